@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Stage 4: the student learns the teacher's inner layers, and uses labels only to weight examples.
+# It reads stage 3's teacher and writes outputs/<suite>/seed<k>/<domain>/student_first/.
+source "$(dirname "$0")/scripts/common.sh"
+
+: "${SUITE=amazon}"                     # amazon, mnli, sample or custom
+: "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
+: "${DOMAINS=}"                         # domains in use, separated by commas; empty: all of the suite
+: "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3
+: "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder, scratch:tiny ... (paper: this TinyBERT)
+: "${STUDENT_LAYERS=}"                  # cut the student model to as many layers; empty: leave it whole (paper)
+: "${STUDENT_INIT=pretrained}"          # start from: pretrained, STUDENT_MODEL; teacher, layers of the trained teacher
+: "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, or e.g. 3,6,9,12
+: "${TRANSFER_SET=domain}"              # texts to learn on: domain (paper), or all domains' texts
+: "${UNLABELLED=}"                      # file of further texts, one a line
+: "${ATTENTION_TARGET=scores}"          # attention to match: scores before softmax, or probs
+: "${USE_EXPERTISE_WEIGHTS=1}"          # 1 weights each example by the teacher's expertise, lambda (paper: 1)
+: "${EMBEDDING_WEIGHT=1}"               # weight of the embedding loss (paper: 1)
+: "${HIDDEN_WEIGHT=1}"                  # weight of the hidden-state loss (paper: 1)
+: "${ATTENTION_WEIGHT=1}"               # weight of the attention loss (paper: 1)
+: "${TKD_WEIGHT=0.5}"                   # weight of the transferable-knowledge loss, gamma 2 (paper: 0.5)
+: "${FIRST_EPOCHS=10}"                  # passes over the data (paper: 10)
+: "${FIRST_LR=5e-5}"                    # learning rate (paper: 5e-5)
+: "${EPOCHS=}"                          # takes the place of FIRST_EPOCHS when set
+: "${LR=}"                              # takes the place of FIRST_LR when set
+: "${PROTOCOL=standard}"                # selects checkpoints on: standard, dev; paper, the reported set (optimistic)
+: "${SEED=42}"                          # fixes everything on one machine (paper: 42)
+: "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
+: "${BATCH_SIZE=32}"                    # examples a step and process (paper: 32)
+: "${EVAL_BATCH_SIZE=64}"               # examples a step where nothing is learnt
+: "${PRECISION=auto}"                   # auto, fp32, bf16 or fp16
+: "${DEVICE=auto}"                      # auto, cpu, cuda or mps
+: "${NPROC=1}"                          # processes, one a device
+: "${REPORT_TO=none}"                   # none, tensorboard or wandb
+
+launch scripts/distill_student.py --stage first \
+    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
+    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" --student_model "$STUDENT_MODEL" \
+    --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" --layer_map "$LAYER_MAP" \
+    --transfer_set "$TRANSFER_SET" --unlabelled "$UNLABELLED" --attention_target "$ATTENTION_TARGET" \
+    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --embedding_weight "$EMBEDDING_WEIGHT" \
+    --hidden_weight "$HIDDEN_WEIGHT" --attention_weight "$ATTENTION_WEIGHT" --tkd_weight "$TKD_WEIGHT" \
+    --num_train_epochs "$(stage_value EPOCHS FIRST_EPOCHS)" --learning_rate "$(stage_value LR FIRST_LR)" \
+    --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
+    --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
+    --report_to "$REPORT_TO" "$@"

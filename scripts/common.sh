@@ -1,0 +1,160 @@
+# What the numbered stages share: shell options, CONFIG, --help, and starting an entry point.
+#
+# A stage sources this file first, then declares each variable it uses in a line of its own,
+#     : "${NAME=default}"   # meaning (paper: value)
+# and ends in one call of `run` (one process) or `launch` (NPROC processes); neither returns.
+# These lines are the only list of variables there is: --help and the check of config files read them.
+#
+# What is given later wins: default above < config file < environment < command-line flag. An empty value is a value.
+# Relative paths count from the folder one calls from; data/ and outputs/ by default lie beside the stages.
+set -euo pipefail
+
+stage=$0
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+beside=$root/
+if [[ $PWD -ef $root ]]; then beside=; fi
+
+fail() {  # message: print it and stop with status 1
+    echo "$(basename "$stage"): $1" >&2
+    exit 1
+}
+
+variable_lines() {  # script...: its declared variables as "NAME<tab>default<tab>meaning"
+    sed -nE 's/^: "\$\{([A-Z][A-Z0-9_]*):?=(\$\{beside\})?([^}]*)\}"[[:space:]]*(#[[:space:]]*(.*))?$/\1\t\3\t\5/p' "$@"
+}
+
+known_variables() {  # every variable that a config file may set
+    variable_lines "$root"/[1-7]_*.sh "$root/scripts/common.sh" | cut -f 1 | grep -vx CONFIG | sort -u
+}
+
+entry_point() {  # the script that this stage starts
+    sed -nE 's/^(run|launch) (scripts\/[a-z_]+\.py).*/\2/p' "$stage" | tail -n 1
+}
+
+print_help() {  # the stage's comment and variables, read from the stage itself
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$stage"
+    printf '\nVariables, with their defaults; set them in the environment or in the file that CONFIG names:\n'
+    variable_lines "$stage" "$root/scripts/common.sh" | awk -F '\t' '{ printf "  %-62s %s\n", $1 "=" $2, $3 }'
+    printf '\nLater wins: default < config file < environment < flag. Example:\n'
+    printf '  CONFIG=configs/amazon.sh SEED=1 bash %s --seed 2\n' "$(basename "$stage")"
+    printf 'Flags go to %s as they are. To list them all:\n' "$(entry_point)"
+    printf '  PYTHONPATH=%ssrc %s %s%s --help\n' "$beside" "$(find_python)" "$beside" "$(entry_point)"
+}
+
+find_python() {
+    if [[ -n ${PYTHON-} ]]; then
+        echo "$PYTHON"
+    elif [[ -x $root/.venv/bin/python ]]; then
+        echo "${beside}.venv/bin/python"
+    else
+        echo python3
+    fi
+}
+
+assigned_variables() {  # file: the names at the start of its lines that are given a value
+    sed -nE 's/^[[:space:]]*((export|declare|readonly)[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)\+?=.*/\3/p' "$1"
+}
+
+closest_variable() {  # name: the known variable most like it, if any is alike
+    # shellcheck disable=SC2046  # names hold no blanks
+    "$(find_python)" -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' \
+        "$1" $(known_variables) 2>/dev/null || true
+}
+
+refuse_unknown() {  # file name...: a variable that no stage knows is an error, as a typo must not pass in silence
+    local file=$1 name line hint
+    for name in "${@:2}"; do
+        if known_variables | grep -qx "$name"; then continue; fi
+        line=$(grep -nw "$name" "$file" | head -n 1 | cut -d : -f 1)
+        hint=$(closest_variable "$name")
+        fail "$file line $line: no stage knows the variable $name${hint:+; did you mean $hint?}"
+    done
+}
+
+load_config() {  # file: take its variables, except those that the environment gives
+    local before
+    # shellcheck disable=SC2046  # names hold no blanks
+    refuse_unknown "$1" $(assigned_variables "$1")
+    remember_environment
+    before=$(compgen -v)
+    # shellcheck source=/dev/null
+    source "$1"
+    # shellcheck disable=SC2046
+    refuse_unknown "$1" $(compgen -v | grep -vxF "$before")
+    restore_environment
+}
+
+find_config() {  # the file that CONFIG names, from the caller's folder or else from the project's
+    if [[ -f $CONFIG ]]; then
+        echo "$CONFIG"
+    elif [[ -f $root/$CONFIG ]]; then
+        echo "$root/$CONFIG"
+    else
+        fail "CONFIG=$CONFIG: there is no such file; configs/ holds $(cd "$root/configs" && echo ./*.sh)"
+    fi
+}
+
+remember_environment() {  # keep the variables given in the environment, for a config must not change them
+    local name
+    for name in $(known_variables); do
+        if [[ -n ${!name+given} ]]; then printf -v "given_$name" '%s' "${!name}"; fi
+    done
+}
+
+restore_environment() {
+    local name kept
+    for name in $(known_variables); do
+        kept=given_$name
+        if [[ -n ${!kept+given} ]]; then printf -v "$name" '%s' "${!kept}"; fi
+    done
+}
+
+stage_value() {  # general own: the general variable's value (EPOCHS) where it is set, else the stage's own (FIRST_EPOCHS)
+    local general=$1 own=$2 general_given=given_$1 own_given=given_$2
+    if [[ -z ${!general-} || ( -n ${!own_given+given} && -z ${!general_given+given} ) ]]; then
+        echo "${!own}"
+    else
+        echo "${!general}"
+    fi
+}
+
+check_python() {  # python: say how to get one when there is none to run with
+    command -v "$1" >/dev/null || fail "PYTHON=$1: there is no such command"
+    if [[ $1 == python3 ]]; then
+        python3 -c 'import importlib.util as util, sys; sys.exit(not util.find_spec("torch"))' ||
+            fail "there is no .venv, and python3 has no torch; run 'bash scripts/environment.sh', or set PYTHON"
+    fi
+}
+
+start() {  # argument of Python...: become Python
+    local python
+    python=$(find_python)
+    check_python "$python"
+    export PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH}
+    exec "$python" "$@"
+}
+
+run() {  # scripts/entry_point.py flag...: become that entry point
+    start "$root/$1" "${@:2}"
+}
+
+launch() {  # like run, on NPROC processes; torchrun's own variables (PET_NNODES, PET_RDZV_ENDPOINT ...) add machines
+    [[ $NPROC =~ ^[1-9][0-9]*$ ]] || fail "NPROC=$NPROC: expected a number of processes, 1 or more"
+    if [[ -n ${PET_NNODES-} ]]; then
+        start -m torch.distributed.run --nproc_per_node "$NPROC" "$root/$1" "${@:2}"
+    elif [[ $NPROC -gt 1 ]]; then
+        start -m torch.distributed.run --standalone --nproc_per_node "$NPROC" "$root/$1" "${@:2}"
+    else
+        run "$@"
+    fi
+}
+
+for argument in "$@"; do
+    case $argument in -h | --help) print_help; exit 0 ;; esac
+done
+
+: "${CONFIG=}"                        # file of variables for an experiment, e.g. configs/amazon.sh
+if [[ -n $CONFIG ]]; then load_config "$(find_config)"; fi
+: "${PYTHON=}"                        # Python to run with; empty: that of .venv where there is one, else python3
+: "${DATA_DIR=${beside}data}"         # raw archives, processed suites and fetched models
+: "${OUTPUT_DIR=${beside}outputs}"    # what stages 3 to 7 write

@@ -38,7 +38,7 @@ print_help() {  # the stage's comment and variables, read from the stage itself
     printf '\nLater wins: default < config file < environment < flag. Example:\n'
     printf '  CONFIG=configs/amazon.sh SEED=1 bash %s --seed 2\n' "$(basename "$stage")"
     printf 'Flags go to %s as they are. To list them all:\n' "$(entry_point)"
-    printf '  PYTHONPATH=%ssrc %s %s%s --help\n' "$beside" "$(find_python)" "$beside" "$(entry_point)"
+    echo "  PYTHONPATH=${beside}src $(find_python) ${beside}$(entry_point) --help"
 }
 
 find_python() {
@@ -62,17 +62,22 @@ closest_variable() {  # name: the known variable most like it, if any is alike
 }
 
 refuse_unknown() {  # file name...: a variable that no stage knows is an error, as a typo must not pass in silence
-    local file=$1 name line hint
+    local file=$1 known name line hint
+    known=$(known_variables)
     for name in "${@:2}"; do
-        if known_variables | grep -qx "$name"; then continue; fi
-        line=$(grep -nw "$name" "$file" | head -n 1 | cut -d : -f 1)
+        if grep -qx "$name" <<<"$known"; then continue; fi
+        line=$(grep -nw "$name" "$file" | cut -d : -f 1 | tr '\n' ' ')
         hint=$(closest_variable "$name")
-        fail "$file line $line: no stage knows the variable $name${hint:+; did you mean $hint?}"
+        fail "$file line ${line%% *}: no stage knows the variable $name${hint:+; did you mean $hint?}"
     done
 }
 
+words() {  # file: everything in it that could be the name of a variable
+    grep -oE '[A-Za-z_][A-Za-z0-9_]*' "$1"
+}
+
 load_config() {  # file: take its variables, except those that the environment gives
-    local before
+    local before=
     # shellcheck disable=SC2046  # names hold no blanks
     refuse_unknown "$1" $(assigned_variables "$1")
     remember_environment
@@ -80,7 +85,7 @@ load_config() {  # file: take its variables, except those that the environment g
     # shellcheck source=/dev/null
     source "$1"
     # shellcheck disable=SC2046
-    refuse_unknown "$1" $(compgen -v | grep -vxF "$before")
+    refuse_unknown "$1" $(compgen -v | grep -vxF "$before" | grep -xF "$(words "$1")")
     restore_environment
 }
 
@@ -90,7 +95,7 @@ find_config() {  # the file that CONFIG names, from the caller's folder or else 
     elif [[ -f $root/$CONFIG ]]; then
         echo "$root/$CONFIG"
     else
-        fail "CONFIG=$CONFIG: there is no such file; configs/ holds $(cd "$root/configs" && echo ./*.sh)"
+        fail "CONFIG=$CONFIG: there is no such file; there are: $(cd "$root" && echo configs/*.sh)"
     fi
 }
 
@@ -154,7 +159,10 @@ for argument in "$@"; do
 done
 
 : "${CONFIG=}"                        # file of variables for an experiment, e.g. configs/amazon.sh
-if [[ -n $CONFIG ]]; then load_config "$(find_config)"; fi
+if [[ -n $CONFIG ]]; then
+    config=$(find_config)
+    load_config "$config"
+fi
 : "${PYTHON=}"                        # Python to run with; empty: that of .venv where there is one, else python3
 : "${DATA_DIR=${beside}data}"         # raw archives, processed suites and fetched models
 : "${OUTPUT_DIR=${beside}outputs}"    # what stages 3 to 7 write

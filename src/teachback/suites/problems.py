@@ -1,0 +1,51 @@
+"""Rows that cannot be used: where they are, why, and what happens to them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from teachback.errors import TeachbackError
+from teachback.suites.schema import Domain, Row
+
+SHOWN = 20
+
+
+@dataclass
+class Problems:
+    """Collects bad rows while raw files are read, so that one run reports them all."""
+
+    found: list[str] = field(default_factory=list)
+    guids: set[str] = field(default_factory=set)
+
+    def add(self, path: Path, line: int, reason: str) -> None:
+        self.found.append(f"{path} line {line}: {reason}")
+
+    def accepts(self, row: Row, domains: dict[str, Domain], path: Path, line: int, label_needed: bool = True) -> bool:
+        """Whether the row is usable; if not, the reason is noted."""
+        reason = self._reason(row, domains, label_needed)
+        if reason:
+            self.add(path, line, reason)
+        else:
+            self.guids.add(row.guid)
+        return not reason
+
+    def _reason(self, row: Row, domains: dict[str, Domain], label_needed: bool) -> str:
+        if not row.text_a:
+            return "empty text"
+        if row.domain not in domains:
+            return f"unknown domain {row.domain!r}; known: {', '.join(domains)}"
+        if not row.label and label_needed:
+            return "empty label"
+        if row.label and row.label not in domains[row.domain].labels:
+            return f"unknown label {row.label!r}; known: {', '.join(domains[row.domain].labels)}"
+        return f"duplicate guid {row.guid!r}" if row.guid in self.guids else ""
+
+    def settle(self, skip: bool) -> None:
+        """Show the bad rows; stop unless they are to be skipped."""
+        if not self.found:
+            return
+        hidden = len(self.found) - SHOWN
+        lines = self.found[:SHOWN] + ([f"... and {hidden} more"] if hidden > 0 else [])
+        listing = "\n  ".join([f"{len(self.found)} bad rows:", *lines])
+        if not skip:
+            raise TeachbackError(f"{listing}\nMend them, or drop them with SKIP_BAD_ROWS=1. Nothing was written.")
+        print(f"SKIP_BAD_ROWS=1 drops {listing}")

@@ -1,0 +1,102 @@
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from teachback.errors import TeachbackError
+from teachback.metrics import Score
+from teachback.tables import COLUMNS, Evaluated, Result, comparison_table, domains_table, format_table, merge_results, read_results
+
+RESULT = Result("tiny", "books", "metakd", "books/student_second", 42, "test", "accuracy", 0.1 + 0.2, 199)
+
+
+def test_results_survive_the_file_to_the_last_digit(tmp_path):
+    merge_results(tmp_path / "results.tsv", [RESULT])
+    assert read_results(tmp_path / "results.tsv") == [RESULT]
+    header, line = (tmp_path / "results.tsv").read_text().splitlines()
+    assert tuple(header.split("\t")) == COLUMNS
+    assert line.split("\t") == "tiny books metakd books/student_second 42 test accuracy 0.30000000000000004 199".split()
+
+
+def test_the_same_key_is_replaced_and_others_stay(tmp_path):
+    path = tmp_path / "results.tsv"
+    others = [replace(RESULT, **change) for change in ({"domain": "dvd"}, {"metric": "macro_f1"}, {"split": "dev"}, {"seed": 1})]
+    merge_results(path, [RESULT, *others])
+    merge_results(path, [replace(RESULT, value=0.5, n=10)])
+    assert read_results(path) == [replace(RESULT, value=0.5, n=10), *others]
+
+
+def _add(path, seed):
+    for domain in ("books", "dvd", "kitchen"):
+        merge_results(path, [replace(RESULT, seed=seed, domain=domain)])
+
+
+def test_parallel_writers_lose_no_row(tmp_path):
+    path = tmp_path / "results.tsv"
+    with ProcessPoolExecutor(4) as pool:
+        list(pool.map(_add, [path] * 8, range(8)))
+    assert sorted((r.seed, r.domain) for r in read_results(path)) == [(s, d) for s in range(8) for d in ("books", "dvd", "kitchen")]
+
+
+def test_a_broken_results_file_is_named_and_left_alone(tmp_path):
+    path = tmp_path / "results.tsv"
+    path.write_text("a\tb\n")
+    with pytest.raises(TeachbackError, match="results.tsv line 1"):
+        merge_results(path, [RESULT])
+    path.write_text("\t".join(COLUMNS) + "\ntoo\tshort\n")
+    with pytest.raises(TeachbackError, match="results.tsv line 2"):
+        merge_results(path, [RESULT])
+    assert path.read_text().endswith("too\tshort\n")
+
+
+def evaluated(stage, target, teacher, parameters=2_000_000, **accuracies):
+    scores = {domain: Score("accuracy", value, 100) for domain, value in accuracies.items()}
+    return Evaluated(stage, target, teacher, scores, parameters, 8_000_000, {1: 2.0, 32: 0.5})
+
+
+TEACHER = evaluated("teacher-meta", "", "", parameters=4_000_000, books=0.9, dvd=0.8)
+BOOKS = evaluated("books/student_second", "books", "teacher-meta", books=0.81, dvd=0.7)
+DVD = evaluated("dvd/student_second", "dvd", "teacher-meta", books=0.6, dvd=0.76)
+
+
+def cells(table):
+    return {line.split("  ")[0]: line.split() for line in table.splitlines()}
+
+
+def test_comparison_with_the_teacher_on_one_target():
+    table = cells(comparison_table([TEACHER, BOOKS], ["books"]))
+    assert table["teacher-meta"] == "teacher-meta books 90.00 85.00 4.00 M 8.0 2.00 0.50 -".split()
+    assert table["books/student_second"] == "books/student_second books 81.00 75.50 2.00 M 8.0 2.00 0.50 90.0 %".split()
+
+
+def test_each_student_is_compared_on_its_own_domain():
+    table = cells(comparison_table([TEACHER, BOOKS, DVD], ["books", "dvd"]))
+    assert table["teacher-meta"][1:4] == ["all", "85.00", "85.00"]
+    assert table["books/student_second"][-2:] == ["90.0", "%"]
+    assert table["dvd/student_second"][-2:] == ["95.0", "%"]
+
+
+def test_what_was_not_scored_or_has_no_teacher_here_shows_no_number():
+    first = evaluated("books/student_first", "books", "teacher-meta")
+    orphan = replace(BOOKS, teacher="teacher-mix")
+    table = cells(comparison_table([TEACHER, first, orphan], ["books"]))
+    assert table["books/student_first"] == "books/student_first books - - 2.00 M 8.0 2.00 0.50 -".split()
+    assert table["books/student_second"][-1] == "-"
+
+
+def test_papers_layout_joins_the_students_of_all_domains():
+    single = [evaluated(f"teacher-single-{name}", name, "", **{name: 0.5}) for name in ("books", "dvd")]
+    table = cells(domains_table([TEACHER, *single, BOOKS, DVD], ["books", "dvd"]))
+    assert table["teacher-meta"] == ["teacher-meta", "90.00", "80.00", "85.00"]
+    assert table["teacher-single"] == ["teacher-single", "50.00", "50.00", "50.00"]
+    assert table["student_second"] == ["student_second", "81.00", "76.00", "78.50"]
+
+
+def test_papers_layout_gives_no_average_over_some_of_the_domains():
+    assert cells(domains_table([TEACHER, BOOKS], ["books", "dvd"]))["student_second"] == ["student_second", "81.00", "-", "-"]
+
+
+def test_columns_line_up():
+    assert format_table(["name", "n"], [["a", "10"], ["long name", "5"]]).splitlines() == [
+        "name        n", "-------------", "a          10", "long name   5",
+    ]  # fmt: skip

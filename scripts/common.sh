@@ -66,7 +66,7 @@ refuse_unknown() {  # file name...: a variable that no stage knows is an error, 
     known=$(known_variables)
     for name in "${@:2}"; do
         if grep -qx "$name" <<<"$known"; then continue; fi
-        line=$(grep -nw "$name" "$file" | cut -d : -f 1 | tr '\n' ' ')
+        line=$(grep -nE "(^|[^A-Za-z0-9_])$name(\+|:)?=" "$file" | cut -d : -f 1 | tr "\n" " ")
         hint=$(closest_variable "$name")
         fail "$file line ${line%% *}: no stage knows the variable $name${hint:+; did you mean $hint?}"
     done
@@ -76,22 +76,9 @@ words() {  # file: everything in it that could be the name of a variable
     grep -oE '[A-Za-z_][A-Za-z0-9_]*' "$1"
 }
 
-load_config() {  # file: take its variables, except those that the environment gives
-    local before=
-    # shellcheck disable=SC2046  # names hold no blanks
-    refuse_unknown "$1" $(assigned_variables "$1")
-    remember_environment
-    before=$(compgen -v)
-    # shellcheck source=/dev/null
-    source "$1"
-    # shellcheck disable=SC2046
-    refuse_unknown "$1" $(compgen -v | grep -vxF "$before" | grep -xF "$(words "$1")")
-    restore_environment
-}
-
 find_config() {  # the file that CONFIG names, from the caller's folder or else from the project's
     if [[ -f $CONFIG ]]; then
-        echo "$CONFIG"
+        if [[ $CONFIG == */* ]]; then echo "$CONFIG"; else echo "./$CONFIG"; fi   # source would search PATH
     elif [[ -f $root/$CONFIG ]]; then
         echo "$root/$CONFIG"
     else
@@ -125,7 +112,7 @@ stage_value() {  # general own: the general variable's value (EPOCHS) where it i
 
 check_python() {  # python: say how to get one when there is none to run with
     command -v "$1" >/dev/null || fail "PYTHON=$1: there is no such command"
-    if [[ $1 == python3 ]]; then
+    if [[ -z $PYTHON && $1 == python3 ]]; then
         python3 -c 'import importlib.util as util, sys; sys.exit(not util.find_spec("torch"))' ||
             fail "there is no .venv, and python3 has no torch; run 'bash scripts/environment.sh', or set PYTHON"
     fi
@@ -161,7 +148,16 @@ done
 : "${CONFIG=}"                        # file of variables for an experiment, e.g. configs/amazon.sh
 if [[ -n $CONFIG ]]; then
     config=$(find_config)
-    load_config "$config"
+    # shellcheck disable=SC2046  # names hold no blanks
+    refuse_unknown "$config" $(assigned_variables "$config")
+    remember_environment
+    variables_before=
+    variables_before=$(compgen -v)
+    # shellcheck source=/dev/null
+    source "$config"
+    # shellcheck disable=SC2046
+    refuse_unknown "$config" $(compgen -v | grep -vxF "$variables_before" | grep -xF "$(words "$config")")
+    restore_environment
 fi
 : "${PYTHON=}"                        # Python to run with; empty: that of .venv where there is one, else python3
 : "${DATA_DIR=${beside}data}"         # raw archives, processed suites and fetched models

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Makes .venv beside the stages and installs requirements.txt and requirements-dev.txt into it; does nothing when it is
+# up to date. The stages use .venv from then on. Needs Python 3.11 or newer and a package index that pip can reach.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+requirements=(requirements.txt requirements-dev.txt)
+stamp=.venv/requirements-installed.txt   # what was installed; written after success, so it also says that all went well
+
+stop() {  # message...: print the lines and stop
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+check_python() {
+    command -v python3 >/dev/null ||
+        stop "There is no python3. Install Python 3.11 or newer, for example from https://www.python.org/downloads/."
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        stop "$(python3 --version) at $(command -v python3) is too old: Python 3.11 or newer is needed." \
+            "Install one and put it first in PATH under the name python3 (conda, pyenv and uv can do that)."
+}
+
+make_venv() {  # also mends one whose making was interrupted
+    if .venv/bin/python -m pip --version >/dev/null 2>&1; then return; fi
+    echo "Making .venv with $(python3 --version)"
+    python3 -m venv --clear .venv ||
+        stop "python3 -m venv failed (see above). On Debian and Ubuntu: apt install python3-venv"
+}
+
+install_requirements() {
+    echo "Installing ${requirements[*]} into .venv (once; some minutes)"
+    local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install)
+    # torch goes first and alone: what is installed after it finds it there, and pulls in no other build of it.
+    "${pip[@]}" "$(grep '^torch==' requirements.txt)" &&
+        "${pip[@]}" "${requirements[@]/#/--requirement=}" ||
+        stop "pip could not install the requirements (see above). Behind a proxy or mirror, set pip's own variables" \
+            "(PIP_INDEX_URL, HTTPS_PROXY) and start again; what is already installed is kept."
+}
+
+if ! { [[ -x .venv/bin/python ]] && cat "${requirements[@]}" | cmp -s - "$stamp"; }; then
+    check_python
+    make_venv
+    install_requirements
+    cat "${requirements[@]}" > "$stamp"
+fi

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Runs the tests: makes or reuses .venv, then calls pytest. Arguments go to pytest, e.g. tests/test_losses.py -x.
+# The tests need no network; they download nothing and ask no model hub.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/environment.sh
+
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+echo "Running the tests with .venv/bin/python -m pytest -q $*"
+exec .venv/bin/python -m pytest -q "$@"

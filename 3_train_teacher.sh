@@ -5,7 +5,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SUITE=amazon}"                     # amazon, mnli, sample or custom
 : "${TEACHER=meta}"                     # meta, or a baseline: single (one DOMAIN), mix (all pooled), mtl (one head a domain)
 : "${DOMAIN=}"                          # single: the teacher's domain; empty: the suite's first
-: "${DOMAINS=}"                         # domains to train on, separated by commas; empty: all of the suite
+: "${DOMAINS=}"                         # domains to train on, separated by commas or blanks; empty: all of the suite
 : "${TEACHER_MODEL=bert-base-uncased}"  # hub name, folder, scratch:tiny or scratch:mini (paper: BERT-base)
 : "${TEACHER_EPOCHS=3}"                 # passes over the data (paper: 3)
 : "${TEACHER_LR=2e-5}"                  # peak learning rate (paper: 2e-5)
@@ -15,13 +15,13 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${USE_DOMAIN_LOSS=1}"                # meta: 1 adds the domain-corruption loss (paper: 1)
 : "${DOMAIN_LOSS_WEIGHT=0.5}"           # meta: weight of that loss, the paper's gamma 1 (paper: 0.5)
 : "${DOMAIN_LABELS=false}"              # meta: its labels, false (paper) or permuted (the authors' code)
-: "${PROTOCOL=standard}"                # selects checkpoints on: standard, dev; paper, the reported set (optimistic)
+: "${PROTOCOL=honest}"                  # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
 : "${BATCH_SIZE=32}"                    # examples a step and process (paper: 32)
 : "${EVAL_BATCH_SIZE=64}"               # examples a step where nothing is learnt
 : "${PRECISION=auto}"                   # auto, fp32, bf16 or fp16
-: "${DEVICE=auto}"                      # auto, cpu, cuda or mps
+: "${DEVICE=auto}"                      # auto, cpu, cuda or cuda:<number>
 : "${NPROC=1}"                          # processes, one a device
 : "${REPORT_TO=none}"                   # none, tensorboard or wandb
 

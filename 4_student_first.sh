@@ -5,14 +5,14 @@ source "$(dirname "$0")/scripts/common.sh"
 
 : "${SUITE=amazon}"                     # amazon, mnli, sample or custom
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
-: "${DOMAINS=}"                         # domains in use, separated by commas; empty: all of the suite
+: "${DOMAINS=}"                         # domains in use, separated by commas or blanks; empty: all of the suite
 : "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder, scratch:tiny ... (paper: this TinyBERT)
-: "${STUDENT_LAYERS=}"                  # cut the student model to as many layers; empty: leave it whole (paper)
-: "${STUDENT_INIT=pretrained}"          # start from: pretrained, STUDENT_MODEL; teacher, layers of the trained teacher
+: "${STUDENT_LAYERS=}"                  # cut: 3 (the first three), spread:3, or e.g. 1,3,5; empty: leave it whole (paper)
+: "${STUDENT_INIT=pretrained}"          # start from: pretrained, STUDENT_MODEL; teacher, a cut of the trained teacher
 : "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, or e.g. 3,6,9,12
 : "${TRANSFER_SET=domain}"              # texts to learn on: domain (paper), or all domains' texts
-: "${UNLABELLED=}"                      # file of further texts, one a line
+: "${UNLABELLED=}"                      # file of further texts of the domain: one a line, a pair with a tab between
 : "${ATTENTION_TARGET=scores}"          # attention to match: scores before softmax, or probs
 : "${USE_EXPERTISE_WEIGHTS=1}"          # 1 weights each example by the teacher's expertise, lambda (paper: 1)
 : "${EMBEDDING_WEIGHT=1}"               # weight of the embedding loss (paper: 1)
@@ -23,13 +23,13 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${FIRST_LR=5e-5}"                    # learning rate (paper: 5e-5)
 : "${EPOCHS=}"                          # takes the place of FIRST_EPOCHS when set
 : "${LR=}"                              # takes the place of FIRST_LR when set
-: "${PROTOCOL=standard}"                # selects checkpoints on: standard, dev; paper, the reported set (optimistic)
+: "${PROTOCOL=honest}"                  # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
 : "${BATCH_SIZE=32}"                    # examples a step and process (paper: 32)
 : "${EVAL_BATCH_SIZE=64}"               # examples a step where nothing is learnt
 : "${PRECISION=auto}"                   # auto, fp32, bf16 or fp16
-: "${DEVICE=auto}"                      # auto, cpu, cuda or mps
+: "${DEVICE=auto}"                      # auto, cpu, cuda or cuda:<number>
 : "${NPROC=1}"                          # processes, one a device
 : "${REPORT_TO=none}"                   # none, tensorboard or wandb
 

@@ -5,15 +5,15 @@ source "$(dirname "$0")/scripts/common.sh"
 
 : "${SUITE=amazon}"            # amazon, mnli, sample or custom
 : "${DOMAIN=}"                 # the students' domain; empty: the suite's first; all: one after the other
-: "${DOMAINS=}"                # domains in use, separated by commas; empty: all of the suite
+: "${DOMAINS=}"                # domains in use, separated by commas or blanks; empty: all of the suite
 : "${TEACHER=meta}"            # which teacher to score: meta, single, mix or mtl
 : "${SPLIT=test}"              # split to score: test (paper) or dev
 : "${METRIC=}"                 # metric; empty: the one that suite.json names for the domain (paper: accuracy)
 : "${SEED=42}"                 # which run (paper: 42)
 : "${MAX_LENGTH=128}"          # tokens an example, as in training (paper: 128)
 : "${EVAL_BATCH_SIZE=64}"      # examples a step
-: "${PRECISION=auto}"          # auto, fp32, bf16 or fp16
-: "${DEVICE=auto}"             # auto, cpu, cuda or mps
+: "${PRECISION=auto}"          # auto (fp32), fp32, bf16 or fp16
+: "${DEVICE=auto}"             # auto, cpu, cuda or cuda:<number>
 
 run scripts/evaluate.py \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" \

@@ -3,7 +3,7 @@
 source "$(dirname "$0")/scripts/common.sh"
 
 : "${SUITE=amazon}"                     # amazon, mnli, sample or custom
-: "${TEACHER=meta}"                     # meta, or a baseline: single (one DOMAIN), mix (all pooled), mtl (one head a domain)
+: "${TEACHER=meta}"                     # meta, or a baseline: single (one domain), mix (all pooled), mtl (a head each)
 : "${DOMAIN=}"                          # single: the teacher's domain; empty: the suite's first
 : "${DOMAINS=}"                         # domains to train on, separated by commas or blanks; empty: all of the suite
 : "${TEACHER_MODEL=bert-base-uncased}"  # hub name, folder, scratch:tiny or scratch:mini (paper: BERT-base)

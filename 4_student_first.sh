@@ -7,8 +7,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains in use, separated by commas or blanks; empty: all of the suite
 : "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3
-: "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder, scratch:tiny ... (paper: this TinyBERT)
-: "${STUDENT_LAYERS=}"                  # cut: 3 (the first three), spread:3, or e.g. 1,3,5; empty: leave it whole (paper)
+: "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder or scratch:tiny (paper: this TinyBERT)
+: "${STUDENT_LAYERS=}"                  # cut: 3 (the first three), spread:3, or e.g. 1,3,5; empty: all layers (paper)
 : "${STUDENT_INIT=pretrained}"          # start from: pretrained, STUDENT_MODEL; teacher, a cut of the trained teacher
 : "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, or e.g. 3,6,9,12
 : "${TRANSFER_SET=domain}"              # texts to learn on: domain (paper), or all domains' texts

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 5: the student of stage 4 learns the teacher's predictions on its own domain; the best checkpoint on dev is kept.
+# Stage 5: the student of stage 4 learns the teacher's predictions on its own domain; the best on dev is kept.
 # It reads student_first/ and the teacher, and writes outputs/<suite>/seed<k>/<domain>/student_second/.
 # METHOD=finetune trains the same student on the labels alone instead, for comparison, into student_finetune/.
 source "$(dirname "$0")/scripts/common.sh"

@@ -101,7 +101,7 @@ restore_environment() {
     done
 }
 
-stage_value() {  # general own: the general variable's value (EPOCHS) where it is set, else the stage's own (FIRST_EPOCHS)
+stage_value() {  # general own: the value of the general variable (EPOCHS) if set, else of the own (FIRST_EPOCHS)
     local general=$1 own=$2 general_given=given_$1 own_given=given_$2
     if [[ -z ${!general-} || ( -n ${!own_given+given} && -z ${!general_given+given} ) ]]; then
         echo "${!own}"

@@ -1,0 +1,6 @@
+"""What all tests share: no model hub, no network, few threads."""
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # small tensors: more threads only wait for each other

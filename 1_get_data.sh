@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Stage 1: fetches a suite's archives, verifies them, unpacks them and checks what they hold.
+# It writes data/raw/<suite>/, and with MODELS=1 also data/models/. The suite `sample` is generated, not fetched.
+source "$(dirname "$0")/scripts/common.sh"
+
+: "${SUITE=amazon}"                     # amazon, mnli, sample or custom
+: "${SOURCE=}"                          # folder, archive or URL to take the archives from; empty: the known addresses
+: "${ALLOW_PARTIAL=0}"                  # 1: content that differs from what is known is a warning, not an error
+: "${MODELS=0}"                         # 1: also fetch the teacher and the student, for machines without network
+: "${TEACHER_MODEL=bert-base-uncased}"  # MODELS=1: hub name (paper: BERT-base)
+: "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # MODELS=1: hub name (paper: TinyBERT, 4 layers, 312 wide)
+: "${SEED=42}"                          # sample: fixes what is generated
+
+run scripts/get_data.py --suite "$SUITE" --data_dir "$DATA_DIR" --source "$SOURCE" --allow_partial "$ALLOW_PARTIAL" \
+    --fetch_models "$MODELS" --teacher_model "$TEACHER_MODEL" --student_model "$STUDENT_MODEL" --seed "$SEED" "$@"

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Stage 2: turns raw files into train, quiz, dev and test TSVs, and scores train rows by their prototypes.
+# It reads data/raw/<suite>/ and writes data/<suite>/ with suite.json.
+source "$(dirname "$0")/scripts/common.sh"
+
+: "${SUITE=amazon}"                     # amazon, mnli, sample or custom
+: "${DOMAINS=}"                         # domains to keep, separated by commas or blanks; empty: all of the suite
+: "${SOURCE=}"                          # custom: folder with train.tsv, or one file; empty: data/raw/custom
+: "${QUIZ_FRACTION=}"                   # share of train that becomes quiz; empty: 0.1, or 0 with PROTOCOL=paper
+: "${DEV_FRACTION=0.1}"                 # custom: share that becomes dev where no dev is given
+: "${TEST_FRACTION=0.1}"                # custom: share that becomes test where no test is given
+: "${PROTOCOL=honest}"                  # honest or paper; it is recorded, and sets the default of QUIZ_FRACTION
+: "${SKIP_BAD_ROWS=0}"                  # 1: drop bad rows and count them, instead of stopping
+: "${TEACHER_MODEL=bert-base-uncased}"  # hub name, folder, scratch:tiny or scratch:mini (paper: BERT-base)
+: "${EMBEDDING_MODEL=$TEACHER_MODEL}"   # encoder of the prototype scores, not fine-tuned (paper: the teacher's)
+: "${PROTOTYPE=paper}"                  # form of the prototype score: paper, or code (the authors')
+: "${ALPHA=0.5}"                        # weight of the own domain in the score (paper: unknown; code: 0.5)
+: "${SEED=42}"                          # fixes which rows are cut from train (paper: 42)
+: "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
+: "${EVAL_BATCH_SIZE=64}"               # examples a step
+: "${PRECISION=auto}"                   # auto, fp32, bf16 or fp16
+: "${DEVICE=auto}"                      # auto, cpu, cuda or cuda:<number>
+
+# Elsewhere SOURCE belongs to stage 1, and may still be set from there.
+if [[ $SUITE != custom ]]; then SOURCE=; fi
+if [[ -n $QUIZ_FRACTION ]]; then set -- --quiz_fraction "$QUIZ_FRACTION" "$@"; fi
+
+run scripts/process_data.py --suite "$SUITE" --domains "$DOMAINS" --data_dir "$DATA_DIR" --source "$SOURCE" \
+    --dev_fraction "$DEV_FRACTION" --test_fraction "$TEST_FRACTION" --protocol "$PROTOCOL" \
+    --skip_bad_rows "$SKIP_BAD_ROWS" --embedding_model "$EMBEDDING_MODEL" --prototype "$PROTOTYPE" --alpha "$ALPHA" \
+    --seed "$SEED" --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" \
+    --precision "$PRECISION" --device "$DEVICE" "$@"

@@ -1,0 +1,44 @@
+"""Stage 1: fetch a suite's archives, verify, unpack and check them; optionally fetch models too.
+
+PYTHONPATH=src python scripts/get_data.py --suite amazon --source ../shared/data
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from teachback.errors import run_entry_point
+from teachback.suites import definition
+from teachback.suites.download import get_data
+from teachback.suites.hub import fetch_model
+
+
+@dataclass
+class GetDataArguments:
+    """Flags of stage 1."""
+
+    suite: str = field(default="amazon", metadata={"help": "which suite: sample, amazon, mnli or custom"})
+    data_dir: str = field(default="data", metadata={"help": "folder of raw, processed and fetched data"})
+    source: str = field(default="", metadata={"help": "folder, archive or URL in place of the known addresses"})
+    allow_partial: bool = field(default=False, metadata={"help": "content that differs from the known is a warning only"})
+    seed: int = field(default=42, metadata={"help": "seed of a suite that is generated"})
+    fetch_models: bool = field(default=False, metadata={"help": "also fetch the two models from the hub"})
+    teacher_model: str = field(default="bert-base-uncased", metadata={"help": "teacher to fetch"})
+    student_model: str = field(
+        default="huawei-noah/TinyBERT_General_4L_312D", metadata={"help": "student to fetch; empty: none"}
+    )
+
+
+def main() -> None:
+    (arguments,) = HfArgumentParser(GetDataArguments, description=__doc__).parse_args_into_dataclasses()
+    data_dir = Path(arguments.data_dir)
+    get_data(definition(arguments.suite), data_dir, arguments.source, arguments.allow_partial, arguments.seed)
+    if arguments.fetch_models:
+        for name in dict.fromkeys((arguments.teacher_model, arguments.student_model)):
+            if name:
+                fetch_model(name, data_dir)
+
+
+if __name__ == "__main__":
+    run_entry_point(main)

@@ -1,0 +1,18 @@
+"""Stage 2: turn the raw files of a suite into TSVs, suite.json and prototype scores.
+
+PYTHONPATH=src python scripts/process_data.py --suite sample --embedding_model scratch:mini
+"""
+
+from transformers import HfArgumentParser
+
+from teachback.errors import run_entry_point
+from teachback.processing import ProcessArguments, process
+
+
+def main() -> None:
+    (arguments,) = HfArgumentParser(ProcessArguments, description=__doc__).parse_args_into_dataclasses()
+    process(arguments)
+
+
+if __name__ == "__main__":
+    run_entry_point(main)

@@ -1,0 +1,187 @@
+"""Stage 2: raw files -> train, quiz, dev and test TSVs, embeddings, prototype scores, suite.json."""
+
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from teachback.devices import resolve_device, resolve_precision
+from teachback.errors import TeachbackError
+from teachback.models import load_encoder
+from teachback.prototypes import describe_scores, embed, plot_scores, prototype_scores
+from teachback.suites import definition
+from teachback.suites.definition import Parsed, ReadSettings
+from teachback.suites.problems import Problems
+from teachback.suites.schema import (
+    COLUMNS, SPLITS, TRAIN_COLUMNS, Row, Suite, with_row_counts, write_rows, write_suite,
+)  # fmt: skip
+from teachback.suites.splits import cut
+
+PROTOCOLS = ("honest", "paper")
+QUIZ_FRACTIONS = {"honest": 0.1, "paper": 0.0}  # Meta-KD has no quiz split
+
+
+def _option(default, text: str):
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ProcessArguments:
+    """Flags of stage 2."""
+
+    suite: str = _option("amazon", "which suite: sample, amazon, mnli or custom")
+    domains: str = _option("", "domains to keep, separated by blanks or commas; empty: all")
+    data_dir: str = _option("data", "folder of raw, processed and fetched data")
+    source: str = _option("", "custom only: the user's file or folder; empty: <data_dir>/raw/custom")
+    seed: int = _option(42, "fixes which rows are cut from train, and scratch: models")
+    quiz_fraction: float | None = _option(None, "share of train that becomes quiz; unset: 0.1, or 0 for protocol paper")
+    dev_fraction: float = _option(0.1, "custom only: share that becomes dev where none is given")
+    test_fraction: float = _option(0.1, "custom only: share that becomes test where none is given")
+    protocol: str = _option("honest", "honest, or paper (recorded; amazon and mnli select on dev in both)")
+    skip_bad_rows: bool = _option(False, "drop bad rows instead of stopping")
+    embedding_model: str = _option("bert-base-uncased", "encoder of the prototype scores, not fine-tuned")
+    prototype: str = _option("paper", "form of the prototype score: paper or code")
+    alpha: float = _option(0.5, "weight of the own domain in the prototype score")
+    max_length: int = _option(128, "tokens a row, the rest is cut off")
+    eval_batch_size: int = _option(64, "rows a batch")
+    precision: str = _option("auto", "auto, fp32, bf16 or fp16")
+    device: str = _option("auto", "auto, cpu, cuda or cuda:<number>")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.data_dir) / self.suite
+
+    @property
+    def quiz(self) -> float:
+        return QUIZ_FRACTIONS[self.protocol] if self.quiz_fraction is None else self.quiz_fraction
+
+
+def process(arguments: ProcessArguments) -> Suite:
+    """Run stage 2; the old output stays as it is unless the new one is complete."""
+    _check(arguments)
+    parsed = _select(_with_quiz(_parse(arguments), arguments), arguments.domains)
+    _check_train(parsed)
+    suite = with_row_counts(Suite(arguments.suite, parsed.domains, _settings(arguments, parsed)), parsed.rows)
+    print(_describe(suite))
+    partial = arguments.folder.parent / f".{arguments.suite}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write(partial, suite, parsed.rows, arguments)
+        _publish(partial, arguments.folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"wrote {arguments.folder}")
+    return suite
+
+
+def _check(arguments: ProcessArguments) -> None:
+    if arguments.protocol not in PROTOCOLS:
+        raise TeachbackError(f"PROTOCOL={arguments.protocol}: use one of {', '.join(PROTOCOLS)}")
+    if arguments.source and arguments.suite != "custom":
+        raise TeachbackError(f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; give SOURCE to 1_get_data.sh")
+    for name in ("quiz", "dev_fraction", "test_fraction"):
+        if not 0 <= getattr(arguments, name) < 1:
+            raise TeachbackError(f"{name}={getattr(arguments, name)}: a fraction is at least 0 and below 1")
+    if arguments.dev_fraction + arguments.test_fraction >= 1:
+        raise TeachbackError("DEV_FRACTION and TEST_FRACTION leave no train rows; their sum has to be below 1")
+
+
+def _parse(arguments: ProcessArguments) -> Parsed:
+    """Read the raw files; stop at bad rows, or drop them."""
+    suite = definition(arguments.suite)
+    raw = Path(arguments.data_dir) / "raw" / arguments.suite
+    source = raw / "content" if suite.archives else Path(arguments.source or raw)
+    problems = Problems()
+    parsed = suite.read(source, ReadSettings(arguments.seed, arguments.dev_fraction, arguments.test_fraction), problems)
+    problems.settle(arguments.skip_bad_rows)
+    for what, number in parsed.notes.items():
+        print(f"{number} {what}")
+    if problems.found:
+        parsed.notes["bad rows dropped"] = len(problems.found)
+    return parsed
+
+
+def _with_quiz(parsed: Parsed, arguments: ProcessArguments) -> Parsed:
+    """All four splits, quiz cut from train unless the source brought its own."""
+    rows = dict(parsed.rows)
+    if "quiz" not in rows:
+        rows["train"], rows["quiz"] = cut(rows["train"], arguments.quiz, arguments.seed)
+    return replace(parsed, rows={split: rows.get(split, []) for split in SPLITS})
+
+
+def _select(parsed: Parsed, names: str) -> Parsed:
+    """Only the named domains, in the suite's order; the splits are those of the whole suite."""
+    wanted = names.replace(",", " ").split() or list(parsed.domains)
+    unknown = [name for name in wanted if name not in parsed.domains]
+    if unknown:
+        raise TeachbackError(f"DOMAINS: there is no domain {unknown[0]!r}; there are: {', '.join(parsed.domains)}")
+    domains = {name: domain for name, domain in parsed.domains.items() if name in wanted}
+    rows = {split: [row for row in part if row.domain in domains] for split, part in parsed.rows.items()}
+    return replace(parsed, domains=domains, rows=rows)
+
+
+def _check_train(parsed: Parsed) -> None:
+    trained = {row.domain for row in parsed.rows["train"]}
+    empty = [name for name in parsed.domains if name not in trained]
+    if empty or not trained:
+        raise TeachbackError(f"no train rows for: {', '.join(empty) or 'any domain'}; leave such domains out with DOMAINS=")
+
+
+def _settings(arguments: ProcessArguments, parsed: Parsed) -> dict:
+    """What the files depend on beside the raw data."""
+    names = ["seed", "protocol", "embedding_model", "prototype", "alpha", "max_length"]
+    if arguments.suite == "custom":
+        names += ["dev_fraction", "test_fraction"]
+    settings = {name: getattr(arguments, name) for name in names}
+    return settings | {"quiz_fraction": arguments.quiz, "notes": parsed.notes}
+
+
+def _describe(suite: Suite) -> str:
+    lines = [f"{'rows of ' + suite.name:20s} " + " ".join(f"{split:>7s}" for split in SPLITS)]
+    for name, domain in suite.domains.items():
+        lines.append(f"{name:20s} " + " ".join(f"{domain.rows[split]:7d}" for split in SPLITS))
+    return "\n".join(lines)
+
+
+def _write(folder: Path, suite: Suite, rows: dict[str, list[Row]], arguments: ProcessArguments) -> None:
+    embeddings = _embeddings(rows["train"], arguments)
+    train = _weighted(rows["train"], suite, embeddings, arguments)
+    print(describe_scores(train))
+    plot_scores(train, folder / "prototype_scores.png")
+    np.save(folder / "embeddings.npy", embeddings, allow_pickle=False)
+    write_rows(folder / "train.tsv", train, TRAIN_COLUMNS)
+    for split in SPLITS[1:]:
+        write_rows(folder / f"{split}.tsv", rows[split], COLUMNS)
+    write_suite(folder, suite)
+
+
+def _embeddings(train: list[Row], arguments: ProcessArguments) -> np.ndarray:
+    device = resolve_device(arguments.device)
+    precision = resolve_precision(arguments.precision, device)
+    texts = [text for row in train for text in (row.text_a, row.text_b) if text]
+    model, tokenizer = load_encoder(arguments.embedding_model, texts, arguments.seed, arguments.data_dir)
+    return embed(train, model, tokenizer, arguments.max_length, arguments.eval_batch_size, precision, device)
+
+
+def _weighted(train: list[Row], suite: Suite, embeddings: np.ndarray, arguments: ProcessArguments) -> list[Row]:
+    """The rows with their prototype scores as weights."""
+    classes = [_class(row, suite) for row in train]
+    scores = prototype_scores(embeddings, classes, [row.domain for row in train], arguments.prototype, arguments.alpha)
+    return [replace(row, weight=float(score)) for row, score in zip(train, scores)]
+
+
+def _class(row: Row, suite: Suite) -> str:
+    """A name of the row's class: labels of different heads are different, and a number is no class."""
+    domain = suite.domain(row.domain)
+    return domain.head if domain.task == "regression" else f"{domain.head}\t{row.label}"
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    """Move complete files to their place; suite.json goes first and comes last, as it says that all are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "suite.json").unlink(missing_ok=True)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == "suite.json"):
+        os.replace(path, folder / path.name)

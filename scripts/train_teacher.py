@@ -1,0 +1,13 @@
+"""Stage 3: train a teacher. Example: python scripts/train_teacher.py --suite sample --teacher_model scratch:mini"""
+
+from teachback.arguments import DataArguments, OptimizerArguments, TeacherArguments, parse
+from teachback.errors import run_entry_point
+from teachback.stages import train_teacher
+
+
+def main():
+    train_teacher(*parse(DataArguments, TeacherArguments, OptimizerArguments))
+
+
+if __name__ == "__main__":
+    run_entry_point(main)

@@ -1,0 +1,194 @@
+"""The arguments of the training stages: small dataclasses beside Hugging Face ``TrainingArguments``."""
+
+import sys
+from dataclasses import asdict, dataclass, field, fields
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from teachback.devices import choose_gpu, resolve_device, resolve_precision
+from teachback.errors import TeachbackError
+
+
+def option(default, meaning: str):
+    return field(default=default, metadata={"help": meaning})
+
+
+@dataclass
+class DataArguments:
+    """Which data and which machine; the same in every training stage."""
+
+    suite: str = option("amazon", "Suite, a folder of data_dir that stage 2 wrote.")
+    domain: str = option("", "Target domain; empty: the suite's first; all: every domain in turn (students).")
+    domains: str = option("", "Only these domains of the suite, separated by blanks or commas; empty: all.")
+    data_dir: str = option("data", "Folder of the processed suites and of fetched models.")
+    output_root: str = option("outputs", "Folder under which stage folders are made.")
+    max_length: int = option(128, "Tokens after which a text is cut (paper: 128).")
+    precision: str = option("auto", "auto, fp32, bf16 or fp16.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
+    protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
+
+    def __post_init__(self):
+        require(self, "protocol", ("honest", "paper"))
+        require_at_least(self, "max_length", 4)
+
+
+@dataclass
+class TeacherArguments:
+    """Stage 3."""
+
+    teacher: str = option("meta", "meta, mix (all domains pooled), mtl (a head a domain) or single (one domain).")
+    teacher_model: str = option("bert-base-uncased", "Hub name, folder, or scratch:tiny|mini (paper: BERT-base).")
+    use_sample_weights: bool = option(True, "Weight the meta-teacher's examples by prototype score.")
+    use_domain_loss: bool = option(True, "Add the domain-corruption loss to the meta-teacher.")
+    domain_loss_weight: float = option(0.5, "Its weight gamma_1 (released code: 0.5).")
+    domain_labels: str = option("false", "Corrupted domain labels: false (never the true one) or permuted (released code).")
+    domain_loss_form: str = option("paper", "paper: t*CE + gamma*L_DA; code: t*(CE + gamma*L_DA).")
+
+    def __post_init__(self):
+        require(self, "teacher", ("meta", "mix", "mtl", "single"))
+        require(self, "domain_labels", ("false", "permuted"))
+        require(self, "domain_loss_form", ("paper", "code"))
+        require_at_least(self, "domain_loss_weight", 0)
+
+
+@dataclass
+class StudentArguments:
+    """Where a student comes from, and its teacher; stages 4 and 5."""
+
+    stage: str = option("first", "first (inner layers) or second (predictions).")
+    teacher: str = option("meta", "Kind of the teacher: meta, mix, mtl or single.")
+    student_model: str = option("huawei-noah/TinyBERT_General_4L_312D", "Hub name, folder, or scratch:tiny|mini.")
+    student_layers: str = option("", "Cut: 3 (the first three), spread:3, or a list 1,3,5; empty: the whole model.")
+    student_init: str = option("pretrained", "pretrained: from student_model; teacher: cut from the fine-tuned teacher.")
+    use_expertise_weights: bool = option(True, "Weight each example by lambda (the teacher's domain expertise).")
+
+    def __post_init__(self):
+        require(self, "stage", ("first", "second"))
+        require(self, "teacher", ("meta", "mix", "mtl", "single"))
+        require(self, "student_init", ("pretrained", "teacher"))
+        if self.student_init == "teacher" and not self.student_layers:
+            raise TeachbackError("STUDENT_INIT=teacher needs STUDENT_LAYERS, for example 3 or spread:3")
+
+
+@dataclass
+class FirstStageArguments:
+    """Stage 4: the losses on inner layers."""
+
+    layer_map: str = option("uniform", "Teacher layer of each student layer: uniform, last, first, or a list 3,6,9,12.")
+    transfer_set: str = option("domain", "Texts to distil on: domain (paper) or all domains (no labels are needed).")
+    unlabelled: str = option("", "File of further texts of the target domain: one a line, a pair separated by a tab.")
+    attention_target: str = option("scores", "Compare attention scores, or their probs.")
+    embedding_weight: float = option(1.0, "Weight of the embedding loss.")
+    hidden_weight: float = option(1.0, "Weight of the hidden-state loss.")
+    attention_weight: float = option(1.0, "Weight of the attention loss.")
+    tkd_weight: float = option(0.5, "Weight gamma_2 of the transferable-knowledge loss (released code: 0.5).")
+    tkd_form: str = option("paper", "Compare h_d after its tanh (paper) or before (code).")
+
+    def __post_init__(self):
+        require(self, "transfer_set", ("domain", "all"))
+        require(self, "attention_target", ("scores", "probs"))
+        require(self, "tkd_form", ("paper", "code"))
+        for name in ("embedding_weight", "hidden_weight", "attention_weight", "tkd_weight"):
+            require_at_least(self, name, 0)
+
+
+@dataclass
+class SecondStageArguments:
+    """Stage 5: the losses on predictions."""
+
+    method: str = option("metakd", "metakd: distil stage 4's student; finetune: hard labels, no teacher.")
+    soft_loss: str = option("ce", "ce, kl or mse between teacher's and student's predictions.")
+    temperature: float = option(1.0, "Temperature; the loss is multiplied by its square (paper: 1).")
+    hard_label_weight: float = option(0.0, "Share of the hard-label loss, 0 to 1 (paper: 0).")
+
+    def __post_init__(self):
+        require(self, "method", ("metakd", "finetune"))
+        require(self, "soft_loss", ("ce", "kl", "mse"))
+        if not self.temperature > 0:
+            raise TeachbackError(f"TEMPERATURE={self.temperature}: must be above 0")
+        if not 0 <= self.hard_label_weight <= 1:
+            raise TeachbackError(f"HARD_LABEL_WEIGHT={self.hard_label_weight}: must be between 0 and 1")
+
+
+@dataclass
+class OptimizerArguments(TrainingArguments):
+    """Hugging Face's training arguments with the papers' values as defaults."""
+
+    output_dir: str | None = option(None, "Not used: stage folders lie under --output_root.")
+    learning_rate: float = option(2e-5, "Peak learning rate.")
+    per_device_train_batch_size: int = option(32, "Rows a process and step.")
+    per_device_eval_batch_size: int = option(64, "Rows a process and evaluation step.")
+    weight_decay: float = option(0.01, "Weight decay (paper: 0.01).")
+    warmup_steps: float = option(0.1, "Warm-up: a share of all steps below 1, else a number of steps (paper: 0.1).")
+    eval_strategy: str = option("epoch", "When to score the selection rows.")
+    save_strategy: str = option("epoch", "When to write a checkpoint.")
+    save_total_limit: int | None = option(1, "Checkpoints kept beside the best one.")
+    load_best_model_at_end: bool = option(True, "Restore the checkpoint that scored best.")
+    logging_steps: float = option(50, "Log every so many steps.")
+    report_to: str = option("none", "tensorboard, wandb or none.")
+    remove_unused_columns: bool = option(False, "Kept off: batches carry what the losses need.")
+    label_names: list[str] | None = field(default_factory=lambda: ["label"])
+    disable_tqdm: bool | None = field(default_factory=lambda: not sys.stderr.isatty())
+    dataloader_pin_memory: bool | None = option(None, "Pin host memory; default: only with a GPU.")
+
+
+# Arguments of TrainingArguments that do not change a stage's result: where it writes, logs and how it reports.
+WITHOUT_EFFECT_ON_RESULT = {
+    "output_dir", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "logging_nan_inf_filter",
+    "log_level", "log_level_replica", "log_on_each_node", "report_to", "run_name", "disable_tqdm", "project",
+    "resume_from_checkpoint", "save_total_limit", "dataloader_num_workers", "dataloader_pin_memory",
+    "dataloader_persistent_workers", "dataloader_prefetch_factor", "per_device_eval_batch_size", "local_rank",
+    "ddp_timeout", "trackio_space_id", "use_cpu", "include_num_input_tokens_seen", "restore_callback_states_from_checkpoint",
+}  # fmt: skip
+# Arguments that these stages could only ignore.
+REFUSED = {
+    "output_dir": "stage folders lie under --output_root",
+    "do_train": "a stage always trains", "do_eval": "see 7_eval.sh", "do_predict": "see 7_eval.sh",
+    "push_to_hub": "upload the finished stage folder instead", "train_sampling_strategy": "batches are always of similar length",
+    "label_smoothing_factor": "the losses are the methods' own", "group_by_length": "batches are always of similar length",
+}  # fmt: skip
+
+
+def require(arguments, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(arguments, name)
+    if value not in choices:
+        raise TeachbackError(f"{name.upper()}={value} is unknown; use one of: {', '.join(choices)}")
+
+
+def require_at_least(arguments, name: str, least: float) -> None:
+    if not getattr(arguments, name) >= least:
+        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be at least {least}")
+
+
+def parse(*classes, argv: list[str] | None = None):
+    """Parse the command line into the classes; arguments that would have no effect are refused."""
+    argv = sys.argv[1:] if argv is None else argv
+    for flag in (word.split("=")[0].lstrip("-") for word in argv if word.startswith("--")):
+        if flag in REFUSED and OptimizerArguments in classes:
+            raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
+    return HfArgumentParser(classes, allow_abbrev=False).parse_args_into_dataclasses(args=argv)
+
+
+def prepare_hardware(data: DataArguments, training: OptimizerArguments) -> str:
+    """Set device and precision in the training arguments; return the resolved precision."""
+    device = resolve_device(data.device)
+    choose_gpu(device)
+    training.use_cpu = device.type == "cpu"
+    precision = resolve_precision(data.precision, device)
+    training.bf16, training.fp16 = precision == "bf16", precision == "fp16"
+    if training.dataloader_pin_memory is None:
+        training.dataloader_pin_memory = device.type == "cuda"
+    return precision
+
+
+def relevant(training: OptimizerArguments) -> dict:
+    """The training arguments that a result depends on, and the number of processes."""
+    values = training.to_dict()  # hides tokens
+    kept = {f.name: values[f.name] for f in fields(training) if f.name in values and f.name not in WITHOUT_EFFECT_ON_RESULT}
+    return {**kept, "processes": training.world_size}
+
+
+def as_arguments(*dataclasses, without: tuple[str, ...] = ()) -> dict:
+    """Several dataclasses as one flat dict for stage.json."""
+    merged = {name: value for part in dataclasses for name, value in asdict(part).items()}
+    return {name: value for name, value in merged.items() if name not in without}

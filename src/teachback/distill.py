@@ -1,0 +1,174 @@
+"""Stages 4 and 5: the student learns the teacher's inner layers, then its predictions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from teachback.arguments import FirstStageArguments, SecondStageArguments
+from teachback.attention import AttentionScores
+from teachback.errors import TeachbackError
+from teachback.losses import (
+    attention_loss,
+    expertise_weight,
+    hard_label_loss,
+    hidden_state_loss,
+    soft_loss,
+    teacher_error,
+    transferable_knowledge_loss,
+)
+from teachback.models import Classifier, TransferableKnowledge, backbone, spread_layers
+from teachback.teacher import Teacher
+from teachback.training import TrainingModule
+
+
+def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
+    """Teacher layer (counted from 1) of each student layer.
+
+    uniform: (i+1)*N_T/N_S, rounded down; last and first: the teacher's last or first N_S; or a list "3,6,9,12".
+    """
+    if name in ("uniform", "last", "first") and student_layers > teacher_layers:
+        raise TeachbackError(f"LAYER_MAP={name}: the student has {student_layers} layers, the teacher {teacher_layers}; give a list")
+    if name == "uniform":
+        return [layer + 1 for layer in spread_layers(student_layers, teacher_layers)]
+    if name == "last":
+        return list(range(teacher_layers - student_layers + 1, teacher_layers + 1))
+    if name == "first":
+        return list(range(1, student_layers + 1))
+    layers = number_list("LAYER_MAP", name)
+    if len(layers) != student_layers or not all(1 <= layer <= teacher_layers for layer in layers):
+        raise TeachbackError(
+            f"LAYER_MAP={name}: give one teacher layer, 1 to {teacher_layers}, for each of the {student_layers} student layers"
+        )
+    return layers
+
+
+def number_list(name: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise TeachbackError(f"{name}={text}: expected numbers separated by commas") from None
+
+
+@dataclass
+class FrozenTeacher:
+    """A teacher that a training module asks and neither trains, saves nor wraps."""
+
+    teacher: Teacher
+
+    def __post_init__(self):
+        self.teacher.eval().requires_grad_(False)
+
+
+class FirstStage(TrainingModule):
+    """Stage 4: embedding, hidden-state, attention and transferable-knowledge losses, weighted per example by lambda.
+
+    Teacher and student read the same tokens. Labels serve lambda alone; a hidden label (-1) is the teacher's own answer.
+    """
+
+    def __init__(self, student: Classifier, teacher: Teacher, arguments: FirstStageArguments, use_expertise_weights: bool):
+        super().__init__()
+        self.student, self.arguments, self.use_expertise_weights = student, arguments, use_expertise_weights
+        self._frozen = FrozenTeacher(teacher)
+        student_config, teacher_config = student.model.config, teacher.classifier.model.config
+        self.layers = layer_map(arguments.layer_map, student_config.num_hidden_layers, teacher_config.num_hidden_layers)
+        widths = student_config.hidden_size, teacher_config.hidden_size
+        self.projection = nn.Linear(*widths, bias=False) if widths[0] != widths[1] else nn.Identity()
+        self.transferable = self._transferable(teacher, widths[0]) if arguments.tkd_weight else None
+        if arguments.attention_weight:
+            self._student_scores = AttentionScores(student.model, list(range(len(self.layers))))
+            self._teacher_scores = AttentionScores(teacher.classifier.model, [layer - 1 for layer in self.layers])
+        freeze_head(student.model)
+
+    def _transferable(self, teacher: Teacher, width: int) -> TransferableKnowledge:
+        if teacher.transferable is None:
+            raise TeachbackError(
+                f"the {teacher.kind} teacher was trained without the domain loss, so its transferable knowledge does not exist; "
+                "set TKD_WEIGHT=0, or use TEACHER=meta with USE_DOMAIN_LOSS=1"
+            )
+        module = TransferableKnowledge(width, len(teacher.domains))
+        if width == teacher.transferable.dense.in_features:
+            module.load_state_dict(teacher.transferable.state_dict())
+        return module
+
+    def forward(self, **batch) -> dict[str, torch.Tensor]:
+        teacher = self._frozen.teacher
+        with torch.no_grad():
+            told = teacher.outputs(batch, hidden_states=True)
+        seen = self.student(batch, hidden_states=True)
+        with torch.autocast(seen.logits.device.type, enabled=False):
+            terms = self._terms(seen.hidden_states, told.hidden_states, batch)
+            weights = self._weights(told.logits, batch)
+            self.note(**terms, expertise_weight=weights)
+            return {"loss": (weights * sum(self._scaled(terms))).mean()}
+
+    def _scaled(self, terms: dict[str, torch.Tensor]):
+        a = self.arguments
+        scale = {"embedding": a.embedding_weight, "hidden": a.hidden_weight, "attention": a.attention_weight, "transferable": a.tkd_weight}
+        return [scale[name] * value for name, value in terms.items()]
+
+    def _terms(self, student, teacher, batch: dict) -> dict[str, torch.Tensor]:
+        """The losses that have a weight, each [B]; the sums over layers are TinyBERT's."""
+        a, mask = self.arguments, batch["attention_mask"]
+        terms = {}
+        if a.embedding_weight:
+            terms["embedding"] = hidden_state_loss(self.projection(student[0].float()), teacher[0], mask)
+        if a.hidden_weight:
+            pairs = [(self.projection(student[i + 1].float()), teacher[layer]) for i, layer in enumerate(self.layers)]
+            terms["hidden"] = sum(hidden_state_loss(s, t, mask) for s, t in pairs)
+        if a.attention_weight:
+            pairs = zip(self._student_scores.take(), self._teacher_scores.take())
+            terms["attention"] = sum(attention_loss(s, t, mask, a.attention_target) for s, t in pairs)
+        if a.tkd_weight:
+            terms["transferable"] = self._transferable_loss(student, teacher, batch)
+        return terms
+
+    def _transferable_loss(self, student, teacher, batch: dict) -> torch.Tensor:
+        known = self._frozen.teacher.domain_knowledge([teacher[-1].float()], batch)
+        learnt = self.transferable(student[-1].float(), batch["attention_mask"], batch["domain"])
+        if self.arguments.tkd_form == "paper":
+            known, learnt = known.tanh(), learnt.tanh()
+        return transferable_knowledge_loss(self.projection(learnt), known)
+
+    def _weights(self, logits: torch.Tensor, batch: dict) -> torch.Tensor:
+        if not self.use_expertise_weights:
+            return torch.ones(len(logits), device=logits.device)
+        return expertise_weight(batch["weight"], teacher_error(logits, known_labels(batch["label"], logits)))
+
+
+def known_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Labels [B], with the teacher's answer where a label is hidden (-1) and there are classes."""
+    return labels if logits.shape[-1] == 1 else torch.where(labels < 0, logits.argmax(-1).to(labels.dtype), labels)
+
+
+def freeze_head(model) -> None:
+    """Stop gradients of what stage 4 has no loss for: everything behind the last layer's token states."""
+    encoder = {id(p) for name, p in backbone(model).named_parameters() if "pooler" not in name}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in encoder)
+
+
+class SecondStage(TrainingModule):
+    """Stage 5: soft targets (teacher_logits in the batch), a share of hard labels, weighted by lambda.
+
+    Without teacher_logits it is plain fine-tuning on the labels.
+    """
+
+    def __init__(self, student: Classifier, arguments: SecondStageArguments, use_expertise_weights: bool):
+        super().__init__()
+        self.student, self.arguments, self.use_expertise_weights = student, arguments, use_expertise_weights
+
+    def forward(self, **batch) -> dict[str, torch.Tensor]:
+        logits = self.student(batch).logits
+        hard = hard_label_loss(logits, batch["label"])
+        loss = self._distillation(logits, hard, batch) if "teacher_logits" in batch else hard
+        return {"loss": loss.mean(), "logits": logits}
+
+    def _distillation(self, logits: torch.Tensor, hard: torch.Tensor, batch: dict) -> torch.Tensor:
+        a, teacher = self.arguments, batch["teacher_logits"]
+        soft = soft_loss(logits, teacher, a.temperature, a.soft_loss)
+        self.note(soft=soft, hard=hard)
+        loss = (1 - a.hard_label_weight) * soft + a.hard_label_weight * hard
+        if self.use_expertise_weights:
+            loss = loss * expertise_weight(batch["weight"], teacher_error(teacher, batch["label"]))
+        return loss

@@ -1,0 +1,275 @@
+"""Building teachers and students: where weights come from, heads, projections and added modules."""
+
+import copy
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import BertWordPieceTokenizer
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertTokenizer
+
+from teachback.errors import TeachbackError
+from teachback.suites.schema import Domain
+
+SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
+SCRATCH_VOCABULARY = 4000
+# A class that a head does not have: far below any logit, yet finite, so that 0 * log(0) never appears.
+ABSENT_CLASS = -1e4
+
+
+def locate(name: str, data_dir: str | Path) -> str:
+    """A model's folder under data/models where stage 1 fetched it, else the name itself (a folder or a hub name)."""
+    if name.startswith("scratch:"):
+        if name not in SCRATCH_SIZES:
+            raise TeachbackError(f"model {name!r} is unknown; sizes from scratch are: {', '.join(SCRATCH_SIZES)}")
+        return name
+    fetched = Path(data_dir) / "models" / name.replace("/", "--")
+    return str(fetched) if fetched.is_dir() else name
+
+
+@contextmanager
+def _explained(name: str):
+    """Turn what a loader raises into a message that says what to do."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # new heads are announced as "missing" weights; ours are checked in _check_loaded
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise TeachbackError(
+            f"cannot load model {name!r}: {str(error).strip().splitlines()[0]} "
+            "Give a folder with config.json, model.safetensors and tokenizer files, a hub name that can be reached, "
+            "or fetch it with MODELS=1 bash 1_get_data.sh on a machine with network."
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | None = None):
+    """The fast tokenizer of a model; ``scratch:`` learns a WordPiece vocabulary from ``texts``."""
+    place = locate(name, data_dir)
+    if place in SCRATCH_SIZES:
+        return _learnt_tokenizer(texts or [])
+    with _explained(name):
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    if not tokenizer.is_fast:
+        raise TeachbackError(f"model {name!r} has no fast tokenizer (tokenizer.json); convert it with the tokenizers library")
+    return tokenizer
+
+
+def _learnt_tokenizer(texts: list[str]):
+    if not texts:
+        raise TeachbackError("a model from scratch learns its vocabulary from the suite's train texts, and there are none")
+    learner = BertWordPieceTokenizer(lowercase=True)
+    learner.train_from_iterator(texts, vocab_size=SCRATCH_VOCABULARY, min_frequency=2, show_progress=False)
+    # Ids by alphabet, as the learner numbers pieces of equal frequency differently from run to run.
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = sorted(set(learner.get_vocab()) - set(special))
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(special + pieces)}, model_max_length=512)
+
+
+def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_dir: str | Path = "data"):
+    """(encoder in eval mode, fast tokenizer) without a head, as published: not fine-tuned."""
+    tokenizer = load_tokenizer(name, data_dir, texts)
+    place = locate(name, data_dir)
+    if place in SCRATCH_SIZES:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = AutoModel.from_config(_scratch_config(place, tokenizer))
+    else:
+        with _explained(name):
+            model = AutoModel.from_pretrained(place, use_safetensors=True)
+    return model.eval(), tokenizer
+
+
+def _scratch_config(name: str, tokenizer) -> BertConfig:
+    layers, width = SCRATCH_SIZES[name]
+    return BertConfig(
+        vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64,
+        intermediate_size=4 * width, max_position_embeddings=512, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+
+def label_options(domain: Domain) -> dict:
+    """The config fields that name a head's labels in order."""
+    if domain.task == "regression":
+        return {"num_labels": 1, "problem_type": "regression"}
+    names = dict(enumerate(domain.labels))
+    return {"num_labels": len(names), "id2label": names, "label2id": {label: i for i, label in names.items()}}
+
+
+def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path = "data"):
+    """A Hugging Face sequence classifier with ``domain``'s labels and a new head, in train mode."""
+    place = locate(name, data_dir)
+    if place in SCRATCH_SIZES:
+        config = _scratch_config(place, tokenizer)
+        config.update(label_options(domain))
+        return AutoModelForSequenceClassification.from_config(config).train()
+    with _explained(name):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            place, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **label_options(domain)
+        )
+    _check_loaded(name, model, report)
+    _check_vocabulary(name, model, tokenizer)
+    return model.train()
+
+
+def _check_loaded(name: str, model, report: dict) -> None:
+    """Only the pooler and the head may be new: an encoder weight that the checkpoint lacks would be random."""
+    base = f"{model.base_model_prefix}."
+    lost = {*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])}
+    encoder = sorted(key for key in lost if key.startswith(base) and "pooler" not in key)
+    if encoder:
+        raise TeachbackError(f"model {name!r} lacks {len(encoder)} weights of its encoder, first {encoder[0]!r}; use a complete checkpoint")
+
+
+def _check_vocabulary(name: str, model, tokenizer) -> None:
+    if len(tokenizer) > model.config.vocab_size:
+        raise TeachbackError(
+            f"model {name!r} embeds {model.config.vocab_size} tokens and its tokenizer has {len(tokenizer)}; "
+            "use the tokenizer the model was trained with"
+        )
+
+
+def load_finished_classifier(folder: str | Path):
+    """The classifier of a finished stage, in eval mode; a weight that is missing or left over is an error."""
+    with _explained(str(folder)):
+        model, report = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])})
+    if wrong:
+        raise TeachbackError(f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; remove the folder and run its stage again")
+    return model.eval()
+
+
+def final_layer(model) -> nn.Linear:
+    """The linear layer that makes the logits: the last one with as many outputs as labels."""
+    found = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
+    if not found:
+        raise TeachbackError(f"{type(model).__name__} has no final linear layer with {model.config.num_labels} outputs")
+    return found[-1]
+
+
+def backbone(model):
+    """The encoder inside a sequence classifier."""
+    return getattr(model, model.base_model_prefix)
+
+
+def layer_list(model) -> nn.ModuleList:
+    """The transformer layers of an encoder, whatever the architecture calls them."""
+    depth = model.config.num_hidden_layers
+    for module in backbone(model).modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise TeachbackError(f"{type(model).__name__} has no list of its {depth} layers; its inner layers cannot be distilled or cut")
+
+
+def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = None):
+    """A copy of a classifier with only some layers (counted from 0), ``domain``'s labels, and ``head`` as final layer.
+
+    Without ``head`` the final layer is new.
+    """
+    layers = layer_list(model)
+    if not keep or max(keep) >= len(layers) or min(keep) < 0:
+        raise TeachbackError(f"STUDENT_LAYERS: layers {[i + 1 for i in keep]} cannot be kept, as the model has {len(layers)}")
+    config = copy.deepcopy(model.config)  # building a model changes the config it is given
+    config.num_hidden_layers = len(keep)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in keep]
+    config.update(label_options(domain))
+    student = type(model)(config)
+    _copy_all_but(model, student, (_name_of(layer_list, model), _name_of(final_layer, model)))
+    for target, source in zip(layer_list(student), keep):
+        target.load_state_dict(layers[source].state_dict())
+    if head is not None:
+        final_layer(student).load_state_dict(head.state_dict())
+    return student.train()
+
+
+def _name_of(find, model) -> str:
+    found = find(model)
+    return next(name for name, module in model.named_modules() if module is found) + "."
+
+
+def _copy_all_but(source, target, prefixes: tuple[str, ...]) -> None:
+    weights = {name: value for name, value in source.state_dict().items() if not name.startswith(prefixes)}
+    missing, unexpected = target.load_state_dict(weights, strict=False)
+    assert not unexpected and all(name.startswith(prefixes) for name in missing)
+
+
+def spread_layers(count: int, depth: int) -> list[int]:
+    """``count`` of ``depth`` layers, evenly spread and ending with the last (counted from 0)."""
+    return [(i + 1) * depth // count - 1 for i in range(count)]
+
+
+@dataclass
+class Outputs:
+    """What a classifier says of a batch: logits [B, C], pooled [B, H], hidden states [B, L, H] (embeddings first)."""
+
+    logits: torch.Tensor
+    pooled: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...] = ()
+
+
+class Classifier(nn.Module):
+    """A Hugging Face classifier, its *pooled* representation, and further heads on it.
+
+    ``heads`` names the heads in order; the model's own final layer serves the first of them. Logits of a row come
+    from the head that ``head`` [B] names; classes that this head lacks get ``ABSENT_CLASS``.
+    """
+
+    def __init__(self, model, heads: dict[str, Domain]):
+        super().__init__()
+        self.model = model
+        self.heads = dict(heads)
+        sizes = [label_options(domain)["num_labels"] for domain in heads.values()]
+        width = final_layer(model).in_features
+        self.other_heads = nn.ModuleList(nn.Linear(width, size) for size in sizes[1:])
+        for layer in self.other_heads:
+            nn.init.normal_(layer.weight, std=getattr(model.config, "initializer_range", 0.02))
+            nn.init.zeros_(layer.bias)
+        self.classes = max(sizes)
+        self._pooled = None
+        final_layer(model).register_forward_pre_hook(self._remember_pooled)
+
+    def _remember_pooled(self, module, inputs) -> None:
+        self._pooled = inputs[0]
+
+    def forward(self, batch: dict, head: torch.Tensor | None = None, hidden_states: bool = False) -> Outputs:
+        """Run the model on a padded batch. ``head`` is needed only where there is more than one."""
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+        result = self.model(**inputs, output_hidden_states=hidden_states, return_dict=True)
+        pooled, self._pooled = self._pooled, None
+        logits = result.logits
+        if self.other_heads:
+            logits = self._logits_by_head(logits, pooled, head)
+        return Outputs(logits, pooled, result.hidden_states or ())
+
+    def _logits_by_head(self, first: torch.Tensor, pooled: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+        every = [first, *(layer(pooled) for layer in self.other_heads)]
+        padded = [nn.functional.pad(x.float(), (0, self.classes - x.shape[1]), value=ABSENT_CLASS) for x in every]
+        return torch.stack(padded, 1)[torch.arange(len(head), device=head.device), head]
+
+
+def mean_over_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of token states over real tokens: [B, L, H], [B, L] -> [B, H]."""
+    mask = mask.unsqueeze(-1).to(states.dtype)
+    return (states * mask).sum(1) / mask.sum(1)
+
+
+class TransferableKnowledge(nn.Module):
+    """h_d before its tanh: W(E_D[k] + h) + b with E_D a learned domain embedding (Meta-KD, section 3)."""
+
+    def __init__(self, width: int, domains: int):
+        super().__init__()
+        self.domain_embedding = nn.Embedding(domains, width)
+        self.dense = nn.Linear(width, width)
+        nn.init.normal_(self.domain_embedding.weight, std=0.02)
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, last_hidden: torch.Tensor, mask: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
+        """[B, L, H], [B, L], [B] -> [B, H], before the tanh."""
+        return self.dense(self.domain_embedding(domain) + mean_over_tokens(last_hidden, mask))

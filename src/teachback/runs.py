@@ -1,0 +1,152 @@
+"""Stage folders: up to date or not, worked on beside, published whole, described by stage.json."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import astuple
+from importlib.metadata import version
+from pathlib import Path
+
+from teachback.devices import peak_memory_bytes
+from teachback.errors import TeachbackError
+from teachback.files import sha256, write_atomically
+from teachback.suites.schema import Row
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn")
+
+
+def seed_folder(output_root: str, suite: str, seed: int) -> Path:
+    return Path(output_root) / suite / f"seed{seed}"
+
+
+def hash_rows(rows: list[Row]) -> str:
+    """SHA-256 of rows in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(astuple(row)).encode())
+    return digest.hexdigest()
+
+
+def hash_model(place: str) -> str:
+    """SHA-256 of a model folder's weights, config and tokenizer; of the name where it is not a folder."""
+    folder = Path(place)
+    if not folder.is_dir():
+        return place
+    files = [*folder.glob("*.safetensors"), *folder.glob("config.json"), *folder.glob("tokenizer*"), *folder.glob("vocab*")]
+    parts = [f"{path.name} {sha256(path)}" for path in sorted(files)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def read_stage(folder: Path) -> dict:
+    """stage.json of a finished stage."""
+    path = Path(folder) / "stage.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TeachbackError(f"{folder} holds no finished stage (no stage.json)") from None
+    except ValueError as error:
+        raise TeachbackError(f"{path} is not JSON ({error}); remove {folder} and run its stage again") from error
+
+
+class StageRun:
+    """One run of one stage into ``folder``.
+
+    ``arguments`` and ``inputs`` (name -> hash) are all that the result depends on; a finished folder, or unfinished
+    work, of other arguments or inputs is never taken for this run's.
+    """
+
+    def __init__(self, folder: Path, stage: str, arguments: dict, inputs: dict):
+        self.folder, self.stage, self.arguments, self.inputs = Path(folder), stage, arguments, inputs
+        self.work = self.folder.parent / f".{self.folder.name}.partial"
+        self.started = time.time()
+        _restore_interrupted_swap(self.folder)
+
+    @property
+    def fingerprint(self) -> str:
+        text = json.dumps([self.stage, self.arguments, self.inputs], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def up_to_date(self) -> bool:
+        """Whether the folder already holds this run's result."""
+        path = self.folder / "stage.json"
+        return path.is_file() and read_stage(self.folder).get("fingerprint") == self.fingerprint
+
+    def changes(self) -> list[str]:
+        """Which arguments and inputs differ from those of the finished folder."""
+        if not (self.folder / "stage.json").is_file():
+            return []
+        before, now = read_stage(self.folder), {"arguments": self.arguments, "inputs": self.inputs}
+        now = json.loads(json.dumps(now, default=str))
+        return [
+            f"{name}: {before[part].get(name)!r} -> {now[part].get(name)!r}"
+            for part in ("arguments", "inputs")
+            for name in sorted({*before[part], *now[part]})
+            if before[part].get(name) != now[part].get(name)
+        ]
+
+    def checkpoints(self) -> Path:
+        """The folder for checkpoints of this run; unfinished work of a different run is removed from it."""
+        mark = self.work / "fingerprint"
+        if self.work.is_dir() and (not mark.is_file() or mark.read_text() != self.fingerprint):
+            shutil.rmtree(self.work)
+        write_atomically(mark, self.fingerprint)
+        folder = self.work / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @contextmanager
+    def publishing(self, record: dict):
+        """Yield an empty folder to fill; then describe it in stage.json and put it in place of the old one."""
+        result = self.work / "result"
+        shutil.rmtree(result, ignore_errors=True)
+        result.mkdir(parents=True)
+        yield result
+        write_atomically(result / "stage.json", json.dumps(self._description(record), indent=2, default=str) + "\n")
+        swap(result, self.folder)
+        shutil.rmtree(self.work)
+
+    def reuse(self, other: Path) -> bool:
+        """Publish a copy of another folder whose run had the same fingerprint; False where it had not."""
+        if not (other / "stage.json").is_file() or read_stage(other).get("fingerprint") != self.fingerprint:
+            return False
+        record = read_stage(other)
+        with self.publishing({"copied_from": str(other), "dev": record["dev"], "head_trained": record["head_trained"]}) as result:
+            shutil.copytree(other, result, dirs_exist_ok=True)
+        return True
+
+    def _description(self, record: dict) -> dict:
+        return {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "arguments": self.arguments,
+            "inputs": self.inputs,
+            **record,
+            "wall_time_seconds": round(time.time() - self.started, 1),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        }
+
+
+def swap(new: Path, target: Path) -> None:
+    """Put a whole folder in the place of another; a crash in between is mended by the next run."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = _set_aside(target)
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(target, old)
+    os.rename(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _set_aside(target: Path) -> Path:
+    return target.parent / f".{target.name}.old"
+
+
+def _restore_interrupted_swap(target: Path) -> None:
+    old = _set_aside(target)
+    if old.is_dir() and not target.exists():
+        os.rename(old, target)

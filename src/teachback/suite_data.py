@@ -1,0 +1,102 @@
+"""A processed suite in memory, and its rows as encoded datasets with the columns that losses need."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from teachback.encoding import EncodedRows, encode
+from teachback.errors import TeachbackError
+from teachback.suites.schema import Domain, Row, Suite, read_rows, read_suite
+
+
+@dataclass
+class SuiteData:
+    """A suite restricted to some domains, with its rows by split."""
+
+    suite: Suite
+    folder: Path
+    selected: list[str]  # domain names, in the suite's order
+
+    @classmethod
+    def read(cls, data_dir: str, suite: str, domains: str = "") -> "SuiteData":
+        folder = Path(data_dir) / suite
+        description = read_suite(folder)
+        names = [description.domain(name).name for name in domains.replace(",", " ").split()]
+        return cls(description, folder, [name for name in description.domains if not names or name in names])
+
+    def rows(self, split: str, domains: list[str] | None = None) -> list[Row]:
+        """Labelled and unlabelled rows of a split in the given (default: all selected) domains."""
+        wanted = set(domains or self.selected)
+        return [row for row in read_rows(self.folder / f"{split}.tsv") if row.domain in wanted]
+
+    def target(self, name: str) -> Domain:
+        """The named domain, or the first selected one."""
+        name = name or self.selected[0]
+        if name not in self.selected:
+            raise TeachbackError(f"DOMAIN={name} is not among the domains of this run: {', '.join(self.selected)}")
+        return self.suite.domain(name)
+
+    def targets(self, name: str) -> list[Domain]:
+        """The named domain, or every selected one for ``all``."""
+        return [self.suite.domain(n) for n in self.selected] if name == "all" else [self.target(name)]
+
+    def selection_split(self, protocol: str) -> str:
+        """The split that checkpoints are selected on: dev, or the reported one under the papers' protocol."""
+        return "test" if protocol == "paper" else "dev"
+
+    def all_train_rows(self) -> list[Row]:
+        """Train rows of every domain, selected or not."""
+        return read_rows(self.folder / "train.tsv")
+
+    def texts(self) -> list[str]:
+        """All train texts of the whole suite, for learning a vocabulary."""
+        return [text for row in self.all_train_rows() for text in (row.text_a, row.text_b) if text]
+
+
+def labelled(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.label]
+
+
+def label_ids(rows: list[Row], suite: Suite) -> torch.Tensor:
+    """Label numbers in their head's order [N]; floats where any domain is a regression; -1 where hidden."""
+    numbers = {name: {label: i for i, label in enumerate(d.labels)} for name, d in suite.domains.items()}
+    regression = {name for name, d in suite.domains.items() if d.task == "regression"}
+    values = []
+    for row in rows:
+        if row.domain in regression:
+            values.append(float(row.label) if row.label else -1.0)
+        else:
+            values.append(numbers[row.domain][row.label] if row.label else -1)
+    return torch.tensor(values, dtype=torch.float if regression else torch.long)
+
+
+def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer, max_length: int) -> EncodedRows:
+    """Encoded rows with columns ``label``, ``domain`` (number among ``domains``) and ``weight``."""
+    if not rows:
+        raise TeachbackError(f"{data.folder}: no rows to work on; check DOMAINS, DOMAIN and stage 2's output")
+    unseen = sorted({row.domain for row in rows} - set(domains))
+    if unseen:
+        raise TeachbackError(f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train one that was, or set TRANSFER_SET=domain")
+    encoded = encode(rows, tokenizer, max_length)
+    encoded.columns = {
+        "label": label_ids(rows, data.suite),
+        "domain": torch.tensor([domains.index(row.domain) for row in rows]),
+        "weight": torch.tensor([row.weight for row in rows], dtype=torch.float),
+    }
+    return encoded
+
+
+def read_unlabelled(path: str, domain: Domain) -> list[Row]:
+    """Rows of weight 1 without labels from a file of texts, one a line; a pair is separated by a tab. "" is no file."""
+    if not path:
+        return []
+    if not Path(path).is_file():
+        raise TeachbackError(f"UNLABELLED={path}: there is no such file")
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        first, *second = line.split("\t")
+        if len(second) != (domain.kind == "pair") or not first.strip():
+            raise TeachbackError(f"{path} line {number}: expected {'two texts and one tab' if domain.kind == 'pair' else 'one text, no tab'}")
+        rows.append(Row(f"unlabelled-{number}", first, second[0] if second else "", "", domain.name))
+    return rows

@@ -1,0 +1,156 @@
+"""Stage 3: the meta-teacher of Meta-KD and the paper's baselines (single, mix, mtl)."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from teachback.arguments import TeacherArguments
+from teachback.losses import domain_corruption_loss, false_domains, hard_label_loss, meta_teacher_loss, permuted_domains
+from teachback.metrics import Score, by_domain
+from teachback.models import Classifier, TransferableKnowledge, final_layer, load_finished_classifier
+from teachback.suite_data import SuiteData
+from teachback.suites.schema import Domain, Row
+from teachback.training import TrainingModule
+
+logger = logging.getLogger(__name__)
+
+
+def head_names(kind: str, domains: list[Domain]) -> dict[str, Domain]:
+    """Heads of a teacher, in order: one a label set, or one a domain for ``mtl``."""
+    heads: dict[str, Domain] = {}
+    for domain in domains:
+        heads.setdefault(head_name(kind, domain), domain)
+    return heads
+
+
+def head_name(kind: str, domain: Domain) -> str:
+    return domain.name if kind == "mtl" else domain.head
+
+
+class Teacher(nn.Module):
+    """A classifier over several domains, with what the meta-teacher adds to it.
+
+    ``forward`` needs the batch's ``domain`` [B], numbers among ``domains``.
+    """
+
+    def __init__(self, model, kind: str, domains: list[Domain], transferable: bool):
+        super().__init__()
+        heads = head_names(kind, domains)
+        self.kind, self.domains = kind, domains
+        self.classifier = Classifier(model, heads)
+        head_of = [list(heads).index(head_name(kind, domain)) for domain in domains]
+        self.register_buffer("head_of_domain", torch.tensor(head_of), persistent=False)
+        width = model.config.hidden_size
+        self.transferable = TransferableKnowledge(width, len(domains)) if transferable else None
+        self.domain_classifier = nn.Linear(width, len(domains)) if transferable else None
+
+    def outputs(self, batch: dict, hidden_states: bool = False):
+        """Logits of each row's own head, pooled and hidden states."""
+        return self.classifier(batch, self.head_of_domain[batch["domain"]], hidden_states=hidden_states)
+
+    def domain_knowledge(self, hidden_states, batch: dict) -> torch.Tensor:
+        """h_d before its tanh, from the last layer's states: [B, H]."""
+        return self.transferable(hidden_states[-1], batch["attention_mask"], batch["domain"])
+
+    def head_for(self, domain: Domain) -> nn.Linear:
+        """The final layer that serves ``domain``."""
+        index = self.head_of_domain[[d.name for d in self.domains].index(domain.name)].item()
+        return self.classifier.other_heads[index - 1] if index else final_layer(self.classifier.model)
+
+    def training_only(self) -> dict[str, torch.Tensor]:
+        """The weights that the plain checkpoint has no place for."""
+        return {name: value.contiguous() for name, value in self.state_dict().items() if not name.startswith("classifier.model.")}
+
+    def save(self, folder: Path, tokenizer) -> None:
+        """Write the plain checkpoint, the tokenizer, and the rest in training_only.safetensors."""
+        self.classifier.model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        save_file(self.training_only(), Path(folder) / "training_only.safetensors")
+
+
+def load_teacher(folder: Path, record: dict, suite) -> Teacher:
+    """The teacher of a finished stage 3 in eval mode; a weight it lacks is an error."""
+    arguments = record["arguments"]
+    domains = [suite.domain(name) for name in arguments["trained_domains"]]
+    teacher = Teacher(load_finished_classifier(folder), arguments["teacher"], domains, record["transferable"])
+    rest = load_file(Path(folder) / "training_only.safetensors")
+    model = {f"classifier.model.{name}": value for name, value in teacher.classifier.model.state_dict().items()}
+    teacher.load_state_dict({**rest, **model})
+    return teacher.eval()
+
+
+class TeacherTraining(TrainingModule):
+    """The teacher and its loss: cross-entropy, for ``meta`` weighted and with the domain-corruption loss."""
+
+    def __init__(self, teacher: Teacher, arguments: TeacherArguments):
+        super().__init__()
+        self.teacher = teacher
+        self.arguments = arguments
+        self.meta = arguments.teacher == "meta"
+
+    def forward(self, **batch) -> dict[str, torch.Tensor]:
+        corrupted = self.teacher.transferable is not None
+        outputs = self.teacher.outputs(batch, hidden_states=corrupted)
+        hard = hard_label_loss(outputs.logits, batch["label"])
+        weights = batch["weight"] if self.meta and self.arguments.use_sample_weights else torch.ones_like(hard)
+        corruption = self._corruption(outputs.hidden_states, batch) if corrupted else torch.zeros_like(hard)
+        self.note(hard=hard, domain_corruption=corruption)
+        loss = meta_teacher_loss(hard, corruption, weights, self.arguments.domain_loss_weight, self.arguments.domain_loss_form)
+        return {"loss": loss, "logits": outputs.logits}
+
+    def _corruption(self, hidden_states, batch: dict) -> torch.Tensor:
+        knowledge = torch.tanh(self.teacher.domain_knowledge(hidden_states, batch))
+        if self.arguments.domain_labels == "permuted":
+            target = permuted_domains(batch["domain"])
+        else:
+            target = false_domains(batch["domain"], len(self.teacher.domains))
+        return domain_corruption_loss(self.teacher.domain_classifier(knowledge), target)
+
+
+def predicted_labels(logits, rows: list[Row], data: SuiteData) -> list[str]:
+    """Label names (regression: numbers) of the highest logits: [N, C] and the rows they belong to."""
+    names = []
+    for row, values in zip(rows, logits):
+        domain = data.suite.domain(row.domain)
+        if domain.task == "regression":
+            names.append(repr(float(values[0])))
+        else:
+            names.append(domain.labels[int(values[: len(domain.labels)].argmax())])
+    return names
+
+
+def score_by_domain(rows: list[Row], data: SuiteData):
+    """A Trainer's ``compute_metrics``: the score of each domain, and ``score``, their mean, on which we select."""
+
+    def compute_metrics(prediction) -> dict[str, float]:
+        scores = by_domain(data.suite, rows, predicted_labels(prediction.predictions, rows, data))
+        values = {f"{name}_{score.metric}": score.value for name, score in scores.items()}
+        return values | {"score": sum(score.value for score in scores.values()) / len(scores)}
+
+    return compute_metrics
+
+
+def majority_scores(train: list[Row], dev: list[Row], data: SuiteData) -> dict[str, Score]:
+    """The dev scores of always answering each domain's most frequent train label (classification domains)."""
+    counts: dict[str, Counter] = {}
+    for row in train:
+        counts.setdefault(row.domain, Counter())[row.label] += 1
+    rows = [row for row in dev if row.domain in counts and data.suite.domain(row.domain).task == "classification"]
+    return by_domain(data.suite, rows, [counts[row.domain].most_common(1)[0][0] for row in rows])
+
+
+def report_scores(metrics: dict[str, float], majority: dict[str, Score], split: str) -> None:
+    """Print a teacher's score by domain beside the majority class's, and warn where it is not better."""
+    print(f"{'domain':<16}{'metric':<12}{split:>8}{'majority':>10}")
+    for name, base in majority.items():
+        value = metrics[f"eval_{name}_{base.metric}"]
+        print(f"{name:<16}{base.metric:<12}{value:8.3f}{base.value:10.3f}")
+        if value <= base.value:
+            logger.warning(
+                "the teacher does not beat the majority class on %s (%.3f, majority %.3f): a student would learn nothing "
+                "from it; train longer or with another learning rate before stage 4", name, value, base.value,
+            )  # fmt: skip

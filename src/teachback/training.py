@@ -1,0 +1,150 @@
+"""The one Trainer subclass, and running it so that an interrupted stage continues.
+
+A training module's ``forward(**batch)`` returns its mean ``loss``, and may return ``logits``; what it notes in
+``terms`` (name -> detached per-example values) is averaged into the log.
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Trainer, TrainerCallback
+
+from teachback.arguments import OptimizerArguments
+from teachback.checkpoints import load_state, random_states, restore_random_states, save_state
+from teachback.encoding import Collator, EncodedRows, LengthBucketSampler
+from teachback.errors import TeachbackError
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingModule(nn.Module):
+    """Base of what is trained: models and their losses in one module, so that any wrapper sees one forward pass."""
+
+    accepts_loss_kwargs = False  # losses are means over the batch, so the Trainer averages accumulation steps
+
+    def __init__(self):
+        super().__init__()
+        self.term_sums: dict[str, torch.Tensor] = {}
+        self.term_count = 0
+
+    def note(self, **terms: torch.Tensor) -> None:
+        """Add per-example loss terms [B] to the running means, staying on the device."""
+        if not self.training:
+            return
+        self.term_count += 1
+        for name, values in terms.items():
+            self.term_sums[name] = self.term_sums.get(name, 0) + values.detach().mean()
+
+    def take_terms(self) -> dict[str, float]:
+        """Mean of each term since the last call."""
+        means = {name: (total / self.term_count).item() for name, total in self.term_sums.items()}
+        self.term_sums, self.term_count = {}, 0
+        return means
+
+
+class DistillationTrainer(Trainer):
+    """Trainer with batches of similar length, loss terms in the log, and checkpoints without pickle."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        # Batches of all processes together are cut first, so their number does not change who meets whom.
+        return LengthBucketSampler(dataset.lengths, self.args.train_batch_size * self.args.world_size, seed)
+
+    def log(self, logs, *args, **kwargs):
+        if "loss" in logs:
+            logs = logs | {f"loss_{name}": value for name, value in self.model.take_terms().items()}
+        super().log(logs, *args, **kwargs)
+
+    def _save(self, output_dir=None, state_dict=None):
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = state_dict or self.model.state_dict()
+        save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        target = self.model if model is None else model
+        target.load_state_dict(load_file(Path(resume_from_checkpoint) / "model.safetensors"))
+
+    def _load_best_model(self):
+        self._load_from_checkpoint(self.state.best_model_checkpoint, self.model)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if self.args.should_save:
+            state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
+            save_state(Path(output_dir) / "optimizer", state)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if checkpoint is not None:
+            state = load_state(Path(checkpoint) / "optimizer")
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.lr_scheduler.load_state_dict(state["scheduler"])
+
+    def _save_scaler(self, output_dir):
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and self.args.should_save:
+            save_state(Path(output_dir) / "scaler", scaler.state_dict())
+
+    def _load_scaler(self, checkpoint):
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and checkpoint is not None:
+            scaler.load_state_dict(load_state(Path(checkpoint) / "scaler"))
+
+    def _save_rng_state(self, output_dir):
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        save_state(Path(output_dir) / f"random_{self.args.process_index}", random_states())
+
+    def _load_rng_state(self, checkpoint):
+        if checkpoint is not None:
+            restore_random_states(load_state(Path(checkpoint) / f"random_{self.args.process_index}"))
+
+
+class StopOnBadLoss(TrainerCallback):
+    """End a run whose loss is no longer a number, rather than publish what it made of the weights."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        loss = (logs or {}).get("loss", (logs or {}).get("eval_loss", 0.0))
+        if loss != loss or loss in (float("inf"), float("-inf")):
+            raise TeachbackError(f"the loss became {loss} by step {state.global_step}; lower the learning rate ({args.learning_rate})")
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; partial ones are removed."""
+    whole = []
+    for checkpoint in Path(folder).glob("checkpoint-*"):
+        try:
+            whole.append((json.loads((checkpoint / "trainer_state.json").read_text())["global_step"], checkpoint))
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    return str(max(whole)[1]) if whole else None
+
+
+def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: OptimizerArguments, checkpoints: Path,
+          pad_token_id: int, compute_metrics=None, callbacks=()) -> DistillationTrainer:  # fmt: skip
+    """Train ``module`` in place, continuing from the last checkpoint; the best one on ``dev_rows`` is restored.
+
+    Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
+    """
+    args.output_dir = str(checkpoints)
+    if args.metric_for_best_model in (None, "loss", "score"):
+        args.metric_for_best_model = "score" if compute_metrics else "loss"
+        args.greater_is_better = compute_metrics is not None
+    trainer = DistillationTrainer(
+        model=module,
+        args=args,
+        data_collator=Collator(pad_token_id, multiple=1 if args.use_cpu else 8),
+        train_dataset=train_rows,
+        eval_dataset=dev_rows,
+        compute_metrics=compute_metrics,
+        callbacks=[StopOnBadLoss(), *callbacks],
+    )
+    checkpoint = args.resume_from_checkpoint or last_whole_checkpoint(checkpoints)
+    if checkpoint:
+        logger.warning("continuing from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer

@@ -24,12 +24,10 @@ def declarations(path: Path) -> dict[str, str]:
     return {name: default for name, default, _ in DECLARATION.findall(path.read_text(encoding="utf-8"))}
 
 
-def own_variables(stage: str) -> list[str]:
-    return [name for name in declarations(ROOT / stage) if name not in SHELL_ONLY]
-
-
-def cases() -> list[tuple[str, str]]:
-    return [(stage, name) for stage in STAGES for name in own_variables(stage)]
+def own_variables(stage: str) -> dict[str, str]:
+    """Variable -> flag, for the variables of a stage that go to one flag of their own, whatever the others are."""
+    apart = SHELL_ONLY | GENERAL | {"SUITE"} | ({"TEACHER_MODEL"} if stage.startswith("2_") else set())
+    return {name: flag_of(stage, name) for name in declarations(ROOT / stage) if name not in apart}
 
 
 KNOWN = {name for path in [ROOT / s for s in STAGES] + [ROOT / "scripts/common.sh"] for name in declarations(path)}
@@ -59,7 +57,9 @@ def stage(tmp_path):
 
 
 def value_of(arguments: list[str], flag: str) -> str:
-    """The value that counts: that of the flag's last occurrence."""
+    """The value that counts: that of the flag's last occurrence; "" where there is none."""
+    if flag not in arguments:
+        return ""
     last = len(arguments) - 1 - arguments[::-1].index(flag)
     return arguments[last + 1]
 
@@ -85,22 +85,37 @@ def test_every_variable_is_explained_and_keeps_an_empty_value(name):
     assert len(DECLARATION.findall(text)) == text.count('\n: "${')
 
 
-@pytest.mark.parametrize("name, variable", cases())
-def test_every_declared_variable_reaches_the_entry_point(stage, name, variable):
-    flag = flag_of(name, variable)
-    assert value_of(stage(name, **{variable: "given"}), flag) == "given"
+@pytest.mark.parametrize("name", STAGES)
+def test_later_wins(stage, name):
+    """Every variable of the stage at once; so also: none is declared without reaching the entry point."""
+    flags = own_variables(name)
+
+    def values(*extra, config="", **variables):
+        arguments = stage(name, *extra, config=config + "SUITE=custom\n", **variables)
+        return {variable: value_of(arguments, flag) for variable, flag in flags.items()}
+
+    config = "".join(f"{variable}='config {variable}'\n" for variable in flags)
+    environment = {variable: f"environment {variable}" for variable in flags}
+    command_line = [word for variable, flag in flags.items() for word in (flag, f"flag {variable}")]
+    defaults = declarations(ROOT / name)
+    defaults = {variable: re.sub(r"^\$(\w+)$", lambda other: defaults[other[1]], defaults[variable]) for variable in flags}
+    assert values() == defaults
+    assert values(config=config) == {variable: f"config {variable}" for variable in flags}
+    assert values(config=config, **environment) == environment
+    assert values(config=config, **dict.fromkeys(flags, "")) == dict.fromkeys(flags, "")  # an empty value is a value
+    assert values(*command_line, config=config, **environment) == {variable: f"flag {variable}" for variable in flags}
 
 
-@pytest.mark.parametrize("name, variable", [case for case in cases() if case[1] not in GENERAL])
-def test_later_wins(stage, name, variable):
-    flag = flag_of(name, variable)
-    config = f"{variable}=from-config\n"
-    assert value_of(stage(name), flag) == declarations(ROOT / name)[variable]
-    assert value_of(stage(name, config=config), flag) == "from-config"
-    assert value_of(stage(name, config=config, **{variable: "from-environment"}), flag) == "from-environment"
-    assert value_of(stage(name, config=config, **{variable: ""}), flag) == ""  # an empty value is a value
-    arguments = stage(name, flag, "from-flag", config=config, **{variable: "from-environment"})
-    assert value_of(arguments, flag) == "from-flag"
+@pytest.mark.parametrize("name", STAGES)
+def test_suite_later_wins(stage, name):
+    assert value_of(stage(name), "--suite") == "amazon"
+    assert value_of(stage(name, config="SUITE=mnli\n"), "--suite") == "mnli"
+    assert value_of(stage(name, config="SUITE=mnli\n", SUITE="custom"), "--suite") == "custom"
+    assert value_of(stage(name, "--suite", "sample", config="SUITE=mnli\n", SUITE="custom"), "--suite") == "sample"
+
+
+def test_prototype_scores_come_from_the_teachers_checkpoint_by_default(stage):
+    assert value_of(stage("2_process_data.sh", TEACHER_MODEL="mine"), "--embedding_model") == "mine"
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,13 @@ def test_papers_layout_gives_no_average_over_some_of_the_domains():
     assert cells(domains_table([TEACHER, BOOKS], ["books", "dvd"]))["student_second"] == ["student_second", "81.00", "-", "-"]
 
 
+def test_optimistic_numbers_bear_a_mark():
+    marked = replace(BOOKS, optimistic=True)
+    table = cells(comparison_table([TEACHER, marked], ["books"]))
+    assert table["books/student_second"][2:4] == ["81.00*", "75.50*"] and table["teacher-meta"][2] == "90.00"
+    assert "student_second*" in cells(domains_table([TEACHER, marked], ["books", "dvd"]))
+
+
 def test_columns_line_up():
     assert format_table(["name", "n"], [["a", "10"], ["long name", "5"]]).splitlines() == [
         "name        n", "-------------", "a          10", "long name   5",

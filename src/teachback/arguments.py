@@ -128,7 +128,7 @@ class OptimizerArguments(TrainingArguments):
     report_to: str = option("none", "tensorboard, wandb or none.")
     remove_unused_columns: bool = option(False, "Kept off: batches carry what the losses need.")
     label_names: list[str] | None = field(default_factory=lambda: ["label"])
-    disable_tqdm: bool | None = field(default_factory=lambda: not sys.stderr.isatty())
+    disable_tqdm: bool | None = option(None, "No progress bars; default: only where the output is no terminal.")
     dataloader_pin_memory: bool | None = option(None, "Pin host memory; default: only with a GPU.")
 
 
@@ -170,7 +170,8 @@ def parse(*classes, argv: list[str] | None = None):
 
 
 def prepare_hardware(data: DataArguments, training: OptimizerArguments) -> str:
-    """Set device and precision in the training arguments; return the resolved precision."""
+    """Set device, precision and progress bars in the training arguments; return the resolved precision."""
+    training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
     device = resolve_device(data.device)
     choose_gpu(device)
     training.use_cpu = device.type == "cpu"

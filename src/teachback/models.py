@@ -11,6 +11,8 @@ from tokenizers import BertWordPieceTokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertTokenizer
 
+from transformers.utils.logging import disable_progress_bar
+
 from teachback.errors import TeachbackError
 from teachback.suites.schema import Domain
 
@@ -33,9 +35,10 @@ def locate(name: str, data_dir: str | Path) -> str:
 @contextmanager
 def _explained(name: str):
     """Turn what a loader raises into a message that says what to do."""
-    logger = logging.getLogger("transformers.modeling_utils")
+    logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)  # new heads are announced as "missing" weights; ours are checked in _check_loaded
+    disable_progress_bar()
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:

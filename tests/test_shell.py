@@ -208,6 +208,11 @@ def test_other_stages_run_as_one_process(stage):
         assert "torch.distributed.run" not in stage(name, NPROC="3")
 
 
+def test_readme_explains_every_variable():
+    table = re.findall(r"^\| (`[A-Z].*)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"`([A-Z_]+)`", " ".join(row.split("|")[0] for row in table))) == KNOWN
+
+
 def test_quickstart_takes_no_arguments():
     done = subprocess.run(["bash", str(ROOT / "scripts/quickstart.sh"), "--fast"], capture_output=True, text=True)
     assert done.returncode == 1 and "no arguments" in done.stdout

@@ -51,17 +51,18 @@ def new_model(seed, labels=LABELS):
 
 
 def write_record(folder, arguments, **record):
-    (folder / "stage.json").write_text(json.dumps({"arguments": {"protocol": "honest", **arguments}, "head_trained": True, **record}))
+    always = {"head_trained": True, "selected_on": "dev"}
+    (folder / "stage.json").write_text(json.dumps({"arguments": {"protocol": "honest", **arguments}, **always, **record}))
 
 
-def write_student(folder, seed, arguments, **record):
+def write_student(folder, seed, method="metakd", **record):
     model, tokenizer = new_model(seed)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_record(folder, arguments, **record)
+    write_record(folder, {"teacher": "meta"} if method == "metakd" else {}, method=method, **record)
 
 
-def write_teacher(folder, seed, kind="meta", domains=("books", "dvd"), labels=LABELS, **arguments):
+def write_teacher(folder, seed, kind="meta", domains=("books", "dvd"), labels=LABELS, selected_on="dev", **arguments):
     model, tokenizer = new_model(seed, labels)
     served = [replace(SUITE.domain(name), labels=labels) for name in domains]
     teacher = Teacher(model, kind, served, transferable=kind == "meta")
@@ -69,8 +70,7 @@ def write_teacher(folder, seed, kind="meta", domains=("books", "dvd"), labels=LA
         torch.nn.init.normal_(head.weight)
     folder.mkdir(parents=True)
     teacher.save(folder, tokenizer)
-    write_record(folder, {"teacher": kind, "trained_domains": domains, **arguments}, transferable=kind == "meta")
-    return teacher
+    write_record(folder, {"teacher": kind, "trained_domains": domains, **arguments}, transferable=kind == "meta", selected_on=selected_on)
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +80,10 @@ def finished_run(tmp_path_factory):
     run = folder / "outputs" / "tiny" / "seed42"
     write_data(folder / "data", rows())
     write_teacher(run / "teacher-meta", 1)
-    write_student(run / "books" / "student_first", 2, {"teacher": "meta", "method": "metakd"}, head_trained=False)
-    write_student(run / "books" / "student_second", 3, {"teacher": "meta", "method": "metakd"})
-    write_student(run / "books" / "student_finetune", 4, {"teacher": "meta", "method": "finetune"})
-    write_student(run / "dvd" / "student_second", 5, {"teacher": "meta", "method": "metakd"})
+    write_student(run / "books" / "student_first", 2, head_trained=False)
+    write_student(run / "books" / "student_second", 3)
+    write_student(run / "books" / "student_finetune", 4, "finetune")
+    write_student(run / "dvd" / "student_second", 5)
     return folder
 
 
@@ -122,8 +122,8 @@ def test_predictions_keep_row_order_whatever_the_order_the_batches_and_the_paddi
     other = table(predictor(workplace, eval_batch_size=5).predict([given[i] for i in shuffled]))
     alone = torch.cat([table(predictor(workplace).predict([row])) for row in given[:6]])
     assert one.argmax(1).unique().numel() == 2 and one.std(0).min() > 0.01  # the rows do differ
-    torch.testing.assert_close(other, one[shuffled], atol=1e-6, rtol=0)
-    torch.testing.assert_close(alone, one[:6], atol=1e-6, rtol=0)
+    torch.testing.assert_close(other, one[shuffled], atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone, one[:6], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -231,7 +231,7 @@ def test_a_split_without_labels_still_gets_predictions(workplace, capsys):
 
 def test_numbers_on_rows_that_the_papers_protocol_selected_on_are_marked(workplace, capsys):
     shutil.rmtree(run_folder(workplace) / "teacher-meta")
-    write_teacher(run_folder(workplace) / "teacher-meta", 1, protocol="paper")
+    write_teacher(run_folder(workplace) / "teacher-meta", 1, protocol="paper", selected_on="test")
     evaluate(arguments(workplace))
     splits = {r.stage: r.split for r in read_results(run_folder(workplace) / "results.tsv")}
     assert splits["teacher-meta"] == "test-selected" and splits["books/student_second"] == "test"

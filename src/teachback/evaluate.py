@@ -73,7 +73,8 @@ class Checkpoint:
     @property
     def method(self) -> str:
         """The teacher's own name, or how the student learned: metakd, finetune, ..."""
-        return self.stage if self.is_teacher else self.record["arguments"].get("method", Path(self.stage).name)
+        named = self.record.get("method") or self.record["arguments"].get("method")
+        return self.stage if self.is_teacher else named or Path(self.stage).name
 
     @property
     def has_trained_head(self) -> bool:
@@ -236,8 +237,8 @@ class Evaluation:
 
     def _is_optimistic(self, checkpoint: Checkpoint) -> bool:
         """Whether the papers' protocol selected the checkpoint on the very rows that are reported."""
-        protocol = checkpoint.record["arguments"].get("protocol")
-        return protocol == "paper" and self.arguments.split == self.data.selection_split(protocol)
+        paper = checkpoint.record["arguments"].get("protocol") == "paper"
+        return paper and checkpoint.record.get("selected_on") == self.arguments.split
 
     def _warn(self, checkpoint: Checkpoint, rows: list[Row]) -> None:
         """Say what keeps a checkpoint from a score, or makes it another one than the user expects."""

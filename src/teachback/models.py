@@ -67,9 +67,15 @@ def _learnt_tokenizer(texts: list[str]):
     if not texts:
         raise TeachbackError("a model from scratch learns its vocabulary from the suite's train texts, and there are none")
     learner = BertWordPieceTokenizer(lowercase=True)
-    learner.train_from_iterator(texts, vocab_size=SCRATCH_VOCABULARY, min_frequency=2, show_progress=False)
-    # Ids by alphabet, as the learner numbers pieces of equal frequency differently from run to run.
+    words = {word for text in texts for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalize(text))}
+    # The learner numbers continuing characters in the order of a hash table and merges equally frequent pairs by
+    # number. So that every run learns the same pieces, they are numbered before it starts, and none is left out.
+    continuing = sorted({f"##{character}" for word in words for character in word[1:]})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    learner.train_from_iterator(
+        texts, vocab_size=SCRATCH_VOCABULARY, min_frequency=2, special_tokens=special + continuing,
+        limit_alphabet=len({character for word in words for character in word}), show_progress=False,
+    )  # fmt: skip
     pieces = sorted(set(learner.get_vocab()) - set(special))
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(special + pieces)}, model_max_length=512)
 

@@ -43,9 +43,8 @@ def encode(rows: list[Row], tokenizer, max_length: int, chunk: int = 10_000) -> 
     inputs: dict[str, list[list[int]]] = {}
     for start in range(0, len(rows), chunk):
         part = rows[start : start + chunk]
-        first = [row.text_a for row in part]
-        second = [row.text_b for row in part] if any(row.text_b for row in part) else None
-        encoded = tokenizer(first, second, truncation="longest_first", max_length=max_length)
+        texts = [(row.text_a, row.text_b) if row.text_b else row.text_a for row in part]
+        encoded = tokenizer(texts, truncation="longest_first", max_length=max_length)
         for name in tokenizer.model_input_names:
             if name in encoded and name != "attention_mask":
                 inputs.setdefault(name, []).extend(encoded[name])

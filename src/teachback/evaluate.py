@@ -238,7 +238,7 @@ class Evaluation:
     def _is_optimistic(self, checkpoint: Checkpoint) -> bool:
         """Whether the papers' protocol selected the checkpoint on the very rows that are reported."""
         paper = checkpoint.record["arguments"].get("protocol") == "paper"
-        return paper and checkpoint.record.get("selected_on") == self.arguments.split
+        return paper and checkpoint.record.get("selected_on", "test") == self.arguments.split
 
     def _warn(self, checkpoint: Checkpoint, rows: list[Row]) -> None:
         """Say what keeps a checkpoint from a score, or makes it another one than the user expects."""
@@ -301,7 +301,7 @@ def notes(evaluation: Evaluation, optimistic: bool) -> list[str]:
     """How the numbers of the table came about."""
     arguments = evaluation.arguments
     device = resolve_device(arguments.device)
-    where = f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    where = f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else torch.cuda.get_device_name(device)
     mark = ["* optimistic: PROTOCOL=paper selected the checkpoint on the rows that are scored here."]
     return (mark if optimistic else []) + [
         f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves.",

@@ -1,6 +1,6 @@
 """A small corpus of reviews that the project writes itself, in the raw format of the Amazon suite.
 
-A review says what it thinks in one to three sentences and talks of something else around them. Opinions use words
+A review says what it thinks in two sentences and talks of something else around them. Opinions use words
 common to all domains, words peculiar to one, or both; some are negated; a few labels are wrong.
 ``domain_general.tsv`` beside the archive says which reviews use no word of their own domain.
 """
@@ -8,8 +8,10 @@ common to all domains, words peculiar to one, or both; some are negated; a few l
 import gzip
 import io
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from random import Random
 
@@ -20,7 +22,8 @@ from teachback.suites.definition import Archive, Definition
 REVIEWS = 320  # in each of the eight files
 NEGATED = 0.2  # share of opinions said by negating their opposite
 NOISE = 0.03  # share of wrong labels
-KINDS = {"general": 0.35, "peculiar": 0.35, "mixed": 0.3}  # where a review's opinions come from
+UNNAMED = 0.3  # share of sentences that do not name what they are about, in reviews that do
+KINDS = {"general": 0.5, "peculiar": 0.25, "mixed": 0.25}  # where a review's opinions come from
 ARCHIVE = Archive(amazon.ARCHIVE.name)  # the same name, so that the same reader finds it
 SIDE_FILE = "domain_general.tsv"
 
@@ -66,27 +69,29 @@ PECULIAR = {
             drippy melted brittle hard-to-clean misaligned""",
     },
 }
-# Things that a domain's reviews are about.
+# Things that a domain's reviews talk of; those without a word of their domain just say "it".
 TOPICS = {
-    "books": "novel author chapter plot paperback biography narrator prose ending volume character preface story trilogy",
-    "dvd": "movie film actor director scene soundtrack disc sequel dialogue documentary episode cast screenplay trailer",
-    "electronics": "camera laptop speaker battery headset router keyboard screen charger antenna printer monitor cable remote",
-    "kitchen": "skillet knife toaster blender saucepan kettle spatula oven mixer cutlery pan grinder colander teapot",
+    "books": """novel author chapter plot paperback biography narrator prose preface trilogy hardcover heroine poem
+        essay memoir publisher bookmark glossary thriller folklore appendix footnote dictionary translator""",
+    "dvd": """movie film actor director scene soundtrack disc sequel documentary episode cast screenplay trailer
+        cartoon western subtitle actress camerawork musical costume menu remake animation blockbuster""",
+    "electronics": """camera laptop speaker battery headset router keyboard screen charger antenna printer monitor
+        cable remote modem scanner processor adapter tablet firmware lens microphone stereo pixel""",
+    "kitchen": """skillet knife toaster blender saucepan kettle spatula oven mixer cutlery pan grinder colander
+        teapot whisk ladle fryer dishwasher grater lid juicer apron cookie waffle""",
 }
-GENERAL_TOPICS = "purchase product thing item gift order deal package present choice offer bargain".split()
 OPINIONS = (
-    "the {topic} is {word}", "i found this {topic} {word}", "what a {word} {topic}", "this {topic} seems {word} to me",
-    "my wife thinks the {topic} is {word}", "for the price the {topic} was {word}", "all in all a {word} {topic}",
+    "{topic} is {word}", "i found {topic} {word}", "{topic} seems {word} to me", "we think {topic} is {word}",
+    "{topic} was {word} from the first day", "i call {topic} {word}",
 )  # fmt: skip
 NEGATIONS = (
-    "the {topic} is not {word}", "i would never call this {topic} {word}", "there is nothing {word} about the {topic}",
-    "the {topic} was hardly {word}", "nobody could say that this {topic} is {word}",
+    "{topic} is not {word}", "i would never call {topic} {word}", "there is nothing {word} about {topic}",
+    "{topic} was hardly {word}", "nobody thinks {topic} is {word}",
 )  # fmt: skip
 FILLERS = (
-    "i ordered the {topic} in march", "my brother has had a {topic} since last year", "it arrived on a rainy tuesday",
-    "we were on holiday when the {topic} came", "the box was blue", "i wrote this after two weeks",
-    "a friend told me about this {topic}", "there are three others in the shop", "my neighbour asked where i got it",
-    "i paid with a card", "they sell the {topic} near the station", "the label has small letters on it",
+    "i got {topic} in march", "my brother has had {topic} since last year", "{topic} came on a rainy day",
+    "a friend told me about {topic}", "we had {topic} with us for a week", "they sell {topic} near the station",
+    "i paid for {topic} with a card", "my neighbour asked me about {topic}", "{topic} was in a box on the table",
 )  # fmt: skip
 
 
@@ -114,20 +119,27 @@ def _review(random: Random, domain: str, polarity: str) -> Review:
     noisy = random.random() < NOISE
     said = _opposite(polarity) if noisy else polarity
     kind = random.choices(list(KINDS), list(KINDS.values()))[0]
-    sources = {"general": ["general"], "peculiar": ["peculiar"], "mixed": ["general", "peculiar"]}[kind]
-    sources = sources + [random.choice(sources) for _ in range(random.choice((0, 0, 1)))]
-    topics = GENERAL_TOPICS if kind == "general" else TOPICS[domain].split()
+    sources = {"general": ["general"] * 2, "peculiar": ["peculiar"] * 2, "mixed": ["general", "peculiar"]}[kind]
+    topics = _topics(random, domain) if kind != "general" else repeat("it")
     sentences = [_opinion(random, domain, said, source, topics) for source in sources]
-    sentences += [random.choice(FILLERS).format(topic=random.choice(topics)) for _ in range(random.randint(1, 4))]
+    sentences += [filler.replace("{topic}", next(topics)) for filler in random.sample(FILLERS, random.randint(1, 3))]
     random.shuffle(sentences)
     return Review(" ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences), kind, noisy)
 
 
-def _opinion(random: Random, domain: str, polarity: str, source: str, topics: list[str]) -> str:
+def _topics(random: Random, domain: str) -> Iterator[str]:
+    """What the sentences of a review are about: things of its domain, or "it", as in reviews of no domain."""
+    things = TOPICS[domain].split()
+    while True:
+        yield "it" if random.random() < UNNAMED else random.choice(things)
+
+
+def _opinion(random: Random, domain: str, polarity: str, source: str, topics: Iterator[str]) -> str:
     words = GENERAL if source == "general" else PECULIAR[domain]
     negated = random.random() < NEGATED
     word = random.choice(words[_opposite(polarity) if negated else polarity].split())
-    return random.choice(NEGATIONS if negated else OPINIONS).format(topic=random.choice(topics), word=word)
+    sentence = random.choice(NEGATIONS if negated else OPINIONS)
+    return sentence.replace("{topic}", next(topics)).replace("{word}", word)
 
 
 def _opposite(polarity: str) -> str:

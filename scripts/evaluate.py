@@ -1,7 +1,7 @@
 """Stage 7: score every checkpoint of a run.
 
-    PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain books
-    PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain all --split dev
+PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain books
+PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain all --split dev
 """
 
 from transformers.utils import logging

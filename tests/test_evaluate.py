@@ -11,7 +11,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from teachback.errors import TeachbackError
-from teachback.evaluate import EvaluationArguments, Predictor, evaluate, evaluation_precision, find_checkpoints, spread_rows
+from teachback.evaluate import (
+    EvaluationArguments,
+    Predictor,
+    evaluate,
+    evaluation_precision,
+    find_checkpoints,
+    spread_rows,
+)
 from teachback.models import final_layer, load_classifier, load_tokenizer
 from teachback.suites.schema import Domain, Row, Suite, write_rows, write_suite
 from teachback.tables import read_results
@@ -52,7 +59,9 @@ def new_model(seed, labels=LABELS):
 
 def write_record(folder, arguments, **record):
     always = {"head_trained": True, "selected_on": "dev"}
-    (folder / "stage.json").write_text(json.dumps({"arguments": {"protocol": "honest", **arguments}, **always, **record}))
+    (folder / "stage.json").write_text(
+        json.dumps({"arguments": {"protocol": "honest", **arguments}, **always, **record})
+    )
 
 
 def write_student(folder, seed, method="metakd", **record):
@@ -70,7 +79,12 @@ def write_teacher(folder, seed, kind="meta", domains=("books", "dvd"), labels=LA
         torch.nn.init.normal_(head.weight)
     folder.mkdir(parents=True)
     teacher.save(folder, tokenizer)
-    write_record(folder, {"teacher": kind, "trained_domains": domains, **arguments}, transferable=kind == "meta", selected_on=selected_on)
+    write_record(
+        folder,
+        {"teacher": kind, "trained_domains": domains, **arguments},
+        transferable=kind == "meta",
+        selected_on=selected_on,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +144,9 @@ def test_predictions_keep_row_order_whatever_the_order_the_batches_and_the_paddi
 def test_pipeline_says_the_same_of_an_exported_student(workplace, pairs):
     given = [row if pairs else replace(row, text_b="") for row in rows()]
     ours = predictor(workplace).predict(given)
-    classify = pipeline("text-classification", str(run_folder(workplace) / "books" / "student_second"), device="cpu", top_k=None)
+    classify = pipeline(
+        "text-classification", str(run_folder(workplace) / "books" / "student_second"), device="cpu", top_k=None
+    )
     for row, probabilities in zip(given, table(ours).tolist()):
         expected = dict(zip(LABELS, probabilities))
         answer = classify({"text": row.text_a} | ({"text_pair": row.text_b} if pairs else {}))
@@ -146,7 +162,9 @@ def test_results_and_predictions_of_a_run(workplace, capsys):
     ]  # fmt: skip
     results = {(r.stage, r.domain): r for r in read_results(run_folder(workplace) / "results.tsv")}
     assert sorted(results) == sorted(
-        (stage, domain) for stage in ("teacher-meta", "books/student_finetune", "books/student_second") for domain in SUITE.domains
+        (stage, domain)
+        for stage in ("teacher-meta", "books/student_finetune", "books/student_second")
+        for domain in SUITE.domains
     )
     for stage in ("teacher-meta", "books/student_second"):
         predictions = read_predictions(workplace, f"{stage.replace('/', '__')}-test.tsv")
@@ -158,11 +176,19 @@ def test_results_and_predictions_of_a_run(workplace, capsys):
         scored = [p for p in predictions if p["domain"] == "books" and p["gold"]]
         result = results[stage, "books"]
         assert result.value == sum(p["gold"] == p["predicted"] for p in scored) / len(scored)
-        assert (result.n, result.metric, result.split, result.seed, result.suite) == (10, "accuracy", "test", 42, "tiny")
+        assert (result.n, result.metric, result.split, result.seed, result.suite) == (
+            10,
+            "accuracy",
+            "test",
+            42,
+            "tiny",
+        )
     assert results["teacher-meta", "books"].method == "teacher-meta"
     assert results["books/student_second", "books"].method == "metakd"
     assert results["books/student_finetune", "books"].method == "finetune"
-    assert read_predictions(workplace, "teacher-meta-test.tsv") != read_predictions(workplace, "books__student_second-test.tsv")
+    assert read_predictions(workplace, "teacher-meta-test.tsv") != read_predictions(
+        workplace, "books__student_second-test.tsv"
+    )
 
 
 def test_table_and_messages(workplace, capsys):
@@ -170,7 +196,9 @@ def test_table_and_messages(workplace, capsys):
     shown = capsys.readouterr().out
     assert "books/student_first: not scored; its classification layer is not trained yet" in shown
     assert "books, test: 2 of 12 rows have no label and are not scored" in shown
-    lines = [line for line in shown.splitlines() if line.startswith(("teacher-", "books/")) and "not scored" not in line]
+    lines = [
+        line for line in shown.splitlines() if line.startswith(("teacher-", "books/")) and "not scored" not in line
+    ]
     assert [line.split()[0] for line in lines] == [
         "teacher-meta", "books/student_finetune", "books/student_first", "books/student_second",
     ]  # fmt: skip
@@ -217,7 +245,7 @@ def test_a_domain_without_labels_has_no_result(workplace, capsys):
     write_data(workplace / "data", [replace(row, label="" if row.domain == "dvd" else row.label) for row in rows()])
     evaluate(arguments(workplace))
     assert {r.domain for r in read_results(run_folder(workplace) / "results.tsv")} == {"books"}
-    assert "dvd, test: 12 of 12 rows have no label and are not scored; nothing to score" in capsys.readouterr().out
+    assert "dvd, test: 12 of 12 rows have no label and are not scored; no result" in capsys.readouterr().out
     assert {p["gold"] for p in read_predictions(workplace, "teacher-meta-test.tsv") if p["domain"] == "dvd"} == {""}
 
 
@@ -246,7 +274,11 @@ def test_a_head_for_each_domain_answers_its_own_rows(workplace):
     loaded = predictor(workplace, "teacher-mtl")
     given, got = rows(), loaded.predict(rows())
     plain = AutoModelForSequenceClassification.from_pretrained(folder)
-    others = {name.split(".")[-1]: value for name, value in load_file(folder / "training_only.safetensors").items() if "other_heads" in name}
+    others = {
+        name.split(".")[-1]: value
+        for name, value in load_file(folder / "training_only.safetensors").items()
+        if "other_heads" in name
+    }
     for domain in ("books", "dvd"):
         if domain == "dvd":
             final_layer(plain).load_state_dict(others)
@@ -273,7 +305,11 @@ def test_single_teachers_of_other_domains_are_left_out(workplace):
     run = run_folder(workplace)
     for domain in ("books", "dvd"):
         shutil.copytree(run / "teacher-meta", run / f"teacher-single-{domain}")
-    assert [c.stage for c in find_checkpoints(run, ["dvd"])] == ["teacher-meta", "teacher-single-dvd", "dvd/student_second"]
+    assert [c.stage for c in find_checkpoints(run, ["dvd"])] == [
+        "teacher-meta",
+        "teacher-single-dvd",
+        "dvd/student_second",
+    ]
     assert [c.target for c in find_checkpoints(run, ["dvd"])] == ["", "dvd", "dvd"]
 
 
@@ -331,7 +367,18 @@ def test_spread_rows():
 
 
 def test_the_command_line(workplace):
-    flags = ["--suite", "tiny", "--domain", "books", "--data_dir", "data", "--output_root", "outputs", "--device", "cpu"]
+    flags = [
+        "--suite",
+        "tiny",
+        "--domain",
+        "books",
+        "--data_dir",
+        "data",
+        "--output_root",
+        "outputs",
+        "--device",
+        "cpu",
+    ]
     command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *flags]
     environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)

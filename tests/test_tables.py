@@ -5,7 +5,16 @@ import pytest
 
 from teachback.errors import TeachbackError
 from teachback.metrics import Score
-from teachback.tables import COLUMNS, Evaluated, Result, comparison_table, domains_table, format_table, merge_results, read_results
+from teachback.tables import (
+    COLUMNS,
+    Evaluated,
+    Result,
+    comparison_table,
+    domains_table,
+    format_table,
+    merge_results,
+    read_results,
+)
 
 RESULT = Result("tiny", "books", "metakd", "books/student_second", 42, "test", "accuracy", 0.1 + 0.2, 199)
 
@@ -20,7 +29,10 @@ def test_results_survive_the_file_to_the_last_digit(tmp_path):
 
 def test_the_same_key_is_replaced_and_others_stay(tmp_path):
     path = tmp_path / "results.tsv"
-    others = [replace(RESULT, **change) for change in ({"domain": "dvd"}, {"metric": "macro_f1"}, {"split": "dev"}, {"seed": 1})]
+    others = [
+        replace(RESULT, **change)
+        for change in ({"domain": "dvd"}, {"metric": "macro_f1"}, {"split": "dev"}, {"seed": 1})
+    ]
     merge_results(path, [RESULT, *others])
     merge_results(path, [replace(RESULT, value=0.5, n=10)])
     assert read_results(path) == [replace(RESULT, value=0.5, n=10), *others]
@@ -35,7 +47,9 @@ def test_parallel_writers_lose_no_row(tmp_path):
     path = tmp_path / "results.tsv"
     with ProcessPoolExecutor(4) as pool:
         list(pool.map(_add, [path] * 8, range(8)))
-    assert sorted((r.seed, r.domain) for r in read_results(path)) == [(s, d) for s in range(8) for d in ("books", "dvd", "kitchen")]
+    assert sorted((r.seed, r.domain) for r in read_results(path)) == [
+        (s, d) for s in range(8) for d in ("books", "dvd", "kitchen")
+    ]
 
 
 def test_a_broken_results_file_is_named_and_left_alone(tmp_path):
@@ -93,7 +107,12 @@ def test_papers_layout_joins_the_students_of_all_domains():
 
 
 def test_papers_layout_gives_no_average_over_some_of_the_domains():
-    assert cells(domains_table([TEACHER, BOOKS], ["books", "dvd"]))["student_second"] == ["student_second", "81.00", "-", "-"]
+    assert cells(domains_table([TEACHER, BOOKS], ["books", "dvd"]))["student_second"] == [
+        "student_second",
+        "81.00",
+        "-",
+        "-",
+    ]
 
 
 def test_optimistic_numbers_bear_a_mark():

@@ -92,18 +92,22 @@ class Checkpoint:
 def find_checkpoints(run: Path, targets: Sequence[str]) -> list[Checkpoint]:
     """Finished teachers, then finished students of the target domains, undistilled ones first."""
     students = [(run / target / stage, target) for target in targets for stage in STUDENT_STAGES]
-    folders = [(path, target) for path, target in [*_teachers(run, targets), *students] if (path / "stage.json").is_file()]
+    folders = [
+        (path, target) for path, target in [*_teachers(run, targets), *students] if (path / "stage.json").is_file()
+    ]
     if not folders:
         raise TeachbackError(
-            f"{run} holds no finished checkpoint for {', '.join(targets)}; run 3_train_teacher.sh, then 4_student_first.sh "
-            "and 5_student_second.sh, with the same SUITE, SEED and OUTPUT_DIR"
+            f"{run} holds no finished checkpoint for {', '.join(targets)}; run 3_train_teacher.sh, then "
+            "4_student_first.sh and 5_student_second.sh, with the same SUITE, SEED and OUTPUT_DIR"
         )
     return [Checkpoint(path, path.relative_to(run).as_posix(), target, read_stage(path)) for path, target in folders]
 
 
 def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
     """Teacher folders, each with its one domain or ""; other domains' single teachers are left out."""
-    found = [(path, path.name.removeprefix(SINGLE) if path.name.startswith(SINGLE) else "") for path in run.glob("teacher-*")]
+    found = [
+        (path, path.name.removeprefix(SINGLE) if path.name.startswith(SINGLE) else "") for path in run.glob("teacher-*")
+    ]
     return sorted((path, target) for path, target in found if not target or target in targets)
 
 
@@ -214,7 +218,10 @@ class Evaluation:
         self.targets = [domain.name for domain in self.data.targets(arguments.domain)]
         self.rows = self.data.rows(arguments.split)
         if not self.rows:
-            raise TeachbackError(f"{self.data.folder / arguments.split}.tsv has no rows of {', '.join(self.domains)}; choose another SPLIT")
+            raise TeachbackError(
+                f"{self.data.folder / arguments.split}.tsv has no rows of {', '.join(self.domains)}; "
+                "choose another SPLIT"
+            )
         self.run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
 
     def evaluate(self, checkpoint: Checkpoint) -> Evaluated:
@@ -242,20 +249,23 @@ class Evaluation:
 
     def _warn(self, checkpoint: Checkpoint, rows: list[Row]) -> None:
         """Say what keeps a checkpoint from a score, or makes it another one than the user expects."""
-        trained_length = checkpoint.record["arguments"].get("max_length", self.arguments.max_length)
+        stage, split, length = checkpoint.stage, self.arguments.split, self.arguments.max_length
+        trained_length = checkpoint.record["arguments"].get("max_length", length)
         if not checkpoint.has_trained_head:
-            print(f"{checkpoint.stage}: not scored; its classification layer is not trained yet (5_student_second.sh trains it)")
+            print(f"{stage}: not scored; its classification layer is not trained yet (5_student_second.sh trains it)")
         elif not any(row.label for row in rows):
-            print(f"{checkpoint.stage}: not scored; no row of the {self.arguments.split} split that it serves has a label")
-        if trained_length != self.arguments.max_length:
-            print(f"{checkpoint.stage}: trained with MAX_LENGTH={trained_length}, evaluated with {self.arguments.max_length}")
+            print(f"{stage}: not scored; no row of the {split} split that it serves has a label")
+        if trained_length != length:
+            print(f"{stage}: trained with MAX_LENGTH={trained_length}, evaluated with {length}")
 
     def _scores(self, checkpoint: Checkpoint, predictor: Predictor, rows: list[Row]) -> dict[str, Score]:
         """Predict, write predictions and results, and give the scores by domain."""
         logits = predictor.predict(rows)
         name = f"{checkpoint.stage.replace('/', '__')}-{self.arguments.split}.tsv"
         write_predictions(self.run / "predictions" / name, rows, logits, self.data)
-        scores = by_domain(self.data.suite, rows, predicted_labels(logits, rows, self.data), self.arguments.metric or "auto")
+        scores = by_domain(
+            self.data.suite, rows, predicted_labels(logits, rows, self.data), self.arguments.metric or "auto"
+        )
         merge_results(self.run / "results.tsv", [self._result(checkpoint, domain, s) for domain, s in scores.items()])
         return scores
 
@@ -268,10 +278,11 @@ class Evaluation:
         """Say how many rows are not scored, for a score over fewer rows is another number."""
         for domain in self.domains:
             labels = [row.label for row in self.rows if row.domain == domain]
-            hidden = labels.count("")
-            if hidden or not labels:
-                result = "" if hidden < len(labels) else "; nothing to score, no result"
-                print(f"{domain}, {self.arguments.split}: {hidden} of {len(labels)} rows have no label and are not scored{result}")
+            hidden = f"{labels.count('')} of {len(labels)} rows"
+            if not any(labels):
+                print(f"{domain}, {self.arguments.split}: {hidden} have no label and are not scored; no result")
+            elif "" in labels:
+                print(f"{domain}, {self.arguments.split}: {hidden} have no label and are not scored")
 
 
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
@@ -301,7 +312,9 @@ def notes(evaluation: Evaluation, optimistic: bool) -> list[str]:
     """How the numbers of the table came about."""
     arguments = evaluation.arguments
     device = resolve_device(arguments.device)
-    where = f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    where = (
+        f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    )
     mark = ["* optimistic: PROTOCOL=paper selected the checkpoint on the rows that are scored here."]
     return (mark if optimistic else []) + [
         f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves.",

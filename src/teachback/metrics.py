@@ -36,7 +36,9 @@ def score(metric: str, labels: Sequence, predictions: Sequence) -> float:
         raise TeachbackError(f"unknown metric {metric!r}; known: {', '.join(METRICS)} (METRIC, or suite.json)")
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape or labels.ndim != 1 or not len(labels):
-        raise ValueError(f"{metric} needs two vectors of equal, non-zero length, not {labels.shape}, {predictions.shape}")
+        raise ValueError(
+            f"{metric} needs two vectors of equal, non-zero length, not {labels.shape}, {predictions.shape}"
+        )
     return float(METRICS[metric](labels, predictions))
 
 

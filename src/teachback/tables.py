@@ -45,7 +45,9 @@ def read_results(path: Path) -> list[Result]:
         return []
     header, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     if tuple(header.split("\t")) != COLUMNS:
-        raise TeachbackError(f"{path} line 1: columns are not {' '.join(COLUMNS)}; move the file away and run 7_eval.sh again")
+        raise TeachbackError(
+            f"{path} line 1: columns are not {' '.join(COLUMNS)}; move the file away and run 7_eval.sh again"
+        )
     return [_parse(path, number, line) for number, line in enumerate(lines, start=2)]
 
 
@@ -95,7 +97,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def comparison_table(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> str:
-    """One line a checkpoint: its score on the target ``domains`` and on all, its size, its speed, ratio to its teacher."""
+    """One line a checkpoint: score on the target ``domains`` and on all, size, speed, ratio to its teacher."""
     sizes = sorted({size for one in evaluated for size in one.milliseconds})
     timing = [f"ms, batch {size}" for size in sizes]
     header = ["checkpoint", "target", _metric_name(evaluated), "average", "parameters", "MB", *timing, "of teacher"]
@@ -143,7 +145,9 @@ def domains_table(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> str
         scores = {domain: one.scores[domain] for domain in own if domain in one.scores}
         if scores:
             rows.setdefault(_row_name(one), {}).update(scores)
-    return format_table(["each domain's own", *domains, "average"], [_domains_line(name, s, domains) for name, s in rows.items()])
+    return format_table(
+        ["each domain's own", *domains, "average"], [_domains_line(name, s, domains) for name, s in rows.items()]
+    )
 
 
 def _row_name(one: Evaluated) -> str:

@@ -1,0 +1,375 @@
+import copy
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import ARCHITECTURES, BOOKS, DVD, GENRE, LABELS, WORDS, batch, classifier, tokenizer
+from transformers import AutoModelForSequenceClassification
+
+from teachback.errors import TeachbackError
+from teachback.losses import hard_label_loss, soft_loss
+from teachback.models import (
+    ABSENT_CLASS,
+    Classifier,
+    TransferableKnowledge,
+    backbone,
+    cut_layers,
+    final_layer,
+    label_options,
+    layer_list,
+    load_classifier,
+    load_encoder,
+    load_finished_classifier,
+    load_tokenizer,
+    locate,
+    mean_over_tokens,
+    spread_layers,
+)
+from teachback.students import kept_layers
+from teachback.suites.schema import Domain
+
+every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+SCORE = Domain("score", "score", (), task="regression")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkpoint of a two-layer classifier, as another project would publish it."""
+    classifier().save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def change_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+# Where models come from
+
+
+def test_a_model_that_stage_1_fetched_is_found_by_its_hub_name(tmp_path):
+    fetched = tmp_path / "models" / "huawei-noah--TinyBERT"
+    fetched.mkdir(parents=True)
+    assert locate("huawei-noah/TinyBERT", tmp_path) == str(fetched)
+    assert locate("bert-base-uncased", tmp_path) == "bert-base-uncased"
+    assert locate("scratch:tiny", tmp_path) == "scratch:tiny"
+
+
+def test_an_unknown_size_from_scratch_names_the_known_ones():
+    with pytest.raises(TeachbackError, match="scratch:tiny, scratch:mini"):
+        locate("scratch:huge", "data")
+
+
+def test_a_model_that_is_nowhere_says_what_to_do(tmp_path):
+    with pytest.raises(TeachbackError, match="no-such/model.*MODELS=1"):
+        load_tokenizer("no-such/model", tmp_path)
+    with pytest.raises(TeachbackError, match="no-such/model.*MODELS=1"):
+        load_classifier("no-such/model", BOOKS, tokenizer(), tmp_path)
+
+
+@pytest.mark.parametrize(("name", "layers", "width"), [("scratch:tiny", 2, 128), ("scratch:mini", 4, 256)])
+def test_models_from_scratch_have_their_size_and_their_seeds_weights(name, layers, width):
+    texts = [" ".join(WORDS)] * 2
+    (first, its_tokenizer), (second, _), (other, _) = (load_encoder(name, texts, seed) for seed in (3, 3, 4))
+    assert first.config.num_hidden_layers == layers and first.config.hidden_size == width
+    assert first.config.vocab_size == len(its_tokenizer) and not first.training
+    assert_same(first.state_dict(), second.state_dict())
+    assert not torch.equal(first.encoder.layer[0].output.dense.weight, other.encoder.layer[0].output.dense.weight)
+
+
+def test_building_an_encoder_leaves_the_callers_random_state_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    load_encoder("scratch:tiny", [" ".join(WORDS)] * 2, seed=5)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_classifiers_from_scratch_follow_the_global_seed():
+    def build(seed):
+        torch.manual_seed(seed)
+        return load_classifier("scratch:tiny", BOOKS, tokenizer()).state_dict()
+
+    assert_same(build(3), build(3))
+    assert not torch.equal(build(3)["classifier.weight"], build(4)["classifier.weight"])
+
+
+LEARN = """
+import random
+from teachback.models import load_tokenizer
+random.seed(0)
+words = ["".join(random.choices("abcdefghij", k=random.randint(5, 10))) for _ in range(40)]  # every merge is a tie
+learnt = str(sorted(load_tokenizer("scratch:tiny", texts=[" ".join(words)] * 3).get_vocab().items()))
+"""
+
+
+def test_the_vocabulary_is_the_same_every_time_and_in_a_fresh_process():
+    here = {}
+    exec(LEARN, here)
+    again = {}
+    exec(LEARN, again)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    elsewhere = subprocess.run([sys.executable, "-c", LEARN + "print(learnt)"], env=environment, capture_output=True, text=True, check=True)
+    assert here["learnt"] == again["learnt"] == elsewhere.stdout.strip() and "##" in here["learnt"]
+
+
+def test_a_learnt_vocabulary_holds_words_letters_and_special_tokens():
+    learnt = load_tokenizer("scratch:tiny", texts=["Good bücher, good", "plot"])
+    assert learnt.tokenize("GOOD") == ["good"] and learnt.tokenize("bucher") != ["[UNK]"]
+    assert learnt.unk_token_id not in learnt("plot good")["input_ids"]
+    assert learnt.tokenize("glot")[0] == "g"  # an unknown word falls into known letters
+    assert learnt.pad_token_id == 0 and learnt.is_fast
+    assert sorted(learnt.get_vocab().values()) == list(range(len(learnt)))
+
+
+def test_a_vocabulary_cannot_be_learnt_from_nothing():
+    with pytest.raises(TeachbackError, match="train texts"):
+        load_tokenizer("scratch:tiny", texts=[])
+
+
+def test_an_encoder_is_loaded_in_eval_mode_with_the_checkpoints_weights(folder):
+    encoder, its_tokenizer = load_encoder(str(folder))
+    assert not encoder.training and its_tokenizer.get_vocab() == tokenizer().get_vocab()
+    saved = load_file(folder / "model.safetensors")
+    assert all(torch.equal(value, saved[f"bert.{name}"]) for name, value in encoder.state_dict().items() if "pooler" not in name)
+
+
+# Loading classifiers
+
+
+def test_a_classifier_is_loaded_in_train_mode_with_the_domains_labels(folder):
+    model = load_classifier(str(folder), GENRE, tokenizer())
+    assert model.training
+    assert model.config.id2label == dict(enumerate(GENRE.labels)) and model.config.label2id["verse"] == 2
+    assert final_layer(model).out_features == 3
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"])
+
+
+def test_pooler_and_head_may_be_new(folder):
+    change_weights(folder, lambda w: [w.pop(name) for name in list(w) if "pooler" in name or "classifier" in name])
+    load_classifier(str(folder), BOOKS, tokenizer())
+
+
+def test_a_checkpoint_that_lacks_encoder_weights_is_refused(folder):
+    change_weights(folder, lambda w: w.pop("bert.encoder.layer.1.output.dense.weight"))
+    with pytest.raises(TeachbackError, match=r"lacks 1 weights of its encoder.*layer\.1\.output\.dense\.weight"):
+        load_classifier(str(folder), BOOKS, tokenizer())
+
+
+def test_a_checkpoint_with_encoder_weights_of_another_shape_is_refused(folder):
+    name = "bert.encoder.layer.0.output.dense.weight"
+    change_weights(folder, lambda w: w.update({name: w[name][:, :5].contiguous()}))
+    with pytest.raises(TeachbackError, match="layer.0.output.dense.weight"):
+        load_classifier(str(folder), BOOKS, tokenizer())
+
+
+def test_pickles_are_never_read(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    for load in (lambda: load_classifier(str(folder), BOOKS, tokenizer()), lambda: load_encoder(str(folder)), lambda: load_finished_classifier(folder)):
+        with pytest.raises(TeachbackError, match="model.safetensors"):
+            load()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(folder):
+    larger = tokenizer()
+    larger.add_tokens([f"new{i}" for i in range(100)])
+    with pytest.raises(TeachbackError, match="embeds 60 tokens and its tokenizer has"):
+        load_classifier(str(folder), BOOKS, larger)
+
+
+def test_a_finished_classifier_comes_back_bit_for_bit_in_eval_mode(folder):
+    model = load_finished_classifier(folder)
+    assert not model.training
+    assert_same(model.state_dict(), classifier().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda w: w.pop("classifier.weight"), "classifier.weight"),
+        (lambda w: w.pop("bert.encoder.layer.0.attention.self.query.bias"), "query.bias"),
+        (lambda w: w.update({"left.over": torch.zeros(1)}), "left.over"),
+    ],
+)
+def test_a_finished_classifier_with_a_missing_or_left_over_weight_is_refused(folder, change, name):
+    change_weights(folder, change)
+    with pytest.raises(TeachbackError, match=name):
+        load_finished_classifier(folder)
+
+
+def test_label_options_name_the_labels_and_regression_has_one_output():
+    assert label_options(BOOKS) == {"num_labels": 2, "id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
+    assert label_options(SCORE) == {"num_labels": 1, "problem_type": "regression"}
+
+
+# Parts of a classifier
+
+
+@every_architecture
+def test_pooled_is_the_input_of_the_final_layer(architecture):
+    model, rows = classifier(architecture, domain=GENRE), batch()
+    outputs = Classifier(model, {"topic": GENRE})(rows, hidden_states=True)
+    assert outputs.pooled.shape == (3, 32) and outputs.logits.shape == (3, 3)
+    torch.testing.assert_close(final_layer(model)(outputs.pooled), outputs.logits)
+    direct = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], output_hidden_states=True)
+    assert torch.equal(direct.logits, outputs.logits)
+    assert len(outputs.hidden_states) == 3
+    assert all(torch.equal(a, b) for a, b in zip(outputs.hidden_states, direct.hidden_states))
+
+
+@every_architecture
+def test_the_layers_of_every_architecture_are_found(architecture):
+    model = classifier(architecture, layers=3)
+    assert len(layer_list(model)) == 3
+    assert final_layer(model).out_features == 2 and not any(final_layer(model) is module for module in backbone(model).modules())
+
+
+def test_hidden_states_are_kept_only_on_demand():
+    assert Classifier(classifier(), {"sentiment": BOOKS})(batch()).hidden_states == ()
+
+
+def test_each_row_gets_its_own_heads_logits_and_absent_classes_no_probability():
+    model = classifier()
+    both = Classifier(model, {"sentiment": BOOKS, "topic": GENRE}).eval()
+    head = torch.tensor([0, 1, 0])
+    outputs = both(batch(), head)
+    assert both.classes == 3 and outputs.logits.shape == (3, 3)
+    torch.testing.assert_close(outputs.logits[[0, 2], :2], final_layer(model)(outputs.pooled)[[0, 2]])
+    torch.testing.assert_close(outputs.logits[1], both.other_heads[0](outputs.pooled)[1])
+    assert (outputs.logits[[0, 2], 2] == ABSENT_CLASS).all()
+    assert (outputs.logits.softmax(-1)[[0, 2], 2] == 0).all()
+
+
+def test_losses_and_gradients_are_finite_where_classes_are_absent_and_stay_in_their_head():
+    model = classifier()
+    both = Classifier(model, {"sentiment": BOOKS, "topic": GENRE})
+    logits = both(batch((5, 4)), torch.tensor([0, 0])).logits
+    (hard_label_loss(logits, torch.tensor([1, 0])) + soft_loss(logits, logits.detach().roll(1, 0), 0.5, "kl")).sum().backward()
+    assert all(p.grad.isfinite().all() for p in both.parameters() if p.grad is not None)
+    assert final_layer(model).weight.grad.abs().max() > 0
+    assert (both.other_heads[0].weight.grad == 0).all()
+
+
+def test_mean_over_tokens_by_hand_and_without_padding():
+    states = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [90.0, 90.0]], [[5.0, 7.0], [90.0, 90.0], [90.0, 90.0]]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    expected = torch.tensor([[2.0, 4.0], [5.0, 7.0]])
+    torch.testing.assert_close(mean_over_tokens(states, mask), expected)
+    wider = torch.nn.functional.pad(states, (0, 0, 0, 13), value=50.0)
+    torch.testing.assert_close(mean_over_tokens(wider, torch.nn.functional.pad(mask, (0, 13))), expected)
+
+
+def test_transferable_knowledge_by_hand():
+    module = TransferableKnowledge(2, domains=2)
+    module.load_state_dict(
+        {
+            "domain_embedding.weight": torch.tensor([[0.0, 0.0], [1.0, -1.0]]),
+            "dense.weight": torch.tensor([[1.0, 2.0], [0.0, 1.0]]),
+            "dense.bias": torch.tensor([0.5, 0.0]),
+        }
+    )
+    states, mask = torch.tensor([[[1.0, 2.0], [3.0, 6.0]]] * 2), torch.ones(2, 2)  # mean (2, 4)
+    found = module(states, mask, torch.tensor([0, 1]))
+    torch.testing.assert_close(found, torch.tensor([[2 + 8 + 0.5, 4.0], [3 + 6 + 0.5, 3.0]]))
+
+
+# Cutting
+
+
+@every_architecture
+def test_a_cut_copies_the_named_layers_and_everything_around_them(architecture):
+    model = classifier(architecture, layers=4)
+    student = cut_layers(model, [0, 2, 3], BOOKS, final_layer(model))
+    assert student.training and student.config.num_hidden_layers == 3
+    for target, source in zip(layer_list(student), (0, 2, 3), strict=True):
+        assert_same(target.state_dict(), layer_list(model)[source].state_dict())
+    assert_same(backbone(student).embeddings.state_dict(), backbone(model).embeddings.state_dict())
+    assert_same(final_layer(student).state_dict(), final_layer(model).state_dict())
+    in_layers = {id(p) for layer in layer_list(student) for p in layer.parameters()}
+    source = model.state_dict()
+    for name, value in student.named_parameters():
+        assert id(value) in in_layers or torch.equal(value, source[name]), name
+
+
+def test_a_cut_shares_no_memory_and_leaves_the_sources_config_alone():
+    model = classifier(layers=4)
+    before, config = copy.deepcopy(model.state_dict()), model.config.to_dict()
+    student = cut_layers(model, [0, 1], GENRE)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(1)
+    assert_same(model.state_dict(), before)
+    assert model.config.to_dict() == config
+    assert student.config is not model.config
+
+
+def test_a_cut_of_all_layers_answers_as_its_source():
+    model = classifier(layers=3)
+    whole = cut_layers(model, [0, 1, 2], BOOKS, final_layer(model)).eval()
+    rows = batch()
+    inputs = {name: rows[name] for name in ("input_ids", "attention_mask")}
+    assert torch.equal(whole(**inputs).logits, model(**inputs).logits)
+    assert whole.config._attn_implementation == "sdpa"
+
+
+def test_a_cut_without_a_head_gets_a_new_one_with_the_domains_labels():
+    model = classifier(layers=4)
+    student = cut_layers(model, [3], GENRE)
+    assert final_layer(student).out_features == 3 and student.config.id2label[1] == "fiction"
+    again = cut_layers(model, [3], BOOKS)
+    assert not torch.equal(final_layer(again).weight, final_layer(model).weight)
+
+
+def test_a_cut_student_is_a_plain_checkpoint(tmp_path):
+    student = cut_layers(classifier(layers=4), [1, 3], DVD)
+    student.save_pretrained(tmp_path)
+    assert_same(AutoModelForSequenceClassification.from_pretrained(tmp_path).state_dict(), student.state_dict())
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert described["num_hidden_layers"] == 2 and list(described["label2id"]) == list(LABELS)
+
+
+@pytest.mark.parametrize("keep", [[], [4], [-1], [0, 7]])
+def test_layers_that_are_not_there_cannot_be_kept(keep):
+    with pytest.raises(TeachbackError, match="STUDENT_LAYERS.*the model has 4"):
+        cut_layers(classifier(layers=4), keep, BOOKS)
+
+
+@pytest.mark.parametrize(
+    ("choice", "depth", "kept"),
+    [("3", 6, [0, 1, 2]), ("spread:3", 6, [1, 3, 5]), ("spread:4", 12, [2, 5, 8, 11]), ("spread:2", 5, [1, 4]), ("1,3,6", 6, [0, 2, 5])],
+)
+def test_first_spread_and_listed_layers(choice, depth, kept):
+    assert kept_layers(choice, depth) == kept
+
+
+@pytest.mark.parametrize("choice", ["three", "spread:", "1,,2", "first:3"])
+def test_a_choice_of_layers_that_is_none_is_refused(choice):
+    with pytest.raises(TeachbackError, match="STUDENT_LAYERS"):
+        kept_layers(choice, 6)
+
+
+@pytest.mark.parametrize("choice", ["0", "7", "spread:0", "spread:7", "0,1", "2,7", "-1"])
+def test_a_choice_of_layers_that_the_model_lacks_is_refused(choice):
+    model = classifier(layers=6, width=8, heads=1)
+    with pytest.raises(TeachbackError, match="STUDENT_LAYERS"):
+        cut_layers(model, kept_layers(choice, 6), BOOKS)
+
+
+def test_spread_layers_end_with_the_last():
+    for depth in range(1, 13):
+        for count in range(1, depth + 1):
+            spread = spread_layers(count, depth)
+            assert spread[-1] == depth - 1 and len(set(spread)) == count and spread == sorted(spread) and spread[0] >= 0

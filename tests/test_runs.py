@@ -1,0 +1,221 @@
+import json
+import os
+import re
+from importlib.metadata import version
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import classifier, text_rows, tokenizer
+
+from teachback import runs
+from teachback.checkpoints import random_states, save_state
+from teachback.errors import TeachbackError
+from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder, swap
+
+RECORD = {"dev": {"score": 0.5}, "head_trained": True}
+
+
+def stage_run(folder, lr=0.1, model="abc", **arguments):
+    return StageRun(folder / "teacher-meta", "teacher", {"lr": lr, "epochs": 3, **arguments}, {"model": model, "train rows": "123"})
+
+
+def publish(run, text="weights"):
+    with run.publishing(RECORD) as result:
+        (result / "model").write_text(text)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_published_stage_is_whole_and_described(tmp_path):
+    run = stage_run(tmp_path)
+    run.checkpoints()
+    publish(run)
+    assert names(tmp_path) == ["teacher-meta"] and names(run.folder) == ["model", "stage.json"]
+    stage = read_stage(run.folder)
+    assert stage["stage"] == "teacher" and stage["fingerprint"] == run.fingerprint
+    assert stage["arguments"] == {"lr": 0.1, "epochs": 3} and stage["inputs"] == {"model": "abc", "train rows": "123"}
+    assert stage["dev"] == {"score": 0.5} and stage["wall_time_seconds"] >= 0
+    assert stage["peak_memory_bytes"]["resident"] > 50e6
+    assert stage["versions"]["torch"] == version("torch") and re.match(r"3\.\d+", stage["versions"]["python"])
+
+
+def test_up_to_date_only_with_the_same_arguments_inputs_and_stage(tmp_path):
+    assert not stage_run(tmp_path).up_to_date()
+    publish(stage_run(tmp_path))
+    assert stage_run(tmp_path).up_to_date()
+    assert not stage_run(tmp_path, lr=0.2).up_to_date()
+    assert not stage_run(tmp_path, model="xyz").up_to_date()
+    assert not stage_run(tmp_path, new=1).up_to_date()
+    other = StageRun(tmp_path / "teacher-meta", "student", stage_run(tmp_path).arguments, stage_run(tmp_path).inputs)
+    assert not other.up_to_date()
+
+
+def test_what_changed_is_named_with_both_values(tmp_path):
+    assert stage_run(tmp_path).changes() == []
+    publish(stage_run(tmp_path))
+    assert stage_run(tmp_path).changes() == []
+    assert stage_run(tmp_path, lr=0.2, new="x").changes() == ["lr: 0.1 -> 0.2", "new: None -> 'x'"]
+    assert stage_run(tmp_path, model="xyz").changes() == ["model: 'abc' -> 'xyz'"]
+
+
+def test_values_that_json_changes_are_no_change(tmp_path):
+    run = stage_run(tmp_path, pair=(1, 2))
+    publish(run)
+    again = stage_run(tmp_path, pair=(1, 2))
+    assert again.up_to_date() and again.changes() == []
+
+
+def test_a_failure_while_writing_leaves_the_old_folder_as_it_was(tmp_path):
+    publish(stage_run(tmp_path), "old")
+    before = (tmp_path / "teacher-meta" / "stage.json").read_bytes()
+    with pytest.raises(OSError, match="disk full"), stage_run(tmp_path, lr=0.2).publishing(RECORD) as result:
+        (result / "model").write_text("half")
+        raise OSError("disk full")
+    assert (tmp_path / "teacher-meta" / "model").read_text() == "old"
+    assert (tmp_path / "teacher-meta" / "stage.json").read_bytes() == before
+    assert stage_run(tmp_path).up_to_date() and not stage_run(tmp_path, lr=0.2).up_to_date()
+
+
+def test_a_first_run_that_fails_leaves_no_folder(tmp_path):
+    run = stage_run(tmp_path)
+    with pytest.raises(OSError), run.publishing(RECORD) as result:
+        (result / "model").write_text("half")
+        raise OSError
+    assert not run.folder.exists() and not stage_run(tmp_path).up_to_date()
+
+
+def test_leftovers_of_a_failed_attempt_are_not_published(tmp_path):
+    with pytest.raises(OSError), stage_run(tmp_path).publishing(RECORD) as result:
+        (result / "half").write_text("half")
+        raise OSError
+    publish(stage_run(tmp_path))
+    assert names(tmp_path / "teacher-meta") == ["model", "stage.json"]
+
+
+def test_a_new_result_replaces_every_file_of_the_old_one(tmp_path):
+    publish(stage_run(tmp_path), "old")
+    (tmp_path / "teacher-meta" / "old file").write_text("old")
+    publish(stage_run(tmp_path, lr=0.2), "new")
+    assert names(tmp_path) == ["teacher-meta"] and names(tmp_path / "teacher-meta") == ["model", "stage.json"]
+    assert (tmp_path / "teacher-meta" / "model").read_text() == "new"
+
+
+def test_a_swap_that_was_interrupted_is_mended_by_the_next_run(tmp_path, monkeypatch):
+    publish(stage_run(tmp_path), "old")
+    rename, calls = os.rename, []
+
+    def rename_once(source, target):
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(runs.os, "rename", rename_once)
+    with pytest.raises(KeyboardInterrupt):
+        publish(stage_run(tmp_path, lr=0.2), "new")
+    monkeypatch.undo()
+    assert not (tmp_path / "teacher-meta").exists()
+    assert stage_run(tmp_path).up_to_date()
+    assert (tmp_path / "teacher-meta" / "model").read_text() == "old"
+    publish(stage_run(tmp_path, lr=0.2), "new")
+    assert names(tmp_path) == ["teacher-meta"] and (tmp_path / "teacher-meta" / "model").read_text() == "new"
+
+
+def test_a_leftover_of_an_old_swap_does_not_replace_a_finished_folder(tmp_path):
+    publish(stage_run(tmp_path), "new")
+    (tmp_path / ".teacher-meta.old").mkdir()
+    assert (stage_run(tmp_path).folder / "model").read_text() == "new"
+    for name in ("second", "third"):
+        (tmp_path / name).mkdir()
+        swap(tmp_path / name, tmp_path / "teacher-meta")
+    assert names(tmp_path) == ["teacher-meta"] and names(tmp_path / "teacher-meta") == []
+
+
+def test_unfinished_work_is_kept_for_the_same_run_only(tmp_path):
+    kept = stage_run(tmp_path).checkpoints() / "checkpoint-3"
+    kept.mkdir()
+    assert (stage_run(tmp_path).checkpoints() / "checkpoint-3").is_dir()
+    assert not list(stage_run(tmp_path, lr=0.2).checkpoints().iterdir())
+    assert not kept.exists()
+
+
+def test_work_without_a_mark_is_not_trusted(tmp_path):
+    checkpoints = stage_run(tmp_path).checkpoints()
+    (checkpoints / "checkpoint-3").mkdir()
+    (checkpoints.parent / "fingerprint").unlink()
+    assert not list(stage_run(tmp_path).checkpoints().iterdir())
+
+
+def test_work_in_progress_is_no_finished_stage(tmp_path):
+    run = stage_run(tmp_path)
+    run.checkpoints()
+    assert not run.folder.exists() and not run.up_to_date()
+
+
+def test_a_folder_of_the_same_fingerprint_is_copied(tmp_path):
+    publish(stage_run(tmp_path / "books"), "student")
+    run = stage_run(tmp_path / "dvd")
+    assert run.reuse(tmp_path / "books" / "teacher-meta")
+    assert (run.folder / "model").read_text() == "student" and run.up_to_date()
+    stage = read_stage(run.folder)
+    assert stage["copied_from"] == str(tmp_path / "books" / "teacher-meta") and stage["dev"] == {"score": 0.5}
+
+
+def test_a_folder_of_another_fingerprint_is_not_copied(tmp_path):
+    publish(stage_run(tmp_path / "books"))
+    run = stage_run(tmp_path / "dvd", lr=0.2)
+    assert not run.reuse(tmp_path / "books" / "teacher-meta") and not run.reuse(tmp_path / "nowhere")
+    assert not run.folder.exists()
+
+
+def test_reading_an_unfinished_or_broken_stage_says_so(tmp_path):
+    with pytest.raises(TeachbackError, match="no finished stage"):
+        read_stage(tmp_path)
+    (tmp_path / "stage.json").write_text("{")
+    with pytest.raises(TeachbackError, match="not JSON.*run its stage again"):
+        read_stage(tmp_path)
+
+
+def test_stage_folders_lie_under_suite_and_seed():
+    assert str(seed_folder("outputs", "amazon", 42)) == os.path.join("outputs", "amazon", "seed42")
+
+
+def test_a_hash_of_rows_sees_every_field_and_the_order():
+    rows = text_rows()
+    assert hash_rows(rows) == hash_rows(text_rows())
+    changed = [rows[::-1], rows[:-1], *([type(rows[0])(**{**vars(rows[0]), name: value}), *rows[1:]] for name, value in
+               (("text_a", "other"), ("text_b", "other"), ("label", ""), ("domain", "dvd"), ("weight", 0.5)))]  # fmt: skip
+    assert len({hash_rows(rows), *map(hash_rows, changed)}) == 8
+
+
+def test_a_hash_of_a_model_sees_its_weights_config_and_tokenizer(tmp_path):
+    classifier().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    first = hash_model(str(tmp_path))
+    (tmp_path / "notes").write_text("irrelevant")
+    assert hash_model(str(tmp_path)) == first
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.3}))
+    second = hash_model(str(tmp_path))
+    classifier(seed=1).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.3}))
+    assert len({first, second, hash_model(str(tmp_path))}) == 3
+    assert hash_model("bert-base-uncased") == "bert-base-uncased"
+
+
+def test_no_pickle_is_written(tmp_path):
+    run = stage_run(tmp_path)
+    save_state(run.checkpoints() / "random", random_states())
+    with run.publishing(RECORD) as result:
+        classifier().save_pretrained(result)
+        tokenizer().save_pretrained(result)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in written} <= {".json", ".safetensors", ".txt", ".jinja"}
+    for path in written:
+        if path.suffix == ".safetensors":
+            assert all(isinstance(value, torch.Tensor) for value in load_file(path).values())
+        else:
+            path.read_text(encoding="utf-8")

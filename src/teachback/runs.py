@@ -109,22 +109,23 @@ class StageRun:
         swap(result, self.folder)
         shutil.rmtree(self.work)
 
-    def reuse(self, other: Path) -> bool:
-        """Publish a copy of another folder whose run had the same fingerprint; False where it had not."""
+    def reuse(self, other: Path, **own) -> bool:
+        """Publish a copy of another folder whose run had the same fingerprint; False where it had not.
+
+        ``own`` replaces fields of the copied description.
+        """
         if not (other / "stage.json").is_file() or read_stage(other).get("fingerprint") != self.fingerprint:
             return False
-        record = read_stage(other)
-        with self.publishing({"copied_from": str(other), "dev": record["dev"], "head_trained": record["head_trained"]}) as result:
+        with self.publishing(read_stage(other) | {"copied_from": str(other)} | own) as result:
             shutil.copytree(other, result, dirs_exist_ok=True)
         return True
 
     def _description(self, record: dict) -> dict:
-        return {
+        return record | {
             "stage": self.stage,
             "fingerprint": self.fingerprint,
             "arguments": self.arguments,
             "inputs": self.inputs,
-            **record,
             "wall_time_seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": peak_memory_bytes(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

@@ -41,10 +41,6 @@ class SuiteData:
         """The named domain, or every selected one for ``all``."""
         return [self.suite.domain(n) for n in self.selected] if name == "all" else [self.target(name)]
 
-    def selection_split(self, protocol: str) -> str:
-        """The split that checkpoints are selected on: dev, or the reported one under the papers' protocol."""
-        return "test" if protocol == "paper" else "dev"
-
     def all_train_rows(self) -> list[Row]:
         """Train rows of every domain, selected or not."""
         return read_rows(self.folder / "train.tsv")

@@ -143,14 +143,14 @@ def majority_scores(train: list[Row], dev: list[Row], data: SuiteData) -> dict[s
     return by_domain(data.suite, rows, [counts[row.domain].most_common(1)[0][0] for row in rows])
 
 
-def report_scores(metrics: dict[str, float], majority: dict[str, Score], split: str) -> None:
-    """Print a teacher's score by domain beside the majority class's, and warn where it is not better."""
+def report_scores(who: str, metrics: dict[str, float], majority: dict[str, Score], split: str) -> None:
+    """Print a teacher's or student's score by domain beside the majority class's, and warn where it is not better."""
     print(f"{'domain':<16}{'metric':<12}{split:>8}{'majority':>10}")
     for name, base in majority.items():
         value = metrics[f"eval_{name}_{base.metric}"]
         print(f"{name:<16}{base.metric:<12}{value:8.3f}{base.value:10.3f}")
         if value <= base.value:
             logger.warning(
-                "the teacher does not beat the majority class on %s (%.3f, majority %.3f): a student would learn nothing "
-                "from it; train longer or with another learning rate before stage 4", name, value, base.value,
+                "the %s does not beat the majority class on %s (%.3f, majority %.3f)%s; train longer or with another learning rate",
+                who, name, value, base.value, ": a student would learn nothing from it" if who == "teacher" else "",
             )  # fmt: skip

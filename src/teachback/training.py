@@ -4,6 +4,7 @@ A training module's ``forward(**batch)`` returns its mean ``loss``, and may retu
 ``terms`` (name -> detached per-example values) is averaged into the log.
 """
 
+import copy
 import json
 import logging
 import shutil
@@ -130,8 +131,9 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
 
     Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
     """
+    args = copy.copy(args)
     args.output_dir = str(checkpoints)
-    if args.metric_for_best_model in (None, "loss", "score"):
+    if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
         args.metric_for_best_model = "score" if compute_metrics else "loss"
         args.greater_is_better = compute_metrics is not None
     trainer = DistillationTrainer(

@@ -1,0 +1,129 @@
+"""What stages 3 to 5 share: the data and folders of one suite and seed, training, and publishing a stage folder."""
+
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+
+from teachback.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_hardware, relevant
+from teachback.encoding import EncodedRows
+from teachback.errors import TeachbackError
+from teachback.models import load_tokenizer, locate
+from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
+from teachback.suite_data import SuiteData, encode_rows, labelled
+from teachback.suites.schema import Domain, Row
+from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
+from teachback.teacher_outputs import teacher_logits
+from teachback.training import DistillationTrainer, TrainingModule, train
+
+logger = logging.getLogger(__name__)
+
+# Where data lies and what computes do not change what is computed; which domains are used is among the inputs.
+PLACES = ("data_dir", "output_root", "device", "domains", "domain", "stage", "unlabelled")
+
+
+class Experiment:
+    """One suite, one seed, one machine."""
+
+    def __init__(self, data_args: DataArguments, training: OptimizerArguments):
+        self.args = replace(data_args, precision=prepare_hardware(data_args, training))
+        self.training = training
+        self.data = SuiteData.read(data_args.data_dir, data_args.suite, data_args.domains)
+        self.split = "test" if data_args.protocol == "paper" else "dev"  # what checkpoints are selected on
+        self.root = seed_folder(data_args.output_root, data_args.suite, training.seed)
+
+    def labelled_rows(self, domains: list[str]) -> tuple[list[Row], list[Row]]:
+        """Train rows and selection rows that have a label."""
+        return labelled(self.data.rows("train", domains)), labelled(self.data.rows(self.split, domains))
+
+    def teacher_folder(self, kind: str, domain: str) -> Path:
+        return self.root / (f"teacher-single-{domain}" if kind == "single" else f"teacher-{kind}")
+
+    def read_teacher(self, kind: str, domain: str) -> tuple[Path, Teacher]:
+        """The finished teacher in eval mode, and its folder."""
+        folder = self.teacher_folder(kind, domain)
+        self.require(folder, f"TEACHER={kind}" + (f" DOMAIN={domain}" if kind == "single" else ""), "3_train_teacher.sh")
+        return folder, load_teacher(folder, read_stage(folder), self.data.suite)
+
+    def require(self, folder: Path, variables: str, script: str) -> None:
+        """Say which stage to run where a finished stage is missing."""
+        if not (folder / "stage.json").is_file():
+            raise TeachbackError(
+                f"there is no finished stage at {folder}; first run: {variables} bash {script} "
+                f"(SUITE={self.args.suite} SEED={self.training.seed}, and the same OUTPUT_DIR)"
+            )
+
+    def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, **rows: list[Row]) -> StageRun:
+        """A run of a stage. ``arguments``: dataclasses and dicts; ``inputs``: hashes beside those of the rows."""
+        chosen = {name: value for part in arguments for name, value in (part if isinstance(part, dict) else asdict(part)).items()}
+        chosen = as_arguments(self.args, without=PLACES) | {n: v for n, v in chosen.items() if n not in PLACES}
+        read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
+        read["domains"] = repr([replace(self.data.suite.domain(name), rows={}) for name in domains])
+        return StageRun(folder, folder.name, chosen | relevant(self.training), read | inputs)
+
+    def model_input(self, name: str) -> dict[str, str]:
+        """Hash of the model that a run starts from; from scratch, of the texts it learns its vocabulary from."""
+        if name.startswith("scratch:"):
+            return {"vocabulary texts": hash_rows(self.data.all_train_rows())}
+        return {"model": hash_model(locate(name, self.args.data_dir))}
+
+    def skip(self, run: StageRun) -> bool:
+        """Whether the folder is up to date; else say what changed since it was made, and fix the seed."""
+        if run.up_to_date():
+            self.say(f"{run.folder} is up to date")
+            return True
+        for change in run.changes():
+            logger.warning("%s is made again, as this changed: %s", run.folder, change)
+        set_seed(self.training.seed)
+        return False
+
+    def say(self, text: str) -> None:
+        """Print, from the first of several processes only."""
+        if self.training.should_save:
+            print(text)
+
+    def encode(self, rows: list[Row], domains: list[str], tokenizer) -> EncodedRows:
+        return encode_rows(rows, self.data, domains, tokenizer, self.args.max_length)
+
+    def fit(self, run: StageRun, module: TrainingModule, train_rows: EncodedRows, dev: list[Row], domains: list[str],
+            tokenizer, scored: bool = True) -> tuple[DistillationTrainer, dict]:  # fmt: skip
+        """Train; return the trainer with the best checkpoint restored, and that one's metrics on the selection rows."""
+        dev_rows, order = self.encode(dev, domains, tokenizer).sorted_by_length()  # padded least, whatever the batch
+        metrics = score_by_domain([dev[i] for i in order], self.data) if scored else None
+        trainer = train(module, train_rows, dev_rows, self.training, run.checkpoints(), tokenizer.pad_token_id, metrics)
+        return trainer, trainer.evaluate()
+
+    def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row]) -> None:
+        if self.training.should_save:
+            report_scores(who, metrics, majority_scores(train_rows, dev, self.data), self.split)
+
+    def publish(self, run: StageRun, trainer: DistillationTrainer, save, record: dict, metrics: dict) -> None:
+        """Write the finished folder: ``save(folder)`` and stage.json."""
+        trainer.accelerator.wait_for_everyone()
+        if self.training.should_save:
+            with run.publishing(record | self._outcome(trainer, metrics)) as folder:
+                save(folder)
+            print(f"wrote {run.folder}")
+        trainer.accelerator.wait_for_everyone()
+
+    def _outcome(self, trainer: DistillationTrainer, metrics: dict) -> dict:
+        return {
+            "seed": self.training.seed,
+            "selected_on": self.split,
+            "dev": {name.removeprefix("eval_"): value for name, value in metrics.items() if name != "epoch"},
+            "history": trainer.state.log_history,
+            "places": {name: getattr(self.args, name) for name in PLACES if hasattr(self.args, name)},
+            "training_arguments": self.training.to_dict(),
+        }
+
+    def ask(self, teacher: Teacher, folder: Path, rows: list[Row]) -> torch.Tensor:
+        """The teacher's logits, on its own encoding of the rows: [N, C]."""
+        tokenizer = load_tokenizer(str(folder))
+        encoded = self.encode(rows, [domain.name for domain in teacher.domains], tokenizer)
+        size, device = self.training.per_device_eval_batch_size, self.training.device
+        return teacher_logits(teacher, encoded, tokenizer.pad_token_id, size, device, self.args.precision)
+
+    def student_folder(self, domain: Domain, name: str) -> Path:
+        return self.root / domain.name / name

@@ -1,0 +1,253 @@
+"""Stage 1: mirrors, retries, hashes, safe unpacking, content check. Servers are on the loopback only."""
+
+import hashlib
+import io
+import stat
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from teachback.errors import TeachbackError
+from teachback.suites import definition, download, hub
+from teachback.suites.definition import Archive, Count, Definition
+from teachback.suites.download import get_data, unpack
+
+NAME = "corpus.tar.gz"
+
+
+def tar(*members: tuple[str, bytes], info: tarfile.TarInfo | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        if info:
+            archive.addfile(info)
+    return buffer.getvalue()
+
+
+GOOD = tar(("texts/a.txt", b"one\ntwo\n"))
+
+
+def count_lines(content):
+    path = content / "corpus" / "texts/a.txt"
+    yield Count("lines of a.txt", 2, len(path.read_text().splitlines()) if path.is_file() else 0)
+
+
+def suite(*urls: str) -> Definition:
+    return Definition("corpus", read=None, archives=(Archive(NAME, urls),), counts=count_lines)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server that answers from ``server.answers`` (path -> list of (status, body), the last one for ever)."""
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked.append(self.path)
+            answers = self.server.answers[self.path]
+            status, body = answers.pop(0) if len(answers) > 1 else answers[0]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.answers, server.asked = {}, []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_failed_attempt_is_tried_again(server, tmp_path):
+    server.answers["/a"] = [(503, b""), (200, GOOD)]
+    raw = get_data(suite(f"{server.url}/a"), tmp_path)
+    assert (raw / "content/corpus/texts/a.txt").read_bytes() == b"one\ntwo\n"
+    assert server.asked == ["/a", "/a"]
+
+
+def test_the_next_mirror_follows_a_dead_one_and_one_that_sends_a_web_page(server, tmp_path, capsys):
+    server.answers = {"/dead": [(404, b"")], "/page": [(200, b"<html>moved</html>")], "/a": [(200, GOOD)]}
+    get_data(suite(*(f"{server.url}{path}" for path in server.answers)), tmp_path)
+    assert (tmp_path / "raw/corpus" / NAME).read_bytes() == GOOD
+    assert "not a whole archive" in capsys.readouterr().out
+
+
+def test_a_cut_off_archive_is_never_taken_for_a_whole_one(server, tmp_path):
+    server.answers["/a"] = [(200, GOOD[: len(GOOD) // 2])]
+    with pytest.raises(TeachbackError, match="whole archive"):
+        get_data(suite(f"{server.url}/a"), tmp_path)
+    assert not list((tmp_path / "raw/corpus").iterdir())
+
+
+def test_without_network_it_says_what_to_fetch_and_where_to_put_it(server, tmp_path):
+    server.answers["/a"] = [(500, b"")]
+    with pytest.raises(TeachbackError) as caught:
+        get_data(suite(f"{server.url}/a"), tmp_path)
+    for part in (f"{server.url}/a", str(tmp_path / "raw/corpus" / NAME), "SOURCE="):
+        assert part in str(caught.value)
+
+
+def test_a_second_run_verifies_and_fetches_nothing(server, tmp_path, capsys):
+    server.answers["/a"] = [(200, GOOD)]
+    for _ in range(2):
+        get_data(suite(f"{server.url}/a"), tmp_path)
+    assert server.asked == ["/a"] and "verified" in capsys.readouterr().out
+    record = (tmp_path / "raw/corpus" / f"{NAME}.sha256").read_text()
+    assert record == f"{hashlib.sha256(GOOD).hexdigest()}  {NAME}\n"
+
+
+def test_another_content_names_both_hashes(tmp_path):
+    path = tmp_path / "raw/corpus" / NAME
+    path.parent.mkdir(parents=True)
+    path.write_bytes(GOOD)  # put there by hand
+    get_data(suite(), tmp_path)
+    other = tar(("texts/a.txt", b"three\n"))
+    path.write_bytes(other)
+    with pytest.raises(TeachbackError) as caught:
+        get_data(suite(), tmp_path)
+    assert all(hashlib.sha256(data).hexdigest() in str(caught.value) for data in (GOOD, other))
+
+
+@pytest.mark.parametrize("place", ["corpus/corpus.tar.gz", "corpus.tar.gz", "renamed.tar.gz"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_source_is_a_folder_or_a_file(tmp_path, place, scheme):
+    path = tmp_path / "given" / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(GOOD)
+    source = path if "renamed" in place else tmp_path / "given"
+    get_data(suite("http://127.0.0.1:9/never"), tmp_path / "data", f"{scheme}{source}")
+    assert (tmp_path / "data/raw/corpus" / NAME).read_bytes() == GOOD
+
+
+@pytest.mark.parametrize("path", ["/files/corpus.tar.gz", "/files"])
+def test_source_is_a_url_of_the_archive_or_its_folder(server, tmp_path, path):
+    server.answers["/files/corpus.tar.gz"] = [(200, GOOD)]
+    get_data(suite("http://127.0.0.1:9/never"), tmp_path, f"{server.url}{path}")
+    assert server.asked == ["/files/corpus.tar.gz"]
+
+
+def test_a_source_without_the_archive_names_both_places(tmp_path):
+    with pytest.raises(TeachbackError, match="neither .*corpus.* nor"):
+        get_data(suite(), tmp_path / "data", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt"])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_members_outside_the_folder_are_refused(tmp_path, name, kind):
+    path = tmp_path / "bad"
+    if kind == "tar":
+        path.write_bytes(tar((name, b"x")))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, "x")
+    with pytest.raises(TeachbackError, match="outside the folder"):
+        unpack(path, tmp_path / "new/folder")
+    assert not [found for found in tmp_path.rglob("*out.txt")]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    member = tarfile.TarInfo("link")
+    member.type, member.linkname = kind, "target"
+    (tmp_path / "bad").write_bytes(tar(("target", b"x"), info=member))
+    with pytest.raises(TeachbackError, match="link or a device"):
+        unpack(tmp_path / "bad", tmp_path / "folder")
+
+
+def test_links_in_a_zip_are_refused(tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "bad", "w") as archive:
+        archive.writestr(link, "/etc")
+    with pytest.raises(TeachbackError, match="link or a device"):
+        unpack(tmp_path / "bad", tmp_path / "folder")
+
+
+def test_a_refused_archive_leaves_no_content(tmp_path):
+    (tmp_path / NAME).write_bytes(tar(("texts/a.txt", b"x"), ("../out.txt", b"x")))
+    with pytest.raises(TeachbackError, match="outside the folder"):
+        get_data(suite(), tmp_path / "data", str(tmp_path))
+    assert sorted(path.name for path in (tmp_path / "data/raw/corpus").iterdir()) == [NAME, f"{NAME}.sha256"]
+
+
+def test_a_difference_in_content_is_an_error_or_a_warning_with_both_counts(tmp_path, capsys):
+    (tmp_path / NAME).write_bytes(tar(("texts/a.txt", b"just one\n")))
+    with pytest.raises(TeachbackError, match="lines of a.txt: expected 2, found 1(.|\n)*ALLOW_PARTIAL=1"):
+        get_data(suite(), tmp_path / "data", str(tmp_path))
+    get_data(suite(), tmp_path / "data", str(tmp_path), allow_partial=True)
+    assert "warning: " in (out := capsys.readouterr().out) and "expected 2, found 1" in out
+
+
+def test_sample_goes_through_the_same_steps(tmp_path):
+    raw = get_data(definition("sample"), tmp_path)
+    assert (raw / "content/domain_sentiment_data/sorted_data_acl/kitchen_&_housewares/negative.review").is_file()
+    get_data(definition("sample"), tmp_path, seed=7)  # another seed, another archive: no mismatch
+    with pytest.raises(TeachbackError, match="generated"):
+        get_data(definition("sample"), tmp_path, source="somewhere")
+
+
+def test_an_unknown_suite_lists_the_known_ones():
+    with pytest.raises(TeachbackError, match="sample, amazon, mnli, custom"):
+        definition("amazom")
+
+
+class FakeHub:
+    """Stands for the hub's client: which files the main revision has, and a conversion offered as a pull request."""
+
+    files = ["config.json", "pytorch_model.bin"]
+
+    def list_repo_files(self, name):
+        return self.files
+
+    def get_repo_discussions(self, name, author, discussion_type):
+        kind = type("Discussion", (), {"status": "open", "title": "Adding `safetensors` variant of this model"})
+        yield type("Found", (kind,), {"git_reference": "refs/pr/3"})
+
+
+def fake_snapshot(asked):
+    def snapshot_download(name, revision, local_dir, allow_patterns):
+        asked.append((name, revision))
+        assert not any("bin" in pattern for pattern in allow_patterns)
+        local_dir.mkdir()
+        (local_dir / "config.json").write_text("{}")
+        (local_dir / "model.safetensors").write_bytes(b"x")
+
+    return snapshot_download
+
+
+def test_models_are_fetched_once_as_safetensors(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hub, "HfApi", FakeHub)
+    monkeypatch.setattr(hub, "snapshot_download", fake_snapshot(asked))
+    for _ in range(2):
+        folder = hub.fetch_model("some/model", tmp_path)
+    assert folder == tmp_path / "models/some--model" and (folder / "model.safetensors").is_file()
+    assert asked == [("some/model", "refs/pr/3")]
+    assert hub.fetch_model("scratch:mini", tmp_path) is None and hub.fetch_model(str(tmp_path), tmp_path) is None
+
+
+def test_an_unreachable_hub_says_where_to_put_the_model(tmp_path, monkeypatch):
+    def fail(self, name):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(FakeHub, "list_repo_files", fail)
+    monkeypatch.setattr(hub, "HfApi", FakeHub)
+    with pytest.raises(TeachbackError, match="some--model"):
+        hub.fetch_model("some/model", tmp_path)
+
+
+def test_the_download_module_keeps_its_patience_bounded():
+    assert 1 <= download.RETRIES <= 5 and download.TIMEOUT <= 60

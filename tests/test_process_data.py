@@ -1,0 +1,173 @@
+"""Stage 2 from raw files to suite.json, what it leaves when it fails, and both stages through their entry points."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from teachback import files, processing
+from teachback.errors import TeachbackError
+from teachback.processing import ProcessArguments, process
+from teachback.prototypes import prototype_scores
+from teachback.suites.schema import Row, read_rows, read_suite, write_rows
+
+ROOT = Path(__file__).parents[1]
+OUTPUT = {"train.tsv", "quiz.tsv", "dev.tsv", "test.tsv", "suite.json", "embeddings.npy", "prototype_scores.png"}
+
+
+def write_custom(folder: Path, count: int = 20, extra: str = "") -> None:
+    lines = [
+        f'"{word}" text {i} of {domain}\t{label}\t{domain}'
+        for domain in ("a", "b") for label, word in (("yes", "good"), ("no", "bad")) for i in range(count)
+    ]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.tsv").write_text("text_a\tlabel\tdomain\n" + "\n".join(lines) + "\n" + extra)
+
+
+def run(data: Path, **options):
+    settings = dict(suite="custom", data_dir=str(data), embedding_model="scratch:tiny", device="cpu", precision="fp32")
+    return process(ProcessArguments(**{**settings, **options}))
+
+
+def test_the_files_their_rows_and_the_settings(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path, prototype="code", alpha=0.4)
+    folder = tmp_path / "custom"
+    assert {path.name for path in folder.iterdir()} == OUTPUT
+    suite = read_suite(folder)
+    assert suite.domain("b").rows == {"train": 28, "quiz": 4, "dev": 4, "test": 4}
+    assert suite.settings["prototype"] == "code" and suite.settings["quiz_fraction"] == 0.1 and suite.settings["protocol"] == "honest"
+    splits = {split: read_rows(folder / f"{split}.tsv") for split in ("train", "quiz", "dev", "test")}
+    assert len({row.guid for rows in splits.values() for row in rows}) == 80
+    embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
+    train = splits["train"]
+    assert embeddings.dtype == np.float32 and len(embeddings) == len(train)
+    scores = prototype_scores(embeddings, [r.label for r in train], [r.domain for r in train], "code", 0.4)
+    np.testing.assert_array_equal([row.weight for row in train], scores)
+
+
+def test_the_papers_protocol_has_no_quiz_unless_asked_for(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    assert run(tmp_path, protocol="paper").domain("a").rows["quiz"] == 0
+    assert run(tmp_path, protocol="paper", quiz_fraction=0.25).domain("a").rows["quiz"] == 8
+
+
+def test_domains_are_chosen_after_the_split(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    whole = [row.guid for row in read_rows(tmp_path / "custom/test.tsv") if row.domain == "b"]
+    assert list(run(tmp_path, domains="b").domains) == ["b"]
+    assert [row.guid for row in read_rows(tmp_path / "custom/test.tsv")] == whole
+    with pytest.raises(TeachbackError, match="no domain 'c'"):
+        run(tmp_path, domains="a,c")
+
+
+def test_one_seed_gives_the_same_files(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    first = {name: (tmp_path / "custom" / name).read_bytes() for name in OUTPUT if name.endswith((".tsv", ".npy", ".json"))}
+    run(tmp_path)
+    assert first == {name: (tmp_path / "custom" / name).read_bytes() for name in first}
+
+
+def test_quotes_and_empty_columns_survive_for_csv_readers_too(tmp_path):
+    rows = [Row("1", '"He said ""hi"""', "", "yes", "a"), Row("2", "back\\slash 'x'", '"', "", "a")]
+    write_rows(tmp_path / "t.tsv", rows)
+    assert read_rows(tmp_path / "t.tsv") == rows
+    with open(tmp_path / "t.tsv", newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert [(r["text_a"], r["text_b"], r["label"]) for r in read] == [(r.text_a, r.text_b, r.label) for r in rows]
+    weighted = ("guid", "text_a", "text_b", "label", "domain", "weight")
+    write_rows(tmp_path / "w.tsv", [Row("1", "x", "", "", "a", 1 / 3)], weighted)
+    assert read_rows(tmp_path / "w.tsv")[0].weight == 1 / 3
+
+
+def test_bad_rows_stop_it_with_the_first_twenty_and_leave_the_old_output(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+    write_custom(tmp_path / "raw/custom", extra="one column\n" * 25)
+    with pytest.raises(TeachbackError) as caught:
+        run(tmp_path)
+    message = str(caught.value)
+    assert "25 bad rows" in message and "mine.tsv line 82: 1 columns, expected 3" in message and "... and 5 more" in message
+    assert message.count("mine.tsv line") == 20 and "SKIP_BAD_ROWS=1" in message
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+
+
+def test_bad_rows_are_dropped_and_counted_on_demand(tmp_path, capsys):
+    write_custom(tmp_path / "raw/custom", extra="one column\n" * 25)
+    suite = run(tmp_path, skip_bad_rows=True)
+    assert suite.settings["notes"] == {"bad rows dropped": 25} and "25 bad rows" in capsys.readouterr().out
+    assert sum(sum(domain.rows.values()) for domain in suite.domains.values()) == 80
+
+
+def test_a_failure_while_writing_leaves_the_old_output(tmp_path, monkeypatch):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+    monkeypatch.setattr(processing, "plot_scores", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, seed=1)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "raw"]
+
+
+def test_a_failure_while_publishing_leaves_no_suite_that_looks_finished(tmp_path, monkeypatch):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    real = os.replace
+    # Only moves of the last step are from the partial folder to the suite's.
+    stop = lambda source, target: 1 / 0 if Path(target) == tmp_path / "custom/test.tsv" else real(source, target)  # noqa: E731
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, seed=1)
+    with pytest.raises(TeachbackError, match="2_process_data.sh"):
+        read_suite(tmp_path / "custom")
+
+
+def test_an_interrupted_writer_leaves_the_old_file_or_none(tmp_path, monkeypatch):
+    rows = [Row("1", "x", "", "yes", "a")]
+    write_rows(tmp_path / "t.tsv", rows)
+    monkeypatch.setattr(files.os, "fsync", lambda handle: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_rows(tmp_path / "t.tsv", rows * 2)
+    assert read_rows(tmp_path / "t.tsv") == rows and [path.name for path in tmp_path.iterdir()] == ["t.tsv"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"protocol": "papers"}, {"quiz_fraction": 1.0}, {"dev_fraction": 0.5, "test_fraction": 0.5}, {"suite": "amazon", "source": "x"}],
+)
+def test_options_that_cannot_be_are_refused(tmp_path, options):
+    write_custom(tmp_path / "raw/custom")
+    with pytest.raises(TeachbackError):
+        run(tmp_path, **options)
+
+
+@pytest.mark.parametrize("suite", ["amazon", "mnli", "sample"])
+def test_without_raw_files_it_names_stage_1(tmp_path, suite):
+    with pytest.raises(TeachbackError, match="run 1_get_data.sh"):
+        run(tmp_path, suite=suite)
+
+
+def test_the_entry_points_make_a_suite_from_nothing(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+    def call(script: str, *flags: str):
+        command = [sys.executable, str(ROOT / "scripts" / script), "--suite", "sample", "--data_dir", str(tmp_path), *flags]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    failed = call("process_data.py", "--embedding_model", "scratch:tiny")
+    assert failed.returncode == 1 and failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr
+    assert call("get_data.py").returncode == 0
+    flags = ("--embedding_model", "scratch:tiny", "--max_length", "32", "--skip_bad_rows", "0", "--quiz_fraction", "0")
+    done = call("process_data.py", *flags)
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / "sample/suite.json").read_text())["settings"]
+    assert settings["max_length"] == 32 and settings["quiz_fraction"] == 0

@@ -129,6 +129,7 @@ class OptimizerArguments(TrainingArguments):
     remove_unused_columns: bool = option(False, "Kept off: batches carry what the losses need.")
     label_names: list[str] | None = field(default_factory=lambda: ["label"])
     disable_tqdm: bool | None = option(None, "No progress bars; default: only where the output is no terminal.")
+    ddp_find_unused_parameters: bool | None = option(False, "Off: every trained weight is used in every step.")
     dataloader_pin_memory: bool | None = option(None, "Pin host memory; default: only with a GPU.")
 
 
@@ -164,22 +165,34 @@ def parse(*classes, argv: list[str] | None = None):
     """Parse the command line into the classes; arguments that would have no effect are refused."""
     argv = sys.argv[1:] if argv is None else argv
     for flag in (word.split("=")[0].lstrip("-") for word in argv if word.startswith("--")):
-        if flag in REFUSED and OptimizerArguments in classes:
+        if flag in REFUSED:
             raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
-    return HfArgumentParser(classes, allow_abbrev=False).parse_args_into_dataclasses(args=argv)
+    parser = HfArgumentParser(classes, allow_abbrev=False)
+    if not {"-h", "--help"} & set(argv):
+        argv = argv + _hardware_flags(argv)
+    return parser.parse_args_into_dataclasses(args=argv)
 
 
-def prepare_hardware(data: DataArguments, training: OptimizerArguments) -> str:
-    """Set device, precision and progress bars in the training arguments; return the resolved precision."""
-    training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
-    device = resolve_device(data.device)
+def _hardware_flags(argv: list[str]) -> list[str]:
+    """Hugging Face's flags for DEVICE and PRECISION, which it must know before it sets up processes and devices."""
+    data, *_ = HfArgumentParser((DataArguments,), allow_abbrev=False).parse_args_into_dataclasses(
+        args=argv, return_remaining_strings=True
+    )
+    device = resolve_device("cpu" if "--use_cpu" in argv else data.device)
     choose_gpu(device)
-    training.use_cpu = device.type == "cpu"
-    precision = resolve_precision(data.precision, device)
-    training.bf16, training.fp16 = precision == "bf16", precision == "fp16"
+    flags = ["--use_cpu"] if device.type == "cpu" else []
+    if not {"--bf16", "--fp16"} & set(argv):
+        precision = resolve_precision(data.precision, device)
+        flags += [f"--{precision}"] if precision != "fp32" else []
+    return flags
+
+
+def prepare_hardware(training: OptimizerArguments) -> str:
+    """Finish what depends on device and terminal; return the precision that is computed in."""
+    training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
     if training.dataloader_pin_memory is None:
-        training.dataloader_pin_memory = device.type == "cuda"
-    return precision
+        training.dataloader_pin_memory = not training.use_cpu
+    return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
 
 
 def relevant(training: OptimizerArguments) -> dict:

@@ -16,7 +16,7 @@ from teachback.suite_data import SuiteData, encode_rows, labelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
 from teachback.teacher_outputs import teacher_logits
-from teachback.training import DistillationTrainer, TrainingModule, train
+from teachback.training import DistillationTrainer, TrainingModule, last_whole_checkpoint, train
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Experiment:
     """One suite, one seed, one machine."""
 
     def __init__(self, data_args: DataArguments, training: OptimizerArguments):
-        self.args = replace(data_args, precision=prepare_hardware(data_args, training))
+        self.args = replace(data_args, precision=prepare_hardware(training))
         self.training = training
         self.data = SuiteData.read(data_args.data_dir, data_args.suite, data_args.domains)
         self.split = "test" if data_args.protocol == "paper" else "dev"  # what checkpoints are selected on
@@ -92,7 +92,10 @@ class Experiment:
         """Train; return the trainer with the best checkpoint restored, and that one's metrics on the selection rows."""
         dev_rows, order = self.encode(dev, domains, tokenizer).sorted_by_length()  # padded least, whatever the batch
         metrics = score_by_domain([dev[i] for i in order], self.data) if scored else None
-        trainer = train(module, train_rows, dev_rows, self.training, run.checkpoints(), tokenizer.pad_token_id, metrics)
+        with self.training.main_process_first(desc="preparing the stage folder"):
+            checkpoints = run.checkpoints()
+            last = last_whole_checkpoint(checkpoints)
+        trainer = train(module, train_rows, dev_rows, self.training, checkpoints, last, tokenizer.pad_token_id, metrics)
         return trainer, trainer.evaluate()
 
     def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row]) -> None:

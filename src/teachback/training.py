@@ -126,8 +126,8 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: OptimizerArguments, checkpoints: Path,
-          pad_token_id: int, compute_metrics=None, callbacks=()) -> DistillationTrainer:  # fmt: skip
-    """Train ``module`` in place, continuing from the last checkpoint; the best one on ``dev_rows`` is restored.
+          last: str | None, pad_token_id: int, compute_metrics=None) -> DistillationTrainer:  # fmt: skip
+    """Train ``module`` in place, continuing from checkpoint ``last``; the best one on ``dev_rows`` is restored.
 
     Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
     """
@@ -143,9 +143,9 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         train_dataset=train_rows,
         eval_dataset=dev_rows,
         compute_metrics=compute_metrics,
-        callbacks=[StopOnBadLoss(), *callbacks],
+        callbacks=[StopOnBadLoss()],
     )
-    checkpoint = args.resume_from_checkpoint or last_whole_checkpoint(checkpoints)
+    checkpoint = args.resume_from_checkpoint or last
     if checkpoint:
         logger.warning("continuing from %s", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -5,10 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from teachback.arguments import TeacherArguments
+from teachback.errors import TeachbackError
 from teachback.losses import domain_corruption_loss, false_domains, hard_label_loss, meta_teacher_loss, permuted_domains
 from teachback.metrics import Score, by_domain
 from teachback.models import Classifier, TransferableKnowledge, final_layer, load_finished_classifier
@@ -77,9 +79,12 @@ def load_teacher(folder: Path, record: dict, suite) -> Teacher:
     arguments = record["arguments"]
     domains = [suite.domain(name) for name in arguments["trained_domains"]]
     teacher = Teacher(load_finished_classifier(folder), arguments["teacher"], domains, record["transferable"])
-    rest = load_file(Path(folder) / "training_only.safetensors")
     model = {f"classifier.model.{name}": value for name, value in teacher.classifier.model.state_dict().items()}
-    teacher.load_state_dict({**rest, **model})
+    try:
+        teacher.load_state_dict(load_file(Path(folder) / "training_only.safetensors") | model)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise TeachbackError(f"{folder}: the teacher is not whole ({reason}); remove the folder and run 3_train_teacher.sh again") from error
     return teacher.eval()
 
 

@@ -255,6 +255,12 @@ def test_unlabelled_texts_become_rows_of_the_target_domain_with_weight_one(tmp_p
     assert read_unlabelled("", BOOKS) == []
 
 
+def test_only_line_feeds_end_an_unlabelled_text(tmp_path):
+    path = tmp_path / "texts"
+    path.write_bytes("good\u2028plot\x85\r\nbad\x0bpaper".encode())
+    assert [r.text_a for r in read_unlabelled(str(path), BOOKS)] == ["good\u2028plot\x85", "bad\x0bpaper"]
+
+
 def test_unlabelled_pairs_are_separated_by_a_tab(tmp_path):
     path = tmp_path / "texts"
     path.write_text("good\tplot\n", encoding="utf-8")

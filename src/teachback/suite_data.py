@@ -90,7 +90,8 @@ def read_unlabelled(path: str, domain: Domain) -> list[Row]:
     if not Path(path).is_file():
         raise TeachbackError(f"UNLABELLED={path}: there is no such file")
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")  # a text may hold Unicode's line separators
+    for number, line in enumerate(lines, start=1):
         first, *second = line.split("\t")
         if len(second) != (domain.kind == "pair") or not first.strip():
             raise TeachbackError(f"{path} line {number}: expected {'two texts and one tab' if domain.kind == 'pair' else 'one text, no tab'}")

@@ -1,0 +1,204 @@
+import copy
+import math
+
+import pytest
+import torch
+from tiny import BOOKS, GENRE, NO_DROPOUT, batch, chosen, classifier, embedding_gradients, padded, tiny_teacher, tokenizer
+from torch.nn.functional import cross_entropy
+
+from teachback.arguments import SecondStageArguments
+from teachback.distill import SecondStage
+from teachback.encoding import encode
+from teachback.models import ABSENT_CLASS, Classifier, final_layer
+from teachback.suites.schema import Row
+from teachback.teacher_outputs import teacher_logits
+
+TEACHER_LOGITS = torch.tensor([[0.0, math.log(3)], [2.0, -1.0], [-0.5, 0.5]])
+
+
+def second_stage(use_expertise_weights=False, student=None, **arguments):
+    """A module in eval mode."""
+    options = {"seed": 1, **(student or {})}
+    model = classifier(**options)
+    return SecondStage(Classifier(model, {"sentiment": options.get("domain", BOOKS)}), SecondStageArguments(**arguments), use_expertise_weights).eval()
+
+
+def rows(**changes):
+    return batch() | {"teacher_logits": TEACHER_LOGITS} | changes
+
+
+def loss(module, values):
+    return module(**values)["loss"]
+
+
+def student_logits(module, values):
+    with torch.no_grad():
+        return module.student(values).logits
+
+
+def test_the_papers_loss_is_soft_cross_entropy_alone():
+    module, values = second_stage(), rows()
+    logits = student_logits(module, values)
+    expected = sum(-sum(p * q for p, q in zip(TEACHER_LOGITS[i].softmax(0), logits[i].log_softmax(0))) for i in range(3)) / 3
+    torch.testing.assert_close(loss(module, values), expected)
+    assert loss(module, values | {"label": 1 - values["label"]}).item() == loss(module, values).item()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2, 2.5])
+def test_temperature_and_its_square(temperature):
+    module, values = second_stage(temperature=temperature, soft_loss="kl"), rows()
+    student, teacher = student_logits(module, values) / temperature, TEACHER_LOGITS / temperature
+    per_row = (teacher.softmax(1) * (teacher.log_softmax(1) - student.log_softmax(1))).sum(1)
+    torch.testing.assert_close(loss(module, values), temperature**2 * per_row.mean())
+
+
+def test_mean_squared_error_of_probabilities():
+    module, values = second_stage(soft_loss="mse"), rows()
+    expected = (student_logits(module, values).softmax(1) - TEACHER_LOGITS.softmax(1)).square().mean()
+    torch.testing.assert_close(loss(module, values), expected)
+
+
+def test_the_share_of_hard_labels():
+    values = rows()
+    soft, hard = loss(second_stage(), values).item(), cross_entropy(student_logits(second_stage(), values), values["label"]).item()
+    for share in (0.0, 0.25, 1.0):
+        assert loss(second_stage(hard_label_weight=share), values).item() == pytest.approx((1 - share) * soft + share * hard, rel=1e-5)
+
+
+def test_without_a_teacher_it_is_cross_entropy_on_the_labels():
+    module, values = second_stage(use_expertise_weights=True, temperature=3.0), batch()
+    torch.testing.assert_close(loss(module, values), cross_entropy(student_logits(module, values), values["label"]))
+
+
+def test_lambda_weights_each_example():
+    values = rows()
+    weighted, plain = second_stage(True, hard_label_weight=0.3), second_stage(False, hard_label_weight=0.3)
+    right = TEACHER_LOGITS.softmax(1)[torch.arange(3), values["label"]].tolist()
+    expected = [(1 + t) / (math.exp((1 - p) ** 2) + 1) for t, p in zip(values["weight"].tolist(), right)]
+    alone = [(loss(weighted, chosen(values, [i])) / loss(plain, chosen(values, [i]))).item() for i in range(3)]
+    assert alone == pytest.approx(expected, rel=1e-5)
+    each = [loss(weighted, chosen(values, [i])).item() for i in range(3)]
+    assert loss(weighted, values).item() == pytest.approx(sum(each) / 3, rel=1e-5)
+
+
+def test_an_example_of_weight_zero_gives_exactly_no_gradient():
+    module = second_stage(True, hard_label_weight=0.3)
+    values = rows(weight=torch.tensor([0.5, -1.0, 0.2]))
+    found = embedding_gradients(module.student.model, lambda: loss(module, values))
+    assert (found[1] == 0).all()
+    assert found[0].abs().max() > 0 and found[2].abs().max() > 0
+
+
+def test_gradient_of_the_logits_by_hand():
+    module, values = second_stage(temperature=2.0), rows()
+    logits = module(**values)["logits"]
+    logits.retain_grad()
+    module._distillation(logits, logits.new_zeros(3), values).mean().backward()
+    expected = 2.0 * ((logits / 2).softmax(1) - (TEACHER_LOGITS / 2).softmax(1)) / 3
+    torch.testing.assert_close(logits.grad, expected.detach())
+
+
+def test_a_student_that_agrees_with_its_teacher_stays_where_it_is():
+    module = second_stage()
+    values = rows(teacher_logits=student_logits(module, batch()))
+    found = embedding_gradients(module.student.model, lambda: loss(module, values))
+    assert found.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("width", [16, 128])
+def test_padding_changes_neither_loss_nor_gradients(architecture, width):
+    module, values = second_stage(True, {"architecture": architecture}, hard_label_weight=0.3), rows()
+    narrow = embedding_gradients(module.student.model, lambda: loss(module, values))
+    wide = embedding_gradients(module.student.model, lambda: loss(module, padded(values, width)))
+    torch.testing.assert_close(loss(module, padded(values, width)), loss(module, values), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(wide[:, :9], narrow, rtol=1e-3, atol=1e-5)
+
+
+def test_order_and_batches_of_one():
+    module, values = second_stage(True), rows()
+    torch.testing.assert_close(loss(module, chosen(values, [2, 0, 1])), loss(module, values))
+    assert module(**chosen(values, [0]))["logits"].shape == (1, 2)
+    assert loss(module, chosen(values, [0])).shape == ()
+
+
+def test_classes_that_the_teachers_head_lacks_take_no_part():
+    module = second_stage(student={"domain": GENRE}, hard_label_weight=0.5)
+    absent = torch.cat([TEACHER_LOGITS, torch.full((3, 1), ABSENT_CLASS)], 1)
+    value = loss(module, rows(teacher_logits=absent))
+    value.backward()
+    assert value.isfinite()
+    assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+def test_one_step_changes_every_parameter():
+    module = second_stage(hard_label_weight=0.5).train()
+    before = copy.deepcopy(module.state_dict())
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0.0)
+    loss(module, rows()).backward()
+    assert all(p.grad is not None for p in module.parameters())
+    optimizer.step()
+    # A key's bias adds the same to all scores of a query, which softmax does not see: its gradient is rounding.
+    changed = [name for name, value in module.named_parameters() if not torch.equal(value, before[name])]
+    expected = [name for name, _ in module.named_parameters() if "key.bias" not in name]
+    assert set(expected) <= set(changed) and "student.model.classifier.weight" in changed
+
+
+def test_a_few_steps_bring_the_predictions_to_the_teachers():
+    module, values = second_stage(student=NO_DROPOUT).train(), rows()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(module, values).backward()
+        optimizer.step()
+    torch.testing.assert_close(student_logits(module.eval(), values).softmax(1), TEACHER_LOGITS.softmax(1), atol=0.1, rtol=0)
+
+
+def test_terms_are_noted_in_training_only():
+    module, values = second_stage(student=NO_DROPOUT), rows()
+    loss(module, values)
+    assert module.take_terms() == {}
+    module.train()
+    loss(module, values)
+    expected = cross_entropy(student_logits(module, values), values["label"]).item()
+    assert module.take_terms()["hard"] == pytest.approx(expected, rel=1e-5)
+
+
+# What the teacher says of each example, asked once
+
+
+def teacher_rows():
+    texts = ["good plot", "bad", "thin paper never read again", "loud screen quite good"]
+    encoded = encode([Row(str(i), text, "", "positive", "books") for i, text in enumerate(texts)], tokenizer(), 16)
+    encoded.columns = {"domain": torch.tensor([0, 1, 0, 2])}
+    return encoded
+
+
+def ask(teacher, batch_size):
+    return teacher_logits(teacher, teacher_rows(), 0, batch_size, torch.device("cpu"), "fp32")
+
+
+def test_the_teachers_logits_come_in_the_rows_order_whatever_the_batches():
+    teacher = tiny_teacher()
+    found = ask(teacher, 4)
+    assert found.shape == (4, 2) and found.dtype == torch.float32
+    for batch_size in (1, 2, 3):
+        torch.testing.assert_close(ask(teacher, batch_size), found, atol=1e-5, rtol=1e-5)
+    ids = torch.tensor([teacher_rows().inputs["input_ids"][2]])
+    direct = teacher.classifier.model(input_ids=ids).logits[0]
+    torch.testing.assert_close(found[2], direct, atol=1e-5, rtol=1e-5)
+
+
+def test_the_teacher_answers_without_dropout_or_gradient_even_from_train_mode():
+    teacher = tiny_teacher(hidden_dropout_prob=0.5).train()
+    first = ask(teacher, 2)
+    assert torch.equal(first, ask(teacher, 2)) and not first.requires_grad and not teacher.training
+
+
+def test_the_teacher_answers_from_each_rows_own_head():
+    teacher = tiny_teacher(domains=(BOOKS, GENRE), transferable=False, kind="mtl")
+    encoded = teacher_rows()
+    encoded.columns["domain"] = torch.tensor([0, 1, 0, 1])
+    found = teacher_logits(teacher, encoded, 0, 4, torch.device("cpu"), "fp32")
+    assert (found[[0, 2], 2] == ABSENT_CLASS).all() and (found[[1, 3], 2] > ABSENT_CLASS).all()
+    assert final_layer(teacher.classifier.model).out_features == 2

@@ -14,7 +14,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from teachback.models import backbone
+from teachback.models import backbone, label_options
 from teachback.suites.schema import Domain, Row, Suite
 from teachback.teacher import Teacher
 
@@ -38,8 +38,7 @@ ARCHITECTURES = {
 def classifier(architecture="bert", layers=2, width=32, heads=2, seed=0, domain=BOOKS, **options):
     """A classifier in eval mode for ``domain``'s labels; weights are larger than usual, so that texts differ."""
     config_class, model_class, extra = ARCHITECTURES[architecture]
-    labels = dict(enumerate(domain.labels))
-    options = {"id2label": labels, "label2id": {name: i for i, name in labels.items()}, "pad_token_id": 0, **extra, **options}
+    options = {**label_options(domain), "pad_token_id": 0, **extra, **options}
     if architecture == "distilbert":
         sizes = {"n_layers": layers, "dim": width, "n_heads": heads, "hidden_dim": 2 * width}
     else:

@@ -90,7 +90,8 @@ def read_unlabelled(path: str, domain: Domain) -> list[Row]:
     if not Path(path).is_file():
         raise TeachbackError(f"UNLABELLED={path}: there is no such file")
     rows = []
-    lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")  # a text may hold Unicode's line separators
+    # Not splitlines, as a text may hold Unicode's line separators.
+    lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         first, *second = line.split("\t")
         if len(second) != (domain.kind == "pair") or not first.strip():

@@ -84,7 +84,9 @@ def load_teacher(folder: Path, record: dict, suite) -> Teacher:
         teacher.load_state_dict(load_file(Path(folder) / "training_only.safetensors") | model)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise TeachbackError(f"{folder}: the teacher is not whole ({reason}); remove the folder and run 3_train_teacher.sh again") from error
+        raise TeachbackError(
+            f"{folder}: the teacher is not whole ({reason}); remove the folder and run 3_train_teacher.sh again"
+        ) from error
     return teacher.eval()
 
 

@@ -1,7 +1,12 @@
 import pytest
 import torch
 from tiny import ARCHITECTURES, NO_DROPOUT, batch, classifier
-from transformers import DebertaV2Config, DebertaV2ForSequenceClassification, ModernBertConfig, ModernBertForSequenceClassification
+from transformers import (
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+)
 
 from teachback.attention import AttentionScores, scores
 from teachback.errors import TeachbackError
@@ -37,7 +42,9 @@ def test_scores_give_the_probabilities_of_eager_attention(architecture):
         assert found.shape == (3, 2, 9, 9)
         assert expected.std() > 0.05  # far from uniform, or the comparison would say little
         real = rows["attention_mask"].bool()[:, None, :, None].expand_as(found)
-        torch.testing.assert_close(masked_softmax(found, rows["attention_mask"])[real], expected[real], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            masked_softmax(found, rows["attention_mask"])[real], expected[real], atol=1e-5, rtol=1e-4
+        )
 
 
 @every_architecture
@@ -45,7 +52,9 @@ def test_the_model_keeps_its_fast_attention(architecture, monkeypatch):
     model = classifier(architecture)
     before = run(model).logits
     calls, fast = [], torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fast(*a, **k))
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fast(*a, **k)
+    )
     AttentionScores(model, [0, 1])
     torch.testing.assert_close(run(model).logits, before, rtol=0, atol=0)
     assert len(calls) == 2 and model.config._attn_implementation == "sdpa"
@@ -124,7 +133,10 @@ def test_under_autocast_the_product_is_still_computed_in_float32():
     ("config", "model"),
     [
         (DebertaV2Config(**SIZES), DebertaV2ForSequenceClassification),
-        (ModernBertConfig(**SIZES, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3), ModernBertForSequenceClassification),
+        (
+            ModernBertConfig(**SIZES, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3),
+            ModernBertForSequenceClassification,
+        ),
     ],
     ids=["deberta", "modernbert"],
 )

@@ -77,7 +77,10 @@ def test_what_json_cannot_hold_is_an_error(tmp_path):
 def model_and_optimizer(seed):
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
-    groups = [{"params": model[0].parameters(), "weight_decay": 0.01}, {"params": model[2].parameters(), "weight_decay": 0.0}]
+    groups = [
+        {"params": model[0].parameters(), "weight_decay": 0.01},
+        {"params": model[2].parameters(), "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=0.1, betas=(0.8, 0.95))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     return model, optimizer, scheduler
@@ -103,7 +106,12 @@ def test_an_optimizers_state_comes_back_whole(tmp_path):
 def test_training_continues_as_if_never_interrupted(tmp_path):
     model, optimizer, scheduler = model_and_optimizer(0)
     steps(model, optimizer, scheduler, 3)
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "random": random_states()}
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "random": random_states(),
+    }
     save_state(tmp_path / "state", state)
     steps(model, optimizer, scheduler, 3)
 
@@ -120,8 +128,19 @@ def test_training_continues_as_if_never_interrupted(tmp_path):
 
 
 def draws():
-    values = [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item(), torch.randn(3).tolist()]
-    return values + [random.choice(range(100)), np.random.permutation(9).tolist(), nn.functional.dropout(torch.ones(20)).tolist()]
+    values = [
+        random.random(),
+        random.gauss(0, 1),
+        np.random.rand(),
+        np.random.randn(),
+        torch.rand(()).item(),
+        torch.randn(3).tolist(),
+    ]
+    return values + [
+        random.choice(range(100)),
+        np.random.permutation(9).tolist(),
+        nn.functional.dropout(torch.ones(20)).tolist(),
+    ]
 
 
 def test_restored_generators_give_the_same_draws(tmp_path):

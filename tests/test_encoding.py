@@ -25,7 +25,10 @@ def ids(*words):
 
 def test_single_texts_and_pairs_with_their_segments():
     encoded = encode([row("good plot"), row("bad", "plot paper")], tokenizer(), 16)
-    assert encoded.inputs["input_ids"] == [[CLS, *ids("good", "plot"), SEP], [CLS, *ids("bad"), SEP, *ids("plot", "paper"), SEP]]
+    assert encoded.inputs["input_ids"] == [
+        [CLS, *ids("good", "plot"), SEP],
+        [CLS, *ids("bad"), SEP, *ids("plot", "paper"), SEP],
+    ]
     assert encoded.inputs["token_type_ids"] == [[0] * 4, [0, 0, 0, 1, 1, 1]]
     assert "attention_mask" not in encoded.inputs
     assert encoded.lengths == [4, 6] and len(encoded) == 2
@@ -79,7 +82,9 @@ def test_sorting_by_length_takes_the_columns_along():
 
 
 def items(lengths, **columns):
-    encoded = EncodedRows({"input_ids": [[7] * n for n in lengths], "token_type_ids": [[1] * n for n in lengths]}, columns)
+    encoded = EncodedRows(
+        {"input_ids": [[7] * n for n in lengths], "token_type_ids": [[1] * n for n in lengths]}, columns
+    )
     return [encoded[i] for i in range(len(lengths))]
 
 
@@ -104,7 +109,9 @@ def test_a_real_token_with_the_paddings_id_is_not_masked():
 
 
 def test_columns_are_stacked_in_the_batchs_order():
-    rows = items([2, 3, 1], label=torch.tensor([0, 1, 0]), teacher_logits=torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]))
+    rows = items(
+        [2, 3, 1], label=torch.tensor([0, 1, 0]), teacher_logits=torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    )
     batch = Collator(0)([rows[2], rows[0]])
     assert batch["index"].tolist() == [2, 0] and batch["label"].tolist() == [0, 0]
     assert batch["teacher_logits"].tolist() == [[4.0, 5.0], [0.0, 1.0]]
@@ -194,19 +201,29 @@ SCORE = Domain("score", "score", (), task="regression")
 
 def suite_data(folder, domains=""):
     for split in ("train", "dev", "test"):
-        write_rows(folder / "tiny" / f"{split}.tsv", [row(f"{split} {name}", label=SUITE.domain(name).labels[0], domain=name) for name in SUITE.domains])
+        write_rows(
+            folder / "tiny" / f"{split}.tsv",
+            [row(f"{split} {name}", label=SUITE.domain(name).labels[0], domain=name) for name in SUITE.domains],
+        )
     write_suite(folder / "tiny", SUITE)
     return SuiteData.read(str(folder), "tiny", domains)
 
 
 def test_label_numbers_follow_each_domains_own_order():
-    rows = [row("a", label="positive"), row("b", label="negative"), row("c", label=""), row("d", label="verse", domain="genre")]
+    rows = [
+        row("a", label="positive"),
+        row("b", label="negative"),
+        row("c", label=""),
+        row("d", label="verse", domain="genre"),
+    ]
     found = label_ids(rows, SUITE)
     assert found.tolist() == [1, 0, -1, 2] and found.dtype == torch.long
 
 
 def test_labels_of_a_regression_are_numbers():
-    found = label_ids([row("a", label="2.5", domain="score"), row("b", label="-3", domain="score")], Suite("r", {"score": SCORE}))
+    found = label_ids(
+        [row("a", label="2.5", domain="score"), row("b", label="-3", domain="score")], Suite("r", {"score": SCORE})
+    )
     assert found.tolist() == [2.5, -3.0] and found.dtype == torch.float
 
 
@@ -251,7 +268,10 @@ def test_an_unknown_or_unselected_domain_is_refused(tmp_path):
 def test_unlabelled_texts_become_rows_of_the_target_domain_with_weight_one(tmp_path):
     path = tmp_path / "texts"
     path.write_text("good plot\nbad paper\n", encoding="utf-8")
-    assert read_unlabelled(str(path), BOOKS) == [Row("unlabelled-1", "good plot", "", "", "books", 1.0), Row("unlabelled-2", "bad paper", "", "", "books", 1.0)]
+    assert read_unlabelled(str(path), BOOKS) == [
+        Row("unlabelled-1", "good plot", "", "", "books", 1.0),
+        Row("unlabelled-2", "bad paper", "", "", "books", 1.0),
+    ]
     assert read_unlabelled("", BOOKS) == []
 
 

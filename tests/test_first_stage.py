@@ -3,7 +3,19 @@ import math
 
 import pytest
 import torch
-from tiny import BOOKS, DVD, GENRE, KITCHEN, NO_DROPOUT, batch, chosen, classifier, embedding_gradients, padded, tiny_teacher
+from tiny import (
+    BOOKS,
+    DVD,
+    GENRE,
+    KITCHEN,
+    NO_DROPOUT,
+    batch,
+    chosen,
+    classifier,
+    embedding_gradients,
+    padded,
+    tiny_teacher,
+)
 from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
 from teachback.arguments import FirstStageArguments
@@ -56,7 +68,8 @@ def mean_square(a, b):
 @pytest.mark.parametrize(
     ("name", "student", "teacher", "layers"),
     [
-        ("uniform", 4, 12, [3, 6, 9, 12]), ("uniform", 3, 6, [2, 4, 6]), ("uniform", 4, 6, [1, 3, 4, 6]), ("uniform", 6, 6, [1, 2, 3, 4, 5, 6]),
+        ("uniform", 4, 12, [3, 6, 9, 12]), ("uniform", 3, 6, [2, 4, 6]), ("uniform", 4, 6, [1, 3, 4, 6]),
+        ("uniform", 6, 6, [1, 2, 3, 4, 5, 6]),
         ("last", 3, 6, [4, 5, 6]), ("first", 3, 6, [1, 2, 3]), ("2,2,6", 3, 6, [2, 2, 6]), ("6", 1, 6, [6]),
     ],
 )  # fmt: skip
@@ -95,11 +108,15 @@ def test_embedding_loss_by_hand():
     assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("name", "pairs"), [("uniform", [(1, 2), (2, 4)]), ("last", [(1, 3), (2, 4)]), ("3,1", [(1, 3), (2, 1)])])
+@pytest.mark.parametrize(
+    ("name", "pairs"), [("uniform", [(1, 2), (2, 4)]), ("last", [(1, 3), (2, 4)]), ("3,1", [(1, 3), (2, 1)])]
+)
 def test_hidden_state_loss_by_hand_sums_the_mapped_layers(name, pairs):
     module, rows = first_stage(only("hidden", layer_map=name)), batch((5, 3))
     student, teacher = module.student(rows, hidden_states=True).hidden_states, told(module, rows).hidden_states
-    per_row = [sum(mean_square(student[i][row, :n], teacher[j][row, :n]) for i, j in pairs) for row, n in ((0, 5), (1, 3))]
+    per_row = [
+        sum(mean_square(student[i][row, :n], teacher[j][row, :n]) for i, j in pairs) for row, n in ((0, 5), (1, 3))
+    ]
     expected = sum(w * v for w, v in zip(expertise(module, rows), per_row)) / 2
     assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
 
@@ -110,11 +127,16 @@ def test_attention_loss_by_hand_on_probabilities_of_eager_attention():
     def probabilities(model, seed, layers):
         eager = classifier(seed=seed, layers=layers, attn_implementation="eager")
         eager.load_state_dict(model.state_dict())
-        return eager(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], output_attentions=True).attentions
+        return eager(
+            input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], output_attentions=True
+        ).attentions
 
     student = probabilities(module.student.model, 1, 2)
     teacher = probabilities(module._frozen.teacher.classifier.model, 7, 4)
-    per_row = [sum(mean_square(student[i][row, :, :n, :n], teacher[j][row, :, :n, :n]) for i, j in ((0, 1), (1, 3))) for row, n in ((0, 5), (1, 3))]
+    per_row = [
+        sum(mean_square(student[i][row, :, :n, :n], teacher[j][row, :, :n, :n]) for i, j in ((0, 1), (1, 3)))
+        for row, n in ((0, 5), (1, 3))
+    ]
     expected = sum(w * v for w, v in zip(expertise(module, rows), per_row)) / 2
     assert loss(module, rows).item() == pytest.approx(expected, rel=1e-4)
 
@@ -203,7 +225,9 @@ def test_a_hidden_number_counts_as_the_teachers_own_answer():
     rows["domain"] = torch.zeros(3, dtype=torch.long)
     hidden = label_ids([Row(str(i), "a", "", "", "score") for i in range(3)], Suite("tiny", {"score": score}))
     answered = told(module, rows).logits.squeeze(1)
-    assert loss(module, rows | {"label": hidden}).item() == pytest.approx(loss(module, rows | {"label": answered}).item())
+    assert loss(module, rows | {"label": hidden}).item() == pytest.approx(
+        loss(module, rows | {"label": answered}).item()
+    )
 
 
 def test_labels_serve_lambda_alone():
@@ -246,7 +270,9 @@ def test_a_batch_may_hold_one_row_of_one_token():
 # Students of other sizes
 
 
-@pytest.mark.parametrize("student", [{"width": 16}, {"heads": 4}, {"width": 48, "heads": 3}, {"heads": 1, "layers": 4}, {"layers": 1}])
+@pytest.mark.parametrize(
+    "student", [{"width": 16}, {"heads": 4}, {"width": 48, "heads": 3}, {"heads": 1, "layers": 4}, {"layers": 1}]
+)
 @pytest.mark.parametrize("target", ["scores", "probs"])
 def test_other_widths_depths_and_numbers_of_heads(student, target):
     module = first_stage(FirstStageArguments(attention_target=target), **student)
@@ -271,7 +297,14 @@ def test_projected_hidden_states_by_hand():
 
 
 def test_models_whose_attention_cannot_be_read_still_learn_hidden_states():
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 60, "num_labels": 2}
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 60,
+        "num_labels": 2,
+    }
     tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
     student = Classifier(ModernBertForSequenceClassification(ModernBertConfig(**sizes, **tokens)), {"sentiment": BOOKS})
     with pytest.raises(TeachbackError, match="ATTENTION_WEIGHT=0"):
@@ -350,12 +383,22 @@ def step(module, rows):
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
 def test_one_step_changes_the_whole_encoder_and_neither_head_nor_teacher(architecture):
-    module = first_stage(teacher=tiny_teacher(architecture=architecture, layers=4), architecture=architecture, width=16).train()
+    module = first_stage(
+        teacher=tiny_teacher(architecture=architecture, layers=4), architecture=architecture, width=16
+    ).train()
     teacher = copy.deepcopy(module._frozen.teacher.state_dict())
     changed = step(module, batch())
-    encoder = {f"student.model.{module.student.model.base_model_prefix}.{name}" for name, _ in backbone(module.student.model).named_parameters()}
+    encoder = {
+        f"student.model.{module.student.model.base_model_prefix}.{name}"
+        for name, _ in backbone(module.student.model).named_parameters()
+    }
     expected = {name for name in encoder if "pooler" not in name}
-    expected |= {"projection.weight", "transferable.domain_embedding.weight", "transferable.dense.weight", "transferable.dense.bias"}
+    expected |= {
+        "projection.weight",
+        "transferable.domain_embedding.weight",
+        "transferable.dense.weight",
+        "transferable.dense.bias",
+    }
     assert changed == expected
     assert all(torch.equal(value, teacher[name]) for name, value in module._frozen.teacher.state_dict().items())
 
@@ -395,4 +438,7 @@ def test_terms_are_noted_in_training_only():
 def test_the_domains_of_a_batch_choose_the_knowledge():
     teacher = tiny_teacher(domains=(BOOKS, DVD, KITCHEN), layers=4)
     module, rows = first_stage(only("tkd"), teacher), batch()
-    assert loss(module, rows | {"domain": torch.tensor([1, 1, 1])}).item() != loss(module, rows | {"domain": torch.tensor([2, 2, 2])}).item()
+    assert (
+        loss(module, rows | {"domain": torch.tensor([1, 1, 1])}).item()
+        != loss(module, rows | {"domain": torch.tensor([2, 2, 2])}).item()
+    )

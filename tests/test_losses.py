@@ -45,8 +45,14 @@ LOSSES = {
     "domain corruption": (lambda x, i: domain_corruption_loss(x, CLASSES[i]), random(3, 3)),
     "hidden states": (lambda x, i: hidden_state_loss(x, random(3, 4, 5, seed=1)[i], MASK[i]), random(3, 4, 5)),
     "attention scores": (lambda x, i: attention_loss(x, random(3, 2, 4, 4, seed=1)[i], MASK[i]), random(3, 2, 4, 4)),
-    "attention probs": (lambda x, i: attention_loss(x, random(3, 2, 4, 4, seed=1)[i], MASK[i], "probs"), random(3, 2, 4, 4)),
-    "attention, other heads": (lambda x, i: attention_loss(x, random(3, 3, 4, 4, seed=1)[i], MASK[i]), random(3, 2, 4, 4)),
+    "attention probs": (
+        lambda x, i: attention_loss(x, random(3, 2, 4, 4, seed=1)[i], MASK[i], "probs"),
+        random(3, 2, 4, 4),
+    ),
+    "attention, other heads": (
+        lambda x, i: attention_loss(x, random(3, 3, 4, 4, seed=1)[i], MASK[i]),
+        random(3, 2, 4, 4),
+    ),
     "transferable knowledge": (lambda x, i: transferable_knowledge_loss(x, random(3, 5, seed=1)[i]), random(3, 5)),
     "soft ce": (lambda x, i: soft_loss(x, random(3, 4, seed=1)[i], 1.7, "ce"), random(3, 4)),
     "soft kl": (lambda x, i: soft_loss(x, random(3, 4, seed=1)[i], 1.7, "kl"), random(3, 4)),
@@ -254,7 +260,9 @@ def test_transferable_knowledge_loss_and_gradient_by_hand():
     close(gradient(lambda x: transferable_knowledge_loss(x, teacher), student), [[1.0, 2.0], [0.0, 0.0]])
 
 
-@pytest.mark.parametrize(("form", "value"), [("ce", 0.5 * (math.log(4) + math.log(4 / 3))), ("kl", 0.5 * math.log(4 / 3)), ("mse", 1 / 16)])
+@pytest.mark.parametrize(
+    ("form", "value"), [("ce", 0.5 * (math.log(4) + math.log(4 / 3))), ("kl", 0.5 * math.log(4 / 3)), ("mse", 1 / 16)]
+)
 @pytest.mark.parametrize("temperature", [1, 2, 2.5, 0.5])
 def test_soft_loss_by_hand(form, value, temperature):
     student, teacher = torch.tensor([[0.0, temperature * LN3]]), torch.zeros(1, 2)  # (1/4, 3/4) and (1/2, 1/2) at T
@@ -301,7 +309,9 @@ def test_classes_that_a_head_lacks_take_no_part(form, temperature):
     wide_student, wide_teacher = torch.cat([student, absent], 1), torch.cat([teacher, absent], 1)
     assert (wide_student.softmax(-1)[:, 2] == 0).all()
     share = 2 / 3 if form == "mse" else 1  # the mean over classes counts the absent one
-    close(soft_loss(wide_student, wide_teacher, temperature, form), share * soft_loss(student, teacher, temperature, form))
+    close(
+        soft_loss(wide_student, wide_teacher, temperature, form), share * soft_loss(student, teacher, temperature, form)
+    )
     found = gradient(lambda x: soft_loss(x, wide_teacher, temperature, form), wide_student)
     assert found.isfinite().all() and (found[:, 2] == 0).all()
     close(hard_label_loss(wide_student, torch.tensor([0, 1, 0])), hard_label_loss(student, torch.tensor([0, 1, 0])))

@@ -121,7 +121,9 @@ def test_the_vocabulary_is_the_same_every_time_and_in_a_fresh_process():
     again = {}
     exec(LEARN, again)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    elsewhere = subprocess.run([sys.executable, "-c", LEARN + "print(learnt)"], env=environment, capture_output=True, text=True, check=True)
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", LEARN + "print(learnt)"], env=environment, capture_output=True, text=True, check=True
+    )
     assert here["learnt"] == again["learnt"] == elsewhere.stdout.strip() and "##" in here["learnt"]
 
 
@@ -143,7 +145,11 @@ def test_an_encoder_is_loaded_in_eval_mode_with_the_checkpoints_weights(folder):
     encoder, its_tokenizer = load_encoder(str(folder))
     assert not encoder.training and its_tokenizer.get_vocab() == tokenizer().get_vocab()
     saved = load_file(folder / "model.safetensors")
-    assert all(torch.equal(value, saved[f"bert.{name}"]) for name, value in encoder.state_dict().items() if "pooler" not in name)
+    assert all(
+        torch.equal(value, saved[f"bert.{name}"])
+        for name, value in encoder.state_dict().items()
+        if "pooler" not in name
+    )
 
 
 # Loading classifiers
@@ -154,7 +160,10 @@ def test_a_classifier_is_loaded_in_train_mode_with_the_domains_labels(folder):
     assert model.training
     assert model.config.id2label == dict(enumerate(GENRE.labels)) and model.config.label2id["verse"] == 2
     assert final_layer(model).out_features == 3
-    assert torch.equal(model.bert.embeddings.word_embeddings.weight, load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"])
+    assert torch.equal(
+        model.bert.embeddings.word_embeddings.weight,
+        load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"],
+    )
 
 
 def test_pooler_and_head_may_be_new(folder):
@@ -178,7 +187,11 @@ def test_a_checkpoint_with_encoder_weights_of_another_shape_is_refused(folder):
 def test_pickles_are_never_read(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    for load in (lambda: load_classifier(str(folder), BOOKS, tokenizer()), lambda: load_encoder(str(folder)), lambda: load_finished_classifier(folder)):
+    for load in (
+        lambda: load_classifier(str(folder), BOOKS, tokenizer()),
+        lambda: load_encoder(str(folder)),
+        lambda: load_finished_classifier(folder),
+    ):
         with pytest.raises(TeachbackError, match="model.safetensors"):
             load()
 
@@ -211,7 +224,11 @@ def test_a_finished_classifier_with_a_missing_or_left_over_weight_is_refused(fol
 
 
 def test_label_options_name_the_labels_and_regression_has_one_output():
-    assert label_options(BOOKS) == {"num_labels": 2, "id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
+    assert label_options(BOOKS) == {
+        "num_labels": 2,
+        "id2label": {0: "negative", 1: "positive"},
+        "label2id": {"negative": 0, "positive": 1},
+    }
     assert label_options(SCORE) == {"num_labels": 1, "problem_type": "regression"}
 
 
@@ -234,7 +251,9 @@ def test_pooled_is_the_input_of_the_final_layer(architecture):
 def test_the_layers_of_every_architecture_are_found(architecture):
     model = classifier(architecture, layers=3)
     assert len(layer_list(model)) == 3
-    assert final_layer(model).out_features == 2 and not any(final_layer(model) is module for module in backbone(model).modules())
+    assert final_layer(model).out_features == 2 and not any(
+        final_layer(model) is module for module in backbone(model).modules()
+    )
 
 
 def test_hidden_states_are_kept_only_on_demand():
@@ -257,7 +276,9 @@ def test_losses_and_gradients_are_finite_where_classes_are_absent_and_stay_in_th
     model = classifier()
     both = Classifier(model, {"sentiment": BOOKS, "topic": GENRE})
     logits = both(batch((5, 4)), torch.tensor([0, 0])).logits
-    (hard_label_loss(logits, torch.tensor([1, 0])) + soft_loss(logits, logits.detach().roll(1, 0), 0.5, "kl")).sum().backward()
+    (
+        hard_label_loss(logits, torch.tensor([1, 0])) + soft_loss(logits, logits.detach().roll(1, 0), 0.5, "kl")
+    ).sum().backward()
     assert all(p.grad.isfinite().all() for p in both.parameters() if p.grad is not None)
     assert final_layer(model).weight.grad.abs().max() > 0
     assert (both.other_heads[0].weight.grad == 0).all()
@@ -349,7 +370,13 @@ def test_layers_that_are_not_there_cannot_be_kept(keep):
 
 @pytest.mark.parametrize(
     ("choice", "depth", "kept"),
-    [("3", 6, [0, 1, 2]), ("spread:3", 6, [1, 3, 5]), ("spread:4", 12, [2, 5, 8, 11]), ("spread:2", 5, [1, 4]), ("1,3,6", 6, [0, 2, 5])],
+    [
+        ("3", 6, [0, 1, 2]),
+        ("spread:3", 6, [1, 3, 5]),
+        ("spread:4", 12, [2, 5, 8, 11]),
+        ("spread:2", 5, [1, 4]),
+        ("1,3,6", 6, [0, 2, 5]),
+    ],
 )
 def test_first_spread_and_listed_layers(choice, depth, kept):
     assert kept_layers(choice, depth) == kept

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
@@ -10,6 +11,7 @@ from tiny import classifier, text_rows, tokenizer
 
 from teachback import runs
 from teachback.checkpoints import random_states, save_state
+from teachback.devices import autocast, peak_memory_bytes, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder, swap
 
@@ -17,7 +19,9 @@ RECORD = {"dev": {"score": 0.5}, "head_trained": True}
 
 
 def stage_run(folder, lr=0.1, model="abc", **arguments):
-    return StageRun(folder / "teacher-meta", "teacher", {"lr": lr, "epochs": 3, **arguments}, {"model": model, "train rows": "123"})
+    return StageRun(
+        folder / "teacher-meta", "teacher", {"lr": lr, "epochs": 3, **arguments}, {"model": model, "train rows": "123"}
+    )
 
 
 def publish(run, text="weights"):
@@ -186,8 +190,9 @@ def test_stage_folders_lie_under_suite_and_seed():
 def test_a_hash_of_rows_sees_every_field_and_the_order():
     rows = text_rows()
     assert hash_rows(rows) == hash_rows(text_rows())
-    changed = [rows[::-1], rows[:-1], *([type(rows[0])(**{**vars(rows[0]), name: value}), *rows[1:]] for name, value in
-               (("text_a", "other"), ("text_b", "other"), ("label", ""), ("domain", "dvd"), ("weight", 0.5)))]  # fmt: skip
+    other = {"text_a": "other", "text_b": "other", "label": "", "domain": "dvd", "weight": 0.5}
+    changed = [[replace(rows[0], **{name: value}), *rows[1:]] for name, value in other.items()]
+    changed += [rows[::-1], rows[:-1]]
     assert len({hash_rows(rows), *map(hash_rows, changed)}) == 8
 
 
@@ -219,3 +224,45 @@ def test_no_pickle_is_written(tmp_path):
             assert all(isinstance(value, torch.Tensor) for value in load_file(path).values())
         else:
             path.read_text(encoding="utf-8")
+
+
+# Devices and number formats
+
+CPU = torch.device("cpu")
+
+
+def test_a_device_is_taken_by_name_or_chosen():
+    assert resolve_device("cpu") == CPU
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", "meta", ""])
+def test_a_device_that_is_none_of_ours_is_refused(name):
+    with pytest.raises(TeachbackError, match=f"DEVICE={name}: use auto, cpu"):
+        resolve_device(name)
+
+
+def test_a_gpu_that_is_not_there_is_an_error_rather_than_the_cpu():
+    with pytest.raises(TeachbackError, match="DEVICE=cuda:99: this machine shows .* set DEVICE=cpu or auto"):
+        resolve_device("cuda:99")
+
+
+def test_number_formats():
+    assert resolve_precision("fp32", CPU) == "fp32" and resolve_precision("bf16", CPU) == "bf16"
+    assert resolve_precision("auto", CPU) in ("fp32", "bf16")
+    with pytest.raises(TeachbackError, match="PRECISION=fp16 needs a GPU"):
+        resolve_precision("fp16", CPU)
+    with pytest.raises(TeachbackError, match="PRECISION=half: use one of auto, fp32"):
+        resolve_precision("half", CPU)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_computes_in_the_named_format(precision, dtype):
+    with autocast(precision, CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_peak_memory_is_in_bytes():
+    before = peak_memory_bytes()["resident"]
+    held = torch.ones(30_000_000)  # 120 MB, if that is more than was ever held
+    assert 50e6 < before <= peak_memory_bytes()["resident"] < 100e9 and len(held)

@@ -3,7 +3,18 @@ import math
 
 import pytest
 import torch
-from tiny import BOOKS, GENRE, NO_DROPOUT, batch, chosen, classifier, embedding_gradients, padded, tiny_teacher, tokenizer
+from tiny import (
+    BOOKS,
+    GENRE,
+    NO_DROPOUT,
+    batch,
+    chosen,
+    classifier,
+    embedding_gradients,
+    padded,
+    tiny_teacher,
+    tokenizer,
+)
 from torch.nn.functional import cross_entropy
 
 from teachback.arguments import SecondStageArguments
@@ -20,7 +31,11 @@ def second_stage(use_expertise_weights=False, student=None, **arguments):
     """A module in eval mode."""
     options = {"seed": 1, **(student or {})}
     model = classifier(**options)
-    return SecondStage(Classifier(model, {"sentiment": options.get("domain", BOOKS)}), SecondStageArguments(**arguments), use_expertise_weights).eval()
+    return SecondStage(
+        Classifier(model, {"sentiment": options.get("domain", BOOKS)}),
+        SecondStageArguments(**arguments),
+        use_expertise_weights,
+    ).eval()
 
 
 def rows(**changes):
@@ -39,7 +54,9 @@ def student_logits(module, values):
 def test_the_papers_loss_is_soft_cross_entropy_alone():
     module, values = second_stage(), rows()
     logits = student_logits(module, values)
-    expected = sum(-sum(p * q for p, q in zip(TEACHER_LOGITS[i].softmax(0), logits[i].log_softmax(0))) for i in range(3)) / 3
+    expected = (
+        sum(-sum(p * q for p, q in zip(TEACHER_LOGITS[i].softmax(0), logits[i].log_softmax(0))) for i in range(3)) / 3
+    )
     torch.testing.assert_close(loss(module, values), expected)
     assert loss(module, values | {"label": 1 - values["label"]}).item() == loss(module, values).item()
 
@@ -60,9 +77,14 @@ def test_mean_squared_error_of_probabilities():
 
 def test_the_share_of_hard_labels():
     values = rows()
-    soft, hard = loss(second_stage(), values).item(), cross_entropy(student_logits(second_stage(), values), values["label"]).item()
+    soft, hard = (
+        loss(second_stage(), values).item(),
+        cross_entropy(student_logits(second_stage(), values), values["label"]).item(),
+    )
     for share in (0.0, 0.25, 1.0):
-        assert loss(second_stage(hard_label_weight=share), values).item() == pytest.approx((1 - share) * soft + share * hard, rel=1e-5)
+        assert loss(second_stage(hard_label_weight=share), values).item() == pytest.approx(
+            (1 - share) * soft + share * hard, rel=1e-5
+        )
 
 
 def test_without_a_teacher_it_is_cross_entropy_on_the_labels():
@@ -151,7 +173,9 @@ def test_a_few_steps_bring_the_predictions_to_the_teachers():
         optimizer.zero_grad()
         loss(module, values).backward()
         optimizer.step()
-    torch.testing.assert_close(student_logits(module.eval(), values).softmax(1), TEACHER_LOGITS.softmax(1), atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        student_logits(module.eval(), values).softmax(1), TEACHER_LOGITS.softmax(1), atol=0.1, rtol=0
+    )
 
 
 def test_terms_are_noted_in_training_only():

@@ -6,7 +6,20 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import BOOKS, DVD, GENRE, KITCHEN, NO_DROPOUT, SUITE, batch, chosen, embedding_gradients, padded, tiny_teacher, tokenizer
+from tiny import (
+    BOOKS,
+    DVD,
+    GENRE,
+    KITCHEN,
+    NO_DROPOUT,
+    SUITE,
+    batch,
+    chosen,
+    embedding_gradients,
+    padded,
+    tiny_teacher,
+    tokenizer,
+)
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification
 
@@ -83,7 +96,10 @@ def test_domains_that_share_a_head_share_its_layer():
 def test_a_student_cut_from_a_teacher_takes_the_head_of_its_domain():
     teacher = tiny_teacher("mtl", MIXED, False)
     student = cut_layers(teacher.classifier.model, [0], GENRE, teacher.head_for(GENRE))
-    assert torch.equal(final_layer(student).weight, teacher.head_for(GENRE).weight) and final_layer(student).out_features == 3
+    assert (
+        torch.equal(final_layer(student).weight, teacher.head_for(GENRE).weight)
+        and final_layer(student).out_features == 3
+    )
 
 
 # The loss
@@ -98,7 +114,9 @@ def test_the_meta_teachers_loss_by_hand(form):
     values = []
     for row, length in enumerate((9, 4, 6)):
         mean = outputs.hidden_states[-1][row, :length].mean(0)
-        knowledge = torch.tanh(teacher.transferable.dense(teacher.transferable.domain_embedding.weight[rows["domain"][row]] + mean))
+        knowledge = torch.tanh(
+            teacher.transferable.dense(teacher.transferable.domain_embedding.weight[rows["domain"][row]] + mean)
+        )
         corruption = -teacher.domain_classifier(knowledge).log_softmax(0)[1 - rows["domain"][row]].item()
         hard = -outputs.logits[row].log_softmax(0)[rows["label"][row]].item()
         t = rows["weight"][row].item()
@@ -124,13 +142,20 @@ def test_the_domain_loss_of_a_classifier_that_knows_nothing_is_that_of_chance():
     assert loss(module, rows).item() == pytest.approx(hard_losses(module, rows).mean().item() + math.log(3), rel=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="hard_label_loss and teacher_error know a regression by C = 1, and with a second head C is that head's")
+@pytest.mark.xfail(
+    strict=True,
+    reason="hard_label_loss and teacher_error know a regression by C = 1, and with a second head C is that head's",
+)
 def test_a_regression_beside_a_classification_has_its_own_loss():
     score = Domain("score", "score", (), task="regression")
     module, rows = training("mtl", (BOOKS, score)), batch()
     rows["domain"], rows["label"] = torch.tensor([0, 1, 0]), torch.tensor([1.0, 2.5, 0.0])
     logits = told(module.teacher, rows).logits
-    expected = [cross_entropy(logits[0], torch.tensor(1)), (logits[1, 0] - 2.5).square(), cross_entropy(logits[2], torch.tensor(0))]
+    expected = [
+        cross_entropy(logits[0], torch.tensor(1)),
+        (logits[1, 0] - 2.5).square(),
+        cross_entropy(logits[2], torch.tensor(0)),
+    ]
     torch.testing.assert_close(loss(module, rows), torch.stack(expected).mean())
 
 
@@ -145,7 +170,9 @@ def test_baselines_are_plain_cross_entropy(kind):
 @pytest.mark.parametrize("labels", ["false", "permuted"])
 def test_domain_labels_are_false_or_permuted(labels, monkeypatch):
     drawn = []
-    monkeypatch.setattr("teachback.teacher.domain_corruption_loss", lambda x, z: drawn.append(z) or domain_corruption_loss(x, z))
+    monkeypatch.setattr(
+        "teachback.teacher.domain_corruption_loss", lambda x, z: drawn.append(z) or domain_corruption_loss(x, z)
+    )
     module, rows = training(domain_labels=labels), batch((5,) * 9)
     for _ in range(20):
         module(**rows)
@@ -219,7 +246,10 @@ def test_terms_are_noted_in_training_only():
 
 def save(teacher, folder):
     teacher.save(folder, tokenizer())
-    return {"arguments": {"teacher": teacher.kind, "trained_domains": [d.name for d in teacher.domains]}, "transferable": teacher.transferable is not None}
+    return {
+        "arguments": {"teacher": teacher.kind, "trained_domains": [d.name for d in teacher.domains]},
+        "transferable": teacher.transferable is not None,
+    }
 
 
 @KINDS
@@ -257,7 +287,15 @@ def change(path, edit):
     save_file(weights, path, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("name", ["transferable.dense.weight", "transferable.domain_embedding.weight", "domain_classifier.bias", "classifier.other_heads.0.weight"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transferable.dense.weight",
+        "transferable.domain_embedding.weight",
+        "domain_classifier.bias",
+        "classifier.other_heads.0.weight",
+    ],
+)
 def test_a_weight_that_only_training_needs_must_be_there(tmp_path, name):
     record = save(tiny_teacher(domains=MIXED), tmp_path)
     change(tmp_path / "training_only.safetensors", lambda weights: weights.pop(name))
@@ -291,8 +329,9 @@ def test_without_the_second_file_there_is_no_teacher(tmp_path):
 
 def scored_rows():
     return [
-        Row("1", "a", "", "positive", "books"), Row("2", "b", "", "negative", "books"), Row("3", "c", "", "verse", "genre"),
-        Row("4", "d", "", "fact", "genre"), Row("5", "e", "", "fact", "genre"), Row("6", "f", "", "", "books"),
+        Row("1", "a", "", "positive", "books"), Row("2", "b", "", "negative", "books"),
+        Row("3", "c", "", "verse", "genre"), Row("4", "d", "", "fact", "genre"), Row("5", "e", "", "fact", "genre"),
+        Row("6", "f", "", "", "books"),
     ]  # fmt: skip
 
 
@@ -303,7 +342,14 @@ LOGITS = torch.tensor(
 
 
 def test_predicted_labels_are_names_of_the_rows_own_head():
-    assert predicted_labels(LOGITS, scored_rows(), DATA) == ["positive", "positive", "verse", "fact", "fiction", "positive"]
+    assert predicted_labels(LOGITS, scored_rows(), DATA) == [
+        "positive",
+        "positive",
+        "verse",
+        "fact",
+        "fiction",
+        "positive",
+    ]
 
 
 def test_checkpoints_are_selected_on_the_mean_over_domains():

@@ -42,7 +42,12 @@ def classifier(architecture="bert", layers=2, width=32, heads=2, seed=0, domain=
     if architecture == "distilbert":
         sizes = {"n_layers": layers, "dim": width, "n_heads": heads, "hidden_dim": 2 * width}
     else:
-        sizes = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads, "intermediate_size": 2 * width}
+        sizes = {
+            "num_hidden_layers": layers,
+            "hidden_size": width,
+            "num_attention_heads": heads,
+            "intermediate_size": 2 * width,
+        }
     config = config_class(vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, **sizes, **options)
     torch.manual_seed(seed)
     return enlarge(model_class(config)).eval()

@@ -21,6 +21,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${TKD_WEIGHT=0.5}"                   # weight of the transferable-knowledge loss, gamma 2 (paper: 0.5)
 : "${FIRST_EPOCHS=10}"                  # passes over the data (paper: 10)
 : "${FIRST_LR=5e-5}"                    # learning rate (paper: 5e-5)
+: "${FIRST_SCHEDULE=constant}"          # learning rate over time: constant (paper), or linear after a warm-up of 10 %
 : "${EPOCHS=}"                          # takes the place of FIRST_EPOCHS when set
 : "${LR=}"                              # takes the place of FIRST_LR when set
 : "${PROTOCOL=honest}"                  # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
@@ -41,6 +42,6 @@ launch scripts/distill_student.py --stage first \
     --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --embedding_weight "$EMBEDDING_WEIGHT" \
     --hidden_weight "$HIDDEN_WEIGHT" --attention_weight "$ATTENTION_WEIGHT" --tkd_weight "$TKD_WEIGHT" \
     --num_train_epochs "$(stage_value EPOCHS FIRST_EPOCHS)" --learning_rate "$(stage_value LR FIRST_LR)" \
-    --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
+    --lr_scheduler_type "$FIRST_SCHEDULE" --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
     --report_to "$REPORT_TO" "$@"

@@ -1,0 +1,12 @@
+# Amazon with a small real encoder that installs from a package index: MiniLM (6 layers, 384 wide) into its first 3 layers.
+# Give its folder as TEACHER_MODEL. Numbers: docs/results.md.
+SUITE=amazon
+DOMAIN=all
+QUIZ_FRACTION=0             # paper: all of train is trained on; stage 6 needs 0.1
+TEACHER_LR=5e-5
+STUDENT_INIT=teacher        # cut from the fine-tuned teacher, head included
+STUDENT_LAYERS=3
+TRANSFER_SET=all            # every domain's texts; this stage needs no labels
+FIRST_LR=1e-4
+FIRST_SCHEDULE=linear
+SECOND_LR=5e-5

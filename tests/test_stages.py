@@ -1,0 +1,382 @@
+"""Stages 3 to 5 on two-layer models: files, repeats, changes, interruptions, processes, and what each flag changes."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from teachback import stages
+from teachback.arguments import (
+    DataArguments,
+    FirstStageArguments,
+    OptimizerArguments,
+    SecondStageArguments,
+    StudentArguments,
+    TeacherArguments,
+    parse,
+)
+from teachback.errors import TeachbackError
+from teachback.runs import read_stage
+from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, write_rows, write_suite
+from teachback.training import DistillationTrainer
+
+ROOT = Path(__file__).parents[1]
+DOMAINS = ("books", "dvd")
+CHECKPOINT = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "stage.json"}
+SHORT = ["--num_train_epochs", "2", "--logging_steps", "4", "--learning_rate", "1e-3", "--per_device_train_batch_size", "8", "--max_length", "16"]
+
+
+def review(number: int, domain: str) -> Row:
+    generator = random.Random(f"{number} {domain}")
+    label = ("negative", "positive")[number % 2]
+    word = {"negative": "bad", "positive": "good"}[label]
+    text = " ".join([domain, *generator.choices("the a plot disc was is very quite".split(), k=generator.randint(1, 6)), word])
+    return Row(f"{domain}-{number}", text, "", label, domain, weight=0.25 + 0.5 * generator.random())
+
+
+def write_tiny_suite(data_dir: Path) -> None:
+    domains = {name: Domain(name, "sentiment", ("negative", "positive")) for name in DOMAINS}
+    folder = data_dir / "tiny"
+    for split, first, last in (("train", 0, 24), ("dev", 24, 32), ("test", 32, 40)):
+        rows = [review(number, domain) for domain in DOMAINS for number in range(first, last)]
+        write_rows(folder / f"{split}.tsv", rows, TRAIN_COLUMNS if split == "train" else TRAIN_COLUMNS[:-1])
+    write_suite(folder, Suite("tiny", domains))
+
+
+def flags(root: Path, *more: str) -> list[str]:
+    places = ["--suite", "tiny", "--data_dir", str(root / "data"), "--output_root", str(root / "outputs")]
+    return [*places, "--device", "cpu", "--precision", "fp32", *SHORT, *more]
+
+
+def teach(root: Path, *more: str) -> Path:
+    argv = flags(root, "--teacher_model", "scratch:tiny", *more)
+    return stages.train_teacher(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=argv))
+
+
+def distil(root: Path, stage: str, *more: str) -> list[Path]:
+    student = ["--stage", stage, "--student_layers", "1", "--student_init", "teacher"]
+    classes = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, OptimizerArguments)
+    return stages.distil(*parse(*classes, argv=flags(root, *student, *more)))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder in which stages 3 to 5 ran for books. Tests read it; those that write take `suite`."""
+    root = tmp_path_factory.mktemp("finished")
+    write_tiny_suite(root / "data")
+    teach(root)
+    distil(root, "first")
+    distil(root, "second")
+    return root / "outputs/tiny/seed42"
+
+
+@pytest.fixture
+def suite(tmp_path) -> Path:
+    write_tiny_suite(tmp_path / "data")
+    return tmp_path
+
+
+def test_files_of_each_stage(finished):
+    assert names(finished) == {"teacher-meta", "books"}  # no work folder is left
+    assert names(finished / "teacher-meta") == CHECKPOINT | {"training_only.safetensors"}
+    assert names(finished / "books/student_first") == CHECKPOINT | {"training_only.safetensors"}
+    assert names(finished / "books/student_second") == CHECKPOINT
+
+
+def test_stage_json_tells_the_whole_run(finished):
+    record = read_stage(finished / "teacher-meta")
+    assert record["arguments"]["domain_loss_weight"] == 0.5 and record["arguments"]["learning_rate"] == 1e-3
+    assert record["arguments"]["trained_domains"] == list(DOMAINS)
+    assert set(record["inputs"]) == {"train rows", "selection rows", "domains", "vocabulary texts"}
+    assert record["seed"] == 42 and record["selected_on"] == "dev" and record["versions"]["torch"] == torch.__version__
+    assert 0 <= record["dev"]["books_accuracy"] <= 1 and record["wall_time_seconds"] > 0
+    assert record["peak_memory_bytes"]["resident"] > 1e6
+    assert any("loss_domain_corruption" in entry for entry in record["history"])
+
+
+def test_a_student_loads_with_standard_loaders_and_names_its_labels(finished):
+    folder = str(finished / "books/student_second")
+    assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label == {0: "negative", 1: "positive"}
+    assert pipeline("text-classification", model=folder)("good plot")[0]["label"] in ("negative", "positive")
+    assert AutoTokenizer.from_pretrained(folder).is_fast
+
+
+def test_stages_change_the_weights_they_train(finished):
+    teacher, first, second = (
+        weights(finished / name) for name in ("teacher-meta", "books/student_first", "books/student_second")
+    )
+    layer, head = "bert.encoder.layer.0.attention.self.query.weight", "classifier.weight"
+    assert not torch.equal(first[layer], teacher[layer]) and torch.equal(first[head], teacher[head])
+    assert not torch.equal(second[layer], first[layer]) and not torch.equal(second[head], first[head])
+
+
+def test_a_finished_stage_does_nothing_when_run_again(suite, capsys, monkeypatch):
+    folder = teach(suite)
+    before = (folder / "stage.json").stat().st_mtime_ns
+    monkeypatch.setattr(DistillationTrainer, "train", lambda *a, **k: pytest.fail("trained again"))
+    # Another place, device or logger is no reason to train again.
+    teach(suite, "--logging_steps", "3", "--per_device_eval_batch_size", "4")
+    assert "up to date" in capsys.readouterr().out
+    assert (folder / "stage.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("--learning_rate", "2e-3"), ("--weight_decay", "0.5"), ("--warmup_steps", "0"), ("--domain_loss_weight", "2"), ("--seed", "7"),
+     ("--use_sample_weights", "0"), ("--use_domain_loss", "0"), ("--domain_labels", "permuted"), ("--domain_loss_form", "code"),
+     ("--max_length", "5"), ("--max_grad_norm", "0.01"), ("--lr_scheduler_type", "constant"), ("--gradient_accumulation_steps", "2"),
+     ("--precision", "bf16"), ("--domains", "books dvd", "--teacher", "mix"), ("--teacher", "mtl")],
+    ids=lambda change: change[-2].lstrip("-") + "=" + change[-1],
+)  # fmt: skip
+def test_every_argument_of_the_teacher_has_an_effect(finished, change):
+    root = finished.parents[2]
+    folder = teach(root, *change)
+    assert not same(weights(folder), weights(finished / "teacher-meta")) or change[0] == "--seed"
+    if change[0] != "--seed":
+        teach(root)  # leave the shared folder as it was
+
+
+def test_changed_rows_and_arguments_are_named_and_the_stage_made_again(suite, caplog):
+    folder = teach(suite)
+    before = weights(folder)
+    path = suite / "data/tiny/train.tsv"
+    rows = read_rows(path)
+    write_rows(path, [rows[0].__class__(**{**rows[0].__dict__, "text_a": "changed text"}), *rows[1:]], TRAIN_COLUMNS)
+    teach(suite, "--num_train_epochs", "1")
+    assert "num_train_epochs: 2.0 -> 1.0" in caplog.text and "train rows" in caplog.text
+    assert not same(weights(folder), before)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(monkeypatch, steps: int):
+    original = DistillationTrainer.training_step
+    seen = []
+
+    def step(self, *args, **kwargs):
+        seen.append(1)
+        if len(seen) > steps:
+            raise Interrupted
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(DistillationTrainer, "training_step", step)
+    return seen
+
+
+@pytest.mark.parametrize("how", [(), ("--save_strategy", "steps", "--save_steps", "4", "--eval_strategy", "steps", "--eval_steps", "4")])
+def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, how):
+    uninterrupted = weights(teach(suite, *how))
+    for folder in (suite / "outputs").glob("*/*/*"):
+        folder.rename(suite / "kept")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 9)  # of 12, in the second epoch
+        with pytest.raises(Interrupted):
+            teach(suite, *how)
+    assert not (suite / "outputs/tiny/seed42/teacher-meta").exists()
+    left = interrupt_after(monkeypatch, 1000)
+    continued = teach(suite, *how)
+    assert len(left) == (6 if how == () else 4)
+    assert same(weights(continued), uninterrupted)
+    assert same(load_file(continued / "training_only.safetensors"), load_file(suite / "kept/training_only.safetensors"))
+
+
+def test_no_pickle_is_written_while_training(suite, monkeypatch):
+    interrupt_after(monkeypatch, 9)
+    with pytest.raises(Interrupted):
+        teach(suite)
+    written = {path.name for path in (suite / "outputs").rglob("*") if path.is_file()}
+    assert {"optimizer.safetensors", "random_0.safetensors"} <= written
+    assert not [name for name in written if name.endswith((".pt", ".pth", ".bin", ".pkl"))]
+
+
+def test_a_half_written_checkpoint_is_not_continued_from(suite, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 9)
+        with pytest.raises(Interrupted):
+            teach(suite)
+    (checkpoint,) = (suite / "outputs").rglob("checkpoint-*")
+    (checkpoint / "trainer_state.json").unlink()
+    steps = interrupt_after(monkeypatch, 1000)
+    teach(suite)
+    assert len(steps) == 12
+
+
+def test_the_same_student_is_copied_between_domains(finished, capsys):
+    root = finished.parents[2]
+    first, second = distil(root, "first", "--transfer_set", "all", "--domain", "all")
+    assert "copy of" in capsys.readouterr().out
+    assert same(weights(first), weights(second))
+    record = read_stage(second)
+    assert record["domain"] == "dvd" and record["method"] == "metakd" and record["selected_on"] == "dev"
+
+
+def test_students_of_single_domains_are_not_copied(suite):
+    teach(suite)
+    first, second = distil(suite, "first", "--domain", "all")
+    assert not same(weights(first), weights(second))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("--transfer_set", "all"), ("--use_expertise_weights", "0"), ("--tkd_weight", "0"), ("--tkd_form", "code"), ("--layer_map", "first"),
+     ("--embedding_weight", "0"), ("--hidden_weight", "0"), ("--attention_weight", "0"), ("--attention_target", "probs"),
+     ("--student_layers", "2")],
+    ids=lambda change: "=".join(change),
+)  # fmt: skip
+def test_every_argument_of_the_first_stage_has_an_effect(finished, change):
+    root = finished.parents[2]
+    (reference,) = distil(root, "first", "--num_train_epochs", "1")
+    before = weights(reference)
+    (folder,) = distil(root, "first", "--num_train_epochs", "1", *change)
+    assert not same(weights(folder), before)
+
+
+def test_unlabelled_texts_are_learnt_from(suite):
+    teach(suite)
+    (folder,) = distil(suite, "first")
+    before = weights(folder)
+    (suite / "more.txt").write_text("a good disc\nvery bad plot\n", encoding="utf-8")
+    (folder,) = distil(suite, "first", "--unlabelled", str(suite / "more.txt"))
+    assert not same(weights(folder), before)
+
+
+def test_a_bad_unlabelled_file_is_named_with_its_line(suite):
+    teach(suite)
+    (suite / "more.txt").write_text("a good disc\n\n", encoding="utf-8")
+    with pytest.raises(TeachbackError, match="more.txt line 2: expected one text"):
+        distil(suite, "first", "--unlabelled", str(suite / "more.txt"))
+    with pytest.raises(TeachbackError, match="no such file"):
+        distil(suite, "first", "--unlabelled", str(suite / "none.txt"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("--soft_loss", "kl", "--temperature", "2"), ("--soft_loss", "mse"), ("--temperature", "2.5"), ("--hard_label_weight", "0.5"),
+     ("--use_expertise_weights", "0")],
+    ids=lambda change: "=".join(change),
+)  # fmt: skip
+def test_every_argument_of_the_second_stage_has_an_effect(finished, change):
+    root = finished.parents[2]
+    distil(root, "first")
+    (reference,) = distil(root, "second")
+    before = weights(reference)
+    (folder,) = distil(root, "second", *change)
+    assert not same(weights(folder), before)
+
+
+def test_the_undistilled_student_never_meets_the_teacher(suite):
+    teach(suite)
+    (folder,) = distil(suite, "second", "--method", "finetune")
+    before = weights(folder)
+    teach(suite, "--learning_rate", "2e-3")
+    (folder,) = distil(suite, "second", "--method", "finetune", "--seed", "42")
+    assert same(weights(folder), before)
+    assert names(folder) == CHECKPOINT and read_stage(folder)["method"] == "finetune"
+
+
+def test_the_papers_protocol_selects_on_the_reported_rows(suite):
+    folder = teach(suite, "--protocol", "paper")
+    assert read_stage(folder)["selected_on"] == "test"
+
+
+def test_what_is_missing_and_what_to_run_is_said(suite):
+    with pytest.raises(TeachbackError, match="teacher-meta.*TEACHER=meta bash 3_train_teacher.sh"):
+        distil(suite, "first")
+    teach(suite)
+    with pytest.raises(TeachbackError, match="books/student_first.*DOMAIN=books bash 4_student_first.sh"):
+        distil(suite, "second")
+    with pytest.raises(TeachbackError, match="TEACHER=single DOMAIN=dvd bash 3_train_teacher.sh"):
+        distil(suite, "first", "--teacher", "single", "--domain", "dvd")
+    (suite / "data/tiny/suite.json").unlink()
+    with pytest.raises(TeachbackError, match="2_process_data.sh"):
+        teach(suite)
+
+
+def test_a_teacher_without_transferable_knowledge_is_refused_by_name_of_the_switch(suite):
+    teach(suite, "--teacher", "mix")
+    with pytest.raises(TeachbackError, match="TKD_WEIGHT=0"):
+        distil(suite, "first", "--teacher", "mix")
+    distil(suite, "first", "--teacher", "mix", "--tkd_weight", "0")
+
+
+def test_a_domain_the_teacher_never_saw_is_refused(suite):
+    teach(suite, "--domains", "books", "--teacher", "mix")
+    with pytest.raises(TeachbackError, match="trained on books, not on dvd"):
+        distil(suite, "first", "--teacher", "mix", "--tkd_weight", "0", "--domain", "dvd")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [(["--teacher", "meat"], "meta, mix, mtl, single"), (["--output_dir", "x"], "--output_root"), (["--do_predict"], "7_eval.sh"),
+     (["--device", "tpu"], "auto, cpu, cuda"), (["--domain_loss_weight", "-1"], "at least 0"), (["--max_length", "2"], "at least 4"),
+     (["--domain", "toys", "--teacher", "single"], "books, dvd"), (["--teacher_model", "scratch:huge"], "scratch:tiny")],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_bad_arguments_are_explained(suite, argument, message):
+    with pytest.raises(TeachbackError, match=message):
+        teach(suite, *argument)
+
+
+def test_a_weak_teacher_is_warned_of(suite, caplog):
+    teach(suite, "--num_train_epochs", "1", "--learning_rate", "1e-9")
+    assert "does not beat the majority class" in caplog.text
+
+
+def test_a_loss_that_is_no_number_stops_the_stage(suite, monkeypatch):
+    monkeypatch.setattr("teachback.teacher.hard_label_loss", lambda logits, labels: logits.sum(-1) * float("nan"))
+    with pytest.raises(TeachbackError, match="loss became nan by step.*learning rate"):
+        teach(suite, "--logging_steps", "1", "--logging_nan_inf_filter", "0")
+    assert not (suite / "outputs/tiny/seed42/teacher-meta").exists()
+
+
+def test_two_processes_learn_what_one_learns_with_the_doubled_batch(suite):
+    still = ["--use_domain_loss", "0", "--num_train_epochs", "1", "--teacher_model", str(still_model(suite))]
+    one = weights(teach(suite, *still, "--per_device_train_batch_size", "8"))
+    more = flags(suite, *still, "--per_device_train_batch_size", "4", "--output_root", str(suite / "two"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "scripts/train_teacher.py", *more]
+    environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    two = weights(suite / "two/tiny/seed42/teacher-meta")
+    start = weights(still_model(suite))
+    name = "bert.encoder.layer.1.output.dense.weight"
+    moved, gap = (one[name] - start[name]).abs().max(), (one[name] - two[name]).abs().max()
+    assert gap < 0.02 * moved, (gap, moved)
+
+
+def still_model(root: Path) -> Path:
+    """A saved two-layer model without dropout, whose draws would differ between processes."""
+    folder = root / "still"
+    if not folder.exists():
+        from tiny import NO_DROPOUT, classifier, tokenizer
+
+        classifier(seed=1, **NO_DROPOUT).save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_the_record_holds_no_secret(suite, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_word")
+    folder = teach(suite, "--num_train_epochs", "1", "--hub_token", "hf_secret_word")
+    assert "hf_secret_word" not in json.dumps(read_stage(folder))

@@ -165,12 +165,15 @@ def parse(*classes, argv: list[str] | None = None):
     """Parse the command line into the classes; arguments that would have no effect are refused."""
     argv = sys.argv[1:] if argv is None else argv
     for flag in (word.split("=")[0].lstrip("-") for word in argv if word.startswith("--")):
-        if flag in REFUSED:
+        if flag in REFUSED and OptimizerArguments in classes:
             raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
     parser = HfArgumentParser(classes, allow_abbrev=False)
-    if not {"-h", "--help"} & set(argv):
+    if OptimizerArguments in classes and not {"-h", "--help"} & set(argv):
         argv = argv + _hardware_flags(argv)
-    return parser.parse_args_into_dataclasses(args=argv)
+    *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    if unknown:
+        raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
+    return parsed
 
 
 def _hardware_flags(argv: list[str]) -> list[str]:

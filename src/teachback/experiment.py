@@ -45,7 +45,11 @@ class Experiment:
         """The finished teacher in eval mode, and its folder."""
         folder = self.teacher_folder(kind, domain)
         self.require(folder, f"TEACHER={kind}" + (f" DOMAIN={domain}" if kind == "single" else ""), "3_train_teacher.sh")
-        return folder, load_teacher(folder, read_stage(folder), self.data.suite)
+        teacher = load_teacher(folder, read_stage(folder), self.data.suite)
+        known = [d.name for d in teacher.domains]
+        if domain not in known:
+            raise TeachbackError(f"{folder} was trained on {', '.join(known)}, not on {domain}; train a teacher with DOMAINS that include it")
+        return folder, teacher
 
     def require(self, folder: Path, variables: str, script: str) -> None:
         """Say which stage to run where a finished stage is missing."""

@@ -380,3 +380,9 @@ def test_the_record_holds_no_secret(suite, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret_word")
     folder = teach(suite, "--num_train_epochs", "1", "--hub_token", "hf_secret_word")
     assert "hf_secret_word" not in json.dumps(read_stage(folder))
+
+
+def test_a_logger_that_is_not_installed_is_named(suite, monkeypatch):
+    monkeypatch.setattr("teachback.arguments.find_spec", lambda name: None)
+    with pytest.raises(TeachbackError, match="REPORT_TO=tensorboard.*pip install tensorboard"):
+        teach(suite, "--report_to", "tensorboard")

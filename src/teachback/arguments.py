@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict, dataclass, field, fields
+from importlib.util import find_spec
 
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -190,9 +191,12 @@ def _hardware_flags(argv: list[str]) -> list[str]:
     return flags
 
 
-def prepare_hardware(training: OptimizerArguments) -> str:
-    """Finish what depends on device and terminal; return the precision that is computed in."""
+def prepare_machine(training: OptimizerArguments) -> str:
+    """Finish what depends on device, terminal and installed loggers; return the precision that is computed in."""
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
+    for logger in training.report_to:
+        if logger in ("tensorboard", "wandb") and find_spec(logger) is None:
+            raise TeachbackError(f"REPORT_TO={logger}: this Python has no package {logger}; pip install {logger}, or set REPORT_TO=none")
     if training.dataloader_pin_memory is None:
         training.dataloader_pin_memory = not training.use_cpu
     return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"

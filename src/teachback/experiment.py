@@ -1,13 +1,14 @@
 """What stages 3 to 5 share: the data and folders of one suite and seed, training, and publishing a stage folder."""
 
 import logging
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from transformers import set_seed
 
-from teachback.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_hardware, relevant
+from teachback.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_machine, relevant
 from teachback.encoding import EncodedRows
 from teachback.errors import TeachbackError
 from teachback.models import load_tokenizer, locate
@@ -28,9 +29,10 @@ class Experiment:
     """One suite, one seed, one machine."""
 
     def __init__(self, data_args: DataArguments, training: OptimizerArguments):
-        self.args = replace(data_args, precision=prepare_hardware(training))
+        self.args = replace(data_args, precision=prepare_machine(training))
         self.training = training
         self.data = SuiteData.read(data_args.data_dir, data_args.suite, data_args.domains)
+        self.tensorboard = os.environ.get("TENSORBOARD_LOGGING_DIR")
         self.split = "test" if data_args.protocol == "paper" else "dev"  # what checkpoints are selected on
         self.root = seed_folder(data_args.output_root, data_args.suite, training.seed)
 
@@ -99,6 +101,8 @@ class Experiment:
         with self.training.main_process_first(desc="preparing the stage folder"):
             checkpoints = run.checkpoints()
             last = last_whole_checkpoint(checkpoints)
+        # TensorBoard's files outlive the work folder; Hugging Face takes their place from the environment alone.
+        os.environ["TENSORBOARD_LOGGING_DIR"] = self.tensorboard or str(self.root / "logs" / run.folder.relative_to(self.root))
         trainer = train(module, train_rows, dev_rows, self.training, checkpoints, last, tokenizer.pad_token_id, metrics)
         return trainer, trainer.evaluate()
 

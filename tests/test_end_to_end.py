@@ -1,0 +1,85 @@
+"""All stages as a user runs them: the numbered scripts, one after the other, on the generated suite with tiny models."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import pipeline
+
+from teachback.suites.schema import read_rows
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ["1_get_data.sh", "2_process_data.sh", "3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh", "7_eval.sh"]
+TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
+
+
+def bash(script: str, home: Path, **variables: str) -> str:
+    """Run one numbered script from another folder, with few steps; return what it printed."""
+    few = ["--max_steps", "6", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "0"]
+    settings = {
+        "CONFIG": "configs/sample.sh", "PYTHON": sys.executable, "DATA_DIR": str(home / "data"), "OUTPUT_DIR": str(home / "outputs"),
+        "TEACHER_MODEL": "scratch:tiny", "MAX_LENGTH": "24", "PRECISION": "fp32", "DEVICE": "cpu", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = ["bash", str(ROOT / script), *(few if script in TRAINING else [])]
+    done = subprocess.run(command, cwd=home, env={**os.environ, **settings, **variables}, capture_output=True, text=True)
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """A folder in which every stage ran, and what each printed."""
+    home = tmp_path_factory.mktemp("home")
+    printed = {script: bash(script, home) for script in SCRIPTS[:-1]}
+    bash("5_student_second.sh", home, METHOD="finetune")
+    return home, printed | {"7_eval.sh": bash("7_eval.sh", home)}
+
+
+def test_the_results_name_every_checkpoint(run):
+    home, printed = run
+    with open(home / "outputs/sample/seed42/results.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert {row["stage"] for row in rows} == {"teacher-meta", "books/student_second", "books/student_finetune"}
+    assert {row["method"] for row in rows} == {"teacher-meta", "metakd", "finetune"}
+    assert {row["domain"] for row in rows} == {"books", "dvd", "electronics", "kitchen"}
+    assert all(0 <= float(row["value"]) <= 1 and int(row["n"]) > 20 and row["split"] == "test" for row in rows)
+    for stage in ("teacher-meta", "books/student_second", "books/student_finetune"):
+        assert stage in printed["7_eval.sh"]
+
+
+def test_the_exported_student_says_in_a_pipeline_what_stage_7_says(run):
+    home, _ = run
+    folder = home / "outputs/sample/seed42"
+    with open(folder / "predictions/books__student_second-test.tsv", encoding="utf-8", newline="") as file:
+        predicted = {row["guid"]: row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
+    rows = [row for row in read_rows(home / "data/sample/test.tsv") if row.domain == "books"][:20]
+    classify = pipeline("text-classification", str(folder / "books/student_second"), top_k=None, device="cpu")
+    answers = classify([row.text_a for row in rows], truncation=True, max_length=24)
+    for row, answer in zip(rows, answers):
+        assert answer[0]["label"] == predicted[row.guid]["predicted"]
+        for label in answer:
+            assert label["score"] == pytest.approx(float(predicted[row.guid][f"p({label['label']})"]), abs=1e-5)
+
+
+def test_every_stage_is_up_to_date_when_run_again(run):
+    home, _ = run
+    for script in ("3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"):
+        assert "is up to date" in bash(script, home)
+
+
+def test_stages_tell_what_they_did(run):
+    _, printed = run
+    assert "complete" in printed["1_get_data.sh"] and "prototype scores" in printed["2_process_data.sh"]
+    assert "majority" in printed["3_train_teacher.sh"] and "student_first" in printed["4_student_first.sh"]
+
+
+@pytest.mark.parametrize(
+    ("script", "advice"),
+    [("2_process_data.sh", "1_get_data.sh"), ("3_train_teacher.sh", "2_process_data.sh"), ("7_eval.sh", "2_process_data.sh")],
+)
+def test_a_stage_without_its_input_names_the_stage_to_run(tmp_path, script, advice):
+    with pytest.raises(AssertionError, match=advice):
+        bash(script, tmp_path)

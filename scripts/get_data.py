@@ -21,7 +21,9 @@ class GetDataArguments:
     suite: str = field(default="amazon", metadata={"help": "which suite: sample, amazon, mnli or custom"})
     data_dir: str = field(default="data", metadata={"help": "folder of raw, processed and fetched data"})
     source: str = field(default="", metadata={"help": "folder, archive or URL in place of the known addresses"})
-    allow_partial: bool = field(default=False, metadata={"help": "content that differs from the known is a warning only"})
+    allow_partial: bool = field(
+        default=False, metadata={"help": "content that differs from the known is a warning only"}
+    )
     seed: int = field(default=42, metadata={"help": "seed of a suite that is generated"})
     fetch_models: bool = field(default=False, metadata={"help": "also fetch the two models from the hub"})
     teacher_model: str = field(default="bert-base-uncased", metadata={"help": "teacher to fetch"})

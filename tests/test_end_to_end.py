@@ -12,7 +12,14 @@ from transformers import pipeline
 from teachback.suites.schema import read_rows
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["1_get_data.sh", "2_process_data.sh", "3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh", "7_eval.sh"]
+SCRIPTS = [
+    "1_get_data.sh",
+    "2_process_data.sh",
+    "3_train_teacher.sh",
+    "4_student_first.sh",
+    "5_student_second.sh",
+    "7_eval.sh",
+]
 TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
 
 
@@ -24,7 +31,9 @@ def bash(script: str, home: Path, **variables: str) -> str:
         "TEACHER_MODEL": "scratch:tiny", "MAX_LENGTH": "24", "PRECISION": "fp32", "DEVICE": "cpu", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     command = ["bash", str(ROOT / script), *(few if script in TRAINING else [])]
-    done = subprocess.run(command, cwd=home, env={**os.environ, **settings, **variables}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=home, env={**os.environ, **settings, **variables}, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -78,7 +87,11 @@ def test_stages_tell_what_they_did(run):
 
 @pytest.mark.parametrize(
     ("script", "advice"),
-    [("2_process_data.sh", "1_get_data.sh"), ("3_train_teacher.sh", "2_process_data.sh"), ("7_eval.sh", "2_process_data.sh")],
+    [
+        ("2_process_data.sh", "1_get_data.sh"),
+        ("3_train_teacher.sh", "2_process_data.sh"),
+        ("7_eval.sh", "2_process_data.sh"),
+    ],
 )
 def test_a_stage_without_its_input_names_the_stage_to_run(tmp_path, script, advice):
     with pytest.raises(AssertionError, match=advice):

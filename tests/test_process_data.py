@@ -41,7 +41,11 @@ def test_the_files_their_rows_and_the_settings(tmp_path):
     assert {path.name for path in folder.iterdir()} == OUTPUT
     suite = read_suite(folder)
     assert suite.domain("b").rows == {"train": 28, "quiz": 4, "dev": 4, "test": 4}
-    assert suite.settings["prototype"] == "code" and suite.settings["quiz_fraction"] == 0.1 and suite.settings["protocol"] == "honest"
+    assert (
+        suite.settings["prototype"] == "code"
+        and suite.settings["quiz_fraction"] == 0.1
+        and suite.settings["protocol"] == "honest"
+    )
     splits = {split: read_rows(folder / f"{split}.tsv") for split in ("train", "quiz", "dev", "test")}
     assert len({row.guid for rows in splits.values() for row in rows}) == 80
     embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
@@ -70,7 +74,9 @@ def test_domains_are_chosen_after_the_split(tmp_path):
 def test_one_seed_gives_the_same_files(tmp_path):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path)
-    first = {name: (tmp_path / "custom" / name).read_bytes() for name in OUTPUT if name.endswith((".tsv", ".npy", ".json"))}
+    first = {
+        name: (tmp_path / "custom" / name).read_bytes() for name in OUTPUT if name.endswith((".tsv", ".npy", ".json"))
+    }
     run(tmp_path)
     assert first == {name: (tmp_path / "custom" / name).read_bytes() for name in first}
 
@@ -95,7 +101,11 @@ def test_bad_rows_stop_it_with_the_first_twenty_and_leave_the_old_output(tmp_pat
     with pytest.raises(TeachbackError) as caught:
         run(tmp_path)
     message = str(caught.value)
-    assert "25 bad rows" in message and "mine.tsv line 82: 1 columns, expected 3" in message and "... and 5 more" in message
+    assert (
+        "25 bad rows" in message
+        and "mine.tsv line 82: 1 columns, expected 3" in message
+        and "... and 5 more" in message
+    )
     assert message.count("mine.tsv line") == 20 and "SKIP_BAD_ROWS=1" in message
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
 
@@ -142,7 +152,12 @@ def test_an_interrupted_writer_leaves_the_old_file_or_none(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     "options",
-    [{"protocol": "papers"}, {"quiz_fraction": 1.0}, {"dev_fraction": 0.5, "test_fraction": 0.5}, {"suite": "amazon", "source": "x"}],
+    [
+        {"protocol": "papers"},
+        {"quiz_fraction": 1.0},
+        {"dev_fraction": 0.5, "test_fraction": 0.5},
+        {"suite": "amazon", "source": "x"},
+    ],
 )
 def test_options_that_cannot_be_are_refused(tmp_path, options):
     write_custom(tmp_path / "raw/custom")
@@ -160,7 +175,15 @@ def test_the_entry_points_make_a_suite_from_nothing(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
     def call(script: str, *flags: str):
-        command = [sys.executable, str(ROOT / "scripts" / script), "--suite", "sample", "--data_dir", str(tmp_path), *flags]
+        command = [
+            sys.executable,
+            str(ROOT / "scripts" / script),
+            "--suite",
+            "sample",
+            "--data_dir",
+            str(tmp_path),
+            *flags,
+        ]
         return subprocess.run(command, capture_output=True, text=True, env=environment)
 
     failed = call("process_data.py", "--embedding_model", "scratch:tiny")

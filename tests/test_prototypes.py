@@ -93,7 +93,10 @@ def test_an_embedding_is_the_mean_of_the_token_states(encoder):
 
 
 def test_the_distribution_is_told_and_drawn_by_domain(tmp_path):
-    weighted = [replace(row, weight=weight, domain=domain) for row, weight, domain in zip(rows("x", "y", "z"), (0.5, 0.7, 0.9), "bba")]
+    weighted = [
+        replace(row, weight=weight, domain=domain)
+        for row, weight, domain in zip(rows("x", "y", "z"), (0.5, 0.7, 0.9), "bba")
+    ]
     table = describe_scores(weighted).splitlines()
     assert [line.split()[:2] for line in table[1:]] == [["a", "1"], ["b", "2"]] and "0.6000" in table[2]
     plot_scores(weighted, tmp_path / "scores.png")

@@ -98,7 +98,9 @@ def test_later_wins(stage, name):
     environment = {variable: f"environment {variable}" for variable in flags}
     command_line = [word for variable, flag in flags.items() for word in (flag, f"flag {variable}")]
     defaults = declarations(ROOT / name)
-    defaults = {variable: re.sub(r"^\$(\w+)$", lambda other: defaults[other[1]], defaults[variable]) for variable in flags}
+    defaults = {
+        variable: re.sub(r"^\$(\w+)$", lambda other: defaults[other[1]], defaults[variable]) for variable in flags
+    }
     assert values() == defaults
     assert values(config=config) == {variable: f"config {variable}" for variable in flags}
     assert values(config=config, **environment) == environment

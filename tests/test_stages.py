@@ -31,14 +31,27 @@ from teachback.training import DistillationTrainer
 ROOT = Path(__file__).parents[1]
 DOMAINS = ("books", "dvd")
 CHECKPOINT = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "stage.json"}
-SHORT = ["--num_train_epochs", "2", "--logging_steps", "4", "--learning_rate", "1e-3", "--per_device_train_batch_size", "8", "--max_length", "16"]
+SHORT = [
+    "--num_train_epochs",
+    "2",
+    "--logging_steps",
+    "4",
+    "--learning_rate",
+    "1e-3",
+    "--per_device_train_batch_size",
+    "8",
+    "--max_length",
+    "16",
+]
 
 
 def review(number: int, domain: str) -> Row:
     generator = random.Random(f"{number} {domain}")
     label = ("negative", "positive")[number % 2]
     word = {"negative": "bad", "positive": "good"}[label]
-    text = " ".join([domain, *generator.choices("the a plot disc was is very quite".split(), k=generator.randint(1, 6)), word])
+    text = " ".join(
+        [domain, *generator.choices("the a plot disc was is very quite".split(), k=generator.randint(1, 6)), word]
+    )
     return Row(f"{domain}-{number}", text, "", label, domain, weight=0.25 + 0.5 * generator.random())
 
 
@@ -182,7 +195,9 @@ def interrupt_after(monkeypatch, steps: int):
     return seen
 
 
-@pytest.mark.parametrize("how", [(), ("--save_strategy", "steps", "--save_steps", "4", "--eval_strategy", "steps", "--eval_steps", "4")])
+@pytest.mark.parametrize(
+    "how", [(), ("--save_strategy", "steps", "--save_steps", "4", "--eval_strategy", "steps", "--eval_steps", "4")]
+)
 def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, how):
     uninterrupted = weights(teach(suite, *how))
     for folder in (suite / "outputs").glob("*/*/*"):
@@ -346,7 +361,7 @@ def test_a_weak_teacher_is_warned_of(suite, caplog):
 def test_a_loss_that_is_no_number_stops_the_stage(suite, monkeypatch):
     monkeypatch.setattr("teachback.teacher.hard_label_loss", lambda logits, labels: logits.sum(-1) * float("nan"))
     with pytest.raises(TeachbackError, match="loss became nan by step.*learning rate"):
-        teach(suite, "--logging_steps", "1", "--logging_nan_inf_filter", "0")
+        teach(suite, "--logging_steps", "1")
     assert not (suite / "outputs/tiny/seed42/teacher-meta").exists()
 
 
@@ -354,7 +369,16 @@ def test_two_processes_learn_what_one_learns_with_the_doubled_batch(suite):
     still = ["--use_domain_loss", "0", "--num_train_epochs", "1", "--teacher_model", str(still_model(suite))]
     one = weights(teach(suite, *still, "--per_device_train_batch_size", "8"))
     more = flags(suite, *still, "--per_device_train_batch_size", "4", "--output_root", str(suite / "two"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "scripts/train_teacher.py", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "scripts/train_teacher.py",
+        *more,
+    ]
     environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

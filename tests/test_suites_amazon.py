@@ -32,11 +32,16 @@ def texts(data: bytes) -> list[str | None]:
 
 
 def test_blank_and_indented_lines_stay_whole():
-    assert texts(review(b"First line\n\n\tIndented here\n\n\nLast") + review(b"Next")) == ["First line Indented here Last", "Next"]
+    assert texts(review(b"First line\n\n\tIndented here\n\n\nLast") + review(b"Next")) == [
+        "First line Indented here Last",
+        "Next",
+    ]
 
 
 def test_quotes_stay_as_they_are():
-    assert texts(review(b'"Great", he said: ""what"" a \'read\' &quot;')) == ['"Great", he said: ""what"" a \'read\' &quot;']
+    assert texts(review(b'"Great", he said: ""what"" a \'read\' &quot;')) == [
+        '"Great", he said: ""what"" a \'read\' &quot;'
+    ]
 
 
 def test_control_bytes_and_latin_1_do_not_lose_a_review():
@@ -59,7 +64,9 @@ def test_the_authors_split_shuffles_as_pandas_does():
 def test_a_cut_is_stratified_and_keeps_the_order():
     rows = [Row(str(i), "x", "", "np"[i % 2], "ab"[i // 100]) for i in range(200)]
     stays, taken = cut(rows, 0.1, seed=1)
-    assert Counter((row.domain, row.label) for row in taken) == dict.fromkeys([("a", "n"), ("a", "p"), ("b", "n"), ("b", "p")], 5)
+    assert Counter((row.domain, row.label) for row in taken) == dict.fromkeys(
+        [("a", "n"), ("a", "p"), ("b", "n"), ("b", "p")], 5
+    )
     assert sorted(stays + taken, key=lambda row: int(row.guid)) == rows
     assert [int(row.guid) for row in taken] == sorted(int(row.guid) for row in taken)
     assert cut(rows, 0.1, seed=1) == (stays, taken) and cut(rows, 0.1, seed=2)[1] != taken

@@ -61,16 +61,27 @@ def test_one_file_is_divided_by_fractions_of_all_its_rows(tmp_path):
 def test_a_split_column_divides_one_file(tmp_path):
     lines = b"a\tx\td\ttrain\nb\ty\td\tdev\nc\tx\td\ttest\ne\ty\td\ttrain\nf\tx\td\tlater\n"
     result, problems = parsed(tmp_path, mine=b"text_a\tlabel\tdomain\tsplit\n" + lines)
-    assert {split: [row.text_a for row in part] for split, part in result.rows.items()} == {"train": ["a", "e"], "dev": ["b"], "test": ["c"]}
+    assert {split: [row.text_a for row in part] for split, part in result.rows.items()} == {
+        "train": ["a", "e"],
+        "dev": ["b"],
+        "test": ["c"],
+    }
     assert len(problems.found) == 1 and "unknown split 'later'" in problems.found[0]
 
 
 def test_domains_that_share_labels_share_a_head(tmp_path):
     result, _ = parsed(tmp_path, train=b"text_a\tlabel\tdomain\n" + rows_of("a:x a:y b:x c:1 c:0", 20))
-    assert [(d.name, d.head, d.labels) for d in result.domains.values()] == [("a", "a", ("x", "y")), ("b", "a", ("x", "y")), ("c", "c", ("0", "1"))]
+    assert [(d.name, d.head, d.labels) for d in result.domains.values()] == [
+        ("a", "a", ("x", "y")),
+        ("b", "a", ("x", "y")),
+        ("c", "c", ("0", "1")),
+    ]
 
 
-@pytest.mark.parametrize("header", [b"text_a\tlabel\n", b"text_a\tlabel\tdomain\tlable\n", b"text_a\tlabel\tdomain\tlabel\n", b"a,b\n", b"\xff\n"])
+@pytest.mark.parametrize(
+    "header",
+    [b"text_a\tlabel\n", b"text_a\tlabel\tdomain\tlable\n", b"text_a\tlabel\tdomain\tlabel\n", b"a,b\n", b"\xff\n"],
+)
 def test_a_wrong_header_is_refused(tmp_path, header):
     with pytest.raises(TeachbackError, match="line 1.*header"):
         parsed(tmp_path, train=header)

@@ -32,7 +32,12 @@ def test_pairs_with_genre_and_label_names(tmp_path):
     result, problems = parsed(tmp_path, line("1n"), line("1n", genre="travel", label="entailment"))
     assert not problems.found and result.domains["travel"].labels == ("entailment", "neutral", "contradiction")
     (train,), (test,) = result.rows["train"], result.rows["test"]
-    assert (train.text_a, train.text_b, train.label, train.domain) == ("A man sits.", 'He "sits".', "neutral", "fiction")
+    assert (train.text_a, train.text_b, train.label, train.domain) == (
+        "A man sits.",
+        'He "sits".',
+        "neutral",
+        "fiction",
+    )
     assert train.guid != test.guid and test.domain == "travel"
 
 
@@ -42,9 +47,26 @@ def test_rows_without_a_gold_label_and_repeated_pairs_are_dropped_and_counted(tm
 
 
 def test_bad_lines_are_told_by_number_and_reason(tmp_path):
-    bad = [b"\xff\n", b"{\n", b"[]\n", line("3", genre="verse"), line("4", label="maybe"), line("5", first=" "), line("6", second="")]
+    bad = [
+        b"\xff\n",
+        b"{\n",
+        b"[]\n",
+        line("3", genre="verse"),
+        line("4", label="maybe"),
+        line("5", first=" "),
+        line("6", second=""),
+    ]
     _, problems = parsed(tmp_path, line("1n") + b"".join(bad) + b'{"gold_label": "neutral"}\n')
-    reasons = ["not UTF-8", "not JSON", "not a JSON object", "domain 'verse'", "label 'maybe'", "empty text", "empty text", "missing"]
+    reasons = [
+        "not UTF-8",
+        "not JSON",
+        "not a JSON object",
+        "domain 'verse'",
+        "label 'maybe'",
+        "empty text",
+        "empty text",
+        "missing",
+    ]
     assert len(problems.found) == len(reasons)
     for number, (found, reason) in enumerate(zip(problems.found, reasons), start=2):
         assert f"train.jsonl line {number}:" in found and reason in found

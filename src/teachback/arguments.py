@@ -42,7 +42,9 @@ class TeacherArguments:
     use_sample_weights: bool = option(True, "Weight the meta-teacher's examples by prototype score.")
     use_domain_loss: bool = option(True, "Add the domain-corruption loss to the meta-teacher.")
     domain_loss_weight: float = option(0.5, "Its weight gamma_1 (released code: 0.5).")
-    domain_labels: str = option("false", "Corrupted domain labels: false (never the true one) or permuted (released code).")
+    domain_labels: str = option(
+        "false", "Corrupted domain labels: false (never the true one) or permuted (released code)."
+    )
     domain_loss_form: str = option("paper", "paper: t*CE + gamma*L_DA; code: t*(CE + gamma*L_DA).")
 
     def __post_init__(self):
@@ -60,7 +62,9 @@ class StudentArguments:
     teacher: str = option("meta", "Kind of the teacher: meta, mix, mtl or single.")
     student_model: str = option("huawei-noah/TinyBERT_General_4L_312D", "Hub name, folder, or scratch:tiny|mini.")
     student_layers: str = option("", "Cut: 3 (the first three), spread:3, or a list 1,3,5; empty: the whole model.")
-    student_init: str = option("pretrained", "pretrained: from student_model; teacher: cut from the fine-tuned teacher.")
+    student_init: str = option(
+        "pretrained", "pretrained: from student_model; teacher: cut from the fine-tuned teacher."
+    )
     use_expertise_weights: bool = option(True, "Weight each example by lambda (the teacher's domain expertise).")
 
     def __post_init__(self):
@@ -126,6 +130,7 @@ class OptimizerArguments(TrainingArguments):
     save_total_limit: int | None = option(1, "Checkpoints kept beside the best one.")
     load_best_model_at_end: bool = option(True, "Restore the checkpoint that scored best.")
     logging_steps: float = option(50, "Log every so many steps.")
+    logging_nan_inf_filter: bool = option(False, "Off: a loss that is no number is seen, and stops the stage.")
     report_to: str = option("none", "tensorboard, wandb or none.")
     remove_unused_columns: bool = option(False, "Kept off: batches carry what the losses need.")
     label_names: list[str] | None = field(default_factory=lambda: ["label"])
@@ -196,7 +201,9 @@ def prepare_machine(training: OptimizerArguments) -> str:
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
     for logger in training.report_to:
         if logger in ("tensorboard", "wandb") and find_spec(logger) is None:
-            raise TeachbackError(f"REPORT_TO={logger}: this Python has no package {logger}; pip install {logger}, or set REPORT_TO=none")
+            raise TeachbackError(
+                f"REPORT_TO={logger}: this Python has no package {logger}; pip install {logger}, or set REPORT_TO=none"
+            )
     if training.dataloader_pin_memory is None:
         training.dataloader_pin_memory = not training.use_cpu
     return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
@@ -205,7 +212,9 @@ def prepare_machine(training: OptimizerArguments) -> str:
 def relevant(training: OptimizerArguments) -> dict:
     """The training arguments that a result depends on, and the number of processes."""
     values = training.to_dict()  # hides tokens
-    kept = {f.name: values[f.name] for f in fields(training) if f.name in values and f.name not in WITHOUT_EFFECT_ON_RESULT}
+    kept = {
+        f.name: values[f.name] for f in fields(training) if f.name in values and f.name not in WITHOUT_EFFECT_ON_RESULT
+    }
     return {**kept, "processes": training.world_size}
 
 

@@ -22,7 +22,9 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise TeachbackError(f"DEVICE={name}: use auto, cpu, cuda or cuda:<number>")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TeachbackError(f"DEVICE={name}: this machine shows {torch.cuda.device_count()} GPUs; set DEVICE=cpu or auto")
+        raise TeachbackError(
+            f"DEVICE={name}: this machine shows {torch.cuda.device_count()} GPUs; set DEVICE=cpu or auto"
+        )
     return device
 
 

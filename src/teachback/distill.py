@@ -28,7 +28,9 @@ def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
     uniform: (i+1)*N_T/N_S, rounded down; last and first: the teacher's last or first N_S; or a list "3,6,9,12".
     """
     if name in ("uniform", "last", "first") and student_layers > teacher_layers:
-        raise TeachbackError(f"LAYER_MAP={name}: the student has {student_layers} layers, the teacher {teacher_layers}; give a list")
+        raise TeachbackError(
+            f"LAYER_MAP={name}: the student has {student_layers} layers, the teacher {teacher_layers}; give a list"
+        )
     if name == "uniform":
         return [layer + 1 for layer in spread_layers(student_layers, teacher_layers)]
     if name == "last":
@@ -66,7 +68,9 @@ class FirstStage(TrainingModule):
     Teacher and student read the same tokens. Labels serve lambda alone; a hidden label (-1) is the teacher's own answer.
     """
 
-    def __init__(self, student: Classifier, teacher: Teacher, arguments: FirstStageArguments, use_expertise_weights: bool):
+    def __init__(
+        self, student: Classifier, teacher: Teacher, arguments: FirstStageArguments, use_expertise_weights: bool
+    ):
         super().__init__()
         self.student, self.arguments, self.use_expertise_weights = student, arguments, use_expertise_weights
         self._frozen = FrozenTeacher(teacher)
@@ -104,7 +108,12 @@ class FirstStage(TrainingModule):
 
     def _scaled(self, terms: dict[str, torch.Tensor]):
         a = self.arguments
-        scale = {"embedding": a.embedding_weight, "hidden": a.hidden_weight, "attention": a.attention_weight, "transferable": a.tkd_weight}
+        scale = {
+            "embedding": a.embedding_weight,
+            "hidden": a.hidden_weight,
+            "attention": a.attention_weight,
+            "transferable": a.tkd_weight,
+        }
         return [scale[name] * value for name, value in terms.items()]
 
     def _terms(self, student, teacher, batch: dict) -> dict[str, torch.Tensor]:

@@ -46,11 +46,15 @@ class Experiment:
     def read_teacher(self, kind: str, domain: str) -> tuple[Path, Teacher]:
         """The finished teacher in eval mode, and its folder."""
         folder = self.teacher_folder(kind, domain)
-        self.require(folder, f"TEACHER={kind}" + (f" DOMAIN={domain}" if kind == "single" else ""), "3_train_teacher.sh")
+        self.require(
+            folder, f"TEACHER={kind}" + (f" DOMAIN={domain}" if kind == "single" else ""), "3_train_teacher.sh"
+        )
         teacher = load_teacher(folder, read_stage(folder), self.data.suite)
         known = [d.name for d in teacher.domains]
         if domain not in known:
-            raise TeachbackError(f"{folder} was trained on {', '.join(known)}, not on {domain}; train a teacher with DOMAINS that include it")
+            raise TeachbackError(
+                f"{folder} was trained on {', '.join(known)}, not on {domain}; train a teacher with DOMAINS that include it"
+            )
         return folder, teacher
 
     def require(self, folder: Path, variables: str, script: str) -> None:
@@ -63,7 +67,11 @@ class Experiment:
 
     def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, **rows: list[Row]) -> StageRun:
         """A run of a stage. ``arguments``: dataclasses and dicts; ``inputs``: hashes beside those of the rows."""
-        chosen = {name: value for part in arguments for name, value in (part if isinstance(part, dict) else asdict(part)).items()}
+        chosen = {
+            name: value
+            for part in arguments
+            for name, value in (part if isinstance(part, dict) else asdict(part)).items()
+        }
         chosen = as_arguments(self.args, without=PLACES) | {n: v for n, v in chosen.items() if n not in PLACES}
         read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
         read["domains"] = repr([replace(self.data.suite.domain(name), rows={}) for name in domains])
@@ -102,7 +110,9 @@ class Experiment:
             checkpoints = run.checkpoints()
             last = last_whole_checkpoint(checkpoints)
         # TensorBoard's files outlive the work folder; Hugging Face takes their place from the environment alone.
-        os.environ["TENSORBOARD_LOGGING_DIR"] = self.tensorboard or str(self.root / "logs" / run.folder.relative_to(self.root))
+        os.environ["TENSORBOARD_LOGGING_DIR"] = self.tensorboard or str(
+            self.root / "logs" / run.folder.relative_to(self.root)
+        )
         trainer = train(module, train_rows, dev_rows, self.training, checkpoints, last, tokenizer.pad_token_id, metrics)
         return trainer, trainer.evaluate()
 

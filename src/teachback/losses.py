@@ -66,7 +66,9 @@ def hidden_state_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.
     return (per_token * mask).sum(1) / mask.sum(1)
 
 
-def attention_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, target: str = "scores") -> torch.Tensor:
+def attention_loss(
+    student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, target: str = "scores"
+) -> torch.Tensor:
     """Mean squared error of attention maps over pairs of real tokens (L_attn): [B, A, L, L] twice, [B, L] -> [B].
 
     Maps are scores before softmax and dropout; ``target`` "probs" compares their softmax over real keys. Where the

@@ -9,8 +9,13 @@ from pathlib import Path
 import torch
 from tokenizers import BertWordPieceTokenizer
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertTokenizer
-
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertTokenizer,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from teachback.errors import TeachbackError
@@ -59,13 +64,17 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
     with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(place)
     if not tokenizer.is_fast:
-        raise TeachbackError(f"model {name!r} has no fast tokenizer (tokenizer.json); convert it with the tokenizers library")
+        raise TeachbackError(
+            f"model {name!r} has no fast tokenizer (tokenizer.json); convert it with the tokenizers library"
+        )
     return tokenizer
 
 
 def _learnt_tokenizer(texts: list[str]):
     if not texts:
-        raise TeachbackError("a model from scratch learns its vocabulary from the suite's train texts, and there are none")
+        raise TeachbackError(
+            "a model from scratch learns its vocabulary from the suite's train texts, and there are none"
+        )
     learner = BertWordPieceTokenizer(lowercase=True)
     words = {word for text in texts for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalize(text))}
     # The learner numbers continuing characters in the order of a hash table and merges equally frequent pairs by
@@ -132,7 +141,9 @@ def _check_loaded(name: str, model, report: dict) -> None:
     lost = {*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])}
     encoder = sorted(key for key in lost if key.startswith(base) and "pooler" not in key)
     if encoder:
-        raise TeachbackError(f"model {name!r} lacks {len(encoder)} weights of its encoder, first {encoder[0]!r}; use a complete checkpoint")
+        raise TeachbackError(
+            f"model {name!r} lacks {len(encoder)} weights of its encoder, first {encoder[0]!r}; use a complete checkpoint"
+        )
 
 
 def _check_vocabulary(name: str, model, tokenizer) -> None:
@@ -146,10 +157,16 @@ def _check_vocabulary(name: str, model, tokenizer) -> None:
 def load_finished_classifier(folder: str | Path):
     """The classifier of a finished stage, in eval mode; a weight that is missing or left over is an error."""
     with _explained(str(folder)):
-        model, report = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])})
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True
+        )
+    wrong = sorted(
+        {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
+    )
     if wrong:
-        raise TeachbackError(f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; remove the folder and run its stage again")
+        raise TeachbackError(
+            f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; remove the folder and run its stage again"
+        )
     return model.eval()
 
 
@@ -172,7 +189,9 @@ def layer_list(model) -> nn.ModuleList:
     for module in backbone(model).modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
-    raise TeachbackError(f"{type(model).__name__} has no list of its {depth} layers; its inner layers cannot be distilled or cut")
+    raise TeachbackError(
+        f"{type(model).__name__} has no list of its {depth} layers; its inner layers cannot be distilled or cut"
+    )
 
 
 def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = None):
@@ -182,7 +201,9 @@ def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = 
     """
     layers = layer_list(model)
     if not keep or max(keep) >= len(layers) or min(keep) < 0:
-        raise TeachbackError(f"STUDENT_LAYERS: layers {[i + 1 for i in keep]} cannot be kept, as the model has {len(layers)}")
+        raise TeachbackError(
+            f"STUDENT_LAYERS: layers {[i + 1 for i in keep]} cannot be kept, as the model has {len(layers)}"
+        )
     config = copy.deepcopy(model.config)  # building a model changes the config it is given
     config.num_hidden_layers = len(keep)
     if getattr(config, "layer_types", None):

@@ -2,11 +2,12 @@
 
 import os
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from teachback.arguments import option
 from teachback.devices import resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.models import load_encoder
@@ -15,7 +16,14 @@ from teachback.suites import definition
 from teachback.suites.definition import Parsed, ReadSettings
 from teachback.suites.problems import Problems
 from teachback.suites.schema import (
-    COLUMNS, SPLITS, TRAIN_COLUMNS, Row, Suite, with_row_counts, write_rows, write_suite,
+    COLUMNS,
+    SPLITS,
+    TRAIN_COLUMNS,
+    Row,
+    Suite,
+    with_row_counts,
+    write_rows,
+    write_suite,
 )  # fmt: skip
 from teachback.suites.splits import cut
 
@@ -23,31 +31,27 @@ PROTOCOLS = ("honest", "paper")
 QUIZ_FRACTIONS = {"honest": 0.1, "paper": 0.0}  # Meta-KD has no quiz split
 
 
-def _option(default, text: str):
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
 class ProcessArguments:
     """Flags of stage 2."""
 
-    suite: str = _option("amazon", "which suite: sample, amazon, mnli or custom")
-    domains: str = _option("", "domains to keep, separated by blanks or commas; empty: all")
-    data_dir: str = _option("data", "folder of raw, processed and fetched data")
-    source: str = _option("", "custom only: the user's file or folder; empty: <data_dir>/raw/custom")
-    seed: int = _option(42, "fixes which rows are cut from train, and scratch: models")
-    quiz_fraction: float | None = _option(None, "share of train that becomes quiz; unset: 0.1, or 0 for protocol paper")
-    dev_fraction: float = _option(0.1, "custom only: share that becomes dev where none is given")
-    test_fraction: float = _option(0.1, "custom only: share that becomes test where none is given")
-    protocol: str = _option("honest", "honest, or paper (recorded; amazon and mnli select on dev in both)")
-    skip_bad_rows: bool = _option(False, "drop bad rows instead of stopping")
-    embedding_model: str = _option("bert-base-uncased", "encoder of the prototype scores, not fine-tuned")
-    prototype: str = _option("paper", "form of the prototype score: paper or code")
-    alpha: float = _option(0.5, "weight of the own domain in the prototype score")
-    max_length: int = _option(128, "tokens a row, the rest is cut off")
-    eval_batch_size: int = _option(64, "rows a batch")
-    precision: str = _option("auto", "auto, fp32, bf16 or fp16")
-    device: str = _option("auto", "auto, cpu, cuda or cuda:<number>")
+    suite: str = option("amazon", "which suite: sample, amazon, mnli or custom")
+    domains: str = option("", "domains to keep, separated by blanks or commas; empty: all")
+    data_dir: str = option("data", "folder of raw, processed and fetched data")
+    source: str = option("", "custom only: the user's file or folder; empty: <data_dir>/raw/custom")
+    seed: int = option(42, "fixes which rows are cut from train, and scratch: models")
+    quiz_fraction: float | None = option(None, "share of train that becomes quiz; unset: 0.1, or 0 for protocol paper")
+    dev_fraction: float = option(0.1, "custom only: share that becomes dev where none is given")
+    test_fraction: float = option(0.1, "custom only: share that becomes test where none is given")
+    protocol: str = option("honest", "honest, or paper (recorded; amazon and mnli select on dev in both)")
+    skip_bad_rows: bool = option(False, "drop bad rows instead of stopping")
+    embedding_model: str = option("bert-base-uncased", "encoder of the prototype scores, not fine-tuned")
+    prototype: str = option("paper", "form of the prototype score: paper or code")
+    alpha: float = option(0.5, "weight of the own domain in the prototype score")
+    max_length: int = option(128, "tokens a row, the rest is cut off")
+    eval_batch_size: int = option(64, "rows a batch")
+    precision: str = option("auto", "auto, fp32, bf16 or fp16")
+    device: str = option("auto", "auto, cpu, cuda or cuda:<number>")
 
     @property
     def folder(self) -> Path:
@@ -81,7 +85,9 @@ def _check(arguments: ProcessArguments) -> None:
     if arguments.protocol not in PROTOCOLS:
         raise TeachbackError(f"PROTOCOL={arguments.protocol}: use one of {', '.join(PROTOCOLS)}")
     if arguments.source and arguments.suite != "custom":
-        raise TeachbackError(f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; give SOURCE to 1_get_data.sh")
+        raise TeachbackError(
+            f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; give SOURCE to 1_get_data.sh"
+        )
     for name in ("quiz", "dev_fraction", "test_fraction"):
         if not 0 <= getattr(arguments, name) < 1:
             raise TeachbackError(f"{name}={getattr(arguments, name)}: a fraction is at least 0 and below 1")
@@ -127,7 +133,9 @@ def _check_train(parsed: Parsed) -> None:
     trained = {row.domain for row in parsed.rows["train"]}
     empty = [name for name in parsed.domains if name not in trained]
     if empty or not trained:
-        raise TeachbackError(f"no train rows for: {', '.join(empty) or 'any domain'}; leave such domains out with DOMAINS=")
+        raise TeachbackError(
+            f"no train rows for: {', '.join(empty) or 'any domain'}; leave such domains out with DOMAINS="
+        )
 
 
 def _settings(arguments: ProcessArguments, parsed: Parsed) -> dict:

@@ -59,7 +59,9 @@ def prototype_scores(embeddings: np.ndarray, labels: Sequence[str], domains: Seq
 def _unit_free(embeddings: np.ndarray) -> np.ndarray:
     rows = np.asarray(embeddings, dtype=np.float64)
     if not np.isfinite(rows).all():
-        raise TeachbackError("the embeddings hold numbers that are not finite; use PRECISION=fp32 or another EMBEDDING_MODEL")
+        raise TeachbackError(
+            "the embeddings hold numbers that are not finite; use PRECISION=fp32 or another EMBEDDING_MODEL"
+        )
     return rows
 
 
@@ -100,7 +102,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def describe_scores(rows: list[Row]) -> str:
     """A table of the distribution of the rows' weights by domain."""
-    lines = [f"{'prototype scores':20s} {'rows':>7s} {'min':>8s} {'25 %':>8s} {'median':>8s} {'75 %':>8s} {'max':>8s} {'mean':>8s}"]
+    lines = [
+        f"{'prototype scores':20s} {'rows':>7s} {'min':>8s} {'25 %':>8s} {'median':>8s} {'75 %':>8s} {'max':>8s} {'mean':>8s}"
+    ]
     for domain, weights in _by_domain(rows).items():
         numbers = [*np.quantile(weights, [0, 0.25, 0.5, 0.75, 1]), weights.mean()]
         lines.append(f"{domain:20s} {len(weights):7d} " + " ".join(f"{number:8.4f}" for number in numbers))

@@ -36,7 +36,12 @@ def hash_model(place: str) -> str:
     folder = Path(place)
     if not folder.is_dir():
         return place
-    files = [*folder.glob("*.safetensors"), *folder.glob("config.json"), *folder.glob("tokenizer*"), *folder.glob("vocab*")]
+    files = [
+        *folder.glob("*.safetensors"),
+        *folder.glob("config.json"),
+        *folder.glob("tokenizer*"),
+        *folder.glob("vocab*"),
+    ]
     parts = [f"{path.name} {sha256(path)}" for path in sorted(files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -50,10 +50,14 @@ def new_teacher(args: TeacherArguments, domains: list[Domain], tokenizer, data_d
     corrupts = args.teacher == "meta" and args.use_domain_loss
     if corrupts and len(domains) < 2:
         raise TeachbackError("the domain loss needs at least two domains; set USE_DOMAIN_LOSS=0 or add domains")
-    return Teacher(load_classifier(args.teacher_model, domains[0], tokenizer, data_dir), args.teacher, domains, corrupts)
+    return Teacher(
+        load_classifier(args.teacher_model, domains[0], tokenizer, data_dir), args.teacher, domains, corrupts
+    )
 
 
-def distil_first(experiment: Experiment, student_args: StudentArguments, args: FirstStageArguments, domain: Domain) -> Path:
+def distil_first(
+    experiment: Experiment, student_args: StudentArguments, args: FirstStageArguments, domain: Domain
+) -> Path:
     """Stage 4 for one domain. Returns the student's folder."""
     teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
     names = [d.name for d in teacher.domains]
@@ -67,7 +71,9 @@ def distil_first(experiment: Experiment, student_args: StudentArguments, args: F
     run = experiment.run(folder, (student_args, args, {"head": domain.head}), used, inputs, train=rows, selection=dev)
     if experiment.skip(run) or _copied(run, experiment, domain):
         return folder
-    model, tokenizer = initial_student(student_args, experiment.data, domain, experiment.args.data_dir, teacher, teacher_path)
+    model, tokenizer = initial_student(
+        student_args, experiment.data, domain, experiment.args.data_dir, teacher, teacher_path
+    )
     _require_same_tokens(tokenizer, load_tokenizer(str(teacher_path)))
     module = FirstStage(Classifier(model, {domain.head: domain}), teacher, args, student_args.use_expertise_weights)
     teacher.to(experiment.training.device)
@@ -99,7 +105,9 @@ def _require_same_tokens(student, teacher) -> None:
 
 def _save_first(folder: Path, module: FirstStage, tokenizer) -> None:
     _save_student(folder, module.student.model, tokenizer)
-    rest = {name: value.contiguous() for name, value in module.state_dict().items() if not name.startswith("student.model.")}
+    rest = {
+        name: value.contiguous() for name, value in module.state_dict().items() if not name.startswith("student.model.")
+    }
     save_file(rest, folder / "training_only.safetensors")
 
 
@@ -108,7 +116,9 @@ def _save_student(folder: Path, model, tokenizer) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def distil_second(experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain) -> Path:
+def distil_second(
+    experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
+) -> Path:
     """Stage 5 for one domain: the teacher's predictions into stage 4's student. Returns the student's folder."""
     teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
     first = experiment.student_folder(domain, "student_first")
@@ -128,12 +138,18 @@ def distil_second(experiment: Experiment, student_args: StudentArguments, args: 
     return folder
 
 
-def finetune_student(experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain) -> Path:
+def finetune_student(
+    experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
+) -> Path:
     """Stage 5 with METHOD=finetune: a student of the same size that never meets a teacher. Returns its folder."""
     student_args = _without_teacher(student_args, experiment, domain)
     rows, dev = experiment.labelled_rows([domain.name])
     folder = experiment.student_folder(domain, "student_finetune")
-    choices = {"method": "finetune", "student_model": student_args.student_model, "student_layers": student_args.student_layers}
+    choices = {
+        "method": "finetune",
+        "student_model": student_args.student_model,
+        "student_layers": student_args.student_layers,
+    }
     inputs = experiment.model_input(student_args.student_model)
     run = experiment.run(folder, (choices,), [domain.name], inputs, train=rows, selection=dev)
     if experiment.skip(run):
@@ -151,10 +167,14 @@ def _without_teacher(student_args: StudentArguments, experiment: Experiment, dom
         return student_args
     folder = experiment.teacher_folder(student_args.teacher, domain.name)
     experiment.require(folder, f"TEACHER={student_args.teacher}", "3_train_teacher.sh")
-    return replace(student_args, student_init="pretrained", student_model=read_stage(folder)["arguments"]["teacher_model"])
+    return replace(
+        student_args, student_init="pretrained", student_model=read_stage(folder)["arguments"]["teacher_model"]
+    )
 
 
-def _fit_and_publish(experiment: Experiment, run: StageRun, module: SecondStage, tokenizer, encoded, rows: list[Row], dev: list[Row]) -> None:
+def _fit_and_publish(
+    experiment: Experiment, run: StageRun, module: SecondStage, tokenizer, encoded, rows: list[Row], dev: list[Row]
+) -> None:
     """Train a student on predictions or labels of its one domain, select on its score, and publish it."""
     domain = next(iter(module.student.heads.values()))
     trainer, metrics = experiment.fit(run, module, encoded, dev, [domain.name], tokenizer)

@@ -11,7 +11,12 @@ from teachback.teacher import Teacher
 
 
 def initial_student(
-    args: StudentArguments, data: SuiteData, domain: Domain, data_dir: str, teacher: Teacher | None = None, folder: Path | None = None
+    args: StudentArguments,
+    data: SuiteData,
+    domain: Domain,
+    data_dir: str,
+    teacher: Teacher | None = None,
+    folder: Path | None = None,
 ):
     """(classifier with ``domain``'s labels in train mode, tokenizer), from a model or from the teacher in ``folder``."""
     if args.student_init == "teacher":

@@ -73,7 +73,9 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
         raise TeachbackError(f"{data.folder}: no rows to work on; check DOMAINS, DOMAIN and stage 2's output")
     unseen = sorted({row.domain for row in rows} - set(domains))
     if unseen:
-        raise TeachbackError(f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train one that was, or set TRANSFER_SET=domain")
+        raise TeachbackError(
+            f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train one that was, or set TRANSFER_SET=domain"
+        )
     encoded = encode(rows, tokenizer, max_length)
     encoded.columns = {
         "label": label_ids(rows, data.suite),
@@ -95,6 +97,8 @@ def read_unlabelled(path: str, domain: Domain) -> list[Row]:
     for number, line in enumerate(lines, start=1):
         first, *second = line.split("\t")
         if len(second) != (domain.kind == "pair") or not first.strip():
-            raise TeachbackError(f"{path} line {number}: expected {'two texts and one tab' if domain.kind == 'pair' else 'one text, no tab'}")
+            raise TeachbackError(
+                f"{path} line {number}: expected {'two texts and one tab' if domain.kind == 'pair' else 'one text, no tab'}"
+            )
         rows.append(Row(f"unlabelled-{number}", first, second[0] if second else "", "", domain.name))
     return rows

@@ -65,7 +65,11 @@ class Teacher(nn.Module):
 
     def training_only(self) -> dict[str, torch.Tensor]:
         """The weights that the plain checkpoint has no place for."""
-        return {name: value.contiguous() for name, value in self.state_dict().items() if not name.startswith("classifier.model.")}
+        return {
+            name: value.contiguous()
+            for name, value in self.state_dict().items()
+            if not name.startswith("classifier.model.")
+        }
 
     def save(self, folder: Path, tokenizer) -> None:
         """Write the plain checkpoint, the tokenizer, and the rest in training_only.safetensors."""
@@ -106,7 +110,9 @@ class TeacherTraining(TrainingModule):
         weights = batch["weight"] if self.meta and self.arguments.use_sample_weights else torch.ones_like(hard)
         corruption = self._corruption(outputs.hidden_states, batch) if corrupted else torch.zeros_like(hard)
         self.note(hard=hard, domain_corruption=corruption)
-        loss = meta_teacher_loss(hard, corruption, weights, self.arguments.domain_loss_weight, self.arguments.domain_loss_form)
+        loss = meta_teacher_loss(
+            hard, corruption, weights, self.arguments.domain_loss_weight, self.arguments.domain_loss_form
+        )
         return {"loss": loss, "logits": outputs.logits}
 
     def _corruption(self, hidden_states, batch: dict) -> torch.Tensor:

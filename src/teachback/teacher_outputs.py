@@ -8,7 +8,9 @@ from teachback.teacher import Teacher
 
 
 @torch.no_grad()
-def teacher_logits(teacher: Teacher, encoded: EncodedRows, pad_token_id: int, batch_size: int, device, precision: str) -> torch.Tensor:
+def teacher_logits(
+    teacher: Teacher, encoded: EncodedRows, pad_token_id: int, batch_size: int, device, precision: str
+) -> torch.Tensor:
     """Logits of each row's own head [N, C] in float32; the teacher answers in eval mode."""
     teacher.to(device).eval()
     logits = torch.empty(len(encoded), teacher.classifier.classes)

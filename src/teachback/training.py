@@ -7,6 +7,7 @@ A training module's ``forward(**batch)`` returns its mean ``loss``, and may retu
 import copy
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 
@@ -110,8 +111,10 @@ class StopOnBadLoss(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         loss = (logs or {}).get("loss", (logs or {}).get("eval_loss", 0.0))
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise TeachbackError(f"the loss became {loss} by step {state.global_step}; lower the learning rate ({args.learning_rate})")
+        if not math.isfinite(loss):
+            raise TeachbackError(
+                f"the loss became {loss} by step {state.global_step}; lower the learning rate ({args.learning_rate})"
+            )
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -26,8 +26,12 @@ ARCHIVE = Archive(
 def read(content: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     """All reviews in the authors' order, split as they split them."""
     domains = {name: Domain(name, head="sentiment", labels=LABELS) for name in FOLDERS}
-    rows = [row for domain in FOLDERS for polarity in POLARITIES
-            for row in _rows(content, domain, polarity, domains, problems)]
+    rows = [
+        row
+        for domain in FOLDERS
+        for polarity in POLARITIES
+        for row in _rows(content, domain, polarity, domains, problems)
+    ]
     return Parsed(domains, authors_split(rows))
 
 

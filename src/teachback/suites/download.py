@@ -31,7 +31,9 @@ def get_data(suite: Definition, data_dir: Path, source: str = "", allow_partial:
     """Run stage 1 for a suite; returns its raw folder."""
     raw = Path(data_dir) / "raw" / suite.name
     if not suite.archives:
-        print(f"SUITE={suite.name} has nothing to fetch: put your TSV files into {raw}, or give stage 2 their place with SOURCE=")
+        print(
+            f"SUITE={suite.name} has nothing to fetch: put your TSV files into {raw}, or give stage 2 their place with SOURCE="
+        )
         return raw
     raw.mkdir(parents=True, exist_ok=True)
     if suite.generate:
@@ -124,7 +126,9 @@ def _local_archive(suite: Definition, archive: Archive, source: str) -> Path:
     place = Path(unquote(urlsplit(source).path)) if source.startswith("file://") else Path(source).expanduser()
     if place.is_file():
         if len(suite.archives) > 1 and place.name != archive.name:
-            raise TeachbackError(f"SOURCE={source}: SUITE={suite.name} has several archives; name the folder that holds them")
+            raise TeachbackError(
+                f"SOURCE={source}: SUITE={suite.name} has several archives; name the folder that holds them"
+            )
         return place
     candidates = [place / suite.name / archive.name, place / archive.name]
     for candidate in candidates:
@@ -198,7 +202,11 @@ def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo):
 
 def _tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo):
     plain = member.isfile() or member.isdir()
-    return member.name, "" if plain else "is a link or a device", archive.extractfile(member) if member.isfile() else None
+    return (
+        member.name,
+        "" if plain else "is a link or a device",
+        archive.extractfile(member) if member.isfile() else None,
+    )
 
 
 def _unpack_all(suite: Definition, raw: Path) -> None:
@@ -231,7 +239,9 @@ def unpack(path: Path, folder: Path) -> None:
                     with open(target, "wb") as file:
                         shutil.copyfileobj(data, file)
     except BROKEN as error:
-        raise TeachbackError(f"cannot unpack {path} ({type(error).__name__}: {error}); remove it and run again") from error
+        raise TeachbackError(
+            f"cannot unpack {path} ({type(error).__name__}: {error}); remove it and run again"
+        ) from error
 
 
 def _inside(path: Path, folder: Path, name: str, problem: str) -> Path:
@@ -239,13 +249,17 @@ def _inside(path: Path, folder: Path, name: str, problem: str) -> Path:
     if parts.is_absolute() or ".." in parts.parts:
         problem = "lies outside the folder"
     if problem:
-        raise TeachbackError(f"{path}: the member {name!r} {problem}; nothing of it was unpacked, get the archive elsewhere")
+        raise TeachbackError(
+            f"{path}: the member {name!r} {problem}; nothing of it was unpacked, get the archive elsewhere"
+        )
     return folder / parts
 
 
 def _check_content(suite: Definition, content: Path, allow_partial: bool) -> None:
     """Compare what is there with what the data set is known to hold."""
-    wrong = [f"  {c.what}: expected {c.expected}, found {c.found}" for c in suite.counts(content) if c.expected != c.found]
+    wrong = [
+        f"  {c.what}: expected {c.expected}, found {c.found}" for c in suite.counts(content) if c.expected != c.found
+    ]
     if not wrong:
         return
     report = "\n".join([f"{content} is not what SUITE={suite.name} is known to hold:", *wrong])

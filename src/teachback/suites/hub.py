@@ -42,7 +42,9 @@ def _fetch(name: str, folder: Path) -> None:
         new = Path(parent) / "model"
         snapshot_download(name, revision=_revision(name), local_dir=new, allow_patterns=list(PATTERNS))
         if not any(new.glob(WEIGHTS)):
-            raise TeachbackError(f"{name} came without safetensors weights; save it with save_pretrained, and put that in {folder}")
+            raise TeachbackError(
+                f"{name} came without safetensors weights; save it with save_pretrained, and put that in {folder}"
+            )
         swap(new, folder)
 
 
@@ -54,4 +56,6 @@ def _revision(name: str) -> str | None:
     for request in api.get_repo_discussions(name, author=CONVERTER, discussion_type="pull_request"):
         if request.status != "closed" and "safetensors" in request.title:
             return request.git_reference
-    raise TeachbackError(f"{name} has no safetensors weights on the hub; convert it once with save_pretrained, and name that folder")
+    raise TeachbackError(
+        f"{name} has no safetensors weights on the hub; convert it once with save_pretrained, and name that folder"
+    )

@@ -90,7 +90,9 @@ def read_rows(path: Path) -> list[Row]:
     with open(path, encoding="utf-8", newline="\n") as file:
         columns = tuple(file.readline().rstrip("\n").split("\t"))
         if columns not in (COLUMNS, TRAIN_COLUMNS):
-            raise TeachbackError(f"{path} line 1: columns are {columns}, expected {COLUMNS}; run 2_process_data.sh again")
+            raise TeachbackError(
+                f"{path} line 1: columns are {columns}, expected {COLUMNS}; run 2_process_data.sh again"
+            )
         return [_parse(path, number, line, columns) for number, line in enumerate(file, start=2)]
 
 
@@ -110,7 +112,9 @@ def _weight(path: Path, number: int, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise TeachbackError(f"{path} line {number}: weight {text!r} is not a finite number; run 2_process_data.sh again")
+        raise TeachbackError(
+            f"{path} line {number}: weight {text!r} is not a finite number; run 2_process_data.sh again"
+        )
     return value
 
 
@@ -126,7 +130,9 @@ def read_suite(folder: Path) -> Suite:
         raise TeachbackError(f"{path} does not exist; run 2_process_data.sh first")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        domains = {name: Domain(**{**values, "labels": tuple(values["labels"])}) for name, values in content["domains"].items()}
+        domains = {
+            name: Domain(**{**values, "labels": tuple(values["labels"])}) for name, values in content["domains"].items()
+        }
         return Suite(content["name"], domains, content["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise TeachbackError(f"{path} is not a suite description ({error!r}); run 2_process_data.sh again") from error

@@ -26,6 +26,7 @@ from teachback.arguments import (
 from teachback.errors import TeachbackError
 from teachback.runs import read_stage
 from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, write_rows, write_suite
+from teachback.teacher import TeacherTraining
 from teachback.training import DistillationTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -212,6 +213,20 @@ def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, ho
     assert len(left) == (6 if how == () else 4)
     assert same(weights(continued), uninterrupted)
     assert same(load_file(continued / "training_only.safetensors"), load_file(suite / "kept/training_only.safetensors"))
+
+
+def test_dropout_is_on_while_learning_and_off_while_scoring(suite, monkeypatch):
+    original, seen = TeacherTraining.forward, []
+
+    def forward(self, **batch):
+        seen.append((torch.is_grad_enabled(), {module.training for module in self.modules()}))
+        return original(self, **batch)
+
+    monkeypatch.setattr(TeacherTraining, "forward", forward)
+    teach(suite)
+    assert all(modes == {learns} for learns, modes in seen)
+    first_score = [learns for learns, _ in seen].index(False)
+    assert any(learns for learns, _ in seen[first_score:])  # it learns again after the first evaluation
 
 
 def test_no_pickle_is_written_while_training(suite, monkeypatch):

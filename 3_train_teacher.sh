@@ -4,7 +4,7 @@ source "$(dirname "$0")/scripts/common.sh"
 
 : "${SUITE=amazon}"                     # amazon, mnli, sample or custom
 : "${TEACHER=meta}"                     # meta, or a baseline: single (one domain), mix (all pooled), mtl (a head each)
-: "${DOMAIN=}"                          # single: the teacher's domain; empty: the suite's first
+: "${DOMAIN=}"                          # single: the teacher's domain; empty: the suite's first; all: one teacher after the other
 : "${DOMAINS=}"                         # domains to train on, separated by commas or blanks; empty: all of the suite
 : "${TEACHER_MODEL=bert-base-uncased}"  # hub name, folder, scratch:tiny or scratch:mini (paper: BERT-base)
 : "${TEACHER_EPOCHS=3}"                 # passes over the data (paper: 3)

@@ -2,11 +2,11 @@
 
 from teachback.arguments import DataArguments, OptimizerArguments, TeacherArguments, parse
 from teachback.errors import run_entry_point
-from teachback.stages import train_teacher
+from teachback.stages import train_teachers
 
 
 def main():
-    train_teacher(*parse(DataArguments, TeacherArguments, OptimizerArguments))
+    train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def flags(root: Path, *more: str) -> list[str]:
 
 def teach(root: Path, *more: str) -> Path:
     argv = flags(root, "--teacher_model", "scratch:tiny", *more)
-    return stages.train_teacher(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=argv))
+    return stages.train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=argv))[-1]
 
 
 def distil(root: Path, stage: str, *more: str) -> list[Path]:
@@ -341,6 +341,12 @@ def test_what_is_missing_and_what_to_run_is_said(suite):
     (suite / "data/tiny/suite.json").unlink()
     with pytest.raises(TeachbackError, match="2_process_data.sh"):
         teach(suite)
+
+
+def test_single_teachers_of_every_domain(suite):
+    last = teach(suite, "--teacher", "single", "--domain", "all", "--num_train_epochs", "1")
+    assert names(last.parent) == {"teacher-single-books", "teacher-single-dvd"}
+    assert read_stage(last)["arguments"]["trained_domains"] == ["dvd"]
 
 
 def test_a_teacher_without_transferable_knowledge_is_refused_by_name_of_the_switch(suite):

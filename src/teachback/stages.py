@@ -24,19 +24,26 @@ from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, TeacherTraining
 
 
-def train_teacher(data_args: DataArguments, args: TeacherArguments, training: OptimizerArguments) -> Path:
-    """Stage 3. Returns the teacher's folder."""
+def train_teachers(data_args: DataArguments, args: TeacherArguments, training: OptimizerArguments) -> list[Path]:
+    """Stage 3: one teacher over the selected domains, or a single teacher for each target domain."""
     experiment = Experiment(data_args, training)
     data = experiment.data
-    names = [data.target(data_args.domain).name] if args.teacher == "single" else data.selected
+    if args.teacher != "single":
+        return [train_teacher(experiment, args, data.selected)]
+    return [train_teacher(experiment, args, [domain.name]) for domain in data.targets(data_args.domain)]
+
+
+def train_teacher(experiment: Experiment, args: TeacherArguments, names: list[str]) -> Path:
+    """Train a teacher on the named domains. Returns its folder."""
+    data, data_dir = experiment.data, experiment.args.data_dir
     rows, dev = experiment.labelled_rows(names)
     folder = experiment.teacher_folder(args.teacher, names[0])
     inputs = experiment.model_input(args.teacher_model)
     run = experiment.run(folder, (args, {"trained_domains": names}), names, inputs, train=rows, selection=dev)
     if experiment.skip(run):
         return folder
-    tokenizer = load_tokenizer(args.teacher_model, data_args.data_dir, data.texts())
-    teacher = new_teacher(args, [data.suite.domain(name) for name in names], tokenizer, data_args.data_dir)
+    tokenizer = load_tokenizer(args.teacher_model, data_dir, data.texts())
+    teacher = new_teacher(args, [data.suite.domain(name) for name in names], tokenizer, data_dir)
     encoded = experiment.encode(rows, names, tokenizer)
     trainer, metrics = experiment.fit(run, TeacherTraining(teacher, args), encoded, dev, names, tokenizer)
     experiment.compare_with_majority("teacher", metrics, rows, dev)

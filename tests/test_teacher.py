@@ -182,9 +182,10 @@ def test_domain_labels_are_false_or_permuted(labels, monkeypatch):
     assert len({tuple(draw.tolist()) for draw in drawn}) > 10  # new ones for every batch
 
 
-def test_only_cross_entropy_is_weighted_in_the_papers_form():
+@pytest.mark.parametrize("score", [0.0, -0.3])  # a negative score must not reward a wrong answer
+def test_only_cross_entropy_is_weighted_in_the_papers_form(score):
     rows = batch()
-    rows["weight"] = torch.tensor([0.5, 0.0, 0.2])
+    rows["weight"] = torch.tensor([0.5, score, 0.2])
     module = training(use_domain_loss=False)
     found = embedding_gradients(module.teacher.classifier.model, lambda: loss(module, rows))
     assert (found[1] == 0).all() and found[0].abs().max() > 0 and found[2].abs().max() > 0

@@ -107,7 +107,9 @@ class TeacherTraining(TrainingModule):
         corrupted = self.teacher.transferable is not None
         outputs = self.teacher.outputs(batch, hidden_states=corrupted)
         hard = hard_label_loss(outputs.logits, batch["label"])
-        weights = batch["weight"] if self.meta and self.arguments.use_sample_weights else torch.ones_like(hard)
+        weights = torch.ones_like(hard)
+        if self.meta and self.arguments.use_sample_weights:
+            weights = batch["weight"].clamp(min=0)  # a cosine may be negative, and would then reward a wrong answer
         corruption = self._corruption(outputs.hidden_states, batch) if corrupted else torch.zeros_like(hard)
         self.note(hard=hard, domain_corruption=corruption)
         loss = meta_teacher_loss(

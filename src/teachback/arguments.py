@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from teachback.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
@@ -199,6 +200,8 @@ def _hardware_flags(argv: list[str]) -> list[str]:
 def prepare_machine(training: OptimizerArguments) -> str:
     """Finish what depends on device, terminal and installed loggers; return the precision that is computed in."""
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
+    if training.disable_tqdm:
+        disable_progress_bar()
     for logger in training.report_to:
         if logger in ("tensorboard", "wandb") and find_spec(logger) is None:
             raise TeachbackError(

@@ -266,6 +266,15 @@ def test_the_same_student_is_copied_between_domains(finished, capsys, tmp_path):
     assert record["domain"] == "dvd" and record["method"] == "metakd" and record["selected_on"] == "dev"
 
 
+def test_a_student_with_a_head_of_its_own_is_not_copied(suite):
+    teacher = teach(suite, "--teacher", "mtl", "--num_train_epochs", "1")
+    more = ("--teacher", "mtl", "--tkd_weight", "0", "--transfer_set", "all", "--num_train_epochs", "1")
+    first, second = distil(suite, "first", "--domain", "all", *more)
+    own = load_file(teacher / "training_only.safetensors")["classifier.other_heads.0.weight"]
+    assert torch.equal(weights(second)["classifier.weight"], own)
+    assert not torch.equal(weights(first)["classifier.weight"], own)
+
+
 def test_students_of_single_domains_are_not_copied(finished, tmp_path):
     place = with_copy_of(finished, tmp_path, "teacher-meta")
     first, second = distil(finished.parents[2], "first", *place, "--domain", "all")

@@ -21,7 +21,7 @@ from teachback.runs import StageRun, hash_model, read_stage
 from teachback.students import initial_student
 from teachback.suite_data import read_unlabelled
 from teachback.suites.schema import Domain, Row
-from teachback.teacher import Teacher, TeacherTraining
+from teachback.teacher import Teacher, TeacherTraining, head_name
 
 
 def train_teachers(data_args: DataArguments, args: TeacherArguments, training: OptimizerArguments) -> list[Path]:
@@ -75,7 +75,8 @@ def distil_first(
     inputs = {"teacher": hash_model(str(teacher_path))}
     if student_args.student_init == "pretrained":
         inputs |= experiment.model_input(student_args.student_model)
-    run = experiment.run(folder, (student_args, args, {"head": domain.head}), used, inputs, train=rows, selection=dev)
+    head = {"head": head_name(student_args.teacher, domain)}
+    run = experiment.run(folder, (student_args, args, head), used, inputs, train=rows, selection=dev)
     if experiment.skip(run) or _copied(run, experiment, domain):
         return folder
     model, tokenizer = initial_student(

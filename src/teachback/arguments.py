@@ -221,7 +221,7 @@ def relevant(training: OptimizerArguments) -> dict:
     return {**kept, "processes": training.world_size}
 
 
-def as_arguments(*dataclasses, without: tuple[str, ...] = ()) -> dict:
-    """Several dataclasses as one flat dict for stage.json."""
-    merged = {name: value for part in dataclasses for name, value in asdict(part).items()}
-    return {name: value for name, value in merged.items() if name not in without}
+def as_arguments(*parts, without: tuple[str, ...] = ()) -> dict:
+    """Several dataclasses and dicts as one flat dict for stage.json."""
+    dicts = [part if isinstance(part, dict) else asdict(part) for part in parts]
+    return {name: value for part in dicts for name, value in part.items() if name not in without}

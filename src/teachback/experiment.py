@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -67,12 +67,7 @@ class Experiment:
 
     def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, **rows: list[Row]) -> StageRun:
         """A run of a stage. ``arguments``: dataclasses and dicts; ``inputs``: hashes beside those of the rows."""
-        chosen = {
-            name: value
-            for part in arguments
-            for name, value in (part if isinstance(part, dict) else asdict(part)).items()
-        }
-        chosen = as_arguments(self.args, without=PLACES) | {n: v for n, v in chosen.items() if n not in PLACES}
+        chosen = as_arguments(self.args, *arguments, without=PLACES)
         read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
         read["domains"] = repr([replace(self.data.suite.domain(name), rows={}) for name in domains])
         return StageRun(folder, folder.name, chosen | relevant(self.training), read | inputs)

@@ -1,6 +1,7 @@
 """Suites, domains and rows, and the TSV and JSON files that hold them.
 
-A suite is a folder with train.tsv, quiz.tsv, dev.tsv, test.tsv and suite.json.
+A suite is a folder with train.tsv, quiz.tsv, dev.tsv, test.tsv and suite.json, and with hidden.tsv where the official
+test is unlabelled.
 TSV files are UTF-8, have one header line, one row a line and no quoting.
 """
 
@@ -14,6 +15,8 @@ from teachback.errors import TeachbackError
 from teachback.files import write_atomically
 
 SPLITS = ("train", "quiz", "dev", "test")
+HIDDEN = "hidden"  # the official unlabelled test rows, in hidden.tsv where a suite has some
+CHOICE_SEPARATOR = " ||| "
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain")
 TRAIN_COLUMNS = (*COLUMNS, "weight")
 
@@ -32,15 +35,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Domain:
-    """One slice of data: its head, label names in order, metric, kind and task, and rows by split."""
+    """One slice of data: its head, label names in order, metric, kind and task, rows by split, and its encoding.
+
+    A row of kind ``choices`` is a question: ``text_b`` holds one choice for each label, joined by `join_choices`.
+    """
 
     name: str
     head: str
     labels: tuple[str, ...]
     metric: str = "accuracy"
-    kind: str = "single"  # "single" or "pair" of texts
+    kind: str = "single"  # "single" text, "pair" of texts, or "choices"
     task: str = "classification"  # or "regression"
     rows: dict[str, int] = field(default_factory=dict)
+    truncate: str = "longest"  # what is cut of a pair that is too long: the longer text first, or only "text_a"
+    marks: tuple[str, ...] = ()  # what stands, between blanks, before and after each marked span of the texts
+    submission: str = ""  # format of the leaderboard's file: "", "superglue" or "glue"
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has train rows of its own; a domain without any is for evaluation only."""
+        return not self.rows or self.rows.get("train", 0) > 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,19 @@ class Suite:
 def clean_text(text: str) -> str:
     """A text as one TSV field: every run of tabs, line breaks, other control characters and blanks becomes one blank."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+
+
+def join_choices(choices: list[str]) -> str:
+    """Choices as one text; a choice that is empty or holds the separator is a ValueError."""
+    for choice in choices:
+        if not choice or CHOICE_SEPARATOR.strip() in choice:
+            raise ValueError(f"choice {choice!r} is empty or holds {CHOICE_SEPARATOR.strip()!r}")
+    return CHOICE_SEPARATOR.join(choices)
+
+
+def split_choices(text: str) -> list[str]:
+    """The choices that `join_choices` joined."""
+    return text.split(CHOICE_SEPARATOR)
 
 
 def write_rows(path: Path, rows: list[Row], columns: tuple[str, ...] = COLUMNS) -> None:
@@ -130,12 +157,14 @@ def read_suite(folder: Path) -> Suite:
         raise TeachbackError(f"{path} does not exist; run 2_process_data.sh first")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        domains = {
-            name: Domain(**{**values, "labels": tuple(values["labels"])}) for name, values in content["domains"].items()
-        }
+        domains = {name: _domain(values) for name, values in content["domains"].items()}
         return Suite(content["name"], domains, content["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise TeachbackError(f"{path} is not a suite description ({error!r}); run 2_process_data.sh again") from error
+
+
+def _domain(values: dict) -> Domain:
+    return Domain(**{**values, "labels": tuple(values["labels"]), "marks": tuple(values.get("marks", ()))})
 
 
 def with_row_counts(suite: Suite, rows: dict[str, list[Row]]) -> Suite:

@@ -227,6 +227,12 @@ def test_labels_of_a_regression_are_numbers():
     assert found.tolist() == [2.5, -3.0] and found.dtype == torch.float
 
 
+def test_a_hidden_number_is_no_number_and_a_hidden_class_minus_one_beside_it():
+    rows = [row("a", label="", domain="score"), row("b", label=""), row("c", label="-1", domain="score"), row("d")]
+    found = label_ids(rows, Suite("r", {"score": SCORE, "books": BOOKS}))
+    assert found[0].isnan() and found[1:].tolist() == [-1.0, -1.0, 1.0]
+
+
 def test_labelled_leaves_out_hidden_labels():
     assert [r.guid for r in labelled([row("a"), row("b", label=""), row("c")])] == ["a", "c"]
 

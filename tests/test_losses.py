@@ -4,12 +4,17 @@ import pytest
 import torch
 
 from teachback.losses import (
+    ABSENT_CLASS,
     attention_loss,
+    certainty,
+    collaborative_loss,
+    competitive_loss,
     domain_corruption_loss,
     expertise_weight,
     false_domains,
     hard_label_loss,
     hidden_state_loss,
+    is_regression,
     masked_softmax,
     meta_teacher_loss,
     permuted_domains,
@@ -17,7 +22,6 @@ from teachback.losses import (
     teacher_error,
     transferable_knowledge_loss,
 )
-from teachback.models import ABSENT_CLASS
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -302,16 +306,69 @@ def test_an_unknown_soft_loss_is_refused():
 
 
 @pytest.mark.parametrize("form", ["ce", "kl", "mse"])
-@pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0, 5000.0])
 def test_classes_that_a_head_lacks_take_no_part(form, temperature):
     student, teacher = random(3, 2), random(3, 2, seed=1)
     absent = torch.full((3, 1), ABSENT_CLASS)
     wide_student, wide_teacher = torch.cat([student, absent], 1), torch.cat([teacher, absent], 1)
     assert (wide_student.softmax(-1)[:, 2] == 0).all()
-    share = 2 / 3 if form == "mse" else 1  # the mean over classes counts the absent one
-    close(
-        soft_loss(wide_student, wide_teacher, temperature, form), share * soft_loss(student, teacher, temperature, form)
-    )
+    close(soft_loss(wide_student, wide_teacher, temperature, form), soft_loss(student, teacher, temperature, form))
     found = gradient(lambda x: soft_loss(x, wide_teacher, temperature, form), wide_student)
-    assert found.isfinite().all() and (found[:, 2] == 0).all()
+    close(found[:, :2], gradient(lambda x: soft_loss(x, teacher, temperature, form), student))
+    assert (found[:, 2] == 0).all()
     close(hard_label_loss(wide_student, torch.tensor([0, 1, 0])), hard_label_loss(student, torch.tensor([0, 1, 0])))
+
+
+# Heads of several sizes in one batch: a number, three classes, two classes, a number
+
+SIZES = [1, 3, 2, 1]
+STUDENT = random(4, 3).masked_fill(torch.arange(3) >= torch.tensor(SIZES)[:, None], ABSENT_CLASS)
+TEACHER = random(4, 3, seed=1).masked_fill(torch.arange(3) >= torch.tensor(SIZES)[:, None], ABSENT_CLASS)
+GOLD = torch.tensor([2.5, 2.0, 1.0, -1.0])  # of a regression, -1 is a number like another
+MIXED = {
+    "hard label": lambda x, i: hard_label_loss(x, GOLD[i]),
+    "teacher error": lambda x, i: teacher_error(x, GOLD[i]),
+    "certainty": lambda x, i: certainty(x, GOLD[i]),
+    "collaborative": lambda x, i: collaborative_loss(x, 2 * x, GOLD[i]),
+    "competitive": lambda x, i: competitive_loss(x, 2 * x, GOLD[i]),
+    "soft ce": lambda x, i: soft_loss(x, TEACHER[i, : x.shape[1]], 2.0, "ce"),
+    "soft kl": lambda x, i: soft_loss(x, TEACHER[i, : x.shape[1]], 2.0, "kl"),
+    "soft mse": lambda x, i: soft_loss(x, TEACHER[i, : x.shape[1]], 2.0, "mse"),
+}
+
+
+def test_rows_of_one_output_are_a_regression():
+    assert is_regression(STUDENT).tolist() == [True, False, False, True]
+    assert is_regression(STUDENT.bfloat16()).tolist() == [True, False, False, True]
+    assert is_regression(STUDENT[:, :1]).all() and not is_regression(STUDENT[1:3]).any()
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_each_row_of_a_mixed_batch_has_the_loss_and_gradient_that_it_has_alone(name):
+    loss = MIXED[name]
+    together, found = loss(STUDENT, [0, 1, 2, 3]), gradient(lambda x: loss(x, [0, 1, 2, 3]), STUDENT)
+    for row, size in enumerate(SIZES):
+        own = STUDENT[[row], :size]
+        close(together[[row]], loss(own, [row]))
+        close(found[[row], :size], gradient(lambda x, row=row: loss(x, [row]), own))
+        assert (found[row, size:] == 0).all() and found[row, :size].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["hard label", "teacher error", "certainty", "collaborative", "competitive"])
+def test_a_hidden_number_spoils_no_other_row(name):
+    labels = GOLD.clone()
+    labels[0] = math.nan
+    losses = {
+        "hard label": hard_label_loss, "teacher error": teacher_error, "certainty": certainty,
+        "collaborative": lambda x, y: collaborative_loss(x, 2 * x, y),
+        "competitive": lambda x, y: competitive_loss(x, 2 * x, y),
+    }  # fmt: skip
+    loss = losses[name]
+    assert loss(STUDENT, labels)[0].isnan()
+    close(loss(STUDENT, labels)[1:], loss(STUDENT, GOLD)[1:])
+    found = gradient(lambda x: loss(x, labels)[1:], STUDENT)
+    close(found[1:], gradient(lambda x: loss(x, GOLD), STUDENT)[1:])
+
+
+def test_numbers_have_no_temperature():
+    close(soft_loss(STUDENT, TEACHER, 5.0)[[0, 3]], (STUDENT - TEACHER)[[0, 3], 0].square())

@@ -142,10 +142,6 @@ def test_the_domain_loss_of_a_classifier_that_knows_nothing_is_that_of_chance():
     assert loss(module, rows).item() == pytest.approx(hard_losses(module, rows).mean().item() + math.log(3), rel=1e-5)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="hard_label_loss and teacher_error know a regression by C = 1, and with a second head C is that head's",
-)
 def test_a_regression_beside_a_classification_has_its_own_loss():
     score = Domain("score", "score", (), task="regression")
     module, rows = training("mtl", (BOOKS, score)), batch()

@@ -13,6 +13,7 @@ from teachback.losses import (
     expertise_weight,
     hard_label_loss,
     hidden_state_loss,
+    is_regression,
     soft_loss,
     teacher_error,
     transferable_knowledge_loss,
@@ -65,7 +66,7 @@ class FrozenTeacher:
 class FirstStage(TrainingModule):
     """Stage 4: embedding, hidden-state, attention and transferable-knowledge losses, weighted per example by lambda.
 
-    Teacher and student read the same tokens. Labels serve lambda alone; a hidden label (-1) is the teacher's own answer.
+    Teacher and student read the same tokens. Labels serve lambda alone; a hidden one is the teacher's own answer.
     """
 
     def __init__(
@@ -146,8 +147,11 @@ class FirstStage(TrainingModule):
 
 
 def known_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Labels [B], with the teacher's answer where a label is hidden (-1) and there are classes."""
-    return labels if logits.shape[-1] == 1 else torch.where(labels < 0, logits.argmax(-1).to(labels.dtype), labels)
+    """Labels [B], with the teacher's own answer where a label is hidden: -1 for classes, NaN for a regression."""
+    regression = is_regression(logits)
+    hidden = torch.where(regression, labels.isnan(), labels < 0)
+    answer = torch.where(regression, logits[:, 0].float(), logits.argmax(-1).float())
+    return torch.where(hidden, answer.to(labels.dtype), labels)
 
 
 def freeze_head(model) -> None:

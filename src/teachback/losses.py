@@ -2,17 +2,46 @@
 
 One value per example unless a docstring says otherwise, so that examples can be weighted before the mean is taken.
 B rows, L tokens, H width, A attention heads, C classes, K domains. ``mask`` [B, L] is 1 at real tokens.
+Rows of different heads may share a batch: classes that a row's head lacks have the logit `ABSENT_CLASS`.
 """
 
 import torch
 from torch.nn import functional as F
 
+# A class that a head does not have: far below any logit, yet finite, so that 0 * log(0) never appears.
+ABSENT_CLASS = -1e4
+
+
+def present_classes(logits: torch.Tensor) -> torch.Tensor:
+    """Which classes each row's head has: [B, C] -> bool [B, C]."""
+    return logits > ABSENT_CLASS / 2  # half precision rounds the constant itself
+
+
+def is_regression(logits: torch.Tensor) -> torch.Tensor:
+    """Which rows have one output, a number: those whose classes after the first are all absent: [B, C] -> bool [B]."""
+    return ~present_classes(logits[:, 1:]).any(-1)
+
 
 def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with the gold label: [B, C], [B] -> [B]. One output (C = 1) means regression: squared error."""
+    """Cross-entropy with the gold label; squared error in rows that are a regression: [B, C], [B] -> [B]."""
+    logits = logits.float()
     if logits.shape[-1] == 1:
-        return (logits.squeeze(-1).float() - labels.float()).square()
-    return F.cross_entropy(logits.float(), labels.long(), reduction="none")
+        return (logits.squeeze(-1) - labels.float()).square()
+    if not labels.is_floating_point():  # label numbers alone: no domain of the suite is a regression
+        return F.cross_entropy(logits, labels.long(), reduction="none")
+    regression = is_regression(logits)
+    cross_entropy = F.cross_entropy(logits, _class_labels(labels, regression), reduction="none")
+    return torch.where(regression, _number_error(logits, labels, regression).square(), cross_entropy)
+
+
+def _class_labels(labels: torch.Tensor, regression: torch.Tensor) -> torch.Tensor:
+    """Label numbers, with 0 in rows that are a regression: [B], [B] -> long [B]."""
+    return labels.masked_fill(regression, 0).long()
+
+
+def _number_error(logits: torch.Tensor, labels: torch.Tensor, regression: torch.Tensor) -> torch.Tensor:
+    """Prediction - y in rows that are a regression, 0 in the others: [B, C], [B], [B] -> [B]."""
+    return (logits[:, 0] - labels.float()).masked_fill(~regression, 0.0)
 
 
 def false_domains(domains: torch.Tensor, count: int) -> torch.Tensor:
@@ -52,11 +81,12 @@ def expertise_weight(weights: torch.Tensor, error: torch.Tensor) -> torch.Tensor
 
 
 def teacher_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How wrong the teacher is: 1 - p(y) for classes, prediction - y where C = 1: [B, C], [B] -> [B]."""
-    if logits.shape[-1] == 1:
-        return logits.squeeze(-1).float() - labels.float()
-    probabilities = logits.float().softmax(-1)
-    return 1 - probabilities.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+    """How wrong the teacher is: 1 - p(y) for classes, prediction - y for a regression: [B, C], [B] -> [B]."""
+    logits = logits.float()
+    regression = is_regression(logits)
+    # A regression's one class has probability 1, so that its first term is 0.
+    right = logits.softmax(-1).gather(1, _class_labels(labels, regression).unsqueeze(1)).squeeze(1)
+    return 1 - right + _number_error(logits, labels, regression)
 
 
 def hidden_state_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -98,19 +128,48 @@ def transferable_knowledge_loss(student: torch.Tensor, teacher: torch.Tensor) ->
 def soft_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0, form: str = "ce") -> torch.Tensor:
     """Distance of the student's to the teacher's predictions, times T^2: [B, C], [B, C] -> [B].
 
-    ce: -sum p_T log p_S; kl: sum p_T log(p_T / p_S); mse: mean (p_S - p_T)^2 over classes, all at temperature T
-    (T^2 keeps the size of the gradient: Hinton et al. 2015). C = 1 means regression: squared error, any form.
+    ce: -sum p_T log p_S; kl: sum p_T log(p_T / p_S); mse: mean (p_S - p_T)^2 over the row's own classes, all at
+    temperature T (T^2 keeps the size of the gradient: Hinton et al. 2015). Rows that are a regression: squared error.
     """
     student, teacher = student.float(), teacher.float()
+    squared = (student[:, 0] - teacher[:, 0]).square()
     if student.shape[-1] == 1:
-        return (student - teacher).square().squeeze(-1)
-    student, teacher = student / temperature, teacher / temperature
+        return squared
+    present = present_classes(student)
+    # Masked again after the division, for a large T would give absent classes a probability.
+    student, teacher = ((logits / temperature).masked_fill(~present, ABSENT_CLASS) for logits in (student, teacher))
+    value = _distance(student, teacher, present, form) * temperature**2
+    return torch.where(present[:, 1:].any(-1), value, squared)
+
+
+def _distance(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tensor, form: str) -> torch.Tensor:
+    """`soft_loss` of classes at temperature 1; ``present`` [B, C] says which count in the mean."""
     if form == "ce":
-        value = -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1)
-    elif form == "kl":
-        value = F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="none", log_target=True).sum(-1)
-    elif form == "mse":
-        value = (student.softmax(-1) - teacher.softmax(-1)).square().mean(-1)
-    else:
-        raise ValueError(f"soft loss {form!r} is unknown; use ce, kl or mse")
-    return value * temperature**2
+        return -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1)
+    if form == "kl":
+        return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+    if form == "mse":
+        return (student.softmax(-1) - teacher.softmax(-1)).square().sum(-1) / present.sum(-1)
+    raise ValueError(f"soft loss {form!r} is unknown; use ce, kl or mse")
+
+
+def pkd_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """PKD: mean squared error of L2-normalised [CLS] states of K layer pairs: [B, K, H], [B, K, H] -> [B]."""
+    student, teacher = F.normalize(student.float(), dim=-1), F.normalize(teacher.float(), dim=-1)
+    return (student - teacher).square().mean((1, 2))
+
+
+def certainty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How sure a model is of the label: p(y) for classes, -|prediction - y| for a regression: [B, C], [B] -> [B]."""
+    error = teacher_error(logits, labels)
+    return torch.where(is_regression(logits), -error.abs(), 1 - error)
+
+
+def collaborative_loss(of_teacher: torch.Tensor, of_student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """MPDistil: 1/2 CE(T'(h_T), y) + 1/2 CE(T'(h_S), y): [B, C], [B, C], [B] -> [B]."""
+    return 0.5 * hard_label_loss(of_teacher, labels) + 0.5 * hard_label_loss(of_student, labels)
+
+
+def competitive_loss(of_teacher: torch.Tensor, of_student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """MPDistil: -p_T'(y|h_T) + p_T'(y|h_S) + CE(T'(h_T), y), p being `certainty`: [B, C], [B, C], [B] -> [B]."""
+    return certainty(of_student, labels) - certainty(of_teacher, labels) + hard_label_loss(of_teacher, labels)

@@ -19,12 +19,11 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from teachback.errors import TeachbackError
+from teachback.losses import ABSENT_CLASS
 from teachback.suites.schema import Domain
 
 SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
 SCRATCH_VOCABULARY = 4000
-# A class that a head does not have: far below any logit, yet finite, so that 0 * log(0) never appears.
-ABSENT_CLASS = -1e4
 
 
 def locate(name: str, data_dir: str | Path) -> str:

@@ -1,5 +1,6 @@
 """A processed suite in memory, and its rows as encoded datasets with the columns that losses need."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,13 +56,13 @@ def labelled(rows: list[Row]) -> list[Row]:
 
 
 def label_ids(rows: list[Row], suite: Suite) -> torch.Tensor:
-    """Label numbers in their head's order [N]; floats where any domain is a regression; -1 where hidden."""
+    """Label numbers in their head's order [N], -1 where hidden; floats, a hidden number NaN, where any domain is a regression."""
     numbers = {name: {label: i for i, label in enumerate(d.labels)} for name, d in suite.domains.items()}
     regression = {name for name, d in suite.domains.items() if d.task == "regression"}
     values = []
     for row in rows:
         if row.domain in regression:
-            values.append(float(row.label) if row.label else -1.0)
+            values.append(float(row.label) if row.label else math.nan)
         else:
             values.append(numbers[row.domain][row.label] if row.label else -1)
     return torch.tensor(values, dtype=torch.float if regression else torch.long)

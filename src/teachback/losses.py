@@ -154,7 +154,9 @@ def _distance(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tenso
 
 
 def pkd_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """PKD: mean squared error of L2-normalised [CLS] states of K layer pairs: [B, K, H], [B, K, H] -> [B]."""
+    """Mean squared error of L2-normalised [CLS] states of K layer pairs: [B, K, H], [B, K, H] -> [B] (Sun et al. 2019)."""
+    if student.shape != teacher.shape:
+        raise ValueError(f"PKD compares states of equal shape, not {tuple(student.shape)} and {tuple(teacher.shape)}")
     student, teacher = F.normalize(student.float(), dim=-1), F.normalize(teacher.float(), dim=-1)
     return (student - teacher).square().mean((1, 2))
 
@@ -173,3 +175,19 @@ def collaborative_loss(of_teacher: torch.Tensor, of_student: torch.Tensor, label
 def competitive_loss(of_teacher: torch.Tensor, of_student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """MPDistil: -p_T'(y|h_T) + p_T'(y|h_S) + CE(T'(h_T), y), p being `certainty`: [B, C], [B, C], [B] -> [B]."""
     return certainty(of_student, labels) - certainty(of_teacher, labels) + hard_label_loss(of_teacher, labels)
+
+
+def curriculum_student_loss(student: torch.Tensor, meta_teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The student's loss in the curriculum: [B, C] its logits, [B, C] the meta-teacher's from its states, [B] -> [B].
+
+    CE(S(x), y) - p_S(y) + p_T'(y | h_S) (MPDistil).
+    """
+    return hard_label_loss(student, labels) - certainty(student, labels) + certainty(meta_teacher, labels)
+
+
+def step_reward(student: torch.Tensor, meta_teacher: torch.Tensor, form: str) -> torch.Tensor:
+    """A row's reward from both models' certainty of its label: [B], [B] -> [B] (MPDistil).
+
+    binary: 1 where the student is surer than the meta-teacher; real: by how much.
+    """
+    return (student > meta_teacher).float() if form == "binary" else student - meta_teacher

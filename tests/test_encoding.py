@@ -1,13 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from tiny import BOOKS, SUITE, tokenizer
 from torch.utils.data import BatchSampler
+from transformers.trainer_pt_utils import find_batch_size
 
 from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, batches, encode
 from teachback.errors import TeachbackError
 from teachback.suite_data import SuiteData, encode_rows, label_ids, labelled, read_unlabelled
-from teachback.suites.schema import Domain, Row, Suite, write_rows, write_suite
+from teachback.suites.schema import HIDDEN, Domain, Row, Suite, join_choices, write_rows, write_suite
 
 CLS, SEP = 2, 3
 
@@ -56,6 +59,128 @@ def test_the_longer_text_of_a_pair_is_cut_first():
     encoded = encode([row("good bad plot paper screen quite", "loud thin")], tokenizer(), 8)
     assert encoded.inputs["input_ids"] == [[CLS, *ids("good", "bad", "plot"), SEP, *ids("loud", "thin"), SEP]]
     assert encoded.inputs["token_type_ids"] == [[0] * 5 + [1] * 3]
+
+
+PASSAGE = Domain("passage", "yes", ("no", "yes"), kind="pair", truncate="text_a")
+PLAIN = Domain("plain", "yes", ("no", "yes"), kind="pair")
+CHOICES = Domain("choices", "cause", ("first", "second"), kind="choices")
+THREE = Domain("three", "three", ("a", "b", "c"), kind="choices")
+DOMAINS = {domain.name: domain for domain in (BOOKS, PASSAGE, PLAIN, CHOICES, THREE)}
+
+
+def passage(text_a, text_b="loud thin"):
+    return row(text_a, text_b, domain="passage")
+
+
+def question(*choices, text="good plot", domain="choices", **rest):
+    return row(text, join_choices(list(choices)), domain=domain, **rest)
+
+
+def test_of_a_passage_only_the_passage_is_cut():
+    long_question = "loud thin read watch"
+    encoded = encode([passage("good bad plot", long_question), passage("good", long_question)], tokenizer(), 8, DOMAINS)
+    assert encoded.inputs["input_ids"] == [
+        [CLS, *ids("good"), SEP, *ids("loud", "thin", "read", "watch"), SEP],
+        [CLS, *ids("good"), SEP, *ids("loud", "thin", "read", "watch"), SEP],
+    ]
+    assert encoded.inputs["token_type_ids"] == [[0] * 3 + [1] * 5] * 2
+    plain = encode([row("good bad plot", long_question, domain="plain")], tokenizer(), 8, DOMAINS)
+    assert plain.inputs["input_ids"] == [[CLS, *ids("good", "bad"), SEP, *ids("loud", "thin", "read"), SEP]]
+
+
+@pytest.mark.parametrize("text_a", ["good", "good bad plot paper screen", ""])
+def test_a_question_that_leaves_its_passage_no_room_is_cut_like_any_longer_text(text_a):
+    texts = (text_a, "loud thin read watch bought again")
+    found = encode([passage(*texts)], tokenizer(), 8, DOMAINS)
+    assert found.inputs == encode([row(*texts)], tokenizer(), 8).inputs and found.lengths == [8]
+
+
+def test_ways_of_cutting_mix_in_one_call_in_the_rows_order():
+    words = "good bad plot paper screen quite never"
+    rows = [row(words), passage(words), row(words, "loud thin", domain="plain"), passage("good"), passage(words, "")]
+    rows += [question(words, words, text=words), passage(words, words)]
+    together = encode(rows, tokenizer(), 9, DOMAINS, chunk=3)
+    alone = [ids for one in rows for ids in encode([one], tokenizer(), 9, DOMAINS).inputs["input_ids"]]
+    assert together.inputs["input_ids"] == alone
+    assert together.sequences == [1, 1, 1, 1, 1, 2, 1]
+
+
+# Rows of several sequences
+
+
+def test_a_question_is_one_sequence_a_choice():
+    encoded = encode([question("bad", "quite loud"), row("thin")], tokenizer(), 16, DOMAINS)
+    assert len(encoded) == 2 and encoded.sequences == [2, 1] and encoded.lengths == [7, 3]
+    assert encoded.inputs["input_ids"] == [
+        [CLS, *ids("good", "plot"), SEP, *ids("bad"), SEP],
+        [CLS, *ids("good", "plot"), SEP, *ids("quite", "loud"), SEP],
+        [CLS, *ids("thin"), SEP],
+    ]
+    assert encoded.inputs["token_type_ids"][1] == [0] * 4 + [1] * 3
+
+
+def test_rows_of_one_sequence_know_of_no_others():
+    encoded = encode([row("thin"), row("good", "bad", domain="plain")], tokenizer(), 16, DOMAINS)
+    assert encoded.sequences == [] and "sequences" not in encoded[0]
+
+
+def test_every_question_has_a_choice_for_each_label():
+    with pytest.raises(
+        TeachbackError, match="row 'good plot' has 3 choices, but domain 'choices' has 2: first, second"
+    ):
+        encode([question("bad", "loud", "thin")], tokenizer(), 16, DOMAINS)
+
+
+def mixed_rows():
+    """Questions of two and three choices between single texts, numbered by a column."""
+    rows = [row("good"), question("bad", "quite loud"), row("bad plot paper screen quite never")]
+    rows += [question("thin", "read watch again", "bought", domain="three"), question("once", "twice")]
+    encoded = encode(rows, tokenizer(), 16, DOMAINS)
+    encoded.columns = {"number": torch.arange(5), "logits": torch.arange(10.0).view(5, 2)}
+    return encoded
+
+
+def sequences_of(batch):
+    """The batch's token ids without padding, by row."""
+    counts = batch.get("sequences", torch.ones(len(batch["index"]), dtype=torch.long)).tolist()
+    found = iter(tokens[mask.bool()].tolist() for tokens, mask in zip(batch["input_ids"], batch["attention_mask"]))
+    return [[next(found) for _ in range(count)] for count in counts]
+
+
+def test_a_batch_holds_the_rows_first_then_their_sequences_in_order():
+    encoded = mixed_rows()
+    batch = Collator(0, multiple=8)([encoded[i] for i in (3, 0, 1)])
+    assert batch["sequences"].tolist() == [3, 1, 2] and batch["number"].tolist() == batch["index"].tolist() == [3, 0, 1]
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["token_type_ids"].shape == (6, 8)
+    inputs = encoded.inputs["input_ids"]
+    assert sequences_of(batch) == [inputs[4:7], inputs[:1], inputs[1:3]]
+    assert batch["token_type_ids"][1].tolist() == [0] * 4 + [1] * 4
+    assert find_batch_size(batch) == 3  # Hugging Face's Trainer looks at the first tensor
+
+
+def test_a_batch_without_questions_is_an_ordinary_one():
+    encoded = mixed_rows()
+    batch = Collator(0)([encoded[2], encoded[0]])
+    assert "sequences" not in batch and batch["input_ids"].shape == (2, 8) and batch["logits"].shape == (2, 2)
+
+
+def test_batches_and_sorting_keep_a_rows_sequences_together():
+    encoded = mixed_rows()
+    inputs = encoded.inputs["input_ids"]
+    own = [inputs[:1], inputs[1:3], inputs[3:4], inputs[4:7], inputs[7:]]
+    found = {}
+    for batch in batches(encoded, 2, 0):
+        found |= dict(zip(batch["index"].tolist(), sequences_of(batch)))
+    assert found == dict(enumerate(own))
+    ordered, order = encoded.sorted_by_length()
+    assert ordered.lengths == sorted(encoded.lengths, reverse=True) and order[0] in (2, 3)
+    assert [sequences_of(Collator(0)([ordered[i]]))[0] for i in range(5)] == [own[i] for i in order]
+    assert ordered.columns["number"].tolist() == order
+
+
+def test_rows_are_sampled_whole_whatever_their_number_of_sequences():
+    encoded = mixed_rows()
+    assert sorted(LengthBucketSampler(encoded.lengths, 2, 0)) == list(range(5))
 
 
 def test_no_rows_encode_to_nothing():
@@ -264,6 +389,38 @@ def test_domains_are_selected_in_the_suites_order(tmp_path):
     assert len(data.texts()) == 4  # a vocabulary is learnt from all domains
 
 
+def test_domains_without_train_rows_are_scored_and_never_trained_on(tmp_path):
+    counts = {"books": 3, "dvd": 0, "kitchen": 1}
+    domains = {name: replace(SUITE.domain(name), rows={"train": n, "test": 2}) for name, n in counts.items()}
+    data = SuiteData(Suite("tiny", domains), tmp_path, ["dvd", "books", "kitchen"])
+    assert data.trainable == ["books", "kitchen"] and data.target("").name == "books"
+    assert [domain.name for domain in data.targets("all")] == ["books", "kitchen"]
+    with pytest.raises(TeachbackError, match="DOMAIN=dvd has no train rows.*books, kitchen"):
+        data.target("dvd")
+    with pytest.raises(TeachbackError, match="dvd.*no train rows"):
+        SuiteData(Suite("tiny", domains), tmp_path, ["dvd"]).targets("all")
+
+
+def test_hidden_rows_are_those_of_their_file_or_none(tmp_path):
+    data = suite_data(tmp_path, "books")
+    assert data.rows(HIDDEN) == []
+    hidden = [row("good", label="", domain=domain) for domain in ("dvd", "books")]
+    write_rows(tmp_path / "tiny" / "hidden.tsv", hidden)
+    assert data.rows(HIDDEN) == hidden[1:]
+    (tmp_path / "tiny" / "dev.tsv").unlink()
+    with pytest.raises(TeachbackError, match="dev.tsv does not exist"):
+        data.rows("dev")
+
+
+def test_rows_are_encoded_as_their_domain_says(tmp_path):
+    suite = Suite("tiny", DOMAINS)
+    encoded = encode_rows(
+        [question("bad", "loud", label="second"), row("good", "bad", label="", domain="passage")],
+        SuiteData(suite, tmp_path, list(DOMAINS)), ["passage", "choices"], tokenizer(), 8,
+    )  # fmt: skip
+    assert encoded.sequences == [2, 1] and encoded.columns["label"].tolist() == [1, -1]
+
+
 def test_an_unknown_or_unselected_domain_is_refused(tmp_path):
     with pytest.raises(TeachbackError, match="no domain 'book'"):
         suite_data(tmp_path, "book")
@@ -295,7 +452,8 @@ def test_unlabelled_pairs_are_separated_by_a_tab(tmp_path):
     with pytest.raises(TeachbackError, match="line 1: expected one text, no tab"):
         read_unlabelled(str(path), BOOKS)
     path.write_text("good\tplot\nbad\n", encoding="utf-8")
-    with pytest.raises(TeachbackError, match="line 2: expected two texts and one tab"):
-        read_unlabelled(str(path), pairs)
+    for domain in (pairs, CHOICES):
+        with pytest.raises(TeachbackError, match="line 2: expected two texts and one tab"):
+            read_unlabelled(str(path), domain)
     with pytest.raises(TeachbackError, match="UNLABELLED=.*no such file"):
         read_unlabelled(str(tmp_path / "missing"), BOOKS)

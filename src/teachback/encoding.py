@@ -1,76 +1,151 @@
-"""Token ids of a list of rows, made once, and batches of similar length, padded to the batch."""
+"""Token ids of a list of rows, made once, and batches of similar length, padded to the batch.
+
+A row is one sequence of tokens, but one of kind ``choices`` is several: its question with each choice. A batch holds
+tensors of B rows, then those of their S sequences [S, L], the rows' one after the other; where S > B, ``sequences`` [B]
+says how many each row has.
+"""
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from teachback.suites.schema import Row
+from teachback.errors import TeachbackError
+from teachback.suites.schema import Domain, Row, split_choices
 
 
 @dataclass
 class EncodedRows(Dataset):
-    """Rows as token ids: ``inputs`` maps a tokenizer field (input_ids, ...) to one list of ids a row.
+    """Rows as token ids: ``inputs`` maps a tokenizer field (input_ids, ...) to one list of ids a sequence.
 
-    ``columns`` holds one value a row, tensors of shape [N, ...] that a batch carries along.
+    ``columns`` holds one value a row, tensors of shape [N, ...] that a batch carries along; ``sequences`` the number of
+    each row's sequences, and is empty where every row is one.
     """
 
     inputs: dict[str, list[list[int]]]
     columns: dict[str, torch.Tensor] = field(default_factory=dict)
+    sequences: list[int] = field(default_factory=list)
+
+    def __post_init__(self):
+        self._ends = list(accumulate(self.sequences))
 
     def __len__(self) -> int:
-        return len(self.inputs["input_ids"])
+        return len(self.sequences or self.inputs["input_ids"])
 
     def __getitem__(self, index: int) -> dict:
-        item = {name: ids[index] for name, ids in self.inputs.items()}
-        return item | {name: values[index] for name, values in self.columns.items()} | {"index": index}
+        # Rows before sequences: Hugging Face's Trainer takes the size of the first tensor for the number of examples.
+        item = {name: values[index] for name, values in self.columns.items()} | {"index": index}
+        if not self.sequences:
+            return item | {name: ids[index] for name, ids in self.inputs.items()}
+        item["sequences"] = self.sequences[index]
+        return item | {name: self._of_row(ids, index) for name, ids in self.inputs.items()}
+
+    def _of_row(self, values: list, index: int) -> list:
+        """A row's part of what is listed by sequence."""
+        end = self._ends[index]
+        return values[end - self.sequences[index] : end]
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens a row, special tokens included."""
-        return [len(ids) for ids in self.inputs["input_ids"]]
+        """Tokens of each row's longest sequence, special tokens included, for it is to that length that a batch is padded."""
+        lengths = [len(ids) for ids in self.inputs["input_ids"]]
+        return [max(self._of_row(lengths, i)) for i in range(len(self))] if self.sequences else lengths
+
+    def chosen(self, order: list[int]) -> "EncodedRows":
+        """Some of the rows, in the given order."""
+        columns = {name: values[order] for name, values in self.columns.items()}
+        if not self.sequences:
+            return EncodedRows({name: [ids[i] for i in order] for name, ids in self.inputs.items()}, columns)
+        inputs = {name: [one for i in order for one in self._of_row(ids, i)] for name, ids in self.inputs.items()}
+        return EncodedRows(inputs, columns, [self.sequences[i] for i in order])
 
     def sorted_by_length(self) -> tuple["EncodedRows", list[int]]:
         """The rows longest first (a batch that does not fit in memory fails at once), and where each came from."""
         lengths = self.lengths
         order = sorted(range(len(self)), key=lambda i: -lengths[i])
-        inputs = {name: [ids[i] for i in order] for name, ids in self.inputs.items()}
-        return EncodedRows(inputs, {name: values[order] for name, values in self.columns.items()}), order
+        return self.chosen(order), order
 
 
-def encode(rows: list[Row], tokenizer, max_length: int, chunk: int = 10_000) -> EncodedRows:
-    """Tokenise single texts and pairs; the longer text of a pair is cut first."""
+def encode(
+    rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None, chunk: int = 10_000
+) -> EncodedRows:
+    """Tokenise rows as their domains say; without ``domains`` as single texts and pairs, the longer text cut first."""
     inputs: dict[str, list[list[int]]] = {}
+    sequences: list[int] = []
     for start in range(0, len(rows), chunk):
-        part = rows[start : start + chunk]
-        texts = [(row.text_a, row.text_b) if row.text_b else row.text_a for row in part]
-        encoded = tokenizer(texts, truncation="longest_first", max_length=max_length)
+        part = [(row, domains[row.domain] if domains else None) for row in rows[start : start + chunk]]
+        texts = [_texts(row, domain) for row, domain in part]
+        sequences += map(len, texts)
+        only_first = [domain and domain.truncate == "text_a" for (_, domain), own in zip(part, texts) for _ in own]
+        encoded = _tokenise([text for own in texts for text in own], only_first, tokenizer, max_length)
         for name in tokenizer.model_input_names:
             if name in encoded and name != "attention_mask":
                 inputs.setdefault(name, []).extend(encoded[name])
-    return EncodedRows(inputs or {"input_ids": []})
+    return EncodedRows(inputs or {"input_ids": []}, sequences=sequences if max(sequences, default=1) > 1 else [])
+
+
+def _texts(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
+    """A row's sequences before they are tokenised: a text or a pair; for ``choices`` the question with each choice."""
+    if domain is None or domain.kind != "choices":
+        return [(row.text_a, row.text_b) if row.text_b else row.text_a]
+    choices = split_choices(row.text_b)
+    if len(choices) != len(domain.labels):
+        raise TeachbackError(
+            f"row {row.guid!r} has {len(choices)} choices, but domain {domain.name!r} has {len(domain.labels)}: "
+            f"{', '.join(domain.labels)}; run 2_process_data.sh again"
+        )
+    return [(row.text_a, choice) for choice in choices]
+
+
+def _tokenise(texts: list, only_first: list[bool], tokenizer, max_length: int) -> dict[str, list[list[int]]]:
+    """Ids by tokenizer field, in the texts' order; where ``only_first``, only the first text of a pair is cut."""
+    encoded = tokenizer(texts, truncation="longest_first", max_length=max_length)
+    full = [len(ids) == max_length for ids in encoded["input_ids"]]  # the others have not been cut
+    pairs = [i for i, text in enumerate(texts) if only_first[i] and full[i] and not isinstance(text, str)]
+    places = _with_room_for_first(texts, pairs, tokenizer, max_length)
+    if places:
+        again = tokenizer([texts[i] for i in places], truncation="only_first", max_length=max_length)
+        for name, values in again.items():
+            for place, ids in zip(places, values):
+                encoded[name][place] = ids
+    return encoded
+
+
+def _with_room_for_first(texts: list, pairs: list[int], tokenizer, max_length: int) -> list[int]:
+    """Those of the pairs whose second text leaves room for some of the first; of the others the longer has to be cut."""
+    if not pairs:
+        return []
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+    seconds = tokenizer([texts[i][1] for i in pairs], add_special_tokens=False, verbose=False)["input_ids"]
+    return [i for i, ids in zip(pairs, seconds) if len(ids) < room]
 
 
 @dataclass
 class Collator:
-    """Pad a list of items to the longest of them (or to the next multiple), and make the attention mask."""
+    """Pad a list of items to the longest sequence (or to the next multiple), and make the attention mask."""
 
     pad_token_id: int
     multiple: int = 1  # 8 on GPUs, whose matrix units like it
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        longest = max(len(item["input_ids"]) for item in items)
-        width = -(-longest // self.multiple) * self.multiple
-        batch = {}
-        for name, value in items[0].items():
-            values = [item[name] for item in items]
-            if isinstance(value, list):
-                batch[name] = _padded(values, width, self.pad_token_id if name == "input_ids" else 0)
-            else:
-                batch[name] = torch.stack(values) if isinstance(value, torch.Tensor) else torch.tensor(values)
-        lengths = torch.tensor([len(item["input_ids"]) for item in items])
+        names = list(items[0])
+        listed = {name: [item[name] for item in items] for name in names if isinstance(items[0][name], list)}
+        batch = {name: _stacked([item[name] for item in items]) for name in names if name not in listed}
+        if "sequences" in batch:
+            listed = {name: [ids for own in values for ids in own] for name, values in listed.items()}
+            if len(listed["input_ids"]) == len(items):
+                del batch["sequences"]
+        lengths = torch.tensor([len(ids) for ids in listed["input_ids"]])
+        width = -(-int(lengths.max()) // self.multiple) * self.multiple
+        for name, values in listed.items():
+            batch[name] = _padded(values, width, self.pad_token_id if name == "input_ids" else 0)
         batch["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
         return batch
+
+
+def _stacked(values: list) -> torch.Tensor:
+    return torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
 
 
 def _padded(rows: list[list[int]], width: int, value: int) -> torch.Tensor:

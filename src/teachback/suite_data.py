@@ -8,7 +8,7 @@ import torch
 
 from teachback.encoding import EncodedRows, encode
 from teachback.errors import TeachbackError
-from teachback.suites.schema import Domain, Row, Suite, read_rows, read_suite
+from teachback.suites.schema import HIDDEN, Domain, Row, Suite, read_rows, read_suite
 
 
 @dataclass
@@ -26,21 +26,40 @@ class SuiteData:
         names = [description.domain(name).name for name in domains.replace(",", " ").split()]
         return cls(description, folder, [name for name in description.domains if not names or name in names])
 
+    @property
+    def trainable(self) -> list[str]:
+        """The selected domains with train rows of their own; the others are only scored."""
+        return [name for name in self.selected if self.suite.domain(name).trainable]
+
     def rows(self, split: str, domains: list[str] | None = None) -> list[Row]:
-        """Labelled and unlabelled rows of a split in the given (default: all selected) domains."""
+        """Labelled and unlabelled rows of a split in the given (default: all selected) domains.
+
+        A suite without hidden tests has no rows in the split "hidden".
+        """
+        path = self.folder / f"{split}.tsv"
+        if split == HIDDEN and not path.is_file():
+            return []
         wanted = set(domains or self.selected)
-        return [row for row in read_rows(self.folder / f"{split}.tsv") if row.domain in wanted]
+        return [row for row in read_rows(path) if row.domain in wanted]
 
     def target(self, name: str) -> Domain:
-        """The named domain, or the first selected one."""
-        name = name or self.selected[0]
+        """The named domain, or the first selected one that can be trained on."""
+        trainable = self.trainable
+        name = name or (trainable or self.selected)[0]
         if name not in self.selected:
             raise TeachbackError(f"DOMAIN={name} is not among the domains of this run: {', '.join(self.selected)}")
+        if name not in trainable:
+            raise TeachbackError(
+                f"DOMAIN={name} has no train rows of its own, it is only scored; "
+                f"domains of this run that have some: {', '.join(trainable) or 'none'}"
+            )
         return self.suite.domain(name)
 
     def targets(self, name: str) -> list[Domain]:
-        """The named domain, or every selected one for ``all``."""
-        return [self.suite.domain(n) for n in self.selected] if name == "all" else [self.target(name)]
+        """The named domain, or for ``all`` every selected one that can be trained on."""
+        if name == "all" and self.trainable:
+            return [self.suite.domain(n) for n in self.trainable]
+        return [self.target("" if name == "all" else name)]
 
     def all_train_rows(self) -> list[Row]:
         """Train rows of every domain, selected or not."""
@@ -77,7 +96,7 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
         raise TeachbackError(
             f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train one that was, or set TRANSFER_SET=domain"
         )
-    encoded = encode(rows, tokenizer, max_length)
+    encoded = encode(rows, tokenizer, max_length, data.suite.domains)
     encoded.columns = {
         "label": label_ids(rows, data.suite),
         "domain": torch.tensor([domains.index(row.domain) for row in rows]),
@@ -87,7 +106,10 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
 
 
 def read_unlabelled(path: str, domain: Domain) -> list[Row]:
-    """Rows of weight 1 without labels from a file of texts, one a line; a pair is separated by a tab. "" is no file."""
+    """Rows of weight 1 without labels from a file of texts, one a line. "" is no file.
+
+    A tab separates a pair, and a question from its choices, which are joined as in the suite's files.
+    """
     if not path:
         return []
     if not Path(path).is_file():
@@ -97,9 +119,9 @@ def read_unlabelled(path: str, domain: Domain) -> list[Row]:
     lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         first, *second = line.split("\t")
-        if len(second) != (domain.kind == "pair") or not first.strip():
+        if len(second) != (domain.kind != "single") or not first.strip():
             raise TeachbackError(
-                f"{path} line {number}: expected {'two texts and one tab' if domain.kind == 'pair' else 'one text, no tab'}"
+                f"{path} line {number}: expected {'one text, no tab' if domain.kind == 'single' else 'two texts and one tab'}"
             )
         rows.append(Row(f"unlabelled-{number}", first, second[0] if second else "", "", domain.name))
     return rows

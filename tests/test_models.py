@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
@@ -7,11 +8,12 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import ARCHITECTURES, BOOKS, DVD, GENRE, LABELS, WORDS, batch, classifier, tokenizer
+from tiny import ARCHITECTURES, BOOKS, DVD, GENRE, LABELS, WORDS, batch, classifier, enlarge, tokenizer
 from transformers import AutoModelForSequenceClassification
 
+from teachback.encoding import Collator, encode
 from teachback.errors import TeachbackError
-from teachback.losses import hard_label_loss, soft_loss
+from teachback.losses import hard_label_loss, is_regression, soft_loss
 from teachback.models import (
     ABSENT_CLASS,
     Classifier,
@@ -27,13 +29,16 @@ from teachback.models import (
     load_tokenizer,
     locate,
     mean_over_tokens,
+    per_row,
+    per_sequence,
     spread_layers,
 )
 from teachback.students import kept_layers
-from teachback.suites.schema import Domain
+from teachback.suites.schema import Domain, Row
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 SCORE = Domain("score", "score", (), task="regression")
+CAUSE = Domain("cause", "cause", ("first", "second"), kind="choices")
 
 
 @pytest.fixture
@@ -228,8 +233,23 @@ def test_label_options_name_the_labels_and_regression_has_one_output():
         "num_labels": 2,
         "id2label": {0: "negative", 1: "positive"},
         "label2id": {"negative": 0, "positive": 1},
+        "problem_type": None,
     }
-    assert label_options(SCORE) == {"num_labels": 1, "problem_type": "regression"}
+    assert label_options(SCORE)["num_labels"] == 1 and label_options(SCORE)["problem_type"] == "regression"
+    assert label_options(CAUSE)["id2label"] == {0: "plausible"} and label_options(CAUSE)["problem_type"] is None
+
+
+@pytest.mark.parametrize("before", [SCORE, CAUSE, GENRE])
+@pytest.mark.parametrize("after", [SCORE, CAUSE, GENRE])
+def test_a_model_that_gets_another_head_describes_that_one_alone(tmp_path, before, after):
+    source = classifier(domain=before)
+    source.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    for model in (cut_layers(source, [0], after), load_classifier(str(tmp_path), after, tokenizer())):
+        described = model.config.to_dict()
+        for name in ("id2label", "label2id"):
+            assert described[name] == label_options(after)[name]
+        assert described["problem_type"] == label_options(after)["problem_type"]
 
 
 # Parts of a classifier
@@ -282,6 +302,139 @@ def test_losses_and_gradients_are_finite_where_classes_are_absent_and_stay_in_th
     assert all(p.grad.isfinite().all() for p in both.parameters() if p.grad is not None)
     assert final_layer(model).weight.grad.abs().max() > 0
     assert (both.other_heads[0].weight.grad == 0).all()
+
+
+# Questions with choices, one sequence a choice
+
+HEADS = {"sentiment": BOOKS, "cause": CAUSE, "score": SCORE, "topic": GENRE}
+LENGTHS = (9, 4, 6, 5, 7, 3)  # of sequences: a text, a question with two choices, a text, another question
+
+
+def mixed_batch(width=None):
+    rows = batch(LENGTHS, width)
+    return {name: rows[name] for name in ("input_ids", "attention_mask")} | {"sequences": torch.tensor([1, 2, 1, 2])}
+
+
+def row_of(rows, index):
+    """One row of `mixed_batch` as a batch."""
+    at = slice(*[(0, 1), (1, 3), (3, 4), (4, 6)][index])
+    one = {name: rows[name][at] for name in ("input_ids", "attention_mask")}
+    return one | ({"sequences": rows["sequences"][[index]]} if at.stop - at.start > 1 else {})
+
+
+def mixed_classifier(**options):
+    model = Classifier(classifier(**options), HEADS).eval()
+    torch.manual_seed(5)
+    enlarge(model.other_heads)
+    return model
+
+
+def test_a_questions_logits_are_those_of_its_choices():
+    model, rows = classifier(domain=CAUSE), mixed_batch()
+    alone = Classifier(model, {"cause": CAUSE})
+    assert alone.classes == 2 and final_layer(model).out_features == 1
+    rows = {name: rows[name][1:3] for name in ("input_ids", "attention_mask")} | {"sequences": torch.tensor([2])}
+    outputs = alone(rows)
+    expected = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits
+    assert torch.equal(outputs.logits, expected.view(1, 2)) and outputs.pooled.shape == (2, 32)
+
+
+def test_swapped_choices_have_swapped_logits():
+    model = Classifier(classifier(domain=CAUSE), {"cause": CAUSE})
+    encoded = encode(
+        [Row("1", "good", "bad plot ||| quite", "", "cause"), Row("2", "good", "quite ||| bad plot", "", "cause")],
+        tokenizer(), 16, {"cause": CAUSE},
+    )  # fmt: skip
+    logits = model(Collator(0)([encoded[0], encoded[1]])).logits
+    torch.testing.assert_close(logits[0], logits[1].flip(0))
+    assert (logits[0, 0] - logits[0, 1]).abs() > 1e-3
+
+
+def test_heads_of_every_kind_mix_in_a_batch():
+    model, rows, head = mixed_classifier(), mixed_batch(), torch.tensor([3, 1, 2, 1])
+    outputs = model(rows, head, hidden_states=True)
+    assert outputs.logits.shape == (4, 3) and outputs.pooled.shape == (6, 32)
+    assert outputs.hidden_states[-1].shape == (6, 9, 32)
+    cause, score, topic = model.other_heads
+    pooled = outputs.pooled
+    expected = torch.full((4, 3), ABSENT_CLASS)
+    expected[0] = topic(pooled)[0]
+    expected[1, :2], expected[3, :2] = cause(pooled)[1:3, 0], cause(pooled)[4:6, 0]
+    expected[2, 0] = score(pooled)[3, 0]
+    torch.testing.assert_close(outputs.logits, expected)
+    assert is_regression(outputs.logits).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_row_of_a_mixed_batch_is_answered_as_alone_whatever_the_padding(architecture):
+    model, rows, head = mixed_classifier(architecture=architecture), mixed_batch(), torch.tensor([3, 1, 2, 1])
+    logits = model(rows, head).logits
+    torch.testing.assert_close(model(mixed_batch(width=40), head).logits, logits, rtol=1e-4, atol=1e-4)
+    for index in range(4):
+        alone = model(row_of(rows, index), head[[index]]).logits
+        torch.testing.assert_close(alone[0], logits[index], rtol=1e-4, atol=1e-4)
+
+
+def test_head_logits_need_no_more_than_pooled_states():
+    for model, rows, head in (
+        (mixed_classifier(), mixed_batch(), torch.tensor([0, 1, 2, 1])),
+        (Classifier(classifier(domain=CAUSE), {"cause": CAUSE}), row_of(mixed_batch(), 1), None),
+        (Classifier(classifier(), {"sentiment": BOOKS}), batch(), None),
+    ):
+        outputs = model(rows, head)
+        found = model.head_logits(outputs.pooled, head, rows.get("sequences"))
+        torch.testing.assert_close(found, outputs.logits)
+        assert model._pooled is None
+
+
+def test_gradients_of_a_mixed_batch_are_those_of_its_rows():
+    model, rows = mixed_classifier(), mixed_batch()
+    head, labels = torch.tensor([3, 1, 2, 1]), torch.tensor([2.0, 1.0, -0.7, 0.0])
+
+    def gradients(picked):
+        model.zero_grad()
+        for logits, label in picked:
+            hard_label_loss(logits, label).sum().backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    together = gradients([(model(rows, head).logits, labels)])
+    alone = gradients([(model(row_of(rows, i), head[[i]]).logits, labels[[i]]) for i in range(4)])
+    largest = max(one.abs().max().item() for one in alone)
+    for one, other in zip(together, alone):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * largest)
+    assert (final_layer(model.model).weight.grad == 0).all()  # no row is of the first head
+    assert all(layer.weight.grad.abs().max() > 0 for layer in model.other_heads)
+
+
+def test_values_of_sequences_are_averaged_by_row_and_those_of_rows_repeated():
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 8.0], [0.0, 1.0], [6.0, 0.0], [9.0, 2.0]], requires_grad=True)
+    sequences = torch.tensor([1, 2, 3])
+    mean = per_row(values, sequences)
+    torch.testing.assert_close(mean, torch.tensor([[1.0, 2.0], [4.0, 6.0], [5.0, 1.0]]))
+    (mean * torch.tensor([[1.0], [0.0], [3.0]])).sum().backward()
+    assert values.grad[:, 0].tolist() == [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    torch.testing.assert_close(per_row(values[:, 0].detach(), sequences), mean[:, 0].detach())
+    assert per_sequence(torch.tensor([7, 8, 9]), sequences).tolist() == [7, 8, 8, 9, 9, 9]
+    assert per_sequence(torch.tensor([7, 8, 9]), sequences, 6).tolist() == [7, 8, 8, 9, 9, 9]
+    assert per_row(values, None) is values and per_sequence(values, None) is values
+
+
+def test_a_number_that_is_none_stays_in_its_row():
+    values = torch.tensor([math.nan, 1.0, 3.0, 5.0])
+    assert per_row(values, torch.tensor([1, 2, 1])).tolist()[1:] == [2.0, 5.0]
+
+
+def test_a_cut_student_of_choices_answers_the_same_after_a_save(tmp_path):
+    teacher = mixed_classifier(layers=4)
+    student = cut_layers(teacher.model, [1, 3], CAUSE, teacher.other_heads[0])
+    assert torch.equal(final_layer(student).weight, teacher.other_heads[0].weight)
+    student.save_pretrained(tmp_path)
+    rows = row_of(mixed_batch(), 1)
+    before = Classifier(student.eval(), {"cause": CAUSE})(rows).logits
+    loaded = load_finished_classifier(tmp_path)
+    assert_same(loaded.state_dict(), student.state_dict())
+    torch.testing.assert_close(Classifier(loaded, {"cause": CAUSE})(rows).logits, before)
+    assert loaded.config.id2label == {0: "plausible"}
 
 
 def test_mean_over_tokens_by_hand_and_without_padding():

@@ -110,12 +110,24 @@ def _scratch_config(name: str, tokenizer) -> BertConfig:
     )  # fmt: skip
 
 
-def label_options(domain: Domain) -> dict:
-    """The config fields that name a head's labels in order."""
+def output_names(domain: Domain) -> tuple[str, ...]:
+    """What a head's outputs are called, in order; of choices it has one, run on a question with each choice."""
     if domain.task == "regression":
-        return {"num_labels": 1, "problem_type": "regression"}
-    names = dict(enumerate(domain.labels))
-    return {"num_labels": len(names), "id2label": names, "label2id": {label: i for i, label in names.items()}}
+        return ("LABEL_0",)  # Hugging Face's own name
+    return ("plausible",) if domain.kind == "choices" else domain.labels
+
+
+def label_options(domain: Domain) -> dict:
+    """The config fields that describe a head's outputs, all that a config may hold of another head."""
+    names = dict(enumerate(output_names(domain)))
+    kind = "regression" if domain.task == "regression" else None
+    label2id = {label: i for i, label in names.items()}
+    return {"num_labels": len(names), "id2label": names, "label2id": label2id, "problem_type": kind}
+
+
+def class_count(domain: Domain) -> int:
+    """Logits of a row of the domain: one a class or choice, one for a regression."""
+    return len(domain.labels) if domain.kind == "choices" else len(output_names(domain))
 
 
 def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path = "data"):
@@ -235,31 +247,59 @@ def spread_layers(count: int, depth: int) -> list[int]:
 
 @dataclass
 class Outputs:
-    """What a classifier says of a batch: logits [B, C], pooled [B, H], hidden states [B, L, H] (embeddings first)."""
+    """What a classifier says of a batch: logits [B, C], pooled [S, H], hidden states [S, L, H] (embeddings first).
+
+    S = B sequences, but where rows are questions with several choices.
+    """
 
     logits: torch.Tensor
     pooled: torch.Tensor
     hidden_states: tuple[torch.Tensor, ...] = ()
 
 
+def fold(values: torch.Tensor, sequences: torch.Tensor, width: int, fill: float = 0.0) -> torch.Tensor:
+    """The values of each row's sequences side by side: [S, ...], [B] -> [B, width, ...], ``fill`` where there are fewer."""
+    count = torch.arange(len(values), device=values.device)
+    row = per_sequence(count[: len(sequences)], sequences, len(values))
+    place = count - per_sequence(sequences.cumsum(0) - sequences, sequences, len(values))
+    return values.new_full((len(sequences), width, *values.shape[1:]), fill).index_put((row, place), values)
+
+
+def per_row(values: torch.Tensor, sequences: torch.Tensor | None) -> torch.Tensor:
+    """Mean over each row's sequences: [S, ...], [B] -> [B, ...]; without ``sequences`` every row is one: as they are."""
+    if sequences is None:
+        return values
+    # No row has more sequences than this; the largest number itself is on the device, and asking for it would wait.
+    widest = len(values) - len(sequences) + 1
+    count = sequences.view(-1, *(1 for _ in values.shape[1:]))
+    return fold(values, sequences, widest).sum(1) / count
+
+
+def per_sequence(values: torch.Tensor, sequences: torch.Tensor | None, total: int | None = None) -> torch.Tensor:
+    """A row's value for each of its sequences: [B, ...], [B] -> [S, ...]. With ``total`` = S a GPU need not be waited for."""
+    return values if sequences is None else values.repeat_interleave(sequences, 0, output_size=total)
+
+
 class Classifier(nn.Module):
     """A Hugging Face classifier, its *pooled* representation, and further heads on it.
 
     ``heads`` names the heads in order; the model's own final layer serves the first of them. Logits of a row come
-    from the head that ``head`` [B] names; classes that this head lacks get ``ABSENT_CLASS``.
+    from the head that ``head`` [B] names; classes that this head lacks get ``ABSENT_CLASS``. A head for choices has one
+    output, and a row's logits are those of its sequences side by side.
     """
 
     def __init__(self, model, heads: dict[str, Domain]):
         super().__init__()
         self.model = model
         self.heads = dict(heads)
-        sizes = [label_options(domain)["num_labels"] for domain in heads.values()]
+        sizes = [len(output_names(domain)) for domain in heads.values()]
         width = final_layer(model).in_features
         self.other_heads = nn.ModuleList(nn.Linear(width, size) for size in sizes[1:])
         for layer in self.other_heads:
             nn.init.normal_(layer.weight, std=getattr(model.config, "initializer_range", 0.02))
             nn.init.zeros_(layer.bias)
-        self.classes = max(sizes)
+        self.classes = max(map(class_count, heads.values()))
+        self._choices = [domain.kind == "choices" for domain in heads.values()]
         self._pooled = None
         final_layer(model).register_forward_pre_hook(self._remember_pooled)
 
@@ -267,19 +307,38 @@ class Classifier(nn.Module):
         self._pooled = inputs[0]
 
     def forward(self, batch: dict, head: torch.Tensor | None = None, hidden_states: bool = False) -> Outputs:
-        """Run the model on a padded batch. ``head`` is needed only where there is more than one."""
+        """Run the model on a padded batch. ``head`` [B] is needed only where there is more than one."""
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
         result = self.model(**inputs, output_hidden_states=hidden_states, return_dict=True)
         pooled, self._pooled = self._pooled, None
-        logits = result.logits
-        if self.other_heads:
-            logits = self._logits_by_head(logits, pooled, head)
+        logits = self._by_row(result.logits, pooled, head, batch.get("sequences"))
         return Outputs(logits, pooled, result.hidden_states or ())
 
-    def _logits_by_head(self, first: torch.Tensor, pooled: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+    def head_logits(
+        self, pooled: torch.Tensor, head: torch.Tensor | None = None, sequences: torch.Tensor | None = None
+    ):
+        """What `forward` says, from pooled states alone: [S, H], [B], [B] -> logits [B, C]."""
+        layer = final_layer(self.model)
+        first = nn.functional.linear(pooled, layer.weight, layer.bias)  # not called, as its hook would keep the states
+        return self._by_row(first, pooled, head, sequences)
+
+    def _by_row(self, first: torch.Tensor, pooled: torch.Tensor, head, sequences) -> torch.Tensor:
+        """Logits of each row's own head [B, C] from those of the first head by sequence, and pooled states for the others."""
+        if not self.other_heads:
+            plain = sequences is None and not self._choices[0]
+            return first if plain else self._padded(first, self._choices[0], sequences)
         every = [first, *(layer(pooled) for layer in self.other_heads)]
-        padded = [nn.functional.pad(x.float(), (0, self.classes - x.shape[1]), value=ABSENT_CLASS) for x in every]
+        padded = [self._padded(logits, choices, sequences) for logits, choices in zip(every, self._choices)]
         return torch.stack(padded, 1)[torch.arange(len(head), device=head.device), head]
+
+    def _padded(self, logits: torch.Tensor, choices: bool, sequences: torch.Tensor | None) -> torch.Tensor:
+        """One head's logits by row, with absent classes: [S, c] -> [B, C]. Rows of other heads get numbers of no meaning."""
+        logits = logits.float()
+        if sequences is not None and choices:
+            return fold(logits[:, 0], sequences, self.classes, ABSENT_CLASS)
+        if sequences is not None:
+            logits = logits[sequences.cumsum(0) - sequences]
+        return nn.functional.pad(logits, (0, self.classes - logits.shape[1]), value=ABSENT_CLASS)
 
 
 def mean_over_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,10 @@ from teachback.suites.hub import fetch_model
 class GetDataArguments:
     """Flags of stage 1."""
 
-    suite: str = field(default="amazon", metadata={"help": "which suite: sample, amazon, mnli or custom"})
+    suite: str = field(
+        default="amazon", metadata={"help": "which suite: sample, amazon, mnli, superglue, glue or custom"}
+    )
+    domains: str = field(default="", metadata={"help": "superglue and glue: only these domains' archives; empty: all"})
     data_dir: str = field(default="data", metadata={"help": "folder of raw, processed and fetched data"})
     source: str = field(default="", metadata={"help": "folder, archive or URL in place of the known addresses"})
     allow_partial: bool = field(
@@ -35,7 +38,14 @@ class GetDataArguments:
 def main() -> None:
     (arguments,) = HfArgumentParser(GetDataArguments, description=__doc__).parse_args_into_dataclasses()
     data_dir = Path(arguments.data_dir)
-    get_data(definition(arguments.suite), data_dir, arguments.source, arguments.allow_partial, arguments.seed)
+    get_data(
+        definition(arguments.suite),
+        data_dir,
+        arguments.source,
+        arguments.allow_partial,
+        arguments.seed,
+        arguments.domains,
+    )
     if arguments.fetch_models:
         for name in dict.fromkeys((arguments.teacher_model, arguments.student_model)):
             if name:

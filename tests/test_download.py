@@ -200,7 +200,7 @@ def test_sample_goes_through_the_same_steps(tmp_path):
 
 
 def test_an_unknown_suite_lists_the_known_ones():
-    with pytest.raises(TeachbackError, match="sample, amazon, mnli, custom"):
+    with pytest.raises(TeachbackError, match="sample, amazon, mnli, superglue, glue, custom"):
         definition("amazom")
 
 

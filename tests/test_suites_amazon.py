@@ -11,7 +11,7 @@ import pytest
 from teachback.suites import amazon
 from teachback.suites.definition import ReadSettings
 from teachback.suites.problems import Problems
-from teachback.suites.schema import Row
+from teachback.suites.schema import Domain, Row
 from teachback.suites.splits import authors_split, cut
 
 ARCHIVE = Path(__file__).parents[2] / "shared/data/amazon" / amazon.ARCHIVE.name
@@ -63,14 +63,15 @@ def test_the_authors_split_shuffles_as_pandas_does():
 
 def test_a_cut_is_stratified_and_keeps_the_order():
     rows = [Row(str(i), "x", "", "np"[i % 2], "ab"[i // 100]) for i in range(200)]
-    stays, taken = cut(rows, 0.1, seed=1)
+    domains = {name: Domain(name, "h", ("n", "p")) for name in "ab"}
+    stays, taken = cut(rows, 0.1, 1, domains)
     assert Counter((row.domain, row.label) for row in taken) == dict.fromkeys(
         [("a", "n"), ("a", "p"), ("b", "n"), ("b", "p")], 5
     )
     assert sorted(stays + taken, key=lambda row: int(row.guid)) == rows
     assert [int(row.guid) for row in taken] == sorted(int(row.guid) for row in taken)
-    assert cut(rows, 0.1, seed=1) == (stays, taken) and cut(rows, 0.1, seed=2)[1] != taken
-    assert cut(rows, 0, seed=1) == (rows, [])
+    assert cut(rows, 0.1, 1, domains) == (stays, taken) and cut(rows, 0.1, 2, domains)[1] != taken
+    assert cut(rows, 0, 1, domains) == (rows, [])
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ from teachback.errors import TeachbackError
 from teachback.models import load_encoder
 from teachback.prototypes import describe_scores, embed, plot_scores, prototype_scores
 from teachback.suites import definition
-from teachback.suites.definition import Parsed, ReadSettings
+from teachback.suites.definition import Parsed, ReadSettings, choose
 from teachback.suites.problems import Problems
 from teachback.suites.schema import (
     COLUMNS,
+    HIDDEN,
     SPLITS,
     TRAIN_COLUMNS,
     Row,
@@ -25,25 +26,30 @@ from teachback.suites.schema import (
     write_rows,
     write_suite,
 )  # fmt: skip
-from teachback.suites.splits import cut
+from teachback.suites.splits import cut, cut_each
 
 PROTOCOLS = ("honest", "paper")
-QUIZ_FRACTIONS = {"honest": 0.1, "paper": 0.0}  # Meta-KD has no quiz split
+QUIZ_FRACTION = 0.1  # with PROTOCOL=paper a suite has its own: MPDistil's have a quiz, Meta-KD's have none
 
 
 @dataclass
 class ProcessArguments:
     """Flags of stage 2."""
 
-    suite: str = option("amazon", "which suite: sample, amazon, mnli or custom")
+    suite: str = option("amazon", "which suite: sample, amazon, mnli, superglue, glue or custom")
     domains: str = option("", "domains to keep, separated by blanks or commas; empty: all")
     data_dir: str = option("data", "folder of raw, processed and fetched data")
     source: str = option("", "custom only: the user's file or folder; empty: <data_dir>/raw/custom")
     seed: int = option(42, "fixes which rows are cut from train, and scratch: models")
-    quiz_fraction: float | None = option(None, "share of train that becomes quiz; unset: 0.1, or 0 for protocol paper")
+    quiz_fraction: float | None = option(
+        None,
+        "share of train that becomes quiz; unset: 0.1, or for protocol paper 0 in all suites but superglue and glue",
+    )
     dev_fraction: float = option(0.1, "custom only: share that becomes dev where none is given")
     test_fraction: float = option(0.1, "custom only: share that becomes test where none is given")
-    protocol: str = option("honest", "honest, or paper (recorded; amazon and mnli select on dev in both)")
+    protocol: str = option(
+        "honest", "honest, or paper (superglue and glue have no dev then; the others select on dev in both)"
+    )
     skip_bad_rows: bool = option(False, "drop bad rows instead of stopping")
     embedding_model: str = option("bert-base-uncased", "encoder of the prototype scores, not fine-tuned")
     prototype: str = option("paper", "form of the prototype score: paper or code")
@@ -59,7 +65,9 @@ class ProcessArguments:
 
     @property
     def quiz(self) -> float:
-        return QUIZ_FRACTIONS[self.protocol] if self.quiz_fraction is None else self.quiz_fraction
+        if self.quiz_fraction is not None:
+            return self.quiz_fraction
+        return definition(self.suite).paper_quiz if self.protocol == "paper" else QUIZ_FRACTION
 
 
 def process(arguments: ProcessArguments) -> Suite:
@@ -101,7 +109,10 @@ def _parse(arguments: ProcessArguments) -> Parsed:
     raw = Path(arguments.data_dir) / "raw" / arguments.suite
     source = raw / "content" if suite.archives else Path(arguments.source or raw)
     problems = Problems()
-    parsed = suite.read(source, ReadSettings(arguments.seed, arguments.dev_fraction, arguments.test_fraction), problems)
+    settings = ReadSettings(
+        arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains
+    )
+    parsed = suite.read(source, settings, problems)
     problems.settle(arguments.skip_bad_rows)
     for what, number in parsed.notes.items():
         print(f"{number} {what}")
@@ -111,31 +122,34 @@ def _parse(arguments: ProcessArguments) -> Parsed:
 
 
 def _with_quiz(parsed: Parsed, arguments: ProcessArguments) -> Parsed:
-    """All four splits, quiz cut from train unless the source brought its own."""
+    """All four splits, quiz cut from train unless the source brought its own, and the hidden test if it has rows."""
     rows = dict(parsed.rows)
     if "quiz" not in rows:
-        rows["train"], rows["quiz"] = cut(rows["train"], arguments.quiz, arguments.seed)
-    return replace(parsed, rows={split: rows.get(split, []) for split in SPLITS})
+        divide = cut_each if definition(arguments.suite).separate else cut
+        rows["train"], rows["quiz"] = divide(rows["train"], arguments.quiz, arguments.seed, parsed.domains)
+    splits = SPLITS + ((HIDDEN,) if rows.get(HIDDEN) else ())
+    return replace(parsed, rows={split: rows.get(split, []) for split in splits})
 
 
 def _select(parsed: Parsed, names: str) -> Parsed:
     """Only the named domains, in the suite's order; the splits are those of the whole suite."""
-    wanted = names.replace(",", " ").split() or list(parsed.domains)
-    unknown = [name for name in wanted if name not in parsed.domains]
-    if unknown:
-        raise TeachbackError(f"DOMAINS: there is no domain {unknown[0]!r}; there are: {', '.join(parsed.domains)}")
-    domains = {name: domain for name, domain in parsed.domains.items() if name in wanted}
+    domains = {name: parsed.domains[name] for name in choose(names, parsed.domains)}
     rows = {split: [row for row in part if row.domain in domains] for split, part in parsed.rows.items()}
     return replace(parsed, domains=domains, rows=rows)
 
 
 def _check_train(parsed: Parsed) -> None:
+    """Every domain has train rows, or is for evaluation only and on the head of one that has some."""
     trained = {row.domain for row in parsed.rows["train"]}
-    empty = [name for name in parsed.domains if name not in trained]
-    if empty or not trained:
+    empty = [name for name, domain in parsed.domains.items() if domain.trainable and name not in trained]
+    if empty or not parsed.domains:
         raise TeachbackError(
             f"no train rows for: {', '.join(empty) or 'any domain'}; leave such domains out with DOMAINS="
         )
+    heads = {parsed.domains[name].head for name in trained}
+    for name, domain in parsed.domains.items():
+        if domain.head not in heads:
+            raise TeachbackError(f"{name} is for evaluation only; name {domain.head} too in DOMAINS=")
 
 
 def _settings(arguments: ProcessArguments, parsed: Parsed) -> dict:
@@ -148,9 +162,10 @@ def _settings(arguments: ProcessArguments, parsed: Parsed) -> dict:
 
 
 def _describe(suite: Suite) -> str:
-    lines = [f"{'rows of ' + suite.name:20s} " + " ".join(f"{split:>7s}" for split in SPLITS)]
+    splits = list(next(iter(suite.domains.values())).rows)
+    lines = [f"{'rows of ' + suite.name:20s} " + " ".join(f"{split:>7s}" for split in splits)]
     for name, domain in suite.domains.items():
-        lines.append(f"{name:20s} " + " ".join(f"{domain.rows[split]:7d}" for split in SPLITS))
+        lines.append(f"{name:20s} " + " ".join(f"{number:7d}" for number in domain.rows.values()))
     return "\n".join(lines)
 
 
@@ -161,7 +176,7 @@ def _write(folder: Path, suite: Suite, rows: dict[str, list[Row]], arguments: Pr
     plot_scores(train, folder / "prototype_scores.png")
     np.save(folder / "embeddings.npy", embeddings, allow_pickle=False)
     write_rows(folder / "train.tsv", train, TRAIN_COLUMNS)
-    for split in SPLITS[1:]:
+    for split in [split for split in rows if split != "train"]:
         write_rows(folder / f"{split}.tsv", rows[split], COLUMNS)
     write_suite(folder, suite)
 
@@ -191,5 +206,6 @@ def _publish(partial: Path, folder: Path) -> None:
     """Move complete files to their place; suite.json goes first and comes last, as it says that all are there."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "suite.json").unlink(missing_ok=True)
+    (folder / f"{HIDDEN}.tsv").unlink(missing_ok=True)  # of an earlier run, which the new one may not have
     for path in sorted(partial.iterdir(), key=lambda path: path.name == "suite.json"):
         os.replace(path, folder / path.name)

@@ -1,10 +1,10 @@
 """The suites that stages 1 and 2 know, by name."""
 
 from teachback.errors import TeachbackError
-from teachback.suites import amazon, custom, mnli, sample
+from teachback.suites import amazon, custom, glue, mnli, sample, superglue
 from teachback.suites.definition import Definition
 
-SUITES = {module.SUITE.name: module.SUITE for module in (sample, amazon, mnli, custom)}
+SUITES = {module.SUITE.name: module.SUITE for module in (sample, amazon, mnli, superglue, glue, custom)}
 
 
 def definition(name: str) -> Definition:

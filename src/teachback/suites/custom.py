@@ -12,6 +12,7 @@ from pathlib import Path
 from teachback.errors import TeachbackError
 from teachback.suites.definition import Definition, Parsed, ReadSettings
 from teachback.suites.problems import Problems
+from teachback.suites.raw import BadLine, fields
 from teachback.suites.schema import SPLITS, Domain, Row, clean_text
 from teachback.suites.splits import cut
 
@@ -40,7 +41,7 @@ def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     for record in records:
         if problems.accepts(record.row, domains, record.path, record.line, label_needed=record.split != "test"):
             rows.setdefault(record.split or "train", []).append(record.row)
-    return Parsed(domains, _complete(rows, {r.split for r in records}, settings))
+    return Parsed(domains, _complete(rows, {r.split for r in records}, domains, settings))
 
 
 def _files(source: Path) -> list[tuple[str, Path]]:
@@ -92,14 +93,12 @@ def _header(path: Path, line: bytes) -> list[str]:
 def _fields(line: bytes, columns: list[str]) -> tuple[dict[str, str], str]:
     """(fields by column, "") or ({}, what is wrong with the line)."""
     try:
-        fields = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8").split("\t")
-    except UnicodeDecodeError:
-        return {}, "not UTF-8"
-    if len(fields) != len(columns):
-        return {}, f"{len(fields)} columns, expected {len(columns)}"
-    if any(CONTROL.search(field) for field in fields):
+        values = fields(line, columns)
+    except BadLine as error:
+        return {}, str(error)
+    if any(CONTROL.search(value) for value in values.values()):
         return {}, "control bytes"
-    return {name: clean_text(field) for name, field in zip(columns, fields)}, ""
+    return {name: clean_text(value) for name, value in values.items()}, ""
 
 
 def _misfit(values: dict[str, str], split: str) -> str:
@@ -138,14 +137,16 @@ def _heads(labels: dict[str, set[str]]) -> dict[str, tuple[str, set[str]]]:
     return {domain: found[domain] for domain in labels}
 
 
-def _complete(rows: dict[str, list[Row]], given: set[str], settings: ReadSettings) -> dict[str, list[Row]]:
+def _complete(
+    rows: dict[str, list[Row]], given: set[str], domains: dict[str, Domain], settings: ReadSettings
+) -> dict[str, list[Row]]:
     """Rows by split, with test and dev cut from train where no file or column gave them."""
     train = rows.get("train", [])
     parts = {"test": settings.test_fraction, "dev": settings.dev_fraction}
     for split in [split for split in parts if split not in given]:
         # The fractions are of all rows, and the first cut has already made train smaller.
         share = parts[split] / (1 - parts["test"]) if split == "dev" and "test" not in given else parts[split]
-        train, rows[split] = cut(train, share, settings.seed)
+        train, rows[split] = cut(train, share, settings.seed, domains)
     return rows | {"train": train}
 
 

@@ -1,24 +1,49 @@
 """What a suite has to say about itself so that stages 1 and 2 can fetch and read it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from teachback.errors import TeachbackError
 from teachback.suites.problems import Problems
 from teachback.suites.schema import Domain, Row
+
+PACKED = (".zip", ".gz", ".tgz", ".tar")
+
+
+def choose(names: str, known: Iterable[str]) -> list[str]:
+    """Those of the known domains, in their order, that DOMAINS names; all where it is empty."""
+    known = list(known)
+    wanted = names.replace(",", " ").split() or known
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise TeachbackError(f"DOMAINS: there is no domain {unknown[0]!r}; there are: {', '.join(known)}")
+    return [name for name in known if name in wanted]
+
+
+def or_restrict(names: list[str]) -> str:
+    """How an error says that a part of the suite will do, if there is any."""
+    return f', or restrict the suite to what is there with DOMAINS="{" ".join(names)}"' if names else ""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch, with the addresses to try in this order."""
+    """A file to fetch, with the addresses to try in this order; or a plain file, which is not unpacked but copied."""
 
     name: str
     urls: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()  # which need it, in a suite of several archives
+    place: str = ""  # folder of a plain file
+    without: str = ""  # what happens where it cannot be had; empty: that is an error
+
+    @property
+    def packed(self) -> bool:
+        return self.name.endswith(PACKED)
 
     @property
     def folder(self) -> str:
         """Where it is unpacked, below the suite's ``content`` folder."""
-        return self.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
+        return self.place or self.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
 
 
 @dataclass(frozen=True)
@@ -28,6 +53,8 @@ class ReadSettings:
     seed: int = 42
     dev_fraction: float = 0.1
     test_fraction: float = 0.1
+    protocol: str = "honest"
+    domains: str = ""  # names of those to read, where a suite can be read in part; empty: all
 
 
 @dataclass
@@ -46,6 +73,7 @@ class Count:
     what: str
     expected: int
     found: int
+    domain: str = ""  # "" where the suite has but one archive
 
 
 @dataclass(frozen=True)
@@ -61,3 +89,21 @@ class Definition:
     archives: tuple[Archive, ...] = ()
     counts: Callable[[Path], Iterator[Count]] = lambda content: iter(())
     generate: Callable[[Path, int], None] | None = None
+    paper_quiz: float = 0.0  # the share of train that becomes quiz with PROTOCOL=paper, unless another is asked for
+
+    @property
+    def separate(self) -> bool:
+        """Whether its domains come in archives of their own, and each is divided by itself."""
+        return any(archive.domains for archive in self.archives)
+
+    @property
+    def domain_names(self) -> list[str]:
+        """Names of the domains that have archives of their own."""
+        return list(dict.fromkeys(name for archive in self.archives for name in archive.domains))
+
+    def archives_of(self, domains: str) -> list[Archive]:
+        """Those that the named domains need; all where the names are empty, or the archives are not by domain."""
+        if not self.separate:
+            return list(self.archives)
+        wanted = set(choose(domains, self.domain_names))
+        return [archive for archive in self.archives if wanted.intersection(archive.domains)]

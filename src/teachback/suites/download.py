@@ -20,15 +20,22 @@ import requests
 
 from teachback.errors import TeachbackError
 from teachback.files import sha256, write_atomically
-from teachback.suites.definition import Archive, Definition
+from teachback.suites.definition import PACKED, Archive, Definition, or_restrict
 
 RETRIES = 2  # further attempts at each address
 TIMEOUT = 30  # seconds without an answer
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError)
 
 
-def get_data(suite: Definition, data_dir: Path, source: str = "", allow_partial: bool = False, seed: int = 42) -> Path:
-    """Run stage 1 for a suite; returns its raw folder."""
+def get_data(
+    suite: Definition,
+    data_dir: Path,
+    source: str = "",
+    allow_partial: bool = False,
+    seed: int = 42,
+    domains: str = "",
+) -> Path:
+    """Run stage 1 for a suite, or for the named domains of one that has an archive for each; returns its raw folder."""
     raw = Path(data_dir) / "raw" / suite.name
     if not suite.archives:
         print(
@@ -39,12 +46,23 @@ def get_data(suite: Definition, data_dir: Path, source: str = "", allow_partial:
     if suite.generate:
         _refuse_source(suite, source)
         _generate(suite, raw, seed)
+    wanted = suite.archives_of(domains)
+    _check_source(suite, wanted, raw, source)
     for archive in suite.archives:
-        _obtain(suite, archive, raw, source)
+        if archive in wanted or (raw / archive.name).is_file():
+            _obtain(suite, archive, raw, source)
     _unpack_all(suite, raw)
-    _check_content(suite, raw / "content", allow_partial)
+    _check_content(suite, raw / "content", allow_partial, {name for archive in wanted for name in archive.domains})
+    _tell_left_out(suite, raw)
     print(f"{raw} is complete")
     return raw
+
+
+def _tell_left_out(suite: Definition, raw: Path) -> None:
+    absent = {name for a in suite.archives if not a.without and not (raw / a.name).is_file() for name in a.domains}
+    if absent:
+        names = [name for name in suite.domain_names if name in absent]
+        print(f"left out, as DOMAINS does not name them: {', '.join(names)}")
 
 
 def _refuse_source(suite: Definition, source: str) -> None:
@@ -64,10 +82,23 @@ def _obtain(suite: Definition, archive: Archive, raw: Path, source: str) -> None
     """Have a whole archive at its place, with the hash that was recorded when it first came."""
     path = raw / archive.name
     if not path.is_file():
-        _bring(suite, archive, path, source)
-    elif reason := _damage(path):
+        if not _bring_or_warn(suite, archive, path, source):
+            return
+    elif reason := _damage(archive, path):
         raise TeachbackError(f"{path} is not a whole archive ({reason}); remove it and run again")
     _verify(path)
+
+
+def _bring_or_warn(suite: Definition, archive: Archive, path: Path, source: str) -> bool:
+    """Whether the archive came; that one did not come which can be done without is a warning only."""
+    try:
+        _bring(suite, archive, path, source)
+    except TeachbackError as error:
+        if not archive.without:
+            raise
+        print(f"warning: {error}\nWithout {archive.name} {archive.without}.")
+        return False
+    return True
 
 
 def _verify(path: Path) -> None:
@@ -90,12 +121,12 @@ def _verify(path: Path) -> None:
 def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None:
     """Copy or download the archive to ``path``, which appears whole or not at all."""
     if source and not _is_url(source):
-        _copy(_local_archive(suite, archive, source), path)
+        _copy(archive, _local_archive(suite, archive, source), path)
         return
-    urls = _source_urls(archive, source) if source else archive.urls
+    urls = _source_urls(suite, archive, source) if source else archive.urls
     failures = []
     for url in urls:
-        failure = _download(url, path)
+        failure = _download(archive, url, path)
         if not failure:
             return
         print(f"{url}: {failure}")
@@ -104,9 +135,10 @@ def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None
 
 
 def _by_hand(archive: Archive, path: Path, urls: tuple[str, ...]) -> str:
+    restrict = f" Or leave {', '.join(archive.domains)} out: name others with DOMAINS=." if archive.domains else ""
     return (
         f"Without network: download {' or '.join(urls)} on another machine, put the file at {path}, "
-        f"or name the folder that holds {archive.name} with SOURCE=, and run again."
+        f"or name the folder that holds {archive.name} with SOURCE=, and run again.{restrict}"
     )
 
 
@@ -114,31 +146,61 @@ def _is_url(source: str) -> bool:
     return urlsplit(source).scheme in ("http", "https")
 
 
-def _source_urls(archive: Archive, source: str) -> tuple[str, ...]:
+def _source_urls(suite: Definition, archive: Archive, source: str) -> tuple[str, ...]:
     """A URL of the archive itself, or of the folder that holds it."""
     name = PurePosixPath(unquote(urlsplit(source).path)).name
-    whole = name.endswith((".zip", ".gz", ".tgz", ".tar"))
-    return (source if whole else f"{source.rstrip('/')}/{archive.name}",)
+    if name != archive.name and not name.endswith(PACKED):
+        return (f"{source.rstrip('/')}/{archive.name}",)
+    _check_file_source(suite, archive, source, name)
+    return (source,)
+
+
+def _check_file_source(suite: Definition, archive: Archive, source: str, name: str) -> None:
+    if len(suite.archives) > 1 and name != archive.name:
+        raise TeachbackError(
+            f"SOURCE={source}: SUITE={suite.name} has several archives; name the folder that holds them"
+        )
 
 
 def _local_archive(suite: Definition, archive: Archive, source: str) -> Path:
     """The archive in a folder (below one called after the suite, or directly), or the file itself."""
-    place = Path(unquote(urlsplit(source).path)) if source.startswith("file://") else Path(source).expanduser()
+    place = _local_place(source)
     if place.is_file():
-        if len(suite.archives) > 1 and place.name != archive.name:
-            raise TeachbackError(
-                f"SOURCE={source}: SUITE={suite.name} has several archives; name the folder that holds them"
-            )
+        _check_file_source(suite, archive, source, place.name)
         return place
-    candidates = [place / suite.name / archive.name, place / archive.name]
+    candidates = _candidates(suite, archive, place)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise TeachbackError(f"SOURCE={source}: there is neither {candidates[0]} nor {candidates[1]}")
 
 
-def _copy(found: Path, path: Path) -> None:
-    if reason := _damage(found):
+def _local_place(source: str) -> Path:
+    return Path(unquote(urlsplit(source).path)) if source.startswith("file://") else Path(source).expanduser()
+
+
+def _candidates(suite: Definition, archive: Archive, place: Path) -> list[Path]:
+    return [place / suite.name / archive.name, place / archive.name]
+
+
+def _check_source(suite: Definition, wanted: list[Archive], raw: Path, source: str) -> None:
+    """Before anything is copied, name all archives of a suite of several that the SOURCE folder does not hold."""
+    place = _local_place(source)
+    if not source or _is_url(source) or not suite.separate or place.is_file():
+        return
+    needed = [archive for archive in wanted if not archive.without]
+    places = {archive: [raw / archive.name, *_candidates(suite, archive, place)] for archive in needed}
+    absent = [archive for archive in needed if not any(path.is_file() for path in places[archive])]
+    if absent:
+        here = {name for a in needed for name in a.domains} - {name for a in absent for name in a.domains}
+        raise TeachbackError(
+            f"SOURCE={source}: neither {place / suite.name} nor {place} holds "
+            f"{', '.join(archive.name for archive in absent)}; get what is missing{or_restrict([name for name in suite.domain_names if name in here])}"
+        )
+
+
+def _copy(archive: Archive, found: Path, path: Path) -> None:
+    if reason := _damage(archive, found):
         raise TeachbackError(f"{found} is not a whole archive ({reason}); get it again")
     with _beside(path) as temporary:
         shutil.copyfile(found, temporary)
@@ -154,7 +216,7 @@ def _beside(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
-def _download(url: str, path: Path) -> str:
+def _download(archive: Archive, url: str, path: Path) -> str:
     """Fetch ``url`` to ``path``, with retries; returns what went wrong, "" if nothing did."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
         fetcher = pooch.create(
@@ -165,14 +227,16 @@ def _download(url: str, path: Path) -> str:
             found = Path(fetcher.fetch(path.name, downloader=downloader))
         except (requests.RequestException, OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
-        if reason := _damage(found):
+        if reason := _damage(archive, found):
             return f"what came is not a whole archive ({reason})"
         os.replace(found, path)
     return ""
 
 
-def _damage(path: Path) -> str:
-    """Why the file is no archive that can be read to its end, "" if it can."""
+def _damage(archive: Archive, path: Path) -> str:
+    """Why the file is no archive that can be read to its end, or no plain data, "" if it is."""
+    if not archive.packed:
+        return _text_damage(path)
     try:
         with _members(path) as members:
             for _, _, data in members:
@@ -181,6 +245,12 @@ def _damage(path: Path) -> str:
     except BROKEN as error:
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def _text_damage(path: Path) -> str:
+    with open(path, "rb") as file:
+        start = file.read(1000).lstrip()
+    return "it is empty" if not start else "it is a web page" if start.startswith(b"<") else ""
 
 
 @contextmanager
@@ -210,19 +280,28 @@ def _tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo):
 
 
 def _unpack_all(suite: Definition, raw: Path) -> None:
-    """Unpack every archive below ``content``, unless that is what it holds already."""
+    """Unpack every archive that is there below ``content``, unless that is what it holds already."""
     content, mark = raw / "content", "unpacked.sha256"
-    hashes = "".join((raw / f"{archive.name}.sha256").read_text(encoding="utf-8") for archive in suite.archives)
+    archives = [archive for archive in suite.archives if (raw / archive.name).is_file()]
+    hashes = "".join((raw / f"{archive.name}.sha256").read_text(encoding="utf-8") for archive in archives)
     if (content / mark).is_file() and (content / mark).read_text(encoding="utf-8") == hashes:
         return
     with tempfile.TemporaryDirectory(dir=raw, prefix=".partial-") as folder:
         new = Path(folder) / "content"
-        for archive in suite.archives:
-            unpack(raw / archive.name, new / archive.folder)
+        for archive in archives:
+            _place(raw / archive.name, archive, new / archive.folder)
         write_atomically(new / mark, hashes)
         if content.exists():
             os.rename(content, Path(folder) / "old")
         os.rename(new, content)
+
+
+def _place(path: Path, archive: Archive, folder: Path) -> None:
+    if archive.packed:
+        unpack(path, folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
 
 
 def unpack(path: Path, folder: Path) -> None:
@@ -255,10 +334,12 @@ def _inside(path: Path, folder: Path, name: str, problem: str) -> Path:
     return folder / parts
 
 
-def _check_content(suite: Definition, content: Path, allow_partial: bool) -> None:
-    """Compare what is there with what the data set is known to hold."""
+def _check_content(suite: Definition, content: Path, allow_partial: bool, domains: set[str]) -> None:
+    """Compare what is there, in the given domains of a suite of several archives, with what it is known to hold."""
     wrong = [
-        f"  {c.what}: expected {c.expected}, found {c.found}" for c in suite.counts(content) if c.expected != c.found
+        f"  {count.what}: expected {count.expected}, found {count.found}"
+        for count in suite.counts(content)
+        if count.expected != count.found and (not count.domain or count.domain in domains)
     ]
     if not wrong:
         return

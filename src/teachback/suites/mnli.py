@@ -1,6 +1,5 @@
 """MultiNLI (Williams, Nangia, Bowman 2018): sentence pairs; a domain is one of the five training genres."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from teachback.errors import TeachbackError
 from teachback.suites.definition import Archive, Count, Definition, Parsed, ReadSettings
 from teachback.suites.problems import Problems
+from teachback.suites.raw import json_lines
 from teachback.suites.schema import Domain, Row, clean_text
 from teachback.suites.splits import cut
 
@@ -25,7 +25,7 @@ def read(content: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     notes = Counter()
     train = list(_rows(_file(content, "train"), "train", domains, problems, notes))
     test = list(_rows(_file(content, "dev_matched"), "matched", domains, problems, notes))
-    train, dev = cut(train, DEV_FRACTION, settings.seed)
+    train, dev = cut(train, DEV_FRACTION, settings.seed, domains)
     return Parsed(domains, {"train": train, "dev": dev, "test": test}, dict(notes))
 
 
@@ -44,7 +44,7 @@ def _file(content: Path, part: str) -> Path:
 
 def _labelled(path: Path) -> Counter:
     found = Counter()
-    for _, values, _ in _lines(path):
+    for _, values, _ in json_lines(path):
         if values is not None and values.get("gold_label") != NO_LABEL:
             found[str(values.get("genre"))] += 1
     return found
@@ -53,7 +53,7 @@ def _labelled(path: Path) -> Counter:
 def _rows(path: Path, part: str, domains: dict[str, Domain], problems: Problems, notes: Counter) -> Iterator[Row]:
     if not path.is_file():
         raise TeachbackError(f"{path} does not exist; run 1_get_data.sh first")
-    for number, values, reason in _lines(path):
+    for number, values, reason in json_lines(path):
         if values is None:
             problems.add(path, number, reason)
         elif values.get("gold_label") == NO_LABEL:
@@ -75,20 +75,6 @@ def _row(values: dict, part: str, path: Path, number: int, problems: Problems) -
         problems.add(path, number, "empty text")
         return None
     return Row(f"{genre}-{part}-{clean_text(pair)}", clean_text(first), clean_text(second), label, genre)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, dict | None, str]]:
-    """(line number, object, "") of every line, or (line number, None, what is wrong)."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                values = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError:
-                yield number, None, "not UTF-8"
-            except ValueError:
-                yield number, None, "not JSON"
-            else:
-                yield (number, values, "") if isinstance(values, dict) else (number, None, "not a JSON object")
 
 
 SUITE = Definition("mnli", read, (ARCHIVE,), counts)

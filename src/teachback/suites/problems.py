@@ -1,5 +1,6 @@
 """Rows that cannot be used: where they are, why, and what happens to them."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,8 +36,8 @@ class Problems:
             return f"unknown domain {row.domain!r}; known: {', '.join(domains)}"
         if not row.label and label_needed:
             return "empty label"
-        if row.label and row.label not in domains[row.domain].labels:
-            return f"unknown label {row.label!r}; known: {', '.join(domains[row.domain].labels)}"
+        if row.label and (reason := _misfit(row.label, domains[row.domain])):
+            return reason
         return f"duplicate guid {row.guid!r}" if row.guid in self.guids else ""
 
     def settle(self, skip: bool) -> None:
@@ -49,3 +50,17 @@ class Problems:
         if not skip:
             raise TeachbackError(f"{listing}\nMend them, or drop them with SKIP_BAD_ROWS=1. Nothing was written.")
         print(f"SKIP_BAD_ROWS=1 drops {listing}")
+
+
+def _misfit(label: str, domain: Domain) -> str:
+    """Why the label is none of the domain's, "" if it is one."""
+    if domain.task == "regression":
+        return "" if _is_number(label) else f"label {label!r} is not a finite number"
+    return "" if label in domain.labels else f"unknown label {label!r}; known: {', '.join(domain.labels)}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

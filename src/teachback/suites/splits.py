@@ -1,14 +1,15 @@
-"""How rows are divided: the authors' Amazon split, and cuts stratified by domain and label."""
+"""How rows are divided: the authors' Amazon split, and cuts stratified by domain and label or value."""
 
 from collections import defaultdict
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from teachback.suites.schema import Row
+from teachback.suites.schema import Domain, Row
 
 AUTHORS_SEED = 11111
 FOLDS = 10
+DECILES = np.linspace(0, 1, 11)[1:-1]
 
 
 def authors_split(rows: list[Row]) -> dict[str, list[Row]]:
@@ -29,18 +30,49 @@ def _first_fold(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     return [rows[i] for i in rest], [rows[i] for i in fold]
 
 
-def cut(rows: list[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+def cut(rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain]) -> tuple[list[Row], list[Row]]:
     """(what stays, what is cut): ``fraction`` of each domain and label, rounded, both in the order of ``rows``.
 
-    Every group keeps at least one row, however small it is.
+    Every group keeps at least one row, however small it is. Rows that are graded together stay together.
     """
+    units = _units(rows, domains)
     groups = defaultdict(list)
-    for index, row in enumerate(rows):
-        groups[row.domain, row.label].append(index)
+    for index, stratum in enumerate(_strata(rows, domains)):
+        if units[index] == index:
+            groups[stratum].append(index)
     random = np.random.RandomState(seed)
     taken = set()
     for key in sorted(groups):
         size = min(round(fraction * len(groups[key])), len(groups[key]) - 1)
         taken.update(random.permutation(groups[key])[:size].tolist())
-    stays = [row for index, row in enumerate(rows) if index not in taken]
-    return stays, [rows[index] for index in sorted(taken)]
+    stays = [row for row, unit in zip(rows, units) if unit not in taken]
+    return stays, [row for row, unit in zip(rows, units) if unit in taken]
+
+
+def cut_each(rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain]) -> tuple[list[Row], list[Row]]:
+    """Like `cut`, but what is cut of a domain does not depend on which others there are; the order is by domain."""
+    parts = [cut([row for row in rows if row.domain == name], fraction, seed, domains) for name in domains]
+    return [row for stays, _ in parts for row in stays], [row for _, taken in parts for row in taken]
+
+
+def _units(rows: list[Row], domains: dict[str, Domain]) -> list[int]:
+    """For each row the index of the first that it may not be parted from: by itself, or of its MultiRC paragraph."""
+    first: dict[str, int] = {}
+    units = []
+    for index, row in enumerate(rows):
+        together = "exact_match" in domains[row.domain].metric.split("+")
+        units.append(first.setdefault(row.guid.rsplit("-", 2)[0], index) if together else index)
+    return units
+
+
+def _strata(rows: list[Row], domains: dict[str, Domain]) -> list[tuple[str, str]]:
+    """(domain, label) of each row; in a regression (domain, decile of the value)."""
+    values = defaultdict(list)
+    for row in rows:
+        if domains[row.domain].task == "regression":
+            values[row.domain].append(float(row.label))
+    edges = {name: np.quantile(numbers, DECILES) for name, numbers in values.items()}
+    return [
+        (row.domain, str(np.searchsorted(edges[row.domain], float(row.label))) if row.domain in edges else row.label)
+        for row in rows
+    ]

@@ -8,7 +8,22 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import ARCHITECTURES, BOOKS, DVD, GENRE, LABELS, WORDS, batch, classifier, enlarge, tokenizer
+from tiny import (
+    ARCHITECTURES,
+    BOOKS,
+    CAUSE,
+    DVD,
+    GENRE,
+    LABELS,
+    SCORE,
+    WORDS,
+    batch,
+    classifier,
+    enlarge,
+    mixed_batch,
+    mixed_chosen,
+    tokenizer,
+)
 from transformers import AutoModelForSequenceClassification
 
 from teachback.encoding import Collator, encode
@@ -34,11 +49,9 @@ from teachback.models import (
     spread_layers,
 )
 from teachback.students import kept_layers
-from teachback.suites.schema import Domain, Row
+from teachback.suites.schema import Row
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
-SCORE = Domain("score", "score", (), task="regression")
-CAUSE = Domain("cause", "cause", ("first", "second"), kind="choices")
 
 
 @pytest.fixture
@@ -307,19 +320,6 @@ def test_losses_and_gradients_are_finite_where_classes_are_absent_and_stay_in_th
 # Questions with choices, one sequence a choice
 
 HEADS = {"sentiment": BOOKS, "cause": CAUSE, "score": SCORE, "topic": GENRE}
-LENGTHS = (9, 4, 6, 5, 7, 3)  # of sequences: a text, a question with two choices, a text, another question
-
-
-def mixed_batch(width=None):
-    rows = batch(LENGTHS, width)
-    return {name: rows[name] for name in ("input_ids", "attention_mask")} | {"sequences": torch.tensor([1, 2, 1, 2])}
-
-
-def row_of(rows, index):
-    """One row of `mixed_batch` as a batch."""
-    at = slice(*[(0, 1), (1, 3), (3, 4), (4, 6)][index])
-    one = {name: rows[name][at] for name in ("input_ids", "attention_mask")}
-    return one | ({"sequences": rows["sequences"][[index]]} if at.stop - at.start > 1 else {})
 
 
 def mixed_classifier(**options):
@@ -333,7 +333,7 @@ def test_a_questions_logits_are_those_of_its_choices():
     model, rows = classifier(domain=CAUSE), mixed_batch()
     alone = Classifier(model, {"cause": CAUSE})
     assert alone.classes == 2 and final_layer(model).out_features == 1
-    rows = {name: rows[name][1:3] for name in ("input_ids", "attention_mask")} | {"sequences": torch.tensor([2])}
+    rows = mixed_chosen(rows, [1])
     outputs = alone(rows)
     expected = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits
     assert torch.equal(outputs.logits, expected.view(1, 2)) and outputs.pooled.shape == (2, 32)
@@ -371,14 +371,14 @@ def test_a_row_of_a_mixed_batch_is_answered_as_alone_whatever_the_padding(archit
     logits = model(rows, head).logits
     torch.testing.assert_close(model(mixed_batch(width=40), head).logits, logits, rtol=1e-4, atol=1e-4)
     for index in range(4):
-        alone = model(row_of(rows, index), head[[index]]).logits
+        alone = model(mixed_chosen(rows, [index]), head[[index]]).logits
         torch.testing.assert_close(alone[0], logits[index], rtol=1e-4, atol=1e-4)
 
 
 def test_head_logits_need_no_more_than_pooled_states():
     for model, rows, head in (
         (mixed_classifier(), mixed_batch(), torch.tensor([0, 1, 2, 1])),
-        (Classifier(classifier(domain=CAUSE), {"cause": CAUSE}), row_of(mixed_batch(), 1), None),
+        (Classifier(classifier(domain=CAUSE), {"cause": CAUSE}), mixed_chosen(mixed_batch(), [1]), None),
         (Classifier(classifier(), {"sentiment": BOOKS}), batch(), None),
     ):
         outputs = model(rows, head)
@@ -389,7 +389,7 @@ def test_head_logits_need_no_more_than_pooled_states():
 
 def test_gradients_of_a_mixed_batch_are_those_of_its_rows():
     model, rows = mixed_classifier(), mixed_batch()
-    head, labels = torch.tensor([3, 1, 2, 1]), torch.tensor([2.0, 1.0, -0.7, 0.0])
+    head, labels = torch.tensor([3, 1, 2, 1]), rows["label"]
 
     def gradients(picked):
         model.zero_grad()
@@ -398,7 +398,7 @@ def test_gradients_of_a_mixed_batch_are_those_of_its_rows():
         return [p.grad.clone() for p in model.parameters()]
 
     together = gradients([(model(rows, head).logits, labels)])
-    alone = gradients([(model(row_of(rows, i), head[[i]]).logits, labels[[i]]) for i in range(4)])
+    alone = gradients([(model(mixed_chosen(rows, [i]), head[[i]]).logits, labels[[i]]) for i in range(4)])
     largest = max(one.abs().max().item() for one in alone)
     for one, other in zip(together, alone):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * largest)
@@ -429,7 +429,7 @@ def test_a_cut_student_of_choices_answers_the_same_after_a_save(tmp_path):
     student = cut_layers(teacher.model, [1, 3], CAUSE, teacher.other_heads[0])
     assert torch.equal(final_layer(student).weight, teacher.other_heads[0].weight)
     student.save_pretrained(tmp_path)
-    rows = row_of(mixed_batch(), 1)
+    rows = mixed_chosen(mixed_batch(), [1])
     before = Classifier(student.eval(), {"cause": CAUSE})(rows).logits
     loaded = load_finished_classifier(tmp_path)
     assert_same(loaded.state_dict(), student.state_dict())

@@ -2,20 +2,25 @@ import copy
 import json
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import (
     BOOKS,
+    CAUSE,
     DVD,
     GENRE,
     KITCHEN,
     NO_DROPOUT,
+    SCORE,
     SUITE,
     batch,
     chosen,
     embedding_gradients,
+    mixed_batch,
+    mixed_chosen,
     padded,
     tiny_teacher,
     tokenizer,
@@ -23,14 +28,16 @@ from tiny import (
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification
 
-from teachback.arguments import TeacherArguments
+from teachback.arguments import OptimizerArguments, TeacherArguments
+from teachback.encoding import Collator
 from teachback.errors import TeachbackError
-from teachback.losses import domain_corruption_loss
+from teachback.losses import domain_corruption_loss, hard_label_loss
 from teachback.models import ABSENT_CLASS, cut_layers, final_layer
-from teachback.suite_data import SuiteData
-from teachback.suites.schema import Domain, Row
+from teachback.suite_data import SuiteData, encode_rows
+from teachback.suites.schema import Domain, Row, Suite
 from teachback.teacher import (
     TeacherTraining,
+    head_name,
     head_names,
     load_teacher,
     majority_scores,
@@ -38,6 +45,8 @@ from teachback.teacher import (
     report_scores,
     score_by_domain,
 )
+from teachback.teacher_outputs import teacher_logits
+from teachback.training import DistillationTrainer
 
 MIXED = (BOOKS, GENRE, KITCHEN)  # two heads of different size, and a domain that shares one
 KINDS = pytest.mark.parametrize(
@@ -143,8 +152,7 @@ def test_the_domain_loss_of_a_classifier_that_knows_nothing_is_that_of_chance():
 
 
 def test_a_regression_beside_a_classification_has_its_own_loss():
-    score = Domain("score", "score", (), task="regression")
-    module, rows = training("mtl", (BOOKS, score)), batch()
+    module, rows = training("mtl", (BOOKS, SCORE)), batch()
     rows["domain"], rows["label"] = torch.tensor([0, 1, 0]), torch.tensor([1.0, 2.5, 0.0])
     logits = told(module.teacher, rows).logits
     expected = [
@@ -153,6 +161,58 @@ def test_a_regression_beside_a_classification_has_its_own_loss():
         cross_entropy(logits[2], torch.tensor(0)),
     ]
     torch.testing.assert_close(loss(module, rows), torch.stack(expected).mean())
+
+
+# A text, a question, a number, another question; with the meta-teacher's own losses on top.
+FOUR_KINDS = (BOOKS, CAUSE, SCORE, GENRE)
+
+
+def test_rows_of_every_kind_mix_in_a_batch_each_with_the_loss_that_it_has_alone():
+    module, rows = training(domains=FOUR_KINDS, domain_labels="permuted", domain_loss_weight=0.0), mixed_batch()
+    together = loss(module, rows)
+    alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]
+    torch.testing.assert_close(together, sum(alone) / 4, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss(module, mixed_chosen(rows, [3, 2, 1, 0])), together, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss(module, mixed_batch(width=40)), together, rtol=1e-4, atol=1e-6)
+    logits = told(module.teacher, rows).logits
+    hard = [
+        cross_entropy(logits[0, :2], torch.tensor(1)), cross_entropy(logits[1, :2], torch.tensor(1)),
+        (logits[2, 0] + 0.7).square(), cross_entropy(logits[3, :2], torch.tensor(0)),
+    ]  # fmt: skip
+    torch.testing.assert_close(together, (torch.stack(hard) * rows["weight"]).mean())
+
+
+def test_gradients_of_rows_of_every_kind_are_those_that_they_have_alone():
+    module, rows = training("mtl", FOUR_KINDS), mixed_batch()
+
+    def gradients(*batches):
+        module.zero_grad()
+        sum(loss(module, one) for one in batches).backward()
+        return {name: p.grad.clone() for name, p in module.named_parameters()}
+
+    together, alone = gradients(rows), gradients(*(mixed_chosen(rows, [i]) for i in range(4)))
+    largest = max(one.abs().max().item() for one in alone.values())
+    for name, one in together.items():
+        torch.testing.assert_close(4 * one, alone[name], rtol=1e-3, atol=1e-5 * largest)
+    assert (module.teacher.head_for(GENRE).weight.grad == 0).all()
+    assert all(module.teacher.head_for(domain).weight.grad.abs().max() > 0 for domain in FOUR_KINDS[:3])
+
+
+def test_what_a_teacher_knows_of_a_question_is_the_mean_over_its_choices():
+    teacher, rows = tiny_teacher(domains=FOUR_KINDS), mixed_batch()
+    found = teacher.domain_knowledge(told(teacher, rows).hidden_states, rows)
+    sequences = {name: rows[name] for name in ("input_ids", "attention_mask")}
+    single = sequences | {"domain": torch.tensor([0, 1, 1, 2, 1, 1])}
+    each = teacher.domain_knowledge(told(teacher, single).hidden_states, single)
+    expected = torch.stack([each[0], each[1:3].mean(0), each[3], each[4:6].mean(0)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_domain_loss_of_a_question_counts_once():
+    module, rows = training(domains=(BOOKS, CAUSE), domain_loss_weight=0.7), mixed_batch((0, 1, 0, 1))
+    rows["label"] = torch.tensor([1, 1, 0, 0])
+    alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]  # of two domains the false one is the other
+    torch.testing.assert_close(loss(module, rows), sum(alone) / 4, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["mix", "mtl", "single"])
@@ -330,6 +390,60 @@ def scored_rows():
         Row("3", "c", "", "verse", "genre"), Row("4", "d", "", "fact", "genre"), Row("5", "e", "", "fact", "genre"),
         Row("6", "f", "", "", "books"),
     ]  # fmt: skip
+
+
+def test_a_domain_that_is_only_scored_has_no_head_of_its_own():
+    other = Domain("genre-2", "topic", GENRE.labels, rows={"train": 0, "test": 5})
+    assert head_name("mtl", other) == head_name("meta", other) == "topic"
+    assert head_name("mtl", replace(other, rows={"train": 1})) == "genre-2"
+
+
+KINDS_DATA = SuiteData(Suite("kinds", {d.name: d for d in FOUR_KINDS}), None, [d.name for d in FOUR_KINDS])
+
+
+def test_a_questions_answer_is_the_name_of_its_likeliest_choice_and_a_numbers_the_number():
+    rows = [Row("1", "a", "b ||| c", "first", "cause"), Row("2", "a", "", "1.5", "score")]
+    logits = torch.tensor([[0.5, 1.5, 9.0], [0.25, ABSENT_CLASS, ABSENT_CLASS]])
+    assert predicted_labels(logits, rows, KINDS_DATA) == ["second", "0.25"]
+
+
+def test_a_constant_number_is_what_a_regression_has_to_beat(capsys):
+    score = replace(SCORE, metric="pearson+spearman")
+    data = SuiteData(Suite("kinds", {"score": score}), None, ["score"])
+    train = [Row(str(i), "a", "", str(i), "score") for i in range(3)]
+    found = majority_scores(train, [Row("d", "a", "", "2.5", "score"), Row("e", "a", "", "1.5", "score")], data)
+    assert found["score"].value == 0.0 and found["score"].metric == "pearson+spearman"
+    report_scores("teacher", {"eval_score_pearson+spearman": 0.5}, found, "dev")
+    assert "pearson+spearman     0.500     0.000" in capsys.readouterr().out
+
+
+def test_the_trainer_counts_rows_where_a_batch_has_more_sequences(tmp_path):
+    texts = [("good", "bad ||| quite plot"), ("plot", ""), ("bad never", "loud ||| thin"), ("once", "twice ||| again")]
+    names = ["cause", "books", "cause", "cause"]
+    rows = [Row(str(i), *texts[i % 4], "", names[i % 4]) for i in range(7)]
+    rows = [replace(row, label=KINDS_DATA.suite.domain(row.domain).labels[i % 2]) for i, row in enumerate(rows)]
+    teacher = tiny_teacher("mtl", FOUR_KINDS, transferable=False)
+    encoded, order = encode_rows(rows, KINDS_DATA, [d.name for d in FOUR_KINDS], tokenizer(), 16).sorted_by_length()
+    seen = []
+
+    def compute_metrics(prediction):
+        seen.append(prediction)
+        return score_by_domain([rows[i] for i in order], KINDS_DATA)(prediction)
+
+    trainer = DistillationTrainer(
+        model=TeacherTraining(teacher, TeacherArguments(teacher="mtl")),
+        args=OptimizerArguments(output_dir=str(tmp_path), per_device_eval_batch_size=3, use_cpu=True),
+        data_collator=Collator(0), eval_dataset=encoded, compute_metrics=compute_metrics,
+    )  # fmt: skip
+    metrics = trainer.evaluate()
+    logits = teacher_logits(teacher, encoded, 0, 4, torch.device("cpu"), "fp32")
+    torch.testing.assert_close(torch.tensor(seen[0].predictions), logits, rtol=1e-4, atol=1e-4)
+    assert logits.shape == (7, 3) and metrics["eval_loss"] == pytest.approx(
+        hard_label_loss(logits, encoded.columns["label"]).mean().item(), rel=1e-4
+    )
+    answers = predicted_labels(logits, [rows[i] for i in order], KINDS_DATA)
+    right = [answer == rows[i].label for i, answer in zip(order, answers) if rows[i].domain == "cause"]
+    assert len(right) == 5 and metrics["eval_cause_accuracy"] == pytest.approx(sum(right) / 5)
 
 
 DATA = SuiteData(SUITE, None, list(SUITE.domains))

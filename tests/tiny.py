@@ -21,6 +21,8 @@ from teachback.teacher import Teacher
 LABELS = ("negative", "positive")
 BOOKS, DVD, KITCHEN = (Domain(name, "sentiment", LABELS) for name in ("books", "dvd", "kitchen"))
 GENRE = Domain("genre", "topic", ("fact", "fiction", "verse"))  # a head of its own, and of another size
+CAUSE = Domain("cause", "cause", ("first", "second"), kind="choices")
+SCORE = Domain("score", "score", (), task="regression")
 SUITE = Suite("tiny", {domain.name: domain for domain in (BOOKS, DVD, KITCHEN, GENRE)})
 WORDS = "good bad plot paper screen quite never loud thin read watch bought again once twice".split()
 VOCABULARY = 60
@@ -95,6 +97,33 @@ def batch(lengths=(9, 4, 6), width=None, seed=3) -> dict[str, torch.Tensor]:
         "domain": count % 3,
         "weight": 0.2 + 0.3 * count.float(),
     }
+
+
+CHOICES = (1, 2, 1, 2)  # sequences of the rows of `mixed_batch`
+
+
+def mixed_batch(domains=(0, 1, 2, 1), width=None) -> dict[str, torch.Tensor]:
+    """A text, a question with two choices, a text, another question; their domains' numbers as given."""
+    sequences = batch((9, 4, 6, 5, 7, 3), width)
+    rows = {
+        "label": torch.tensor([1.0, 1.0, -0.7, 0.0]),
+        "domain": torch.tensor(domains),
+        "weight": torch.tensor([0.2, 0.5, 0.8, 1.1]),
+    }
+    inputs = {name: sequences[name] for name in ("input_ids", "attention_mask")}
+    return rows | inputs | {"sequences": torch.tensor(CHOICES)}
+
+
+def mixed_chosen(rows: dict[str, torch.Tensor], order: list[int]) -> dict[str, torch.Tensor]:
+    """Some rows of a `mixed_batch` with all their sequences; without questions an ordinary batch."""
+    starts = [sum(CHOICES[:row]) for row in range(len(CHOICES))]
+    places = [starts[row] + i for row in order for i in range(CHOICES[row])]
+    picked = {
+        name: values[places if name in ("input_ids", "attention_mask") else order] for name, values in rows.items()
+    }
+    if len(places) == len(order):
+        del picked["sequences"]
+    return picked
 
 
 def padded(rows: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +14,14 @@ from teachback.arguments import TeacherArguments
 from teachback.errors import TeachbackError
 from teachback.losses import domain_corruption_loss, false_domains, hard_label_loss, meta_teacher_loss, permuted_domains
 from teachback.metrics import Score, by_domain
-from teachback.models import Classifier, TransferableKnowledge, final_layer, load_finished_classifier
+from teachback.models import (
+    Classifier,
+    TransferableKnowledge,
+    final_layer,
+    load_finished_classifier,
+    per_row,
+    per_sequence,
+)
 from teachback.suite_data import SuiteData
 from teachback.suites.schema import Domain, Row
 from teachback.training import TrainingModule
@@ -30,7 +38,8 @@ def head_names(kind: str, domains: list[Domain]) -> dict[str, Domain]:
 
 
 def head_name(kind: str, domain: Domain) -> str:
-    return domain.name if kind == "mtl" else domain.head
+    """The head that answers for a domain; one that is never trained on has none of its own, even with ``mtl``."""
+    return domain.name if kind == "mtl" and domain.trainable else domain.head
 
 
 class Teacher(nn.Module):
@@ -55,8 +64,8 @@ class Teacher(nn.Module):
         return self.classifier(batch, self.head_of_domain[batch["domain"]], hidden_states=hidden_states)
 
     def domain_knowledge(self, hidden_states, batch: dict) -> torch.Tensor:
-        """h_d before its tanh, from the last layer's states: [B, H]."""
-        return self.transferable(hidden_states[-1], batch["attention_mask"], batch["domain"])
+        """h_d before its tanh, from the last layer's states; of several sequences their mean: [B, H]."""
+        return knowledge_by_row(self.transferable, hidden_states[-1], batch)
 
     def head_for(self, domain: Domain) -> nn.Linear:
         """The final layer that serves ``domain``."""
@@ -76,6 +85,13 @@ class Teacher(nn.Module):
         self.classifier.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         save_file(self.training_only(), Path(folder) / "training_only.safetensors")
+
+
+def knowledge_by_row(transferable: TransferableKnowledge, last_hidden: torch.Tensor, batch: dict) -> torch.Tensor:
+    """What ``transferable`` makes of token states [S, L, H], each row's sequences averaged: [B, H], before the tanh."""
+    sequences = batch.get("sequences")
+    domain = per_sequence(batch["domain"], sequences, len(last_hidden))
+    return per_row(transferable(last_hidden, batch["attention_mask"], domain), sequences)
 
 
 def load_teacher(folder: Path, record: dict, suite) -> Teacher:
@@ -127,7 +143,7 @@ class TeacherTraining(TrainingModule):
 
 
 def predicted_labels(logits, rows: list[Row], data: SuiteData) -> list[str]:
-    """Label names (regression: numbers) of the highest logits: [N, C] and the rows they belong to."""
+    """Label names (of choices their positions' names, of a regression numbers) of the highest logits [N, C] of the rows."""
     names = []
     for row, values in zip(rows, logits):
         domain = data.suite.domain(row.domain)
@@ -150,20 +166,28 @@ def score_by_domain(rows: list[Row], data: SuiteData):
 
 
 def majority_scores(train: list[Row], dev: list[Row], data: SuiteData) -> dict[str, Score]:
-    """The dev scores of always answering each domain's most frequent train label (classification domains)."""
-    counts: dict[str, Counter] = {}
+    """The dev scores of always answering each domain's most frequent train label (of a regression the mean)."""
+    labels: dict[str, list[str]] = {}
     for row in train:
-        counts.setdefault(row.domain, Counter())[row.label] += 1
-    rows = [row for row in dev if row.domain in counts and data.suite.domain(row.domain).task == "classification"]
-    return by_domain(data.suite, rows, [counts[row.domain].most_common(1)[0][0] for row in rows])
+        labels.setdefault(row.domain, []).append(row.label)
+    answers = {name: _constant_answer(data.suite.domain(name), found) for name, found in labels.items()}
+    rows = [row for row in dev if row.domain in answers]
+    return by_domain(data.suite, rows, [answers[row.domain] for row in rows])
+
+
+def _constant_answer(domain: Domain, labels: list[str]) -> str:
+    if domain.task == "regression":
+        return repr(fmean(map(float, labels)))
+    return Counter(labels).most_common(1)[0][0]
 
 
 def report_scores(who: str, metrics: dict[str, float], majority: dict[str, Score], split: str) -> None:
     """Print a teacher's or student's score by domain beside the majority class's, and warn where it is not better."""
-    print(f"{'domain':<16}{'metric':<12}{split:>8}{'majority':>10}")
+    width = max([12, *(len(base.metric) + 2 for base in majority.values())])
+    print(f"{'domain':<16}{'metric':<{width}}{split:>8}{'majority':>10}")
     for name, base in majority.items():
         value = metrics[f"eval_{name}_{base.metric}"]
-        print(f"{name:<16}{base.metric:<12}{value:8.3f}{base.value:10.3f}")
+        print(f"{name:<16}{base.metric:<{width}}{value:8.3f}{base.value:10.3f}")
         if value <= base.value:
             logger.warning(
                 "the %s does not beat the majority class on %s (%.3f, majority %.3f)%s; train longer or with another learning rate",

@@ -5,25 +5,29 @@ import pytest
 import torch
 from tiny import (
     BOOKS,
+    CAUSE,
     DVD,
     GENRE,
     KITCHEN,
     NO_DROPOUT,
+    SCORE,
     batch,
     chosen,
     classifier,
     embedding_gradients,
+    mixed_batch,
+    mixed_chosen,
     padded,
     tiny_teacher,
 )
 from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
 from teachback.arguments import FirstStageArguments
-from teachback.distill import FirstStage, layer_map, number_list
+from teachback.distill import FirstStage, known_labels, layer_map, number_list
 from teachback.errors import TeachbackError
-from teachback.models import Classifier, backbone, final_layer
+from teachback.models import ABSENT_CLASS, Classifier, backbone, final_layer
 from teachback.suite_data import label_ids
-from teachback.suites.schema import Domain, Row, Suite
+from teachback.suites.schema import Row, Suite
 
 TERMS = ("embedding", "hidden", "attention", "tkd")
 
@@ -218,15 +222,23 @@ def test_a_hidden_label_counts_as_the_teachers_own_answer():
 
 
 def test_a_hidden_number_counts_as_the_teachers_own_answer():
-    score = Domain("score", "score", (), task="regression")
-    teacher = tiny_teacher("single", (score,), transferable=False, layers=4)
+    teacher = tiny_teacher("single", (SCORE,), transferable=False, layers=4)
     module, rows = first_stage(FirstStageArguments(tkd_weight=0), teacher), batch()
     rows["domain"] = torch.zeros(3, dtype=torch.long)
-    hidden = label_ids([Row(str(i), "a", "", "", "score") for i in range(3)], Suite("tiny", {"score": score}))
+    hidden = label_ids([Row(str(i), "a", "", "", "score") for i in range(3)], Suite("tiny", {"score": SCORE}))
     answered = told(module, rows).logits.squeeze(1)
     assert loss(module, rows | {"label": hidden}).item() == pytest.approx(
         loss(module, rows | {"label": answered}).item()
     )
+
+
+def test_hidden_labels_of_every_kind_are_the_teachers_own_answers():
+    logits = torch.tensor([[0.1, 0.7, ABSENT_CLASS], [2.0, 1.0, 3.0], [-0.4, ABSENT_CLASS, ABSENT_CLASS]])
+    hidden = known_labels(torch.tensor([-1.0, -1.0, math.nan]), logits)
+    torch.testing.assert_close(hidden, torch.tensor([1.0, 2.0, -0.4]))
+    known = torch.tensor([0.0, 1.0, -1.0])
+    assert torch.equal(known_labels(known, logits), known)
+    assert known_labels(torch.tensor([-1, 0, 1]), logits[[0, 1, 1]]).tolist() == [1, 0, 1]
 
 
 def test_labels_serve_lambda_alone():
@@ -329,6 +341,47 @@ def test_heads_of_different_sizes_give_finite_losses():
     value.backward()
     assert value.isfinite()
     assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+# Questions with choices
+
+
+def four_kinds(arguments=None, **options):
+    """A module whose teacher knows domains of every kind, and the student the question's."""
+    teacher = tiny_teacher(domains=(BOOKS, CAUSE, SCORE, GENRE), layers=4)
+    student = Classifier(classifier(seed=1, domain=CAUSE), {"cause": CAUSE})
+    return FirstStage(student, teacher, arguments or FirstStageArguments(**options), True).eval()
+
+
+@pytest.mark.parametrize("name", [*TERMS, None])
+def test_rows_of_every_kind_mix_in_a_batch_each_with_the_loss_that_it_has_alone(name):
+    module, rows = four_kinds(only(name) if name else None), mixed_batch()
+    together = loss(module, rows)
+    alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]
+    torch.testing.assert_close(together, sum(alone) / 4, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss(module, mixed_chosen(rows, [3, 2, 1, 0])), together, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss(module, mixed_batch(width=40)), together, rtol=1e-4, atol=1e-6)
+
+
+def test_a_questions_losses_are_averaged_over_its_choices_before_its_weight():
+    module, rows = four_kinds(only("hidden")), mixed_chosen(mixed_batch(), [1, 0])
+    student, teacher = module.student(rows, hidden_states=True).hidden_states, told(module, rows).hidden_states
+    lengths = rows["attention_mask"].sum(1).tolist()
+    each = [
+        sum(mean_square(student[i][s, :n], teacher[j][s, :n]) for i, j in ((1, 2), (2, 4)))
+        for s, n in enumerate(lengths)
+    ]
+    weights = expertise(module, rows | {"label": rows["label"].long()})
+    expected = (weights[0] * (each[0] + each[1]) / 2 + weights[1] * each[2]) / 2
+    assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_question_of_weight_zero_gives_exactly_no_gradient_to_any_of_its_choices():
+    module, rows = four_kinds(), mixed_batch()
+    rows["weight"] = torch.tensor([0.2, -1.0, 0.8, 1.1])
+    found = embedding_gradients(module.student.model, lambda: loss(module, rows))
+    assert (found[1:3] == 0).all() and found.isfinite().all()
+    assert all(found[sequence].abs().max() > 0 for sequence in (0, 3, 4, 5))
 
 
 # Teacher and training

@@ -18,8 +18,8 @@ from teachback.losses import (
     teacher_error,
     transferable_knowledge_loss,
 )
-from teachback.models import Classifier, TransferableKnowledge, backbone, spread_layers
-from teachback.teacher import Teacher
+from teachback.models import Classifier, TransferableKnowledge, backbone, per_row, spread_layers
+from teachback.teacher import Teacher, knowledge_by_row
 from teachback.training import TrainingModule
 
 
@@ -103,6 +103,9 @@ class FirstStage(TrainingModule):
         seen = self.student(batch, hidden_states=True)
         with torch.autocast(seen.logits.device.type, enabled=False):
             terms = self._terms(seen.hidden_states, told.hidden_states, batch)
+            terms = {name: per_row(values, batch.get("sequences")) for name, values in terms.items()}
+            if self.transferable is not None:
+                terms["transferable"] = self._transferable_loss(seen.hidden_states, told.hidden_states, batch)
             weights = self._weights(told.logits, batch)
             self.note(**terms, expertise_weight=weights)
             return {"loss": (weights * sum(self._scaled(terms))).mean()}
@@ -118,7 +121,7 @@ class FirstStage(TrainingModule):
         return [scale[name] * value for name, value in terms.items()]
 
     def _terms(self, student, teacher, batch: dict) -> dict[str, torch.Tensor]:
-        """The losses that have a weight, each [B]; the sums over layers are TinyBERT's."""
+        """The losses between token states that have a weight, by sequence [S]; the sums over layers are TinyBERT's."""
         a, mask = self.arguments, batch["attention_mask"]
         terms = {}
         if a.embedding_weight:
@@ -129,13 +132,12 @@ class FirstStage(TrainingModule):
         if a.attention_weight:
             pairs = zip(self._student_scores.take(), self._teacher_scores.take())
             terms["attention"] = sum(attention_loss(s, t, mask, a.attention_target) for s, t in pairs)
-        if a.tkd_weight:
-            terms["transferable"] = self._transferable_loss(student, teacher, batch)
         return terms
 
     def _transferable_loss(self, student, teacher, batch: dict) -> torch.Tensor:
+        """L_TKD by row [B]."""
         known = self._frozen.teacher.domain_knowledge([teacher[-1].float()], batch)
-        learnt = self.transferable(student[-1].float(), batch["attention_mask"], batch["domain"])
+        learnt = knowledge_by_row(self.transferable, student[-1].float(), batch)
         if self.arguments.tkd_form == "paper":
             known, learnt = known.tanh(), learnt.tanh()
         return transferable_knowledge_loss(self.projection(learnt), known)

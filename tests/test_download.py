@@ -191,6 +191,85 @@ def test_a_difference_in_content_is_an_error_or_a_warning_with_both_counts(tmp_p
     assert "warning: " in (out := capsys.readouterr().out) and "expected 2, found 1" in out
 
 
+def separate(*urls: str) -> Definition:
+    """A suite of three domains: two archives, and two plain files of which the second can be done without."""
+
+    def count_files(content):
+        for name in ("one", "two"):
+            found = sum(1 for _ in (content / name).rglob("a.txt"))
+            yield Count(f"files of {name}", 1, found, name)
+
+    archives = [
+        Archive(f"{name}.tar.gz", tuple(f"{url}/{name}.tar.gz" for url in urls), (name,)) for name in ("one", "two")
+    ]
+    plain = Archive("rows.txt", tuple(f"{url}/rows.txt" for url in urls), ("three",), place="Three")
+    extra = Archive(
+        "ids.tsv", tuple(f"{url}/ids.tsv" for url in urls), ("three",), place="Three", without="ids are made up"
+    )
+    return Definition("several", read=None, archives=(*archives, plain, extra), counts=count_files)
+
+
+def given(folder, *names: str) -> str:
+    """A SOURCE folder that holds these files below the suite's name."""
+    place = folder / "given/several"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (place / name).write_bytes(GOOD if name.endswith(".gz") else b"1\tx\n")
+    return str(folder / "given")
+
+
+def test_domains_restrict_which_archives_come_and_those_left_out_are_named(tmp_path, capsys):
+    raw = get_data(separate(), tmp_path, given(tmp_path, "one.tar.gz"), domains="one")
+    assert (raw / "content/one/texts/a.txt").is_file() and not (raw / "content/two").exists()
+    assert "left out, as DOMAINS does not name them: two, three" in capsys.readouterr().out
+    with pytest.raises(TeachbackError, match="no domain 'four'; there are: one, two, three"):
+        get_data(separate(), tmp_path, domains="one four")
+
+
+def test_what_came_before_stays_when_another_domain_comes(tmp_path):
+    source = given(tmp_path, "one.tar.gz", "two.tar.gz")
+    get_data(separate(), tmp_path, source, domains="one")
+    raw = get_data(separate(), tmp_path, source, domains="two")
+    assert all((raw / f"content/{name}/texts/a.txt").is_file() for name in ("one", "two"))
+
+
+def test_every_absent_archive_is_named_with_the_domains_that_are_there(tmp_path):
+    source = given(tmp_path, "one.tar.gz")
+    with pytest.raises(TeachbackError, match=r'holds two.tar.gz, rows.txt; (.|\n)*DOMAINS="one"'):
+        get_data(separate(), tmp_path, source)
+    assert not list((tmp_path / "raw/several").iterdir())
+    with pytest.raises(TeachbackError, match="holds two.tar.gz; get what is missing$"):
+        get_data(separate(), tmp_path, source, domains="two")
+
+
+def test_plain_files_are_copied_and_one_that_can_be_done_without_is_a_warning(tmp_path, capsys):
+    raw = get_data(separate(), tmp_path, given(tmp_path, "rows.txt"), domains="three")
+    assert (raw / "content/Three/rows.txt").read_bytes() == b"1\tx\n"
+    assert "warning: " in (out := capsys.readouterr().out) and "Without ids.tsv ids are made up." in out
+    get_data(separate(), tmp_path, given(tmp_path, "rows.txt", "ids.tsv"), domains="three")
+    assert (raw / "content/Three/ids.tsv").is_file()
+
+
+def test_a_web_page_is_no_plain_file(server, tmp_path):
+    server.answers = {"/rows.txt": [(200, b"\n<html>moved</html>")]}
+    with pytest.raises(TeachbackError, match="DOMAINS="):
+        get_data(separate(server.url), tmp_path, domains="three")
+
+
+def test_a_url_of_one_archive_is_no_source_for_several(tmp_path):
+    with pytest.raises(TeachbackError, match="several archives"):
+        get_data(separate(), tmp_path, "http://127.0.0.1:9/two.tar.gz")
+
+
+def test_the_content_of_domains_that_were_not_asked_for_is_not_judged(tmp_path, capsys):
+    source = given(tmp_path, "one.tar.gz", "two.tar.gz")
+    (tmp_path / "given/several/one.tar.gz").write_bytes(tar(("b.txt", b"x")))
+    with pytest.raises(TeachbackError, match="files of one: expected 1, found 0"):
+        get_data(separate(), tmp_path, source, domains="one")
+    get_data(separate(), tmp_path, source, domains="two")
+    assert "expected" not in capsys.readouterr().out
+
+
 def test_sample_goes_through_the_same_steps(tmp_path):
     raw = get_data(definition("sample"), tmp_path)
     assert (raw / "content/domain_sentiment_data/sorted_data_acl/kitchen_&_housewares/negative.review").is_file()

@@ -165,7 +165,89 @@ def test_options_that_cannot_be_are_refused(tmp_path, options):
         run(tmp_path, **options)
 
 
-@pytest.mark.parametrize("suite", ["amazon", "mnli", "sample"])
+def write_glue(data: Path) -> None:
+    """A sentence task, a regression, and MNLI with its mismatched set, each of 40 train rows."""
+    content = data / "raw/glue/content"
+    pair = "index\tsentence1\tsentence2\t"
+    files = {
+        "SST-2/SST-2/train": ["sentence\tlabel", *[f"text {i}\t{i % 2}" for i in range(40)]],
+        "SST-2/SST-2/dev": ["sentence\tlabel", "text\t1"],
+        "SST-2/SST-2/test": ["index\tsentence", "0\thidden text"],
+        "STS-B/STS-B/train": [f"{pair}score", *[f"{i}\ta {i}\tb {i}\t{i / 8}" for i in range(40)]],
+        "STS-B/STS-B/dev": [f"{pair}score", "0\ta\tb\t2.5"],
+        "MNLI/MNLI/train": [f"{pair}gold_label", *[f"{i}\ta {i}\tb\tneutral" for i in range(40)]],
+        "MNLI/MNLI/dev_matched": [f"{pair}gold_label", "0\ta\tb\tneutral"],
+        "MNLI/MNLI/dev_mismatched": [f"{pair}gold_label", "0\tc\td\tneutral"],
+    }
+    for name, lines in files.items():
+        path = content / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+
+
+def test_hidden_rows_regressions_and_a_domain_for_evaluation_only(tmp_path):
+    write_glue(tmp_path)
+    run(tmp_path, suite="glue", domains="SST-2 STS-B MNLI MNLI-mm")
+    folder = tmp_path / "glue"
+    suite = read_suite(folder)
+    assert {path.name for path in folder.iterdir()} == OUTPUT | {"hidden.tsv"}
+    assert suite.domain("SST-2").rows == {"train": 32, "quiz": 4, "dev": 4, "test": 1, "hidden": 1}
+    assert suite.domain("MNLI-mm").rows == {"train": 0, "quiz": 0, "dev": 0, "test": 1, "hidden": 0}
+    assert not suite.domain("MNLI-mm").trainable and suite.domain("MNLI").trainable
+    (hidden,) = read_rows(folder / "hidden.tsv")
+    assert (hidden.guid, hidden.text_a, hidden.label) == ("SST-2-test-0", "hidden text", "")
+    values = [float(row.label) for row in read_rows(folder / "quiz.tsv") if row.domain == "STS-B"]
+    assert suite.domain("STS-B").rows["quiz"] == len(values) and max(values) - min(values) > 2
+    weights = [row.weight for row in read_rows(folder / "train.tsv") if row.domain == "STS-B"]
+    assert all(-1 <= weight <= 1 for weight in weights)
+    run(tmp_path, suite="glue", domains="STS-B")
+    assert not (folder / "hidden.tsv").exists()  # of the domains that are no more in the suite
+
+
+def test_a_domain_for_evaluation_only_needs_the_one_that_trains_its_head(tmp_path):
+    write_glue(tmp_path)
+    with pytest.raises(TeachbackError, match="MNLI-mm is for evaluation only; name MNLI too"):
+        run(tmp_path, suite="glue", domains="SST-2 MNLI-mm")
+
+
+def test_in_glue_the_papers_protocol_has_a_quiz_and_no_dev(tmp_path):
+    write_glue(tmp_path)
+    rows = run(tmp_path, suite="glue", domains="SST-2", protocol="paper").domain("SST-2").rows
+    assert rows == {"train": 36, "quiz": 4, "dev": 0, "test": 1, "hidden": 1}
+    without = run(tmp_path, suite="glue", domains="SST-2", protocol="paper", quiz_fraction=0.0)
+    assert without.domain("SST-2").rows["train"] == 40
+
+
+def test_a_domains_quiz_does_not_depend_on_the_others(tmp_path):
+    write_glue(tmp_path)
+    found = []
+    for domains in ("SST-2 STS-B", "STS-B"):
+        run(tmp_path, suite="glue", domains=domains)
+        found.append([row for row in read_rows(tmp_path / "glue/quiz.tsv") if row.domain == "STS-B"])
+    assert found[0] == found[1]
+
+
+def test_choices_have_embeddings_and_weights(tmp_path):
+    lines = [
+        f'{{"premise": "p {i}", "choice1": "a", "choice2": "b", "question": "cause", "label": {i % 2}, "idx": {i}}}\n'
+        for i in range(20)
+    ]
+    place = tmp_path / "raw/superglue/content/COPA/COPA"
+    place.mkdir(parents=True)
+    for part in ("train", "val", "test"):
+        (place / f"{part}.jsonl").write_text("".join(lines))
+    suite = run(tmp_path, suite="superglue", domains="COPA")
+    assert read_suite(tmp_path / "superglue") == suite and suite.domain("COPA").kind == "choices"
+    assert (
+        np.load(tmp_path / "superglue/embeddings.npy", allow_pickle=False).shape[0]
+        == suite.domain("COPA").rows["train"]
+    )
+    assert all(
+        row.text_b == "a ||| b" and 0 < row.weight <= 1.001 for row in read_rows(tmp_path / "superglue/train.tsv")
+    )
+
+
+@pytest.mark.parametrize("suite", ["amazon", "mnli", "sample", "superglue", "glue"])
 def test_without_raw_files_it_names_stage_1(tmp_path, suite):
     with pytest.raises(TeachbackError, match="run 1_get_data.sh"):
         run(tmp_path, suite=suite)

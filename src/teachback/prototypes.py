@@ -21,7 +21,10 @@ FORMS = ("paper", "code")
 
 @torch.inference_mode()
 def embed(rows: list[Row], model, tokenizer, max_length: int, batch_size: int, precision: str, device) -> np.ndarray:
-    """Last-layer token states of each row, averaged over its real tokens: float32 [N, H]."""
+    """Last-layer token states of each row, averaged over its real tokens: float32 [N, H].
+
+    A question with all its choices is one pair of texts here.
+    """
     encoded = encode(rows, tokenizer, max_length)
     model = model.to(device).eval()
     result = np.zeros((len(rows), model.config.hidden_size), dtype=np.float32)

@@ -9,7 +9,7 @@ from teachback.suites.schema import Domain, Row
 
 AUTHORS_SEED = 11111
 FOLDS = 10
-DECILES = np.linspace(0, 1, 11)[1:-1]
+BINS = 10  # of a regression's values, at most
 
 
 def authors_split(rows: list[Row]) -> dict[str, list[Row]]:
@@ -37,7 +37,7 @@ def cut(rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain])
     """
     units = _units(rows, domains)
     groups = defaultdict(list)
-    for index, stratum in enumerate(_strata(rows, domains)):
+    for index, stratum in enumerate(_strata(rows, fraction, domains)):
         if units[index] == index:
             groups[stratum].append(index)
     random = np.random.RandomState(seed)
@@ -65,14 +65,20 @@ def _units(rows: list[Row], domains: dict[str, Domain]) -> list[int]:
     return units
 
 
-def _strata(rows: list[Row], domains: dict[str, Domain]) -> list[tuple[str, str]]:
-    """(domain, label) of each row; in a regression (domain, decile of the value)."""
+def _strata(rows: list[Row], fraction: float, domains: dict[str, Domain]) -> list[tuple[str, str]]:
+    """(domain, label) of each row; in a regression (domain, bin of the value), bins being of equally many rows."""
     values = defaultdict(list)
     for row in rows:
         if domains[row.domain].task == "regression":
             values[row.domain].append(float(row.label))
-    edges = {name: np.quantile(numbers, DECILES) for name, numbers in values.items()}
+    edges = {name: _edges(numbers, fraction) for name, numbers in values.items()}
     return [
         (row.domain, str(np.searchsorted(edges[row.domain], float(row.label))) if row.domain in edges else row.label)
         for row in rows
     ]
+
+
+def _edges(values: list[float], fraction: float) -> np.ndarray:
+    """Inner borders of the bins; few values have fewer, so that each bin gives a row to the cut."""
+    bins = max(1, min(BINS, round(fraction * len(values))))
+    return np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])

@@ -48,7 +48,7 @@ class EncodedRows(Dataset):
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row's longest sequence, special tokens included, for it is to that length that a batch is padded."""
+        """Tokens of each row's longest sequence, special tokens included: to that length a batch is padded."""
         lengths = [len(ids) for ids in self.inputs["input_ids"]]
         return [max(self._of_row(lengths, i)) for i in range(len(self))] if self.sequences else lengths
 
@@ -113,7 +113,7 @@ def _tokenise(texts: list, only_first: list[bool], tokenizer, max_length: int) -
 
 
 def _with_room_for_first(texts: list, pairs: list[int], tokenizer, max_length: int) -> list[int]:
-    """Those of the pairs whose second text leaves room for some of the first; of the others the longer has to be cut."""
+    """Those of the pairs whose second text leaves room for some of the first; of the others the longer is cut."""
     if not pairs:
         return []
     room = max_length - tokenizer.num_special_tokens_to_add(pair=True)

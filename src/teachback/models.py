@@ -258,7 +258,7 @@ class Outputs:
 
 
 def fold(values: torch.Tensor, sequences: torch.Tensor, width: int, fill: float = 0.0) -> torch.Tensor:
-    """The values of each row's sequences side by side: [S, ...], [B] -> [B, width, ...], ``fill`` where there are fewer."""
+    """Values of each row's sequences side by side: [S, ...], [B] -> [B, width, ...], ``fill`` where there are fewer."""
     count = torch.arange(len(values), device=values.device)
     row = per_sequence(count[: len(sequences)], sequences, len(values))
     place = count - per_sequence(sequences.cumsum(0) - sequences, sequences, len(values))
@@ -266,7 +266,7 @@ def fold(values: torch.Tensor, sequences: torch.Tensor, width: int, fill: float 
 
 
 def per_row(values: torch.Tensor, sequences: torch.Tensor | None) -> torch.Tensor:
-    """Mean over each row's sequences: [S, ...], [B] -> [B, ...]; without ``sequences`` every row is one: as they are."""
+    """Mean over each row's sequences: [S, ...], [B] -> [B, ...]; without ``sequences`` every row is one."""
     if sequences is None:
         return values
     # No row has more sequences than this; the largest number itself is on the device, and asking for it would wait.
@@ -276,7 +276,7 @@ def per_row(values: torch.Tensor, sequences: torch.Tensor | None) -> torch.Tenso
 
 
 def per_sequence(values: torch.Tensor, sequences: torch.Tensor | None, total: int | None = None) -> torch.Tensor:
-    """A row's value for each of its sequences: [B, ...], [B] -> [S, ...]. With ``total`` = S a GPU need not be waited for."""
+    """A row's value for each of its sequences: [B, ...], [B] -> [S, ...]. ``total`` = S saves waiting for a GPU."""
     return values if sequences is None else values.repeat_interleave(sequences, 0, output_size=total)
 
 
@@ -323,7 +323,7 @@ class Classifier(nn.Module):
         return self._by_row(first, pooled, head, sequences)
 
     def _by_row(self, first: torch.Tensor, pooled: torch.Tensor, head, sequences) -> torch.Tensor:
-        """Logits of each row's own head [B, C] from those of the first head by sequence, and pooled states for the others."""
+        """Logits of each row's own head [B, C], from the first head's by sequence and pooled states for the others."""
         if not self.other_heads:
             plain = sequences is None and not self._choices[0]
             return first if plain else self._padded(first, self._choices[0], sequences)
@@ -332,7 +332,7 @@ class Classifier(nn.Module):
         return torch.stack(padded, 1)[torch.arange(len(head), device=head.device), head]
 
     def _padded(self, logits: torch.Tensor, choices: bool, sequences: torch.Tensor | None) -> torch.Tensor:
-        """One head's logits by row, with absent classes: [S, c] -> [B, C]. Rows of other heads get numbers of no meaning."""
+        """One head's logits by row, with absent classes: [S, c] -> [B, C]. Those of other heads' rows mean nothing."""
         logits = logits.float()
         if sequences is not None and choices:
             return fold(logits[:, 0], sequences, self.classes, ABSENT_CLASS)

@@ -75,7 +75,10 @@ def labelled(rows: list[Row]) -> list[Row]:
 
 
 def label_ids(rows: list[Row], suite: Suite) -> torch.Tensor:
-    """Label numbers in their head's order [N], -1 where hidden; floats, a hidden number NaN, where any domain is a regression."""
+    """Label numbers in their head's order [N], -1 where hidden.
+
+    Floats where any domain of the suite is a regression, whose hidden numbers are NaN.
+    """
     numbers = {name: {label: i for i, label in enumerate(d.labels)} for name, d in suite.domains.items()}
     regression = {name for name, d in suite.domains.items() if d.task == "regression"}
     values = []
@@ -120,8 +123,7 @@ def read_unlabelled(path: str, domain: Domain) -> list[Row]:
     for number, line in enumerate(lines, start=1):
         first, *second = line.split("\t")
         if len(second) != (domain.kind != "single") or not first.strip():
-            raise TeachbackError(
-                f"{path} line {number}: expected {'one text, no tab' if domain.kind == 'single' else 'two texts and one tab'}"
-            )
+            form = "one text, no tab" if domain.kind == "single" else "two texts and one tab"
+            raise TeachbackError(f"{path} line {number}: expected {form}")
         rows.append(Row(f"unlabelled-{number}", first, second[0] if second else "", "", domain.name))
     return rows

@@ -143,7 +143,7 @@ class TeacherTraining(TrainingModule):
 
 
 def predicted_labels(logits, rows: list[Row], data: SuiteData) -> list[str]:
-    """Label names (of choices their positions' names, of a regression numbers) of the highest logits [N, C] of the rows."""
+    """Names of the highest of the rows' logits [N, C]: labels, a choice's by its position; of a regression numbers."""
     names = []
     for row, values in zip(rows, logits):
         domain = data.suite.domain(row.domain)

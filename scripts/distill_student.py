@@ -3,6 +3,7 @@
 from teachback.arguments import (
     DataArguments,
     FirstStageArguments,
+    MetaTeacherArguments,
     OptimizerArguments,
     SecondStageArguments,
     StudentArguments,
@@ -13,7 +14,8 @@ from teachback.stages import distil
 
 
 def main():
-    distil(*parse(DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, OptimizerArguments))
+    stages = (FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
+    distil(*parse(DataArguments, StudentArguments, *stages, OptimizerArguments))
 
 
 if __name__ == "__main__":

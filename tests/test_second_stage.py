@@ -18,9 +18,9 @@ from tiny import (
 from torch.nn.functional import cross_entropy
 
 from teachback.arguments import SecondStageArguments
-from teachback.distill import SecondStage
 from teachback.encoding import encode
-from teachback.models import ABSENT_CLASS, Classifier, final_layer
+from teachback.models import ABSENT_CLASS, Classifier, Outputs, final_layer
+from teachback.second_stage import SecondStage
 from teachback.suites.schema import Row
 from teachback.teacher_outputs import teacher_logits
 
@@ -82,7 +82,7 @@ def test_the_share_of_hard_labels():
         cross_entropy(student_logits(second_stage(), values), values["label"]).item(),
     )
     for share in (0.0, 0.25, 1.0):
-        assert loss(second_stage(hard_label_weight=share), values).item() == pytest.approx(
+        assert loss(second_stage(alpha_soft=1 - share), values).item() == pytest.approx(
             (1 - share) * soft + share * hard, rel=1e-5
         )
 
@@ -94,7 +94,7 @@ def test_without_a_teacher_it_is_cross_entropy_on_the_labels():
 
 def test_lambda_weights_each_example():
     values = rows()
-    weighted, plain = second_stage(True, hard_label_weight=0.3), second_stage(False, hard_label_weight=0.3)
+    weighted, plain = second_stage(True, alpha_soft=0.7), second_stage(False, alpha_soft=0.7)
     right = TEACHER_LOGITS.softmax(1)[torch.arange(3), values["label"]].tolist()
     expected = [(1 + t) / (math.exp((1 - p) ** 2) + 1) for t, p in zip(values["weight"].tolist(), right)]
     alone = [(loss(weighted, chosen(values, [i])) / loss(plain, chosen(values, [i]))).item() for i in range(3)]
@@ -104,7 +104,7 @@ def test_lambda_weights_each_example():
 
 
 def test_an_example_of_weight_zero_gives_exactly_no_gradient():
-    module = second_stage(True, hard_label_weight=0.3)
+    module = second_stage(True, alpha_soft=0.7)
     values = rows(weight=torch.tensor([0.5, -1.0, 0.2]))
     found = embedding_gradients(module.student.model, lambda: loss(module, values))
     assert (found[1] == 0).all()
@@ -115,7 +115,7 @@ def test_gradient_of_the_logits_by_hand():
     module, values = second_stage(temperature=2.0), rows()
     logits = module(**values)["logits"]
     logits.retain_grad()
-    module._distillation(logits, logits.new_zeros(3), values).mean().backward()
+    module._distillation(Outputs(logits, None), logits.new_zeros(3), values).mean().backward()
     expected = 2.0 * ((logits / 2).softmax(1) - (TEACHER_LOGITS / 2).softmax(1)) / 3
     torch.testing.assert_close(logits.grad, expected.detach())
 
@@ -130,7 +130,7 @@ def test_a_student_that_agrees_with_its_teacher_stays_where_it_is():
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
 @pytest.mark.parametrize("width", [16, 128])
 def test_padding_changes_neither_loss_nor_gradients(architecture, width):
-    module, values = second_stage(True, {"architecture": architecture}, hard_label_weight=0.3), rows()
+    module, values = second_stage(True, {"architecture": architecture}, alpha_soft=0.7), rows()
     narrow = embedding_gradients(module.student.model, lambda: loss(module, values))
     wide = embedding_gradients(module.student.model, lambda: loss(module, padded(values, width)))
     torch.testing.assert_close(loss(module, padded(values, width)), loss(module, values), rtol=1e-4, atol=1e-6)
@@ -145,7 +145,7 @@ def test_order_and_batches_of_one():
 
 
 def test_classes_that_the_teachers_head_lacks_take_no_part():
-    module = second_stage(student={"domain": GENRE}, hard_label_weight=0.5)
+    module = second_stage(student={"domain": GENRE}, alpha_soft=0.5)
     absent = torch.cat([TEACHER_LOGITS, torch.full((3, 1), ABSENT_CLASS)], 1)
     value = loss(module, rows(teacher_logits=absent))
     value.backward()
@@ -154,7 +154,7 @@ def test_classes_that_the_teachers_head_lacks_take_no_part():
 
 
 def test_one_step_changes_every_parameter():
-    module = second_stage(hard_label_weight=0.5).train()
+    module = second_stage(alpha_soft=0.5).train()
     before = copy.deepcopy(module.state_dict())
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0.0)
     loss(module, rows()).backward()

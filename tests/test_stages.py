@@ -17,6 +17,7 @@ from teachback import stages
 from teachback.arguments import (
     DataArguments,
     FirstStageArguments,
+    MetaTeacherArguments,
     OptimizerArguments,
     SecondStageArguments,
     StudentArguments,
@@ -77,8 +78,8 @@ def teach(root: Path, *more: str) -> Path:
 
 def distil(root: Path, stage: str, *more: str) -> list[Path]:
     student = ["--stage", stage, "--student_layers", "1", "--student_init", "teacher"]
-    classes = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, OptimizerArguments)
-    return stages.distil(*parse(*classes, argv=flags(root, *student, *more)))
+    ours = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
+    return stages.distil(*parse(*ours, OptimizerArguments, argv=flags(root, *student, *more)))
 
 
 def names(folder: Path) -> set[str]:
@@ -314,7 +315,7 @@ def test_a_bad_unlabelled_file_is_named_with_its_line(suite):
 
 @pytest.mark.parametrize(
     "change",
-    [("--soft_loss", "kl", "--temperature", "2"), ("--soft_loss", "mse"), ("--temperature", "2.5"), ("--hard_label_weight", "0.5"),
+    [("--soft_loss", "kl", "--temperature", "2"), ("--soft_loss", "mse"), ("--temperature", "2.5"), ("--alpha_soft", "0.5"),
      ("--use_expertise_weights", "0")],
     ids=lambda change: "=".join(change),
 )  # fmt: skip

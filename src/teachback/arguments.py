@@ -66,7 +66,9 @@ class StudentArguments:
     student_init: str = option(
         "pretrained", "pretrained: from student_model; teacher: cut from the fine-tuned teacher."
     )
-    use_expertise_weights: bool = option(True, "Weight each example by lambda (the teacher's domain expertise).")
+    use_expertise_weights: bool | None = option(
+        None, "Weight each example by lambda, the teacher's domain expertise; unset: with metakd only (paper)."
+    )
 
     def __post_init__(self):
         require(self, "stage", ("first", "second"))
@@ -80,6 +82,7 @@ class StudentArguments:
 class FirstStageArguments:
     """Stage 4: the losses on inner layers."""
 
+    first: str = option("metakd", "metakd; or none: pass the initial student on as it is.")
     layer_map: str = option("uniform", "Teacher layer of each student layer: uniform, last, first, or a list 3,6,9,12.")
     transfer_set: str = option("domain", "Texts to distil on: domain (paper) or all domains (no labels are needed).")
     unlabelled: str = option("", "File of further texts of the target domain: one a line, a pair separated by a tab.")
@@ -91,6 +94,7 @@ class FirstStageArguments:
     tkd_form: str = option("paper", "Compare h_d after its tanh (paper) or before (code).")
 
     def __post_init__(self):
+        require(self, "first", ("metakd", "none"))
         require(self, "transfer_set", ("domain", "all"))
         require(self, "attention_target", ("scores", "probs"))
         require(self, "tkd_form", ("paper", "code"))
@@ -98,22 +102,100 @@ class FirstStageArguments:
             require_at_least(self, name, 0)
 
 
+# What the papers take for an argument of stage 5 that is left unset.
+PAPER_SECOND_STAGE = {
+    "metakd": {"soft_loss": "ce", "temperature": 1.0, "alpha_soft": 1.0, "beta_pkd": 0.0, "meta_teacher_every_epoch": False},
+    "mpdistil": {"soft_loss": "mse", "temperature": 5.0, "alpha_soft": 0.5, "beta_pkd": 100.0, "meta_teacher_every_epoch": True},
+}  # fmt: skip
+
+
 @dataclass
 class SecondStageArguments:
-    """Stage 5: the losses on predictions."""
+    """Stage 5: the losses on predictions. What is unset takes the value that the method's paper has."""
 
-    method: str = option("metakd", "metakd: distil stage 4's student; finetune: hard labels, no teacher.")
-    soft_loss: str = option("ce", "ce, kl or mse between teacher's and student's predictions.")
-    temperature: float = option(1.0, "Temperature; the loss is multiplied by its square (paper: 1).")
-    hard_label_weight: float = option(0.0, "Share of the hard-label loss, 0 to 1 (paper: 0).")
+    method: str = option("metakd", "metakd and mpdistil: distil stage 4's student; finetune: hard labels, no teacher.")
+    soft_loss: str | None = option(None, "ce, kl or mse between teacher's and student's predictions.")
+    temperature: float | None = option(None, "Temperature; the soft loss is multiplied by its square.")
+    alpha_soft: float | None = option(None, "Share of the soft loss, 0 to 1; the labels' loss has the rest.")
+    beta_pkd: float | None = option(None, "Weight of the loss between normalised [CLS] states of inner layers (PKD).")
+    pkd_layers: str = option("first", "Teacher layers for it: first (released code), skip or last.")
+    meta_teacher_every_epoch: bool | None = option(
+        None, "After each epoch train the teacher's heads on quiz; they answer in the next epoch."
+    )
 
     def __post_init__(self):
-        require(self, "method", ("metakd", "finetune"))
+        require(self, "method", ("metakd", "mpdistil", "finetune"))
+        for name, value in PAPER_SECOND_STAGE.get(self.method, PAPER_SECOND_STAGE["metakd"]).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
         require(self, "soft_loss", ("ce", "kl", "mse"))
-        if not self.temperature > 0:
-            raise TeachbackError(f"TEMPERATURE={self.temperature}: must be above 0")
-        if not 0 <= self.hard_label_weight <= 1:
-            raise TeachbackError(f"HARD_LABEL_WEIGHT={self.hard_label_weight}: must be between 0 and 1")
+        require(self, "pkd_layers", ("first", "skip", "last"))
+        require_above_zero(self, "temperature")
+        require_at_least(self, "beta_pkd", 0)
+        if not 0 <= self.alpha_soft <= 1:
+            raise TeachbackError(f"ALPHA_SOFT={self.alpha_soft}: must be between 0 and 1")
+
+
+@dataclass
+class MetaTeacherArguments:
+    """How the meta-teacher's heads learn on quiz; stages 5 and 6."""
+
+    meta_loss: str = option("collaborative", "collaborative or competitive.")
+    meta_epochs: int = option(1, "Passes over quiz (released code: 1).")
+    meta_lr: float = option(1e-3, "Learning rate (released code: 1e-3).")
+
+    def __post_init__(self):
+        require(self, "meta_loss", ("collaborative", "competitive"))
+        require_at_least(self, "meta_epochs", 1)
+        require_above_zero(self, "meta_lr")
+
+
+@dataclass
+class CurriculumArguments:
+    """Stage 6: the student chooses what to study."""
+
+    teacher: str = option("meta", "Kind of the teacher: meta, mix, mtl or single.")
+    episodes: int = option(200, "Walks over the target domain's quiz (released code: 200).")
+    curriculum_lr: float = option(3e-5, "The student's learning rate (released code: 3e-5).")
+    policy_lr: float = option(1e-3, "The policy's learning rate (released code: 1e-3).")
+    reward: str = option(
+        "binary", "binary: rows on which the student is surer than the meta-teacher; real: by how much."
+    )
+    advantage: str = option(
+        "improvement", "Reward of a step: its level after it (released code), or its improvement by it."
+    )
+    reward_rows: str = option(
+        "held_out", "Half of the target's quiz that it never learns from (held_out), or all of it (released code)."
+    )
+    gamma: float = option(0.99, "Discount of later rewards, 0 to 1 (released code: 0.99).")
+    entropy_weight: float = option(0.0, "Reward for the policy's entropy (released code: 0).")
+    policy: str = option("learned", "learned; or, to compare with: uniform, target_only or round_robin.")
+    state: str = option("progress", "What the policy sees: progress by domain, or the student's pooler weight (paper).")
+    student_update: str = option("step", "The student learns at each step, or once at the end of an episode (code).")
+    eval_every: int = option(10, "Episodes between two scores on the selection rows.")
+    episode_steps: int | None = option(None, "Most steps an episode; unset: all of the target's quiz.")
+    batch_size: int = option(8, "Rows a step (released code: 8).")
+    eval_batch_size: int = option(64, "Rows a step where nothing is learnt.")
+    seed: int = option(42, "Fixes everything on one machine.")
+    report_to: str = option("none", "tensorboard, wandb or none.")
+
+    def __post_init__(self):
+        require(self, "teacher", ("meta", "mix", "mtl", "single"))
+        require(self, "reward", ("binary", "real"))
+        require(self, "advantage", ("level", "improvement"))
+        require(self, "reward_rows", ("held_out", "all"))
+        require(self, "policy", ("learned", "uniform", "target_only", "round_robin"))
+        require(self, "state", ("progress", "pooler"))
+        require(self, "student_update", ("step", "episode"))
+        require(self, "report_to", ("none", "tensorboard", "wandb"))
+        for name in ("episodes", "eval_every", "batch_size", "eval_batch_size", "episode_steps"):
+            if getattr(self, name) is not None:
+                require_at_least(self, name, 1)
+        for name in ("curriculum_lr", "policy_lr"):
+            require_above_zero(self, name)
+        require_at_least(self, "entropy_weight", 0)
+        if not 0 <= self.gamma <= 1:
+            raise TeachbackError(f"GAMMA={self.gamma}: must be between 0 and 1")
 
 
 @dataclass
@@ -168,12 +250,18 @@ def require_at_least(arguments, name: str, least: float) -> None:
         raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be at least {least}")
 
 
+def require_above_zero(arguments, name: str) -> None:
+    if not getattr(arguments, name) > 0:
+        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be above 0")
+
+
 def parse(*classes, argv: list[str] | None = None):
     """Parse the command line into the classes; arguments that would have no effect are refused."""
     argv = sys.argv[1:] if argv is None else argv
     for flag in (word.split("=")[0].lstrip("-") for word in argv if word.startswith("--")):
         if flag in REFUSED and OptimizerArguments in classes:
             raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
+    argv = _without_unset(classes, argv)
     parser = HfArgumentParser(classes, allow_abbrev=False)
     if OptimizerArguments in classes and not {"-h", "--help"} & set(argv):
         argv = argv + _hardware_flags(argv)
@@ -181,6 +269,14 @@ def parse(*classes, argv: list[str] | None = None):
     if unknown:
         raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
     return parsed
+
+
+def _without_unset(classes, argv: list[str]) -> list[str]:
+    """The command line without flags of an empty value, where unset has a meaning of its own."""
+    ours = [c for c in classes if c is not OptimizerArguments]
+    optional = {f"--{f.name}" for c in ours for f in fields(c) if f.default is None}
+    unset = {i for i, word in enumerate(argv[:-1]) if word in optional and argv[i + 1] == ""}
+    return [word for i, word in enumerate(argv) if i not in unset and i - 1 not in unset]
 
 
 def _hardware_flags(argv: list[str]) -> list[str]:

@@ -1,20 +1,18 @@
-"""Stages 4 and 5: the student learns the teacher's inner layers, then its predictions."""
+"""Stage 4: the student learns the teacher's inner layers."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from teachback.arguments import FirstStageArguments, SecondStageArguments
+from teachback.arguments import FirstStageArguments
 from teachback.attention import AttentionScores
 from teachback.errors import TeachbackError
 from teachback.losses import (
     attention_loss,
     expertise_weight,
-    hard_label_loss,
     hidden_state_loss,
     is_regression,
-    soft_loss,
     teacher_error,
     transferable_knowledge_loss,
 )
@@ -161,29 +159,3 @@ def freeze_head(model) -> None:
     encoder = {id(p) for name, p in backbone(model).named_parameters() if "pooler" not in name}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in encoder)
-
-
-class SecondStage(TrainingModule):
-    """Stage 5: soft targets (teacher_logits in the batch), a share of hard labels, weighted by lambda.
-
-    Without teacher_logits it is plain fine-tuning on the labels.
-    """
-
-    def __init__(self, student: Classifier, arguments: SecondStageArguments, use_expertise_weights: bool):
-        super().__init__()
-        self.student, self.arguments, self.use_expertise_weights = student, arguments, use_expertise_weights
-
-    def forward(self, **batch) -> dict[str, torch.Tensor]:
-        logits = self.student(batch).logits
-        hard = hard_label_loss(logits, batch["label"])
-        loss = self._distillation(logits, hard, batch) if "teacher_logits" in batch else hard
-        return {"loss": loss.mean(), "logits": logits}
-
-    def _distillation(self, logits: torch.Tensor, hard: torch.Tensor, batch: dict) -> torch.Tensor:
-        a, teacher = self.arguments, batch["teacher_logits"]
-        soft = soft_loss(logits, teacher, a.temperature, a.soft_loss)
-        self.note(soft=soft, hard=hard)
-        loss = (1 - a.hard_label_weight) * soft + a.hard_label_weight * hard
-        if self.use_expertise_weights:
-            loss = loss * expertise_weight(batch["weight"], teacher_error(teacher, batch["label"]))
-        return loss

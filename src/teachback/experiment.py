@@ -16,7 +16,7 @@ from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_fol
 from teachback.suite_data import SuiteData, encode_rows, labelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
-from teachback.teacher_outputs import teacher_logits
+from teachback.teacher_outputs import Features, features, teacher_logits
 from teachback.training import DistillationTrainer, TrainingModule, last_whole_checkpoint, train
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,16 @@ class Experiment:
     def labelled_rows(self, domains: list[str]) -> tuple[list[Row], list[Row]]:
         """Train rows and selection rows that have a label."""
         return labelled(self.data.rows("train", domains)), labelled(self.data.rows(self.split, domains))
+
+    def quiz(self, domains: list[str]) -> list[Row]:
+        """Labelled quiz rows; none at all is an error that says how to get some."""
+        rows = labelled(self.data.rows("quiz", domains))
+        if not rows:
+            raise TeachbackError(
+                f"{self.data.folder / 'quiz.tsv'} has no rows of {', '.join(domains)}, and the meta-teacher learns on quiz; "
+                "run QUIZ_FRACTION=0.1 bash 2_process_data.sh and the stages after it again, or in stage 5 set META_TEACHER_EVERY_EPOCH=0"
+            )
+        return rows
 
     def teacher_folder(self, kind: str, domain: str) -> Path:
         return self.root / (f"teacher-single-{domain}" if kind == "single" else f"teacher-{kind}")
@@ -115,6 +125,15 @@ class Experiment:
         if self.training.should_save:
             report_scores(who, metrics, majority_scores(train_rows, dev, self.data), self.split)
 
+    def publish_as_is(self, run: StageRun, save, record: dict) -> None:
+        """Write the finished folder of a stage that trained nothing."""
+        with self.training.main_process_first(desc="publishing"):
+            if self.training.should_save:
+                run.checkpoints()
+                with run.publishing(record | {"places": self._places()}) as folder:
+                    save(folder)
+                print(f"wrote {run.folder}")
+
     def publish(self, run: StageRun, trainer: DistillationTrainer, save, record: dict, metrics: dict) -> None:
         """Write the finished folder: ``save(folder)`` and stage.json."""
         trainer.accelerator.wait_for_everyone()
@@ -130,16 +149,35 @@ class Experiment:
             "selected_on": self.split,
             "dev": {name.removeprefix("eval_"): value for name, value in metrics.items() if name != "epoch"},
             "history": trainer.state.log_history,
-            "places": {name: getattr(self.args, name) for name in PLACES if hasattr(self.args, name)},
+            "places": self._places(),
             "training_arguments": self.training.to_dict(),
         }
+
+    def _places(self) -> dict:
+        return {name: getattr(self.args, name) for name in PLACES if hasattr(self.args, name)}
 
     def ask(self, teacher: Teacher, folder: Path, rows: list[Row]) -> torch.Tensor:
         """The teacher's logits, on its own encoding of the rows: [N, C]."""
         tokenizer = load_tokenizer(str(folder))
         encoded = self.encode(rows, [domain.name for domain in teacher.domains], tokenizer)
-        size, device = self.training.per_device_eval_batch_size, self.training.device
-        return teacher_logits(teacher, encoded, tokenizer.pad_token_id, size, device, self.args.precision)
+        return teacher_logits(teacher, encoded, **self.settings(tokenizer))
+
+    def teacher_features(
+        self, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...] = ()
+    ) -> Features:
+        """The teacher's pooled states, and [CLS] states of ``layers``, on its own encoding of one domain's rows."""
+        tokenizer = load_tokenizer(str(folder))
+        encoded = self.encode(rows, [rows[0].domain], tokenizer)
+        return features(teacher.classifier, encoded, layers=layers, **self.settings(tokenizer))
+
+    def settings(self, tokenizer) -> dict:
+        """How a model that only answers is run."""
+        return {
+            "pad_token_id": tokenizer.pad_token_id,
+            "batch_size": self.training.per_device_eval_batch_size,
+            "device": self.training.device,
+            "precision": self.args.precision,
+        }
 
     def student_folder(self, domain: Domain, name: str) -> Path:
         return self.root / domain.name / name

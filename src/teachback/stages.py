@@ -8,20 +8,25 @@ from safetensors.torch import save_file
 from teachback.arguments import (
     DataArguments,
     FirstStageArguments,
+    MetaTeacherArguments,
     OptimizerArguments,
     SecondStageArguments,
     StudentArguments,
     TeacherArguments,
 )
-from teachback.distill import FirstStage, SecondStage
+from teachback.distill import FirstStage
 from teachback.errors import TeachbackError
 from teachback.experiment import Experiment
+from teachback.meta_teacher import MetaTeacher, meta_heads
 from teachback.models import Classifier, load_classifier, load_finished_classifier, load_tokenizer
 from teachback.runs import StageRun, hash_model, read_stage
+from teachback.second_stage import SecondStage, TeacherStep, pkd_layer_map
 from teachback.students import initial_student
 from teachback.suite_data import read_unlabelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, TeacherTraining, head_name
+
+INITIAL_STUDENT = ("student_model", "student_layers", "student_init")
 
 
 def train_teachers(data_args: DataArguments, args: TeacherArguments, training: OptimizerArguments) -> list[Path]:
@@ -29,7 +34,7 @@ def train_teachers(data_args: DataArguments, args: TeacherArguments, training: O
     experiment = Experiment(data_args, training)
     data = experiment.data
     if args.teacher != "single":
-        return [train_teacher(experiment, args, data.selected)]
+        return [train_teacher(experiment, args, data.trainable)]
     return [train_teacher(experiment, args, [domain.name]) for domain in data.targets(data_args.domain)]
 
 
@@ -66,16 +71,17 @@ def distil_first(
     experiment: Experiment, student_args: StudentArguments, args: FirstStageArguments, domain: Domain
 ) -> Path:
     """Stage 4 for one domain. Returns the student's folder."""
+    weighted = student_args.use_expertise_weights is not False
     teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
     names = [d.name for d in teacher.domains]
-    used = [n for n in experiment.data.selected if n in names] if args.transfer_set == "all" else [domain.name]
+    used = [n for n in experiment.data.trainable if n in names] if args.transfer_set == "all" else [domain.name]
     rows = experiment.data.rows("train", used) + read_unlabelled(args.unlabelled, domain)
     dev = experiment.data.rows(experiment.split, used)
     folder = experiment.student_folder(domain, "student_first")
     inputs = {"teacher": hash_model(str(teacher_path))}
     if student_args.student_init == "pretrained":
         inputs |= experiment.model_input(student_args.student_model)
-    head = {"head": head_name(student_args.teacher, domain)}
+    head = {"head": head_name(student_args.teacher, domain), "use_expertise_weights": weighted}
     run = experiment.run(folder, (student_args, args, head), used, inputs, train=rows, selection=dev)
     if experiment.skip(run) or _copied(run, experiment, domain):
         return folder
@@ -83,12 +89,12 @@ def distil_first(
         student_args, experiment.data, domain, experiment.args.data_dir, teacher, teacher_path
     )
     _require_same_tokens(tokenizer, load_tokenizer(str(teacher_path)))
-    module = FirstStage(Classifier(model, {domain.head: domain}), teacher, args, student_args.use_expertise_weights)
+    module = FirstStage(Classifier(model, {domain.head: domain}), teacher, args, weighted)
     teacher.to(experiment.training.device)
     encoded = experiment.encode(rows, names, tokenizer)
     trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False)
     record = {"method": "metakd", "domain": domain.name, "head_trained": student_args.student_init == "teacher"}
-    experiment.publish(run, trainer, lambda path: _save_first(path, module, tokenizer), record, metrics)
+    experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
     return folder
 
 
@@ -111,12 +117,14 @@ def _require_same_tokens(student, teacher) -> None:
         )
 
 
-def _save_first(folder: Path, module: FirstStage, tokenizer) -> None:
+def _save_trained(folder: Path, module: FirstStage | SecondStage, tokenizer) -> None:
+    """The student as a plain checkpoint, and what only its training needed beside it."""
     _save_student(folder, module.student.model, tokenizer)
     rest = {
         name: value.contiguous() for name, value in module.state_dict().items() if not name.startswith("student.model.")
     }
-    save_file(rest, folder / "training_only.safetensors")
+    if rest:
+        save_file(rest, folder / "training_only.safetensors")
 
 
 def _save_student(folder: Path, model, tokenizer) -> None:
@@ -124,26 +132,90 @@ def _save_student(folder: Path, model, tokenizer) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def distil_second(
-    experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
-) -> Path:
+def pass_on(experiment: Experiment, student_args: StudentArguments, domain: Domain) -> Path:
+    """Stage 4 with FIRST=none: the initial student, as it is. Returns its folder."""
+    teacher_path, teacher = None, None
+    if student_args.student_init == "teacher":
+        teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
+        inputs = {"teacher": hash_model(str(teacher_path))}
+    else:
+        inputs = experiment.model_input(student_args.student_model)
+    folder = experiment.student_folder(domain, "student_first")
+    choices = {"first": "none"} | {name: getattr(student_args, name) for name in INITIAL_STUDENT}
+    run = experiment.run(folder, (choices,), [domain.name], inputs)
+    if experiment.skip(run):
+        return folder
+    model, tokenizer = initial_student(
+        student_args, experiment.data, domain, experiment.args.data_dir, teacher, teacher_path
+    )
+    experiment.say(f"FIRST=none: {domain.name}'s student is passed on as it is, and has learnt nothing yet")
+    head_trained = student_args.student_init == "teacher"
+    record = {"method": "none", "domain": domain.name, "head_trained": head_trained, "seed": experiment.training.seed}
+    experiment.publish_as_is(run, lambda path: _save_student(path, model, tokenizer), record)
+    return folder
+
+
+def distil_second(experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments,
+                  meta_args: MetaTeacherArguments, domain: Domain) -> Path:  # fmt: skip
     """Stage 5 for one domain: the teacher's predictions into stage 4's student. Returns the student's folder."""
     teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
     first = experiment.student_folder(domain, "student_first")
     experiment.require(first, f"DOMAIN={domain.name}", "4_student_first.sh")
     rows, dev = experiment.labelled_rows([domain.name])
+    quiz = experiment.quiz([domain.name]) if args.meta_teacher_every_epoch else []
     folder = experiment.student_folder(domain, "student_second")
-    choices = {"teacher": student_args.teacher, "use_expertise_weights": student_args.use_expertise_weights}
+    weighted = (
+        args.method == "metakd" if student_args.use_expertise_weights is None else student_args.use_expertise_weights
+    )
+    choices = {"teacher": student_args.teacher, "use_expertise_weights": weighted}
     inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))}
-    run = experiment.run(folder, (args, choices), [domain.name], inputs, train=rows, selection=dev)
+    arguments = (args, choices, meta_args) if quiz else (args, choices)
+    run = experiment.run(folder, arguments, [domain.name], inputs, train=rows, selection=dev, quiz=quiz)
     if experiment.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
     encoded = experiment.encode(rows, [domain.name], tokenizer)
-    encoded.columns["teacher_logits"] = experiment.ask(teacher, teacher_path, rows)[:, : model.config.num_labels]
-    module = SecondStage(Classifier(model, {domain.head: domain}), args, student_args.use_expertise_weights)
+    layers = _pkd_layers(model, teacher, args)
+    step = _teacher_step(experiment, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
+    encoded.columns |= _teacher_columns(experiment, teacher, teacher_path, rows, layers, step is not None, domain)
+    width = teacher.classifier.model.config.hidden_size if layers else 0
+    module = SecondStage(Classifier(model, {domain.head: domain}), args, weighted, step, width)
     _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev)
     return folder
+
+
+def _pkd_layers(model, teacher: Teacher, args: SecondStageArguments) -> tuple[int, ...]:
+    """The teacher's layers whose [CLS] states the student learns, none without PKD."""
+    if not args.beta_pkd:
+        return ()
+    depths = model.config.num_hidden_layers, teacher.classifier.model.config.num_hidden_layers
+    return tuple(pkd_layer_map(args.pkd_layers, *depths))
+
+
+def _teacher_columns(experiment: Experiment, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],
+                     changes: bool, domain: Domain) -> dict:  # fmt: skip
+    """What the student learns from, by row: logits, or where heads will change the states that they answer from."""
+    columns = {}
+    if changes or layers:
+        told = experiment.teacher_features(teacher, folder, rows, layers)
+        columns = {"teacher_pooled": told.pooled} if changes else {}
+        columns |= {"teacher_cls": told.cls} if layers else {}
+    if not changes:
+        classes = 1 if domain.task == "regression" else len(domain.labels)
+        columns["teacher_logits"] = experiment.ask(teacher, folder, rows)[:, :classes]
+    return columns
+
+
+def _teacher_step(experiment: Experiment, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],
+                  domain: Domain, meta_args: MetaTeacherArguments) -> TeacherStep:  # fmt: skip
+    """The meta-teacher, which begins as the teacher's heads, and its step on quiz after each epoch."""
+    head = head_name(teacher.kind, domain)
+    meta = MetaTeacher({head: meta_heads(teacher, [domain])[head]}, model.config.hidden_size)
+    pooled = experiment.teacher_features(teacher, folder, quiz).pooled
+    encoded = experiment.encode(quiz, [domain.name], tokenizer)
+    training = experiment.training
+    return TeacherStep(meta.to(training.device), head, pooled, encoded, meta_args,
+                       experiment.settings(tokenizer), training.per_device_train_batch_size, training.seed)  # fmt: skip
 
 
 def finetune_student(
@@ -188,15 +260,18 @@ def _fit_and_publish(
     trainer, metrics = experiment.fit(run, module, encoded, dev, [domain.name], tokenizer)
     experiment.compare_with_majority("student", metrics, rows, dev)
     record = {"method": run.arguments["method"], "domain": domain.name, "head_trained": True}
-    experiment.publish(run, trainer, lambda path: _save_student(path, module.student.model, tokenizer), record, metrics)
+    experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
 
 
 def distil(data_args: DataArguments, student_args: StudentArguments, first: FirstStageArguments, second: SecondStageArguments,
-           training: OptimizerArguments) -> list[Path]:  # fmt: skip
+           meta: MetaTeacherArguments, training: OptimizerArguments) -> list[Path]:  # fmt: skip
     """Stage 4 or 5 for the target domain, or for each domain in turn where ``domain`` is all."""
     experiment = Experiment(data_args, training)
     targets = experiment.data.targets(data_args.domain)
+    if student_args.stage == "first" and first.first == "none":
+        return [pass_on(experiment, student_args, domain) for domain in targets]
     if student_args.stage == "first":
         return [distil_first(experiment, student_args, first, domain) for domain in targets]
-    stage = finetune_student if second.method == "finetune" else distil_second
-    return [stage(experiment, student_args, second, domain) for domain in targets]
+    if second.method == "finetune":
+        return [finetune_student(experiment, student_args, second, domain) for domain in targets]
+    return [distil_second(experiment, student_args, second, meta, domain) for domain in targets]

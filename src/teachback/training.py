@@ -42,6 +42,10 @@ class TrainingModule(nn.Module):
         for name, values in terms.items():
             self.term_sums[name] = self.term_sums.get(name, 0) + values.detach().mean()
 
+    def on_epoch_end(self) -> dict[str, float]:
+        """Called after an epoch's last step, before its evaluation and checkpoint; returns what to log."""
+        return {}
+
     def take_terms(self) -> dict[str, float]:
         """Mean of each term since the last call."""
         means = {name: (total / self.term_count).item() for name, total in self.term_sums.items()}
@@ -106,6 +110,18 @@ class DistillationTrainer(Trainer):
             restore_random_states(load_state(Path(checkpoint) / f"random_{self.args.process_index}"))
 
 
+class EpochEnd(TrainerCallback):
+    """Lets the training module act between epochs."""
+
+    def __init__(self, trainer: DistillationTrainer, module: TrainingModule):
+        self.trainer, self.module = trainer, module
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        values = self.module.on_epoch_end()
+        if values:
+            self.trainer.log(values)
+
+
 class StopOnBadLoss(TrainerCallback):
     """End a run whose loss is no longer a number, rather than publish what it made of the weights."""
 
@@ -148,6 +164,7 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         compute_metrics=compute_metrics,
         callbacks=[StopOnBadLoss()],
     )
+    trainer.add_callback(EpochEnd(trainer, module))
     checkpoint = args.resume_from_checkpoint or last
     if checkpoint:
         logger.warning("continuing from %s", checkpoint)

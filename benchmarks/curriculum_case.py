@@ -1,0 +1,161 @@
+"""Can the curriculum learn? A case in which the right choice is known, run for several seeds and settings.
+
+Four domains of generated reviews share a head: ``target`` (few train rows, so that there is something left to learn),
+``helpful`` (more reviews of the same kind), ``useless`` (sentences that say nothing, with random labels) and ``harmful``
+(reviews with flipped labels). A good policy studies ``helpful`` and avoids ``harmful``; its student beats ``uniform``'s.
+
+    PYTHONPATH=src python benchmarks/curriculum_case.py --folder /tmp/case --seeds 1 2 3 4 5
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from teachback.arguments import (
+    CurriculumArguments,
+    DataArguments,
+    FirstStageArguments,
+    MetaTeacherArguments,
+    OptimizerArguments,
+    SecondStageArguments,
+    StudentArguments,
+    TeacherArguments,
+    parse,
+)
+from teachback.curriculum_run import run_curriculum
+from teachback.evaluate import EvaluationArguments, evaluate
+from teachback.runs import read_stage
+from teachback.stages import distil, train_teachers
+from teachback.suites import sample
+from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, with_row_counts, write_rows, write_suite
+
+LABELS = ("negative", "positive")
+TARGET = {"train": 320, "quiz": 64, "dev": 200, "test": 400}  # rows by split
+OTHERS = {"train": 16, "quiz": 400}
+SETTINGS = {
+    "published": ["--advantage", "level", "--reward_rows", "all", "--state", "pooler", "--reward", "binary"],
+    "published, real reward": ["--advantage", "level", "--reward_rows", "all", "--state", "pooler", "--reward", "real"],
+    "published, one student step an episode": [
+        "--advantage", "level", "--reward_rows", "all", "--state", "pooler", "--reward", "real", "--student_update", "episode",
+    ],
+    "improvement": ["--advantage", "improvement", "--state", "progress", "--reward", "real"],
+    "uniform": ["--policy", "uniform", "--reward", "real"],
+    "target_only": ["--policy", "target_only", "--reward", "real"],
+}  # fmt: skip
+
+
+def reviews(random: Random, count: int, domain: str, kind: str) -> list[Row]:
+    """Rows of a domain; ``kind`` says what its texts and labels are."""
+    rows = []
+    for number in range(count):
+        label = LABELS[number % 2]
+        text = " ".join(random.sample(sample.FILLERS, 3)).replace("{topic}", "it")
+        if kind != "useless":
+            text = sample._review(random, "books", label).text
+        told = {"useless": random.choice(LABELS), "harmful": LABELS[1 - number % 2]}.get(kind, label)
+        rows.append(Row(f"{domain}-{number}", text, "", told, domain))
+    return rows
+
+
+def write_case(data_dir: Path, seed: int) -> None:
+    """The suite ``case`` with all its splits."""
+    random = Random(seed)
+    domains = {name: Domain(name, "sentiment", LABELS) for name in ("target", "helpful", "useless", "harmful")}
+    rows = {split: [] for split in TARGET}
+    for name in domains:
+        for split, count in (TARGET if name == "target" else OTHERS).items():
+            rows[split] += [replace(row, guid=f"{split}-{row.guid}") for row in reviews(random, count, name, name)]
+    for split, part in rows.items():
+        write_rows(data_dir / "case" / f"{split}.tsv", part, TRAIN_COLUMNS if split == "train" else TRAIN_COLUMNS[:-1])
+    write_suite(data_dir / "case", with_row_counts(Suite("case", domains), rows))
+
+
+def prepare(folder: Path, seed: int) -> None:
+    """Stages 3 to 5 on the target: a teacher and a student that the few train rows leave unfinished."""
+    write_case(folder / f"data{seed}", seed)
+    places = ["--suite", "case", "--domain", "target", "--data_dir", str(folder / f"data{seed}"), "--max_length", "48"]
+    shared = [
+        *places,
+        "--output_root",
+        str(folder / "start"),
+        "--seed",
+        str(seed),
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    ]
+    train = [*shared, "--per_device_train_batch_size", "16", "--learning_rate", "1e-3"]
+    teacher = ["--teacher", "single", "--teacher_model", "scratch:tiny", "--num_train_epochs", "20"]
+    train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=[*train, *teacher]))
+    student = ["--teacher", "single", "--student_model", "scratch:tiny", "--first", "none", "--method", "mpdistil"]
+    student += ["--beta_pkd", "0", "--meta_teacher_every_epoch", "0", "--num_train_epochs", "8"]
+    classes = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
+    for stage in ("first", "second"):
+        distil(*parse(*classes, OptimizerArguments, argv=[*train, *student, "--stage", stage]))
+
+
+def run(folder: Path, seed: int, name: str, settings: list[str], further: list[str]) -> dict:
+    """Stage 6 and 7 in a folder of the setting's own; the last episodes' probabilities and the scores."""
+    outputs = folder / name.replace(" ", "_").replace(",", "")
+    root = outputs / "case" / f"seed{seed}"
+    root.mkdir(parents=True, exist_ok=True)
+    for part in ("teacher-single-target", "target"):
+        if not (root / part).exists():
+            shutil.copytree(folder / "start" / "case" / f"seed{seed}" / part, root / part)
+    places = ["--suite", "case", "--domain", "target", "--data_dir", str(folder / f"data{seed}"), "--max_length", "48"]
+    places += ["--output_root", str(outputs), "--seed", str(seed), "--device", "cpu", "--precision", "fp32"]
+    argv = [*places, "--teacher", "single", "--curriculum_lr", "2e-4", *settings, *further]
+    (student,) = run_curriculum(*parse(DataArguments, MetaTeacherArguments, CurriculumArguments, argv=argv))
+    tested = evaluate(*parse(EvaluationArguments, argv=[*places, "--teacher", "single"]))
+    scores = {one.stage: one.scores["target"].value for one in tested if "target" in one.scores}
+    return {"seed": seed, "setting": name, "test": scores, **probabilities(student)}
+
+
+def probabilities(student: Path, episodes: int = 20) -> dict[str, float]:
+    """Share of each domain among the steps of the last episodes, the first step of each left out (it is uniform)."""
+    lines = [line.split("\t") for line in (student / "trajectory.tsv").read_text().splitlines()[1:]]
+    last = int(lines[-1][0])
+    chosen = [line[2] for line in lines if int(line[0]) > last - episodes and line[1] != "0"]
+    return {"share": {name: chosen.count(name) / len(chosen) for name in read_stage(student)["domains"]}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--json", type=Path)
+    arguments, further = parser.parse_known_args()
+    found = []
+    for seed in arguments.seeds:
+        prepare(arguments.folder, seed)
+        found += [run(arguments.folder, seed, name, SETTINGS[name], further) for name in arguments.settings]
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1))
+    print(
+        f"\n{'setting':42}{'helpful':>9}{'harmful':>9}{'useless':>9}{'target':>9}   before   after (test accuracy, mean ± sd)"
+    )
+    for name in arguments.settings:
+        print(line(name, [one for one in found if one["setting"] == name]))
+
+
+def line(name: str, runs: list[dict]) -> str:
+    shares = [
+        statistics.mean(one["share"][domain] for one in runs) for domain in ("helpful", "harmful", "useless", "target")
+    ]
+    before, after = ([one["test"][f"target/{stage}"] for one in runs] for stage in ("student_second", "curriculum"))
+    spread = statistics.stdev(after) if len(after) > 1 else 0.0
+    return (
+        f"{name:42}"
+        + "".join(f"{share:9.3f}" for share in shares)
+        + f"   {statistics.mean(before):.4f}   {statistics.mean(after):.4f} ± {spread:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

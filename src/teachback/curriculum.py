@@ -1,0 +1,252 @@
+"""Stage 6: episodes in which the student chooses, by a policy, whose quiz batch to learn from next (MPDistil).
+
+An episode walks over the target domain's quiz. At each step the policy names a domain, the student takes an optimizer
+step on a quiz batch of it, and only then the reward is measured on the step's target batch, so that it depends on the
+action. ``student_update=episode`` instead applies all gradients at the episode's end, as the released code does.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from teachback.arguments import CurriculumArguments
+from teachback.checkpoints import random_states, restore_random_states
+from teachback.encoding import Collator, EncodedRows
+from teachback.losses import certainty, curriculum_student_loss, step_reward
+from teachback.meta_teacher import MetaTeacher
+from teachback.models import Classifier
+from teachback.policy import (
+    Choice,
+    LearnedPolicy,
+    Progress,
+    centred_returns,
+    fixed_choice,
+    pooler_weight,
+    reinforce_loss,
+)
+from teachback.teacher_outputs import by_row
+
+COMPARED_ROWS = 64  # most rows that an improvement is measured on
+BASELINE_KEEP = 0.9  # of the past, in the running mean of rewards that is the baseline
+
+
+@dataclass(frozen=True)
+class Study:
+    """One domain's quiz: the student's encoding, the heads that serve it, and the meta-teacher's certainty [N]."""
+
+    name: str
+    rows: EncodedRows
+    student_head: int
+    meta_head: str
+    meta_certainty: torch.Tensor
+
+
+def batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.Tensor]:
+    """Row numbers [N] in batches, shuffled by the seeds."""
+    return list(rows[torch.randperm(len(rows), generator=_generator(*seeds))].split(size))
+
+
+def halves(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows to learn from and rows to be rewarded on, disjoint: numbers below ``count``, the latter the larger half."""
+    shuffled = torch.randperm(count, generator=_generator(seed))
+    return shuffled[: count // 2].sort().values, shuffled[count // 2 :].sort().values
+
+
+def _generator(*seeds: int) -> torch.Generator:
+    mixed = 0
+    for seed in seeds:
+        mixed = (mixed * 1_000_003 + seed + 1) % (2**63 - 1)
+    return torch.Generator().manual_seed(mixed)
+
+
+@dataclass
+class Record:
+    """What is written down: one dict an episode, one a step."""
+
+    episodes: list[dict] = field(default_factory=list)
+    steps: list[dict] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of an episode was: its choice, the student's loss and the reward after it."""
+
+    choice: Choice
+    loss: float
+    reward: float
+
+
+class Student:
+    """The student as it learns: one optimizer step a batch, or gradients kept until `flush`."""
+
+    def __init__(self, classifier: Classifier, meta: MetaTeacher, args: CurriculumArguments, accelerator: Accelerator,
+                 pad_token_id: int):  # fmt: skip
+        optimizer = torch.optim.AdamW(classifier.parameters(), lr=args.curriculum_lr, weight_decay=0.01)
+        self.classifier, self.optimizer = accelerator.prepare(classifier, optimizer)
+        self.meta, self.args, self.accelerator = meta.to(accelerator.device).eval(), args, accelerator
+        self.collate = Collator(pad_token_id)
+
+    def batch(self, study: Study, rows: torch.Tensor) -> tuple[dict, torch.Tensor]:
+        """The padded batch of some quiz rows, and the number of the head that serves each."""
+        items = self.collate([study.rows[i] for i in rows.tolist()])
+        batch = {name: values.to(self.accelerator.device) for name, values in items.items()}
+        return batch, torch.full((len(rows),), study.student_head, device=self.accelerator.device)
+
+    def learn(self, study: Study, rows: torch.Tensor) -> float:
+        """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss."""
+        self.classifier.train()
+        batch, head = self.batch(study, rows)
+        outputs = self.classifier(batch, head)
+        told = self.meta.of_student(by_row(outputs.pooled, len(rows)), study.meta_head)
+        loss = curriculum_student_loss(outputs.logits.float(), told, batch["label"]).mean()
+        self.accelerator.backward(loss)
+        if self.args.student_update == "step":
+            self.flush()
+        return loss.item()
+
+    def flush(self) -> None:
+        """Apply the gradients."""
+        self.accelerator.clip_grad_norm_(self.classifier.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def certainty(self, study: Study, rows: torch.Tensor) -> torch.Tensor:
+        """How sure the student is of each row's label, without dropout: [B]."""
+        self.classifier.eval()
+        batch, head = self.batch(study, rows)
+        return certainty(self.classifier(batch, head).logits, batch["label"]).cpu()
+
+
+class Curriculum:
+    """The episodes. All that changes is in `state`, from which an interrupted run goes on."""
+
+    def __init__(self, student: Student, studies: list[Study], target: int, args: CurriculumArguments):
+        self.student, self.studies, self.target, self.args = student, studies, target, args
+        self.learnt_from = [torch.arange(len(study.rows)) for study in studies]
+        self.rewarded_on = self.learnt_from[target]
+        if args.reward_rows == "held_out" and len(self.rewarded_on) > 1:
+            self.learnt_from[target], self.rewarded_on = halves(len(studies[target].rows), args.seed)
+        self.progress = Progress(len(studies))
+        self.policy = self._new_policy() if args.policy == "learned" else None
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr) if self.policy else None
+        self.baseline: float | None = None
+        self.episode, self.steps_taken = 0, 0
+        self.record = Record()
+
+    def _new_policy(self) -> LearnedPolicy:
+        count = len(self.studies)
+        if self.args.state == "pooler":
+            height, width = pooler_weight(self.student.classifier.model).shape
+            return LearnedPolicy(count, height, pooler_width=width)
+        return LearnedPolicy(count, len(self.progress.features(0.0)))
+
+    def run_episode(self) -> None:
+        """One walk over the target's quiz, then one step of the policy."""
+        size, seeds = self.args.batch_size, (self.args.seed, self.episode)
+        orders = [batches(rows, size, *seeds, i) for i, rows in enumerate(self.learnt_from)]
+        walk = batches(self.rewarded_on, size, *seeds, len(orders))[: self.args.episode_steps]
+        taken, steps = [0] * len(orders), []
+        self.level = self._level(self._compared(walk)) if self.args.advantage == "improvement" else 0.0
+        for position, rows in enumerate(walk):
+            choice = self._choose(position, position / len(walk))
+            order = orders[choice.action]
+            learnt = order[taken[choice.action] % len(order)]
+            taken[choice.action] += 1
+            steps.append(
+                self._step(position, choice, learnt, rows if self.args.advantage == "level" else self._compared(walk))
+            )
+        if self.args.student_update == "episode":
+            self.student.flush()
+        self._learn_to_choose(steps)
+        self.episode += 1
+
+    def _choose(self, position: int, part: float) -> Choice:
+        count = len(self.studies)
+        if self.policy is None:
+            return fixed_choice(self.args.policy, self.steps_taken, count, self.target)
+        if position == 0:  # MPDistil: an episode's first action is uniform, and not the policy's
+            return fixed_choice("uniform", 0, count, self.target)
+        return self.policy.choose(self._state(part))
+
+    def _state(self, part: float) -> torch.Tensor:
+        """Never attached to the student: no gradient of the policy reaches it."""
+        if self.args.state == "pooler":
+            return pooler_weight(self.student.classifier.model).cpu().clone()
+        return self.progress.features(part)
+
+    def _compared(self, walk: list[torch.Tensor]) -> torch.Tensor:
+        """The rows of an episode on which all its steps are compared, as few rows alone would be mostly noise."""
+        return torch.cat(walk)[:COMPARED_ROWS]
+
+    def _step(self, position: int, choice: Choice, learnt: torch.Tensor, measured: torch.Tensor) -> Step:
+        """The student learns, then the reward: the level after the step, or what the step changed of it."""
+        loss = self.student.learn(self.studies[choice.action], learnt)
+        before, self.level = self.level, self._level(measured)
+        reward = self.level - before if self.args.advantage == "improvement" else self.level
+        step = Step(choice, loss, reward)
+        self.progress.update(choice.action, loss, step.reward)
+        self.record.steps.append({
+            "episode": self.episode, "step": position, "domain": self.studies[choice.action].name,
+            "reward": step.reward, "probability": choice.probability,
+        })  # fmt: skip
+        self.steps_taken += 1
+        return step
+
+    def _level(self, rows: torch.Tensor) -> float:
+        """Summed over the rows and divided by the size of the whole quiz (MPDistil)."""
+        study = self.studies[self.target]
+        student = self.student.certainty(study, rows)
+        return (step_reward(student, study.meta_certainty[rows], self.args.reward).sum() / len(study.rows)).item()
+
+    def _learn_to_choose(self, steps: list[Step]) -> None:
+        rewards = [step.reward for step in steps]
+        mean = sum(rewards) / len(rewards)
+        self.baseline = mean if self.baseline is None else BASELINE_KEEP * self.baseline + (1 - BASELINE_KEEP) * mean
+        returns = centred_returns(rewards, self.args.gamma, self.baseline)
+        loss = reinforce_loss([step.choice for step in steps], returns, self.args.entropy_weight)
+        if loss is not None:
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        entropies = [step.choice.entropy.item() for step in steps if step.choice.entropy is not None]
+        self.record.episodes.append({
+            "episode": self.episode, "steps": len(steps), "reward": sum(rewards),
+            "student_loss": sum(step.loss for step in steps) / len(steps),
+            "policy_loss": loss.item() if loss is not None else 0.0,
+            "entropy": sum(entropies) / len(entropies) if entropies else 0.0,
+        })  # fmt: skip
+
+    def state(self) -> dict:
+        """All that the coming episodes depend on, and the record so far."""
+        return {
+            "student": self.student.classifier.state_dict(),
+            "student_optimizer": self.student.optimizer.state_dict(),
+            "policy": self.policy.state_dict() if self.policy else {},
+            "policy_optimizer": self.optimizer.state_dict() if self.policy else {},
+            "progress": vars(self.progress),
+            "baseline": self.baseline,
+            "episode": self.episode,
+            "steps_taken": self.steps_taken,
+            "record": asdict(self.record),
+            "random": random_states(),
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Go on where `state` was taken."""
+        self.student.classifier.load_state_dict(state["student"])
+        self.student.optimizer.load_state_dict(state["student_optimizer"])
+        if self.policy:
+            self.policy.load_state_dict(state["policy"])
+            self.optimizer.load_state_dict(state["policy_optimizer"])
+        vars(self.progress).update(state["progress"])
+        self.baseline, self.episode, self.steps_taken = state["baseline"], state["episode"], state["steps_taken"]
+        self.record = Record(**state["record"])
+        restore_random_states(state["random"])
+
+
+def weights(classifier: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a model's weights, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in classifier.state_dict().items()}

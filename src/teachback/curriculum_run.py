@@ -1,0 +1,282 @@
+"""Stage 6, from arguments to two finished folders: the meta-teacher, and the student after its curriculum."""
+
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
+from teachback.checkpoints import load_state, save_state
+from teachback.curriculum import Curriculum, Student, Study, weights
+from teachback.curriculum_record import write_record
+from teachback.devices import choose_gpu, resolve_device, resolve_precision
+from teachback.errors import TeachbackError
+from teachback.experiment import Experiment
+from teachback.meta_teacher import (
+    MetaTeacher,
+    Quiz,
+    load_meta_heads,
+    meta_heads,
+    quiz_certainty,
+    save_meta_teacher,
+    train_meta_teacher,
+)
+from teachback.metrics import by_domain
+from teachback.models import Classifier, final_layer, load_finished_classifier, load_tokenizer
+from teachback.runs import StageRun, hash_model
+from teachback.suite_data import labelled
+from teachback.suites.schema import Domain, Row
+from teachback.teacher import head_name, predicted_labels
+from teachback.teacher_outputs import features
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2  # checkpoints of an unfinished run
+
+
+def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, args: CurriculumArguments) -> list[Path]:
+    """Stage 6 for the target domain, or for each domain in turn where ``domain`` is all."""
+    experiment = Experiment(data_args, machine(data_args, args))
+    return [run_domain(experiment, meta_args, args, domain) for domain in experiment.data.targets(data_args.domain)]
+
+
+def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArguments:
+    """Device, precision and seed in the form that the other stages have them in; nothing else of it is used."""
+    device = resolve_device(data_args.device)
+    choose_gpu(device)
+    precision = resolve_precision(data_args.precision, device)
+    return OptimizerArguments(
+        use_cpu=device.type == "cpu", bf16=precision == "bf16", fp16=precision == "fp16", seed=args.seed,
+        per_device_eval_batch_size=args.eval_batch_size, per_device_train_batch_size=args.batch_size,
+        report_to=args.report_to,
+    )  # fmt: skip
+
+
+def run_domain(
+    experiment: Experiment, meta_args: MetaTeacherArguments, args: CurriculumArguments, target: Domain
+) -> Path:
+    """Stage 6 for one domain. Returns the student's folder."""
+    scene = Scene(experiment, args, target)
+    meta_run = scene.meta_run(meta_args)
+    if not experiment.skip(meta_run):
+        make_meta_teacher(scene, meta_run, meta_args)
+    run = scene.run(args, meta_run.folder)
+    if experiment.skip(run):
+        return run.folder
+    meta = load_meta_heads(meta_run.folder, scene.new_meta_teacher())
+    Rehearsal(scene, run, args, meta).finish()
+    return run.folder
+
+
+class Scene:
+    """What a target domain's stage 6 works with: its teacher, its student and everybody's quiz."""
+
+    def __init__(self, experiment: Experiment, args: CurriculumArguments, target: Domain):
+        self.experiment, self.args, self.target = experiment, args, target
+        self.teacher_folder, self.teacher = experiment.read_teacher(args.teacher, target.name)
+        self.student_folder = experiment.student_folder(target, "student_second")
+        experiment.require(self.student_folder, f"DOMAIN={target.name}", "5_student_second.sh")
+        experiment.quiz([target.name])
+        self.domains = self._domains()
+        self.quiz = {domain.name: experiment.quiz([domain.name]) for domain in self.domains}
+        rows = experiment.data.rows(experiment.split, [target.name])
+        self.selection = labelled(rows)
+        if not self.selection:
+            raise TeachbackError(f"{target.name} has no labelled {experiment.split} rows, on which stage 6 selects")
+
+    def _domains(self) -> list[Domain]:
+        """The domains that have a quiz, in the suite's order."""
+        data = self.experiment.data
+        with_quiz = {row.domain for row in labelled(data.rows("quiz"))}
+        for name in data.trainable:
+            if name not in with_quiz:
+                logger.warning("%s has no quiz rows and cannot be chosen", name)
+        return [data.suite.domain(name) for name in data.trainable if name in with_quiz]
+
+    def inputs(self) -> dict[str, str]:
+        return {"teacher": hash_model(str(self.teacher_folder)), "student": hash_model(str(self.student_folder))}
+
+    def quiz_rows(self) -> list[Row]:
+        return [row for rows in self.quiz.values() for row in rows]
+
+    def meta_run(self, meta_args: MetaTeacherArguments) -> StageRun:
+        folder = self.experiment.student_folder(self.target, "meta_teacher")
+        names = [domain.name for domain in self.domains]
+        choices = {"teacher": self.args.teacher, "batch_size": self.args.batch_size}
+        return self.experiment.run(folder, (meta_args, choices), names, self.inputs(), quiz=self.quiz_rows())
+
+    def run(self, args: CurriculumArguments, meta_folder: Path) -> StageRun:
+        folder = self.experiment.student_folder(self.target, "curriculum")
+        names = [domain.name for domain in self.domains]
+        inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_folder))}
+        chosen = {k: v for k, v in asdict(args).items() if k not in ("report_to", "eval_batch_size")}
+        rows = {"quiz": self.quiz_rows(), "selection": self.selection}
+        return self.experiment.run(folder, (chosen,), names, inputs, **rows)
+
+    def load_student(self) -> tuple[Classifier, object]:
+        """Stage 5's student with a head for every domain's label set, its own first, and its tokenizer."""
+        heads = {self.target.head: self.target} | {domain.head: domain for domain in reversed(self.domains)}
+        model = load_finished_classifier(self.student_folder).train()
+        return Classifier(model, heads), load_tokenizer(str(self.student_folder))
+
+    def new_meta_teacher(self) -> MetaTeacher:
+        width = load_finished_classifier(self.student_folder).config.hidden_size
+        return MetaTeacher(meta_heads(self.teacher, self.domains), width)
+
+    def teacher_quiz(self, domain: Domain) -> torch.Tensor:
+        return self.experiment.teacher_features(self.teacher, self.teacher_folder, self.quiz[domain.name]).pooled
+
+
+def make_meta_teacher(scene: Scene, run: StageRun, args: MetaTeacherArguments) -> None:
+    """Train the meta-teacher's heads on every domain's quiz and publish them."""
+    experiment, device = scene.experiment, scene.experiment.training.device
+    student, tokenizer = scene.load_student()
+    quizzes = []
+    for domain in scene.domains:
+        encoded = experiment.encode(scene.quiz[domain.name], [domain.name], tokenizer)
+        pooled = features(student, encoded, **experiment.settings(tokenizer)).pooled
+        head = head_name(scene.teacher.kind, domain)
+        quizzes.append(Quiz(head, scene.teacher_quiz(domain), pooled, encoded.columns["label"]))
+    meta = scene.new_meta_teacher().to(device)
+    losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, experiment.training.seed)
+    heads = sorted({quiz.head for quiz in quizzes})
+    experiment.say(f"meta-teacher ({args.meta_loss}): heads {', '.join(heads)} trained on quiz, loss {losses[-1]:.4f}")
+    everybody = [domain.name for domain in scene.domains]
+    record = {
+        "method": "meta_teacher", "domain": scene.target.name, "teacher_folder": scene.teacher_folder.name,
+        "meta_domains": everybody, "seed": experiment.training.seed, "loss_by_epoch": losses,
+    }  # fmt: skip
+    experiment.publish_as_is(run, lambda folder: save_meta_teacher(folder, meta), record)
+
+
+class Rehearsal:
+    """One run of the curriculum: scores now and then, keeps the best student, and goes on from its checkpoints."""
+
+    def __init__(self, scene: Scene, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
+        self.scene, self.stage, self.args, self.meta = scene, run, args, meta
+        self.experiment = scene.experiment
+        self.accelerator = Accelerator(
+            mixed_precision={"fp32": "no"}.get(self.experiment.args.precision, self.experiment.args.precision),
+            log_with=None if args.report_to == "none" else args.report_to,
+            project_dir=str(self.experiment.root / "logs" / run.folder.relative_to(self.experiment.root)),
+        )
+        classifier, self.tokenizer = scene.load_student()
+        self._give_heads(classifier)
+        student = Student(classifier, meta, args, self.accelerator, self.tokenizer.pad_token_id)
+        names = [domain.name for domain in scene.domains]
+        studies = [self._study(domain, list(classifier.heads)) for domain in scene.domains]
+        self.curriculum = Curriculum(student, studies, names.index(scene.target.name), args)
+        self.selection = self.experiment.encode(scene.selection, [scene.target.name], self.tokenizer)
+        self.scores: dict[int, float] = {}  # by number of episodes
+        self.best: dict[str, torch.Tensor] = {}
+
+    def _give_heads(self, classifier: Classifier) -> None:
+        """Let the student's further heads begin as the meta-teacher's, which has learnt to read the student's states."""
+        names = list(classifier.heads)
+        for domain in self.scene.domains:
+            if index := names.index(domain.head):
+                head = self.meta.student_head(head_name(self.scene.teacher.kind, domain))
+                classifier.other_heads[index - 1].load_state_dict(head.state_dict())
+
+    def _study(self, domain: Domain, heads: list[str]) -> Study:
+        """The meta-teacher's answers to a quiz are computed here, once: neither it nor the teacher changes any more."""
+        rows = self.experiment.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
+        head, labels = head_name(self.scene.teacher.kind, domain), rows.columns["label"]
+        pooled = self.scene.teacher_quiz(domain)
+        certainty = quiz_certainty(self.meta, Quiz(head, pooled, pooled, labels))
+        return Study(domain.name, rows, heads.index(domain.head), head, certainty)
+
+    def finish(self) -> None:
+        """Run the episodes that are left, and publish."""
+        folder = self.stage.checkpoints()
+        self._resume(folder)
+        if self.args.report_to != "none":
+            self.accelerator.init_trackers("curriculum", config={k: str(v) for k, v in asdict(self.args).items()})
+        if not self.scores:
+            self._score()
+        while self.curriculum.episode < self.args.episodes:
+            self.curriculum.run_episode()
+            self._log()
+            done = self.curriculum.episode
+            if done % self.args.eval_every == 0 or done == self.args.episodes:
+                self._score()
+                self._save(folder)
+        self.accelerator.end_training()
+        self._publish()
+
+    def _score(self) -> None:
+        """Score the student on the selection rows, and remember the best; among equals the earliest."""
+        student = self.curriculum.student.classifier
+        score = self._selection_score(student)
+        if not self.scores or score > max(self.scores.values()):
+            self.best = weights(student)
+        self.scores[self.curriculum.episode] = score
+        self.experiment.say(f"episode {self.curriculum.episode}: {self.experiment.split} {score:.4f}")
+
+    def _selection_score(self, student: Classifier) -> float:
+        pooled = features(student, self.selection, **self.experiment.settings(self.tokenizer)).pooled
+        with torch.no_grad():
+            logits = final_layer(student.model)(pooled.to(self.accelerator.device)).flatten(1).cpu()
+        data, rows = self.experiment.data, self.scene.selection
+        return by_domain(data.suite, rows, predicted_labels(logits, rows, data))[self.scene.target.name].value
+
+    def _log(self) -> None:
+        last = self.curriculum.record.episodes[-1]
+        if self.args.report_to != "none":
+            self.accelerator.log({k: v for k, v in last.items() if k != "episode"}, step=last["episode"])
+
+    def _save(self, folder: Path) -> None:
+        """Write a checkpoint beside and rename it, so that a half-written one is never taken for a whole one."""
+        state = self.curriculum.state() | {"scores": self.scores, "best": self.best}
+        partial = folder / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        save_state(partial / "state", state)
+        partial.rename(folder / f"episode-{self.curriculum.episode:06d}")
+        for old in self._checkpoints(folder)[:-KEPT]:
+            shutil.rmtree(old)
+
+    @staticmethod
+    def _checkpoints(folder: Path) -> list[Path]:
+        return sorted(folder.glob("episode-*"))
+
+    def _resume(self, folder: Path) -> None:
+        checkpoints = self._checkpoints(folder)
+        if not checkpoints:
+            return
+        logger.warning("continuing from %s", checkpoints[-1])
+        state = load_state(checkpoints[-1] / "state")
+        self.scores, self.best = state["scores"], state["best"]
+        self.curriculum.load_state(state)
+
+    def _publish(self) -> None:
+        curriculum = self.curriculum
+        best = max(self.scores, key=lambda episode: (self.scores[episode], -episode))
+        record = {
+            "method": "curriculum", "domain": self.scene.target.name, "head_trained": True, "seed": self.args.seed,
+            "selected_on": self.experiment.split, "best_episode": best, "dev": {"score": self.scores[best]},
+            "scores_by_episode": self.scores, "domains": [study.name for study in curriculum.studies],
+        }  # fmt: skip
+        self.experiment.say(f"best after {best} of {self.args.episodes} episodes: {self.scores[best]:.4f}")
+        self.experiment.publish_as_is(self.stage, self._write, record)
+
+    def _write(self, folder: Path) -> None:
+        student, curriculum = self.curriculum.student.classifier, self.curriculum
+        self._write_student(folder / "last", student)
+        student.load_state_dict(self.best)
+        self._write_student(folder, student)
+        rest = {name: value for name, value in weights(student).items() if not name.startswith("model.")}
+        if curriculum.policy:
+            rest |= {f"policy.{name}": value.contiguous() for name, value in curriculum.policy.state_dict().items()}
+        if rest:
+            save_file(rest, folder / "training_only.safetensors")
+        names = [study.name for study in curriculum.studies]
+        write_record(folder, curriculum.record.episodes, curriculum.record.steps, names)
+
+    def _write_student(self, folder: Path, student: Classifier) -> None:
+        student.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

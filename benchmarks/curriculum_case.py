@@ -36,15 +36,22 @@ from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, with_row_
 LABELS = ("negative", "positive")
 TARGET = {"train": 320, "quiz": 64, "dev": 200, "test": 400}  # rows by split
 OTHERS = {"train": 16, "quiz": 400}
+PUBLISHED = "--advantage level --reward_rows all --state pooler --gamma 0.99 --policy_lr 1e-3 --reward"
+IMPROVED = "--advantage improvement --reward real --policy_lr 0.05"
 SETTINGS = {
-    "published": ["--advantage", "level", "--reward_rows", "all", "--state", "pooler", "--reward", "binary"],
-    "published, real reward": ["--advantage", "level", "--reward_rows", "all", "--state", "pooler", "--reward", "real"],
-    "published, one student step an episode": [
-        "--advantage", "level", "--reward_rows", "all", "--state", "pooler", "--reward", "real", "--student_update", "episode",
-    ],
-    "improvement": ["--advantage", "improvement", "--state", "progress", "--reward", "real"],
-    "uniform": ["--policy", "uniform", "--reward", "real"],
-    "target_only": ["--policy", "target_only", "--reward", "real"],
+    "published, real reward": f"{PUBLISHED} real",
+    "published, one student step an episode": f"{PUBLISHED} real --student_update episode",
+    "improvement, held-out rows, gamma 0": f"{IMPROVED} --gamma 0",
+    "uniform": "--policy uniform",
+    "target_only": "--policy target_only",
+    "published, binary reward": f"{PUBLISHED} binary",
+    "published, policy lr 0.05": f"{PUBLISHED} real --policy_lr 0.05",
+    "improvement, held-out rows, gamma 0.5": f"{IMPROVED} --gamma 0.5",
+    "improvement, held-out rows, gamma 0.99": f"{IMPROVED} --gamma 0.99",
+    "improvement, all rows, gamma 0": f"{IMPROVED} --gamma 0 --reward_rows all",
+    "improvement, gamma 0, pooler state": f"{IMPROVED} --gamma 0 --state pooler",
+    "improvement, gamma 0, binary reward": f"{IMPROVED} --gamma 0 --reward binary",
+    "improvement, gamma 0, policy lr 1e-3": f"{IMPROVED} --gamma 0 --policy_lr 1e-3",
 }  # fmt: skip
 
 
@@ -99,7 +106,7 @@ def prepare(folder: Path, seed: int) -> None:
         distil(*parse(*classes, OptimizerArguments, argv=[*train, *student, "--stage", stage]))
 
 
-def run(folder: Path, seed: int, name: str, settings: list[str], further: list[str]) -> dict:
+def run(folder: Path, seed: int, name: str, settings: str, further: list[str]) -> dict:
     """Stage 6 and 7 in a folder of the setting's own; the last episodes' probabilities and the scores."""
     outputs = folder / name.replace(" ", "_").replace(",", "")
     root = outputs / "case" / f"seed{seed}"
@@ -109,7 +116,7 @@ def run(folder: Path, seed: int, name: str, settings: list[str], further: list[s
             shutil.copytree(folder / "start" / "case" / f"seed{seed}" / part, root / part)
     places = ["--suite", "case", "--domain", "target", "--data_dir", str(folder / f"data{seed}"), "--max_length", "48"]
     places += ["--output_root", str(outputs), "--seed", str(seed), "--device", "cpu", "--precision", "fp32"]
-    argv = [*places, "--teacher", "single", "--curriculum_lr", "2e-4", *settings, *further]
+    argv = [*places, "--teacher", "single", "--curriculum_lr", "2e-4", *settings.split(), *further]
     (student,) = run_curriculum(*parse(DataArguments, MetaTeacherArguments, CurriculumArguments, argv=argv))
     tested = evaluate(*parse(EvaluationArguments, argv=[*places, "--teacher", "single"]))
     scores = {one.stage: one.scores["target"].value for one in tested if "target" in one.scores}

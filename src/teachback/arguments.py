@@ -157,7 +157,7 @@ class CurriculumArguments:
     teacher: str = option("meta", "Kind of the teacher: meta, mix, mtl or single.")
     episodes: int = option(200, "Walks over the target domain's quiz (released code: 200).")
     curriculum_lr: float = option(3e-5, "The student's learning rate (released code: 3e-5).")
-    policy_lr: float = option(1e-3, "The policy's learning rate (released code: 1e-3).")
+    policy_lr: float = option(0.05, "The policy's learning rate (released code: 1e-3).")
     reward: str = option(
         "binary", "binary: rows on which the student is surer than the meta-teacher; real: by how much."
     )
@@ -167,7 +167,7 @@ class CurriculumArguments:
     reward_rows: str = option(
         "held_out", "Half of the target's quiz that it never learns from (held_out), or all of it (released code)."
     )
-    gamma: float = option(0.99, "Discount of later rewards, 0 to 1 (released code: 0.99).")
+    gamma: float | None = option(None, "Discount of later rewards, 0 to 1; unset: 0 for improvement, 0.99 for level.")
     entropy_weight: float = option(0.0, "Reward for the policy's entropy (released code: 0).")
     policy: str = option("learned", "learned; or, to compare with: uniform, target_only or round_robin.")
     state: str = option("progress", "What the policy sees: progress by domain, or the student's pooler weight (paper).")
@@ -194,6 +194,8 @@ class CurriculumArguments:
         for name in ("curriculum_lr", "policy_lr"):
             require_above_zero(self, name)
         require_at_least(self, "entropy_weight", 0)
+        if self.gamma is None:  # what a step improved, it improved at once; a level tells of all steps before
+            self.gamma = 0.0 if self.advantage == "improvement" else 0.99
         if not 0 <= self.gamma <= 1:
             raise TeachbackError(f"GAMMA={self.gamma}: must be between 0 and 1")
 

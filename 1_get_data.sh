@@ -3,7 +3,8 @@
 # It writes data/raw/<suite>/, and with MODELS=1 also data/models/. The suite `sample` is generated, not fetched.
 source "$(dirname "$0")/scripts/common.sh"
 
-: "${SUITE=amazon}"                     # amazon, mnli, sample or custom
+: "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
+: "${DOMAINS=}"                         # superglue, glue: domains to fetch, separated by commas or blanks; empty: all
 : "${SOURCE=}"                          # folder, archive or URL to take the archives from; empty: the known addresses
 : "${ALLOW_PARTIAL=0}"                  # 1: content that differs from what is known is a warning, not an error
 : "${MODELS=0}"                         # 1: also fetch the teacher and the student, for machines without network
@@ -11,5 +12,6 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # MODELS=1: hub name (paper: TinyBERT, 4 layers, 312 wide)
 : "${SEED=42}"                          # sample: fixes what is generated
 
-run scripts/get_data.py --suite "$SUITE" --data_dir "$DATA_DIR" --source "$SOURCE" --allow_partial "$ALLOW_PARTIAL" \
-    --fetch_models "$MODELS" --teacher_model "$TEACHER_MODEL" --student_model "$STUDENT_MODEL" --seed "$SEED" "$@"
+run scripts/get_data.py --suite "$SUITE" --domains "$DOMAINS" --data_dir "$DATA_DIR" --source "$SOURCE" \
+    --allow_partial "$ALLOW_PARTIAL" --fetch_models "$MODELS" --teacher_model "$TEACHER_MODEL" \
+    --student_model "$STUDENT_MODEL" --seed "$SEED" "$@"

@@ -3,7 +3,7 @@
 # It reads data/raw/<suite>/ and writes data/<suite>/ with suite.json.
 source "$(dirname "$0")/scripts/common.sh"
 
-: "${SUITE=amazon}"                     # amazon, mnli, sample or custom
+: "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${DOMAINS=}"                         # domains to keep, separated by commas or blanks; empty: all of the suite
 : "${SOURCE=}"                          # custom: folder with train.tsv, or one file; empty: data/raw/custom
 : "${QUIZ_FRACTION=}"                   # share of train that becomes quiz; empty: 0.1, or 0 with PROTOCOL=paper

@@ -2,7 +2,7 @@
 # Stage 3: trains the teacher. It reads data/<suite>/ and writes outputs/<suite>/seed<k>/teacher-<kind>/.
 source "$(dirname "$0")/scripts/common.sh"
 
-: "${SUITE=amazon}"                     # amazon, mnli, sample or custom
+: "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${TEACHER=meta}"                     # meta, or a baseline: single (one domain), mix (all pooled), mtl (a head each)
 : "${DOMAIN=}"                          # single: the teacher's domain; empty: the suite's first; all: one teacher after the other
 : "${DOMAINS=}"                         # domains to train on, separated by commas or blanks; empty: all of the suite

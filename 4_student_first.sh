@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Stage 4: the student learns the teacher's inner layers, and uses labels only to weight examples.
 # It reads stage 3's teacher and writes outputs/<suite>/seed<k>/<domain>/student_first/.
+# With FIRST=none, as in MPDistil, nothing is learnt: the initial student is passed on to stage 5 as it is.
 source "$(dirname "$0")/scripts/common.sh"
 
-: "${SUITE=amazon}"                     # amazon, mnli, sample or custom
+: "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains in use, separated by commas or blanks; empty: all of the suite
+: "${FIRST=metakd}"                     # metakd, or none: pass the initial student on as it is (MPDistil)
 : "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder or scratch:tiny (paper: this TinyBERT)
 : "${STUDENT_LAYERS=}"                  # cut: 3 (the first three), spread:3, or e.g. 1,3,5; empty: all layers (paper)
@@ -36,8 +38,9 @@ source "$(dirname "$0")/scripts/common.sh"
 
 launch scripts/distill_student.py --stage first \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
-    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" --student_model "$STUDENT_MODEL" \
-    --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" --layer_map "$LAYER_MAP" \
+    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --first "$FIRST" --teacher "$TEACHER" \
+    --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
+    --layer_map "$LAYER_MAP" \
     --transfer_set "$TRANSFER_SET" --unlabelled "$UNLABELLED" --attention_target "$ATTENTION_TARGET" \
     --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --embedding_weight "$EMBEDDING_WEIGHT" \
     --hidden_weight "$HIDDEN_WEIGHT" --attention_weight "$ATTENTION_WEIGHT" --tkd_weight "$TKD_WEIGHT" \

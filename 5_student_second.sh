@@ -1,21 +1,28 @@
 #!/usr/bin/env bash
 # Stage 5: the student of stage 4 learns the teacher's predictions on its own domain; the best on dev is kept.
 # It reads student_first/ and the teacher, and writes outputs/<suite>/seed<k>/<domain>/student_second/.
+# What depends on METHOD is empty by default, which stands for that paper's value.
 # METHOD=finetune trains the same student on the labels alone instead, for comparison, into student_finetune/.
 source "$(dirname "$0")/scripts/common.sh"
 
-: "${SUITE=amazon}"                     # amazon, mnli, sample or custom
+: "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains in use, separated by commas or blanks; empty: all of the suite
-: "${METHOD=metakd}"                    # metakd, or finetune: no teacher and no stage 4
+: "${METHOD=metakd}"                    # metakd, mpdistil, or finetune: no teacher and no stage 4
 : "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # finetune: what to start from, as in stage 4
 : "${STUDENT_LAYERS=}"                  # finetune: cut it, as in stage 4; empty: leave it whole (paper)
 : "${STUDENT_INIT=pretrained}"          # finetune: start from pretrained or teacher, as in stage 4
-: "${SOFT_LOSS=ce}"                     # loss between predictions: ce (paper), kl or mse
-: "${TEMPERATURE=1}"                    # softens both predictions; a real number (paper: 1)
-: "${HARD_LABEL_WEIGHT=0}"              # share of the loss that goes to the labels, 0 to 1 (paper: 0)
-: "${USE_EXPERTISE_WEIGHTS=1}"          # 1 weights each example by the teacher's expertise, lambda (paper: 1; code: 0)
+: "${ALPHA_SOFT=}"                      # share of the soft loss, the labels get the rest; empty: metakd 1, mpdistil 0.5
+: "${SOFT_LOSS=}"                       # loss between predictions: ce, kl or mse; empty: metakd ce, mpdistil mse
+: "${TEMPERATURE=}"                     # softens both predictions; a real number; empty: metakd 1, mpdistil 5
+: "${USE_EXPERTISE_WEIGHTS=}"           # 1 weights examples by lambda, as in stage 4; empty: metakd 1, mpdistil 0
+: "${BETA_PKD=}"                        # weight of the loss between layers' [CLS] states; empty: metakd 0, mpdistil 100
+: "${PKD_LAYERS=first}"                 # teacher layers of that loss: first (authors' code), skip (every second), last
+: "${META_TEACHER_EVERY_EPOCH=}"        # 1: the teacher learns back after each epoch; empty: metakd 0, mpdistil 1
+: "${META_LOSS=collaborative}"          # then: its loss on quiz, collaborative or competitive, as in stage 6
+: "${META_EPOCHS=1}"                    # then: passes over quiz (paper: 1)
+: "${META_LR=1e-3}"                     # then: learning rate (paper: 1e-3)
 : "${SECOND_EPOCHS=3}"                  # passes over the data (paper: 3)
 : "${SECOND_LR=3e-5}"                   # peak learning rate (paper: 3e-5)
 : "${EPOCHS=}"                          # takes the place of SECOND_EPOCHS when set
@@ -34,8 +41,10 @@ launch scripts/distill_student.py --stage second \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --method "$METHOD" --teacher "$TEACHER" \
     --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
-    --soft_loss "$SOFT_LOSS" --temperature "$TEMPERATURE" --hard_label_weight "$HARD_LABEL_WEIGHT" \
-    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" \
+    --alpha_soft "$ALPHA_SOFT" --soft_loss "$SOFT_LOSS" --temperature "$TEMPERATURE" \
+    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --beta_pkd "$BETA_PKD" --pkd_layers "$PKD_LAYERS" \
+    --meta_teacher_every_epoch "$META_TEACHER_EVERY_EPOCH" --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" \
+    --meta_lr "$META_LR" \
     --num_train_epochs "$(stage_value EPOCHS SECOND_EPOCHS)" --learning_rate "$(stage_value LR SECOND_LR)" \
     --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \

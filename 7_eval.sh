@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Stage 7: scores the teacher and every student of the run, on the student's domain and on all domains.
-# It writes results.tsv and predictions/ into outputs/<suite>/seed<k>/, and prints a table.
+# Stage 7: scores the teachers and every student of the run, on the student's domain and on all domains.
+# It writes results.tsv, predictions/ and, with SUBMISSION=1, submission/ into outputs/<suite>/seed<k>/; prints a table.
 source "$(dirname "$0")/scripts/common.sh"
 
-: "${SUITE=amazon}"            # amazon, mnli, sample or custom
+: "${SUITE=amazon}"            # amazon, mnli, superglue, glue, sample or custom
 : "${DOMAIN=}"                 # the students' domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                # domains in use, separated by commas or blanks; empty: all of the suite
 : "${TEACHER=meta}"            # which teacher to score: meta, single, mix or mtl
 : "${SPLIT=test}"              # split to score: test (paper) or dev
 : "${METRIC=}"                 # metric; empty: the one that suite.json names for the domain (paper: accuracy)
+: "${SUBMISSION=0}"            # 1: also write leaderboard files for the hidden tests (superglue, glue)
 : "${SEED=42}"                 # which run (paper: 42)
 : "${MAX_LENGTH=128}"          # tokens an example, as in training (paper: 128)
 : "${EVAL_BATCH_SIZE=64}"      # examples a step
@@ -17,5 +18,5 @@ source "$(dirname "$0")/scripts/common.sh"
 
 run scripts/evaluate.py \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" \
-    --seed "$SEED" --teacher "$TEACHER" --split "$SPLIT" --metric "$METRIC" --max_length "$MAX_LENGTH" \
-    --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" "$@"
+    --seed "$SEED" --teacher "$TEACHER" --split "$SPLIT" --metric "$METRIC" --submission "$SUBMISSION" \
+    --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" "$@"

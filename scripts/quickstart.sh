@@ -26,10 +26,12 @@ stage 3_train_teacher.sh
 stage 4_student_first.sh
 stage 5_student_second.sh
 METHOD=finetune EPOCHS=20 LR=1e-3 stage 5_student_second.sh   # the same student on labels alone, given more time
+stage 6_curriculum.sh
 stage 7_eval.sh
 
 run=${OUTPUT_DIR:-outputs}/sample/seed${SEED:-42}
 printf '\nDone in %s s. Everything is in %s:\n' "$SECONDS" "$run"
 printf '  %-28s %s\n' results.tsv 'every score, one a line' predictions/ 'what each model said of each example' \
-    '<domain>/student_second/' 'the student: opens with transformers.pipeline("text-classification", ...)'
+    '<domain>/student_second/' 'the distilled student: opens with transformers.pipeline("text-classification", ...)' \
+    '<domain>/curriculum/' 'the student that chose what to study next; rewards.png and domains.png show how it went'
 echo "Next: README.md says how to run the papers' experiments and your own data."

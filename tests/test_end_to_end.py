@@ -18,6 +18,7 @@ SCRIPTS = [
     "3_train_teacher.sh",
     "4_student_first.sh",
     "5_student_second.sh",
+    "6_curriculum.sh",
     "7_eval.sh",
 ]
 TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
@@ -29,6 +30,7 @@ def bash(script: str, home: Path, **variables: str) -> str:
     settings = {
         "CONFIG": "configs/sample.sh", "PYTHON": sys.executable, "DATA_DIR": str(home / "data"), "OUTPUT_DIR": str(home / "outputs"),
         "TEACHER_MODEL": "scratch:tiny", "MAX_LENGTH": "24", "PRECISION": "fp32", "DEVICE": "cpu", "OMP_NUM_THREADS": "1",
+        "EPISODES": "2", "EVAL_EVERY": "1", "EPISODE_STEPS": "2",
     }  # fmt: skip
     command = ["bash", str(ROOT / script), *(few if script in TRAINING else [])]
     done = subprocess.run(
@@ -51,21 +53,34 @@ def test_the_results_name_every_checkpoint(run):
     home, printed = run
     with open(home / "outputs/sample/seed42/results.tsv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    assert {row["stage"] for row in rows} == {"teacher-meta", "books/student_second", "books/student_finetune"}
-    assert {row["method"] for row in rows} == {"teacher-meta", "metakd", "finetune"}
+    of_books = ["meta_teacher", "student_finetune", "student_second", "curriculum"]
+    stages = ["teacher-meta", *(f"books/{name}" for name in of_books)]
+    assert list(dict.fromkeys(row["stage"] for row in rows)) == stages
+    assert {"teacher-meta", "metakd", "finetune", "curriculum"} <= {row["method"] for row in rows}
     assert {row["domain"] for row in rows} == {"books", "dvd", "electronics", "kitchen"}
     assert all(0 <= float(row["value"]) <= 1 and int(row["n"]) > 20 and row["split"] == "test" for row in rows)
-    for stage in ("teacher-meta", "books/student_second", "books/student_finetune"):
-        assert stage in printed["7_eval.sh"]
+    assert all(stage in printed["7_eval.sh"] for stage in stages)
 
 
-def test_the_exported_student_says_in_a_pipeline_what_stage_7_says(run):
+def test_the_curriculum_is_written_down(run):
+    folder = run[0] / "outputs/sample/seed42/books/curriculum"
+    with open(folder / "trajectory.tsv", encoding="utf-8", newline="") as file:
+        steps = list(csv.DictReader(file, delimiter="\t"))
+    assert len(steps) == 4  # two episodes of two steps
+    assert {step["domain"] for step in steps} <= {"books", "dvd", "electronics", "kitchen"}
+    assert all(0 < float(step["probability"]) < 1 and -1 <= float(step["reward"]) <= 1 for step in steps)
+    for name in ("rewards.tsv", "rewards.png", "domains.png", "last/model.safetensors", "training_only.safetensors"):
+        assert (folder / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("student", ["student_second", "curriculum"])
+def test_the_exported_student_says_in_a_pipeline_what_stage_7_says(run, student):
     home, _ = run
     folder = home / "outputs/sample/seed42"
-    with open(folder / "predictions/books__student_second-test.tsv", encoding="utf-8", newline="") as file:
+    with open(folder / f"predictions/books__{student}-test.tsv", encoding="utf-8", newline="") as file:
         predicted = {row["guid"]: row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
     rows = [row for row in read_rows(home / "data/sample/test.tsv") if row.domain == "books"][:20]
-    classify = pipeline("text-classification", str(folder / "books/student_second"), top_k=None, device="cpu")
+    classify = pipeline("text-classification", str(folder / "books" / student), top_k=None, device="cpu")
     answers = classify([row.text_a for row in rows], truncation=True, max_length=24)
     for row, answer in zip(rows, answers):
         assert answer[0]["label"] == predicted[row.guid]["predicted"]
@@ -75,8 +90,19 @@ def test_the_exported_student_says_in_a_pipeline_what_stage_7_says(run):
 
 def test_every_stage_is_up_to_date_when_run_again(run):
     home, _ = run
-    for script in ("3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"):
+    for script in ("3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh", "6_curriculum.sh"):
         assert "is up to date" in bash(script, home)
+
+
+def test_mpdistil_end_to_end(run):
+    """A teacher of one domain, no first stage, a meta-teacher after each epoch, and a curriculum over other domains."""
+    home, _ = run
+    settings = {"OUTPUT_DIR": str(home / "mpdistil"), "TEACHER": "single", "FIRST": "none", "METHOD": "mpdistil"}
+    printed = {script: bash(script, home, **settings) for script in SCRIPTS[2:]}
+    assert "FIRST=none" in printed["4_student_first.sh"]
+    for stage in ("teacher-single-books", "books/meta_teacher", "books/student_second", "books/curriculum"):
+        assert (home / "mpdistil/sample/seed42" / stage / "stage.json").is_file()
+        assert stage in printed["7_eval.sh"]
 
 
 def test_stages_tell_what_they_did(run):
@@ -90,6 +116,7 @@ def test_stages_tell_what_they_did(run):
     [
         ("2_process_data.sh", "1_get_data.sh"),
         ("3_train_teacher.sh", "2_process_data.sh"),
+        ("6_curriculum.sh", "2_process_data.sh"),
         ("7_eval.sh", "2_process_data.sh"),
     ],
 )

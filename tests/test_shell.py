@@ -5,9 +5,21 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from teachback.arguments import (
+    CurriculumArguments,
+    DataArguments,
+    FirstStageArguments,
+    MetaTeacherArguments,
+    SecondStageArguments,
+    StudentArguments,
+    TeacherArguments,
+)
+from teachback.evaluate import EvaluationArguments
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))
@@ -205,14 +217,69 @@ def test_several_processes_start_through_torchrun(stage, name):
     assert stage(name, check=False, NPROC="0").returncode == 1
 
 
+def test_mpdistils_student_is_cut_from_the_teachers_own_model(stage):
+    for config in ("configs/superglue.sh", "configs/glue.sh"):
+        assert value_of(stage("4_student_first.sh", CONFIG=config), "--student_model") == "bert-base-uncased"
+        mine = {"CONFIG": config, "TEACHER_MODEL": "mine"}
+        assert value_of(stage("3_train_teacher.sh", **mine), "--teacher_model") == "mine"
+        assert value_of(stage("4_student_first.sh", **mine), "--student_model") == "mine"
+        assert value_of(stage("4_student_first.sh", **mine, STUDENT_MODEL="other"), "--student_model") == "other"
+
+
 def test_other_stages_run_as_one_process(stage):
     for name in set(STAGES) - {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}:
         assert "torch.distributed.run" not in stage(name, NPROC="3")
 
 
-def test_readme_explains_every_variable():
+def readme_table() -> list[tuple[list[str], str, str]]:
+    """Of each row of README's table of variables: the variables, and its cells of stages and of defaults."""
     table = re.findall(r"^\| (`[A-Z].*)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(re.findall(r"`([A-Z_]+)`", " ".join(row.split("|")[0] for row in table))) == KNOWN
+    rows = [[cell.strip() for cell in row.split("|")] for row in table]
+    return [(re.findall(r"`([A-Z_]+)`", names), stages, defaults) for names, stages, defaults, *_ in rows]
+
+
+def stage_numbers(cell: str) -> set[str]:
+    """The stages that a cell of the table names: all, 3, or 1, 3–5."""
+    if cell == "all":
+        return {name[0] for name in STAGES}
+    spans = [span.split("–") for span in cell.split(", ")]
+    return {str(number) for span in spans for number in range(int(span[0]), int(span[-1]) + 1)}
+
+
+def test_readme_explains_every_variable():
+    rows = readme_table()
+    assert {name for names, _, _ in rows for name in names} == KNOWN
+    shared = declarations(ROOT / "scripts/common.sh")
+    for names, stages, defaults in rows:
+        declared = {name[0]: declarations(ROOT / name) for name in STAGES}
+        found = {number for number, own in declared.items() for name in names if name in own or name in shared}
+        assert found == stage_numbers(stages), names
+        values = {own[name].lstrip("$") for own in (*declared.values(), shared) for name in names if name in own}
+        values = {value.removeprefix("{beside}") for value in values if value}
+        assert values == set(re.findall(r"`([^`]+)`", defaults)), names
+
+
+def test_defaults_are_those_of_the_python_scripts():
+    """A user who calls an entry point gets what the stage gives; an empty value is an unset one."""
+    classes = {
+        "3_train_teacher.sh": (TeacherArguments,),
+        "4_student_first.sh": (FirstStageArguments,),
+        "5_student_second.sh": (StudentArguments, SecondStageArguments, MetaTeacherArguments),
+        "6_curriculum.sh": (MetaTeacherArguments, CurriculumArguments),
+        "7_eval.sh": (EvaluationArguments,),
+    }
+    for stage_name, parts in classes.items():
+        defaults = {f.name: f.default for part in (DataArguments, *parts) for f in fields(part)}
+        for variable, flag in own_variables(stage_name).items():
+            if flag[2:] in defaults:
+                assert same(declarations(ROOT / stage_name)[variable], defaults[flag[2:]]), f"{stage_name}: {variable}"
+
+
+def same(text: str, default) -> bool:
+    """Whether a variable's default means the same as a flag's."""
+    if default is None or default == "" or text == "":
+        return text == (default or "")
+    return bool(int(text)) == default if isinstance(default, bool) else type(default)(text) == default
 
 
 def test_quickstart_takes_no_arguments():

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Stage 6: the learner teaches back. A meta-teacher learns on quiz from the teacher's and the student's states; then the
+# student goes on learning on quiz batches of the domains that a policy picks, which learns from the student's progress.
+# It reads student_second/, the teacher and quiz.tsv (stage 2 with QUIZ_FRACTION above 0), and writes
+# outputs/<suite>/seed<k>/<domain>/meta_teacher/ and curriculum/: the student that is best on dev, every step, plots.
+source "$(dirname "$0")/scripts/common.sh"
+
+: "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
+: "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
+: "${DOMAINS=}"                         # domains to pick from, separated by commas or blanks; empty: all of the suite
+: "${TEACHER=meta}"                     # whose meta-teacher: meta, single, mix or mtl, as in stage 3 (paper: single)
+: "${META_LOSS=collaborative}"          # the meta-teacher's loss: collaborative or competitive (paper: both)
+: "${META_EPOCHS=1}"                    # its passes over quiz (paper: 1)
+: "${META_LR=1e-3}"                     # its learning rate (paper: 1e-3)
+: "${EPISODES=200}"                     # walks over the domain's quiz (paper: 200)
+: "${EPISODE_STEPS=}"                   # most steps of a walk; empty: the whole quiz (paper)
+: "${STUDENT_UPDATE=step}"              # the student learns after each step, or once an episode (the authors' code)
+: "${CURRICULUM_LR=3e-5}"               # the student's learning rate (paper: 3e-5)
+: "${POLICY=learned}"                   # who picks: learned (paper); to compare: uniform, target_only or round_robin
+: "${POLICY_LR=1e-3}"                   # the policy's learning rate (paper: 1e-3)
+: "${STATE=progress}"                   # what the policy sees: progress (recent losses, rewards) or pooler (paper)
+: "${REWARD=binary}"                    # binary: how often the student beats the meta-teacher; real: by how much
+: "${ADVANTAGE=improvement}"            # a step earns the improvement of its reward, or the reward's level (paper)
+: "${GAMMA=0.99}"                       # discount of later rewards (paper: 0.99)
+: "${ENTROPY_WEIGHT=0}"                 # reward for a policy that stays open; its entropy is logged anyway (paper: 0)
+: "${EVAL_EVERY=10}"                    # episodes between scores on dev, of which the best is kept (paper: 1)
+: "${PROTOCOL=honest}"                  # selects on: honest, dev; paper, the reported set (optimistic)
+: "${SEED=42}"                          # fixes everything on one machine (paper: 42)
+: "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
+: "${BATCH_SIZE=8}"                     # examples a step (paper: 8)
+: "${EVAL_BATCH_SIZE=64}"               # examples a step where nothing is learnt
+: "${PRECISION=auto}"                   # auto, fp32, bf16 or fp16
+: "${DEVICE=auto}"                      # auto, cpu, cuda or cuda:<number>
+: "${REPORT_TO=none}"                   # none, tensorboard or wandb
+
+run scripts/curriculum.py \
+    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
+    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" \
+    --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" --meta_lr "$META_LR" \
+    --episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --student_update "$STUDENT_UPDATE" \
+    --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --state "$STATE" \
+    --reward "$REWARD" --advantage "$ADVANTAGE" --gamma "$GAMMA" --entropy_weight "$ENTROPY_WEIGHT" \
+    --eval_every "$EVAL_EVERY" --max_length "$MAX_LENGTH" --batch_size "$BATCH_SIZE" \
+    --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
+    --report_to "$REPORT_TO" "$@"

@@ -1,0 +1,17 @@
+# MPDistil's SuperGLUE experiment with the authors' settings: BERT-base into its own first six layers, one task.
+# A TEACHER_MODEL that is set in the environment is also the one that the student is cut from.
+SUITE=superglue
+DOMAIN=CB
+DOMAINS=                    # empty: all; the paper's: "BoolQ CB COPA RTE WiC WSC"
+QUIZ_FRACTION=0.1           # paper: 0.1, so also with PROTOCOL=paper
+TEACHER=single              # fine-tuned on DOMAIN alone; mtl: with a head for each of DOMAINS
+TEACHER_MODEL=${TEACHER_MODEL-bert-base-uncased}
+STUDENT_MODEL=$TEACHER_MODEL
+STUDENT_LAYERS=6            # the first six of its layers
+FIRST=none                  # MPDistil has no first stage
+METHOD=mpdistil
+BATCH_SIZE=8
+TEACHER_EPOCHS=10
+TEACHER_LR=2e-5
+SECOND_EPOCHS=10
+SECOND_LR=3e-5

@@ -1,0 +1,16 @@
+# SuperGLUE with a small real encoder that installs from a package index: MiniLM (6 layers, 384 wide) into its first 3.
+# Give its folder as TEACHER_MODEL. Numbers: docs/results.md.
+SUITE=superglue
+DOMAIN=CB
+DOMAINS="BoolQ CB COPA RTE WSC"
+QUIZ_FRACTION=0.1           # paper: 0.1, so also with PROTOCOL=paper
+TEACHER=single
+STUDENT_MODEL=${TEACHER_MODEL-bert-base-uncased}   # the same encoder, cut
+STUDENT_LAYERS=3
+FIRST=none                  # MPDistil has no first stage
+METHOD=mpdistil
+BATCH_SIZE=8
+TEACHER_EPOCHS=10
+TEACHER_LR=5e-5
+SECOND_EPOCHS=10
+SECOND_LR=5e-5

@@ -2,6 +2,7 @@
 
 PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain books
 PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain all --split dev
+PYTHONPATH=src python scripts/evaluate.py --suite superglue --domain CB --teacher single --submission 1
 """
 
 from transformers.utils import logging

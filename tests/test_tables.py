@@ -1,3 +1,4 @@
+import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
@@ -73,56 +74,133 @@ BOOKS = evaluated("books/student_second", "books", "teacher-meta", books=0.81, d
 DVD = evaluated("dvd/student_second", "dvd", "teacher-meta", books=0.6, dvd=0.76)
 
 
-def cells(table):
-    return {line.split("  ")[0]: line.split() for line in table.splitlines()}
+def cells(table, key=1):
+    """Lines as lists of cells, by the cell ``key``; cells are two blanks or more apart."""
+    lines = [re.split(r" {2,}", line.strip()) for line in table.splitlines() if not line.startswith("--")]
+    return {line[min(key, len(line) - 1)]: line for line in lines}
 
 
 def test_comparison_with_the_teacher_on_one_target():
     table = cells(comparison_table([TEACHER, BOOKS], ["books"]))
-    assert table["teacher-meta"] == "teacher-meta books 90.00 85.00 4.00 M 8.0 2.00 0.50 -".split()
-    assert table["books/student_second"] == "books/student_second books 81.00 75.50 2.00 M 8.0 2.00 0.50 90.0 %".split()
+    assert table["checkpoint"] == [
+        "model", "checkpoint", "target", "accuracy %", "average", "parameters", "MB", "ms, batch 1", "ms, batch 32",
+        "of teacher",
+    ]  # fmt: skip
+    assert table["teacher-meta"] == [
+        "teacher",
+        "teacher-meta",
+        "books",
+        *"90.00 85.00".split(),
+        "4.00 M",
+        *"8.0 2.00 0.50 -".split(),
+    ]
+    assert table["books/student_second"] == [
+        "distilled", "books/student_second", "books", "81.00", "75.50", "2.00 M", "8.0", "2.00", "0.50", "90.0 %",
+    ]  # fmt: skip
 
 
 def test_each_student_is_compared_on_its_own_domain():
     table = cells(comparison_table([TEACHER, BOOKS, DVD], ["books", "dvd"]))
-    assert table["teacher-meta"][1:4] == ["all", "85.00", "85.00"]
-    assert table["books/student_second"][-2:] == ["90.0", "%"]
-    assert table["dvd/student_second"][-2:] == ["95.0", "%"]
+    assert table["teacher-meta"][2:5] == ["all", "85.00", "85.00"]
+    assert table["books/student_second"][-1] == "90.0 %"
+    assert table["dvd/student_second"][-1] == "95.0 %"
+
+
+def test_every_kind_of_checkpoint_has_a_name():
+    stages = [
+        "teacher-single-CB",
+        "CB/meta_teacher",
+        "CB/student_finetune",
+        "CB/student_first",
+        "CB/student_second",
+        "CB/curriculum",
+    ]
+    table = comparison_table([evaluated(stage, "CB", "", CB=0.5) for stage in stages], ["CB"])
+    assert [line[0] for line in list(cells(table).values())[1:]] == [
+        "teacher", "meta-teacher", "undistilled", "first stage", "distilled", "curriculum",
+    ]  # fmt: skip
 
 
 def test_what_was_not_scored_or_has_no_teacher_here_shows_no_number():
     first = evaluated("books/student_first", "books", "teacher-meta")
     orphan = replace(BOOKS, teacher="teacher-mix")
-    table = cells(comparison_table([TEACHER, first, orphan], ["books"]))
-    assert table["books/student_first"] == "books/student_first books - - 2.00 M 8.0 2.00 0.50 -".split()
+    table = cells(comparison_table([TEACHER, replace(first, optimistic=True), orphan], ["books"]))
+    assert table["books/student_first"] == [
+        "first stage", "books/student_first", "books", "-", "-", "2.00 M", "8.0", "2.00", "0.50", "-",
+    ]  # fmt: skip
     assert table["books/student_second"][-1] == "-"
+
+
+def test_no_ratio_to_a_teacher_of_no_skill():
+    for value in (0.0, -0.1):
+        table = cells(
+            comparison_table([replace(TEACHER, scores={"books": Score("matthews", value, 9)}), BOOKS], ["books"])
+        )
+        assert table["books/student_second"][-1] == "-"
+
+
+def composite(value, *parts):
+    """A score of two parts around its mean."""
+    accuracy, other = (Score(name, value + shift, 56) for name, shift in zip(parts, (0.05, -0.05)))
+    return Score("+".join(parts), value, 56, (accuracy, other))
+
+
+INFERENCE = composite(0.7, "accuracy", "macro_f1")
+CB_TEACHER = replace(evaluated("teacher-single-CB", "CB", ""), scores={"CB": INFERENCE})
+CB = replace(
+    evaluated("CB/student_second", "CB", "teacher-single-CB"), scores={"CB": composite(0.63, "accuracy", "macro_f1")}
+)
+
+
+def test_a_composite_is_shown_with_its_parts_and_no_average_where_it_would_repeat_the_score():
+    first = evaluated("CB/student_first", "CB", "teacher-single-CB")
+    table = cells(comparison_table([CB_TEACHER, first, CB], ["CB"]))
+    assert table["checkpoint"][3:7] == ["accuracy+macro_f1 %", "accuracy %", "macro_f1 %", "parameters"]
+    assert table["CB/student_second"][3:6] == ["63.00", "68.00", "58.00"] and table["CB/student_second"][-1] == "90.0 %"
+    assert table["CB/student_first"][3:6] == ["-", "-", "-"]
+
+
+def test_metrics_that_differ_by_domain_are_named_by_domain():
+    similarity = evaluated("STS-B/student_second", "STS-B", "")
+    similarity = replace(similarity, scores={"STS-B": composite(0.85, "pearson", "spearman")})
+    rte = evaluated("RTE/student_second", "RTE", "", RTE=0.6)
+    domains = ["CB", "RTE", "STS-B"]
+    assert cells(comparison_table([CB, rte, similarity], domains))["checkpoint"][3:5] == ["score %", "parameters"]
+    metrics, scores = domains_table([CB, rte, similarity], dict(zip(domains, domains))).splitlines()[2:]
+    assert metrics.split() == ["accuracy+macro_f1", "accuracy", "pearson+spearman"]
+    assert scores.split() == ["distilled", "63.00", "60.00", "85.00", "69.33"]
+    assert len(domains_table([rte], {"RTE": "RTE"}).splitlines()) == 3
+
+
+BOTH = {"books": "books", "dvd": "dvd"}
 
 
 def test_papers_layout_joins_the_students_of_all_domains():
     single = [evaluated(f"teacher-single-{name}", name, "", **{name: 0.5}) for name in ("books", "dvd")]
-    table = cells(domains_table([TEACHER, *single, BOOKS, DVD], ["books", "dvd"]))
+    table = cells(domains_table([TEACHER, *single, BOOKS, DVD], BOTH), 0)
     assert table["teacher-meta"] == ["teacher-meta", "90.00", "80.00", "85.00"]
     assert table["teacher-single"] == ["teacher-single", "50.00", "50.00", "50.00"]
-    assert table["student_second"] == ["student_second", "81.00", "76.00", "78.50"]
+    assert table["distilled"] == ["distilled", "81.00", "76.00", "78.50"]
+
+
+def test_a_domain_without_train_rows_is_answered_by_the_student_of_another():
+    table = cells(domains_table([TEACHER, BOOKS], {"books": "books", "dvd": "books"}), 0)
+    assert table["distilled"] == ["distilled", "81.00", "70.00", "75.50"]
 
 
 def test_papers_layout_gives_no_average_over_some_of_the_domains():
-    assert cells(domains_table([TEACHER, BOOKS], ["books", "dvd"]))["student_second"] == [
-        "student_second",
-        "81.00",
-        "-",
-        "-",
-    ]
+    assert cells(domains_table([TEACHER, BOOKS], BOTH), 0)["distilled"] == ["distilled", "81.00", "-", "-"]
 
 
 def test_optimistic_numbers_bear_a_mark():
     marked = replace(BOOKS, optimistic=True)
     table = cells(comparison_table([TEACHER, marked], ["books"]))
-    assert table["books/student_second"][2:4] == ["81.00*", "75.50*"] and table["teacher-meta"][2] == "90.00"
-    assert "student_second*" in cells(domains_table([TEACHER, marked], ["books", "dvd"]))
+    assert table["books/student_second"][3:5] == ["81.00*", "75.50*"] and table["teacher-meta"][3] == "90.00"
+    assert "distilled*" in cells(domains_table([TEACHER, marked], BOTH), 0)
 
 
 def test_columns_line_up():
     assert format_table(["name", "n"], [["a", "10"], ["long name", "5"]]).splitlines() == [
         "name        n", "-------------", "a          10", "long name   5",
     ]  # fmt: skip
+    assert format_table(["a", "b", "n"], [["x", "yy", "10"]], texts=2).splitlines()[0] == "a  b    n"

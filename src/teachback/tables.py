@@ -14,6 +14,15 @@ from teachback.files import write_atomically
 from teachback.metrics import Score
 
 OPTIMISTIC = "-selected"  # after a split's name: checkpoints were selected on the very rows that are scored
+META_TEACHER = "meta_teacher"
+# Stage folders of a target domain, in the tables' order, and what the tables call them.
+STAGE_NAMES = {
+    META_TEACHER: "meta-teacher",
+    "student_finetune": "undistilled",
+    "student_first": "first stage",
+    "student_second": "distilled",
+    "curriculum": "curriculum",
+}
 
 
 @dataclass(frozen=True)
@@ -88,41 +97,79 @@ class Evaluated:
     optimistic: bool = False  # selected on the rows that are scored
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Text columns to the left, all others to the right, two blanks between; the first column is text."""
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """The first ``texts`` columns to the left, all others to the right, two blanks between."""
     cells = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
+    sides = [str.ljust] * texts + [str.rjust] * (len(header) - texts)
+    lines = ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths)).rstrip() for row in cells]
     return "\n".join([lines[0], "-" * sum(widths, 2 * len(widths) - 2), *lines[1:]])
+
+
+def model_name(stage: str) -> str:
+    """What a checkpoint is, in a word or two."""
+    return STAGE_NAMES.get(stage.rpartition("/")[2], "teacher")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What the comparison shows beside the score on the target ``domains``."""
+
+    domains: Sequence[str]
+    parts: list[str]  # of the one target's composite metric
+    average: bool  # over all domains
+    sizes: list[int]  # batch sizes that were timed
 
 
 def comparison_table(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> str:
     """One line a checkpoint: score on the target ``domains`` and on all, size, speed, ratio to its teacher."""
+    average = serves_more(evaluated, domains)
     sizes = sorted({size for one in evaluated for size in one.milliseconds})
-    timing = [f"ms, batch {size}" for size in sizes]
-    header = ["checkpoint", "target", _metric_name(evaluated), "average", "parameters", "MB", *timing, "of teacher"]
+    columns = _Columns(domains, _part_names(evaluated, domains), average, sizes)
+    metrics = metric_names(evaluated, domains)
+    header = [
+        "model", "checkpoint", "target", f"{metrics.pop() if len(metrics) == 1 else 'score'} %",
+        *(f"{name} %" for name in columns.parts), *(["average"] if average else []), "parameters", "MB",
+        *(f"ms, batch {size}" for size in sizes), "of teacher",
+    ]  # fmt: skip
     teachers = {one.stage: one for one in evaluated if not one.teacher}
-    return format_table(header, [_line(one, teachers, sizes, domains) for one in evaluated])
+    return format_table(header, [_line(one, teachers.get(one.teacher), columns) for one in evaluated], texts=3)
 
 
-def _metric_name(evaluated: Sequence[Evaluated]) -> str:
-    names = {score.metric for one in evaluated for score in one.scores.values()}
-    return f"{names.pop()} %" if len(names) == 1 else "score %"
+def serves_more(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> bool:
+    """Whether some checkpoint has scores beside those of its targets, so that a mean over all says something else."""
+    return any(set(one.scores) - set(_targets(one, domains)) for one in evaluated)
 
 
-def _line(one: Evaluated, teachers: dict[str, Evaluated], sizes: list[int], domains: Sequence[str]) -> list[str]:
-    targets = [one.target] if one.target else list(domains)
-    own, reference = mean_score(one, targets), mean_score(teachers.get(one.teacher), targets)
-    mark = "*" if one.optimistic else ""
+def _targets(one: Evaluated, domains: Sequence[str]) -> list[str]:
+    return [one.target] if one.target else list(domains)
+
+
+def metric_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> set[str]:
+    """Metrics of the scores on ``domains``."""
+    return {one.scores[domain].metric for one in evaluated for domain in domains if domain in one.scores}
+
+
+def _part_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> list[str]:
+    """The parts of the one target's composite; none where there are several targets."""
+    found = [one.scores[domain] for one in evaluated for domain in domains if domain in one.scores]
+    return [part.metric for part in found[0].parts] if found and len(domains) == 1 else []
+
+
+def _line(one: Evaluated, teacher: Evaluated | None, columns: _Columns) -> list[str]:
+    targets = _targets(one, columns.domains)
+    own, reference = mean_score(one, targets), mean_score(teacher, targets)
+    of_parts = {part.metric: part.value for part in one.scores[targets[0]].parts} if own is not None else {}
+    scores = [own, *map(of_parts.get, columns.parts), *([mean_score(one, list(one.scores))] if columns.average else [])]
     return [
+        model_name(one.stage),
         one.stage,
         one.target or (targets[0] if len(targets) == 1 else "all"),
-        percent(own) + mark,
-        percent(mean_score(one, list(one.scores))) + mark,
+        *(percent(value) + ("*" if one.optimistic and value is not None else "") for value in scores),
         f"{one.parameters / 1e6:.2f} M",
         f"{one.bytes / 1e6:.1f}",
-        *(f"{one.milliseconds[size]:.2f}" if size in one.milliseconds else "-" for size in sizes),
-        f"{100 * own / reference:.1f} %" if own is not None and reference else "-",
+        *(f"{one.milliseconds[size]:.2f}" if size in one.milliseconds else "-" for size in columns.sizes),
+        f"{100 * own / reference:.1f} %" if own is not None and reference and reference > 0 else "-",
     ]
 
 
@@ -137,22 +184,26 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def domains_table(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> str:
-    """The papers' layout: teachers by domain, and each domain's own student under the name of its stage."""
+def domains_table(evaluated: Sequence[Evaluated], owners: dict[str, str]) -> str:
+    """The papers' layout: teachers by domain, and each domain's own student under what it is.
+
+    ``owners``: each domain -> the target whose student answers for it, another one where it has no train rows.
+    """
     rows: dict[str, dict[str, Score]] = {}
     for one in evaluated:
-        own = [one.target] if one.target else domains
+        own = [domain for domain, owner in owners.items() if owner == one.target or not one.target]
         scores = {domain: one.scores[domain] for domain in own if domain in one.scores}
         if scores:
             rows.setdefault(_row_name(one), {}).update(scores)
-    return format_table(
-        ["each domain's own", *domains, "average"], [_domains_line(name, s, domains) for name, s in rows.items()]
-    )
+    lines = [_domains_line(name, scores, list(owners)) for name, scores in rows.items()]
+    if len(metric_names(evaluated, list(owners))) > 1:
+        lines.insert(0, ["", *("/".join(metric_names(evaluated, [domain])) or "-" for domain in owners), ""])
+    return format_table(["each domain's own", *owners, "average"], lines)
 
 
 def _row_name(one: Evaluated) -> str:
     """Students of several domains share a line; so do the single-domain teachers."""
-    name = one.stage.removeprefix(f"{one.target}/").removesuffix(f"-{one.target}")
+    name = STAGE_NAMES.get(one.stage.rpartition("/")[2], one.stage.removesuffix(f"-{one.target}"))
     return name + "*" if one.optimistic else name
 
 

@@ -12,16 +12,17 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${META_LOSS=collaborative}"          # the meta-teacher's loss: collaborative or competitive (paper: both)
 : "${META_EPOCHS=1}"                    # its passes over quiz (paper: 1)
 : "${META_LR=1e-3}"                     # its learning rate (paper: 1e-3)
-: "${EPISODES=200}"                     # walks over the domain's quiz (paper: 200)
-: "${EPISODE_STEPS=}"                   # most steps of a walk; empty: the whole quiz (paper)
+: "${EPISODES=200}"                     # episodes; after each the policy learns (paper: 200)
+: "${EPISODE_STEPS=}"                   # steps an episode; empty: one for each batch of the quiz (paper)
 : "${STUDENT_UPDATE=step}"              # the student learns after each step, or once an episode (the authors' code)
 : "${CURRICULUM_LR=3e-5}"               # the student's learning rate (paper: 3e-5)
 : "${POLICY=learned}"                   # who picks: learned (paper); to compare: uniform, target_only or round_robin
-: "${POLICY_LR=1e-3}"                   # the policy's learning rate (paper: 1e-3)
+: "${POLICY_LR=0.05}"                   # the policy's learning rate (authors' code: 1e-3)
 : "${STATE=progress}"                   # what the policy sees: progress (recent losses, rewards) or pooler (paper)
-: "${REWARD=binary}"                    # binary: how often the student beats the meta-teacher; real: by how much
+: "${REWARD=real}"                      # by how much the student beats the meta-teacher; binary: on how many rows
+: "${REWARD_ROWS=held_out}"             # half of the quiz, which the student never learns from; all of it (paper)
 : "${ADVANTAGE=improvement}"            # a step earns the improvement of its reward, or the reward's level (paper)
-: "${GAMMA=0.99}"                       # discount of later rewards (paper: 0.99)
+: "${GAMMA=}"                           # discount of later rewards; empty: 0 for improvement, 0.99 (paper) for level
 : "${ENTROPY_WEIGHT=0}"                 # reward for a policy that stays open; its entropy is logged anyway (paper: 0)
 : "${EVAL_EVERY=10}"                    # episodes between scores on dev, of which the best is kept (paper: 1)
 : "${PROTOCOL=honest}"                  # selects on: honest, dev; paper, the reported set (optimistic)
@@ -39,7 +40,7 @@ run scripts/curriculum.py \
     --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" --meta_lr "$META_LR" \
     --episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --student_update "$STUDENT_UPDATE" \
     --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --state "$STATE" \
-    --reward "$REWARD" --advantage "$ADVANTAGE" --gamma "$GAMMA" --entropy_weight "$ENTROPY_WEIGHT" \
-    --eval_every "$EVAL_EVERY" --max_length "$MAX_LENGTH" --batch_size "$BATCH_SIZE" \
-    --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
+    --reward "$REWARD" --reward_rows "$REWARD_ROWS" --advantage "$ADVANTAGE" --gamma "$GAMMA" \
+    --entropy_weight "$ENTROPY_WEIGHT" --eval_every "$EVAL_EVERY" --max_length "$MAX_LENGTH" \
+    --batch_size "$BATCH_SIZE" --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
     --report_to "$REPORT_TO" "$@"

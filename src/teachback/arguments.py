@@ -173,7 +173,7 @@ class CurriculumArguments:
     state: str = option("progress", "What the policy sees: progress by domain, or the student's pooler weight (paper).")
     student_update: str = option("step", "The student learns at each step, or once at the end of an episode (code).")
     eval_every: int = option(10, "Episodes between two scores on the selection rows.")
-    episode_steps: int | None = option(None, "Most steps an episode; unset: all of the target's quiz.")
+    episode_steps: int | None = option(None, "Steps an episode; unset: one for each batch of the target's quiz.")
     batch_size: int = option(8, "Rows a step (released code: 8).")
     eval_batch_size: int = option(64, "Rows a step where nothing is learnt.")
     seed: int = option(42, "Fixes everything on one machine.")

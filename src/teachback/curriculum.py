@@ -1,10 +1,11 @@
 """Stage 6: episodes in which the student chooses, by a policy, whose quiz batch to learn from next (MPDistil).
 
-An episode walks over the target domain's quiz. At each step the policy names a domain, the student takes an optimizer
+An episode has as many steps as the target domain's quiz has batches. At each step the policy names a domain, the student takes an optimizer
 step on a quiz batch of it, and only then the reward is measured on the step's target batch, so that it depends on the
 action. ``student_update=episode`` instead applies all gradients at the episode's end, as the released code does.
 """
 
+import math
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -129,6 +130,7 @@ class Curriculum:
         self.rewarded_on = self.learnt_from[target]
         if args.reward_rows == "held_out" and len(self.rewarded_on) > 1:
             self.learnt_from[target], self.rewarded_on = halves(len(studies[target].rows), args.seed)
+        self.steps_an_episode = args.episode_steps or math.ceil(len(studies[target].rows) / args.batch_size)
         self.progress = Progress(len(studies))
         self.policy = self._new_policy() if args.policy == "learned" else None
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr) if self.policy else None
@@ -147,17 +149,16 @@ class Curriculum:
         """One walk over the target's quiz, then one step of the policy."""
         size, seeds = self.args.batch_size, (self.args.seed, self.episode)
         orders = [batches(rows, size, *seeds, i) for i, rows in enumerate(self.learnt_from)]
-        walk = batches(self.rewarded_on, size, *seeds, len(orders))[: self.args.episode_steps]
+        walk = batches(self.rewarded_on, size, *seeds, len(orders))
         taken, steps = [0] * len(orders), []
         self.level = self._level(self._compared(walk)) if self.args.advantage == "improvement" else 0.0
-        for position, rows in enumerate(walk):
-            choice = self._choose(position, position / len(walk))
+        for position in range(self.steps_an_episode):
+            choice = self._choose(position, position / self.steps_an_episode)
             order = orders[choice.action]
             learnt = order[taken[choice.action] % len(order)]
             taken[choice.action] += 1
-            steps.append(
-                self._step(position, choice, learnt, rows if self.args.advantage == "level" else self._compared(walk))
-            )
+            measured = walk[position % len(walk)] if self.args.advantage == "level" else self._compared(walk)
+            steps.append(self._step(position, choice, learnt, measured))
         if self.args.student_update == "episode":
             self.student.flush()
         self._learn_to_choose(steps)

@@ -163,7 +163,9 @@ def load_heads(checkpoint: Checkpoint, suite: Suite) -> tuple[Classifier, dict[s
     """
     if checkpoint.is_meta_teacher:
         teacher, folder = load_meta_teacher(checkpoint.folder, suite)
-        return teacher.classifier, _teacher_heads(teacher, suite), folder
+        own = suite.domain(checkpoint.target).head  # its other heads serve the curriculum, and are no result of it
+        heads = {name: i for name, i in _teacher_heads(teacher, suite).items() if suite.domain(name).head == own}
+        return teacher.classifier, heads, folder
     folder = checkpoint.folder
     if checkpoint.is_teacher:
         check_labels(folder, suite.domain(checkpoint.record["arguments"]["trained_domains"][0]))

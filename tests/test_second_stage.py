@@ -17,12 +17,14 @@ from tiny import (
 )
 from torch.nn.functional import cross_entropy
 
-from teachback.arguments import SecondStageArguments
+from teachback.arguments import MetaTeacherArguments, SecondStageArguments
 from teachback.encoding import encode
+from teachback.errors import TeachbackError
+from teachback.meta_teacher import MetaTeacher, meta_heads
 from teachback.models import ABSENT_CLASS, Classifier, Outputs, final_layer
-from teachback.second_stage import SecondStage
+from teachback.second_stage import SecondStage, TeacherStep, pkd_layer_map
 from teachback.suites.schema import Row
-from teachback.teacher_outputs import teacher_logits
+from teachback.teacher_outputs import features, teacher_logits
 
 TEACHER_LOGITS = torch.tensor([[0.0, math.log(3)], [2.0, -1.0], [-0.5, 0.5]])
 
@@ -226,3 +228,126 @@ def test_the_teacher_answers_from_each_rows_own_head():
     found = teacher_logits(teacher, encoded, 0, 4, torch.device("cpu"), "fp32")
     assert (found[[0, 2], 2] == ABSENT_CLASS).all() and (found[[1, 3], 2] > ABSENT_CLASS).all()
     assert final_layer(teacher.classifier.model).out_features == 2
+
+
+# PKD and the teacher that learns back
+
+
+def test_pkd_layers():
+    assert pkd_layer_map("first", 6, 12) == [1, 2, 3, 4, 5]
+    assert pkd_layer_map("skip", 6, 12) == [2, 4, 6, 8, 10]
+    assert pkd_layer_map("last", 6, 12) == [7, 8, 9, 10, 11]
+    assert pkd_layer_map("first", 3, 6) == [1, 2] and pkd_layer_map("skip", 3, 6) == [2, 4]
+    assert pkd_layer_map("last", 4, 4) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("depths", [(1, 6), (7, 6)])
+def test_pkd_on_layer_counts_that_have_no_pairs_is_refused(depths):
+    with pytest.raises(TeachbackError, match="BETA_PKD=0"):
+        pkd_layer_map("first", *depths)
+
+
+def patient(student_layers=3, width=32, teacher_width=32, beta=10.0):
+    """A module in eval mode whose whole loss is PKD's, and a batch for it."""
+    model = classifier(layers=student_layers, width=width, seed=1)
+    args = SecondStageArguments(method="mpdistil", beta_pkd=beta, alpha_soft=1.0)
+    torch.manual_seed(4)
+    module = SecondStage(Classifier(model, {"sentiment": BOOKS}), args, False, teacher_width=teacher_width).eval()
+    with torch.no_grad():
+        logits = module.student(batch()).logits
+    states = torch.randn(3, 1, student_layers - 1, teacher_width, generator=torch.Generator().manual_seed(5))
+    return module, batch() | {"teacher_logits": logits, "teacher_cls": states}
+
+
+def test_pkd_by_hand_on_mismatched_layer_counts():
+    module, values = patient(student_layers=4)
+    with torch.no_grad():
+        hidden = module.student(values, hidden_states=True).hidden_states
+    total = 0.0
+    for layer in (1, 2, 3):
+        student, teacher = hidden[layer][:, 0], values["teacher_cls"][:, 0, layer - 1]
+        student, teacher = (x / x.norm(dim=-1, keepdim=True) for x in (student, teacher))
+        total = total + (student - teacher).square().mean()
+    torch.testing.assert_close(loss(module, values), 10.0 * total / 3)
+
+
+def test_pkd_projects_between_widths_and_trains_the_projection():
+    module, values = patient(width=16, teacher_width=48)
+    loss(module, values).backward()
+    assert module.projection.weight.shape == (48, 16) and module.projection.weight.grad.abs().sum() > 0
+    layers = module.student.model.bert.encoder.layer
+    assert layers[0].attention.self.query.weight.grad.abs().sum() > 0
+    # Only the layers below the last are compared, and the predictions are already the teacher's.
+    assert layers[2].output.dense.weight.grad.abs().max() < 1e-5
+
+
+def test_pkd_ignores_padding_and_the_length_of_the_vectors():
+    module, values = patient()
+    torch.testing.assert_close(loss(module, padded(values, 40)), loss(module, values), rtol=1e-4, atol=1e-6)
+    longer = values | {"teacher_cls": 7.0 * values["teacher_cls"]}
+    torch.testing.assert_close(loss(module, longer), loss(module, values))
+
+
+def teacher_step(student, loss="collaborative", epochs=3) -> TeacherStep:
+    meta = MetaTeacher(meta_heads(tiny_teacher(), [BOOKS]), student.model.config.hidden_size)
+    encoded = encode(
+        [Row(str(i), text, "", "", "books") for i, text in enumerate(["good plot", "bad", "loud"])], tokenizer(), 16
+    )
+    encoded.columns = {"label": torch.tensor([1, 0, 1])}
+    settings = {"pad_token_id": 0, "batch_size": 2, "device": torch.device("cpu"), "precision": "fp32"}
+    pooled = torch.randn(3, 1, 32, generator=torch.Generator().manual_seed(6))
+    args = MetaTeacherArguments(meta_loss=loss, meta_epochs=epochs, meta_lr=0.01)
+    return TeacherStep(meta, "sentiment", pooled, encoded, args, settings, 2, 0)
+
+
+def test_the_teacher_learns_back_between_epochs_and_its_answers_change():
+    student = Classifier(classifier(seed=1), {"sentiment": BOOKS}).train()
+    step = teacher_step(student)
+    module = SecondStage(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, step).train()
+    values = batch() | {"teacher_pooled": step.teacher_pooled}
+    before, weights = module._teacher_logits(values), copy.deepcopy(student.state_dict())
+    noted = module.on_epoch_end()
+    assert noted["loss_meta_teacher"] > 0 and student.training
+    assert not torch.equal(module._teacher_logits(values), before)
+    assert all(torch.equal(value, weights[name]) for name, value in student.state_dict().items())
+    loss(module, values).backward()
+    assert all(parameter.grad is None for parameter in module.meta.parameters())
+    assert not any(parameter.requires_grad for parameter in module.meta.parameters())
+
+
+def test_a_teacher_that_stands_still_does_nothing_between_epochs():
+    assert second_stage().on_epoch_end() == {}
+
+
+def test_the_meta_teachers_heads_are_part_of_a_checkpoint():
+    student = Classifier(classifier(seed=1), {"sentiment": BOOKS})
+    module = SecondStage(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, teacher_step(student))
+    assert {name for name in module.state_dict() if not name.startswith("student.")} == {
+        "meta.heads.sentiment.weight", "meta.heads.sentiment.bias",
+    }  # fmt: skip
+
+
+def test_each_method_has_its_papers_values_where_nothing_is_set():
+    metakd, mpdistil = SecondStageArguments(), SecondStageArguments(method="mpdistil")
+    assert (metakd.soft_loss, metakd.temperature, metakd.alpha_soft, metakd.beta_pkd) == ("ce", 1.0, 1.0, 0.0)
+    assert (mpdistil.soft_loss, mpdistil.temperature, mpdistil.alpha_soft, mpdistil.beta_pkd) == (
+        "mse",
+        5.0,
+        0.5,
+        100.0,
+    )
+    assert mpdistil.meta_teacher_every_epoch and not metakd.meta_teacher_every_epoch
+    assert SecondStageArguments(method="mpdistil", temperature=2.5).temperature == 2.5
+
+
+def test_frozen_states_come_in_the_rows_order_whatever_the_batches():
+    student = Classifier(classifier(layers=3), {"sentiment": BOOKS}).train()
+    encoded = teacher_rows()
+    encoded.columns["label"] = torch.zeros(4, dtype=torch.long)
+    several = features(student, encoded, 0, 4, torch.device("cpu"), "fp32", layers=(1, 3))
+    assert several.pooled.shape == (4, 1, 32) and several.cls.shape == (4, 1, 2, 32) and several.cls.dtype == torch.half
+    for size in (1, 3):
+        again = features(student, encoded, 0, size, torch.device("cpu"), "fp32", layers=(1, 3))
+        torch.testing.assert_close(again.pooled, several.pooled, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(again.cls, several.cls, atol=1e-2, rtol=1e-2)
+    assert student.training and not several.pooled.requires_grad

@@ -103,6 +103,7 @@ def train_meta_teacher(
         ]
         order = torch.randperm(len(steps), generator=generator).tolist()
         losses.append(sum(_step(meta, optimizer, *steps[i], args.meta_loss) for i in order) / len(steps))
+    optimizer.zero_grad()
     meta.requires_grad_(False)
     return losses
 

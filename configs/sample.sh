@@ -13,6 +13,6 @@ FIRST_LR=1e-3
 FIRST_SCHEDULE=linear
 SECOND_EPOCHS=10
 SECOND_LR=5e-4
-EPISODES=40                 # stage 6: walks of four steps
+EPISODES=40                 # stage 6: walks of seven steps
 EVAL_EVERY=5
 CURRICULUM_LR=1e-4

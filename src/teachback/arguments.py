@@ -158,9 +158,7 @@ class CurriculumArguments:
     episodes: int = option(200, "Walks over the target domain's quiz (released code: 200).")
     curriculum_lr: float = option(3e-5, "The student's learning rate (released code: 3e-5).")
     policy_lr: float = option(0.05, "The policy's learning rate (released code: 1e-3).")
-    reward: str = option(
-        "binary", "binary: rows on which the student is surer than the meta-teacher; real: by how much."
-    )
+    reward: str = option("real", "binary: rows on which the student is surer than the meta-teacher; real: by how much.")
     advantage: str = option(
         "improvement", "Reward of a step: its level after it (released code), or its improvement by it."
     )

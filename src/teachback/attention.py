@@ -30,8 +30,8 @@ def _projections(model, index: int) -> tuple[nn.Module, nn.Module]:
 
 
 @dataclass
-class AttentionScores:
-    """Reads the scores of ``layers`` (counted from 0) of every forward pass of a Hugging Face classifier."""
+class AttentionProjections:
+    """Reads queries and keys of ``layers`` (counted from 0) in every forward pass of a Hugging Face classifier."""
 
     model: nn.Module
     layers: list[int]
@@ -48,15 +48,28 @@ class AttentionScores:
 
         return hook
 
-    def take(self) -> list[torch.Tensor]:
-        """Scores QK^T/sqrt(d) of the last forward pass, one [B, A, L, L] float32 tensor a layer; forgets them."""
+    def take(self) -> list["Projections"]:
+        """Queries and keys of the last forward pass, one pair a layer; forgets them."""
         seen, self._seen = self._seen, {}
         heads = self.model.config.num_attention_heads
-        return [scores(seen[i, "query"], seen[i, "key"], heads) for i in self.layers]
+        return [Projections(by_head(seen[i, "query"], heads), by_head(seen[i, "key"], heads)) for i in self.layers]
 
 
-def scores(query: torch.Tensor, key: torch.Tensor, heads: int) -> torch.Tensor:
-    """QK^T/sqrt(d): [B, L, H] twice -> [B, A, L, L] in float32."""
+@dataclass(frozen=True)
+class Projections:
+    """A layer's queries and keys by head: [B, A, L, d] each."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+
+
+def by_head(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """[B, L, H] -> [B, A, L, d]."""
+    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def scores(projections: Projections) -> torch.Tensor:
+    """QK^T/sqrt(d): [B, A, L, L] in float32."""
+    query, key = projections.query, projections.key
     with torch.autocast(query.device.type, enabled=False):
-        query, key = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key))
-        return query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        return query.float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])

@@ -6,10 +6,9 @@ import torch
 from torch import nn
 
 from teachback.arguments import FirstStageArguments
-from teachback.attention import AttentionScores
+from teachback.attention import AttentionProjections
 from teachback.errors import TeachbackError
 from teachback.losses import (
-    attention_loss,
     expertise_weight,
     hidden_state_loss,
     is_regression,
@@ -17,6 +16,7 @@ from teachback.losses import (
     transferable_knowledge_loss,
 )
 from teachback.models import Classifier, TransferableKnowledge, backbone, per_row, spread_layers
+from teachback.score_loss import projected_attention_loss
 from teachback.teacher import Teacher, knowledge_by_row
 from teachback.training import TrainingModule
 
@@ -79,8 +79,10 @@ class FirstStage(TrainingModule):
         self.projection = nn.Linear(*widths, bias=False) if widths[0] != widths[1] else nn.Identity()
         self.transferable = self._transferable(teacher, widths[0]) if arguments.tkd_weight else None
         if arguments.attention_weight:
-            self._student_scores = AttentionScores(student.model, list(range(len(self.layers))))
-            self._teacher_scores = AttentionScores(teacher.classifier.model, [layer - 1 for layer in self.layers])
+            self._student_attention = AttentionProjections(student.model, list(range(len(self.layers))))
+            self._teacher_attention = AttentionProjections(
+                teacher.classifier.model, [layer - 1 for layer in self.layers]
+            )
         freeze_head(student.model)
 
     def _transferable(self, teacher: Teacher, width: int) -> TransferableKnowledge:
@@ -128,8 +130,8 @@ class FirstStage(TrainingModule):
             pairs = [(self.projection(student[i + 1].float()), teacher[layer]) for i, layer in enumerate(self.layers)]
             terms["hidden"] = sum(hidden_state_loss(s, t, mask) for s, t in pairs)
         if a.attention_weight:
-            pairs = zip(self._student_scores.take(), self._teacher_scores.take())
-            terms["attention"] = sum(attention_loss(s, t, mask, a.attention_target) for s, t in pairs)
+            pairs = zip(self._student_attention.take(), self._teacher_attention.take())
+            terms["attention"] = sum(projected_attention_loss(s, t, mask, a.attention_target) for s, t in pairs)
         return terms
 
     def _transferable_loss(self, student, teacher, batch: dict) -> torch.Tensor:

@@ -23,7 +23,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${REWARD_ROWS=held_out}"             # half of the quiz, which the student never learns from; all of it (paper)
 : "${ADVANTAGE=improvement}"            # a step earns the improvement of its reward, or the reward's level (paper)
 : "${GAMMA=}"                           # discount of later rewards; empty: 0 for improvement, 0.99 (paper) for level
-: "${ENTROPY_WEIGHT=0}"                 # reward for a policy that stays open; its entropy is logged anyway (paper: 0)
+: "${ENTROPY_WEIGHT=0.1}"                # reward for a policy that stays open, in units of the rewards' size (paper: 0)
 : "${EVAL_EVERY=10}"                    # episodes between scores on dev, of which the best is kept (paper: 1)
 : "${PROTOCOL=honest}"                  # selects on: honest, dev; paper, the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)

@@ -166,7 +166,7 @@ class CurriculumArguments:
         "held_out", "Half of the target's quiz that it never learns from (held_out), or all of it (released code)."
     )
     gamma: float | None = option(None, "Discount of later rewards, 0 to 1; unset: 0 for improvement, 0.99 for level.")
-    entropy_weight: float = option(0.0, "Reward for the policy's entropy (released code: 0).")
+    entropy_weight: float = option(0.1, "Reward for the policy's entropy, in units of the rewards' size (code: 0).")
     policy: str = option("learned", "learned; or, to compare with: uniform, target_only or round_robin.")
     state: str = option("progress", "What the policy sees: progress by domain, or the student's pooler weight (paper).")
     student_update: str = option("step", "The student learns at each step, or once at the end of an episode (code).")

@@ -206,7 +206,9 @@ class Curriculum:
         rewards = [step.reward for step in steps]
         mean = sum(rewards) / len(rewards)
         self.baseline = mean if self.baseline is None else BASELINE_KEEP * self.baseline + (1 - BASELINE_KEEP) * mean
+        # In units of the rewards' running size, so that the entropy's weight means the same for every form of reward.
         returns = centred_returns(rewards, self.args.gamma, self.baseline)
+        returns = [value / (self.progress.size or 1.0) for value in returns]
         loss = reinforce_loss([step.choice for step in steps], returns, self.args.entropy_weight)
         if loss is not None:
             self.optimizer.zero_grad()

@@ -13,7 +13,8 @@ from teachback.suites import superglue
 from teachback.suites.definition import ReadSettings
 from teachback.suites.marks import find_words, mark
 from teachback.suites.problems import Problems
-from teachback.suites.schema import CHOICE_SEPARATOR, Domain, join_choices, split_choices
+from teachback.suites.schema import CHOICE_SEPARATOR, Domain, Row, join_choices, split_choices
+from teachback.suites.splits import cut
 
 SHARED = Path(__file__).parents[2] / "shared/data/superglue"
 PAIR = {"premise": "It rained.\tAll day.", "hypothesis": 'The "street" is wet.', "label": "neutral"}
@@ -113,6 +114,22 @@ def test_a_cut_parts_no_answers_of_one_multirc_paragraph(tmp_path):
     paragraphs = [{row.guid.split("-")[2] for row in rows[split]} for split in ("train", "dev")]
     assert [len(found) for found in paragraphs] == [36, 4] and not paragraphs[0] & paragraphs[1]
     assert len(rows["dev"]) == 12
+
+
+def test_a_cut_parts_no_rows_that_differ_in_their_marks_alone():
+    """A model that trained on the one answers the other wrongly, as their labels mostly differ."""
+    wsc = Domain("WSC", "WSC", ("false", "true"), kind="single", marks=("*", "#"))
+    rows = []
+    for number in range(30):
+        for marked, label in (
+            (f"* Mark * told Pete {number} of # his # book", "true"),
+            (f"Mark told * Pete * {number} of # his # book", "false"),
+        ):
+            rows.append(Row(f"WSC-{number}-{label}", marked, "", label, "WSC"))
+    stays, taken = cut(rows, 0.2, 1, {"WSC": wsc})
+    texts = [{re.sub(r"[*#\s]", "", row.text_a) for row in part} for part in (stays, taken)]
+    assert not texts[0] & texts[1] and len(taken) == 12 and len(stays) == 48
+    assert Counter(row.label for row in taken) == {"true": 6, "false": 6}
 
 
 def test_marks_of_nested_and_touching_spans():

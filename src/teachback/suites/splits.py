@@ -56,13 +56,28 @@ def cut_each(rows: list[Row], fraction: float, seed: int, domains: dict[str, Dom
 
 
 def _units(rows: list[Row], domains: dict[str, Domain]) -> list[int]:
-    """For each row the index of the first that it may not be parted from: by itself, or of its MultiRC paragraph."""
-    first: dict[str, int] = {}
-    units = []
-    for index, row in enumerate(rows):
-        together = "exact_match" in domains[row.domain].metric.split("+")
-        units.append(first.setdefault(row.guid.rsplit("-", 2)[0], index) if together else index)
-    return units
+    """For each row the index of the first that it may not be parted from."""
+    first: dict[tuple, int] = {}  # what rows share, or a row's own number -> number of the first such row
+    return [first.setdefault(_unit(row, domains[row.domain]) or (index,), index) for index, row in enumerate(rows)]
+
+
+def _unit(row: Row, domain: Domain) -> tuple[str, ...]:
+    """What rows that belong together share: a MultiRC paragraph, or texts but for their marks; () for other rows.
+
+    One text with its marks at other words is another question with, mostly, the opposite answer (WSC): a model that has
+    seen the one in training answers the other wrongly, and a dev split of such rows selects the worst checkpoint.
+    """
+    if "exact_match" in domain.metric.split("+"):
+        return (row.domain, row.guid.rsplit("-", 2)[0])
+    if domain.marks:
+        return (row.domain, _unmarked(row.text_a, domain.marks), _unmarked(row.text_b, domain.marks))
+    return ()
+
+
+def _unmarked(text: str, marks: tuple[str, ...]) -> str:
+    for mark in marks:
+        text = text.replace(mark, " ")
+    return "".join(text.split())
 
 
 def _strata(rows: list[Row], fraction: float, domains: dict[str, Domain]) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${FIRST_SCHEDULE=constant}"          # learning rate over time: constant (paper), or linear after a warm-up of 10 %
 : "${EPOCHS=}"                          # takes the place of FIRST_EPOCHS when set
 : "${LR=}"                              # takes the place of FIRST_LR when set
+: "${TEACHER_CACHE_GB=}"                 # most disk for the teacher's states, so that it runs once; empty: a fifth of what is free
 : "${PROTOCOL=honest}"                  # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
@@ -40,7 +41,7 @@ launch scripts/distill_student.py --stage first \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --first "$FIRST" --teacher "$TEACHER" \
     --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
-    --layer_map "$LAYER_MAP" \
+    --layer_map "$LAYER_MAP" --teacher_cache_gb "$TEACHER_CACHE_GB" \
     --transfer_set "$TRANSFER_SET" --unlabelled "$UNLABELLED" --attention_target "$ATTENTION_TARGET" \
     --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --embedding_weight "$EMBEDDING_WEIGHT" \
     --hidden_weight "$HIDDEN_WEIGHT" --attention_weight "$ATTENTION_WEIGHT" --tkd_weight "$TKD_WEIGHT" \

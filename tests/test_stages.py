@@ -295,6 +295,18 @@ def test_every_argument_of_the_first_stage_has_an_effect(finished, change, tmp_p
     assert not same(weights(folder), weights(finished / "books/student_first"))
 
 
+def test_states_from_disk_give_the_student_that_the_running_teacher_gives(suite, capsys):
+    teach(suite)
+    (written,) = distil(suite, "first")
+    assert "the teacher has run once" in capsys.readouterr().out
+    kept = weights(written)
+    shutil.rmtree(written)
+    (live,) = distil(suite, "first", "--teacher_cache_gb", "0")
+    assert "the teacher runs at each step" in capsys.readouterr().out
+    for name, value in weights(live).items():
+        torch.testing.assert_close(value, kept[name], rtol=0, atol=2e-3)
+
+
 def test_unlabelled_texts_are_learnt_from(suite):
     teach(suite)
     (folder,) = distil(suite, "first")

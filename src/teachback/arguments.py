@@ -27,11 +27,17 @@ class DataArguments:
     max_length: int = option(128, "Tokens after which a text is cut (paper: 128).")
     precision: str = option("auto", "auto, fp32, bf16 or fp16.")
     device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
+    teacher_cache_gb: float | None = option(
+        None,
+        "Most disk for states of the teacher that stage 4 reads instead of running it; unset: a fifth of what is free.",
+    )
     protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
 
     def __post_init__(self):
         require(self, "protocol", ("honest", "paper"))
         require_at_least(self, "max_length", 4)
+        if self.teacher_cache_gb is not None:
+            require_at_least(self, "teacher_cache_gb", 0)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from teachback.losses import (
 from teachback.models import Classifier, TransferableKnowledge, backbone, per_row, spread_layers
 from teachback.score_loss import projected_attention_loss
 from teachback.teacher import Teacher, knowledge_by_row
+from teachback.teacher_states import LiveTeacher, Told, WrittenTeacher
 from teachback.training import TrainingModule
 
 
@@ -51,14 +52,15 @@ def number_list(name: str, text: str) -> list[int]:
         raise TeachbackError(f"{name}={text}: expected numbers separated by commas") from None
 
 
-@dataclass
-class FrozenTeacher:
-    """A teacher that a training module asks and neither trains, saves nor wraps."""
+@dataclass(frozen=True)
+class Teachers:
+    """The frozen teacher, outside the modules that a training module trains, saves and wraps."""
 
-    teacher: Teacher
+    live: LiveTeacher
+    written: WrittenTeacher
 
-    def __post_init__(self):
-        self.teacher.eval().requires_grad_(False)
+    def answer(self, batch: dict) -> Told:
+        return (self.written if "teacher_states" in batch else self.live).answer(batch)
 
 
 class FirstStage(TrainingModule):
@@ -72,17 +74,17 @@ class FirstStage(TrainingModule):
     ):
         super().__init__()
         self.student, self.arguments, self.use_expertise_weights = student, arguments, use_expertise_weights
-        self._frozen = FrozenTeacher(teacher)
         student_config, teacher_config = student.model.config, teacher.classifier.model.config
         self.layers = layer_map(arguments.layer_map, student_config.num_hidden_layers, teacher_config.num_hidden_layers)
         widths = student_config.hidden_size, teacher_config.hidden_size
         self.projection = nn.Linear(*widths, bias=False) if widths[0] != widths[1] else nn.Identity()
         self.transferable = self._transferable(teacher, widths[0]) if arguments.tkd_weight else None
-        if arguments.attention_weight:
+        attention = bool(arguments.attention_weight)
+        if attention:
             self._student_attention = AttentionProjections(student.model, list(range(len(self.layers))))
-            self._teacher_attention = AttentionProjections(
-                teacher.classifier.model, [layer - 1 for layer in self.layers]
-            )
+        self._teachers = Teachers(
+            LiveTeacher(teacher, self.layers, attention), WrittenTeacher(teacher, self.layers, attention)
+        )
         freeze_head(student.model)
 
     def _transferable(self, teacher: Teacher, width: int) -> TransferableKnowledge:
@@ -96,16 +98,18 @@ class FirstStage(TrainingModule):
             module.load_state_dict(teacher.transferable.state_dict())
         return module
 
+    @property
+    def live_teacher(self) -> LiveTeacher:
+        return self._teachers.live
+
     def forward(self, **batch) -> dict[str, torch.Tensor]:
-        teacher = self._frozen.teacher
-        with torch.no_grad():
-            told = teacher.outputs(batch, hidden_states=True)
+        told = self._teachers.answer(batch)
         seen = self.student(batch, hidden_states=True)
         with torch.autocast(seen.logits.device.type, enabled=False):
-            terms = self._terms(seen.hidden_states, told.hidden_states, batch)
+            terms = self._terms(seen.hidden_states, told, batch)
             terms = {name: per_row(values, batch.get("sequences")) for name, values in terms.items()}
             if self.transferable is not None:
-                terms["transferable"] = self._transferable_loss(seen.hidden_states, told.hidden_states, batch)
+                terms["transferable"] = self._transferable_loss(seen.hidden_states, told.knowledge, batch)
             weights = self._weights(told.logits, batch)
             self.note(**terms, expertise_weight=weights)
             return {"loss": (weights * sum(self._scaled(terms))).mean()}
@@ -120,23 +124,23 @@ class FirstStage(TrainingModule):
         }
         return [scale[name] * value for name, value in terms.items()]
 
-    def _terms(self, student, teacher, batch: dict) -> dict[str, torch.Tensor]:
+    def _terms(self, student, told: Told, batch: dict) -> dict[str, torch.Tensor]:
         """The losses between token states that have a weight, by sequence [S]; the sums over layers are TinyBERT's."""
         a, mask = self.arguments, batch["attention_mask"]
+        embeddings, *layers = told.hidden
         terms = {}
         if a.embedding_weight:
-            terms["embedding"] = hidden_state_loss(self.projection(student[0].float()), teacher[0], mask)
+            terms["embedding"] = hidden_state_loss(self.projection(student[0].float()), embeddings, mask)
         if a.hidden_weight:
-            pairs = [(self.projection(student[i + 1].float()), teacher[layer]) for i, layer in enumerate(self.layers)]
+            pairs = [(self.projection(states.float()), layer) for states, layer in zip(student[1:], layers)]
             terms["hidden"] = sum(hidden_state_loss(s, t, mask) for s, t in pairs)
         if a.attention_weight:
-            pairs = zip(self._student_attention.take(), self._teacher_attention.take())
+            pairs = zip(self._student_attention.take(), told.attention)
             terms["attention"] = sum(projected_attention_loss(s, t, mask, a.attention_target) for s, t in pairs)
         return terms
 
-    def _transferable_loss(self, student, teacher, batch: dict) -> torch.Tensor:
+    def _transferable_loss(self, student, known: torch.Tensor, batch: dict) -> torch.Tensor:
         """L_TKD by row [B]."""
-        known = self._frozen.teacher.domain_knowledge([teacher[-1].float()], batch)
         learnt = knowledge_by_row(self.transferable, student[-1].float(), batch)
         if self.arguments.tkd_form == "paper":
             known, learnt = known.tanh(), learnt.tanh()

@@ -5,9 +5,11 @@ tensors of B rows, then those of their S sequences [S, L], the rows' one after t
 says how many each row has.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
@@ -20,12 +22,14 @@ class EncodedRows(Dataset):
     """Rows as token ids: ``inputs`` maps a tokenizer field (input_ids, ...) to one list of ids a sequence.
 
     ``columns`` holds one value a row, tensors of shape [N, ...] that a batch carries along; ``sequences`` the number of
-    each row's sequences, and is empty where every row is one.
+    each row's sequences, and is empty where every row is one. ``states`` may hold arrays of shape [tokens, F] a
+    sequence, read when a row is asked for (they may be larger than memory), which a batch pads like token ids.
     """
 
     inputs: dict[str, list[list[int]]]
     columns: dict[str, torch.Tensor] = field(default_factory=dict)
     sequences: list[int] = field(default_factory=list)
+    states: dict[str, Sequence[np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self):
         self._ends = list(accumulate(self.sequences))
@@ -37,11 +41,11 @@ class EncodedRows(Dataset):
         # Rows before sequences: Hugging Face's Trainer takes the size of the first tensor for the number of examples.
         item = {name: values[index] for name, values in self.columns.items()} | {"index": index}
         if not self.sequences:
-            return item | {name: ids[index] for name, ids in self.inputs.items()}
+            return item | {name: values[index] for name, values in {**self.inputs, **self.states}.items()}
         item["sequences"] = self.sequences[index]
-        return item | {name: self._of_row(ids, index) for name, ids in self.inputs.items()}
+        return item | {name: self._of_row(values, index) for name, values in {**self.inputs, **self.states}.items()}
 
-    def _of_row(self, values: list, index: int) -> list:
+    def _of_row(self, values: Sequence, index: int) -> list:
         """A row's part of what is listed by sequence."""
         end = self._ends[index]
         return values[end - self.sequences[index] : end]
@@ -53,7 +57,7 @@ class EncodedRows(Dataset):
         return [max(self._of_row(lengths, i)) for i in range(len(self))] if self.sequences else lengths
 
     def chosen(self, order: list[int]) -> "EncodedRows":
-        """Some of the rows, in the given order."""
+        """Some of the rows, in the given order, without their ``states``."""
         columns = {name: values[order] for name, values in self.columns.items()}
         if not self.sequences:
             return EncodedRows({name: [ids[i] for i in order] for name, ids in self.inputs.items()}, columns)
@@ -130,7 +134,9 @@ class Collator:
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         names = list(items[0])
-        listed = {name: [item[name] for item in items] for name in names if isinstance(items[0][name], list)}
+        listed = {
+            name: [item[name] for item in items] for name in names if isinstance(items[0][name], (list, np.ndarray))
+        }
         batch = {name: _stacked([item[name] for item in items]) for name in names if name not in listed}
         if "sequences" in batch:
             listed = {name: [ids for own in values for ids in own] for name, values in listed.items()}
@@ -139,7 +145,10 @@ class Collator:
         lengths = torch.tensor([len(ids) for ids in listed["input_ids"]])
         width = -(-int(lengths.max()) // self.multiple) * self.multiple
         for name, values in listed.items():
-            batch[name] = _padded(values, width, self.pad_token_id if name == "input_ids" else 0)
+            if isinstance(values[0], np.ndarray):
+                batch[name] = _padded_states(values, width)
+            else:
+                batch[name] = _padded(values, width, self.pad_token_id if name == "input_ids" else 0)
         batch["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
         return batch
 
@@ -150,6 +159,14 @@ def _stacked(values: list) -> torch.Tensor:
 
 def _padded(rows: list[list[int]], width: int, value: int) -> torch.Tensor:
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+
+
+def _padded_states(arrays: list[np.ndarray], width: int) -> torch.Tensor:
+    """Arrays of shape [L, F], padded with zeros and stacked: [S, width, F]."""
+    padded = np.zeros((len(arrays), width, arrays[0].shape[1]), dtype=arrays[0].dtype)
+    for row, values in zip(padded, arrays):
+        row[: len(values)] = values
+    return torch.from_numpy(padded)
 
 
 def batches(encoded: EncodedRows, batch_size: int, pad_token_id: int):

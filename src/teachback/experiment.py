@@ -17,12 +17,13 @@ from teachback.suite_data import SuiteData, encode_rows, labelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
 from teachback.teacher_outputs import Features, features, teacher_logits
+from teachback.teacher_states import LiveTeacher, attach_states, room_for
 from teachback.training import DistillationTrainer, TrainingModule, last_whole_checkpoint, train
 
 logger = logging.getLogger(__name__)
 
 # Where data lies and what computes do not change what is computed; which domains are used is among the inputs.
-PLACES = ("data_dir", "output_root", "device", "domains", "domain", "stage", "unlabelled")
+PLACES = ("data_dir", "output_root", "device", "domains", "domain", "stage", "unlabelled", "teacher_cache_gb")
 
 
 class Experiment:
@@ -107,13 +108,18 @@ class Experiment:
         return encode_rows(rows, self.data, domains, tokenizer, self.args.max_length)
 
     def fit(self, run: StageRun, module: TrainingModule, train_rows: EncodedRows, dev: list[Row], domains: list[str],
-            tokenizer, scored: bool = True) -> tuple[DistillationTrainer, dict]:  # fmt: skip
-        """Train; return the trainer with the best checkpoint restored, and that one's metrics on the selection rows."""
+            tokenizer, scored: bool = True, prepare=None) -> tuple[DistillationTrainer, dict]:  # fmt: skip
+        """Train; return the trainer with the best checkpoint restored, and that one's metrics on the selection rows.
+
+        ``prepare`` is called with the encoded rows of both, in the order in which they are used.
+        """
         dev_rows, order = self.encode(dev, domains, tokenizer).sorted_by_length()  # padded least, whatever the batch
         metrics = score_by_domain([dev[i] for i in order], self.data) if scored else None
         with self.training.main_process_first(desc="preparing the stage folder"):
             checkpoints = run.checkpoints()
             last = last_whole_checkpoint(checkpoints)
+        if prepare:
+            prepare(train_rows, dev_rows)
         # TensorBoard's files outlive the work folder; Hugging Face takes their place from the environment alone.
         os.environ["TENSORBOARD_LOGGING_DIR"] = self.tensorboard or str(
             self.root / "logs" / run.folder.relative_to(self.root)
@@ -169,6 +175,19 @@ class Experiment:
         tokenizer = load_tokenizer(str(folder))
         encoded = self.encode(rows, [rows[0].domain], tokenizer)
         return features(teacher.classifier, encoded, layers=layers, **self.settings(tokenizer))
+
+    def write_teacher_states(self, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows) -> None:
+        """Let the rows bring the teacher's states from disk, if they fit; the log says why not."""
+        folder = self.root.parent / "teacher_states"
+        folder.mkdir(parents=True, exist_ok=True)
+        reasons = [reason for part in parts if (reason := room_for(part, live, folder, self.args.teacher_cache_gb))]
+        if reasons:
+            self.say(f"the teacher runs at each step: its states are not kept on disk, as {reasons[0]}")
+            return
+        with self.training.main_process_first(desc="writing the teacher's states"):
+            for part in parts:
+                attach_states(part, live, folder, self.settings(tokenizer), teacher_hash)
+        self.say(f"the teacher has run once; its states are in {folder}")
 
     def settings(self, tokenizer) -> dict:
         """How a model that only answers is run."""

@@ -360,4 +360,8 @@ class TransferableKnowledge(nn.Module):
 
     def forward(self, last_hidden: torch.Tensor, mask: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
         """[B, L, H], [B, L], [B] -> [B, H], before the tanh."""
-        return self.dense(self.domain_embedding(domain) + mean_over_tokens(last_hidden, mask))
+        return self.of_mean(mean_over_tokens(last_hidden, mask), domain)
+
+    def of_mean(self, mean: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
+        """From token states that are averaged already: [B, H], [B] -> [B, H], before the tanh."""
+        return self.dense(self.domain_embedding(domain) + mean)

@@ -92,7 +92,11 @@ def distil_first(
     module = FirstStage(Classifier(model, {domain.head: domain}), teacher, args, weighted)
     teacher.to(experiment.training.device)
     encoded = experiment.encode(rows, names, tokenizer)
-    trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False)
+
+    def prepare(*parts) -> None:
+        experiment.write_teacher_states(module.live_teacher, inputs["teacher"], tokenizer, *parts)
+
+    trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False, prepare=prepare)
     record = {"method": "metakd", "domain": domain.name, "head_trained": student_args.student_init == "teacher"}
     experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
     return folder

@@ -63,6 +63,10 @@ class Teacher(nn.Module):
         """Logits of each row's own head, pooled and hidden states."""
         return self.classifier(batch, self.head_of_domain[batch["domain"]], hidden_states=hidden_states)
 
+    def logits_of(self, pooled: torch.Tensor, batch: dict) -> torch.Tensor:
+        """The same logits from pooled states [S, H] alone: [B, C]."""
+        return self.classifier.head_logits(pooled, self.head_of_domain[batch["domain"]], batch.get("sequences"))
+
     def domain_knowledge(self, hidden_states, batch: dict) -> torch.Tensor:
         """h_d before its tanh, from the last layer's states; of several sequences their mean: [B, H]."""
         return knowledge_by_row(self.transferable, hidden_states[-1], batch)

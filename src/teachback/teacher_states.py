@@ -1,0 +1,197 @@
+"""What stage 4 asks of the frozen teacher, from the model itself or from states of it that were written to disk once.
+
+A batch brings ``teacher_states`` where they come from disk. Half precision, real tokens only, [L, F] a sequence: hidden
+states of the embeddings and the mapped layers, then queries and keys of those layers, from which attention scores are
+products (and which are smaller than the scores). ``teacher_means`` [B, n, 2 H] are pooled and averaged last states.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from teachback.attention import AttentionProjections, Projections, by_head
+from teachback.devices import autocast
+from teachback.encoding import EncodedRows, batches
+from teachback.models import mean_over_tokens, per_row, per_sequence
+from teachback.teacher import Teacher
+
+logger = logging.getLogger(__name__)
+
+SHARE_OF_DISK = 0.2  # of what is free, for the states of one teacher on one set of rows
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class Told:
+    """A teacher's answer to a batch: logits [B, C], hidden states (embeddings, then mapped layers) [S, L, H] each,
+
+    queries and keys of the mapped layers, and h_d before its tanh [B, H] (None without that module).
+    """
+
+    logits: torch.Tensor
+    hidden: list[torch.Tensor]
+    attention: list[Projections]
+    knowledge: torch.Tensor | None
+
+
+class LiveTeacher:
+    """Runs the teacher on every batch. ``layers`` are counted from 1."""
+
+    def __init__(self, teacher: Teacher, layers: list[int], attention: bool):
+        self.teacher, self.layers = teacher.eval().requires_grad_(False), layers
+        model = teacher.classifier.model
+        self.reader = AttentionProjections(model, [layer - 1 for layer in layers]) if attention else None
+
+    @torch.no_grad()
+    def answer(self, batch: dict) -> Told:
+        """The teacher's answer to a batch of its own tokens."""
+        outputs = self.teacher.outputs(batch, hidden_states=True)
+        knowledge = None
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            if self.teacher.transferable is not None:
+                knowledge = self.teacher.domain_knowledge([outputs.hidden_states[-1].float()], batch)
+        hidden = [outputs.hidden_states[layer] for layer in (0, *self.layers)]
+        return Told(outputs.logits, hidden, self.reader.take() if self.reader else [], knowledge)
+
+    def states(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is written to disk of a batch: [S, L, F] in half precision, and [S, 2 H]."""
+        outputs = self.teacher.outputs(batch, hidden_states=True)
+        parts = [outputs.hidden_states[layer] for layer in (0, *self.layers)]
+        for read in self.reader.take() if self.reader else []:
+            parts += [x.transpose(1, 2).flatten(2) for x in (read.query, read.key)]
+        mean = mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"])
+        return torch.cat([part.half() for part in parts], -1), torch.cat([outputs.pooled.float(), mean], -1)
+
+
+class WrittenTeacher:
+    """Answers from the states that a batch brings along; of the teacher only its heads are run."""
+
+    def __init__(self, teacher: Teacher, layers: list[int], attention: bool):
+        self.teacher, self.layers, self.attention = teacher.eval().requires_grad_(False), layers, attention
+        self.heads = teacher.classifier.model.config.num_attention_heads
+
+    @torch.no_grad()
+    def answer(self, batch: dict) -> Told:
+        """The same answer as the model's, to half precision."""
+        width = self.teacher.classifier.model.config.hidden_size
+        parts = list(batch["teacher_states"].split(width, -1))
+        hidden, rest = parts[: len(self.layers) + 1], parts[len(self.layers) + 1 :]
+        attention = [
+            Projections(by_head(query, self.heads), by_head(key, self.heads))
+            for query, key in zip(rest[::2], rest[1::2])
+        ]
+        pooled, mean = batch["teacher_means"].flatten(0, 1).split(width, -1)
+        with torch.autocast(pooled.device.type, enabled=False):
+            logits = self.teacher.logits_of(pooled, batch)
+            knowledge = self._knowledge(mean, batch)
+        return Told(logits, hidden, attention, knowledge)
+
+    def _knowledge(self, mean: torch.Tensor, batch: dict) -> torch.Tensor | None:
+        if self.teacher.transferable is None:
+            return None
+        sequences = batch.get("sequences")
+        domain = per_sequence(batch["domain"], sequences, len(mean))
+        return per_row(self.teacher.transferable.of_mean(mean, domain), sequences)
+
+
+def key_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: bool, encoded: EncodedRows) -> str:
+    """Name of the states: of the teacher, how it computes, which layers, and every token of every sequence in order."""
+    digest = hashlib.sha256(json.dumps([teacher_hash, precision, list(layers), attention, 1]).encode())
+    for name, values in encoded.inputs.items():
+        digest.update(name.encode())
+        for ids in values:
+            digest.update(len(ids).to_bytes(4, "little") + np.asarray(ids, dtype=np.int32).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def states_width(live: LiveTeacher) -> int:
+    """F: numbers a token."""
+    width = live.teacher.classifier.model.config.hidden_size
+    return width * (len(live.layers) + 1 + (2 * len(live.layers) if live.reader else 0))
+
+
+def room_for(encoded: EncodedRows, live: LiveTeacher, folder: Path, limit: float | None) -> str:
+    """Why the states are not written: "" where they fit ``limit`` gigabytes (None: a share of the free disk)."""
+    if len(set(encoded.sequences)) > 1:
+        return "questions with choices stand beside other rows"
+    tokens = sum(len(ids) for ids in encoded.inputs["input_ids"])
+    needed = (2 * tokens * states_width(live)) / GIGABYTE
+    allowed = SHARE_OF_DISK * shutil.disk_usage(folder).free / GIGABYTE if limit is None else limit
+    if needed <= allowed:
+        return ""
+    of = "a fifth of the free disk" if limit is None else "TEACHER_CACHE_GB"
+    return f"they would take {needed:.1f} GB, and {of} is {allowed:.1f} GB"
+
+
+class Slices(Sequence):
+    """Arrays [n_i, F] that lie one after another in a memory-mapped file."""
+
+    def __init__(self, file: np.ndarray, lengths: Sequence[int]):
+        self.file, self.ends = file, np.cumsum(lengths)
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        end = int(self.ends[index])
+        return np.asarray(self.file[end - self.lengths[index] : end])
+
+
+def attach_states(encoded: EncodedRows, live: LiveTeacher, folder: Path, settings: dict, teacher_hash: str) -> None:
+    """Let batches of ``encoded`` bring the teacher's states, written below ``folder`` first where they are not there."""
+    key = key_of(teacher_hash, settings["precision"], live.layers, live.reader is not None, encoded)
+    place = folder / key
+    if not place.is_dir():
+        _write(place, encoded, live, settings)
+    lengths = [len(ids) for ids in encoded.inputs["input_ids"]]
+    encoded.states["teacher_states"] = Slices(np.load(place / "tokens.npy", mmap_mode="r", allow_pickle=False), lengths)
+    means = torch.from_numpy(np.load(place / "means.npy", allow_pickle=False))
+    encoded.columns["teacher_means"] = means.unflatten(0, (len(encoded), -1))
+
+
+@torch.no_grad()
+def _write(place: Path, encoded: EncodedRows, live: LiveTeacher, settings: dict) -> None:
+    """Write beside and rename, so that half-written states are never taken for whole ones."""
+    partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    lengths = [len(ids) for ids in encoded.inputs["input_ids"]]
+    starts = np.cumsum([0, *lengths])
+    shape = (int(starts[-1]), states_width(live))
+    tokens = np.lib.format.open_memmap(partial / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
+    means = np.zeros((len(lengths), 2 * live.teacher.classifier.model.config.hidden_size), dtype=np.float32)
+    for sequences, states, mean in _batches(encoded, live, settings):
+        for sequence, values in zip(sequences, states):
+            tokens[starts[sequence] : starts[sequence + 1]] = values[: lengths[sequence]]
+        means[sequences] = mean
+    tokens.flush()
+    np.save(partial / "means.npy", means, allow_pickle=False)
+    if place.exists():  # another process was faster
+        shutil.rmtree(partial)
+    else:
+        partial.rename(place)
+
+
+def _batches(
+    encoded: EncodedRows, live: LiveTeacher, settings: dict
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Numbers of sequences, their states [S, L, F] and means [S, 2 H]."""
+    count = encoded.sequences[0] if encoded.sequences else 1
+    device, precision = settings["device"], settings["precision"]
+    live.teacher.to(device)
+    for batch in batches(encoded, settings["batch_size"], settings["pad_token_id"]):
+        rows = batch["index"].tolist()
+        with autocast(precision, device):
+            states, mean = live.states({name: values.to(device) for name, values in batch.items()})
+        yield [row * count + i for row in rows for i in range(count)], states.cpu().numpy(), mean.cpu().numpy()

@@ -71,6 +71,14 @@ def test_the_teacher_is_not_run_where_its_states_are_there(tmp_path, monkeypatch
         module(**batch(rows()))
 
 
+def test_states_that_were_computed_in_bfloat16(tmp_path):
+    module, encoded = stage(), rows()
+    attach_states(encoded, module.live_teacher, tmp_path, SETTINGS | {"precision": "bf16"}, "one")
+    with torch.autocast("cpu", torch.bfloat16):
+        written, live = (module(**batch(part))["loss"] for part in (encoded, rows()))
+    torch.testing.assert_close(written, live, rtol=2e-2, atol=1e-3)
+
+
 def test_states_are_keyed_by_example_whatever_the_batch(tmp_path):
     module, encoded = stage(), rows()
     attached(module, tmp_path, encoded)

@@ -67,8 +67,9 @@ class LiveTeacher:
         parts = [outputs.hidden_states[layer] for layer in (0, *self.layers)]
         for read in self.reader.take() if self.reader else []:
             parts += [x.transpose(1, 2).flatten(2) for x in (read.query, read.key)]
-        mean = mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"])
-        return torch.cat([part.half() for part in parts], -1), torch.cat([outputs.pooled.float(), mean], -1)
+        with torch.autocast(outputs.logits.device.type, enabled=False):  # which joins no half-precision tensors
+            mean = mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"])
+            return torch.cat([part.half() for part in parts], -1), torch.cat([outputs.pooled.float(), mean], -1)
 
 
 class WrittenTeacher:

@@ -18,6 +18,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${CURRICULUM_LR=3e-5}"               # the student's learning rate (paper: 3e-5)
 : "${POLICY=learned}"                   # who picks: learned (paper); to compare: uniform, target_only or round_robin
 : "${POLICY_LR=0.05}"                   # the policy's learning rate (authors' code: 1e-3)
+: "${FIRST_ACTION=learnt}"               # an episode's first domain is drawn: the policy learns from it, or it is ignored (paper)
 : "${STATE=progress}"                   # what the policy sees: progress (recent losses, rewards) or pooler (paper)
 : "${REWARD=real}"                      # by how much the student beats the meta-teacher; binary: on how many rows
 : "${REWARD_ROWS=held_out}"             # half of the quiz, which the student never learns from; all of it (paper)
@@ -39,7 +40,7 @@ run scripts/curriculum.py \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" \
     --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" --meta_lr "$META_LR" \
     --episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --student_update "$STUDENT_UPDATE" \
-    --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --state "$STATE" \
+    --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --first_action "$FIRST_ACTION" --state "$STATE" \
     --reward "$REWARD" --reward_rows "$REWARD_ROWS" --advantage "$ADVANTAGE" --gamma "$GAMMA" \
     --entropy_weight "$ENTROPY_WEIGHT" --eval_every "$EVAL_EVERY" --max_length "$MAX_LENGTH" \
     --batch_size "$BATCH_SIZE" --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \

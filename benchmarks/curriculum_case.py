@@ -36,9 +36,7 @@ from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, with_row_
 LABELS = ("negative", "positive")
 TARGET = {"train": 320, "quiz": 64, "dev": 200, "test": 400}  # rows by split
 OTHERS = {"train": 16, "quiz": 400}
-PUBLISHED = (
-    "--advantage level --reward_rows all --state pooler --gamma 0.99 --policy_lr 1e-3 --entropy_weight 0 --reward"
-)
+PUBLISHED = "--advantage level --reward_rows all --state pooler --gamma 0.99 --policy_lr 1e-3 --entropy_weight 0 --first_action ignored --reward"
 IMPROVED = "--advantage improvement --reward real --policy_lr 0.05"
 SETTINGS = {
     "published, real reward": f"{PUBLISHED} real",
@@ -53,6 +51,7 @@ SETTINGS = {
     "improvement, all rows, gamma 0": f"{IMPROVED} --gamma 0 --reward_rows all",
     "improvement, gamma 0, pooler state": f"{IMPROVED} --gamma 0 --state pooler",
     "improvement, gamma 0, binary reward": f"{IMPROVED} --gamma 0 --reward binary",
+    "improvement, gamma 0, first action ignored": f"{IMPROVED} --gamma 0 --first_action ignored",
     "improvement, gamma 0, no entropy": f"{IMPROVED} --gamma 0 --entropy_weight 0",
     "improvement, gamma 0, policy lr 1e-3": f"{IMPROVED} --gamma 0 --policy_lr 1e-3",
 }  # fmt: skip

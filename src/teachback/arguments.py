@@ -174,6 +174,9 @@ class CurriculumArguments:
     gamma: float | None = option(None, "Discount of later rewards, 0 to 1; unset: 0 for improvement, 0.99 for level.")
     entropy_weight: float = option(0.1, "Reward for the policy's entropy, in units of the rewards' size (code: 0).")
     policy: str = option("learned", "learned; or, to compare with: uniform, target_only or round_robin.")
+    first_action: str = option(
+        "learnt", "An episode's first domain is drawn uniformly; the policy learns from it, or it is ignored (paper)."
+    )
     state: str = option("progress", "What the policy sees: progress by domain, or the student's pooler weight (paper).")
     student_update: str = option("step", "The student learns at each step, or once at the end of an episode (code).")
     eval_every: int = option(10, "Episodes between two scores on the selection rows.")
@@ -189,6 +192,7 @@ class CurriculumArguments:
         require(self, "advantage", ("level", "improvement"))
         require(self, "reward_rows", ("held_out", "all"))
         require(self, "policy", ("learned", "uniform", "target_only", "round_robin"))
+        require(self, "first_action", ("learnt", "ignored"))
         require(self, "state", ("progress", "pooler"))
         require(self, "student_update", ("step", "episode"))
         require(self, "report_to", ("none", "tensorboard", "wandb"))

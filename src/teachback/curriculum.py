@@ -6,7 +6,7 @@ action. ``student_update=episode`` instead applies all gradients at the episode'
 """
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
@@ -168,9 +168,13 @@ class Curriculum:
         count = len(self.studies)
         if self.policy is None:
             return fixed_choice(self.args.policy, self.steps_taken, count, self.target)
-        if position == 0:  # MPDistil: an episode's first action is uniform, and not the policy's
-            return fixed_choice("uniform", 0, count, self.target)
-        return self.policy.choose(self._state(part))
+        if position > 0:
+            return self.policy.choose(self._state(part))
+        first = fixed_choice("uniform", 0, count, self.target)  # MPDistil: an episode's first action
+        if self.args.first_action == "ignored":
+            return first
+        # A policy that is sure of a domain tries no other; what it learns from a drawn one can still change its mind.
+        return replace(self.policy.weigh(self._state(part), first.action), probability=first.probability)
 
     def _state(self, part: float) -> torch.Tensor:
         """Never attached to the student: no gradient of the policy reaches it."""

@@ -37,9 +37,13 @@ class LearnedPolicy(nn.Module):
         return self.choice(state).log_softmax(-1)
 
     def choose(self, state: torch.Tensor) -> Choice:
+        """Draw a domain."""
+        return self.weigh(state, int(torch.multinomial(self(state).detach().exp(), 1)))
+
+    def weigh(self, state: torch.Tensor, action: int) -> Choice:
+        """What the policy thinks of a domain, whoever chose it."""
         log_probabilities = self(state)
         probabilities = log_probabilities.exp()
-        action = int(torch.multinomial(probabilities.detach(), 1))
         entropy = -(probabilities * log_probabilities).sum()
         return Choice(action, probabilities[action].item(), log_probabilities[action], entropy)
 

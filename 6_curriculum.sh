@@ -18,6 +18,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${CURRICULUM_LR=3e-5}"               # the student's learning rate (paper: 3e-5)
 : "${POLICY=learned}"                   # who picks: learned (paper); to compare: uniform, target_only or round_robin
 : "${POLICY_LR=0.05}"                   # the policy's learning rate (authors' code: 1e-3)
+: "${CHOOSE_FROM=all}"                   # domains to pick from: all (paper), or the others than the target
 : "${FIRST_ACTION=learnt}"               # an episode's first domain is drawn: the policy learns from it, or it is ignored (paper)
 : "${STATE=progress}"                   # what the policy sees: progress (recent losses, rewards) or pooler (paper)
 : "${REWARD=real}"                      # by how much the student beats the meta-teacher; binary: on how many rows
@@ -40,7 +41,7 @@ run scripts/curriculum.py \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" \
     --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" --meta_lr "$META_LR" \
     --episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --student_update "$STUDENT_UPDATE" \
-    --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --first_action "$FIRST_ACTION" --state "$STATE" \
+    --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --choose_from "$CHOOSE_FROM" --first_action "$FIRST_ACTION" --state "$STATE" \
     --reward "$REWARD" --reward_rows "$REWARD_ROWS" --advantage "$ADVANTAGE" --gamma "$GAMMA" \
     --entropy_weight "$ENTROPY_WEIGHT" --eval_every "$EVAL_EVERY" --max_length "$MAX_LENGTH" \
     --batch_size "$BATCH_SIZE" --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \

@@ -136,6 +136,14 @@ def test_the_policy_learns_from_a_first_action_that_is_drawn_unless_it_is_ignore
         assert run.record.steps[0]["probability"] == 0.5
 
 
+@pytest.mark.parametrize("policy", ["learned", "uniform", "round_robin"])
+def test_the_target_can_be_left_out_of_the_choice(policy):
+    run = curriculum(policy=policy, choose_from="others", episode_steps=3)
+    run.run_episode()
+    assert {step["domain"] for step in run.record.steps} == {"wrong"}
+    assert run.record.steps[0]["probability"] == 1.0
+
+
 @pytest.mark.parametrize("state", ["progress", "pooler"])
 def test_the_policy_learns_and_no_gradient_of_it_reaches_the_student(state):
     run = curriculum(policy="learned", state=state, policy_lr=0.1, episode_steps=4, reward="real")
@@ -350,7 +358,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(root, prepared, tmp_pa
     "change",
     [
         ("--policy", "uniform"), ("--policy", "target_only"), ("--policy", "round_robin"), ("--state", "pooler"),
-        ("--reward", "binary"), ("--advantage", "level"), ("--gamma", "0.9"), ("--entropy_weight", "0.5"), ("--first_action", "ignored"),
+        ("--reward", "binary"), ("--advantage", "level"), ("--gamma", "0.9"), ("--entropy_weight", "0.5"), ("--first_action", "ignored"), ("--choose_from", "others"),
         ("--reward_rows", "all"), ("--student_update", "episode"), ("--curriculum_lr", "1e-4"), ("--policy_lr", "0.9"),
         ("--episode_steps", "2"), ("--batch_size", "3"), ("--meta_loss", "competitive"), ("--meta_epochs", "3"),
         ("--meta_lr", "0.1"), ("--domains", "books genre"), ("--seed", "42", "--episodes", "3"),
@@ -400,7 +408,9 @@ def test_without_stage_5_it_says_to_run_it(root):
     ("argument", "message"),
     [
         (("--reward", "sparse"), "REWARD=sparse is unknown"), (("--gamma", "1.5"), "GAMMA=1.5"),
-        (("--episodes", "0"), "EPISODES=0"), (("--policy_lr", "0"), "POLICY_LR=0"), (("--policy", "best"), "POLICY=best"),
+        (("--episodes", "0"), "EPISODES=0"), (("--policy_lr", "0"), "POLICY_LR=0"), (("--policy", "best"), "POLICY=best"), (("--choose_from", "none"), "CHOOSE_FROM=none"),
+        (("--choose_from", "others", "--policy", "target_only"), "CHOOSE_FROM=all"),
+        (("--choose_from", "others", "--domains", "books"), "only domain"),
         (("--meta_loss", "kind"), "META_LOSS=kind"), (("--episode_steps", "0"), "EPISODE_STEPS=0"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),

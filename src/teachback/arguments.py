@@ -174,6 +174,7 @@ class CurriculumArguments:
     gamma: float | None = option(None, "Discount of later rewards, 0 to 1; unset: 0 for improvement, 0.99 for level.")
     entropy_weight: float = option(0.1, "Reward for the policy's entropy, in units of the rewards' size (code: 0).")
     policy: str = option("learned", "learned; or, to compare with: uniform, target_only or round_robin.")
+    choose_from: str = option("all", "Domains to choose from: all (paper), or the others than the target.")
     first_action: str = option(
         "learnt", "An episode's first domain is drawn uniformly; the policy learns from it, or it is ignored (paper)."
     )
@@ -193,6 +194,9 @@ class CurriculumArguments:
         require(self, "reward_rows", ("held_out", "all"))
         require(self, "policy", ("learned", "uniform", "target_only", "round_robin"))
         require(self, "first_action", ("learnt", "ignored"))
+        require(self, "choose_from", ("all", "others"))
+        if self.choose_from == "others" and self.policy == "target_only":
+            raise TeachbackError("POLICY=target_only needs CHOOSE_FROM=all, as the others leave the target out")
         require(self, "state", ("progress", "pooler"))
         require(self, "student_update", ("step", "episode"))
         require(self, "report_to", ("none", "tensorboard", "wandb"))

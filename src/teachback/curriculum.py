@@ -131,6 +131,7 @@ class Curriculum:
         if args.reward_rows == "held_out" and len(self.rewarded_on) > 1:
             self.learnt_from[target], self.rewarded_on = halves(len(studies[target].rows), args.seed)
         self.steps_an_episode = args.episode_steps or math.ceil(len(studies[target].rows) / args.batch_size)
+        self.choices = [i for i in range(len(studies)) if args.choose_from == "all" or i != target]
         self.progress = Progress(len(studies))
         self.policy = self._new_policy() if args.policy == "learned" else None
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr) if self.policy else None
@@ -139,7 +140,7 @@ class Curriculum:
         self.record = Record()
 
     def _new_policy(self) -> LearnedPolicy:
-        count = len(self.studies)
+        count = len(self.choices)
         if self.args.state == "pooler":
             height, width = pooler_weight(self.student.classifier.model).shape
             return LearnedPolicy(count, height, pooler_width=width)
@@ -165,12 +166,17 @@ class Curriculum:
         self.episode += 1
 
     def _choose(self, position: int, part: float) -> Choice:
-        count = len(self.studies)
+        """The choice of a step, its action a number among the studies."""
+        chosen = self._choose_among(len(self.choices), position, part)
+        return replace(chosen, action=self.choices[chosen.action])
+
+    def _choose_among(self, count: int, position: int, part: float) -> Choice:
         if self.policy is None:
-            return fixed_choice(self.args.policy, self.steps_taken, count, self.target)
+            target = self.choices.index(self.target) if self.args.policy == "target_only" else 0
+            return fixed_choice(self.args.policy, self.steps_taken, count, target)
         if position > 0:
             return self.policy.choose(self._state(part))
-        first = fixed_choice("uniform", 0, count, self.target)  # MPDistil: an episode's first action
+        first = fixed_choice("uniform", 0, count, 0)  # MPDistil: an episode's first action
         if self.args.first_action == "ignored":
             return first
         # A policy that is sure of a domain tries no other; what it learns from a drawn one can still change its mind.

@@ -82,6 +82,10 @@ class Scene:
         experiment.require(self.student_folder, f"DOMAIN={target.name}", "5_student_second.sh")
         experiment.quiz([target.name])
         self.domains = self._domains()
+        if args.choose_from == "others" and len(self.domains) < 2:
+            raise TeachbackError(
+                f"CHOOSE_FROM=others: {target.name} is the only domain with a quiz; set CHOOSE_FROM=all"
+            )
         self.quiz = {domain.name: experiment.quiz([domain.name]) for domain in self.domains}
         rows = experiment.data.rows(experiment.split, [target.name])
         self.selection = labelled(rows)

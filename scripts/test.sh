@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 bash scripts/environment.sh
 
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-echo "Running the tests with .venv/bin/python -m pytest -q $*"
-exec .venv/bin/python -m pytest -q "$@"
+echo "Running the tests, one process a core: .venv/bin/python -m pytest -q -n auto --dist loadfile $*"
+exec .venv/bin/python -m pytest -q -n auto --dist loadfile "$@"

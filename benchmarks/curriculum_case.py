@@ -4,7 +4,7 @@ Four domains of generated reviews share a head: ``target`` (few train rows, so t
 ``helpful`` (more reviews of the same kind), ``useless`` (sentences that say nothing, with random labels) and ``harmful``
 (reviews with flipped labels). A good policy studies ``helpful`` and avoids ``harmful``; its student beats ``uniform``'s.
 
-    PYTHONPATH=src python benchmarks/curriculum_case.py --folder /tmp/case --seeds 1 2 3 4 5
+    PYTHONPATH=src python benchmarks/curriculum_case.py --folder <a folder> --seeds 1 2 3 4 5
 """
 
 import argparse

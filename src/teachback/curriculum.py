@@ -1,8 +1,8 @@
 """Stage 6: episodes in which the student chooses, by a policy, whose quiz batch to learn from next (MPDistil).
 
-An episode has as many steps as the target domain's quiz has batches. At each step the policy names a domain, the student takes an optimizer
-step on a quiz batch of it, and only then the reward is measured on the step's target batch, so that it depends on the
-action. ``student_update=episode`` instead applies all gradients at the episode's end, as the released code does.
+An episode has as many steps as the target domain's quiz has batches. At each step the policy names a domain, the
+student takes an optimizer step on a quiz batch of it, and only then the reward is measured on rows of the target's
+quiz, so that it depends on the action. ``student_update=episode`` instead applies all gradients at the episode's end, as the released code does.
 """
 
 import math
@@ -136,6 +136,7 @@ class Curriculum:
         self.policy = self._new_policy() if args.policy == "learned" else None
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr) if self.policy else None
         self.baseline: float | None = None
+        self.level = 0.0  # of the reward, after the last step
         self.episode, self.steps_taken = 0, 0
         self.record = Record()
 
@@ -152,14 +153,15 @@ class Curriculum:
         orders = [batches(rows, size, *seeds, i) for i, rows in enumerate(self.learnt_from)]
         walk = batches(self.rewarded_on, size, *seeds, len(orders))
         taken, steps = [0] * len(orders), []
-        self.level = self._level(self._compared(walk)) if self.args.advantage == "improvement" else 0.0
+        if self.args.advantage == "improvement":  # few rows alone would be mostly noise, so all steps share theirs
+            walk = [torch.cat(walk)[:COMPARED_ROWS]]
+            self.level = self._level(walk[0])
         for position in range(self.steps_an_episode):
             choice = self._choose(position, position / self.steps_an_episode)
             order = orders[choice.action]
             learnt = order[taken[choice.action] % len(order)]
             taken[choice.action] += 1
-            measured = walk[position % len(walk)] if self.args.advantage == "level" else self._compared(walk)
-            steps.append(self._step(position, choice, learnt, measured))
+            steps.append(self._step(position, choice, learnt, walk[position % len(walk)]))
         if self.args.student_update == "episode":
             self.student.flush()
         self._learn_to_choose(steps)
@@ -187,10 +189,6 @@ class Curriculum:
         if self.args.state == "pooler":
             return pooler_weight(self.student.classifier.model).cpu().clone()
         return self.progress.features(part)
-
-    def _compared(self, walk: list[torch.Tensor]) -> torch.Tensor:
-        """The rows of an episode on which all its steps are compared, as few rows alone would be mostly noise."""
-        return torch.cat(walk)[:COMPARED_ROWS]
 
     def _step(self, position: int, choice: Choice, learnt: torch.Tensor, measured: torch.Tensor) -> Step:
         """The student learns, then the reward: the level after the step, or what the step changed of it."""

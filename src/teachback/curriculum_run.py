@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
+from transformers import AutoConfig
 
 from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
 from teachback.checkpoints import load_state, save_state
@@ -128,7 +129,7 @@ class Scene:
         return Classifier(model, heads), load_tokenizer(str(self.student_folder))
 
     def new_meta_teacher(self) -> MetaTeacher:
-        width = load_finished_classifier(self.student_folder).config.hidden_size
+        width = AutoConfig.from_pretrained(self.student_folder).hidden_size
         return MetaTeacher(meta_heads(self.teacher, self.domains), width)
 
     def teacher_quiz(self, domain: Domain) -> torch.Tensor:

@@ -82,9 +82,7 @@ class FirstStage(TrainingModule):
         attention = bool(arguments.attention_weight)
         if attention:
             self._student_attention = AttentionProjections(student.model, list(range(len(self.layers))))
-        self._teachers = Teachers(
-            LiveTeacher(teacher, self.layers, attention), WrittenTeacher(teacher, self.layers, attention)
-        )
+        self._teachers = Teachers(LiveTeacher(teacher, self.layers, attention), WrittenTeacher(teacher, self.layers))
         freeze_head(student.model)
 
     def _transferable(self, teacher: Teacher, width: int) -> TransferableKnowledge:

@@ -19,6 +19,7 @@ from teachback.models import (
     TransferableKnowledge,
     final_layer,
     load_finished_classifier,
+    mean_over_tokens,
     per_row,
     per_sequence,
 )
@@ -93,9 +94,14 @@ class Teacher(nn.Module):
 
 def knowledge_by_row(transferable: TransferableKnowledge, last_hidden: torch.Tensor, batch: dict) -> torch.Tensor:
     """What ``transferable`` makes of token states [S, L, H], each row's sequences averaged: [B, H], before the tanh."""
+    return knowledge_of_means(transferable, mean_over_tokens(last_hidden, batch["attention_mask"]), batch)
+
+
+def knowledge_of_means(transferable: TransferableKnowledge, means: torch.Tensor, batch: dict) -> torch.Tensor:
+    """The same from each sequence's averaged token states [S, H]: [B, H], before the tanh."""
     sequences = batch.get("sequences")
-    domain = per_sequence(batch["domain"], sequences, len(last_hidden))
-    return per_row(transferable(last_hidden, batch["attention_mask"], domain), sequences)
+    domain = per_sequence(batch["domain"], sequences, len(means))
+    return per_row(transferable.of_mean(means, domain), sequences)
 
 
 def load_teacher(folder: Path, record: dict, suite) -> Teacher:

@@ -7,7 +7,6 @@ products (and which are smaller than the scores). ``teacher_means`` [B, n, 2 H] 
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,8 @@ import torch
 from teachback.attention import AttentionProjections, Projections, by_head
 from teachback.devices import autocast
 from teachback.encoding import EncodedRows, batches
-from teachback.models import mean_over_tokens, per_row, per_sequence
-from teachback.teacher import Teacher
-
-logger = logging.getLogger(__name__)
+from teachback.models import mean_over_tokens
+from teachback.teacher import Teacher, knowledge_of_means
 
 SHARE_OF_DISK = 0.2  # of what is free, for the states of one teacher on one set of rows
 GIGABYTE = 1e9
@@ -75,8 +72,8 @@ class LiveTeacher:
 class WrittenTeacher:
     """Answers from the states that a batch brings along; of the teacher only its heads are run."""
 
-    def __init__(self, teacher: Teacher, layers: list[int], attention: bool):
-        self.teacher, self.layers, self.attention = teacher.eval().requires_grad_(False), layers, attention
+    def __init__(self, teacher: Teacher, layers: list[int]):
+        self.teacher, self.layers = teacher.eval().requires_grad_(False), layers
         self.heads = teacher.classifier.model.config.num_attention_heads
 
     @torch.no_grad()
@@ -92,15 +89,9 @@ class WrittenTeacher:
         pooled, mean = batch["teacher_means"].flatten(0, 1).split(width, -1)
         with torch.autocast(pooled.device.type, enabled=False):
             logits = self.teacher.logits_of(pooled, batch)
-            knowledge = self._knowledge(mean, batch)
+            transferable = self.teacher.transferable
+            knowledge = knowledge_of_means(transferable, mean, batch) if transferable is not None else None
         return Told(logits, hidden, attention, knowledge)
-
-    def _knowledge(self, mean: torch.Tensor, batch: dict) -> torch.Tensor | None:
-        if self.teacher.transferable is None:
-            return None
-        sequences = batch.get("sequences")
-        domain = per_sequence(batch["domain"], sequences, len(mean))
-        return per_row(self.teacher.transferable.of_mean(mean, domain), sequences)
 
 
 def key_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: bool, encoded: EncodedRows) -> str:

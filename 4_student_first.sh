@@ -26,7 +26,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${FIRST_SCHEDULE=constant}"          # learning rate over time: constant (paper), or linear after a warm-up of 10 %
 : "${EPOCHS=}"                          # takes the place of FIRST_EPOCHS when set
 : "${LR=}"                              # takes the place of FIRST_LR when set
-: "${TEACHER_CACHE_GB=}"                 # most disk for the teacher's states, so that it runs once; empty: a fifth of what is free
+: "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
 : "${PROTOCOL=honest}"                  # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)

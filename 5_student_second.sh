@@ -27,6 +27,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SECOND_LR=3e-5}"                   # peak learning rate (paper: 3e-5)
 : "${EPOCHS=}"                          # takes the place of SECOND_EPOCHS when set
 : "${LR=}"                              # takes the place of SECOND_LR when set
+: "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
 : "${PROTOCOL=honest}"                  # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
@@ -44,7 +45,7 @@ launch scripts/distill_student.py --stage second \
     --alpha_soft "$ALPHA_SOFT" --soft_loss "$SOFT_LOSS" --temperature "$TEMPERATURE" \
     --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --beta_pkd "$BETA_PKD" --pkd_layers "$PKD_LAYERS" \
     --meta_teacher_every_epoch "$META_TEACHER_EVERY_EPOCH" --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" \
-    --meta_lr "$META_LR" \
+    --meta_lr "$META_LR" --teacher_cache_gb "$TEACHER_CACHE_GB" \
     --num_train_epochs "$(stage_value EPOCHS SECOND_EPOCHS)" --learning_rate "$(stage_value LR SECOND_LR)" \
     --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \

@@ -27,6 +27,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${GAMMA=}"                           # discount of later rewards; empty: 0 for improvement, 0.99 (paper) for level
 : "${ENTROPY_WEIGHT=0.1}"                # reward for a policy that stays open, in units of the rewards' size (paper: 0)
 : "${EVAL_EVERY=10}"                    # episodes between scores on dev, of which the best is kept (paper: 1)
+: "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
 : "${PROTOCOL=honest}"                  # selects on: honest, dev; paper, the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
@@ -39,7 +40,7 @@ source "$(dirname "$0")/scripts/common.sh"
 run scripts/curriculum.py \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" \
-    --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" --meta_lr "$META_LR" \
+    --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" --meta_lr "$META_LR" --teacher_cache_gb "$TEACHER_CACHE_GB" \
     --episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --student_update "$STUDENT_UPDATE" \
     --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --choose_from "$CHOOSE_FROM" --first_action "$FIRST_ACTION" --state "$STATE" \
     --reward "$REWARD" --reward_rows "$REWARD_ROWS" --advantage "$ADVANTAGE" --gamma "$GAMMA" \

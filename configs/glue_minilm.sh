@@ -7,8 +7,13 @@ QUIZ_FRACTION=0.1           # paper: 0.1, so also with PROTOCOL=paper
 TEACHER=single
 STUDENT_MODEL=${TEACHER_MODEL-bert-base-uncased}   # the same encoder, cut
 STUDENT_LAYERS=3
-FIRST=none                  # MPDistil has no first stage
+STUDENT_INIT=teacher        # cut from the fine-tuned teacher, as in MPDistil
+FIRST=metakd                # MPDistil has no first stage; without one the small student keeps half of its teacher's STS-B
+TKD_WEIGHT=0                # a single teacher has no transferable knowledge
+FIRST_LR=1e-4
+FIRST_SCHEDULE=linear
 METHOD=mpdistil
+PKD_LAYERS=skip             # the teacher layers that the first stage maps to
 BATCH_SIZE=8
 TEACHER_EPOCHS=10
 TEACHER_LR=5e-5

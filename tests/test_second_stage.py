@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny import (
     BOOKS,
+    CAUSE,
     GENRE,
     NO_DROPOUT,
     batch,
@@ -18,13 +19,13 @@ from tiny import (
 from torch.nn.functional import cross_entropy
 
 from teachback.arguments import MetaTeacherArguments, SecondStageArguments
-from teachback.encoding import encode
+from teachback.encoding import Collator, encode
 from teachback.errors import TeachbackError
 from teachback.meta_teacher import MetaTeacher, meta_heads
 from teachback.models import ABSENT_CLASS, Classifier, Outputs, final_layer
 from teachback.second_stage import SecondStage, TeacherStep, pkd_layer_map
 from teachback.suites.schema import Row
-from teachback.teacher_outputs import features, teacher_logits
+from teachback.teacher_outputs import features, load_features, logits_of, save_features
 
 TEACHER_LOGITS = torch.tensor([[0.0, math.log(3)], [2.0, -1.0], [-0.5, 0.5]])
 
@@ -200,8 +201,9 @@ def teacher_rows():
     return encoded
 
 
-def ask(teacher, batch_size):
-    return teacher_logits(teacher, teacher_rows(), 0, batch_size, torch.device("cpu"), "fp32")
+def ask(teacher, batch_size, domain=0, encoded=None):
+    told = features(teacher.classifier, encoded or teacher_rows(), 0, batch_size, torch.device("cpu"), "fp32")
+    return logits_of(teacher, told, domain)
 
 
 def test_the_teachers_logits_come_in_the_rows_order_whatever_the_batches():
@@ -218,16 +220,37 @@ def test_the_teachers_logits_come_in_the_rows_order_whatever_the_batches():
 def test_the_teacher_answers_without_dropout_or_gradient_even_from_train_mode():
     teacher = tiny_teacher(hidden_dropout_prob=0.5).train()
     first = ask(teacher, 2)
-    assert torch.equal(first, ask(teacher, 2)) and not first.requires_grad and not teacher.training
+    assert torch.equal(first, ask(teacher, 2)) and not first.requires_grad and teacher.training
 
 
-def test_the_teacher_answers_from_each_rows_own_head():
+def test_the_teacher_answers_from_the_head_of_the_rows_domain():
     teacher = tiny_teacher(domains=(BOOKS, GENRE), transferable=False, kind="mtl")
-    encoded = teacher_rows()
-    encoded.columns["domain"] = torch.tensor([0, 1, 0, 1])
-    found = teacher_logits(teacher, encoded, 0, 4, torch.device("cpu"), "fp32")
-    assert (found[[0, 2], 2] == ABSENT_CLASS).all() and (found[[1, 3], 2] > ABSENT_CLASS).all()
-    assert final_layer(teacher.classifier.model).out_features == 2
+    books, genre = ask(teacher, 4, 0), ask(teacher, 4, 1)
+    assert (books[:, 2] == ABSENT_CLASS).all() and (genre > ABSENT_CLASS).all()
+    pooled = features(teacher.classifier, teacher_rows(), 0, 4, torch.device("cpu"), "fp32").pooled[:, 0]
+    head = teacher.head_for(GENRE)
+    torch.testing.assert_close(genre, pooled @ head.weight.T + head.bias, atol=1e-5, rtol=1e-5)
+
+
+def test_the_teacher_answers_questions_with_choices_by_row():
+    teacher = tiny_teacher(kind="mix", domains=(CAUSE,), transferable=False)
+    texts = [Row(str(i), text, "good ||| bad plot", "", "cause") for i, text in enumerate(("good plot", "thin paper"))]
+    encoded = encode(texts, tokenizer(), 16, {"cause": CAUSE})
+    encoded.columns = {"label": torch.zeros(2, dtype=torch.long), "domain": torch.zeros(2, dtype=torch.long)}
+    found = ask(teacher, 2, encoded=encoded)
+    batch = Collator(0)([encoded[0], encoded[1]])
+    with torch.no_grad():
+        torch.testing.assert_close(found, teacher.outputs(batch).logits, atol=1e-5, rtol=1e-5)
+    assert found.shape == (2, 2) and not torch.equal(found[:, 0], found[:, 1])
+
+
+def test_states_on_disk_are_those_in_memory(tmp_path):
+    told = features(tiny_teacher().classifier, teacher_rows(), 0, 4, torch.device("cpu"), "fp32", layers=(0, 2))
+    save_features(tmp_path, told)
+    again = load_features(tmp_path)
+    assert torch.equal(again.pooled, told.pooled) and torch.equal(again.cls, told.cls)
+    (tmp_path / "cls.npy").unlink()
+    assert load_features(tmp_path).cls is None
 
 
 # PKD and the teacher that learns back
@@ -343,7 +366,6 @@ def test_each_method_has_its_papers_values_where_nothing_is_set():
 def test_frozen_states_come_in_the_rows_order_whatever_the_batches():
     student = Classifier(classifier(layers=3), {"sentiment": BOOKS}).train()
     encoded = teacher_rows()
-    encoded.columns["label"] = torch.zeros(4, dtype=torch.long)
     several = features(student, encoded, 0, 4, torch.device("cpu"), "fp32", layers=(1, 3))
     assert several.pooled.shape == (4, 1, 32) and several.cls.shape == (4, 1, 2, 32) and several.cls.dtype == torch.half
     for size in (1, 3):

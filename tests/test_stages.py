@@ -307,6 +307,19 @@ def test_states_from_disk_give_the_student_that_the_running_teacher_gives(suite,
         torch.testing.assert_close(value, kept[name], rtol=0, atol=2e-3)
 
 
+def test_the_second_stage_asks_the_teacher_once(suite, monkeypatch):
+    teach(suite)
+    distil(suite, "first")
+    (folder,) = distil(suite, "second", "--beta_pkd", "0")
+    once = weights(folder)
+    shutil.rmtree(folder)
+    monkeypatch.setattr("teachback.experiment.features", None)  # what would run the teacher
+    (folder,) = distil(suite, "second", "--beta_pkd", "0")
+    assert same(weights(folder), once)
+    with pytest.raises(TypeError):
+        distil(suite, "second", "--beta_pkd", "0", "--teacher_cache_gb", "0", "--num_train_epochs", "1")
+
+
 def test_unlabelled_texts_are_learnt_from(suite):
     teach(suite)
     (folder,) = distil(suite, "first")
@@ -408,28 +421,46 @@ def test_a_loss_that_is_no_number_stops_the_stage(suite, monkeypatch):
     assert not (suite / "outputs/tiny/seed42/teacher-meta").exists()
 
 
-def test_two_processes_learn_what_one_learns_with_the_doubled_batch(suite):
-    still = ["--use_domain_loss", "0", "--num_train_epochs", "1", "--teacher_model", str(still_model(suite))]
-    one = weights(teach(suite, *still, "--per_device_train_batch_size", "8"))
-    more = flags(suite, *still, "--per_device_train_batch_size", "4", "--output_root", str(suite / "two"))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "scripts/train_teacher.py",
-        *more,
-    ]
+def on_two_processes(script: str, argv: list[str]) -> str:
+    """Run an entry point through torchrun; what it printed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, *argv]
     environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    two = weights(suite / "two/tiny/seed42/teacher-meta")
-    start = weights(still_model(suite))
-    name = "bert.encoder.layer.1.output.dense.weight"
+    return done.stdout
+
+
+def assert_same_way(start: dict, one: dict, two: dict, name: str) -> None:
+    """Both runs moved a weight alike, to a fraction of the way that they went."""
     moved, gap = (one[name] - start[name]).abs().max(), (one[name] - two[name]).abs().max()
-    assert gap < 0.02 * moved, (gap, moved)
+    assert moved > 0 and gap < 0.02 * moved, (gap, moved)
+
+
+def test_two_processes_learn_what_one_learns_with_the_doubled_batch(suite):
+    still = ["--use_domain_loss", "0", "--num_train_epochs", "1", "--teacher_model", str(still_model(suite))]
+    one = weights(teach(suite, *still, "--per_device_train_batch_size", "8"))
+    more = ["--per_device_train_batch_size", "4", "--output_root", str(suite / "two")]
+    on_two_processes("scripts/train_teacher.py", flags(suite, *still, *more))
+    two = weights(suite / "two/tiny/seed42/teacher-meta")
+    assert_same_way(weights(still_model(suite)), one, two, "bert.encoder.layer.1.output.dense.weight")
+
+
+def test_two_processes_read_the_teachers_states_and_learn_what_one_learns(suite):
+    still = str(still_model(suite))
+    teacher = teach(suite, "--use_domain_loss", "0", "--num_train_epochs", "1", "--teacher_model", still)
+    place = with_copy_of(teacher.parent, suite / "two", teacher.name)
+    more = ["--tkd_weight", "0", "--num_train_epochs", "1"]
+    half = [*more, *place, "--per_device_train_batch_size", "4", "--student_layers", "1", "--student_init", "teacher"]
+    start = weights(teacher)
+    for stage in ("first", "second"):
+        one = weights(distil(suite, stage, *more, "--per_device_train_batch_size", "8")[0])
+        printed = on_two_processes("scripts/distill_student.py", flags(suite, *half, "--stage", stage))
+        two = weights(suite / f"two/tiny/seed42/books/student_{stage}")
+        assert_same_way(start, one, two, "bert.encoder.layer.0.output.dense.weight")
+        start = one
+        assert ("the teacher has run once" in printed) == (stage == "first")
+    kept = [names(root / "tiny/teacher_states") for root in (suite / "outputs", suite / "two")]
+    assert kept[0] == kept[1] and len(kept[0]) == 3
 
 
 def still_model(root: Path) -> Path:

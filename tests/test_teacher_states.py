@@ -10,7 +10,8 @@ from teachback.distill import FirstStage
 from teachback.encoding import Collator, EncodedRows, encode
 from teachback.models import Classifier
 from teachback.suites.schema import Domain, Row
-from teachback.teacher_states import LiveTeacher, Slices, attach_states, key_of, room_for
+from teachback.teacher_cache import TeacherCache
+from teachback.teacher_states import LiveTeacher, Slices, attach_states, key_of, refusal
 
 SETTINGS = {"pad_token_id": 0, "batch_size": 2, "device": torch.device("cpu"), "precision": "fp32"}
 TEXTS = ["good plot", "bad", "thin paper never read again", "loud screen quite good", "once twice"]
@@ -38,7 +39,7 @@ def batch(encoded: EncodedRows, order=(0, 1, 2, 3, 4)) -> dict:
 
 def attached(module: FirstStage, folder, encoded=None, teacher_hash="one") -> EncodedRows:
     encoded = encoded or rows()
-    attach_states(encoded, module.live_teacher, folder, SETTINGS, teacher_hash)
+    attach_states(encoded, module.live_teacher, TeacherCache(folder, None), SETTINGS, teacher_hash)
     return encoded
 
 
@@ -73,7 +74,7 @@ def test_the_teacher_is_not_run_where_its_states_are_there(tmp_path, monkeypatch
 
 def test_states_that_were_computed_in_bfloat16(tmp_path):
     module, encoded = stage(), rows()
-    attach_states(encoded, module.live_teacher, tmp_path, SETTINGS | {"precision": "bf16"}, "one")
+    attach_states(encoded, module.live_teacher, TeacherCache(tmp_path, None), SETTINGS | {"precision": "bf16"}, "one")
     with torch.autocast("cpu", torch.bfloat16):
         written, live = (module(**batch(part))["loss"] for part in (encoded, rows()))
     torch.testing.assert_close(written, live, rtol=2e-2, atol=1e-3)
@@ -145,10 +146,13 @@ def test_half_written_states_are_never_taken_for_whole_ones(tmp_path, monkeypatc
 
 def test_what_does_not_fit_is_named_with_its_size(tmp_path):
     live = stage().live_teacher
-    assert room_for(rows(), live, tmp_path, None) == ""
-    assert "TEACHER_CACHE_GB is 0.0 GB" in room_for(rows(), live, tmp_path, 0.0)
+    assert refusal([rows(), rows()], live, TeacherCache(tmp_path, None)) == ""
+    assert "TEACHER_CACHE_GB is 0.0 GB" in refusal([rows()], live, TeacherCache(tmp_path, 0.0))
+    one = 2 * sum(rows().lengths) * 32 * (1 + 2 * 3)  # half precision, 32 wide, the embeddings and two layers
+    limit = TeacherCache(tmp_path, 1.5 * one / 1e9)
+    assert refusal([rows()], live, limit) == "" and refusal([rows(), rows()], live, limit)
     mixed = EncodedRows({"input_ids": [[2, 3]] * 3}, sequences=[1, 2])
-    assert "choices" in room_for(mixed, live, tmp_path, None)
+    assert "choices" in refusal([mixed], live, TeacherCache(tmp_path, None))
 
 
 def test_questions_with_choices(tmp_path):

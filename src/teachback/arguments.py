@@ -29,7 +29,7 @@ class DataArguments:
     device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
     teacher_cache_gb: float | None = option(
         None,
-        "Most disk for states of the teacher that stage 4 reads instead of running it; unset: a fifth of what is free.",
+        "Most disk for what teachers said, which is read instead of running them again; unset: a fifth of what is free.",
     )
     protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
 

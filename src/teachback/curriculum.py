@@ -84,7 +84,8 @@ class Student:
 
     def __init__(self, classifier: Classifier, meta: MetaTeacher, args: CurriculumArguments, accelerator: Accelerator,
                  pad_token_id: int):  # fmt: skip
-        optimizer = torch.optim.AdamW(classifier.parameters(), lr=args.curriculum_lr, weight_decay=0.01)
+        options = {"lr": args.curriculum_lr, "weight_decay": 0.01, "fused": accelerator.device.type in ("cpu", "cuda")}
+        optimizer = torch.optim.AdamW(classifier.to(accelerator.device).parameters(), **options)
         self.classifier, self.optimizer = accelerator.prepare(classifier, optimizer)
         self.meta, self.args, self.accelerator = meta.to(accelerator.device).eval(), args, accelerator
         self.collate = Collator(pad_token_id)

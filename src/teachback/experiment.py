@@ -5,7 +5,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from transformers import set_seed
 
 from teachback.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_machine, relevant
@@ -16,8 +15,9 @@ from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_fol
 from teachback.suite_data import SuiteData, encode_rows, labelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
-from teachback.teacher_outputs import Features, features, teacher_logits
-from teachback.teacher_states import LiveTeacher, attach_states, room_for
+from teachback.teacher_cache import TeacherCache
+from teachback.teacher_outputs import Features, features, features_size, load_features, save_features
+from teachback.teacher_states import LiveTeacher, attach_states, key_of, refusal
 from teachback.training import DistillationTrainer, TrainingModule, last_whole_checkpoint, train
 
 logger = logging.getLogger(__name__)
@@ -162,32 +162,41 @@ class Experiment:
     def _places(self) -> dict:
         return {name: getattr(self.args, name) for name in PLACES if hasattr(self.args, name)}
 
-    def ask(self, teacher: Teacher, folder: Path, rows: list[Row]) -> torch.Tensor:
-        """The teacher's logits, on its own encoding of the rows: [N, C]."""
-        tokenizer = load_tokenizer(str(folder))
-        encoded = self.encode(rows, [domain.name for domain in teacher.domains], tokenizer)
-        return teacher_logits(teacher, encoded, **self.settings(tokenizer))
+    @property
+    def teacher_cache(self) -> TeacherCache:
+        """What teachers said, shared by the suite's stages and seeds."""
+        return TeacherCache(self.root.parent / "teacher_states", self.args.teacher_cache_gb)
 
     def teacher_features(
         self, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...] = ()
     ) -> Features:
-        """The teacher's pooled states, and [CLS] states of ``layers``, on its own encoding of one domain's rows."""
+        """The teacher's pooled states, and [CLS] states of ``layers``, on its own encoding of one domain's rows.
+
+        They are kept on disk, if they fit.
+        """
         tokenizer = load_tokenizer(str(folder))
-        encoded = self.encode(rows, [rows[0].domain], tokenizer)
-        return features(teacher.classifier, encoded, layers=layers, **self.settings(tokenizer))
+        encoded, cache = self.encode(rows, [rows[0].domain], tokenizer), self.teacher_cache
+
+        def compute() -> Features:
+            return features(teacher.classifier, encoded, layers=layers, **self.settings(tokenizer))
+
+        size = features_size(teacher, encoded, layers)
+        if cache.refusal(size):
+            return compute()
+        key = "features-" + key_of(hash_model(str(folder)), self.args.precision, layers, False, encoded)
+        with self.training.main_process_first(desc="asking the teacher"):
+            return load_features(cache.get(key, size, lambda place: save_features(place, compute())))
 
     def write_teacher_states(self, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows) -> None:
         """Let the rows bring the teacher's states from disk, if they fit; the log says why not."""
-        folder = self.root.parent / "teacher_states"
-        folder.mkdir(parents=True, exist_ok=True)
-        reasons = [reason for part in parts if (reason := room_for(part, live, folder, self.args.teacher_cache_gb))]
-        if reasons:
-            self.say(f"the teacher runs at each step: its states are not kept on disk, as {reasons[0]}")
+        cache = self.teacher_cache
+        if reason := refusal(parts, live, cache):
+            self.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
             return
         with self.training.main_process_first(desc="writing the teacher's states"):
             for part in parts:
-                attach_states(part, live, folder, self.settings(tokenizer), teacher_hash)
-        self.say(f"the teacher has run once; its states are in {folder}")
+                attach_states(part, live, cache, self.settings(tokenizer), teacher_hash)
+        self.say(f"the teacher has run once; its states are in {cache.folder}")
 
     def settings(self, tokenizer) -> dict:
         """How a model that only answers is run."""

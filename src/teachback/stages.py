@@ -18,13 +18,14 @@ from teachback.distill import FirstStage
 from teachback.errors import TeachbackError
 from teachback.experiment import Experiment
 from teachback.meta_teacher import MetaTeacher, meta_heads
-from teachback.models import Classifier, load_classifier, load_finished_classifier, load_tokenizer
+from teachback.models import Classifier, class_count, load_classifier, load_finished_classifier, load_tokenizer
 from teachback.runs import StageRun, hash_model, read_stage
 from teachback.second_stage import SecondStage, TeacherStep, pkd_layer_map
 from teachback.students import initial_student
 from teachback.suite_data import read_unlabelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, TeacherTraining, head_name
+from teachback.teacher_outputs import logits_of
 
 INITIAL_STUDENT = ("student_model", "student_layers", "student_init")
 
@@ -199,15 +200,12 @@ def _pkd_layers(model, teacher: Teacher, args: SecondStageArguments) -> tuple[in
 def _teacher_columns(experiment: Experiment, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],
                      changes: bool, domain: Domain) -> dict:  # fmt: skip
     """What the student learns from, by row: logits, or where heads will change the states that they answer from."""
-    columns = {}
-    if changes or layers:
-        told = experiment.teacher_features(teacher, folder, rows, layers)
-        columns = {"teacher_pooled": told.pooled} if changes else {}
-        columns |= {"teacher_cls": told.cls} if layers else {}
-    if not changes:
-        classes = 1 if domain.task == "regression" else len(domain.labels)
-        columns["teacher_logits"] = experiment.ask(teacher, folder, rows)[:, :classes]
-    return columns
+    told = experiment.teacher_features(teacher, folder, rows, layers)
+    columns = {"teacher_cls": told.cls} if layers else {}
+    if changes:
+        return columns | {"teacher_pooled": told.pooled}
+    number = [known.name for known in teacher.domains].index(domain.name)
+    return columns | {"teacher_logits": logits_of(teacher, told, number)[:, : class_count(domain)]}
 
 
 def _teacher_step(experiment: Experiment, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],

@@ -1,28 +1,15 @@
 """What a model says about each example, computed once, in the examples' order."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from teachback.devices import autocast
 from teachback.encoding import EncodedRows, batches
 from teachback.models import Classifier
 from teachback.teacher import Teacher
-
-
-@torch.no_grad()
-def teacher_logits(
-    teacher: Teacher, encoded: EncodedRows, pad_token_id: int, batch_size: int, device, precision: str
-) -> torch.Tensor:
-    """Logits of each row's own head [N, C] in float32; the teacher answers in eval mode."""
-    teacher.to(device).eval()
-    logits = torch.empty(len(encoded), teacher.classifier.classes)
-    for batch in batches(encoded, batch_size, pad_token_id):
-        index = batch.pop("index")
-        with autocast(precision, device):
-            outputs = teacher.outputs({name: values.to(device) for name, values in batch.items()})
-        logits[index] = outputs.logits.float().cpu()
-    return logits
 
 
 @dataclass
@@ -37,6 +24,18 @@ class Features:
 
 
 @torch.no_grad()
+def logits_of(teacher: Teacher, told: Features, domain: int) -> torch.Tensor:
+    """What the teacher's own head says of the states of rows of one domain, its ``domain``-th: [N, C] in float32."""
+    rows, count = told.pooled.shape[:2]
+    batch = {"domain": torch.full((rows,), domain)}
+    if count > 1:
+        batch["sequences"] = torch.full((rows,), count)
+    device = teacher.head_of_domain.device
+    batch = {name: values.to(device) for name, values in batch.items()}
+    return teacher.logits_of(told.pooled.to(device).flatten(0, 1), batch).float().cpu()
+
+
+@torch.no_grad()
 def features(
     classifier: Classifier, encoded: EncodedRows, pad_token_id: int, batch_size: int, device, precision: str,
     layers: tuple[int, ...] = (),
@@ -48,17 +47,40 @@ def features(
     order = []
     for batch in batches(encoded, batch_size, pad_token_id):
         order.append(batch.pop("index"))
-        found.append(
-            _states(classifier, {name: values.to(device) for name, values in batch.items()}, precision, layers)
-        )
+        batch = {name: values.to(device) for name, values in batch.items()}
+        found.append(_states(classifier, batch, len(order[-1]), precision, layers))
     classifier.train(training)
     place = torch.cat(order).argsort()
     pooled, *cls = (torch.cat(parts)[place] for parts in zip(*found))
     return Features(pooled, cls[0] if cls else None)
 
 
-def _states(classifier: Classifier, batch: dict, precision: str, layers: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    rows = len(batch["label"])
+def save_features(folder: Path, told: Features) -> None:
+    """One file a tensor, which can be mapped into memory."""
+    np.save(folder / "pooled.npy", told.pooled.numpy(), allow_pickle=False)
+    if told.cls is not None:
+        np.save(folder / "cls.npy", told.cls.numpy(), allow_pickle=False)
+
+
+def load_features(folder: Path) -> Features:
+    """What `save_features` wrote, read from disk as it is asked for."""
+    return Features(*(_mapped(folder / f"{name}.npy") for name in ("pooled", "cls")))
+
+
+def _mapped(path: Path) -> torch.Tensor | None:
+    """Copy-on-write, as PyTorch has no tensors that cannot be written to."""
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)) if path.exists() else None
+
+
+def features_size(teacher: Teacher, encoded: EncodedRows, layers: tuple[int, ...]) -> int:
+    """Bytes that `save_features` writes of these rows."""
+    width = teacher.classifier.model.config.hidden_size
+    return len(encoded.inputs["input_ids"]) * width * (4 + 2 * len(layers))
+
+
+def _states(
+    classifier: Classifier, batch: dict, rows: int, precision: str, layers: tuple[int, ...]
+) -> tuple[torch.Tensor, ...]:
     head = torch.zeros(rows, dtype=torch.long, device=batch["input_ids"].device)
     with autocast(precision, batch["input_ids"].device):
         outputs = classifier(batch, head, hidden_states=bool(layers))

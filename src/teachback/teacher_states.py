@@ -7,8 +7,6 @@ products (and which are smaller than the scores). ``teacher_means`` [B, n, 2 H] 
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +19,7 @@ from teachback.devices import autocast
 from teachback.encoding import EncodedRows, batches
 from teachback.models import mean_over_tokens
 from teachback.teacher import Teacher, knowledge_of_means
-
-SHARE_OF_DISK = 0.2  # of what is free, for the states of one teacher on one set of rows
-GIGABYTE = 1e9
+from teachback.teacher_cache import TeacherCache
 
 
 @dataclass(frozen=True)
@@ -110,17 +106,16 @@ def states_width(live: LiveTeacher) -> int:
     return width * (len(live.layers) + 1 + (2 * len(live.layers) if live.reader else 0))
 
 
-def room_for(encoded: EncodedRows, live: LiveTeacher, folder: Path, limit: float | None) -> str:
-    """Why the states are not written: "" where they fit ``limit`` gigabytes (None: a share of the free disk)."""
-    if len(set(encoded.sequences)) > 1:
+def states_size(encoded: EncodedRows, live: LiveTeacher) -> int:
+    """Bytes that the states of all tokens take."""
+    return 2 * states_width(live) * sum(len(ids) for ids in encoded.inputs["input_ids"])
+
+
+def refusal(parts: Sequence[EncodedRows], live: LiveTeacher, cache: TeacherCache) -> str:
+    """Why the states of all these rows cannot be kept, "" where they can."""
+    if any(len(set(part.sequences)) > 1 for part in parts):
         return "questions with choices stand beside other rows"
-    tokens = sum(len(ids) for ids in encoded.inputs["input_ids"])
-    needed = (2 * tokens * states_width(live)) / GIGABYTE
-    allowed = SHARE_OF_DISK * shutil.disk_usage(folder).free / GIGABYTE if limit is None else limit
-    if needed <= allowed:
-        return ""
-    of = "a fifth of the free disk" if limit is None else "TEACHER_CACHE_GB"
-    return f"they would take {needed:.1f} GB, and {of} is {allowed:.1f} GB"
+    return cache.refusal(sum(states_size(part, live) for part in parts))
 
 
 class Slices(Sequence):
@@ -140,12 +135,12 @@ class Slices(Sequence):
         return np.asarray(self.file[end - self.lengths[index] : end])
 
 
-def attach_states(encoded: EncodedRows, live: LiveTeacher, folder: Path, settings: dict, teacher_hash: str) -> None:
-    """Let batches of ``encoded`` bring the teacher's states, written below ``folder`` first where they are not there."""
+def attach_states(
+    encoded: EncodedRows, live: LiveTeacher, cache: TeacherCache, settings: dict, teacher_hash: str
+) -> None:
+    """Let batches of ``encoded`` bring the teacher's states, written to ``cache`` first where they are not there."""
     key = key_of(teacher_hash, settings["precision"], live.layers, live.reader is not None, encoded)
-    place = folder / key
-    if not place.is_dir():
-        _write(place, encoded, live, settings)
+    place = cache.get(key, states_size(encoded, live), lambda folder: _write(folder, encoded, live, settings))
     lengths = [len(ids) for ids in encoded.inputs["input_ids"]]
     encoded.states["teacher_states"] = Slices(np.load(place / "tokens.npy", mmap_mode="r", allow_pickle=False), lengths)
     means = torch.from_numpy(np.load(place / "means.npy", allow_pickle=False))
@@ -153,26 +148,18 @@ def attach_states(encoded: EncodedRows, live: LiveTeacher, folder: Path, setting
 
 
 @torch.no_grad()
-def _write(place: Path, encoded: EncodedRows, live: LiveTeacher, settings: dict) -> None:
-    """Write beside and rename, so that half-written states are never taken for whole ones."""
-    partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+def _write(folder: Path, encoded: EncodedRows, live: LiveTeacher, settings: dict) -> None:
     lengths = [len(ids) for ids in encoded.inputs["input_ids"]]
     starts = np.cumsum([0, *lengths])
     shape = (int(starts[-1]), states_width(live))
-    tokens = np.lib.format.open_memmap(partial / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
+    tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
     means = np.zeros((len(lengths), 2 * live.teacher.classifier.model.config.hidden_size), dtype=np.float32)
     for sequences, states, mean in _batches(encoded, live, settings):
         for sequence, values in zip(sequences, states):
             tokens[starts[sequence] : starts[sequence + 1]] = values[: lengths[sequence]]
         means[sequences] = mean
     tokens.flush()
-    np.save(partial / "means.npy", means, allow_pickle=False)
-    if place.exists():  # another process was faster
-        shutil.rmtree(partial)
-    else:
-        partial.rename(place)
+    np.save(folder / "means.npy", means, allow_pickle=False)
 
 
 def _batches(

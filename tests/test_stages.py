@@ -320,6 +320,12 @@ def test_the_second_stage_asks_the_teacher_once(suite, monkeypatch):
         distil(suite, "second", "--beta_pkd", "0", "--teacher_cache_gb", "0", "--num_train_epochs", "1")
 
 
+def test_processes_that_make_batches_change_nothing(finished, tmp_path):
+    place = with_copy_of(finished, tmp_path, "teacher-meta")
+    (folder,) = distil(finished.parents[2], "first", *place, "--dataloader_num_workers", "1")
+    assert same(weights(folder), weights(finished / "books/student_first"))
+
+
 def test_unlabelled_texts_are_learnt_from(suite):
     teach(suite)
     (folder,) = distil(suite, "first")

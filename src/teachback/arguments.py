@@ -234,6 +234,7 @@ class OptimizerArguments(TrainingArguments):
     disable_tqdm: bool | None = option(None, "No progress bars; default: only where the output is no terminal.")
     ddp_find_unused_parameters: bool | None = option(False, "Off: every trained weight is used in every step.")
     dataloader_pin_memory: bool | None = option(None, "Pin host memory; default: only with a GPU.")
+    dataloader_num_workers: int = option(-1, "Processes that make batches; -1: 2 with a GPU, else 0.")
 
 
 # Arguments of TrainingArguments that do not change a stage's result: where it writes, logs and how it reports.
@@ -241,7 +242,7 @@ WITHOUT_EFFECT_ON_RESULT = {
     "output_dir", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "logging_nan_inf_filter",
     "log_level", "log_level_replica", "log_on_each_node", "report_to", "run_name", "disable_tqdm", "project",
     "resume_from_checkpoint", "save_total_limit", "dataloader_num_workers", "dataloader_pin_memory",
-    "dataloader_persistent_workers", "dataloader_prefetch_factor", "per_device_eval_batch_size", "local_rank",
+    "dataloader_prefetch_factor", "per_device_eval_batch_size", "local_rank",
     "ddp_timeout", "trackio_space_id", "use_cpu", "include_num_input_tokens_seen", "restore_callback_states_from_checkpoint",
 }  # fmt: skip
 # Arguments that these stages could only ignore.
@@ -319,6 +320,8 @@ def prepare_machine(training: OptimizerArguments) -> str:
             )
     if training.dataloader_pin_memory is None:
         training.dataloader_pin_memory = not training.use_cpu
+    if training.dataloader_num_workers == -1:
+        training.dataloader_num_workers = 0 if training.use_cpu else 2
     return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
 
 

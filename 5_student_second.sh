@@ -35,6 +35,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${EVAL_BATCH_SIZE=64}"               # examples a step where nothing is learnt
 : "${PRECISION=auto}"                   # auto, fp32, bf16 or fp16
 : "${DEVICE=auto}"                      # auto, cpu, cuda or cuda:<number>
+: "${SAVE_STEPS=0}"                      # a checkpoint every so many steps too; 0: at the ends of epochs alone
 : "${NPROC=1}"                          # processes, one a device
 : "${REPORT_TO=none}"                   # none, tensorboard or wandb
 
@@ -49,4 +50,4 @@ launch scripts/distill_student.py --stage second \
     --num_train_epochs "$(stage_value EPOCHS SECOND_EPOCHS)" --learning_rate "$(stage_value LR SECOND_LR)" \
     --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
-    --report_to "$REPORT_TO" "$@"
+    --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"

@@ -2,7 +2,9 @@
 
 import json
 import random
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from teachback.curriculum import Curriculum, Student, Study, halves
 from teachback.curriculum_record import chosen_shares, moving_mean
 from teachback.curriculum_run import Rehearsal, run_curriculum
 from teachback.encoding import encode
-from teachback.errors import TeachbackError
+from teachback.errors import Stopped, TeachbackError
 from teachback.meta_teacher import MetaTeacher, load_meta_teacher, meta_heads
 from teachback.models import Classifier
 from teachback.runs import read_stage
@@ -327,6 +329,29 @@ def test_a_finished_stage_does_nothing_when_run_again(root, capsys):
     study_on(root, "books")
     assert capsys.readouterr().out.count("is up to date") == 2
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(
+    root, prepared, tmp_path_factory, monkeypatch
+):
+    whole = tmp_path_factory.mktemp("whole")
+    shutil.copytree(prepared, whole, dirs_exist_ok=True)
+    uninterrupted = study_on(whole, "books")
+    run_episode, episodes = Curriculum.run_episode, []
+
+    def stop(self):
+        episodes.append(self.episode)
+        if self.episode == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        run_episode(self)
+
+    monkeypatch.setattr(Curriculum, "run_episode", stop)
+    with pytest.raises(Stopped, match="after episode 3 of 4 with a checkpoint"):
+        study_on(root, "books")
+    folder = study_on(root, "books")
+    assert episodes == [0, 1, 2, 3]
+    assert same(folder, uninterrupted) and same(folder / "last", uninterrupted / "last")
+    assert (folder / "trajectory.tsv").read_text() == (uninterrupted / "trajectory.tsv").read_text()
 
 
 def test_an_interrupted_stage_continues_and_ends_the_same(root, prepared, tmp_path_factory, monkeypatch):

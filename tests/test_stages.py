@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from teachback.arguments import (
     TeacherArguments,
     parse,
 )
-from teachback.errors import TeachbackError
+from teachback.errors import Stopped, TeachbackError
 from teachback.runs import read_stage
 from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, write_rows, write_suite
 from teachback.teacher import TeacherTraining
@@ -214,6 +215,66 @@ def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, ho
     assert len(left) == (6 if how == () else 4)
     assert same(weights(continued), uninterrupted)
     assert same(load_file(continued / "training_only.safetensors"), load_file(suite / "kept/training_only.safetensors"))
+
+
+def stop_after(monkeypatch, steps: int):
+    """Send this process SIGTERM in a training step, as a machine that is about to be taken does."""
+    original, seen = DistillationTrainer.training_step, []
+
+    def step(self, *args, **kwargs):
+        seen.append(1)
+        if len(seen) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(DistillationTrainer, "training_step", step)
+    return seen
+
+
+@pytest.mark.parametrize("steps", [2, 6, 8], ids=lambda steps: f"step {steps} of 12, 6 an epoch")
+def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(suite, finished, monkeypatch, steps):
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(Stopped, match="run the same command again"):
+            teach(suite)
+    assert not (suite / "outputs/tiny/seed42/teacher-meta").exists()
+    left = interrupt_after(monkeypatch, 1000)
+    continued = teach(suite)
+    assert len(left) == 12 - steps  # nothing was repeated
+    assert same(weights(continued), weights(finished / "teacher-meta"))
+    kept, again = (read_stage(folder)["dev"] for folder in (finished / "teacher-meta", continued))
+    assert kept["loss"] == again["loss"] and kept["score"] == again["score"]
+
+
+def test_a_stage_that_is_told_to_stop_in_its_last_step_is_finished_and_nothing_after_it(suite, monkeypatch):
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Stopped, match="teacher-single-books is finished, and nothing after"):
+        teach(suite, "--teacher", "single", "--domain", "all")
+    assert names(suite / "outputs/tiny/seed42") == {"teacher-single-books"}
+
+
+def test_the_second_stage_continues_within_an_epoch(suite, monkeypatch):
+    teach(suite)
+    distil(suite, "first")
+    more = ("--method", "mpdistil", "--student_layers", "2", "--beta_pkd", "0", "--meta_teacher_every_epoch", "0")
+    uninterrupted = weights(distil(suite, "second", *more)[0])
+    shutil.rmtree(suite / "outputs/tiny/seed42/books/student_second")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Stopped):
+            distil(suite, "second", *more)
+    assert same(weights(distil(suite, "second", *more)[0]), uninterrupted)
+
+
+def test_checkpoints_between_bound_what_is_repeated_and_change_nothing(suite, finished, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5)
+        with pytest.raises(Interrupted):
+            teach(suite, "--save_steps", "2")
+    left = interrupt_after(monkeypatch, 1000)
+    continued = teach(suite, "--save_steps", "4")  # another number does not begin anew
+    assert len(left) == 8
+    assert same(weights(continued), weights(finished / "teacher-meta"))
 
 
 def test_dropout_is_on_while_learning_and_off_while_scoring(suite, monkeypatch):
@@ -490,3 +551,17 @@ def test_a_logger_that_is_not_installed_is_named(suite, monkeypatch):
     monkeypatch.setattr("teachback.arguments.find_spec", lambda name: None)
     with pytest.raises(TeachbackError, match="REPORT_TO=tensorboard.*pip install tensorboard"):
         teach(suite, "--report_to", "tensorboard")
+
+
+def test_two_stages_in_one_folder_at_a_time_are_refused(suite):
+    hold = "import sys, time; from teachback.locks import take_lock; take_lock(sys.argv[1]); print('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", hold, str(suite / "outputs/tiny/seed42/teacher-meta")]
+    other = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(TeachbackError, match=f"teacher-meta is being made by process {other.pid}"):
+            teach(suite)
+    finally:
+        other.kill()
+        other.wait()
+    assert not (teach(suite, "--num_train_epochs", "1").parent / ".teacher-meta.lock").exists()

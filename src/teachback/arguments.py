@@ -224,6 +224,7 @@ class OptimizerArguments(TrainingArguments):
     warmup_steps: float = option(0.1, "Warm-up: a share of all steps below 1, else a number of steps (paper: 0.1).")
     eval_strategy: str = option("epoch", "When to score the selection rows.")
     save_strategy: str = option("epoch", "When to write a checkpoint.")
+    save_steps: float = option(0, "Write one every so many steps as well; 0: at the ends of epochs alone.")
     save_total_limit: int | None = option(1, "Checkpoints kept beside the best one.")
     load_best_model_at_end: bool = option(True, "Restore the checkpoint that scored best.")
     logging_steps: float = option(50, "Log every so many steps.")
@@ -235,6 +236,11 @@ class OptimizerArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = option(False, "Off: every trained weight is used in every step.")
     dataloader_pin_memory: bool | None = option(None, "Pin host memory; default: only with a GPU.")
     dataloader_num_workers: int = option(-1, "Processes that make batches; -1: 2 with a GPU, else 0.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.save_strategy == "steps" and not self.save_steps:
+            raise TeachbackError("--save_strategy steps needs --save_steps, a number of steps")
 
 
 # Arguments of TrainingArguments that do not change a stage's result: where it writes, logs and how it reports.
@@ -328,9 +334,8 @@ def prepare_machine(training: OptimizerArguments) -> str:
 def relevant(training: OptimizerArguments) -> dict:
     """The training arguments that a result depends on, and the number of processes."""
     values = training.to_dict()  # hides tokens
-    kept = {
-        f.name: values[f.name] for f in fields(training) if f.name in values and f.name not in WITHOUT_EFFECT_ON_RESULT
-    }
+    without = WITHOUT_EFFECT_ON_RESULT | (set() if training.save_strategy == "steps" else {"save_steps"})
+    kept = {f.name: values[f.name] for f in fields(training) if f.name in values and f.name not in without}
     return {**kept, "processes": training.world_size}
 
 

@@ -15,7 +15,7 @@ from teachback.checkpoints import load_state, save_state
 from teachback.curriculum import Curriculum, Student, Study, weights
 from teachback.curriculum_record import write_record
 from teachback.devices import choose_gpu, resolve_device, resolve_precision
-from teachback.errors import TeachbackError
+from teachback.errors import Stopped, TeachbackError
 from teachback.experiment import Experiment
 from teachback.meta_teacher import (
     MetaTeacher,
@@ -29,6 +29,7 @@ from teachback.meta_teacher import (
 from teachback.metrics import by_domain
 from teachback.models import Classifier, final_layer, load_finished_classifier, load_tokenizer
 from teachback.runs import StageRun, hash_model
+from teachback.stopping import stop_request
 from teachback.suite_data import labelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import head_name, predicted_labels
@@ -197,21 +198,32 @@ class Rehearsal:
 
     def finish(self) -> None:
         """Run the episodes that are left, and publish."""
+        self.stage.claim()
         folder = self.stage.checkpoints()
         self._resume(folder)
         if self.args.report_to != "none":
             self.accelerator.init_trackers("curriculum", config={k: str(v) for k, v in asdict(self.args).items()})
         if not self.scores:
             self._score()
-        while self.curriculum.episode < self.args.episodes:
-            self.curriculum.run_episode()
-            self._log()
-            done = self.curriculum.episode
-            if done % self.args.eval_every == 0 or done == self.args.episodes:
-                self._score()
-                self._save(folder)
+        with stop_request() as request:
+            while self.curriculum.episode < self.args.episodes:
+                self._run_episode(folder)
+                if request.made:
+                    self._save(folder)
+                    raise Stopped(
+                        f"told to stop (SIGTERM), and stopped after episode {self.curriculum.episode} of {self.args.episodes} "
+                        "with a checkpoint; run the same command again to continue"
+                    )
         self.accelerator.end_training()
         self._publish()
+
+    def _run_episode(self, folder: Path) -> None:
+        self.curriculum.run_episode()
+        self._log()
+        done = self.curriculum.episode
+        if done % self.args.eval_every == 0 or done == self.args.episodes:
+            self._score()
+            self._save(folder)
 
     def _score(self) -> None:
         """Score the student on the selection rows, and remember the best; among equals the earliest."""
@@ -236,12 +248,15 @@ class Rehearsal:
 
     def _save(self, folder: Path) -> None:
         """Write a checkpoint beside and rename it, so that a half-written one is never taken for a whole one."""
+        place = folder / f"episode-{self.curriculum.episode:06d}"
+        if place.exists():
+            return
         state = self.curriculum.state() | {"scores": self.scores, "best": self.best}
         partial = folder / "partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         save_state(partial / "state", state)
-        partial.rename(folder / f"episode-{self.curriculum.episode:06d}")
+        partial.rename(place)
         for old in self._checkpoints(folder)[:-KEPT]:
             shutil.rmtree(old)
 

@@ -9,7 +9,7 @@ from transformers import set_seed
 
 from teachback.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_machine, relevant
 from teachback.encoding import EncodedRows
-from teachback.errors import TeachbackError
+from teachback.errors import Stopped, TeachbackError
 from teachback.models import load_tokenizer, locate
 from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
 from teachback.suite_data import SuiteData, encode_rows, labelled
@@ -116,6 +116,8 @@ class Experiment:
         dev_rows, order = self.encode(dev, domains, tokenizer).sorted_by_length()  # padded least, whatever the batch
         metrics = score_by_domain([dev[i] for i in order], self.data) if scored else None
         with self.training.main_process_first(desc="preparing the stage folder"):
+            if self.training.should_save:
+                run.claim()
             checkpoints = run.checkpoints()
             last = last_whole_checkpoint(checkpoints)
         if prepare:
@@ -148,6 +150,8 @@ class Experiment:
                 save(folder)
             print(f"wrote {run.folder}")
         trainer.accelerator.wait_for_everyone()
+        if trainer.told_to_stop:
+            raise Stopped(f"told to stop (SIGTERM); {run.folder} is finished, and nothing after it was begun")
 
     def _outcome(self, trainer: DistillationTrainer, metrics: dict) -> dict:
         return {

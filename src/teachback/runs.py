@@ -14,6 +14,7 @@ from pathlib import Path
 from teachback.devices import peak_memory_bytes
 from teachback.errors import TeachbackError
 from teachback.files import sha256, write_atomically
+from teachback.locks import release_lock, take_lock
 from teachback.suites.schema import Row
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn")
@@ -93,6 +94,10 @@ class StageRun:
             if before[part].get(name) != now[part].get(name)
         ]
 
+    def claim(self) -> None:
+        """Let nobody else work on the folder until it is published; with several processes the first one claims it."""
+        take_lock(self.folder)
+
     def checkpoints(self) -> Path:
         """The folder for checkpoints of this run; unfinished work of a different run is removed from it."""
         mark = self.work / "fingerprint"
@@ -106,6 +111,7 @@ class StageRun:
     @contextmanager
     def publishing(self, record: dict):
         """Yield an empty folder to fill; then describe it in stage.json and put it in place of the old one."""
+        self.claim()
         result = self.work / "result"
         shutil.rmtree(result, ignore_errors=True)
         result.mkdir(parents=True)
@@ -113,6 +119,7 @@ class StageRun:
         write_atomically(result / "stage.json", json.dumps(self._description(record), indent=2, default=str) + "\n")
         swap(result, self.folder)
         shutil.rmtree(self.work)
+        release_lock(self.folder)
 
     def reuse(self, other: Path, **own) -> bool:
         """Publish a copy of another folder whose run had the same fingerprint; False where it had not.
@@ -155,4 +162,6 @@ def _set_aside(target: Path) -> Path:
 def _restore_interrupted_swap(target: Path) -> None:
     old = _set_aside(target)
     if old.is_dir() and not target.exists():
+        take_lock(target)  # whoever holds it may be between the two renames
         os.rename(old, target)
+        release_lock(target)

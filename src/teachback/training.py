@@ -20,6 +20,7 @@ from teachback.arguments import OptimizerArguments
 from teachback.checkpoints import load_state, random_states, restore_random_states, save_state
 from teachback.encoding import Collator, EncodedRows, LengthBucketSampler
 from teachback.errors import TeachbackError
+from teachback.stopping import SaveBetween, stop_request
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class TrainingModule(nn.Module):
 
 class DistillationTrainer(Trainer):
     """Trainer with batches of similar length, loss terms in the log, and checkpoints without pickle."""
+
+    told_to_stop = False  # too late to write a checkpoint: the training was over
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -168,5 +171,8 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     checkpoint = args.resume_from_checkpoint or last
     if checkpoint:
         logger.warning("continuing from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with stop_request() as request:
+        trainer.add_callback(SaveBetween(request))
+        trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.told_to_stop = request.made
     return trainer

@@ -20,6 +20,7 @@ from teachback.attention import AttentionProjections, Projections, by_head
 from teachback.devices import autocast
 from teachback.encoding import EncodedRows, batches
 from teachback.models import mean_over_tokens
+from teachback.slices import Slices
 from teachback.teacher import Teacher, knowledge_of_means
 
 SHARE_OF_DISK = 0.2  # of what is free, for the states of one teacher on one set of rows
@@ -121,23 +122,6 @@ def room_for(encoded: EncodedRows, live: LiveTeacher, folder: Path, limit: float
         return ""
     of = "a fifth of the free disk" if limit is None else "TEACHER_CACHE_GB"
     return f"they would take {needed:.1f} GB, and {of} is {allowed:.1f} GB"
-
-
-class Slices(Sequence):
-    """Arrays [n_i, F] that lie one after another in a memory-mapped file."""
-
-    def __init__(self, file: np.ndarray, lengths: Sequence[int]):
-        self.file, self.ends = file, np.cumsum(lengths)
-        self.lengths = lengths
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        end = int(self.ends[index])
-        return np.asarray(self.file[end - self.lengths[index] : end])
 
 
 def attach_states(encoded: EncodedRows, live: LiveTeacher, folder: Path, settings: dict, teacher_hash: str) -> None:

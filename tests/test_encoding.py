@@ -59,6 +59,17 @@ def test_chunks_make_no_difference():
     assert same(encode(rows, tokenizer(), 16, chunk=2), encode(rows, tokenizer(), 16))
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_the_tokenizer_that_a_checkpoint_will_hold_stays_as_it_was(own):
+    found = tokenizer()
+    if own:
+        found.backend_tokenizer.enable_truncation(12, strategy="only_second", direction="left")
+        found.backend_tokenizer.enable_padding(length=9, pad_token="[MASK]", pad_id=4)
+    before = found.backend_tokenizer.to_str()
+    assert encode([row("good bad plot"), passage("good bad plot paper")], found, 8, DOMAINS).lengths == [5, 8]
+    assert found.backend_tokenizer.to_str() == before
+
+
 def test_texts_are_cut_at_the_maximum_length_with_their_special_tokens():
     encoded = encode([row("good bad plot paper screen quite")], tokenizer(), 5)
     assert lists(encoded) == [[CLS, *ids("good", "bad", "plot"), SEP]]

@@ -5,7 +5,8 @@ tensors of B rows, then those of their S sequences [S, L], the rows' one after t
 says how many each row has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -83,7 +84,8 @@ def encode(
         texts = [_texts(row, domain) for row, domain in part]
         sequences += map(len, texts)
         only_first = [domain and domain.truncate == "text_a" for (_, domain), own in zip(part, texts) for _ in own]
-        encoded = _tokenise([text for own in texts for text in own], only_first, tokenizer, max_length)
+        with _left_as_it_was(tokenizer):
+            encoded = _tokenise([text for own in texts for text in own], only_first, tokenizer, max_length)
         for name in tokenizer.model_input_names:
             if name in encoded and name != "attention_mask":
                 parts.setdefault(name, []).append(Slices.of_lists(encoded[name]))
@@ -102,6 +104,21 @@ def _texts(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
             f"{', '.join(domain.labels)}; run 2_process_data.sh again"
         )
     return [(row.text_a, choice) for choice in choices]
+
+
+@contextmanager
+def _left_as_it_was(tokenizer) -> Iterator[None]:
+    """Take back the truncation and padding that a call sets in a fast tokenizer, and that a checkpoint would hold.
+
+    What is written of a tokenizer must not depend on what it was asked before, or whether it was asked at all.
+    """
+    backend = tokenizer.backend_tokenizer
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield
+    finally:
+        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
+        backend.enable_padding(**padding) if padding else backend.no_padding()
 
 
 def _tokenise(texts: list, only_first: list[bool], tokenizer, max_length: int) -> dict[str, list[list[int]]]:

@@ -212,7 +212,7 @@ def test_the_teachers_logits_come_in_the_rows_order_whatever_the_batches():
     assert found.shape == (4, 2) and found.dtype == torch.float32
     for batch_size in (1, 2, 3):
         torch.testing.assert_close(ask(teacher, batch_size), found, atol=1e-5, rtol=1e-5)
-    ids = torch.tensor([teacher_rows().inputs["input_ids"][2]])
+    ids = torch.tensor([teacher_rows().inputs["input_ids"][2].tolist()])
     direct = teacher.classifier.model(input_ids=ids).logits[0]
     torch.testing.assert_close(found[2], direct, atol=1e-5, rtol=1e-5)
 

@@ -1,6 +1,5 @@
 """The teacher's states on disk: the same losses and gradients as the model's own, and never another teacher's."""
 
-import numpy as np
 import pytest
 import torch
 from tiny import BOOKS, NO_DROPOUT, classifier, tiny_teacher, tokenizer
@@ -9,9 +8,10 @@ from teachback.arguments import FirstStageArguments
 from teachback.distill import FirstStage
 from teachback.encoding import Collator, EncodedRows, encode
 from teachback.models import Classifier
+from teachback.slices import Slices
 from teachback.suites.schema import Domain, Row
 from teachback.teacher_cache import TeacherCache
-from teachback.teacher_states import LiveTeacher, Slices, attach_states, key_of, refusal
+from teachback.teacher_states import LiveTeacher, attach_states, key_of, refusal
 
 SETTINGS = {"pad_token_id": 0, "batch_size": 2, "device": torch.device("cpu"), "precision": "fp32"}
 TEXTS = ["good plot", "bad", "thin paper never read again", "loud screen quite good", "once twice"]
@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_named_with_its_size(tmp_path):
     one = 2 * sum(rows().lengths) * 32 * (1 + 2 * 3)  # half precision, 32 wide, the embeddings and two layers
     limit = TeacherCache(tmp_path, 1.5 * one / 1e9)
     assert refusal([rows()], live, limit) == "" and refusal([rows(), rows()], live, limit)
-    mixed = EncodedRows({"input_ids": [[2, 3]] * 3}, sequences=[1, 2])
+    mixed = EncodedRows({"input_ids": Slices.of_lists([[2, 3]] * 3)}, sequences=[1, 2])
     assert "choices" in refusal([mixed], live, TeacherCache(tmp_path, None))
 
 
@@ -173,8 +173,3 @@ def test_questions_with_choices(tmp_path):
     torch.testing.assert_close(
         module(**written)["loss"], module(**batch(make(), [2, 0, 1]))["loss"], rtol=2e-3, atol=1e-5
     )
-
-
-def test_slices_of_a_file():
-    slices = Slices(np.arange(12).reshape(6, 2), [1, 3, 2])
-    assert len(slices) == 3 and slices[1].tolist() == [[2, 3], [4, 5], [6, 7]] and len(slices[0:2]) == 2

@@ -5,7 +5,8 @@ tensors of B rows, then those of their S sequences [S, L], the rows' one after t
 says how many each row has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -14,22 +15,23 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from teachback.errors import TeachbackError
+from teachback.slices import Slices
 from teachback.suites.schema import Domain, Row, split_choices
 
 
 @dataclass
 class EncodedRows(Dataset):
-    """Rows as token ids: ``inputs`` maps a tokenizer field (input_ids, ...) to one list of ids a sequence.
+    """Rows as token ids: ``inputs`` maps a tokenizer field (input_ids, ...) to one int32 array of ids a sequence.
 
     ``columns`` holds one value a row, tensors of shape [N, ...] that a batch carries along; ``sequences`` the number of
     each row's sequences, and is empty where every row is one. ``states`` may hold arrays of shape [tokens, F] a
     sequence, read when a row is asked for (they may be larger than memory), which a batch pads like token ids.
     """
 
-    inputs: dict[str, list[list[int]]]
+    inputs: dict[str, Slices]
     columns: dict[str, torch.Tensor] = field(default_factory=dict)
     sequences: list[int] = field(default_factory=list)
-    states: dict[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    states: dict[str, Slices] = field(default_factory=dict)
 
     def __post_init__(self):
         self._ends = list(accumulate(self.sequences))
@@ -53,16 +55,16 @@ class EncodedRows(Dataset):
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row's longest sequence, special tokens included: to that length a batch is padded."""
-        lengths = [len(ids) for ids in self.inputs["input_ids"]]
+        lengths = self.inputs["input_ids"].lengths.tolist()
         return [max(self._of_row(lengths, i)) for i in range(len(self))] if self.sequences else lengths
 
     def chosen(self, order: list[int]) -> "EncodedRows":
         """Some of the rows, in the given order, without their ``states``."""
         columns = {name: values[order] for name, values in self.columns.items()}
-        if not self.sequences:
-            return EncodedRows({name: [ids[i] for i in order] for name, ids in self.inputs.items()}, columns)
-        inputs = {name: [one for i in order for one in self._of_row(ids, i)] for name, ids in self.inputs.items()}
-        return EncodedRows(inputs, columns, [self.sequences[i] for i in order])
+        sequences = [self.sequences[i] for i in order] if self.sequences else []
+        if sequences:
+            order = [i for row, count in zip(order, sequences) for i in range(self._ends[row] - count, self._ends[row])]
+        return EncodedRows({name: ids.chosen(order) for name, ids in self.inputs.items()}, columns, sequences)
 
     def sorted_by_length(self) -> tuple["EncodedRows", list[int]]:
         """The rows longest first (a batch that does not fit in memory fails at once), and where each came from."""
@@ -75,21 +77,23 @@ def encode(
     rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None, chunk: int = 10_000
 ) -> EncodedRows:
     """Tokenise rows as their domains say; without ``domains`` as single texts and pairs, the longer text cut first."""
-    inputs: dict[str, list[list[int]]] = {}
+    parts: dict[str, list[Slices]] = {"input_ids": [Slices.of_lists([])]}
     sequences: list[int] = []
     for start in range(0, len(rows), chunk):
         part = [(row, domains[row.domain] if domains else None) for row in rows[start : start + chunk]]
-        texts = [_texts(row, domain) for row, domain in part]
+        texts = [texts_of(row, domain) for row, domain in part]
         sequences += map(len, texts)
         only_first = [domain and domain.truncate == "text_a" for (_, domain), own in zip(part, texts) for _ in own]
-        encoded = _tokenise([text for own in texts for text in own], only_first, tokenizer, max_length)
+        with _left_as_it_was(tokenizer):
+            encoded = _tokenise([text for own in texts for text in own], only_first, tokenizer, max_length)
         for name in tokenizer.model_input_names:
             if name in encoded and name != "attention_mask":
-                inputs.setdefault(name, []).extend(encoded[name])
-    return EncodedRows(inputs or {"input_ids": []}, sequences=sequences if max(sequences, default=1) > 1 else [])
+                parts.setdefault(name, []).append(Slices.of_lists(encoded[name]))
+    inputs = {name: Slices.joined(values) for name, values in parts.items()}
+    return EncodedRows(inputs, sequences=sequences if max(sequences, default=1) > 1 else [])
 
 
-def _texts(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
+def texts_of(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
     """A row's sequences before they are tokenised: a text or a pair; for ``choices`` the question with each choice."""
     if domain is None or domain.kind != "choices":
         return [(row.text_a, row.text_b) if row.text_b else row.text_a]
@@ -100,6 +104,21 @@ def _texts(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
             f"{', '.join(domain.labels)}; run 2_process_data.sh again"
         )
     return [(row.text_a, choice) for choice in choices]
+
+
+@contextmanager
+def _left_as_it_was(tokenizer) -> Iterator[None]:
+    """Take back the truncation and padding that a call sets in a fast tokenizer, and that a checkpoint would hold.
+
+    What is written of a tokenizer must not depend on what it was asked before, or whether it was asked at all.
+    """
+    backend = tokenizer.backend_tokenizer
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield
+    finally:
+        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
+        backend.enable_padding(**padding) if padding else backend.no_padding()
 
 
 def _tokenise(texts: list, only_first: list[bool], tokenizer, max_length: int) -> dict[str, list[list[int]]]:
@@ -145,10 +164,7 @@ class Collator:
         lengths = torch.tensor([len(ids) for ids in listed["input_ids"]])
         width = -(-int(lengths.max()) // self.multiple) * self.multiple
         for name, values in listed.items():
-            if isinstance(values[0], np.ndarray):
-                batch[name] = _padded_states(values, width)
-            else:
-                batch[name] = _padded(values, width, self.pad_token_id if name == "input_ids" else 0)
+            batch[name] = _padded(values, width, self.pad_token_id if name == "input_ids" else 0)
         batch["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
         return batch
 
@@ -157,13 +173,10 @@ def _stacked(values: list) -> torch.Tensor:
     return torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
 
 
-def _padded(rows: list[list[int]], width: int, value: int) -> torch.Tensor:
-    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
-
-
-def _padded_states(arrays: list[np.ndarray], width: int) -> torch.Tensor:
-    """Arrays of shape [L, F], padded with zeros and stacked: [S, width, F]."""
-    padded = np.zeros((len(arrays), width, arrays[0].shape[1]), dtype=arrays[0].dtype)
+def _padded(arrays: list[np.ndarray], width: int, value: int) -> torch.Tensor:
+    """Arrays of shape [L, ...], filled up with ``value`` and stacked: [S, width, ...]. Token ids become int64."""
+    dtype = np.int64 if arrays[0].dtype == np.int32 else arrays[0].dtype
+    padded = np.full((len(arrays), width, *arrays[0].shape[1:]), value, dtype=dtype)
     for row, values in zip(padded, arrays):
         row[: len(values)] = values
     return torch.from_numpy(padded)

@@ -18,6 +18,7 @@ from teachback.attention import AttentionProjections, Projections, by_head
 from teachback.devices import autocast
 from teachback.encoding import EncodedRows, batches
 from teachback.models import mean_over_tokens
+from teachback.slices import Slices
 from teachback.teacher import Teacher, knowledge_of_means
 from teachback.teacher_cache import TeacherCache
 
@@ -116,23 +117,6 @@ def refusal(parts: Sequence[EncodedRows], live: LiveTeacher, cache: TeacherCache
     if any(len(set(part.sequences)) > 1 for part in parts):
         return "questions with choices stand beside other rows"
     return cache.refusal(sum(states_size(part, live) for part in parts))
-
-
-class Slices(Sequence):
-    """Arrays [n_i, F] that lie one after another in a memory-mapped file."""
-
-    def __init__(self, file: np.ndarray, lengths: Sequence[int]):
-        self.file, self.ends = file, np.cumsum(lengths)
-        self.lengths = lengths
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        end = int(self.ends[index])
-        return np.asarray(self.file[end - self.lengths[index] : end])
 
 
 def attach_states(

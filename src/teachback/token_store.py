@@ -60,7 +60,7 @@ def describe(tokenizer) -> str:
     """
     try:
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    except Exception:  # AttributeError: no backend; tokenizers raises just this class for parts in Python
+    except Exception:  # noqa: BLE001  no backend: AttributeError; of parts in Python tokenizers raises just this class
         return ""
     backend |= {"truncation": None, "padding": None}
     names = ("truncation_side", "split_special_tokens", "model_input_names", "special_tokens_map")

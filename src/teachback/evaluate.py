@@ -52,6 +52,7 @@ class EvaluationArguments:
     domains: str = option("", "Domains scored and averaged over, separated by blanks or commas; empty: all.")
     data_dir: str = option("data", "Folder of the processed suites.")
     output_root: str = option("outputs", "Folder of the runs.")
+    teacher_root: str = option("", "Output root of the run whose teacher stage 6 used, where it is another.")
     seed: int = option(42, "Which run: <output_root>/<suite>/seed<seed>.")
     teacher: str = option("meta", "Teacher with which students that had none are compared: meta, mix, mtl or single.")
     split: str = option("test", "train, quiz, dev or test.")
@@ -65,7 +66,7 @@ class EvaluationArguments:
     submission: bool = option(False, "Also write the leaderboard's files of the hidden tests.")
 
     def __post_init__(self):
-        require(self, "teacher", ("meta", "mix", "mtl", "single"))
+        require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
         require(self, "split", SPLITS)
         self.metric = self.metric or "auto"
         if self.metric != "auto":
@@ -111,6 +112,7 @@ class Evaluation:
         hidden = self.data.rows(HIDDEN) if arguments.submission else []
         self.hidden = [row for row in hidden if row.domain in formats]
         self.run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
+        self.teachers = seed_folder(arguments.teacher_root or arguments.output_root, arguments.suite, arguments.seed)
 
     def evaluate(self, checkpoint: Checkpoint) -> Evaluated:
         """Score, measure and record one checkpoint."""
@@ -243,7 +245,7 @@ def _as_file(stage: str) -> str:
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
     """Stage 7: score every checkpoint of the run, write its numbers and predictions, and print the tables."""
     evaluation = Evaluation(arguments)
-    checkpoints = find_checkpoints(evaluation.run, evaluation.targets)
+    checkpoints = find_checkpoints(evaluation.run, evaluation.targets, evaluation.teachers)
     evaluation.report_rows()
     evaluation.report_hidden_rows()
     evaluated = evaluation.evaluate_all(checkpoints)

@@ -38,6 +38,7 @@ from teachback.tables import (
     domains_table,
     merge_results,
     metric_names,
+    predictions_file,
     serves_more,
 )
 from teachback.teacher import predicted_labels
@@ -172,8 +173,8 @@ class Evaluation:
     ) -> dict[str, Score]:
         """Predict, write predictions and results, and give the scores by domain."""
         logits = predictor.logits(encoded)
-        name = f"{_as_file(checkpoint.stage)}-{self.arguments.split}.tsv"
-        write_predictions(self.run / "predictions" / name, rows, logits, self.data)
+        path = predictions_file(self.run, checkpoint.stage, self.arguments.split)
+        write_predictions(path, rows, logits, self.data)
         scores = by_domain(self.data.suite, rows, predicted_labels(logits, rows, self.data), self.arguments.metric)
         results = [
             self._result(checkpoint, domain, one) for domain, score in scores.items() for one in (score, *score.parts)

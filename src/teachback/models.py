@@ -361,7 +361,9 @@ class TransferableKnowledge(nn.Module):
     def add_mean_domain(self) -> None:
         """One more domain, whose embedding is the mean of the others."""
         known = self.domain_embedding.weight.detach()
-        self.domain_embedding = nn.Embedding.from_pretrained(torch.cat([known, known.mean(0, keepdim=True)]), freeze=False)
+        self.domain_embedding = nn.Embedding.from_pretrained(
+            torch.cat([known, known.mean(0, keepdim=True)]), freeze=False
+        )
 
     def forward(self, last_hidden: torch.Tensor, mask: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
         """[B, L, H], [B, L], [B] -> [B, H], before the tanh."""

@@ -215,7 +215,9 @@ def distil_several(
     rows = _scored(rows, student_args)
     weighted = _weights_by_expertise(student_args, args)
     choices = {"teacher": "multi", "use_expertise_weights": weighted}
-    inputs = {folder.name: hash_model(str(folder)) for _, folder in teachers} | {"student_first": hash_model(str(first))}
+    inputs = {folder.name: hash_model(str(folder)) for _, folder in teachers} | {
+        "student_first": hash_model(str(first))
+    }
     folder = experiment.student_folder(domain, "student_second")
     run = experiment.run(folder, (args, choices), [domain.name], inputs, train=rows, selection=dev)
     if experiment.skip(run):

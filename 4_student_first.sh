@@ -8,7 +8,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains in use, separated by commas or blanks; empty: all of the suite
 : "${FIRST=metakd}"                     # metakd, or none: pass the initial student on as it is (MPDistil)
-: "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3
+: "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3; multi: here single
+: "${TEACHER_DIR=}"                     # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder or scratch:tiny (paper: this TinyBERT)
 : "${STUDENT_LAYERS=}"                  # cut: 3 (the first three), spread:3, or e.g. 1,3,5; empty: all layers (paper)
 : "${STUDENT_INIT=pretrained}"          # start from: pretrained, STUDENT_MODEL; teacher, a cut of the trained teacher
@@ -17,6 +18,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${UNLABELLED=}"                      # file of further texts of the domain: one a line, a pair with a tab between
 : "${ATTENTION_TARGET=scores}"          # attention to match: scores before softmax, or probs
 : "${USE_EXPERTISE_WEIGHTS=1}"          # 1 weights each example by the teacher's expertise, lambda (paper: 1)
+: "${USE_SAMPLE_WEIGHTS=1}"             # 1: lambda reads the prototype scores (paper); 0: a score of 1 for each example
 : "${EMBEDDING_WEIGHT=1}"               # weight of the embedding loss (paper: 1)
 : "${HIDDEN_WEIGHT=1}"                  # weight of the hidden-state loss (paper: 1)
 : "${ATTENTION_WEIGHT=1}"               # weight of the attention loss (paper: 1)
@@ -40,11 +42,13 @@ source "$(dirname "$0")/scripts/common.sh"
 
 launch scripts/distill_student.py --stage first \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
-    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --first "$FIRST" --teacher "$TEACHER" \
+    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher_root "$TEACHER_DIR" \
+    --first "$FIRST" --teacher "$TEACHER" \
     --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
     --layer_map "$LAYER_MAP" --teacher_cache_gb "$TEACHER_CACHE_GB" \
     --transfer_set "$TRANSFER_SET" --unlabelled "$UNLABELLED" --attention_target "$ATTENTION_TARGET" \
-    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --embedding_weight "$EMBEDDING_WEIGHT" \
+    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \
+    --embedding_weight "$EMBEDDING_WEIGHT" \
     --hidden_weight "$HIDDEN_WEIGHT" --attention_weight "$ATTENTION_WEIGHT" --tkd_weight "$TKD_WEIGHT" \
     --num_train_epochs "$(stage_value EPOCHS FIRST_EPOCHS)" --learning_rate "$(stage_value LR FIRST_LR)" \
     --lr_scheduler_type "$FIRST_SCHEDULE" --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \

@@ -9,7 +9,9 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains in use, separated by commas or blanks; empty: all of the suite
 : "${METHOD=metakd}"                    # metakd, mpdistil, or finetune: no teacher and no stage 4
-: "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3
+: "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3; multi: all single ones' mean prediction
+: "${TEACHER_DIR=}"                     # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
+: "${STUDENT_DIR=}"                     # OUTPUT_DIR of another run, whose student_first/ is used; empty: this run's
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # finetune: what to start from, as in stage 4
 : "${STUDENT_LAYERS=}"                  # finetune: cut it, as in stage 4; empty: leave it whole (paper)
 : "${STUDENT_INIT=pretrained}"          # finetune: start from pretrained or teacher, as in stage 4
@@ -17,6 +19,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SOFT_LOSS=}"                       # loss between predictions: ce, kl or mse; empty: metakd ce, mpdistil mse
 : "${TEMPERATURE=}"                     # softens both predictions; a real number; empty: metakd 1, mpdistil 5
 : "${USE_EXPERTISE_WEIGHTS=}"           # 1 weights examples by lambda, as in stage 4; empty: metakd 1, mpdistil 0
+: "${USE_SAMPLE_WEIGHTS=1}"             # 1: lambda reads the prototype scores (paper); 0: a score of 1 for each example
 : "${BETA_PKD=}"                        # weight of the loss between layers' [CLS] states; empty: metakd 0, mpdistil 100
 : "${PKD_LAYERS=first}"                 # teacher layers of that loss: first (authors' code), skip (every second), last
 : "${META_TEACHER_EVERY_EPOCH=}"        # 1: the teacher learns back after each epoch; empty: metakd 0, mpdistil 1
@@ -41,10 +44,12 @@ source "$(dirname "$0")/scripts/common.sh"
 
 launch scripts/distill_student.py --stage second \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
-    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --method "$METHOD" --teacher "$TEACHER" \
+    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher_root "$TEACHER_DIR" --student_root "$STUDENT_DIR" \
+    --method "$METHOD" --teacher "$TEACHER" \
     --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
     --alpha_soft "$ALPHA_SOFT" --soft_loss "$SOFT_LOSS" --temperature "$TEMPERATURE" \
-    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --beta_pkd "$BETA_PKD" --pkd_layers "$PKD_LAYERS" \
+    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \
+    --beta_pkd "$BETA_PKD" --pkd_layers "$PKD_LAYERS" \
     --meta_teacher_every_epoch "$META_TEACHER_EVERY_EPOCH" --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" \
     --meta_lr "$META_LR" --teacher_cache_gb "$TEACHER_CACHE_GB" \
     --num_train_epochs "$(stage_value EPOCHS SECOND_EPOCHS)" --learning_rate "$(stage_value LR SECOND_LR)" \

@@ -9,6 +9,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains to pick from, separated by commas or blanks; empty: all of the suite
 : "${TEACHER=meta}"                     # whose meta-teacher: meta, single, mix or mtl, as in stage 3 (paper: single)
+: "${TEACHER_DIR=}"                     # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
+: "${STUDENT_DIR=}"                     # OUTPUT_DIR of another run, whose student_second/ is used; empty: this run's
 : "${META_LOSS=collaborative}"          # the meta-teacher's loss: collaborative or competitive (paper: both)
 : "${META_EPOCHS=1}"                    # its passes over quiz (paper: 1)
 : "${META_LR=1e-3}"                     # its learning rate (paper: 1e-3)
@@ -40,6 +42,7 @@ source "$(dirname "$0")/scripts/common.sh"
 run scripts/curriculum.py \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" \
+    --teacher_root "$TEACHER_DIR" --student_root "$STUDENT_DIR" \
     --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" --meta_lr "$META_LR" --teacher_cache_gb "$TEACHER_CACHE_GB" \
     --episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --student_update "$STUDENT_UPDATE" \
     --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --choose_from "$CHOOSE_FROM" --first_action "$FIRST_ACTION" --state "$STATE" \

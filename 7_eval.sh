@@ -7,6 +7,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${DOMAIN=}"                 # the students' domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                # domains in use, separated by commas or blanks; empty: all of the suite
 : "${TEACHER=meta}"            # which teacher to score: meta, single, mix or mtl
+: "${TEACHER_DIR=}"            # OUTPUT_DIR of another run, whose teacher the students had; empty: this run's
 : "${SPLIT=test}"              # split to score: test (paper) or dev
 : "${METRIC=}"                 # metric; empty: the one that suite.json names for the domain (paper: accuracy)
 : "${SUBMISSION=0}"            # 1: also write leaderboard files for the hidden tests (superglue, glue)
@@ -18,5 +19,6 @@ source "$(dirname "$0")/scripts/common.sh"
 
 run scripts/evaluate.py \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" \
-    --seed "$SEED" --teacher "$TEACHER" --split "$SPLIT" --metric "$METRIC" --submission "$SUBMISSION" \
+    --seed "$SEED" --teacher "$TEACHER" --teacher_root "$TEACHER_DIR" \
+    --split "$SPLIT" --metric "$METRIC" --submission "$SUBMISSION" \
     --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" "$@"

@@ -24,6 +24,8 @@ class DataArguments:
     domains: str = option("", "Only these domains of the suite, separated by blanks or commas; empty: all.")
     data_dir: str = option("data", "Folder of the processed suites and of fetched models.")
     output_root: str = option("outputs", "Folder under which stage folders are made.")
+    teacher_root: str = option("", "Output root of another run, whose teacher is used; empty: output_root.")
+    student_root: str = option("", "Output root of another run, whose student of the stage before is used.")
     max_length: int = option(128, "Tokens after which a text is cut (paper: 128).")
     precision: str = option("auto", "auto, fp32, bf16 or fp16.")
     device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
@@ -66,7 +68,9 @@ class StudentArguments:
     """Where a student comes from, and its teacher; stages 4 and 5."""
 
     stage: str = option("first", "first (inner layers) or second (predictions).")
-    teacher: str = option("meta", "Kind of the teacher: meta, mix, mtl or single.")
+    teacher: str = option(
+        "meta", "Kind of the teacher: meta, mix, mtl or single; or multi: the single teachers of all domains together."
+    )
     student_model: str = option("huawei-noah/TinyBERT_General_4L_312D", "Hub name, folder, or scratch:tiny|mini.")
     student_layers: str = option("", "Cut: 3 (the first three), spread:3, or a list 1,3,5; empty: the whole model.")
     student_init: str = option(
@@ -75,10 +79,11 @@ class StudentArguments:
     use_expertise_weights: bool | None = option(
         None, "Weight each example by lambda, the teacher's domain expertise; unset: with metakd only (paper)."
     )
+    use_sample_weights: bool = option(True, "lambda reads the examples' prototype scores; without: 1 for each.")
 
     def __post_init__(self):
         require(self, "stage", ("first", "second"))
-        require(self, "teacher", ("meta", "mix", "mtl", "single"))
+        require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
         require(self, "student_init", ("pretrained", "teacher"))
         if self.student_init == "teacher" and not self.student_layers:
             raise TeachbackError("STUDENT_INIT=teacher needs STUDENT_LAYERS, for example 3 or spread:3")

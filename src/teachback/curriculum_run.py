@@ -80,8 +80,7 @@ class Scene:
     def __init__(self, experiment: Experiment, args: CurriculumArguments, target: Domain):
         self.experiment, self.args, self.target = experiment, args, target
         self.teacher_folder, self.teacher = experiment.read_teacher(args.teacher, target.name)
-        self.student_folder = experiment.student_folder(target, "student_second")
-        experiment.require(self.student_folder, f"DOMAIN={target.name}", "5_student_second.sh")
+        self.student_folder = experiment.student_before(target, "student_second", "5_student_second.sh")
         experiment.quiz([target.name])
         self.domains = self._domains()
         if args.choose_from == "others" and len(self.domains) < 2:

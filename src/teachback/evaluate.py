@@ -38,6 +38,7 @@ from teachback.tables import (
     domains_table,
     merge_results,
     metric_names,
+    predictions_file,
     serves_more,
 )
 from teachback.teacher import predicted_labels
@@ -52,6 +53,7 @@ class EvaluationArguments:
     domains: str = option("", "Domains scored and averaged over, separated by blanks or commas; empty: all.")
     data_dir: str = option("data", "Folder of the processed suites.")
     output_root: str = option("outputs", "Folder of the runs.")
+    teacher_root: str = option("", "Output root of the run whose teacher stage 6 used, where it is another.")
     seed: int = option(42, "Which run: <output_root>/<suite>/seed<seed>.")
     teacher: str = option("meta", "Teacher with which students that had none are compared: meta, mix, mtl or single.")
     split: str = option("test", "train, quiz, dev or test.")
@@ -65,7 +67,7 @@ class EvaluationArguments:
     submission: bool = option(False, "Also write the leaderboard's files of the hidden tests.")
 
     def __post_init__(self):
-        require(self, "teacher", ("meta", "mix", "mtl", "single"))
+        require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
         require(self, "split", SPLITS)
         self.metric = self.metric or "auto"
         if self.metric != "auto":
@@ -111,6 +113,7 @@ class Evaluation:
         hidden = self.data.rows(HIDDEN) if arguments.submission else []
         self.hidden = [row for row in hidden if row.domain in formats]
         self.run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
+        self.teachers = seed_folder(arguments.teacher_root or arguments.output_root, arguments.suite, arguments.seed)
 
     def evaluate(self, checkpoint: Checkpoint) -> Evaluated:
         """Score, measure and record one checkpoint."""
@@ -170,8 +173,8 @@ class Evaluation:
     ) -> dict[str, Score]:
         """Predict, write predictions and results, and give the scores by domain."""
         logits = predictor.logits(encoded)
-        name = f"{_as_file(checkpoint.stage)}-{self.arguments.split}.tsv"
-        write_predictions(self.run / "predictions" / name, rows, logits, self.data)
+        path = predictions_file(self.run, checkpoint.stage, self.arguments.split)
+        write_predictions(path, rows, logits, self.data)
         scores = by_domain(self.data.suite, rows, predicted_labels(logits, rows, self.data), self.arguments.metric)
         results = [
             self._result(checkpoint, domain, one) for domain, score in scores.items() for one in (score, *score.parts)
@@ -243,7 +246,7 @@ def _as_file(stage: str) -> str:
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
     """Stage 7: score every checkpoint of the run, write its numbers and predictions, and print the tables."""
     evaluation = Evaluation(arguments)
-    checkpoints = find_checkpoints(evaluation.run, evaluation.targets)
+    checkpoints = find_checkpoints(evaluation.run, evaluation.targets, evaluation.teachers)
     evaluation.report_rows()
     evaluation.report_hidden_rows()
     evaluated = evaluation.evaluate_all(checkpoints)

@@ -23,7 +23,10 @@ from teachback.training import DistillationTrainer, TrainingModule, last_whole_c
 logger = logging.getLogger(__name__)
 
 # Where data lies and what computes do not change what is computed; which domains are used is among the inputs.
-PLACES = ("data_dir", "output_root", "device", "domains", "domain", "stage", "unlabelled", "teacher_cache_gb")
+PLACES = (
+    "data_dir", "output_root", "teacher_root", "student_root", "device", "domains", "domain", "stage", "unlabelled",
+    "teacher_cache_gb",
+)  # fmt: skip
 
 
 class Experiment:
@@ -36,6 +39,8 @@ class Experiment:
         self.tensorboard = os.environ.get("TENSORBOARD_LOGGING_DIR")
         self.split = "test" if data_args.protocol == "paper" else "dev"  # what checkpoints are selected on
         self.root = seed_folder(data_args.output_root, data_args.suite, training.seed)
+        self.teachers = seed_folder(data_args.teacher_root or data_args.output_root, data_args.suite, training.seed)
+        self.students = seed_folder(data_args.student_root or data_args.output_root, data_args.suite, training.seed)
 
     def labelled_rows(self, domains: list[str]) -> tuple[list[Row], list[Row]]:
         """Train rows and selection rows that have a label."""
@@ -52,7 +57,7 @@ class Experiment:
         return rows
 
     def teacher_folder(self, kind: str, domain: str) -> Path:
-        return self.root / (f"teacher-single-{domain}" if kind == "single" else f"teacher-{kind}")
+        return self.teachers / (f"teacher-single-{domain}" if kind == "single" else f"teacher-{kind}")
 
     def read_teacher(self, kind: str, domain: str) -> tuple[Path, Teacher]:
         """The finished teacher in eval mode, and its folder."""
@@ -67,6 +72,19 @@ class Experiment:
                 f"{folder} was trained on {', '.join(known)}, not on {domain}; train a teacher with DOMAINS that include it"
             )
         return folder, teacher
+
+    def single_teachers(self, target: Domain) -> list[tuple[str, Path]]:
+        """Domains of the target's label set, and the finished folders of their single teachers."""
+        domains = [self.data.suite.domain(name) for name in self.data.trainable]
+        names = [domain.name for domain in domains if domain.head == target.head]
+        if len(names) < 2:
+            raise TeachbackError(
+                f"TEACHER=multi: no other domain of this run has {target.name}'s labels; use TEACHER=single"
+            )
+        folders = [self.teacher_folder("single", name) for name in names]
+        for name, folder in zip(names, folders):
+            self.require(folder, f"TEACHER=single DOMAIN={name}", "3_train_teacher.sh")
+        return list(zip(names, folders))
 
     def require(self, folder: Path, variables: str, script: str) -> None:
         """Say which stage to run where a finished stage is missing."""
@@ -170,8 +188,8 @@ class Experiment:
 
     @property
     def teacher_cache(self) -> TeacherCache:
-        """What teachers said, shared by the suite's stages and seeds."""
-        return TeacherCache(self.root.parent / "teacher_states", self.args.teacher_cache_gb)
+        """What teachers said, shared by the suite's stages and seeds, and by runs that share teachers."""
+        return TeacherCache(self.teachers.parent / "teacher_states", self.args.teacher_cache_gb)
 
     def teacher_features(
         self, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...] = ()
@@ -215,3 +233,9 @@ class Experiment:
 
     def student_folder(self, domain: Domain, name: str) -> Path:
         return self.root / domain.name / name
+
+    def student_before(self, domain: Domain, name: str, script: str) -> Path:
+        """The folder of the stage before, which has to be finished."""
+        folder = self.students / domain.name / name
+        self.require(folder, f"DOMAIN={domain.name}", script)
+        return folder

@@ -5,6 +5,8 @@ B rows, L tokens, H width, A attention heads, C classes, K domains. ``mask`` [B,
 Rows of different heads may share a batch: classes that a row's head lacks have the logit `ABSENT_CLASS`.
 """
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -87,6 +89,16 @@ def teacher_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     # A regression's one class has probability 1, so that its first term is 0.
     right = logits.softmax(-1).gather(1, _class_labels(labels, regression).unsqueeze(1)).squeeze(1)
     return 1 - right + _number_error(logits, labels, regression)
+
+
+def average_predictions(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Logits whose softmax at ``temperature`` is the mean of K teachers' softmax at it: [K, B, C] -> [B, C].
+
+    Averaged soft targets (You et al. 2017, multi-teacher networks); of a regression (C = 1) the mean number.
+    """
+    if logits.shape[-1] == 1:
+        return logits.mean(0)
+    return temperature * ((logits / temperature).log_softmax(-1).logsumexp(0) - math.log(len(logits)))
 
 
 def hidden_state_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

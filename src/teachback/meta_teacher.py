@@ -141,10 +141,13 @@ def load_meta_heads(folder: Path, meta: MetaTeacher) -> MetaTeacher:
     return meta.requires_grad_(False)
 
 
-def load_meta_teacher(folder: Path, suite: Suite) -> tuple[Teacher, Path]:
-    """The meta-teacher of a finished stage 6 as a teacher whose heads are its own, and the teacher's folder."""
+def load_meta_teacher(folder: Path, suite: Suite, teachers: Path | None = None) -> tuple[Teacher, Path]:
+    """The meta-teacher of a finished stage 6 as a teacher whose heads are its own, and the teacher's folder.
+
+    ``teachers`` holds the teacher where it is of another run.
+    """
     record = read_stage(folder)
-    place = Path(folder).parent.parent / record["teacher_folder"]
+    place = (teachers or Path(folder).parent.parent) / record["teacher_folder"]
     if hash_model(str(place)) != record["inputs"]["teacher"]:
         raise TeachbackError(f"{place} is another teacher than {folder} was made with; run 6_curriculum.sh again")
     domains = [suite.domain(name) for name in record["meta_domains"]]

@@ -146,7 +146,7 @@ def by_domain(suite: Suite, rows: Sequence[Row], predictions: Sequence[str], met
 
 
 def _domain_score(domain: Domain, metric: str, rows: Sequence[Row], predictions: Sequence[str]) -> Score:
-    gold, predicted = _values(domain, [row.label for row in rows]), _values(domain, predictions)
+    gold, predicted = as_numbers(domain, [row.label for row in rows]), as_numbers(domain, predictions)
     groups = [row.guid.rpartition("-")[0] for row in rows]  # a question's answers differ in the last field alone
     single = [
         Score(name, score(name, gold, predicted, groups), len(set(groups)) if name in GROUPED else len(rows))
@@ -157,7 +157,7 @@ def _domain_score(domain: Domain, metric: str, rows: Sequence[Row], predictions:
     return Score(metric, float(np.mean([part.value for part in single])), len(rows), tuple(single))
 
 
-def _values(domain: Domain, names: Sequence[str]) -> np.ndarray:
+def as_numbers(domain: Domain, names: Sequence[str]) -> np.ndarray:
     """Label names as indices in the domain's order; a regression's numbers as floats: [n]."""
     if domain.task == "regression":
         return np.array([float(name) for name in names])

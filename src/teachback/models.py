@@ -358,6 +358,13 @@ class TransferableKnowledge(nn.Module):
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
 
+    def add_mean_domain(self) -> None:
+        """One more domain, whose embedding is the mean of the others."""
+        known = self.domain_embedding.weight.detach()
+        self.domain_embedding = nn.Embedding.from_pretrained(
+            torch.cat([known, known.mean(0, keepdim=True)]), freeze=False
+        )
+
     def forward(self, last_hidden: torch.Tensor, mask: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
         """[B, L, H], [B, L], [B] -> [B, H], before the tanh."""
         return self.of_mean(mean_over_tokens(last_hidden, mask), domain)

@@ -27,12 +27,16 @@ TIMED_PASSES = 3
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A finished stage folder. ``stage``: its path below the seed's folder; ``target``: its one domain, or ""."""
+    """A finished stage folder. ``stage``: its path below the seed's folder; ``target``: its one domain, or "".
+
+    ``teachers``: the folder that its teacher is in, where it is of another run.
+    """
 
     folder: Path
     stage: str
     target: str
     record: dict
+    teachers: Path | None = None
 
     @property
     def is_teacher(self) -> bool:
@@ -63,7 +67,7 @@ class Checkpoint:
         return f"{SINGLE}{self.target}" if kind == "single" else f"teacher-{kind}"
 
 
-def find_checkpoints(run: Path, targets: Sequence[str]) -> list[Checkpoint]:
+def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = None) -> list[Checkpoint]:
     """Finished teachers, then the finished stages of each target domain in the tables' order."""
     students = [(run / target / stage, target) for target in targets for stage in STAGE_NAMES]
     folders = [
@@ -74,7 +78,10 @@ def find_checkpoints(run: Path, targets: Sequence[str]) -> list[Checkpoint]:
             f"{run} holds no finished checkpoint for {', '.join(targets)}; run 3_train_teacher.sh, then "
             "4_student_first.sh and 5_student_second.sh, with the same SUITE, SEED and OUTPUT_DIR"
         )
-    return [Checkpoint(path, path.relative_to(run).as_posix(), target, read_stage(path)) for path, target in folders]
+    return [
+        Checkpoint(path, path.relative_to(run).as_posix(), target, read_stage(path), teachers)
+        for path, target in folders
+    ]
 
 
 def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
@@ -162,7 +169,7 @@ def load_heads(checkpoint: Checkpoint, suite: Suite) -> tuple[Classifier, dict[s
     A head serves every domain of its label set, also those that the checkpoint never saw or that have no train rows.
     """
     if checkpoint.is_meta_teacher:
-        teacher, folder = load_meta_teacher(checkpoint.folder, suite)
+        teacher, folder = load_meta_teacher(checkpoint.folder, suite, checkpoint.teachers)
         own = suite.domain(checkpoint.target).head  # its other heads serve the curriculum, and are no result of it
         heads = {name: i for name, i in _teacher_heads(teacher, suite).items() if suite.domain(name).head == own}
         return teacher.classifier, heads, folder

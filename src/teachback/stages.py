@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from teachback.arguments import (
@@ -17,6 +18,7 @@ from teachback.arguments import (
 from teachback.distill import FirstStage
 from teachback.errors import TeachbackError
 from teachback.experiment import Experiment
+from teachback.losses import average_predictions
 from teachback.meta_teacher import MetaTeacher, meta_heads
 from teachback.models import Classifier, class_count, load_classifier, load_finished_classifier, load_tokenizer
 from teachback.runs import StageRun, hash_model, read_stage
@@ -25,7 +27,7 @@ from teachback.students import initial_student
 from teachback.suite_data import read_unlabelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, TeacherTraining, head_name
-from teachback.teacher_outputs import logits_of
+from teachback.teacher_outputs import Features, logits_of
 
 INITIAL_STUDENT = ("student_model", "student_layers", "student_init")
 
@@ -76,7 +78,7 @@ def distil_first(
     teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
     names = [d.name for d in teacher.domains]
     used = [n for n in experiment.data.trainable if n in names] if args.transfer_set == "all" else [domain.name]
-    rows = experiment.data.rows("train", used) + read_unlabelled(args.unlabelled, domain)
+    rows = _scored(experiment.data.rows("train", used), student_args) + read_unlabelled(args.unlabelled, domain)
     dev = experiment.data.rows(experiment.split, used)
     folder = experiment.student_folder(domain, "student_first")
     inputs = {"teacher": hash_model(str(teacher_path))}
@@ -101,6 +103,11 @@ def distil_first(
     record = {"method": "metakd", "domain": domain.name, "head_trained": student_args.student_init == "teacher"}
     experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
     return folder
+
+
+def _scored(rows: list[Row], args: StudentArguments) -> list[Row]:
+    """The rows with their prototype scores, or with 1 for each."""
+    return rows if args.use_sample_weights else [replace(row, weight=1.0) for row in rows]
 
 
 def _copied(run: StageRun, experiment: Experiment, domain: Domain) -> bool:
@@ -163,15 +170,15 @@ def pass_on(experiment: Experiment, student_args: StudentArguments, domain: Doma
 def distil_second(experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments,
                   meta_args: MetaTeacherArguments, domain: Domain) -> Path:  # fmt: skip
     """Stage 5 for one domain: the teacher's predictions into stage 4's student. Returns the student's folder."""
+    if student_args.teacher == "multi":
+        return distil_several(experiment, student_args, args, domain)
     teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
-    first = experiment.student_folder(domain, "student_first")
-    experiment.require(first, f"DOMAIN={domain.name}", "4_student_first.sh")
+    first = experiment.student_before(domain, "student_first", "4_student_first.sh")
     rows, dev = experiment.labelled_rows([domain.name])
+    rows = _scored(rows, student_args)
     quiz = experiment.quiz([domain.name]) if args.meta_teacher_every_epoch else []
     folder = experiment.student_folder(domain, "student_second")
-    weighted = (
-        args.method == "metakd" if student_args.use_expertise_weights is None else student_args.use_expertise_weights
-    )
+    weighted = _weights_by_expertise(student_args, args)
     choices = {"teacher": student_args.teacher, "use_expertise_weights": weighted}
     inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))}
     arguments = (args, choices, meta_args) if quiz else (args, choices)
@@ -189,6 +196,50 @@ def distil_second(experiment: Experiment, student_args: StudentArguments, args: 
     return folder
 
 
+def _weights_by_expertise(student_args: StudentArguments, args: SecondStageArguments) -> bool:
+    if student_args.use_expertise_weights is None:
+        return args.method == "metakd"
+    return student_args.use_expertise_weights
+
+
+def distil_several(
+    experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
+) -> Path:
+    """Stage 5 with TEACHER=multi: the mean of the domain teachers' soft targets. Returns the student's folder."""
+    if args.beta_pkd or args.meta_teacher_every_epoch:
+        raise TeachbackError(
+            "TEACHER=multi gives averaged predictions and no inner states; set BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"
+        )
+    teachers = experiment.single_teachers(domain)
+    first = experiment.student_before(domain, "student_first", "4_student_first.sh")
+    rows, dev = experiment.labelled_rows([domain.name])
+    rows = _scored(rows, student_args)
+    weighted = _weights_by_expertise(student_args, args)
+    choices = {"teacher": "multi", "use_expertise_weights": weighted}
+    inputs = {folder.name: hash_model(str(folder)) for _, folder in teachers} | {
+        "student_first": hash_model(str(first))
+    }
+    folder = experiment.student_folder(domain, "student_second")
+    run = experiment.run(folder, (args, choices), [domain.name], inputs, train=rows, selection=dev)
+    if experiment.skip(run):
+        return folder
+    logits = [_answers(experiment, name, rows, domain) for name, _ in teachers]
+    model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
+    encoded = experiment.encode(rows, [domain.name], tokenizer)
+    encoded.columns["teacher_logits"] = average_predictions(torch.stack(logits), args.temperature)
+    module = SecondStage(Classifier(model, {domain.head: domain}), args, weighted)
+    _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev)
+    return folder
+
+
+def _answers(experiment: Experiment, name: str, rows: list[Row], domain: Domain) -> torch.Tensor:
+    """What the single teacher of domain ``name`` says of rows of ``domain``: logits [N, C]."""
+    folder, teacher = experiment.read_teacher("single", name)
+    if name != domain.name:
+        teacher.add_unseen(domain)
+    return _logits(teacher, experiment.teacher_features(teacher, folder, rows), domain)
+
+
 def _pkd_layers(model, teacher: Teacher, args: SecondStageArguments) -> tuple[int, ...]:
     """The teacher's layers whose [CLS] states the student learns, none without PKD."""
     if not args.beta_pkd:
@@ -204,8 +255,13 @@ def _teacher_columns(experiment: Experiment, teacher: Teacher, folder: Path, row
     columns = {"teacher_cls": told.cls} if layers else {}
     if changes:
         return columns | {"teacher_pooled": told.pooled}
+    return columns | {"teacher_logits": _logits(teacher, told, domain)}
+
+
+def _logits(teacher: Teacher, told: Features, domain: Domain) -> torch.Tensor:
+    """The teacher's logits of the domain's own classes: [N, C]."""
     number = [known.name for known in teacher.domains].index(domain.name)
-    return columns | {"teacher_logits": logits_of(teacher, told, number)[:, : class_count(domain)]}
+    return logits_of(teacher, told, number)[:, : class_count(domain)]
 
 
 def _teacher_step(experiment: Experiment, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],
@@ -270,6 +326,8 @@ def distil(data_args: DataArguments, student_args: StudentArguments, first: Firs
     """Stage 4 or 5 for the target domain, or for each domain in turn where ``domain`` is all."""
     experiment = Experiment(data_args, training)
     targets = experiment.data.targets(data_args.domain)
+    if student_args.teacher == "multi" and (student_args.stage == "first" or second.method == "finetune"):
+        student_args = replace(student_args, teacher="single")  # several encoders have no one set of layers
     if student_args.stage == "first" and first.first == "none":
         return [pass_on(experiment, student_args, domain) for domain in targets]
     if student_args.stage == "first":

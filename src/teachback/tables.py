@@ -79,6 +79,11 @@ def merge_results(path: Path, new: Iterable[Result]) -> None:
         write_atomically(path, "\n".join(lines) + "\n")
 
 
+def predictions_file(run: Path, stage: str, split: str) -> Path:
+    """Where stage 7 writes what a checkpoint says of each row."""
+    return Path(run) / "predictions" / f"{stage.replace('/', '__')}-{split}.tsv"
+
+
 def _text(value) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 

@@ -77,6 +77,20 @@ class Teacher(nn.Module):
         index = self.head_of_domain[[d.name for d in self.domains].index(domain.name)].item()
         return self.classifier.other_heads[index - 1] if index else final_layer(self.classifier.model)
 
+    def add_unseen(self, domain: Domain) -> None:
+        """Let the teacher answer for a domain that it was not trained on.
+
+        The head is that of the domain's label set; its domain embedding is the mean of the trained ones.
+        """
+        heads, head = list(self.classifier.heads), head_name(self.kind, domain)
+        if head not in heads:
+            why = "a head for each of its domains alone" if self.kind == "mtl" else "no head for its labels"
+            raise TeachbackError(f"the {self.kind} teacher never saw {domain.name} and has {why}; use another TEACHER")
+        self.domains = [*self.domains, domain]
+        self.head_of_domain = torch.cat([self.head_of_domain, self.head_of_domain.new_tensor([heads.index(head)])])
+        if self.transferable is not None:
+            self.transferable.add_mean_domain()
+
     def training_only(self) -> dict[str, torch.Tensor]:
         """The weights that the plain checkpoint has no place for."""
         return {

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Reproduces a published table, every row, domain and seed, and prints ours beside the published numbers:
+#     bash scripts/reproduce.sh metakd_amazon | metakd_mnli | mpdistil_superglue | mpdistil_glue [--dry_run] [--only_table]
+# A cell of the table is a run of the numbered stages. One that is done is skipped, so the same command goes on after an
+# interruption. --dry_run lists the cells with their state; --only_table makes the table of those that are done.
+# Variables of the stages (TEACHER_EPOCHS=1, PRECISION=bf16 ...) apply to all cells. See docs/reproduce.md.
+table=
+if [[ $# -gt 0 && $1 != -* ]]; then table=$1; shift; fi
+case $table in
+    metakd_* | mpdistil_*) : "${CONFIG=configs/${table#*_}.sh}" ;;   # one for each published suite
+esac
+targets=${DOMAIN-}                    # a configuration's DOMAIN is for single stages
+source "$(dirname "$0")/common.sh"
+
+: "${SUITE=amazon}"                   # suite; the table's configuration names it
+: "${ROWS=}"                          # rows to make, with those that they build on; empty: all
+: "${SEEDS=1 2 3 4 5}"                # one run of every row and domain for each
+: "${DOMAIN=}"                        # only these domains' students, separated by commas or blanks; empty or all: all
+: "${DOMAINS=}"                       # domains that the stages use; empty: those of the table
+: "${JOBS=1}"                         # cells that run side by side, on a GPU each where there are several
+: "${LAUNCHER=local}"                 # local; slurm submits the cells as jobs
+: "${UNDISTILLED_EPOCHS=}"            # epochs of the undistilled student; empty: 13 (Meta-KD: 10 + 3), or stage 5's
+: "${UNDISTILLED_LR=}"                # its learning rate; empty: that of stage 5
+: "${PROTOCOL=honest}"                # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
+: "${STUDENT_INIT=pretrained}"        # as in stage 4
+: "${TRANSFER_SET=domain}"            # as in stage 4
+: "${DEVICE=auto}"                    # auto, cpu, cuda or cuda:<number>
+
+if [[ -z $table ]]; then fail "name a table: metakd_amazon, metakd_mnli, mpdistil_superglue or mpdistil_glue"; fi
+if [[ $targets == all ]]; then targets=; fi
+
+run scripts/reproduce.py --name "$table" --suite "$SUITE" --rows "$ROWS" --seeds "$SEEDS" --targets "$targets" \
+    --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --config "$CONFIG" --protocol "$PROTOCOL" \
+    --student_init "$STUDENT_INIT" --transfer_set "$TRANSFER_SET" --undistilled_epochs "$UNDISTILLED_EPOCHS" \
+    --undistilled_lr "$UNDISTILLED_LR" --device "$DEVICE" --jobs "$JOBS" --launcher "$LAUNCHER" "$@"

@@ -23,6 +23,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${HIDDEN_WEIGHT=1}"                  # weight of the hidden-state loss (paper: 1)
 : "${ATTENTION_WEIGHT=1}"               # weight of the attention loss (paper: 1)
 : "${TKD_WEIGHT=0.5}"                   # weight of the transferable-knowledge loss, gamma 2 (paper: 0.5)
+: "${FIRST_DROPOUT=1}"                   # 1: the student learns with its dropout (authors' code); 0: without, a step is faster
 : "${FIRST_EPOCHS=10}"                  # passes over the data (paper: 10)
 : "${FIRST_LR=5e-5}"                    # learning rate (paper: 5e-5)
 : "${FIRST_SCHEDULE=constant}"          # learning rate over time: constant (paper), or linear after a warm-up of 10 %
@@ -49,7 +50,7 @@ launch scripts/distill_student.py --stage first \
     --transfer_set "$TRANSFER_SET" --unlabelled "$UNLABELLED" --attention_target "$ATTENTION_TARGET" \
     --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \
     --embedding_weight "$EMBEDDING_WEIGHT" \
-    --hidden_weight "$HIDDEN_WEIGHT" --attention_weight "$ATTENTION_WEIGHT" --tkd_weight "$TKD_WEIGHT" \
+    --hidden_weight "$HIDDEN_WEIGHT" --attention_weight "$ATTENTION_WEIGHT" --tkd_weight "$TKD_WEIGHT" --first_dropout "$FIRST_DROPOUT" \
     --num_train_epochs "$(stage_value EPOCHS FIRST_EPOCHS)" --learning_rate "$(stage_value LR FIRST_LR)" \
     --lr_scheduler_type "$FIRST_SCHEDULE" --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \

@@ -408,6 +408,15 @@ def test_a_teacher_in_train_mode_is_calmed():
     assert loss(module, rows).item() == loss(module, rows).item()
 
 
+def test_without_dropout_the_student_learns_as_it_answers():
+    module, rows = first_stage(FirstStageArguments(first_dropout=False), hidden_dropout_prob=0.5).train(), batch()
+    assert not any(part.training for part in module.student.modules())
+    value = loss(module, rows)
+    assert torch.equal(value, loss(module, rows)) and torch.equal(value, loss(module.eval(), rows))
+    value.backward()
+    assert any(weight.grad is not None and weight.grad.abs().max() > 0 for weight in module.student.parameters())
+
+
 def test_the_student_trains_with_dropout():
     module, rows = first_stage(hidden_dropout_prob=0.5).train(), batch()
     assert loss(module, rows).item() != loss(module, rows).item()

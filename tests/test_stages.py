@@ -347,6 +347,7 @@ def test_students_of_single_domains_are_not_copied(finished, tmp_path):
     "change",
     [("--transfer_set", "all"), ("--use_expertise_weights", "0"), ("--tkd_weight", "0"), ("--tkd_form", "code"), ("--layer_map", "first"),
      ("--embedding_weight", "0"), ("--hidden_weight", "0"), ("--attention_weight", "0"), ("--attention_target", "probs"),
+     ("--first_dropout", "0"),
      ("--student_layers", "2")],
     ids=lambda change: "=".join(change),
 )  # fmt: skip

@@ -96,6 +96,13 @@ class FirstStage(TrainingModule):
             module.load_state_dict(teacher.transferable.state_dict())
         return module
 
+    def train(self, mode: bool = True):
+        """The usual switch; with ``first_dropout`` off the student is never in train mode, which means dropout alone."""
+        super().train(mode)
+        if not self.arguments.first_dropout:
+            self.student.eval()
+        return self
+
     @property
     def live_teacher(self) -> LiveTeacher:
         return self._teachers.live

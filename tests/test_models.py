@@ -47,6 +47,7 @@ from teachback.models import (
     per_row,
     per_sequence,
     spread_layers,
+    use_training_attention,
 )
 from teachback.students import kept_layers
 from teachback.suites.schema import Row
@@ -497,6 +498,24 @@ def test_a_cut_of_all_layers_answers_as_its_source():
     inputs = {name: rows[name] for name in ("input_ids", "attention_mask")}
     assert torch.equal(whole(**inputs).logits, model(**inputs).logits)
     assert whole.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
+def test_on_a_cpu_models_learn_with_plain_attention_and_the_same_answers_and_gradients(architecture):
+    model, rows = classifier(architecture), batch()
+    found = []
+    for device in (None, torch.device("cuda"), torch.device("cpu")):
+        if device:
+            use_training_attention(torch.nn.ModuleList([model]), device)
+        model.zero_grad()
+        logits = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits
+        logits.square().sum().backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        found.append((model.config._attn_implementation, logits.detach(), gradients))
+    assert [name for name, *_ in found] == ["sdpa", "sdpa", "eager"]
+    torch.testing.assert_close(found[0][1], found[2][1], rtol=1e-4, atol=1e-5)
+    for one, other in zip(found[0][2], found[2][2], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()) + 1e-6)
 
 
 def test_a_cut_without_a_head_gets_a_new_one_with_the_domains_labels():

@@ -103,7 +103,9 @@ class FirstStageArguments:
     attention_weight: float = option(1.0, "Weight of the attention loss.")
     tkd_weight: float = option(0.5, "Weight gamma_2 of the transferable-knowledge loss (released code: 0.5).")
     tkd_form: str = option("paper", "Compare h_d after its tanh (paper) or before (code).")
-    first_dropout: bool = option(True, "The student learns with its dropout (released code); without, a step is faster.")
+    first_dropout: bool = option(
+        True, "The student learns with its dropout (released code); without, a step is faster."
+    )
 
     def __post_init__(self):
         require(self, "first", ("metakd", "none"))

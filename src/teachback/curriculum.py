@@ -17,7 +17,7 @@ from teachback.checkpoints import random_states, restore_random_states
 from teachback.encoding import Collator, EncodedRows
 from teachback.losses import certainty, curriculum_student_loss, step_reward
 from teachback.meta_teacher import MetaTeacher
-from teachback.models import Classifier
+from teachback.models import Classifier, use_training_attention
 from teachback.policy import (
     Choice,
     LearnedPolicy,
@@ -84,6 +84,7 @@ class Student:
 
     def __init__(self, classifier: Classifier, meta: MetaTeacher, args: CurriculumArguments, accelerator: Accelerator,
                  pad_token_id: int):  # fmt: skip
+        use_training_attention(classifier, accelerator.device)
         options = {"lr": args.curriculum_lr, "weight_decay": 0.01, "fused": accelerator.device.type in ("cpu", "cuda")}
         optimizer = torch.optim.AdamW(classifier.to(accelerator.device).parameters(), **options)
         self.classifier, self.optimizer = accelerator.prepare(classifier, optimizer)

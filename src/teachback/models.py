@@ -15,6 +15,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertTokenizer,
+    PreTrainedModel,
 )
 from transformers.utils.logging import disable_progress_bar
 
@@ -179,6 +180,18 @@ def load_finished_classifier(folder: str | Path):
             f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; remove the folder and run its stage again"
         )
     return model.eval()
+
+
+def use_training_attention(module: nn.Module, device: torch.device) -> None:
+    """Let the Hugging Face models in ``module`` compute attention in the way that learns fastest on the device.
+
+    On a CPU that is the plain one: the fused kernel's backward pass takes nearly as long as all matrix products there, and
+    with dropout there is no such kernel. Models that only answer keep it.
+    """
+    if device.type == "cpu":
+        for part in module.modules():
+            if isinstance(part, PreTrainedModel):
+                part.set_attn_implementation("eager")
 
 
 def final_layer(model) -> nn.Linear:

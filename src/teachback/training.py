@@ -20,6 +20,7 @@ from teachback.arguments import OptimizerArguments
 from teachback.checkpoints import load_state, random_states, restore_random_states, save_state
 from teachback.encoding import Collator, EncodedRows, LengthBucketSampler
 from teachback.errors import TeachbackError
+from teachback.models import use_training_attention
 from teachback.stopping import SaveBetween, stop_request
 
 logger = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
         args.metric_for_best_model = "score" if compute_metrics else "loss"
         args.greater_is_better = compute_metrics is not None
+    use_training_attention(module, args.device)
     trainer = DistillationTrainer(
         model=module,
         args=args,

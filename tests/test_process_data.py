@@ -150,6 +150,28 @@ def test_an_interrupted_writer_leaves_the_old_file_or_none(tmp_path, monkeypatch
     assert read_rows(tmp_path / "t.tsv") == rows and [path.name for path in tmp_path.iterdir()] == ["t.tsv"]
 
 
+def test_a_row_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    rows = [Row(str(i), f"text {i}", "", "yes", "a") for i in range(500)]
+    write_rows(tmp_path / "t.tsv", rows[:2])
+    for text in ("tab\there", "two\nlines", "two\rlines"):
+        with pytest.raises(ValueError, match="row 'bad': column text_b holds a tab or a line break"):
+            write_rows(tmp_path / "t.tsv", [*rows, Row("bad", "text", text, "yes", "a")])
+    with pytest.raises(UnicodeEncodeError):
+        write_rows(tmp_path / "t.tsv", [*rows, Row("bad", "half a pair \ud800", "", "yes", "a")])
+    assert read_rows(tmp_path / "t.tsv") == rows[:2] and [path.name for path in tmp_path.iterdir()] == ["t.tsv"]
+
+
+def test_rows_are_written_as_they_are_made(tmp_path):
+    write_rows(tmp_path / "t.tsv", (Row(str(i), "x", "", "yes", "a") for i in range(3)))
+    assert [row.guid for row in read_rows(tmp_path / "t.tsv")] == ["0", "1", "2"]
+
+
+def test_rows_are_small_and_share_the_names_of_labels_and_domains(tmp_path):
+    write_rows(tmp_path / "t.tsv", [Row(str(i), "x", "", "long label", "long domain") for i in range(2)])
+    first, second = read_rows(tmp_path / "t.tsv")
+    assert first.label is second.label and first.domain is second.domain and not hasattr(first, "__dict__")
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -172,6 +172,37 @@ def test_rows_are_small_and_share_the_names_of_labels_and_domains(tmp_path):
     assert first.label is second.label and first.domain is second.domain and not hasattr(first, "__dict__")
 
 
+def test_embeddings_that_break_off_leave_the_old_output(tmp_path, monkeypatch):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+
+    def broken_off(rows, model, *arguments):
+        yield np.zeros((1, model.config.hidden_size), dtype=np.float32)
+        raise InterruptedError
+
+    monkeypatch.setattr(processing, "embed", broken_off)
+    with pytest.raises(InterruptedError):
+        run(tmp_path, seed=1)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "raw"]
+
+
+def test_a_domain_of_one_train_row_has_embedding_and_weight(tmp_path):
+    write_custom(tmp_path / "raw/custom", extra="alone\tyes\tsingle\n")
+    suite = run(tmp_path)
+    assert suite.domain("single").rows == {"train": 1, "quiz": 0, "dev": 0, "test": 0}
+    train = read_rows(tmp_path / "custom/train.tsv")
+    embeddings = np.load(tmp_path / "custom/embeddings.npy", allow_pickle=False).astype(np.float64)
+    (place,) = [i for i, row in enumerate(train) if row.domain == "single"]
+    cos = lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y)  # noqa: E731
+    others = [
+        embeddings[[row.domain == domain and row.label == "yes" for row in train]].mean(0) for domain in ("a", "b")
+    ]
+    expected = 0.5 + 0.5 * np.mean([cos(other, embeddings[place]) for other in others])
+    np.testing.assert_allclose(train[place].weight, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -150,6 +150,59 @@ def test_an_interrupted_writer_leaves_the_old_file_or_none(tmp_path, monkeypatch
     assert read_rows(tmp_path / "t.tsv") == rows and [path.name for path in tmp_path.iterdir()] == ["t.tsv"]
 
 
+def test_a_row_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    rows = [Row(str(i), f"text {i}", "", "yes", "a") for i in range(500)]
+    write_rows(tmp_path / "t.tsv", rows[:2])
+    for text in ("tab\there", "two\nlines", "two\rlines"):
+        with pytest.raises(ValueError, match="row 'bad': column text_b holds a tab or a line break"):
+            write_rows(tmp_path / "t.tsv", [*rows, Row("bad", "text", text, "yes", "a")])
+    with pytest.raises(UnicodeEncodeError):
+        write_rows(tmp_path / "t.tsv", [*rows, Row("bad", "half a pair \ud800", "", "yes", "a")])
+    assert read_rows(tmp_path / "t.tsv") == rows[:2] and [path.name for path in tmp_path.iterdir()] == ["t.tsv"]
+
+
+def test_rows_are_written_as_they_are_made(tmp_path):
+    write_rows(tmp_path / "t.tsv", (Row(str(i), "x", "", "yes", "a") for i in range(3)))
+    assert [row.guid for row in read_rows(tmp_path / "t.tsv")] == ["0", "1", "2"]
+
+
+def test_rows_are_small_and_share_the_names_of_labels_and_domains(tmp_path):
+    write_rows(tmp_path / "t.tsv", [Row(str(i), "x", "", "long label", "long domain") for i in range(2)])
+    first, second = read_rows(tmp_path / "t.tsv")
+    assert first.label is second.label and first.domain is second.domain and not hasattr(first, "__dict__")
+
+
+def test_embeddings_that_break_off_leave_the_old_output(tmp_path, monkeypatch):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+
+    def broken_off(rows, model, *arguments):
+        yield np.zeros((1, model.config.hidden_size), dtype=np.float32)
+        raise InterruptedError
+
+    monkeypatch.setattr(processing, "embed", broken_off)
+    with pytest.raises(InterruptedError):
+        run(tmp_path, seed=1)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "raw"]
+
+
+def test_a_domain_of_one_train_row_has_embedding_and_weight(tmp_path):
+    write_custom(tmp_path / "raw/custom", extra="alone\tyes\tsingle\n")
+    suite = run(tmp_path)
+    assert suite.domain("single").rows == {"train": 1, "quiz": 0, "dev": 0, "test": 0}
+    train = read_rows(tmp_path / "custom/train.tsv")
+    embeddings = np.load(tmp_path / "custom/embeddings.npy", allow_pickle=False).astype(np.float64)
+    (place,) = [i for i, row in enumerate(train) if row.domain == "single"]
+    cos = lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y)  # noqa: E731
+    others = [
+        embeddings[[row.domain == domain and row.label == "yes" for row in train]].mean(0) for domain in ("a", "b")
+    ]
+    expected = 0.5 + 0.5 * np.mean([cos(other, embeddings[place]) for other in others])
+    np.testing.assert_allclose(train[place].weight, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,6 +1,4 @@
-"""Prototype scores by hand in two dimensions, and embeddings over real tokens only."""
-
-from dataclasses import replace
+"""Prototype scores by hand in two dimensions, embeddings over real tokens only, and both in chunks as at once."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,14 @@ import torch
 
 from teachback.errors import TeachbackError
 from teachback.models import load_encoder
-from teachback.prototypes import describe_scores, embed, plot_scores, prototype_scores
+from teachback.prototypes import (
+    StoredEmbeddings,
+    describe_scores,
+    embed,
+    plot_scores,
+    prototype_scores,
+    write_embeddings,
+)
 from teachback.suites.schema import Row
 
 # Two classes in three domains, one row each, but two in (a, +): their mean is (1, 1).
@@ -59,9 +64,90 @@ def test_wrong_options_are_refused(options):
         prototype_scores(ROWS, LABELS, DOMAINS, *options)
 
 
-def test_embeddings_that_are_not_finite_are_refused():
+@pytest.mark.parametrize("place", [0, 4])
+def test_embeddings_that_are_not_finite_are_refused_in_whatever_chunk(place):
+    spoilt = ROWS.copy()
+    spoilt[place, 1] = np.nan
     with pytest.raises(TeachbackError, match="finite"):
-        prototype_scores(np.array([[np.nan, 1.0]]), ["+"], ["a"])
+        prototype_scores(spoilt, LABELS, DOMAINS, chunk=2)
+
+
+def random_suite(count: int = 103) -> tuple[np.ndarray, list[str], list[str]]:
+    """Embeddings, labels and domains: one domain has a single row, one class a single domain, another none in it."""
+    random = np.random.default_rng(5)
+    labels = random.choice(["x", "y", "z"], count).tolist()
+    domains = ["a" if label == "z" else str(random.choice(["a", "b", "c"])) for label in labels]
+    labels[50], domains[50] = "x", "single"
+    return random.normal(size=(count, 7)).astype(np.float32), labels, domains
+
+
+def looped_scores(rows: np.ndarray, labels: list[str], domains: list[str], form: str, alpha: float) -> list[float]:
+    """The definition, row by row."""
+    rows = rows.astype(np.float64)
+    if form == "code":
+        labels = [""] * len(labels)
+    cos = lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y)  # noqa: E731
+    found = []
+    for row, label, own in zip(rows, labels, domains):
+        centroids = {
+            domain: rows[[(pair == (label, domain)) for pair in zip(labels, domains)]].mean(0)
+            for domain in set(domains)
+            if (label, domain) in zip(labels, domains)
+        }
+        rest = [centroid for domain, centroid in centroids.items() if domain != own]
+        if rest and form == "code":
+            other = cos(np.mean(rest, 0), row)
+        elif rest:
+            other = np.mean([cos(centroid, row) for centroid in rest])
+        else:
+            other = cos(centroids[own], row)
+        found.append(alpha * cos(centroids[own], row) + (1 - alpha) * other)
+    return found
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+@pytest.mark.parametrize("chunk", [1, 2, 50, 51, 102, 103, 1000])
+def test_scores_do_not_depend_on_the_chunks(form, chunk):
+    suite = random_suite()
+    found = prototype_scores(*suite, form, 0.3, chunk=chunk)
+    np.testing.assert_allclose(found, looped_scores(*suite, form, 0.3), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_a_row_alone_in_its_domain_is_its_own_centroid_and_no_rows_have_no_scores(form):
+    np.testing.assert_allclose(prototype_scores(np.array([[3.0, 4.0]]), ["+"], ["a"], form), [1.0])
+    assert prototype_scores(np.empty((0, 2)), [], [], form).shape == (0,)
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_scores_of_a_file_are_those_of_its_array(tmp_path, form):
+    rows, labels, domains = random_suite()
+    write_embeddings(tmp_path / "e.npy", np.array_split(rows, 4), rows.shape)
+    np.save(tmp_path / "numpy.npy", rows, allow_pickle=False)
+    assert (tmp_path / "e.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    stored = StoredEmbeddings(tmp_path / "e.npy")
+    assert len(stored) == len(rows) and stored.shape == rows.shape
+    found = prototype_scores(stored, labels, domains, form, chunk=10)
+    np.testing.assert_array_equal(found, prototype_scores(rows, labels, domains, form, chunk=10))
+
+
+def broken_off(rows: np.ndarray):
+    """The first half of the rows, then an error."""
+    yield rows[: len(rows) // 2]
+    raise InterruptedError
+
+
+def test_a_file_of_embeddings_is_whole_or_absent_or_the_old_one(tmp_path):
+    rows, path = random_suite()[0], tmp_path / "e.npy"
+    for _ in range(2):
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        with pytest.raises(InterruptedError):
+            write_embeddings(path, broken_off(rows), rows.shape)
+        with pytest.raises(ValueError, match="52 embeddings for 103 rows"):
+            write_embeddings(path, [rows[:52]], rows.shape)
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+        write_embeddings(path, [rows], rows.shape)
+    np.testing.assert_array_equal(np.load(path, allow_pickle=False), rows)
 
 
 @pytest.fixture(scope="module")
@@ -74,30 +160,43 @@ def rows(*texts: str) -> list[Row]:
     return [Row(str(i), text, "", "+", "a") for i, text in enumerate(texts)]
 
 
-def test_embeddings_do_not_depend_on_padding_or_order(encoder):
+def embedded(encoder, *texts: str, batch_size: int = 8, **options) -> np.ndarray:
     model, tokenizer = encoder
+    return np.concatenate(
+        list(embed(rows(*texts), model, tokenizer, 32, batch_size, "fp32", torch.device("cpu"), **options))
+    )
+
+
+def test_embeddings_do_not_depend_on_padding_or_order(encoder):
     texts = ("good", "a bad film with a long name and a book and a film", "a good book")
-    options = dict(max_length=32, precision="fp32", device=torch.device("cpu"))
-    together = embed(rows(*texts), model, tokenizer, batch_size=3, **options)
-    alone = embed(rows(*texts), model, tokenizer, batch_size=1, **options)
-    assert together.dtype == np.float32 and together.shape == (3, model.config.hidden_size)
+    together = embedded(encoder, *texts, batch_size=3)
+    alone = embedded(encoder, *texts, batch_size=1)
+    assert together.dtype == np.float32 and together.shape == (3, encoder[0].config.hidden_size)
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5, 6, 100])
+def test_embeddings_come_in_chunks_in_the_rows_order(encoder, chunk):
+    texts = ["film " * length for length in (1, 7, 3, 9, 2, 5)]
+    np.testing.assert_allclose(
+        embedded(encoder, *texts, batch_size=2, chunk=chunk), embedded(encoder, *texts, batch_size=2), atol=1e-5
+    )
+    model, tokenizer = encoder
+    sizes = [len(part) for part in embed(rows(*texts), model, tokenizer, 32, 2, "fp32", torch.device("cpu"), chunk)]
+    assert sum(sizes) == 6 and max(sizes) == min(chunk, 6)
 
 
 def test_an_embedding_is_the_mean_of_the_token_states(encoder):
     model, tokenizer = encoder
-    found = embed(rows("a good book"), model, tokenizer, 32, 8, "fp32", torch.device("cpu"))
+    found = embedded(encoder, "a good book")
     with torch.inference_mode():
         states = model(**tokenizer("a good book", return_tensors="pt")).last_hidden_state
     np.testing.assert_allclose(found[0], states[0].mean(0).numpy(), atol=1e-6)
 
 
 def test_the_distribution_is_told_and_drawn_by_domain(tmp_path):
-    weighted = [
-        replace(row, weight=weight, domain=domain)
-        for row, weight, domain in zip(rows("x", "y", "z"), (0.5, 0.7, 0.9), "bba")
-    ]
-    table = describe_scores(weighted).splitlines()
+    domains, scores = ["b", "b", "a"], np.array([0.5, 0.7, 0.9])
+    table = describe_scores(domains, scores).splitlines()
     assert [line.split()[:2] for line in table[1:]] == [["a", "1"], ["b", "2"]] and "0.6000" in table[2]
-    plot_scores(weighted, tmp_path / "scores.png")
+    plot_scores(domains, scores, tmp_path / "scores.png")
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,7 +175,7 @@ def test_changed_rows_and_arguments_are_named_and_the_stage_made_again(suite, ca
     before = weights(folder)
     path = suite / "data/tiny/train.tsv"
     rows = read_rows(path)
-    write_rows(path, [rows[0].__class__(**{**rows[0].__dict__, "text_a": "changed text"}), *rows[1:]], TRAIN_COLUMNS)
+    write_rows(path, [replace(rows[0], text_a="changed text"), *rows[1:]], TRAIN_COLUMNS)
     teach(suite, "--num_train_epochs", "1")
     assert "num_train_epochs: 2.0 -> 1.0" in caplog.text and "train rows" in caplog.text
     assert not same(weights(folder), before)

@@ -2,6 +2,7 @@
 
 import tarfile
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -68,6 +69,6 @@ def test_a_general_review_has_no_word_of_its_domain(rows, side):
 def test_prototype_scores_rank_general_reviews_higher(rows, side):
     train = rows["train"]
     model, tokenizer = load_encoder("scratch:tiny", [row.text_a for row in train], 42)
-    embeddings = embed(train, model, tokenizer, 64, 64, "fp32", torch.device("cpu"))
+    embeddings = np.concatenate(list(embed(train, model, tokenizer, 64, 64, "fp32", torch.device("cpu"))))
     scores = prototype_scores(embeddings, [row.label for row in train], [row.domain for row in train])
     assert roc_auc_score([int(side[row.guid]["domain_general"]) for row in train], scores) > 0.6

@@ -2,16 +2,22 @@
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from teachback.arguments import option
 from teachback.devices import resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.models import load_encoder
-from teachback.prototypes import describe_scores, embed, plot_scores, prototype_scores
+from teachback.prototypes import (
+    StoredEmbeddings,
+    describe_scores,
+    embed,
+    plot_scores,
+    prototype_scores,
+    write_embeddings,
+)
 from teachback.suites import definition
 from teachback.suites.definition import Parsed, ReadSettings, choose
 from teachback.suites.problems import Problems
@@ -170,36 +176,34 @@ def _describe(suite: Suite) -> str:
 
 
 def _write(folder: Path, suite: Suite, rows: dict[str, list[Row]], arguments: ProcessArguments) -> None:
-    embeddings = _embeddings(rows["train"], arguments)
-    train = _weighted(rows["train"], suite, embeddings, arguments)
-    print(describe_scores(train))
-    plot_scores(train, folder / "prototype_scores.png")
-    np.save(folder / "embeddings.npy", embeddings, allow_pickle=False)
-    write_rows(folder / "train.tsv", train, TRAIN_COLUMNS)
+    train, domains = rows["train"], [row.domain for row in rows["train"]]
+    _write_embeddings(folder / "embeddings.npy", train, arguments)
+    classes = [_class(row, suite) for row in train]
+    embeddings = StoredEmbeddings(folder / "embeddings.npy")
+    scores = prototype_scores(embeddings, classes, domains, arguments.prototype, arguments.alpha)
+    print(describe_scores(domains, scores))
+    plot_scores(domains, scores, folder / "prototype_scores.png")
+    weighted = (replace(row, weight=float(score)) for row, score in zip(train, scores))
+    write_rows(folder / "train.tsv", weighted, TRAIN_COLUMNS)
     for split in [split for split in rows if split != "train"]:
         write_rows(folder / f"{split}.tsv", rows[split], COLUMNS)
     write_suite(folder, suite)
 
 
-def _embeddings(train: list[Row], arguments: ProcessArguments) -> np.ndarray:
+def _write_embeddings(path: Path, train: list[Row], arguments: ProcessArguments) -> None:
+    """Write what the encoder makes of each train row, chunk by chunk."""
     device = resolve_device(arguments.device)
     precision = resolve_precision(arguments.precision, device)
     texts = [text for row in train for text in (row.text_a, row.text_b) if text]
     model, tokenizer = load_encoder(arguments.embedding_model, texts, arguments.seed, arguments.data_dir)
-    return embed(train, model, tokenizer, arguments.max_length, arguments.eval_batch_size, precision, device)
-
-
-def _weighted(train: list[Row], suite: Suite, embeddings: np.ndarray, arguments: ProcessArguments) -> list[Row]:
-    """The rows with their prototype scores as weights."""
-    classes = [_class(row, suite) for row in train]
-    scores = prototype_scores(embeddings, classes, [row.domain for row in train], arguments.prototype, arguments.alpha)
-    return [replace(row, weight=float(score)) for row, score in zip(train, scores)]
+    chunks = embed(train, model, tokenizer, arguments.max_length, arguments.eval_batch_size, precision, device)
+    write_embeddings(path, chunks, (len(train), model.config.hidden_size))
 
 
 def _class(row: Row, suite: Suite) -> str:
-    """A name of the row's class: labels of different heads are different, and a number is no class."""
+    """A name of the row's class, one object a name: labels of different heads differ, and a number is no class."""
     domain = suite.domain(row.domain)
-    return domain.head if domain.task == "regression" else f"{domain.head}\t{row.label}"
+    return sys.intern(domain.head if domain.task == "regression" else f"{domain.head}\t{row.label}")
 
 
 def _publish(partial: Path, folder: Path) -> None:

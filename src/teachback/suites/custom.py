@@ -22,7 +22,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")  # it becomes the name of a folder and an item of DOMAINS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """A row of a file before its label and domain are checked; ``split`` is "" where the file does not say."""
 
@@ -34,14 +34,21 @@ class Record:
 
 def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     """The rows of a folder or a file; splits that are not given are cut from train."""
-    files = _files(Path(source))
+    domains, rows, given = _accepted(_files(Path(source)), problems)
+    return Parsed(domains, _complete(rows, given, domains, settings))
+
+
+def _accepted(
+    files: list[tuple[str, Path]], problems: Problems
+) -> tuple[dict[str, Domain], dict[str, list[Row]], set[str]]:
+    """Domains, usable rows by split, and the splits that were given, among them "" where the source does not say."""
     records = [record for split, path in files for record in _records(path, split, problems)]
     domains = _domains(records)
     rows: dict[str, list[Row]] = {}
     for record in records:
         if problems.accepts(record.row, domains, record.path, record.line, label_needed=record.split != "test"):
             rows.setdefault(record.split or "train", []).append(record.row)
-    return Parsed(domains, _complete(rows, {r.split for r in records}, domains, settings))
+    return domains, rows, {record.split for record in records}
 
 
 def _files(source: Path) -> list[tuple[str, Path]]:
@@ -61,6 +68,7 @@ def _files(source: Path) -> list[tuple[str, Path]]:
 
 
 def _records(path: Path, split: str, problems: Problems) -> Iterator[Record]:
+    stem = path.stem
     with open(path, "rb") as file:
         columns = _header(path, file.readline())
         for number, line in enumerate(file, start=2):
@@ -69,7 +77,7 @@ def _records(path: Path, split: str, problems: Problems) -> Iterator[Record]:
             if reason:
                 problems.add(path, number, reason)
             else:
-                guid = values.get("guid") or f"{path.stem}-{number - 1:05d}"
+                guid = values.get("guid") or f"{stem}-{number - 1:05d}"
                 row = Row(guid, values["text_a"], values.get("text_b", ""), values["label"], values["domain"])
                 yield Record(row, split or values.get("split", ""), path, number)
 

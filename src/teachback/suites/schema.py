@@ -8,22 +8,28 @@ TSV files are UTF-8, have one header line, one row a line and no quoting.
 import json
 import math
 import re
+import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from teachback.errors import TeachbackError
-from teachback.files import write_atomically
+from teachback.files import replacing, write_atomically
 
 SPLITS = ("train", "quiz", "dev", "test")
 HIDDEN = "hidden"  # the official unlabelled test rows, in hidden.tsv where a suite has some
 CHOICE_SEPARATOR = " ||| "
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain")
 TRAIN_COLUMNS = (*COLUMNS, "weight")
+FIELD_END = re.compile(r"[\t\n\r]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One example. ``label`` is a label name (regression: the number as text), "" where it is hidden."""
+    """One example. ``label`` is a label name (regression: the number as text), "" where it is hidden.
+
+    A million of them are held at once: they have slots, and those of one label or domain share its name.
+    """
 
     guid: str
     text_a: str
@@ -31,6 +37,10 @@ class Row:
     label: str
     domain: str
     weight: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "label", sys.intern(self.label))
+        object.__setattr__(self, "domain", sys.intern(self.domain))
 
 
 @dataclass(frozen=True)
@@ -93,18 +103,18 @@ def split_choices(text: str) -> list[str]:
     return text.split(CHOICE_SEPARATOR)
 
 
-def write_rows(path: Path, rows: list[Row], columns: tuple[str, ...] = COLUMNS) -> None:
-    """Write rows as TSV, atomically. ``weight`` keeps every digit of its float."""
-    lines = ["\t".join(columns)]
-    for row in rows:
-        lines.append("\t".join(_field(row, column) for column in columns))
-    write_atomically(path, "\n".join(lines) + "\n")
+def write_rows(path: Path, rows: Iterable[Row], columns: tuple[str, ...] = COLUMNS) -> None:
+    """Write rows as TSV one by one, so that a generator may make them; atomically. ``weight`` keeps every digit."""
+    with replacing(path) as file:
+        file.write(("\t".join(columns) + "\n").encode("utf-8"))
+        for row in rows:
+            file.write(("\t".join([_field(row, column) for column in columns]) + "\n").encode("utf-8"))
 
 
 def _field(row: Row, column: str) -> str:
     value = getattr(row, column)
     text = repr(float(value)) if column == "weight" else value
-    if re.search(r"[\t\n\r]", text):
+    if FIELD_END.search(text):
         raise ValueError(f"row {row.guid!r}: column {column} holds a tab or a line break")
     return text
 
@@ -127,10 +137,8 @@ def _parse(path: Path, number: int, line: str, columns: tuple[str, ...]) -> Row:
     fields = line.removesuffix("\n").split("\t")
     if len(fields) != len(columns):
         raise TeachbackError(f"{path} line {number}: {len(fields)} columns, expected {len(columns)}")
-    values = dict(zip(columns, fields))
-    if "weight" in values:
-        values["weight"] = _weight(path, number, values["weight"])
-    return Row(**values)
+    texts, weight = fields[: len(COLUMNS)], fields[len(COLUMNS) :]
+    return Row(*texts, *[_weight(path, number, text) for text in weight])
 
 
 def _weight(path: Path, number: int, text: str) -> float:

@@ -1,6 +1,7 @@
 """How rows are divided: the authors' Amazon split, and cuts stratified by domain and label or value."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
@@ -57,8 +58,9 @@ def cut_each(rows: list[Row], fraction: float, seed: int, domains: dict[str, Dom
 
 def _units(rows: list[Row], domains: dict[str, Domain]) -> list[int]:
     """For each row the index of the first that it may not be parted from."""
-    first: dict[tuple, int] = {}  # what rows share, or a row's own number -> number of the first such row
-    return [first.setdefault(_unit(row, domains[row.domain]) or (index,), index) for index, row in enumerate(rows)]
+    first: dict[tuple[str, ...], int] = {}  # what rows share -> number of the first such row
+    units = (_unit(row, domains[row.domain]) for row in rows)
+    return [first.setdefault(unit, index) if unit else index for index, unit in enumerate(units)]
 
 
 def _unit(row: Row, domain: Domain) -> tuple[str, ...]:
@@ -80,17 +82,16 @@ def _unmarked(text: str, marks: tuple[str, ...]) -> str:
     return "".join(text.split())
 
 
-def _strata(rows: list[Row], fraction: float, domains: dict[str, Domain]) -> list[tuple[str, str]]:
+def _strata(rows: list[Row], fraction: float, domains: dict[str, Domain]) -> Iterator[tuple[str, str]]:
     """(domain, label) of each row; in a regression (domain, bin of the value), bins being of equally many rows."""
     values = defaultdict(list)
     for row in rows:
         if domains[row.domain].task == "regression":
             values[row.domain].append(float(row.label))
     edges = {name: _edges(numbers, fraction) for name, numbers in values.items()}
-    return [
-        (row.domain, str(np.searchsorted(edges[row.domain], float(row.label))) if row.domain in edges else row.label)
-        for row in rows
-    ]
+    for row in rows:
+        bin_of = edges.get(row.domain)
+        yield row.domain, row.label if bin_of is None else str(np.searchsorted(bin_of, float(row.label)))
 
 
 def _edges(values: list[float], fraction: float) -> np.ndarray:

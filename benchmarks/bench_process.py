@@ -1,0 +1,192 @@
+"""Times what stage 2 does with its embeddings against decimal text, on the same random numbers, alternating, medians.
+
+    PYTHONPATH=src python benchmarks/bench_process.py --rows 100000 --json out.json
+
+Two parts, in neither of which the encoder runs: writing the embeddings to a file, and making prototype scores of that
+file. Decimal text is the way of the released implementation: one line of numbers an example, each number parsed by
+itself, centroids and cosines one row after the other. The encoder, the same in both ways, is timed apart on as many
+made-up texts. Peak memory is that of a process of its own, which never holds all embeddings.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from teachback.devices import peak_memory_bytes, resolve_device, resolve_precision
+from teachback.models import load_encoder
+from teachback.prototypes import CHUNK, FORMS, StoredEmbeddings, embed, prototype_scores, write_embeddings
+from teachback.suites.schema import Row
+
+DOMAINS = ("books", "electronics", "kitchen")
+LABELS = ("negative", "positive")
+ALPHA = 0.5
+WORDS = 15  # of the longest text
+MEGABYTE = 1e6
+FILES = {"vectorised": "e.npy", "decimal": "e.txt"}
+Times = dict[str, float]
+
+
+def names(rows: int) -> tuple[list[str], list[str]]:
+    """Label and domain of each row."""
+    return [LABELS[i % 2] for i in range(rows)], [DOMAINS[i % 3] for i in range(rows)]
+
+
+def random_chunks(rows: int, width: int) -> Iterator[np.ndarray]:
+    """Embeddings float32 [n, width] whose first numbers tell the domains apart a little."""
+    random = np.random.default_rng(42)
+    for start in range(0, rows, CHUNK):
+        chunk = random.standard_normal((min(CHUNK, rows - start), width), dtype=np.float32)
+        chunk[:, 0] += np.arange(start, start + len(chunk)) % 3
+        yield chunk
+
+
+def vectorised(chunks: Iterator[np.ndarray], shape: tuple[int, int], form: str, path: Path) -> tuple[Times, np.ndarray]:
+    """As stage 2 does it."""
+    start = time.perf_counter()
+    write_embeddings(path, chunks, shape)
+    written = time.perf_counter()
+    scores = prototype_scores(StoredEmbeddings(path), *names(shape[0]), form, ALPHA)
+    return {"write": written - start, "score": time.perf_counter() - written}, scores
+
+
+def decimal(embeddings: np.ndarray, form: str, path: Path) -> tuple[Times, np.ndarray]:
+    """As text, one row at a time."""
+    start = time.perf_counter()
+    with open(path, "w") as file:
+        file.writelines(
+            "\t".join([*key, " ".join([str(number) for number in row.tolist()])]) + "\n"
+            for row, *key in zip(embeddings, *names(len(embeddings)))
+        )
+    written = time.perf_counter()
+    scores = looped_scores(path, form)
+    return {"write": written - start, "score": time.perf_counter() - written}, np.array(scores)
+
+
+def looped_scores(path: Path, form: str) -> list[float]:
+    """Prototype scores of a text file: centroids by class and domain, or in the code's form by domain alone."""
+    rows = []
+    with open(path) as file:
+        for line in file:
+            label, domain, numbers = line.rstrip("\n").split("\t")
+            rows.append((label if form == "paper" else "", domain, np.array([float(text) for text in numbers.split()])))
+    sums, counts = defaultdict(float), defaultdict(int)
+    for label, domain, embedding in rows:
+        sums[label, domain] = sums[label, domain] + embedding
+        counts[label, domain] += 1
+    own = {key: total / counts[key] for key, total in sums.items()}
+    others = {key: [own[k] for k in own if k[0] == key[0] and k != key] for key in own}
+    if form == "code":
+        others = {key: [np.mean(centroids, axis=0)] for key, centroids in others.items()}
+    scores = []
+    for label, domain, embedding in rows:
+        rest = [cosine(centroid, embedding) for centroid in others[label, domain]]
+        scores.append(ALPHA * cosine(own[label, domain], embedding) + (1 - ALPHA) * sum(rest) / len(rest))
+    return scores
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def peak_memory(rows: int, width: int, form: str, folder: str) -> dict[str, int]:
+    """Bytes resident at most in this process, before and after the vectorised way."""
+    before = peak_memory_bytes()["resident"]
+    vectorised(random_chunks(rows, width), (rows, width), form, Path(folder) / "peak.npy")
+    return {"before": before, "after": peak_memory_bytes()["resident"]}
+
+
+def encoder_seconds(model_name: str, rows: int) -> float:
+    """Time for the embeddings of as many short texts, which is the same whatever is done with them."""
+    random = np.random.default_rng(42)
+    words = np.array(["".join(random.choice(list("abcdeilmnorst"), size=5)) for _ in range(2000)])
+    texts = [" ".join(random.choice(words, size=random.integers(WORDS // 3, WORDS + 1))) for _ in range(rows)]
+    made = [Row(str(i), text, "", "", "") for i, text in enumerate(texts)]
+    device = resolve_device("auto")
+    model, tokenizer = load_encoder(model_name, texts)
+    start = time.perf_counter()
+    for _ in embed(made, model, tokenizer, 128, 64, resolve_precision("auto", device), device):
+        pass
+    return time.perf_counter() - start
+
+
+def chunked(embeddings: np.ndarray) -> Iterator[np.ndarray]:
+    return (embeddings[start : start + CHUNK] for start in range(0, len(embeddings), CHUNK))
+
+
+def compare(arguments: argparse.Namespace, folder: Path) -> dict:
+    """Both ways in turn, several times: medians of both parts and of the whole, and the ratios of the wholes."""
+    embeddings = np.concatenate(list(random_chunks(arguments.rows, arguments.width)))
+    ways: dict[str, Callable] = {
+        "vectorised": lambda path: vectorised(chunked(embeddings), embeddings.shape, arguments.form, path),
+        "decimal": lambda path: decimal(embeddings, arguments.form, path),
+    }
+    rounds: dict[str, list[Times]] = {name: [] for name in ways}
+    for _ in range(arguments.rounds):
+        scores = []
+        for name, way in ways.items():
+            start = time.process_time()
+            times, found = way(folder / FILES[name])
+            rounds[name].append(times | {"both": sum(times.values()), "processor": time.process_time() - start})
+            scores.append(found)
+        np.testing.assert_allclose(*scores, rtol=0, atol=1e-9)
+    medians = {
+        name: {part: statistics.median(times[part] for times in all_times) for part in all_times[0]}
+        for name, all_times in rounds.items()
+    }
+    bytes_a_row = {name: (folder / file).stat().st_size / arguments.rows for name, file in FILES.items()}
+    ratios = {kind: medians["decimal"][kind] / medians["vectorised"][kind] for kind in ("both", "processor")}
+    return {"medians": medians, "ratios": ratios, "bytes a row": bytes_a_row, "rounds": rounds}
+
+
+def describe(report: dict) -> str:
+    seconds, medians, memory = report["encoder seconds"], report["medians"], report["peak memory"]
+    lines = ["{rows} rows of {width} numbers, form {form}, {threads} threads".format(**report)]
+    for name, times in medians.items():
+        parts = "   ".join(f"{part} {time:8.2f} s" for part, time in times.items())
+        lines.append(f"{name:10s}  {parts}   {report['bytes a row'][name]:8.0f} bytes a row")
+    lines.append("ratio {both:.1f}, of processor time {processor:.1f}".format(**report["ratios"]))
+    peak, libraries = (memory[when] / MEGABYTE for when in ("after", "before"))
+    lines.append(f"peak memory of the vectorised way {peak:.0f} MB, of which {libraries:.0f} MB are libraries")
+    if seconds is not None:
+        whole = (seconds + medians["decimal"]["both"]) / (seconds + medians["vectorised"]["both"])
+        lines.append(f"encoder {report['encoder']}, in both ways {seconds:.2f} s; ratio with it {whole:.1f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--width", type=int, default=384, help="numbers an embedding")
+    parser.add_argument("--form", choices=FORMS, default="code", help="of the prototype score; the authors' is code")
+    parser.add_argument("--encoder", default="scratch:tiny", help="what is timed apart; empty: nothing")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", help="where to work; default: a temporary folder")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        # First of all: a process that is started counts what the one that starts it has used.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
+            memory = other.submit(peak_memory, arguments.rows, arguments.width, arguments.form, folder).result()
+        found = compare(arguments, Path(folder))
+    report = {
+        "rows": arguments.rows, "width": arguments.width, "form": arguments.form, "threads": torch.get_num_threads(),
+        **found, "peak memory": memory, "encoder": arguments.encoder,
+        "encoder seconds": encoder_seconds(arguments.encoder, arguments.rows) if arguments.encoder else None,
+    }  # fmt: skip
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1))
+    print(describe(report))
+
+
+if __name__ == "__main__":
+    main()

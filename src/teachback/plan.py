@@ -161,6 +161,7 @@ class Plan:
         name = domain if row.by_domain else self.setting.target if shortens else "all"
         which = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "OUTPUT_DIR": str(self.home(row, domain)),
                  "SEED": str(seed), "DOMAIN": name, "DOMAINS": " ".join(self.domains)}  # fmt: skip
+        which |= {"SPLIT": "test", "METRIC": ""} if SCRIPTS["7"] in row.scripts else {}
         which |= {"HOLD_OUT": self.setting.target} if self._holds_out(row) else {}
         return which | ({"TRAIN_FRACTION": self.setting.fraction} if shortens else {})
 

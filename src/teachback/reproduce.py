@@ -15,7 +15,8 @@ from teachback.paper_table import PaperTable
 from teachback.plan import Plan, Setting, answering, targets_of
 from teachback.published import Published, published_table
 from teachback.recipes import RECIPES
-from teachback.schedule import RUNNING, LocalLauncher, Schedule, runs_elsewhere
+from teachback.schedule import RUNNING, Launcher, LocalLauncher, Schedule, runs_elsewhere
+from teachback.slurm import SlurmLauncher
 from teachback.suites.schema import read_suite
 from teachback.table_formats import latex, markdown, plain, tsv
 
@@ -45,14 +46,15 @@ class ReproduceArguments:
     teacher_domain: str = option("", "Whose single teacher is another domain's; empty: the next domain's.")
     device: str = option("auto", "Where the stages compute: with auto or cuda, cells are spread over the GPUs.")
     jobs: int = option(1, "Cells that run side by side.")
-    launcher: str = option("local", "local, or slurm.")
+    launcher: str = option("local", "local: processes of this machine; slurm: jobs, submitted with sbatch.")
+    slurm_options: str = option("", "What sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00.")
     dry_run: bool = option(False, "Only list the cells, one a line, with their state.")
     only_table: bool = option(False, "Run nothing: make the table of the cells that are done.")
 
     def __post_init__(self):
         require(self, "name", tuple(RECIPES))
         require(self, "protocol", ("honest", "paper"))
-        require(self, "launcher", ("local",))
+        require(self, "launcher", ("local", "slurm"))
         require_at_least(self, "jobs", 1)
 
 
@@ -62,7 +64,7 @@ def reproduce(args: ReproduceArguments) -> None:
     place = Workplace(ROOT, Path(args.data_dir) / args.suite, _config(args.config))
     with_data = not (place.data / "suite.json").is_file()
     cells = {cell.name: cell for plan in plans for cell in plan.cells(with_data)}  # plans share some
-    schedule = Schedule(list(cells.values()), place, LocalLauncher(args.jobs, visible_gpus(args.device)), args.jobs)
+    schedule = Schedule(list(cells.values()), place, make_launcher(args), args.jobs)
     if args.dry_run:
         list_cells(schedule)
         return
@@ -71,6 +73,12 @@ def reproduce(args: ReproduceArguments) -> None:
     show_results(plans, published_table(args.name), schedule.states)
     if not args.only_table:
         schedule.report_failures()
+
+
+def make_launcher(args: ReproduceArguments) -> Launcher:
+    if args.launcher == "slurm":
+        return SlurmLauncher(args.slurm_options)
+    return LocalLauncher(args.jobs, visible_gpus(args.device))
 
 
 def make_plans(args: ReproduceArguments) -> list[Plan]:

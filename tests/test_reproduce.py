@@ -1,6 +1,7 @@
 """scripts/reproduce.sh end to end on the generated suite, and what a command line makes of a table."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -239,3 +240,17 @@ def test_gpus_are_shared_out_unless_a_device_is_named(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     assert visible_gpus("auto") == ["0", "1", "2"]
+
+
+def test_the_document_names_every_row_and_variable():
+    text = (ROOT / "docs/reproduce.md").read_text(encoding="utf-8")
+    for recipe in RECIPES.values():
+        assert all(f"`{name}`" in text for name in recipe.rows)
+    script = (ROOT / "scripts/reproduce.sh").read_text(encoding="utf-8")
+    defaults = dict(re.findall(r'^: "\$\{([A-Z_]+)=(.*)\}"', script, re.MULTILINE))
+    of_stages = {"SUITE", "STUDENT_INIT", "TRANSFER_SET", "DEVICE"}
+    rows = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \| (?:`(.*?)`)? ?\|", text, re.MULTILINE)
+    named = {name: default for names, default in rows for name in re.findall(r"[A-Z_]+", names)}
+    assert {name: named.get(name) for name in defaults if name not in of_stages} == {
+        name: default for name, default in defaults.items() if name not in of_stages
+    }

@@ -26,6 +26,7 @@ source "$(dirname "$0")/common.sh"
 : "${UNDISTILLED_EPOCHS=}"            # epochs of the undistilled student; empty: 13 (Meta-KD: 10 + 3), or stage 5's
 : "${UNDISTILLED_LR=}"                # its learning rate; empty: that of stage 5
 : "${PROTOCOL=honest}"                # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
+: "${TEACHER_MODEL=bert-base-uncased}"   # as in stage 3
 : "${STUDENT_INIT=pretrained}"        # as in stage 4
 : "${TRANSFER_SET=domain}"            # as in stage 4
 : "${DEVICE=auto}"                    # auto, cpu, cuda or cuda:<number>
@@ -35,7 +36,7 @@ if [[ $targets == all ]]; then targets=; fi
 
 run scripts/reproduce.py --name "$table" --suite "$SUITE" --rows "$ROWS" --seeds "$SEEDS" --targets "$targets" \
     --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --config "$CONFIG" --protocol "$PROTOCOL" \
-    --student_init "$STUDENT_INIT" --transfer_set "$TRANSFER_SET" --undistilled_epochs "$UNDISTILLED_EPOCHS" \
+    --teacher_model "$TEACHER_MODEL" --student_init "$STUDENT_INIT" --transfer_set "$TRANSFER_SET" --undistilled_epochs "$UNDISTILLED_EPOCHS" \
     --undistilled_lr "$UNDISTILLED_LR" --hold_out "$HOLD_OUT" --train_fraction "$TRAIN_FRACTION" \
     --teacher_domain "$TEACHER_DOMAIN" --device "$DEVICE" --jobs "$JOBS" --launcher "$LAUNCHER" \
     --slurm_options "$SLURM_OPTIONS" "$@"

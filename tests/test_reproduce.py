@@ -46,7 +46,7 @@ def test_two_cells_from_a_command_to_a_table(home, capsys):
     """A teacher and its student: run, listed and put in a table; the second time nothing is left to do."""
     done = command(home, "metakd_amazon", ROWS="mix-tinybert", SEEDS="3", DOMAIN="books", DOMAINS="books dvd")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 of 2 cells done" in done.stdout and "| mix → TinyBERT-KD " in done.stdout
+    assert "2 of 2 cells done" in done.stdout and "\nmix → TinyBERT-KD  " in done.stdout
     folder = home / "outputs/reproduce/metakd_amazon"
     assert {path.name for path in folder.glob("table.*")} == {"table.md", "table.tsv", "table.tex"}
     (score,) = [r for r in read_results(folder / "mix-tinybert/sample/seed3/results.tsv") if r.domain == "books"]
@@ -149,10 +149,11 @@ def test_rows_differ_in_what_they_say(tmp_path):
     assert found["undistilled.books.seed1"].needs == ()
 
 
-def test_an_undistilled_cut_of_the_teacher_waits_for_it(tmp_path):
-    found = cells(tmp_path, rows="undistilled", targets="books", student_init="teacher", undistilled_lr="1e-4")
-    cell = found["undistilled.books.seed1"]
-    assert cell.needs == ("teacher-meta.seed1",) and cell.variables["LR"] == "1e-4"
+def test_beside_cuts_of_the_teacher_the_undistilled_student_is_that_of_its_model(tmp_path):
+    cut = {"student_init": "teacher", "teacher_model": "mine", "undistilled_lr": "1e-4"}
+    (cell,) = cells(tmp_path, rows="undistilled", targets="books", **cut).values()
+    assert cell.needs == () and cell.variables["LR"] == "1e-4"
+    assert (cell.variables["STUDENT_INIT"], cell.variables["STUDENT_MODEL"]) == ("pretrained", "mine")
 
 
 def test_a_first_stage_that_can_be_copied_is_waited_for(tmp_path):
@@ -248,7 +249,7 @@ def test_the_document_names_every_row_and_variable():
         assert all(f"`{name}`" in text for name in recipe.rows)
     script = (ROOT / "scripts/reproduce.sh").read_text(encoding="utf-8")
     defaults = dict(re.findall(r'^: "\$\{([A-Z_]+)=(.*)\}"', script, re.MULTILINE))
-    of_stages = {"SUITE", "STUDENT_INIT", "TRANSFER_SET", "DEVICE"}
+    of_stages = {"SUITE", "TEACHER_MODEL", "STUDENT_INIT", "TRANSFER_SET", "DEVICE"}
     rows = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \| (?:`(.*?)`)? ?\|", text, re.MULTILINE)
     named = {name: default for names, default in rows for name in re.findall(r"[A-Z_]+", names)}
     assert {name: named.get(name) for name in defaults if name not in of_stages} == {

@@ -15,7 +15,7 @@ from teachback.published import Column, published_table
 from teachback.recipes import METAKD, MPDISTIL, RECIPES
 from teachback.significance import mcnemar, paired_bootstrap
 from teachback.suites.schema import Domain, Suite, write_suite
-from teachback.table_formats import comparisons, escape_latex, escape_markdown, escape_tsv, latex, markdown, tsv
+from teachback.table_formats import comparisons, escape_latex, escape_markdown, escape_tsv, latex, markdown, plain, tsv
 from teachback.tables import Result, merge_results, predictions_file
 
 LABELS = ("negative", "positive")
@@ -305,3 +305,10 @@ def test_text_is_escaped_for_each_format():
         r"\textasciicircum{}"
     )
     assert escape_tsv("a\tb\nc") == "a b c"
+
+
+def test_on_the_screen_the_best_student_is_marked_without_escapes(two_seeds):
+    text = plain(table(two_seeds))
+    line = next(line for line in text.splitlines() if line.startswith("Meta-teacher → Meta-distillation"))
+    assert ">75.0 ± 7.1<" in line and "Best student in > <." in text
+    assert "   published" in text and "\\" not in text

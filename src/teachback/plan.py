@@ -39,7 +39,6 @@ class Plan:
     rows: tuple[TableRow, ...]
     variables: dict[str, str] = field(default_factory=dict)  # of all cells
     undistilled: dict[str, str] = field(default_factory=dict)  # of the undistilled student's cells
-    student_from_teacher: bool = False  # STUDENT_INIT=teacher: even the undistilled student needs a teacher's folder
     one_first_stage: bool = False  # TRANSFER_SET=all: stage 4 copies another domain's student where it can
     setting: Setting = Setting()
     against: str = ""  # row that the others are compared with; "": each with its recipe's
@@ -89,18 +88,13 @@ class Plan:
             name = waiting.pop()
             if name not in wanted:
                 wanted.add(name)
-                waiting += self._builds_on(self.recipe.row(name))
+                waiting += self.recipe.row(name).builds_on
         return [row for row in self.recipe.rows.values() if row.name in wanted]
-
-    def _builds_on(self, row: TableRow) -> list[str]:
-        if row.meets_no_teacher and not self.student_from_teacher:
-            return []
-        return [name for name in (row.cells_of, row.teacher, row.student) if name]
 
     def _requests(self, row: TableRow, domain: str) -> list[tuple[TableRow, str]]:
         """Rows and domains whose cells a cell needs."""
         found = []
-        for name in self._builds_on(row):
+        for name in row.builds_on:
             domains: Sequence[str] = (domain,)
             if name == row.teacher and row.variables.get("TEACHER") == "multi":
                 domains = targets_of(self.domains)

@@ -32,6 +32,11 @@ class TableRow:
     extra: bool = False  # made only where it is asked for
 
     @property
+    def builds_on(self) -> list[str]:
+        """Rows whose cells its own need."""
+        return [name for name in (self.cells_of, self.teacher, self.student) if name]
+
+    @property
     def meets_no_teacher(self) -> bool:
         return self.variables.get("METHOD") == "finetune"
 
@@ -99,8 +104,8 @@ METAKD = _by_name(
     _teacher("teacher-no-prototypes", "Meta-teacher without prototype weights", "meta", USE_SAMPLE_WEIGHTS="0", USE_DOMAIN_LOSS="1"),
     _teacher("teacher-no-domain-loss", "Meta-teacher without domain loss", "meta", USE_SAMPLE_WEIGHTS="1", USE_DOMAIN_LOSS="0"),
     # Not in the paper. It has as many epochs on its labels as the distilled students have in both stages.
-    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune", "TEACHER": "meta"},
-             "teacher-meta", compared_with="meta-distillation"),
+    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
+             compared_with="meta-distillation"),
     _metakd("single-tinybert", "single → TinyBERT-KD", "teacher-single", "single", **_TINYBERT),
     # For a domain of which no teacher has seen data.
     TableRow("other-tinybert", "another domain's single → TinyBERT-KD", "457", "{domain}/student_second",
@@ -155,8 +160,8 @@ MPDISTIL = _by_name(
     TableRow("teacher", "Teacher", "37", "teacher-single-{domain}", {"TEACHER": "single"}),
     _meta_teacher("collaborative"),
     _meta_teacher("competitive"),
-    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune", "TEACHER": "single"},
-             "teacher", compared_with="kd"),
+    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
+             compared_with="kd"),
     # The method's own loss (soft, hard and PKD terms) from the fixed teacher, so that "− curriculum" adds one thing to it:
     # a teacher that learns back.
     _mpdistil("kd", "Student, KD", "undistilled", META_TEACHER_EVERY_EPOCH="0"),

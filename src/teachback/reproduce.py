@@ -38,6 +38,7 @@ class ReproduceArguments:
     config: str = option("", "File of variables for all stages.")
     protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
     student_init: str = option("pretrained", "What students start from, as in stage 4.")
+    teacher_model: str = option("bert-base-uncased", "What teachers start from, as in stage 3.")
     transfer_set: str = option("domain", "Texts of stage 4.")
     undistilled_epochs: str = option("", "Epochs of the undistilled student; empty: the table's own.")
     undistilled_lr: str = option("", "Its learning rate; empty: that of stage 5.")
@@ -122,15 +123,22 @@ def make_plan(args: ReproduceArguments) -> Plan:
     if unknown := [name for name in wanted if name not in targets]:
         raise TeachbackError(f"DOMAIN={unknown[0]} is not among the table's domains: {', '.join(targets)}")
     _check_data(args)
-    undistilled = {"EPOCHS": args.undistilled_epochs or recipe.undistilled_epochs, "LR": args.undistilled_lr}
     return Plan(
         recipe, args.suite, Path(args.output_root) / "reproduce" / folder, Path(args.data_dir), _seeds(args.seeds),
         tuple(name for name in targets if not wanted or name in wanted), domains,
         tuple(recipe.row(name) for name in _words(args.rows)) or recipe.table_rows,
         {"PROTOCOL": args.protocol} | ({"CONFIG": args.config} if args.config else {}),
-        {name: value for name, value in undistilled.items() if value},
-        args.student_init == "teacher", args.transfer_set == "all",
+        _undistilled(args), args.transfer_set == "all",
     )  # fmt: skip
+
+
+def _undistilled(args: ReproduceArguments) -> dict[str, str]:
+    """Variables of the undistilled student. Where others are cut from the teacher, it is the same cut of what that began as."""
+    epochs = args.undistilled_epochs or RECIPES[args.name].undistilled_epochs
+    variables = {name: value for name, value in (("EPOCHS", epochs), ("LR", args.undistilled_lr)) if value}
+    if args.student_init == "teacher":
+        variables |= {"STUDENT_INIT": "pretrained", "STUDENT_MODEL": args.teacher_model}
+    return variables
 
 
 def _words(text: str) -> list[str]:

@@ -93,13 +93,13 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def notes(table: PaperTable, found) -> list[str]:
+def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
     """What the numbers are, one sentence each."""
     about, wanted = table.published, len(table.plan.seeds)
     over = f"{wanted} seed{'s' if wanted != 1 else ''} ({', '.join(map(str, table.plan.seeds))})"
     scores = (
         f"Test scores in %, accuracy where no metric is named: mean ± standard deviation over {over}; below it the "
-        "published score, and in brackets ours minus it. Best student in bold."
+        f"published score, and in brackets ours minus it. Best student in {best}."
     )
     lines = [scores, f"Published: {about.paper}; {about.models}. {about.source}"]
     if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
@@ -125,20 +125,20 @@ def markdown(table: PaperTable) -> str:
 
 def plain(table: PaperTable) -> str:
     """For the screen."""
-    return _page(table, plain_table, str)
+    return _page(table, plain_table, str, "> <")
 
 
-def _page(table: PaperTable, form: Callable[..., str], escape: Callable[[str], str]) -> str:
+def _page(table: PaperTable, form: Callable[..., str], escape: Callable[[str], str], best: str = "bold") -> str:
     """Scores, paired tests and notes, one below the other."""
     found = comparisons(table)
     parts = [form([*header(table, table.published.name), "seeds"], score_lines(table), 1)]
     if found:
         parts.append(form(header(table, "difference in points", "to"), comparison_lines(table, found), 2))
-    return "\n\n".join([*parts, *map(escape, notes(table, found))]) + "\n"
+    return "\n\n".join([*parts, *map(escape, notes(table, found, best))]) + "\n"
 
 
 def plain_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
-    """Columns of a screen; the best is in arrows, as a screen has no bold."""
+    """Columns of a screen; the best is between > and <, as a screen has no bold."""
     return format_table(names, [[_styled(cell, str, ">{}<") for cell in line.cells] for line in lines], texts)
 
 

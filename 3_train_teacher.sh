@@ -4,8 +4,10 @@ source "$(dirname "$0")/scripts/common.sh"
 
 : "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${TEACHER=meta}"                     # meta, or a baseline: single (one domain), mix (all pooled), mtl (a head each)
-: "${DOMAIN=}"                          # single: the teacher's domain; empty: the suite's first; all: one teacher after the other
+: "${DOMAIN=}"                          # single: the teacher's domain; all: one after the other; TRAIN_FRACTION is of it; empty: the first
 : "${DOMAINS=}"                         # domains to train on, separated by commas or blanks; empty: all of the suite
+: "${HOLD_OUT=}"                        # a teacher of several domains is not trained on this one
+: "${TRAIN_FRACTION=1}"                 # share of DOMAIN's train rows that is used; the other domains keep theirs
 : "${TEACHER_MODEL=bert-base-uncased}"  # hub name, folder, scratch:tiny or scratch:mini (paper: BERT-base)
 : "${TEACHER_EPOCHS=3}"                 # passes over the data (paper: 3)
 : "${TEACHER_LR=2e-5}"                  # peak learning rate (paper: 2e-5)
@@ -27,7 +29,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${REPORT_TO=none}"                   # none, tensorboard or wandb
 
 launch scripts/train_teacher.py \
-    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
+    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --hold_out "$HOLD_OUT" --train_fraction "$TRAIN_FRACTION" \
+    --protocol "$PROTOCOL" --seed "$SEED" \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" --teacher_model "$TEACHER_MODEL" \
     --use_sample_weights "$USE_SAMPLE_WEIGHTS" --use_domain_loss "$USE_DOMAIN_LOSS" \
     --domain_loss_weight "$DOMAIN_LOSS_WEIGHT" --domain_labels "$DOMAIN_LABELS" \

@@ -7,8 +7,11 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains in use, separated by commas or blanks; empty: all of the suite
+: "${HOLD_OUT=}"                        # DOMAIN, if the teacher was trained without it; as in stage 3
+: "${TRAIN_FRACTION=1}"                 # share of DOMAIN's train rows that is used, as in stage 3
 : "${FIRST=metakd}"                     # metakd, or none: pass the initial student on as it is (MPDistil)
 : "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3; multi: here single
+: "${TEACHER_DOMAIN=}"                  # single: whose teacher, for instance with HOLD_OUT; empty: DOMAIN's own
 : "${TEACHER_DIR=}"                     # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder or scratch:tiny (paper: this TinyBERT)
 : "${STUDENT_LAYERS=}"                  # cut: 3 (the first three), spread:3, or e.g. 1,3,5; empty: all layers (paper)
@@ -42,9 +45,10 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${REPORT_TO=none}"                   # none, tensorboard or wandb
 
 launch scripts/distill_student.py --stage first \
-    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
+    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --hold_out "$HOLD_OUT" --train_fraction "$TRAIN_FRACTION" \
+    --protocol "$PROTOCOL" --seed "$SEED" \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher_root "$TEACHER_DIR" \
-    --first "$FIRST" --teacher "$TEACHER" \
+    --first "$FIRST" --teacher "$TEACHER" --teacher_domain "$TEACHER_DOMAIN" \
     --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
     --layer_map "$LAYER_MAP" --teacher_cache_gb "$TEACHER_CACHE_GB" \
     --transfer_set "$TRANSFER_SET" --unlabelled "$UNLABELLED" --attention_target "$ATTENTION_TARGET" \

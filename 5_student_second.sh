@@ -8,8 +8,11 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains in use, separated by commas or blanks; empty: all of the suite
+: "${HOLD_OUT=}"                        # DOMAIN, if the teacher was trained without it; as in stage 3
+: "${TRAIN_FRACTION=1}"                 # share of DOMAIN's train rows that is used, as in stage 3
 : "${METHOD=metakd}"                    # metakd, mpdistil, or finetune: no teacher and no stage 4
 : "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3; multi: all single ones' mean prediction
+: "${TEACHER_DOMAIN=}"                  # single: whose teacher, for instance with HOLD_OUT; empty: DOMAIN's own
 : "${TEACHER_DIR=}"                     # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
 : "${STUDENT_DIR=}"                     # OUTPUT_DIR of another run, whose student_first/ is used; empty: this run's
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # finetune: what to start from, as in stage 4
@@ -43,9 +46,10 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${REPORT_TO=none}"                   # none, tensorboard or wandb
 
 launch scripts/distill_student.py --stage second \
-    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
+    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --hold_out "$HOLD_OUT" --train_fraction "$TRAIN_FRACTION" \
+    --protocol "$PROTOCOL" --seed "$SEED" \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher_root "$TEACHER_DIR" --student_root "$STUDENT_DIR" \
-    --method "$METHOD" --teacher "$TEACHER" \
+    --method "$METHOD" --teacher "$TEACHER" --teacher_domain "$TEACHER_DOMAIN" \
     --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
     --alpha_soft "$ALPHA_SOFT" --soft_loss "$SOFT_LOSS" --temperature "$TEMPERATURE" \
     --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \

@@ -17,11 +17,16 @@ source "$(dirname "$0")/common.sh"
 : "${SEEDS=1 2 3 4 5}"                # one run of every row and domain for each
 : "${DOMAIN=}"                        # only these domains' students, separated by commas or blanks; empty or all: all
 : "${DOMAINS=}"                       # domains that the stages use; empty: those of the table
+: "${HOLD_OUT=}"                     # in place of the table: these domains, each held out of the teachers in turn
+: "${TRAIN_FRACTION=}"                     # in place of the table: scores by these shares of DOMAIN's train rows, such as 0.01 0.1 1
+: "${TEACHER_DOMAIN=}"                     # with HOLD_OUT: whose single teacher it is compared with; empty: the next domain's
 : "${JOBS=1}"                         # cells that run side by side, on a GPU each where there are several
-: "${LAUNCHER=local}"                 # local; slurm submits the cells as jobs
+: "${LAUNCHER=local}"                 # local; slurm submits the cells as jobs, JOBS of them at a time
+: "${SLURM_OPTIONS=}"                 # slurm: what sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00
 : "${UNDISTILLED_EPOCHS=}"            # epochs of the undistilled student; empty: 13 (Meta-KD: 10 + 3), or stage 5's
 : "${UNDISTILLED_LR=}"                # its learning rate; empty: that of stage 5
 : "${PROTOCOL=honest}"                # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
+: "${TEACHER_MODEL=bert-base-uncased}"   # as in stage 3
 : "${STUDENT_INIT=pretrained}"        # as in stage 4
 : "${TRANSFER_SET=domain}"            # as in stage 4
 : "${DEVICE=auto}"                    # auto, cpu, cuda or cuda:<number>
@@ -31,5 +36,7 @@ if [[ $targets == all ]]; then targets=; fi
 
 run scripts/reproduce.py --name "$table" --suite "$SUITE" --rows "$ROWS" --seeds "$SEEDS" --targets "$targets" \
     --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --config "$CONFIG" --protocol "$PROTOCOL" \
-    --student_init "$STUDENT_INIT" --transfer_set "$TRANSFER_SET" --undistilled_epochs "$UNDISTILLED_EPOCHS" \
-    --undistilled_lr "$UNDISTILLED_LR" --device "$DEVICE" --jobs "$JOBS" --launcher "$LAUNCHER" "$@"
+    --teacher_model "$TEACHER_MODEL" --student_init "$STUDENT_INIT" --transfer_set "$TRANSFER_SET" --undistilled_epochs "$UNDISTILLED_EPOCHS" \
+    --undistilled_lr "$UNDISTILLED_LR" --hold_out "$HOLD_OUT" --train_fraction "$TRAIN_FRACTION" \
+    --teacher_domain "$TEACHER_DOMAIN" --device "$DEVICE" --jobs "$JOBS" --launcher "$LAUNCHER" \
+    --slurm_options "$SLURM_OPTIONS" "$@"

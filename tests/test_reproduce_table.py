@@ -15,7 +15,7 @@ from teachback.published import Column, published_table
 from teachback.recipes import METAKD, MPDISTIL, RECIPES
 from teachback.significance import mcnemar, paired_bootstrap
 from teachback.suites.schema import Domain, Suite, write_suite
-from teachback.table_formats import comparisons, escape_latex, escape_markdown, escape_tsv, latex, markdown, tsv
+from teachback.table_formats import comparisons, escape_latex, escape_markdown, escape_tsv, latex, markdown, plain, tsv
 from teachback.tables import Result, merge_results, predictions_file
 
 LABELS = ("negative", "positive")
@@ -27,12 +27,12 @@ def plan(folder: Path, name="metakd_amazon", rows=(META, DISTILLED, TINYBERT), s
     return Plan(RECIPES[name], "tiny", folder / "table", folder / "data", seeds, domains, domains, tuple(rows))
 
 
-def write_scores(made: Plan, row, seed: int, values: dict[str, float], split="test", metric="accuracy") -> None:
-    """Stage 7's results of one row and seed."""
-    where = [(name, "m", row.checkpoint.format(domain=name), seed, split, metric) for name in values]
+def write_scores(made: Plan, row, seed: int, values: dict[str, float], split="test", of="", suite="tiny") -> None:
+    """Stage 7's accuracies of one row and seed."""
+    where = [(name, "m", row.checkpoint.format(domain=name), seed, split, "accuracy") for name in values]
     merge_results(
-        made.run_folder(row, seed) / "results.tsv",
-        [Result("tiny", *place, value, 100) for place, value in zip(where, values.values())],
+        made.run_folder(row, of, seed) / "results.tsv",
+        [Result(suite, *place, value, 100) for place, value in zip(where, values.values())],
     )
 
 
@@ -44,7 +44,7 @@ def write_answers(made: Plan, row, seed: int, answers: dict[str, str], gold: dic
         lines += [
             f"{domain}-{i}\t{domain}\t{name[g]}\t{name[p]}\t0.5" for i, (g, p) in enumerate(zip(gold[domain], letters))
         ]
-        path = predictions_file(made.run_folder(row, seed), row.checkpoint.format(domain=domain), "test")
+        path = predictions_file(made.run_folder(row, domain, seed), row.checkpoint.format(domain=domain), "test")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n")
 
@@ -220,7 +220,7 @@ def test_a_domain_without_train_rows_is_answered_by_another_domains_student(tmp_
     made, states = glue(tmp_path, ("MNLI", "MNLI-mm"), suite)
     stage = "MNLI/student_second"
     merge_results(
-        made.run_folder(MPDISTIL["kd"], 1) / "results.tsv",
+        made.run_folder(MPDISTIL["kd"], "MNLI", 1) / "results.tsv",
         [
             Result("tiny", name, "m", stage, 1, "test", "accuracy", value, 9)
             for name, value in (("MNLI", 0.6), ("MNLI-mm", 0.7))
@@ -305,3 +305,10 @@ def test_text_is_escaped_for_each_format():
         r"\textasciicircum{}"
     )
     assert escape_tsv("a\tb\nc") == "a b c"
+
+
+def test_on_the_screen_the_best_student_is_marked_without_escapes(two_seeds):
+    text = plain(table(two_seeds))
+    line = next(line for line in text.splitlines() if line.startswith("Meta-teacher → Meta-distillation"))
+    assert ">75.0 ± 7.1<" in line and "Best student in > <." in text
+    assert "   published" in text and "\\" not in text

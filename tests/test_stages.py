@@ -59,11 +59,11 @@ def review(number: int, domain: str) -> Row:
     return Row(f"{domain}-{number}", text, "", label, domain, weight=0.25 + 0.5 * generator.random())
 
 
-def write_tiny_suite(data_dir: Path) -> None:
-    domains = {name: Domain(name, "sentiment", ("negative", "positive")) for name in DOMAINS}
+def write_tiny_suite(data_dir: Path, names: tuple[str, ...] = DOMAINS) -> None:
+    domains = {name: Domain(name, "sentiment", ("negative", "positive")) for name in names}
     folder = data_dir / "tiny"
     for split, first, last in (("train", 0, 24), ("dev", 24, 32), ("test", 32, 40)):
-        rows = [review(number, domain) for domain in DOMAINS for number in range(first, last)]
+        rows = [review(number, domain) for domain in names for number in range(first, last)]
         write_rows(folder / f"{split}.tsv", rows, TRAIN_COLUMNS if split == "train" else TRAIN_COLUMNS[:-1])
     write_suite(folder, Suite("tiny", domains))
 

@@ -34,10 +34,14 @@ class DataArguments:
         "Most disk for what teachers said, which is read instead of running them again; unset: a fifth of what is free.",
     )
     protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
+    hold_out: str = option("", "A domain that no teacher of several domains is trained on (stages 3 to 5).")
+    train_fraction: float = option(1.0, "Share of the target domain's train rows that is used (stages 3 to 5).")
 
     def __post_init__(self):
         require(self, "protocol", ("honest", "paper"))
         require_at_least(self, "max_length", 4)
+        if not 0 < self.train_fraction <= 1:
+            raise TeachbackError(f"TRAIN_FRACTION={self.train_fraction}: must be above 0 and at most 1")
         if self.teacher_cache_gb is not None:
             require_at_least(self, "teacher_cache_gb", 0)
 
@@ -79,12 +83,15 @@ class StudentArguments:
     use_expertise_weights: bool | None = option(
         None, "Weight each example by lambda, the teacher's domain expertise; unset: with metakd only (paper)."
     )
+    teacher_domain: str = option("", "With teacher single: whose; empty: the target domain's own.")
     use_sample_weights: bool = option(True, "lambda reads the examples' prototype scores; without: 1 for each.")
 
     def __post_init__(self):
         require(self, "stage", ("first", "second"))
         require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
         require(self, "student_init", ("pretrained", "teacher"))
+        if self.teacher_domain and self.teacher != "single":
+            raise TeachbackError(f"TEACHER_DOMAIN={self.teacher_domain} needs TEACHER=single, not {self.teacher}")
         if self.student_init == "teacher" and not self.student_layers:
             raise TeachbackError("STUDENT_INIT=teacher needs STUDENT_LAYERS, for example 3 or spread:3")
 

@@ -25,6 +25,9 @@ WITHOUT_EFFECT = {
     "TEACHER_CACHE_GB", "ALLOW_PARTIAL", "MODELS",
 }  # fmt: skip
 
+# What each cell says for itself: an environment that has these means the table, or another run.
+PER_CELL = ("HOLD_OUT", "TRAIN_FRACTION", "TEACHER_DOMAIN", "TEACHER_DIR", "STUDENT_DIR")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -80,7 +83,8 @@ class Workplace:
         """The variables of a cell's stages: its own, and of the others those that the environment gives."""
         known = {"CONFIG", "PYTHON", "DATA_DIR", "OUTPUT_DIR"}
         known = known.union(*(declared_variables(self.root / script) for script in cell.scripts))
-        return {name: self.given[name] for name in sorted(known) if name in self.given} | cell.variables
+        shared = sorted(known & self.given.keys() - set(PER_CELL))
+        return {name: self.given[name] for name in shared} | cell.variables
 
     def fingerprint(self, cell: Cell, cells: dict[str, Cell]) -> str:
         """What a cell's result depends on: its stages and settings, the data, and the same of the cells that it needs."""
@@ -107,6 +111,7 @@ class Workplace:
             f"# {cell.name}: made by scripts/reproduce.sh",
             "set -euo pipefail",
             f"cd {shlex.quote(os.getcwd())}",
+            f"unset {' '.join(PER_CELL)}",
             *exports,
             f"mark={mark}",
             'rm -f "$mark.done" "$mark.failed"',

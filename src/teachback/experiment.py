@@ -12,7 +12,7 @@ from teachback.encoding import EncodedRows
 from teachback.errors import Stopped, TeachbackError
 from teachback.models import load_tokenizer, locate
 from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
-from teachback.suite_data import SuiteData, encode_rows, labelled
+from teachback.suite_data import SuiteData, encode_rows, labelled, some_of
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
 from teachback.teacher_cache import TeacherCache
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # Where data lies and what computes do not change what is computed; which domains are used is among the inputs.
 PLACES = (
     "data_dir", "output_root", "teacher_root", "student_root", "device", "domains", "domain", "stage", "unlabelled",
-    "teacher_cache_gb",
+    "teacher_cache_gb", "hold_out", "train_fraction",
 )  # fmt: skip
 
 
@@ -42,9 +42,34 @@ class Experiment:
         self.teachers = seed_folder(data_args.teacher_root or data_args.output_root, data_args.suite, training.seed)
         self.students = seed_folder(data_args.student_root or data_args.output_root, data_args.suite, training.seed)
 
-    def labelled_rows(self, domains: list[str]) -> tuple[list[Row], list[Row]]:
+    def train_rows(self, domains: list[str], target: str) -> list[Row]:
+        """Train rows of the domains, of the target's only TRAIN_FRACTION."""
+        rows, fraction = self.data.rows("train", domains), self.args.train_fraction
+        return some_of(rows, self.data.suite.domain(target), fraction, self.training.seed)
+
+    def labelled_rows(self, domains: list[str], target: str) -> tuple[list[Row], list[Row]]:
         """Train rows and selection rows that have a label."""
-        return labelled(self.data.rows("train", domains)), labelled(self.data.rows(self.split, domains))
+        return labelled(self.train_rows(domains, target)), labelled(self.data.rows(self.split, domains))
+
+    def shortened_domain(self) -> str:
+        """The one domain that TRAIN_FRACTION is of, where a teacher of several is trained."""
+        if self.args.train_fraction == 1:
+            return self.data.selected[0]
+        if self.args.domain == "all":
+            raise TeachbackError("TRAIN_FRACTION is of one domain's rows: name it, as in DOMAIN=books")
+        return self.data.target(self.args.domain).name
+
+    def taught_domains(self) -> list[str]:
+        """The domains that a teacher of several is trained on: all but the held-out one."""
+        held_out = self.args.hold_out
+        if held_out and held_out not in self.data.trainable:
+            raise TeachbackError(
+                f"HOLD_OUT={held_out} is not among the trained domains of this run: {', '.join(self.data.trainable)}"
+            )
+        names = [name for name in self.data.trainable if name != held_out]
+        if not names:
+            raise TeachbackError(f"HOLD_OUT={held_out} leaves no domain to train on; add domains to DOMAINS")
+        return names
 
     def quiz(self, domains: list[str]) -> list[Row]:
         """Labelled quiz rows; none at all is an error that says how to get some."""
@@ -59,14 +84,27 @@ class Experiment:
     def teacher_folder(self, kind: str, domain: str) -> Path:
         return self.teachers / (f"teacher-single-{domain}" if kind == "single" else f"teacher-{kind}")
 
-    def read_teacher(self, kind: str, domain: str) -> tuple[Path, Teacher]:
-        """The finished teacher in eval mode, and its folder."""
-        folder = self.teacher_folder(kind, domain)
-        self.require(
-            folder, f"TEACHER={kind}" + (f" DOMAIN={domain}" if kind == "single" else ""), "3_train_teacher.sh"
-        )
+    def read_teacher(self, kind: str, domain: str, taught: str = "") -> tuple[Path, Teacher]:
+        """The finished teacher in eval mode, and its folder. ``taught``: the single teacher's domain, if another one."""
+        own = f" DOMAIN={taught or domain}" if kind == "single" else ""
+        hold_out = self.args.hold_out if kind != "single" else ""
+        if kind == "single" and (taught or domain) == self.args.hold_out:
+            raise TeachbackError(
+                f"HOLD_OUT={self.args.hold_out}, and its single teacher was trained on it; set TEACHER_DOMAIN to another"
+            )
+        folder = self.teacher_folder(kind, taught or domain)
+        without = f"HOLD_OUT={hold_out} " if hold_out else ""
+        self.require(folder, f"{without}TEACHER={kind}{own}", "3_train_teacher.sh")
         teacher = load_teacher(folder, read_stage(folder), self.data.suite)
         known = [d.name for d in teacher.domains]
+        if hold_out in known:
+            raise TeachbackError(
+                f"{folder} was trained on {hold_out}, and HOLD_OUT={hold_out}; first run, with another OUTPUT_DIR: "
+                f"HOLD_OUT={hold_out} TEACHER={kind} bash 3_train_teacher.sh"
+            )
+        if domain not in known and (taught or domain == hold_out):
+            teacher.add_unseen(self.data.suite.domain(domain))
+            known.append(domain)
         if domain not in known:
             raise TeachbackError(
                 f"{folder} was trained on {', '.join(known)}, not on {domain}; train a teacher with DOMAINS that include it"
@@ -76,7 +114,7 @@ class Experiment:
     def single_teachers(self, target: Domain) -> list[tuple[str, Path]]:
         """Domains of the target's label set, and the finished folders of their single teachers."""
         domains = [self.data.suite.domain(name) for name in self.data.trainable]
-        names = [domain.name for domain in domains if domain.head == target.head]
+        names = [d.name for d in domains if d.head == target.head and d.name != self.args.hold_out]
         if len(names) < 2:
             raise TeachbackError(
                 f"TEACHER=multi: no other domain of this run has {target.name}'s labels; use TEACHER=single"

@@ -74,8 +74,8 @@ class PaperTable:
 
     def __init__(self, plan: Plan, published: Published, states: dict[str, str]):
         self.plan, self.published, self.states = plan, published, states
-        self.rows = plan.needed_rows()
         self.columns = self._columns()
+        self.rows = [row for row in plan.needed_rows() if self._is_planned(row)]
         self._results: dict[Path, list[Result]] = {}
         self._answers: dict[tuple, Answers] = {}
         self.entries: dict[tuple[str, Column], Entry] = {}
@@ -97,6 +97,10 @@ class PaperTable:
                 columns += [Column(name, metric) for metric in parts(self.suite.domain(name).metric)]
         average = [column for column in self.published.columns if column.is_average]
         return columns + (average if len(columns) > 1 else [])
+
+    def _is_planned(self, row: TableRow) -> bool:
+        """Whether some cell makes it; of teachers that only others' students need, there may be none here."""
+        return any(self._state(row, column.domain, seed) for column in self.columns for seed in self.plan.seeds)
 
     @property
     def is_whole(self) -> bool:
@@ -134,7 +138,7 @@ class PaperTable:
         """A score, and whether it is of a checkpoint that was selected on the scored rows."""
         if self._state(row, column.domain, seed) not in (DONE, CHANGED):
             return None, False
-        run, stage = self.plan.run_folder(row, seed), self._stage(row, column.domain)
+        run, stage = self._run(row, column.domain, seed), self._stage(row, column.domain)
         if run not in self._results:
             self._results[run] = read_results(run / "results.tsv")
         own = [r for r in self._results[run] if (r.stage, r.domain) == (stage, column.domain)]
@@ -148,6 +152,9 @@ class PaperTable:
     def _state(self, row: TableRow, domain: str, seed: int) -> str:
         return self.states.get(self.plan.cell_name(row, answering(domain), seed), "")
 
+    def _run(self, row: TableRow, domain: str, seed: int) -> Path:
+        return self.plan.run_folder(row, answering(domain), seed)
+
     @staticmethod
     def _stage(row: TableRow, domain: str) -> str:
         return row.checkpoint.format(domain=answering(domain))
@@ -159,7 +166,7 @@ class PaperTable:
 
     def _predictions(self, row: TableRow, domain: str, seed: int) -> tuple[list[Row], list[str]]:
         """Labelled test rows of a domain, and what was predicted for them."""
-        path = predictions_file(self.plan.run_folder(row, seed), self._stage(row, domain), SPLIT)
+        path = predictions_file(self._run(row, domain, seed), self._stage(row, domain), SPLIT)
         if not path.is_file():
             return [], []
         header, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
@@ -180,7 +187,7 @@ class PaperTable:
 
     def compare(self, row: TableRow, column: Column) -> Comparison | None:
         """The row against the one that its recipe compares it with; None where they share no seed."""
-        other = self.plan.recipe.rows.get(row.compared_with)
+        other = self.plan.opponent(row)
         if other is None or (other.name, column) not in self.entries:
             return None
         ours, theirs = self.entry(row, column), self.entry(other, column)

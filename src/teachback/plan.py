@@ -5,9 +5,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from teachback.cells import Cell
+from teachback.errors import TeachbackError
 from teachback.recipes import ANSWERED_BY, SCRIPTS, Recipe, TableRow
 
 DATA = "data"
+WHOLE = "1"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which of the target domain's train rows teachers and students see; the papers' tables: all."""
+
+    target: str = ""
+    hold_out: bool = False  # teachers of several domains never see it
+    fraction: str = WHOLE  # share of its rows, for whoever sees them
+
+    @property
+    def name(self) -> str:
+        return f"{100 * float(self.fraction):g} %"
 
 
 @dataclass(frozen=True)
@@ -19,31 +34,52 @@ class Plan:
     folder: Path
     data_dir: Path
     seeds: tuple[int, ...]
-    targets: tuple[str, ...]  # the domains whose students and single teachers are made
+    targets: tuple[str, ...]  # the domains whose students are made
     domains: tuple[str, ...]  # the domains that the stages use
     rows: tuple[TableRow, ...]
     variables: dict[str, str] = field(default_factory=dict)  # of all cells
     undistilled: dict[str, str] = field(default_factory=dict)  # of the undistilled student's cells
-    student_from_teacher: bool = (
-        False  # STUDENT_INIT=teacher, so that even the undistilled one needs a teacher's folder
-    )
-    one_first_stage: bool = False  # TRANSFER_SET=all, so that stage 4 copies another domain's student where it can
+    one_first_stage: bool = False  # TRANSFER_SET=all: stage 4 copies another domain's student where it can
+    setting: Setting = Setting()
+    against: str = ""  # row that the others are compared with; "": each with its recipe's
+    teacher_domain: str = ""  # whose teacher another domain's is; "": the domain after the target
 
     def maker(self, row: TableRow) -> TableRow:
         """The row whose cells make this row's checkpoint."""
         return self.recipe.row(row.cells_of) if row.cells_of else row
 
-    def home(self, row: TableRow) -> Path:
-        """OUTPUT_DIR of a row's cells."""
-        return self.folder / self.maker(row).name
+    def opponent(self, row: TableRow) -> TableRow | None:
+        """The row that a row is compared with."""
+        name = self.against if self.against and self.against != row.name else row.compared_with
+        return self.recipe.rows.get(name)
 
-    def run_folder(self, row: TableRow, seed: int) -> Path:
+    def home(self, row: TableRow, domain: str) -> Path:
+        """OUTPUT_DIR of a row's cells."""
+        return self.folder.joinpath(*self._setting_parts(row, domain), self.maker(row).name)
+
+    def run_folder(self, row: TableRow, domain: str, seed: int) -> Path:
         """Where stage 7 wrote a row's scores."""
-        return self.home(row) / self.suite / f"seed{seed}"
+        return self.home(row, domain) / self.suite / f"seed{seed}"
 
     def cell_name(self, row: TableRow, domain: str, seed: int) -> str:
         row = self.maker(row)
-        return f"{row.name}.{domain}.seed{seed}" if row.by_domain else f"{row.name}.seed{seed}"
+        own = [domain] if row.by_domain else []
+        return ".".join([row.name, *own, *self._setting_parts(row, domain), f"seed{seed}"])
+
+    def _setting_parts(self, row: TableRow, domain: str) -> list[str]:
+        """What tells a row's cells from those of other settings; none where the setting does not concern them."""
+        without = [f"without-{self.setting.target}"] if self._holds_out(row) else []
+        return without + ([f"{self.setting.target}-{self.setting.fraction}"] if self._shortens(row, domain) else [])
+
+    def _holds_out(self, row: TableRow) -> bool:
+        """Whether the row is a teacher of several domains or learns from one."""
+        several = row.variables.get("TEACHER") in ("meta", "mix", "mtl")
+        return self.setting.hold_out and several and not row.meets_no_teacher
+
+    def _shortens(self, row: TableRow, domain: str) -> bool:
+        """Whether the row sees the target domain's rows, and not all of them."""
+        sees = domain == self.setting.target if row.by_domain else not self._holds_out(row)
+        return sees and self.setting.fraction != WHOLE
 
     def needed_rows(self) -> list[TableRow]:
         """The rows that are asked for and those that they build on, in the recipe's order."""
@@ -52,34 +88,51 @@ class Plan:
             name = waiting.pop()
             if name not in wanted:
                 wanted.add(name)
-                waiting += self.builds_on(self.recipe.row(name))
+                waiting += self.recipe.row(name).builds_on
         return [row for row in self.recipe.rows.values() if row.name in wanted]
 
-    def builds_on(self, row: TableRow) -> list[str]:
-        if row.variables.get("METHOD") == "finetune" and not self.student_from_teacher:
-            return []
-        return [name for name in (row.cells_of, row.teacher, row.student) if name]
+    def _requests(self, row: TableRow, domain: str) -> list[tuple[TableRow, str]]:
+        """Rows and domains whose cells a cell needs."""
+        found = []
+        for name in row.builds_on:
+            domains: Sequence[str] = (domain,)
+            if name == row.teacher and row.variables.get("TEACHER") == "multi":
+                domains = targets_of(self.domains)
+            elif name == row.teacher and row.taught_by_other:
+                domains = (self._other(domain),)
+            found += [(self.recipe.row(name), one) for one in domains]
+        return found
+
+    def _other(self, domain: str) -> str:
+        """The domain whose teacher stands for another domain's."""
+        domains = targets_of(self.domains)
+        chosen = self.teacher_domain or domains[(domains.index(domain) + 1) % len(domains)]
+        if chosen == domain or chosen not in domains:
+            raise TeachbackError(
+                f"TEACHER_DOMAIN={chosen}: name another domain than {domain}, one of {', '.join(domains)}"
+            )
+        return chosen
 
     def cells(self, with_data: bool) -> list[Cell]:
         """Every cell once, those of a seed together; ``with_data``: first the one that makes the data."""
-        makers = [row for row in self.needed_rows() if not row.cells_of]
-        cells = [self._data_cell()] if with_data else []
+        order = [row.name for row in self.recipe.rows.values()]
+        wanted: dict[str, tuple[int, int, Cell]] = {}
+
+        def want(row: TableRow, domain: str, seed: int) -> None:
+            row = self.maker(row)
+            name = self.cell_name(row, domain, seed)
+            if name not in wanted:
+                wanted[name] = (seed, order.index(row.name), self._cell(row, domain, seed, with_data))
+                for other, its_domain in self._requests(row, domain):
+                    want(other, its_domain, seed)
+
         for seed in self.seeds:
-            for row in makers:
-                for domain in self._domains_of(row):
-                    cells.append(self._cell(row, domain, seed, with_data))
-        return cells
-
-    def _domains_of(self, row: TableRow) -> tuple[str, ...]:
-        """The targets; of teachers whose predictions are averaged every domain."""
-        if not row.by_domain:
-            return ("all",)
-        averaged = any(self._averages(other) and other.teacher == row.name for other in self.needed_rows())
-        return targets_of(self.domains) if averaged else self.targets
-
-    @staticmethod
-    def _averages(row: TableRow) -> bool:
-        return row.variables.get("TEACHER") == "multi"
+            for row in self.rows:
+                for domain in self.targets:
+                    want(row, domain, seed)
+        place = {seed: number for number, seed in enumerate(self.seeds)}
+        cells = [cell for *_, cell in sorted(wanted.values(), key=lambda found: (place[found[0]], found[1]))]
+        return ([self._data_cell()] if with_data else []) + cells
 
     def _data_cell(self) -> Cell:
         variables = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "QUIZ_FRACTION": self.recipe.quiz_fraction}
@@ -88,28 +141,32 @@ class Plan:
         return Cell(DATA, self.folder / "cells", (SCRIPTS["1"], SCRIPTS["2"]), shared | variables, DATA)
 
     def _cell(self, row: TableRow, domain: str, seed: int, with_data: bool) -> Cell:
-        places = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "OUTPUT_DIR": str(self.home(row))}
-        which = {"SEED": str(seed), "DOMAIN": domain, "DOMAINS": " ".join(self.domains)}
-        own = dict(row.variables)
-        before = self.builds_on(row)
-        if row.teacher in before:
-            own["TEACHER_DIR"] = str(self.home(self.recipe.row(row.teacher)))
-        if row.student in before:
-            own["STUDENT_DIR"] = str(self.home(self.recipe.row(row.student)))
-        if own.get("METHOD") == "finetune":
-            own |= self.undistilled
-        needs = [name for other in before for name in self._cells_of(self.recipe.row(other), row, domain, seed)]
+        home = self.home(row, domain)
+        needs = [self.cell_name(other, its_domain, seed) for other, its_domain in self._requests(row, domain)]
         return Cell(
-            self.cell_name(row, domain, seed), self.home(row) / "cells", row.scripts,
-            self.variables | places | which | own, row.name, tuple([DATA] * with_data + needs),
-            self._copied_from(row, domain, seed),
+            self.cell_name(row, domain, seed), home / "cells", row.scripts,
+            self.variables | self._which(row, domain, seed) | row.variables | self._from(row, domain), row.name,
+            tuple([DATA] * with_data + needs), self._copied_from(row, domain, seed),
         )  # fmt: skip
 
-    def _cells_of(self, other: TableRow, row: TableRow, domain: str, seed: int) -> list[str]:
-        """Cells of another row that a row's cell needs; averaged teachers are those of all domains."""
-        every = self._averages(row) and other.name == row.teacher
-        domains = targets_of(self.domains) if every else (domain,)
-        return [self.cell_name(other, name, seed) for name in domains]
+    def _which(self, row: TableRow, domain: str, seed: int) -> dict[str, str]:
+        """Data, place, seed, domain and setting of a cell."""
+        shortens = self._shortens(row, domain)
+        name = domain if row.by_domain else self.setting.target if shortens else "all"
+        which = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "OUTPUT_DIR": str(self.home(row, domain)),
+                 "SEED": str(seed), "DOMAIN": name, "DOMAINS": " ".join(self.domains)}  # fmt: skip
+        which |= {"SPLIT": "test", "METRIC": ""} if SCRIPTS["7"] in row.scripts else {}
+        which |= {"HOLD_OUT": self.setting.target} if self._holds_out(row) else {}
+        return which | ({"TRAIN_FRACTION": self.setting.fraction} if shortens else {})
+
+    def _from(self, row: TableRow, domain: str) -> dict[str, str]:
+        """Whose teacher and student a cell goes on with."""
+        own = dict(self.undistilled) if row.meets_no_teacher else {}
+        requests = {other.name: (other, its_domain) for other, its_domain in self._requests(row, domain)}
+        for variable, name in (("TEACHER_DIR", row.teacher), ("STUDENT_DIR", row.student)):
+            if name in requests:
+                own[variable] = str(self.home(*requests[name]))
+        return own | ({"TEACHER_DOMAIN": self._other(domain)} if row.taught_by_other else {})
 
     def _copied_from(self, row: TableRow, domain: str, seed: int) -> tuple[str, ...]:
         """The first domain's cell, where the others copy its stage 4."""

@@ -1,7 +1,7 @@
 """The papers' tables, as data: published.toml, with the source of each."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from teachback.errors import TeachbackError
@@ -36,10 +36,20 @@ class Published:
     selected_on_reported: bool  # checkpoints were selected on the very rows that are reported
     columns: tuple[Column, ...]
     rows: dict[str, dict[Column, float]]
+    held_out: dict[str, dict[str, float]] = field(default_factory=dict)  # by domain that the teacher never saw, and row
 
     def score(self, row: str, column: Column) -> float | None:
         """In %; None where the paper has no such number."""
         return self.rows.get(row, {}).get(column)
+
+    def without(self, domain: str) -> "Published":
+        """The same with the scores of a teacher that never saw ``domain``."""
+        scores = self.held_out.get(domain, {})
+        return replace(self, rows={row: {Column(domain): score} for row, score in scores.items()})
+
+    def nothing(self) -> "Published":
+        """The same for a setting of which the paper gives no numbers."""
+        return replace(self, rows={})
 
 
 def table_names() -> list[str]:
@@ -55,7 +65,7 @@ def published_table(name: str) -> Published:
     columns = tuple(Column(*text.split("/")) for text in values["columns"])
     rows = {row: dict(zip(columns, scores, strict=True)) for row, scores in values["rows"].items()}
     about = {key: values[key] for key in ("paper", "source", "models", "selected_on_reported")}
-    return Published(name, **about, columns=columns, rows=rows)
+    return Published(name, **about, columns=columns, rows=rows, held_out=values.get("held_out", {}))
 
 
 def _read() -> dict:

@@ -28,6 +28,17 @@ class TableRow:
     cells_of: str = ""  # row whose cells make its checkpoint too
     compared_with: str = ""  # row of the paired test
     by_domain: bool = True
+    taught_by_other: bool = False  # by another domain's single teacher
+    extra: bool = False  # made only where it is asked for
+
+    @property
+    def builds_on(self) -> list[str]:
+        """Rows whose cells its own need."""
+        return [name for name in (self.cells_of, self.teacher, self.student) if name]
+
+    @property
+    def meets_no_teacher(self) -> bool:
+        return self.variables.get("METHOD") == "finetune"
 
     @property
     def is_student(self) -> bool:
@@ -45,6 +56,13 @@ class Recipe:
     rows: dict[str, TableRow]
     quiz_fraction: str  # of stage 2, where there is no processed data yet
     undistilled_epochs: str = ""  # of the undistilled student; empty: stage 5's own
+    # Rows of the settings in which a domain has no or few data, and the row that the others are compared with.
+    held_out_rows: tuple[str, ...] = ()
+    few_data_rows: tuple[str, ...] = ()
+
+    @property
+    def table_rows(self) -> tuple[TableRow, ...]:
+        return tuple(row for row in self.rows.values() if not row.extra)
 
     def row(self, name: str) -> TableRow:
         if name not in self.rows:
@@ -86,9 +104,13 @@ METAKD = _by_name(
     _teacher("teacher-no-prototypes", "Meta-teacher without prototype weights", "meta", USE_SAMPLE_WEIGHTS="0", USE_DOMAIN_LOSS="1"),
     _teacher("teacher-no-domain-loss", "Meta-teacher without domain loss", "meta", USE_SAMPLE_WEIGHTS="1", USE_DOMAIN_LOSS="0"),
     # Not in the paper. It has as many epochs on its labels as the distilled students have in both stages.
-    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune", "TEACHER": "meta"},
-             "teacher-meta", compared_with="meta-distillation"),
+    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
+             compared_with="meta-distillation"),
     _metakd("single-tinybert", "single → TinyBERT-KD", "teacher-single", "single", **_TINYBERT),
+    # For a domain of which no teacher has seen data.
+    TableRow("other-tinybert", "another domain's single → TinyBERT-KD", "457", "{domain}/student_second",
+             {"METHOD": "metakd", "FIRST": "metakd", "TEACHER": "single", **_TINYBERT}, "teacher-single",
+             compared_with="meta-distillation", taught_by_other=True, extra=True),
     _metakd("mix-tinybert", "mix → TinyBERT-KD", "teacher-mix", "mix", **_TINYBERT),
     _metakd("mtl-tinybert", "mtl → TinyBERT-KD", "teacher-mtl", "mtl", **_TINYBERT),
     # The mean of the domain teachers' soft targets (You et al. 2017). Encoders that were fine-tuned apart have no common
@@ -138,8 +160,8 @@ MPDISTIL = _by_name(
     TableRow("teacher", "Teacher", "37", "teacher-single-{domain}", {"TEACHER": "single"}),
     _meta_teacher("collaborative"),
     _meta_teacher("competitive"),
-    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune", "TEACHER": "single"},
-             "teacher", compared_with="kd"),
+    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
+             compared_with="kd"),
     # The method's own loss (soft, hard and PKD terms) from the fixed teacher, so that "− curriculum" adds one thing to it:
     # a teacher that learns back.
     _mpdistil("kd", "Student, KD", "undistilled", META_TEACHER_EVERY_EPOCH="0"),
@@ -157,10 +179,14 @@ MPDISTIL = _by_name(
 # Domains without train rows -> the domain whose teacher and student answer for them.
 ANSWERED_BY = {"MNLI-mm": "MNLI"}
 
+# The last one is what the others are compared with.
+_HELD_OUT = ("teacher-meta", "undistilled", "meta-distillation", "other-tinybert")
+_FEW_DATA = ("teacher-single", "teacher-meta", "undistilled", "meta-distillation", "single-tinybert")
+
 RECIPES = {
     # The paper trains on all of train, and has no stage 6. Epochs: 10 and 3, as in stages 4 and 5 together.
-    "metakd_amazon": Recipe(METAKD, quiz_fraction="0", undistilled_epochs="13"),
-    "metakd_mnli": Recipe(METAKD, quiz_fraction="0", undistilled_epochs="13"),
+    "metakd_amazon": Recipe(METAKD, "0", "13", _HELD_OUT, _FEW_DATA),
+    "metakd_mnli": Recipe(METAKD, "0", "13", _HELD_OUT, _FEW_DATA),
     "mpdistil_superglue": Recipe(MPDISTIL, quiz_fraction="0.1"),
     "mpdistil_glue": Recipe(MPDISTIL, quiz_fraction="0.1"),
 }

@@ -1,22 +1,24 @@
 """A published table with one command: every row, domain and seed, and ours beside the published numbers."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from teachback.arguments import option, require, require_at_least
 from teachback.cells import TODO, Workplace
+from teachback.curves import Curve, published_in, write_curve
 from teachback.errors import TeachbackError
 from teachback.files import write_atomically
 from teachback.paper_table import PaperTable
-from teachback.plan import Plan, answering, targets_of
-from teachback.published import published_table
+from teachback.plan import Plan, Setting, answering, targets_of
+from teachback.published import Published, published_table
 from teachback.recipes import RECIPES
-from teachback.schedule import RUNNING, LocalLauncher, Schedule, runs_elsewhere
+from teachback.schedule import RUNNING, Launcher, LocalLauncher, Schedule, runs_elsewhere
+from teachback.slurm import SlurmLauncher
 from teachback.suites.schema import read_suite
-from teachback.table_formats import latex, markdown, tsv
+from teachback.table_formats import latex, markdown, plain, tsv
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,37 +38,80 @@ class ReproduceArguments:
     config: str = option("", "File of variables for all stages.")
     protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
     student_init: str = option("pretrained", "What students start from, as in stage 4.")
+    teacher_model: str = option("bert-base-uncased", "What teachers start from, as in stage 3.")
     transfer_set: str = option("domain", "Texts of stage 4.")
     undistilled_epochs: str = option("", "Epochs of the undistilled student; empty: the table's own.")
     undistilled_lr: str = option("", "Its learning rate; empty: that of stage 5.")
+    hold_out: str = option("", "Domains, each held out of teachers' training in turn, in place of the table.")
+    train_fraction: str = option("", "Shares of the target's train rows, in place of the table.")
+    teacher_domain: str = option("", "Whose single teacher is another domain's; empty: the next domain's.")
     device: str = option("auto", "Where the stages compute: with auto or cuda, cells are spread over the GPUs.")
     jobs: int = option(1, "Cells that run side by side.")
-    launcher: str = option("local", "local, or slurm.")
+    launcher: str = option("local", "local: processes of this machine; slurm: jobs, submitted with sbatch.")
+    slurm_options: str = option("", "What sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00.")
     dry_run: bool = option(False, "Only list the cells, one a line, with their state.")
     only_table: bool = option(False, "Run nothing: make the table of the cells that are done.")
 
     def __post_init__(self):
         require(self, "name", tuple(RECIPES))
         require(self, "protocol", ("honest", "paper"))
-        require(self, "launcher", ("local",))
+        require(self, "launcher", ("local", "slurm"))
         require_at_least(self, "jobs", 1)
 
 
 def reproduce(args: ReproduceArguments) -> None:
-    """List the cells, or run those that are not done; then the table of those that are."""
-    plan = make_plan(args)
+    """List the cells, or run those that are not done; then the tables of those that are."""
+    plans = make_plans(args)
     place = Workplace(ROOT, Path(args.data_dir) / args.suite, _config(args.config))
-    cells = plan.cells(with_data=not (place.data / "suite.json").is_file())
-    schedule = Schedule(cells, place, LocalLauncher(args.jobs, visible_gpus(args.device)), args.jobs)
+    with_data = not (place.data / "suite.json").is_file()
+    cells = {cell.name: cell for plan in plans for cell in plan.cells(with_data)}  # plans share some
+    schedule = Schedule(list(cells.values()), place, make_launcher(args), args.jobs)
     if args.dry_run:
         list_cells(schedule)
         return
     if not args.only_table:
-        plan.folder.mkdir(parents=True, exist_ok=True)
         schedule.run()
-    show_table(PaperTable(plan, published_table(args.name), schedule.states), plan.folder)
+    show_results(plans, published_table(args.name), schedule.states)
     if not args.only_table:
         schedule.report_failures()
+
+
+def make_launcher(args: ReproduceArguments) -> Launcher:
+    if args.launcher == "slurm":
+        return SlurmLauncher(args.slurm_options)
+    return LocalLauncher(args.jobs, visible_gpus(args.device))
+
+
+def make_plans(args: ReproduceArguments) -> list[Plan]:
+    """The table's plan; or with HOLD_OUT or TRAIN_FRACTION one for each target domain and share."""
+    plan, held_out = make_plan(args), _words(args.hold_out)
+    if not held_out and not args.train_fraction:
+        return [plan]
+    rows = plan.recipe.held_out_rows if held_out else plan.recipe.few_data_rows
+    if not rows:
+        raise TeachbackError(f"{args.name} has no setting for HOLD_OUT or TRAIN_FRACTION; Meta-KD's tables have")
+    if unknown := [row.name for row in plan.rows if args.rows and row.name not in rows]:
+        raise TeachbackError(f"ROWS={unknown[0]} is not of this setting; it has: {', '.join(rows)}")
+    chosen = tuple(plan.recipe.row(name) for name in rows if not args.rows or name in _words(args.rows))
+    plans = replace(plan, rows=chosen, against=rows[-1], teacher_domain=args.teacher_domain)
+    targets = held_out or (plan.targets if args.targets else plan.targets[:1])
+    if unknown := [name for name in targets if name not in plan.targets]:
+        raise TeachbackError(f"HOLD_OUT={unknown[0]} is not among the domains: {', '.join(plan.targets)}")
+    return [
+        replace(plans, targets=(target,), setting=Setting(target, bool(held_out), fraction))
+        for target in targets for fraction in _fractions(args.train_fraction)
+    ]  # fmt: skip
+
+
+def _fractions(text: str) -> list[str]:
+    """Shares of train rows in ascending order, each in one spelling."""
+    try:
+        values = sorted({float(word) for word in _words(text)} or {1.0})
+    except ValueError:
+        raise TeachbackError(f"TRAIN_FRACTION={text!r}: give numbers with blanks between, such as 0.01 0.1 1") from None
+    if not (0 < values[0] and values[-1] <= 1):
+        raise TeachbackError(f"TRAIN_FRACTION={text!r}: a share is above 0 and at most 1")
+    return [f"{value:g}" for value in values]
 
 
 def make_plan(args: ReproduceArguments) -> Plan:
@@ -78,15 +123,22 @@ def make_plan(args: ReproduceArguments) -> Plan:
     if unknown := [name for name in wanted if name not in targets]:
         raise TeachbackError(f"DOMAIN={unknown[0]} is not among the table's domains: {', '.join(targets)}")
     _check_data(args)
-    undistilled = {"EPOCHS": args.undistilled_epochs or recipe.undistilled_epochs, "LR": args.undistilled_lr}
     return Plan(
         recipe, args.suite, Path(args.output_root) / "reproduce" / folder, Path(args.data_dir), _seeds(args.seeds),
         tuple(name for name in targets if not wanted or name in wanted), domains,
-        tuple(recipe.row(name) for name in _words(args.rows)) or tuple(recipe.rows.values()),
+        tuple(recipe.row(name) for name in _words(args.rows)) or recipe.table_rows,
         {"PROTOCOL": args.protocol} | ({"CONFIG": args.config} if args.config else {}),
-        {name: value for name, value in undistilled.items() if value},
-        args.student_init == "teacher", args.transfer_set == "all",
+        _undistilled(args), args.transfer_set == "all",
     )  # fmt: skip
+
+
+def _undistilled(args: ReproduceArguments) -> dict[str, str]:
+    """Variables of the undistilled student. Where others are cut from the teacher, it is the same cut of what that began as."""
+    epochs = args.undistilled_epochs or RECIPES[args.name].undistilled_epochs
+    variables = {name: value for name, value in (("EPOCHS", epochs), ("LR", args.undistilled_lr)) if value}
+    if args.student_init == "teacher":
+        variables |= {"STUDENT_INIT": "pretrained", "STUDENT_MODEL": args.teacher_model}
+    return variables
 
 
 def _words(text: str) -> list[str]:
@@ -159,9 +211,21 @@ def list_cells(schedule: Schedule) -> None:
         print(f"{state:<8} {name:<{width}}  {cell.command}")
 
 
+def show_results(plans: list[Plan], about: Published, states: dict[str, str]) -> None:
+    """Print and write the table, or a curve for each target domain of a setting."""
+    if not plans[0].setting.target:
+        show_table(PaperTable(plans[0], about, states), plans[0].folder)
+        return
+    for target in dict.fromkeys(plan.setting.target for plan in plans):
+        own = [plan for plan in plans if plan.setting.target == target]
+        tables = [PaperTable(plan, published_in(about, plan.setting), states) for plan in own]
+        curve = Curve(tables)
+        write_curve(curve, plans[0].folder)
+        print(f"\n{curve.plain()}\nwrote {plans[0].folder}/{curve.file_name}.md, .tsv, .tex and .png")
+
+
 def show_table(table: PaperTable, folder: Path) -> None:
     """Print the table and write it in every format."""
-    text = markdown(table)
-    for name, content in (("table.md", text), ("table.tsv", tsv(table)), ("table.tex", latex(table))):
-        write_atomically(folder / name, content)
-    print(f"\n{text}\nwrote {folder}/table.md, table.tsv and table.tex")
+    for name, text in (("table.md", markdown(table)), ("table.tsv", tsv(table)), ("table.tex", latex(table))):
+        write_atomically(folder / name, text)
+    print(f"\n{plain(table)}\nwrote {folder}/table.md, table.tsv and table.tex")

@@ -178,17 +178,28 @@ class Schedule:
             cell.mark(what).unlink(missing_ok=True)
         taken = {running.slot for running in self.running.values()}
         slot = next(number for number in itertools.count() if number not in taken)
-        self.running[cell.name] = Running(cell, self.launcher.start(cell, slot), slot, lock)
-        self.states[cell.name] = RUNNING
+        try:
+            self.running[cell.name] = Running(cell, self.launcher.start(cell, slot), slot, lock)
+            self.states[cell.name] = RUNNING
+        except TeachbackError as error:
+            cell.log.write_text(f"{error}\n", encoding="utf-8")
+            self._failed(cell)
+            lock.release()
         return True
 
     def _finish(self, running: Running) -> bool:
         cell = self.running.pop(running.cell.name).cell
-        self.states[cell.name] = DONE if cell.mark(DONE).is_file() else FAILED
+        self.states[cell.name] = DONE
+        if not cell.mark(DONE).is_file():
+            self._failed(cell)
         running.lock.release()
-        if self.states[cell.name] == FAILED:
-            self.say(f"failed: {cell.name}; log: {cell.log}")
         return True
+
+    def _failed(self, cell: Cell) -> None:
+        self.states[cell.name] = FAILED
+        if not cell.mark(FAILED).is_file():  # it was killed, and could not say so itself
+            cell.mark(FAILED).write_text("no exit status\n", encoding="utf-8")
+        self.say(f"failed: {cell.name}; log: {cell.log}")
 
     def of_state(self, *states: str) -> list[Cell]:
         return [cell for name, cell in self.cells.items() if self.states[name] in states]

@@ -35,16 +35,18 @@ INITIAL_STUDENT = ("student_model", "student_layers", "student_init")
 def train_teachers(data_args: DataArguments, args: TeacherArguments, training: OptimizerArguments) -> list[Path]:
     """Stage 3: one teacher over the selected domains, or a single teacher for each target domain."""
     experiment = Experiment(data_args, training)
-    data = experiment.data
     if args.teacher != "single":
-        return [train_teacher(experiment, args, data.trainable)]
-    return [train_teacher(experiment, args, [domain.name]) for domain in data.targets(data_args.domain)]
+        return [train_teacher(experiment, args, experiment.taught_domains(), experiment.shortened_domain())]
+    names = [domain.name for domain in experiment.data.targets(data_args.domain) if domain.name != data_args.hold_out]
+    if not names:
+        raise TeachbackError(f"HOLD_OUT={data_args.hold_out} leaves out the one domain of TEACHER=single")
+    return [train_teacher(experiment, args, [name], name) for name in names]
 
 
-def train_teacher(experiment: Experiment, args: TeacherArguments, names: list[str]) -> Path:
-    """Train a teacher on the named domains. Returns its folder."""
+def train_teacher(experiment: Experiment, args: TeacherArguments, names: list[str], shortened: str) -> Path:
+    """Train a teacher on the named domains; of the ``shortened`` one TRAIN_FRACTION. Returns its folder."""
     data, data_dir = experiment.data, experiment.args.data_dir
-    rows, dev = experiment.labelled_rows(names)
+    rows, dev = experiment.labelled_rows(names, shortened)
     folder = experiment.teacher_folder(args.teacher, names[0])
     inputs = experiment.model_input(args.teacher_model)
     run = experiment.run(folder, (args, {"trained_domains": names}), names, inputs, train=rows, selection=dev)
@@ -75,10 +77,10 @@ def distil_first(
 ) -> Path:
     """Stage 4 for one domain. Returns the student's folder."""
     weighted = student_args.use_expertise_weights is not False
-    teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
+    teacher_path, teacher = _teacher_of(experiment, student_args, domain)
     names = [d.name for d in teacher.domains]
     used = [n for n in experiment.data.trainable if n in names] if args.transfer_set == "all" else [domain.name]
-    rows = _scored(experiment.data.rows("train", used), student_args) + read_unlabelled(args.unlabelled, domain)
+    rows = _scored(experiment.train_rows(used, domain.name), student_args) + read_unlabelled(args.unlabelled, domain)
     dev = experiment.data.rows(experiment.split, used)
     folder = experiment.student_folder(domain, "student_first")
     inputs = {"teacher": hash_model(str(teacher_path))}
@@ -100,9 +102,14 @@ def distil_first(
         experiment.write_teacher_states(module.live_teacher, inputs["teacher"], tokenizer, *parts)
 
     trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False, prepare=prepare)
-    record = {"method": "metakd", "domain": domain.name, "head_trained": student_args.student_init == "teacher"}
+    record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher_path.name,
+              "head_trained": student_args.student_init == "teacher"}  # fmt: skip
     experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
     return folder
+
+
+def _teacher_of(experiment: Experiment, args: StudentArguments, domain: Domain) -> tuple[Path, Teacher]:
+    return experiment.read_teacher(args.teacher, domain.name, args.teacher_domain)
 
 
 def _scored(rows: list[Row], args: StudentArguments) -> list[Row]:
@@ -148,7 +155,7 @@ def pass_on(experiment: Experiment, student_args: StudentArguments, domain: Doma
     """Stage 4 with FIRST=none: the initial student, as it is. Returns its folder."""
     teacher_path, teacher = None, None
     if student_args.student_init == "teacher":
-        teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
+        teacher_path, teacher = _teacher_of(experiment, student_args, domain)
         inputs = {"teacher": hash_model(str(teacher_path))}
     else:
         inputs = experiment.model_input(student_args.student_model)
@@ -172,9 +179,9 @@ def distil_second(experiment: Experiment, student_args: StudentArguments, args: 
     """Stage 5 for one domain: the teacher's predictions into stage 4's student. Returns the student's folder."""
     if student_args.teacher == "multi":
         return distil_several(experiment, student_args, args, domain)
-    teacher_path, teacher = experiment.read_teacher(student_args.teacher, domain.name)
+    teacher_path, teacher = _teacher_of(experiment, student_args, domain)
     first = experiment.student_before(domain, "student_first", "4_student_first.sh")
-    rows, dev = experiment.labelled_rows([domain.name])
+    rows, dev = experiment.labelled_rows([domain.name], domain.name)
     rows = _scored(rows, student_args)
     quiz = experiment.quiz([domain.name]) if args.meta_teacher_every_epoch else []
     folder = experiment.student_folder(domain, "student_second")
@@ -192,7 +199,7 @@ def distil_second(experiment: Experiment, student_args: StudentArguments, args: 
     encoded.columns |= _teacher_columns(experiment, teacher, teacher_path, rows, layers, step is not None, domain)
     width = teacher.classifier.model.config.hidden_size if layers else 0
     module = SecondStage(Classifier(model, {domain.head: domain}), args, weighted, step, width)
-    _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev)
+    _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev, teacher_folder=teacher_path.name)
     return folder
 
 
@@ -212,7 +219,7 @@ def distil_several(
         )
     teachers = experiment.single_teachers(domain)
     first = experiment.student_before(domain, "student_first", "4_student_first.sh")
-    rows, dev = experiment.labelled_rows([domain.name])
+    rows, dev = experiment.labelled_rows([domain.name], domain.name)
     rows = _scored(rows, student_args)
     weighted = _weights_by_expertise(student_args, args)
     choices = {"teacher": "multi", "use_expertise_weights": weighted}
@@ -234,9 +241,7 @@ def distil_several(
 
 def _answers(experiment: Experiment, name: str, rows: list[Row], domain: Domain) -> torch.Tensor:
     """What the single teacher of domain ``name`` says of rows of ``domain``: logits [N, C]."""
-    folder, teacher = experiment.read_teacher("single", name)
-    if name != domain.name:
-        teacher.add_unseen(domain)
+    folder, teacher = experiment.read_teacher("single", domain.name, name)
     return _logits(teacher, experiment.teacher_features(teacher, folder, rows), domain)
 
 
@@ -281,7 +286,7 @@ def finetune_student(
 ) -> Path:
     """Stage 5 with METHOD=finetune: a student of the same size that never meets a teacher. Returns its folder."""
     student_args = _without_teacher(student_args, experiment, domain)
-    rows, dev = experiment.labelled_rows([domain.name])
+    rows, dev = experiment.labelled_rows([domain.name], domain.name)
     folder = experiment.student_folder(domain, "student_finetune")
     choices = {
         "method": "finetune",
@@ -311,13 +316,14 @@ def _without_teacher(student_args: StudentArguments, experiment: Experiment, dom
 
 
 def _fit_and_publish(
-    experiment: Experiment, run: StageRun, module: SecondStage, tokenizer, encoded, rows: list[Row], dev: list[Row]
-) -> None:
+    experiment: Experiment, run: StageRun, module: SecondStage, tokenizer, encoded, rows: list[Row], dev: list[Row],
+    **more: str,
+) -> None:  # fmt: skip
     """Train a student on predictions or labels of its one domain, select on its score, and publish it."""
     domain = next(iter(module.student.heads.values()))
     trainer, metrics = experiment.fit(run, module, encoded, dev, [domain.name], tokenizer)
     experiment.compare_with_majority("student", metrics, rows, dev)
-    record = {"method": run.arguments["method"], "domain": domain.name, "head_trained": True}
+    record = {"method": run.arguments["method"], "domain": domain.name, "head_trained": True} | more
     experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
 
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import torch
 
@@ -73,6 +74,24 @@ class SuiteData:
 
 def labelled(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.label]
+
+
+def some_of(rows: list[Row], domain: Domain, fraction: float, seed: int) -> list[Row]:
+    """The rows, of ``domain`` only a fraction of each label's, at least one; a regression's labels are not told apart.
+
+    They stay in order, and the rows of a smaller fraction are among those of a larger one.
+    """
+    if fraction == 1:
+        return rows
+    by_label: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        if row.domain == domain.name:
+            by_label.setdefault("" if domain.task == "regression" else row.label, []).append(number)
+    dropped: set[int] = set()
+    for label, numbers in by_label.items():
+        Random(f"{seed} {domain.name} {label}").shuffle(numbers)
+        dropped.update(numbers[max(1, round(fraction * len(numbers))) :])
+    return [row for number, row in enumerate(rows) if number not in dropped]
 
 
 def label_ids(rows: list[Row], suite: Suite) -> torch.Tensor:

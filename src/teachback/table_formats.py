@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from teachback.paper_table import Comparison, Entry, PaperTable
 from teachback.published import Column
 from teachback.recipes import TableRow
+from teachback.tables import format_table
 
 MINUS, NOTHING, MARK = "−", "–", "*"
 
@@ -78,7 +79,7 @@ def comparisons(table: PaperTable) -> list[tuple[TableRow, dict[Column, Comparis
 
 def comparison_lines(table: PaperTable, found) -> list[Line]:
     return [
-        Line((Text(row.title), Text(table.plan.recipe.row(row.compared_with).title),
+        Line((Text(row.title), Text(table.plan.opponent(row).title),
               *(Text(compared(by.get(column))) for column in table.columns)))
         for row, by in found
     ]  # fmt: skip
@@ -92,13 +93,13 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def notes(table: PaperTable, found) -> list[str]:
+def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
     """What the numbers are, one sentence each."""
     about, wanted = table.published, len(table.plan.seeds)
     over = f"{wanted} seed{'s' if wanted != 1 else ''} ({', '.join(map(str, table.plan.seeds))})"
     scores = (
         f"Test scores in %, accuracy where no metric is named: mean ± standard deviation over {over}; below it the "
-        "published score, and in brackets ours minus it. Best student in bold."
+        f"published score, and in brackets ours minus it. Best student in {best}."
     )
     lines = [scores, f"Published: {about.paper}; {about.models}. {about.source}"]
     if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
@@ -119,16 +120,29 @@ def header(table: PaperTable, *first: str) -> list[str]:
 
 
 def markdown(table: PaperTable) -> str:
+    return _page(table, markdown_table, escape_markdown)
+
+
+def plain(table: PaperTable) -> str:
+    """For the screen."""
+    return _page(table, plain_table, str, "> <")
+
+
+def _page(table: PaperTable, form: Callable[..., str], escape: Callable[[str], str], best: str = "bold") -> str:
+    """Scores, paired tests and notes, one below the other."""
     found = comparisons(table)
-    scores = _markdown_table([*header(table, table.published.name), "seeds"], score_lines(table), 1)
-    parts = [scores, "\n\n".join(map(escape_markdown, notes(table, found)))]
+    parts = [form([*header(table, table.published.name), "seeds"], score_lines(table), 1)]
     if found:
-        tests = comparison_lines(table, found)
-        parts.insert(1, _markdown_table(header(table, "difference in points", "to"), tests, 2))
-    return "\n\n".join(parts) + "\n"
+        parts.append(form(header(table, "difference in points", "to"), comparison_lines(table, found), 2))
+    return "\n\n".join([*parts, *map(escape, notes(table, found, best))]) + "\n"
 
 
-def _markdown_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
+def plain_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
+    """Columns of a screen; the best is between > and <, as a screen has no bold."""
+    return format_table(names, [[_styled(cell, str, ">{}<") for cell in line.cells] for line in lines], texts)
+
+
+def markdown_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
     """Cells padded to one width, so that the table also reads on a screen."""
     rows = [[_styled(cell, escape_markdown, "**{}**") for cell in line.cells] for line in lines]
     rows = [[escape_markdown(name) for name in names], *rows]
@@ -171,13 +185,13 @@ def latex(table: PaperTable) -> str:
     """Two tabulars for a document that loads booktabs: scores, and paired tests; the notes are comments."""
     found = comparisons(table)
     parts = ["\n".join(f"% {line}" for line in notes(table, found))]
-    parts.append(_tabular([*header(table, ""), "seeds"], score_lines(table), 1))
+    parts.append(tabular([*header(table, ""), "seeds"], score_lines(table), 1))
     if found:
-        parts.append(_tabular(header(table, "difference in points", "to"), comparison_lines(table, found), 2))
+        parts.append(tabular(header(table, "difference in points", "to"), comparison_lines(table, found), 2))
     return "\n\n".join(parts) + "\n"
 
 
-def _tabular(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
+def tabular(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
     body = []
     for line in lines:
         if line.group:
@@ -204,7 +218,7 @@ def tsv(table: PaperTable) -> str:
             test = (
                 ("", "", "", "")
                 if one is None
-                else (row.compared_with, _number(one.difference), f"{one.p:.6g}", one.test)
+                else (table.plan.opponent(row).name, _number(one.difference), f"{one.p:.6g}", one.test)
             )
             scores = " ".join(f"{seed}={100 * value:.4f}" for seed, value in entry.scores.items())
             lines.append((

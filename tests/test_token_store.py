@@ -6,14 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import BOOKS, CAUSE, tokenizer
+from tiny import BOOKS, CAUSE, LABELS, text_rows, tokenizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from teachback import token_store
+from teachback.arguments import DataArguments, OptimizerArguments, TeacherArguments, parse
 from teachback.encoding import encode
 from teachback.models import load_tokenizer
+from teachback.stages import train_teachers
 from teachback.suite_data import SuiteData, encode_rows
-from teachback.suites.schema import Domain, Row, Suite, join_choices
+from teachback.suites.schema import Domain, Row, Suite, join_choices, write_rows, write_suite
 from teachback.token_store import describe, encode_once, key_of
 
 PAIR = Domain("pair", "pair", ("no", "yes"), kind="pair")
@@ -49,7 +51,8 @@ def fresh(rows=ROWS):
 
 
 def files(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """Names of what is stored below a suite's folder."""
+    return sorted(path.name for path in (folder / "tokens").glob("*"))
 
 
 # Once
@@ -69,7 +72,7 @@ def test_rows_are_tokenised_once_and_then_read_from_a_mapped_file(rows, tmp_path
 def test_labels_weights_and_numbers_of_rows_are_not_stored(tmp_path, no_tokenising):
     data = SuiteData(Suite("tiny", DOMAINS), tmp_path, list(DOMAINS))
     encode_rows(ROWS, data, list(DOMAINS), tokenizer(), 8)
-    assert len(files(tmp_path / "tokens")) == 1
+    assert len(files(tmp_path)) == 1
     no_tokenising()
     changed = [replace(row, guid="x", weight=0.5) for row in ROWS]
     changed[0] = replace(changed[0], label="")
@@ -80,10 +83,10 @@ def test_labels_weights_and_numbers_of_rows_are_not_stored(tmp_path, no_tokenisi
 
 def test_a_saved_tokenizer_finds_what_the_learnt_one_stored(tmp_path, no_tokenising):
     learnt = load_tokenizer("scratch:tiny", texts=["good plot never read bad paper"] * 3)
-    before = contents(stored(tmp_path / "tokens", with_tokenizer=learnt))
+    before = contents(stored(tmp_path, with_tokenizer=learnt))
     learnt.save_pretrained(tmp_path / "model")
     no_tokenising()
-    assert contents(stored(tmp_path / "tokens", with_tokenizer=load_tokenizer(str(tmp_path / "model")))) == before
+    assert contents(stored(tmp_path, with_tokenizer=load_tokenizer(str(tmp_path / "model")))) == before
 
 
 def test_few_rows_have_no_file(tmp_path, monkeypatch):
@@ -100,6 +103,34 @@ def test_a_tokenizer_with_parts_in_python_is_asked_each_time(tmp_path):
     own.backend_tokenizer.pre_tokenizer = PreTokenizer.custom(Words())
     assert describe(own) == "" and describe(object()) == ""
     assert contents(stored(tmp_path, with_tokenizer=own)) == fresh() and files(tmp_path) == []
+
+
+def test_a_stage_ends_the_same_whether_its_tokens_are_made_or_read(tmp_path, no_tokenising):
+    domains = {name: Domain(name, "sentiment", LABELS) for name in ("books", "dvd")}
+    for split in ("train", "dev", "test"):
+        write_rows(tmp_path / "tiny" / f"{split}.tsv", [row for name in domains for row in text_rows(8, name)])
+    write_suite(tmp_path / "tiny", Suite("tiny", domains))
+    flags = [
+        "--suite",
+        "tiny",
+        "--data_dir",
+        str(tmp_path),
+        "--teacher_model",
+        "scratch:tiny",
+        "--num_train_epochs",
+        "1",
+    ]
+    flags += ["--device", "cpu", "--max_length", "16"]
+
+    def teach(output: str) -> dict[str, bytes]:
+        argv = [*flags, "--output_root", str(tmp_path / output)]
+        (folder,) = train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=argv))
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "stage.json"}
+
+    made = teach("made")
+    assert len(files(tmp_path / "tiny")) == 1  # the rows of train and dev are the same
+    no_tokenising()
+    assert teach("read") == made and "tokenizer.json" in made
 
 
 # Never another's
@@ -167,7 +198,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_reported_and_made_again(damage, tmp_path, caplog, no_tokenising):
     stored(tmp_path)
-    (path,) = tmp_path.iterdir()
+    (path,) = (tmp_path / "tokens").iterdir()
     whole = path.read_bytes()
     path.write_bytes(DAMAGE[damage](whole))
     assert path.read_bytes() != whole
@@ -179,7 +210,7 @@ def test_a_damaged_file_is_reported_and_made_again(damage, tmp_path, caplog, no_
 
 def test_where_nothing_can_be_written_the_ids_are_there_all_the_same(tmp_path, caplog):
     (tmp_path / "tokens").write_text("a file where the folder would be")
-    assert contents(stored(tmp_path / "tokens")) == fresh()
+    assert contents(stored(tmp_path)) == fresh()
     assert "not kept for other stages" in caplog.text
 
 
@@ -191,7 +222,7 @@ def test_several_may_write_at_once(tmp_path):
 
 def test_the_file_is_one_that_other_programs_read(tmp_path):
     stored(tmp_path, ROWS[:2])
-    arrays = load_file(next(tmp_path.iterdir()))
+    arrays = load_file(next((tmp_path / "tokens").iterdir()))
     ids = [one for sequence in fresh(ROWS[:2])[0]["input_ids"] for one in sequence]
     assert arrays["input_ids"].tolist() == ids and arrays["lengths"].tolist() == [6, 7]
 
@@ -205,15 +236,13 @@ def aged(folder, hours: float, **options):
     stored(folder, **options)
     (name,) = set(files(folder)) - before
     moment = time.time() - 3600 * hours
-    os.utime(folder / name, (moment, moment))
+    os.utime(folder / "tokens" / name, (moment, moment))
     return name
 
 
 def test_the_least_recently_used_make_room(tmp_path, monkeypatch):
-    tmp_path = tmp_path / "tokens"
-    tmp_path.mkdir()
     oldest, older, recent = (aged(tmp_path, hours, max_length=n) for n, hours in ((4, 9), (5, 8), (6, 0.5)))
-    size = max((tmp_path / name).stat().st_size for name in (oldest, older, recent))
+    size = max((tmp_path / "tokens" / name).stat().st_size for name in (oldest, older, recent))
     monkeypatch.setattr(token_store, "MOST_BYTES", 3.5 * size)
     newest = aged(tmp_path, 0, max_length=7)
     assert files(tmp_path) == sorted([older, recent, newest])
@@ -224,8 +253,10 @@ def test_the_least_recently_used_make_room(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_run_left_is_removed_too(tmp_path, monkeypatch):
-    (tmp_path / ".half.safetensors.x").write_bytes(b"half")
-    os.utime(tmp_path / ".half.safetensors.x", (0, 0))
+    half = tmp_path / "tokens" / ".half.safetensors.x"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    os.utime(half, (0, 0))
     monkeypatch.setattr(token_store, "MOST_BYTES", 1)
     stored(tmp_path)
-    assert len(files(tmp_path)) == 1 and not files(tmp_path)[0].startswith(".")
+    assert len(files(tmp_path)) == 1 and not half.exists()

@@ -256,6 +256,8 @@ class OptimizerArguments(TrainingArguments):
         super().__post_init__()
         if self.save_strategy == "steps" and not self.save_steps:
             raise TeachbackError("--save_strategy steps needs --save_steps, a number of steps")
+        if self.dataloader_num_workers == -1:
+            self.dataloader_num_workers = 2 if self.device.type == "cuda" else 0
 
 
 # Arguments of TrainingArguments that do not change a stage's result: where it writes, logs and how it reports.
@@ -341,8 +343,6 @@ def prepare_machine(training: OptimizerArguments) -> str:
             )
     if training.dataloader_pin_memory is None:
         training.dataloader_pin_memory = not training.use_cpu
-    if training.dataloader_num_workers == -1:
-        training.dataloader_num_workers = 0 if training.use_cpu else 2
     return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
 
 

@@ -24,6 +24,7 @@ from teachback.suites.schema import Domain, Row
 
 logger = logging.getLogger(__name__)
 
+FOLDER = "tokens"  # within the suite's
 FORM = 1  # one more whenever `encode` makes other ids of the same texts
 # A row takes about half a millisecond to tokenise, a tokenizer's vocabulary 10 to 500 to read for the key: of fewer
 # rows a file would save nothing that can be noticed, and every domain's dev and quiz would be one.
@@ -33,7 +34,7 @@ IN_USE_SECONDS = 3_600  # another run may be about to read what was written or r
 
 
 def encode_once(folder: Path, rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain]) -> EncodedRows:
-    """What `encode` makes of the rows, memory-mapped from a file in ``folder``, which is written where there is none.
+    """What `encode` makes of a suite's rows, memory-mapped from a file below its folder; written where there is none.
 
     The files are a cache: a damaged one is made again, and where none can be written the ids are only returned.
     Few rows have no file, nor those of a tokenizer that cannot be written as JSON (one without a Rust backend, or with
@@ -42,7 +43,7 @@ def encode_once(folder: Path, rows: list[Row], tokenizer, max_length: int, domai
     description = describe(tokenizer) if len(rows) >= FEWEST_ROWS else ""
     if not description:
         return encode(rows, tokenizer, max_length, domains)
-    path = folder / f"{key_of(rows, description, max_length, domains)}.safetensors"
+    path = folder / FOLDER / f"{key_of(rows, description, max_length, domains)}.safetensors"
     encoded = _read_whole(path)
     if encoded is None:
         encoded = encode(rows, tokenizer, max_length, domains)

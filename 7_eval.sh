@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Stage 7: scores the teachers and every student of the run, on the student's domain and on all domains.
-# It writes results.tsv, predictions/ and, with SUBMISSION=1, submission/ into outputs/<suite>/seed<k>/; prints a table.
+# It writes results.tsv, costs.tsv, predictions/, report.html, which shows the run, and, with SUBMISSION=1, submission/ into
+# outputs/<suite>/seed<k>/; prints a table.
 source "$(dirname "$0")/scripts/common.sh"
 
 : "${SUITE=amazon}"            # amazon, mnli, superglue, glue, sample or custom
@@ -11,6 +12,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SPLIT=test}"              # split to score: test (paper) or dev
 : "${METRIC=}"                 # metric; empty: the one that suite.json names for the domain (paper: accuracy)
 : "${SUBMISSION=0}"            # 1: also write leaderboard files for the hidden tests (superglue, glue)
+: "${REPORT=1}"                # 1: also write report.html, in some seconds; 0: do not
 : "${SEED=42}"                 # which run (paper: 42)
 : "${MAX_LENGTH=128}"          # tokens an example, as in training (paper: 128)
 : "${EVAL_BATCH_SIZE=64}"      # examples a step
@@ -20,5 +22,5 @@ source "$(dirname "$0")/scripts/common.sh"
 run scripts/evaluate.py \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" \
     --seed "$SEED" --teacher "$TEACHER" --teacher_root "$TEACHER_DIR" \
-    --split "$SPLIT" --metric "$METRIC" --submission "$SUBMISSION" \
+    --split "$SPLIT" --metric "$METRIC" --submission "$SUBMISSION" --report "$REPORT" \
     --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" "$@"

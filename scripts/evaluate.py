@@ -1,21 +1,29 @@
-"""Stage 7: score every checkpoint of a run.
+"""Stage 7: score every checkpoint of a run, and show the run in report.html.
 
 PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain books
 PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain all --split dev
-PYTHONPATH=src python scripts/evaluate.py --suite superglue --domain CB --teacher single --submission 1
+PYTHONPATH=src python scripts/evaluate.py --suite superglue --domain CB --teacher single --submission 1 --report 0
 """
+
+from pathlib import Path
 
 from transformers.utils import logging
 
 from teachback.arguments import parse
 from teachback.errors import run_entry_point
 from teachback.evaluate import EvaluationArguments, evaluate
+from teachback.report import write_report
+from teachback.runs import seed_folder
 
 
 def main():
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    evaluate(*parse(EvaluationArguments))
+    (arguments,) = parse(EvaluationArguments)
+    evaluate(arguments)
+    if arguments.report:
+        run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
+        print(f"wrote {write_report(run, Path(arguments.data_dir) / arguments.suite, arguments.split)}")
 
 
 if __name__ == "__main__":

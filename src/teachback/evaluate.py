@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from teachback.arguments import option, require, require_at_least
+from teachback.costs import merge_costs
 from teachback.devices import resolve_device
 from teachback.encoding import EncodedRows
 from teachback.errors import TeachbackError
@@ -65,6 +66,7 @@ class EvaluationArguments:
     precision: str = option("auto", "fp32, bf16, fp16, or auto: fp32, in which pipeline() computes.")
     device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
     submission: bool = option(False, "Also write the leaderboard's files of the hidden tests.")
+    report: bool = option(True, "Also write report.html, which shows the whole run.")
 
     def __post_init__(self):
         require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
@@ -244,12 +246,13 @@ def _as_file(stage: str) -> str:
 
 
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
-    """Stage 7: score every checkpoint of the run, write its numbers and predictions, and print the tables."""
+    """Score every checkpoint of the run, write its numbers, costs and predictions, and print the tables."""
     evaluation = Evaluation(arguments)
     checkpoints = find_checkpoints(evaluation.run, evaluation.targets, evaluation.teachers)
     evaluation.report_rows()
     evaluation.report_hidden_rows()
     evaluated = evaluation.evaluate_all(checkpoints)
+    merge_costs(evaluation.run / "costs.tsv", evaluated, measured_on(arguments))
     print_tables(evaluation, evaluated)
     return evaluated
 
@@ -270,13 +273,8 @@ def print_tables(evaluation: Evaluation, evaluated: list[Evaluated]) -> None:
 
 def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
     """How the numbers of the table came about."""
-    arguments = evaluation.arguments
-    device = resolve_device(arguments.device)
-    where = (
-        f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else torch.cuda.get_device_name(device)
-    )
     timing = (
-        f"ms: forward pass an example on {where} in {evaluation_precision(arguments.precision, device)}; {TIMED_ROWS} "
+        f"ms: forward pass an example on {measured_on(evaluation.arguments)}; {TIMED_ROWS} "
         f"rows of all lengths, or one batch where that is more; median of {TIMED_PASSES} passes after a warm-up."
     )
     average = f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves."
@@ -288,6 +286,15 @@ def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
         timing,
         f"Numbers are in {evaluation.run / 'results.tsv'}, predictions in {evaluation.run / 'predictions'}.",
     ]
+
+
+def measured_on(arguments: EvaluationArguments) -> str:
+    """What the times were measured on: device and number format."""
+    device = resolve_device(arguments.device)
+    where = (
+        f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    )
+    return f"{where} in {evaluation_precision(arguments.precision, device)}"
 
 
 def metric_notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:

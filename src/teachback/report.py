@@ -1,0 +1,52 @@
+"""report.html: one file, in a run's folder, that shows the whole run to a reader without the project or a network."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from teachback.files import write_atomically
+from teachback.report_data import data_sections
+from teachback.report_disagreements import disagreements
+from teachback.report_parts import Section
+from teachback.report_results import headline, results, tradeoff
+from teachback.report_run import Run, read_run
+from teachback.report_settings import settings
+from teachback.report_training import curriculum, training
+
+
+def write_report(folder: Path, data: Path, split: str = "test", extra: Sequence[Section] = ()) -> Path:
+    """Write report.html into a run's folder, ``<outputs>/<suite>/seed<k>``; returns its path.
+
+    ``data`` is the suite's folder that stage 2 wrote; ``extra`` sections come after the results. What is not there is
+    left out, and the report says which stage makes it.
+    """
+    run = read_run(folder, data, split)
+    path = run.folder / "report.html"
+    write_atomically(path, render(run, sections(run, extra)))
+    return path
+
+
+def sections(run: Run, extra: Sequence[Section] = ()) -> list[Section]:
+    """What the report consists of, the most important first."""
+    return [
+        headline(run), results(run), *extra, tradeoff(run), disagreements(run), training(run), curriculum(run),
+        *data_sections(run), settings(run),
+    ]  # fmt: skip
+
+
+def render(run: Run, parts: Sequence[Section]) -> str:
+    """The page; whatever is not markup of our own is escaped."""
+    return _environment().get_template("report.html").render(run=run, sections=parts)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("teachback"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

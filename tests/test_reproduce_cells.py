@@ -97,7 +97,8 @@ def test_a_failed_cell_is_tried_again(place):
 
 
 def test_an_interrupted_cell_is_run_again(place):
-    (place.root / "3_train_teacher.sh").write_text(STAGE + 'touch "$HOME/started"\nsleep 60\n')
+    slow = """trap 'sleep 0.3; touch "$HOME/saved"; exit 1' TERM\ntouch "$HOME/started"\nsleep 60 & wait\n"""
+    (place.root / "3_train_teacher.sh").write_text(STAGE + slow)
     script = (
         "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; import test_reproduce_cells as t; "
         "root = Path(sys.argv[1]); place = t.Workplace(root, root / 'data', root / 'config.sh', {}); "
@@ -111,7 +112,8 @@ def test_an_interrupted_cell_is_run_again(place):
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 1 and "TeachbackError: interrupted" in errors
-    assert not one.mark("done").exists() and not runs_elsewhere(one)
+    assert (place.root / "saved").exists()  # the stage was waited for
+    assert place.state(one, {one.name: one}) == TODO and not runs_elsewhere(one)
     (place.root / "3_train_teacher.sh").write_text(STAGE)
     made, _ = run(place, [one])
     assert made.states == {one.name: DONE} and ran(place) == ["1", "1"]

@@ -50,9 +50,21 @@ class LocalJob:
         return self.process.poll() is not None
 
     def stop(self) -> None:
-        if not self.finished():
-            os.killpg(self.process.pid, signal.SIGTERM)
-            self.process.wait()
+        """End the script and its stages, and wait for them: a stage may write a checkpoint first."""
+        if self.finished():
+            return
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
+        while _group_exists(self.process.pid):
+            time.sleep(0.05)
+
+
+def _group_exists(number: int) -> bool:
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class LocalLauncher:
@@ -134,6 +146,7 @@ class Schedule:
             except KeyboardInterrupt:
                 for running in self.running.values():
                     running.job.stop()
+                    running.cell.mark(FAILED).unlink(missing_ok=True)  # it was told to end
                 raise TeachbackError(
                     "interrupted; the same command goes on from here, with unfinished cells from their last checkpoints"
                 ) from None

@@ -81,7 +81,7 @@ def encode(
     sequences: list[int] = []
     for start in range(0, len(rows), chunk):
         part = [(row, domains[row.domain] if domains else None) for row in rows[start : start + chunk]]
-        texts = [_texts(row, domain) for row, domain in part]
+        texts = [texts_of(row, domain) for row, domain in part]
         sequences += map(len, texts)
         only_first = [domain and domain.truncate == "text_a" for (_, domain), own in zip(part, texts) for _ in own]
         with _left_as_it_was(tokenizer):
@@ -93,7 +93,7 @@ def encode(
     return EncodedRows(inputs, sequences=sequences if max(sequences, default=1) > 1 else [])
 
 
-def _texts(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
+def texts_of(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
     """A row's sequences before they are tokenised: a text or a pair; for ``choices`` the question with each choice."""
     if domain is None or domain.kind != "choices":
         return [(row.text_a, row.text_b) if row.text_b else row.text_a]

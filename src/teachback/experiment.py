@@ -105,7 +105,9 @@ class Experiment:
             print(text)
 
     def encode(self, rows: list[Row], domains: list[str], tokenizer) -> EncodedRows:
-        return encode_rows(rows, self.data, domains, tokenizer, self.args.max_length)
+        """Encoded rows; the first of several processes tokenises, the others read what it has stored."""
+        with self.training.main_process_first(desc="tokenising"):
+            return encode_rows(rows, self.data, domains, tokenizer, self.args.max_length)
 
     def fit(self, run: StageRun, module: TrainingModule, train_rows: EncodedRows, dev: list[Row], domains: list[str],
             tokenizer, scored: bool = True, prepare=None) -> tuple[DistillationTrainer, dict]:  # fmt: skip

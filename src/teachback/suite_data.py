@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from teachback.encoding import EncodedRows, encode
+from teachback.encoding import EncodedRows
 from teachback.errors import TeachbackError
 from teachback.suites.schema import HIDDEN, Domain, Row, Suite, read_rows, read_suite
+from teachback.token_store import encode_once
 
 
 @dataclass
@@ -91,7 +92,10 @@ def label_ids(rows: list[Row], suite: Suite) -> torch.Tensor:
 
 
 def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer, max_length: int) -> EncodedRows:
-    """Encoded rows with columns ``label``, ``domain`` (number among ``domains``) and ``weight``."""
+    """Encoded rows with columns ``label``, ``domain`` (number among ``domains``) and ``weight``.
+
+    Their token ids are in the suite's folder ``tokens`` from the first time on.
+    """
     if not rows:
         raise TeachbackError(f"{data.folder}: no rows to work on; check DOMAINS, DOMAIN and stage 2's output")
     unseen = sorted({row.domain for row in rows} - set(domains))
@@ -99,7 +103,7 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
         raise TeachbackError(
             f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train one that was, or set TRANSFER_SET=domain"
         )
-    encoded = encode(rows, tokenizer, max_length, data.suite.domains)
+    encoded = encode_once(data.folder, rows, tokenizer, max_length, data.suite.domains)
     encoded.columns = {
         "label": label_ids(rows, data.suite),
         "domain": torch.tensor([domains.index(row.domain) for row in rows]),

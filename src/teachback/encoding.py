@@ -74,9 +74,12 @@ class EncodedRows(Dataset):
 
 
 def encode(
-    rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None, chunk: int = 10_000
+    rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None, chunk: int = 1_000
 ) -> EncodedRows:
-    """Tokenise rows as their domains say; without ``domains`` as single texts and pairs, the longer text cut first."""
+    """Tokenise rows as their domains say; without ``domains`` as single texts and pairs, the longer text cut first.
+
+    ``chunk``: rows at a time, as what a tokenizer returns takes some 50 KB a row until the ids are taken out of it.
+    """
     parts: dict[str, list[Slices]] = {"input_ids": [Slices.of_lists([])]}
     sequences: list[int] = []
     for start in range(0, len(rows), chunk):

@@ -5,7 +5,7 @@ tensors of B rows, then those of their S sequences [S, L], the rows' one after t
 says how many each row has.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -165,11 +165,16 @@ class Collator:
             if len(listed["input_ids"]) == len(items):
                 del batch["sequences"]
         lengths = torch.tensor([len(ids) for ids in listed["input_ids"]])
-        width = -(-int(lengths.max()) // self.multiple) * self.multiple
+        width = padded_length(int(lengths.max()), self.multiple)
         for name, values in listed.items():
             batch[name] = _padded(values, width, self.pad_token_id if name == "input_ids" else 0)
         batch["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
         return batch
+
+
+def padded_length(longest: int, multiple: int) -> int:
+    """What a batch is padded to."""
+    return -(-longest // multiple) * multiple
 
 
 def _stacked(values: list) -> torch.Tensor:
@@ -225,3 +230,32 @@ class LengthBucketSampler(Sampler):
         size = self.batch_size * self.pool
         pools = [sorted(rows[i : i + size], key=lambda row: self.lengths[row]) for i in range(0, len(rows), size)]
         return [p[i : i + self.batch_size] for p in pools for i in range(0, len(p), self.batch_size)]
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How many tokens batches have, and how many of them are padding."""
+
+    batches: int
+    tokens: int
+    padding: int
+
+    @property
+    def share(self) -> float:
+        return self.padding / self.tokens
+
+    def __str__(self) -> str:
+        return f"padding: {100 * self.share:.1f} % of {self.tokens:,} tokens in {self.batches:,} batches"
+
+
+def count_padding(encoded: EncodedRows, batches: Iterable[list[int]], multiple: int) -> Padding:
+    """What `Collator` makes of batches of row numbers, counted without building them."""
+    lengths, counts = encoded.inputs["input_ids"].lengths, np.array(encoded.sequences or [1] * len(encoded))
+    firsts = np.cumsum(counts) - counts
+    longest, real = np.maximum.reduceat(lengths, firsts), np.add.reduceat(lengths, firsts)
+    number = tokens = filled = 0
+    for rows in batches:
+        number += 1
+        tokens += int(counts[rows].sum()) * padded_length(int(longest[rows].max()), multiple)
+        filled += int(real[rows].sum())
+    return Padding(number, tokens, tokens - filled)

@@ -9,16 +9,19 @@ import json
 import logging
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.data import BatchSampler
 from transformers import Trainer, TrainerCallback
 
 from teachback.arguments import OptimizerArguments
 from teachback.checkpoints import load_state, random_states, restore_random_states, save_state
-from teachback.encoding import Collator, EncodedRows, LengthBucketSampler
+from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.errors import TeachbackError
 
 logger = logging.getLogger(__name__)
@@ -122,6 +125,34 @@ class EpochEnd(TrainerCallback):
             self.trainer.log(values)
 
 
+class PaddingLog(TrainerCallback):
+    """Says once, before the first step, how much of the first epoch is padding, all processes together."""
+
+    def __init__(self, trainer: DistillationTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if state.global_step:  # the run goes on from a checkpoint, whose history says it
+            return
+        trainer = self.trainer
+        batches = batches_of_all_processes(train_dataloader.batch_sampler)
+        found = count_padding(trainer.train_dataset, batches, trainer.data_collator.multiple)
+        trainer.log({"padding_share": found.share})
+        if state.is_world_process_zero:
+            print(found)
+
+
+def batches_of_all_processes(sampler: BatchSampler) -> Iterator[list[int]]:
+    """Row numbers of every batch of an epoch, from what one of the processes takes its own from."""
+    if not isinstance(sampler, BatchSamplerShard):
+        yield from sampler
+        return
+    for process in range(sampler.num_processes):
+        shard = copy.copy(sampler)
+        shard.process_index = process
+        yield from shard
+
+
 class StopOnBadLoss(TrainerCallback):
     """End a run whose loss is no longer a number, rather than publish what it made of the weights."""
 
@@ -165,6 +196,7 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         callbacks=[StopOnBadLoss()],
     )
     trainer.add_callback(EpochEnd(trainer, module))
+    trainer.add_callback(PaddingLog(trainer))
     checkpoint = args.resume_from_checkpoint or last
     if checkpoint:
         logger.warning("continuing from %s", checkpoint)

@@ -6,14 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import BOOKS, CAUSE, tokenizer
+from tiny import BOOKS, CAUSE, LABELS, text_rows, tokenizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from teachback import token_store
+from teachback.arguments import DataArguments, OptimizerArguments, TeacherArguments, parse
 from teachback.encoding import encode
 from teachback.models import load_tokenizer
+from teachback.stages import train_teachers
 from teachback.suite_data import SuiteData, encode_rows
-from teachback.suites.schema import Domain, Row, Suite, join_choices
+from teachback.suites.schema import Domain, Row, Suite, join_choices, write_rows, write_suite
 from teachback.token_store import describe, encode_once, key_of
 
 PAIR = Domain("pair", "pair", ("no", "yes"), kind="pair")
@@ -101,6 +103,34 @@ def test_a_tokenizer_with_parts_in_python_is_asked_each_time(tmp_path):
     own.backend_tokenizer.pre_tokenizer = PreTokenizer.custom(Words())
     assert describe(own) == "" and describe(object()) == ""
     assert contents(stored(tmp_path, with_tokenizer=own)) == fresh() and files(tmp_path) == []
+
+
+def test_a_stage_ends_the_same_whether_its_tokens_are_made_or_read(tmp_path, no_tokenising):
+    domains = {name: Domain(name, "sentiment", LABELS) for name in ("books", "dvd")}
+    for split in ("train", "dev", "test"):
+        write_rows(tmp_path / "tiny" / f"{split}.tsv", [row for name in domains for row in text_rows(8, name)])
+    write_suite(tmp_path / "tiny", Suite("tiny", domains))
+    flags = [
+        "--suite",
+        "tiny",
+        "--data_dir",
+        str(tmp_path),
+        "--teacher_model",
+        "scratch:tiny",
+        "--num_train_epochs",
+        "1",
+    ]
+    flags += ["--device", "cpu", "--max_length", "16"]
+
+    def teach(output: str) -> dict[str, bytes]:
+        argv = [*flags, "--output_root", str(tmp_path / output)]
+        (folder,) = train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=argv))
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "stage.json"}
+
+    made = teach("made")
+    assert len(files(tmp_path / "tiny")) == 1  # the rows of train and dev are the same
+    no_tokenising()
+    assert teach("read") == made and "tokenizer.json" in made
 
 
 # Never another's

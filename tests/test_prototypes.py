@@ -64,6 +64,11 @@ def test_wrong_options_are_refused(options):
         prototype_scores(ROWS, LABELS, DOMAINS, *options)
 
 
+def test_every_embedding_needs_a_label_and_a_domain():
+    with pytest.raises(ValueError, match="6 embeddings, 5 labels and 6 domains"):
+        prototype_scores(ROWS, LABELS[:5], DOMAINS)
+
+
 @pytest.mark.parametrize("place", [0, 4])
 def test_embeddings_that_are_not_finite_are_refused_in_whatever_chunk(place):
     spoilt = ROWS.copy()

@@ -99,6 +99,8 @@ def prototype_scores(
         raise TeachbackError(f"PROTOTYPE={form}: use one of {', '.join(FORMS)}")
     if not 0 <= alpha <= 1:
         raise TeachbackError(f"ALPHA={alpha}: use a number from 0 to 1")
+    if not len(embeddings) == len(labels) == len(domains):
+        raise ValueError(f"{len(embeddings)} embeddings, {len(labels)} labels and {len(domains)} domains")
     score = _class_scores if form == "paper" else _domain_scores
     groups = Groups.of(labels if form == "paper" else [""] * len(domains), domains)
     centroids = _centroids(embeddings, groups, chunk)

@@ -43,7 +43,9 @@ KEPT = 2  # checkpoints of an unfinished run
 def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, args: CurriculumArguments) -> list[Path]:
     """Stage 6 for the target domain, or for each domain in turn where ``domain`` is all."""
     if data_args.hold_out or data_args.train_fraction != 1:
-        raise TeachbackError("HOLD_OUT and TRAIN_FRACTION are of stages 3 to 5; stage 6 learns from quiz, not from train")
+        raise TeachbackError(
+            "HOLD_OUT and TRAIN_FRACTION are of stages 3 to 5; stage 6 learns from quiz, not from train"
+        )
     experiment = Experiment(data_args, machine(data_args, args))
     return [run_domain(experiment, meta_args, args, domain) for domain in experiment.data.targets(data_args.domain)]
 

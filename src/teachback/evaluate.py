@@ -121,8 +121,9 @@ class Evaluation:
         """Score, measure and record one checkpoint."""
         args = self.arguments
         predictor = Predictor(
-            checkpoint, self.data.suite, args.device, args.precision, args.max_length, args.eval_batch_size
-        )
+            checkpoint, self.data.suite, args.device, args.precision, args.max_length, args.eval_batch_size,
+            self.data.folder,
+        )  # fmt: skip
         rows = [row for row in self.rows if row.domain in predictor.heads]
         self._warn(checkpoint, rows)
         encoded = predictor.encode(rows)

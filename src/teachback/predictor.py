@@ -18,6 +18,7 @@ from teachback.runs import read_stage
 from teachback.suites.schema import Domain, Row, Suite
 from teachback.tables import META_TEACHER, STAGE_NAMES
 from teachback.teacher import Teacher, head_name, load_teacher
+from teachback.token_store import encode_once
 
 SINGLE = "teacher-single-"
 # Rows timed one by one, or one batch where that is more. Drawn evenly from all lengths, few stand for all rows.
@@ -93,13 +94,17 @@ def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
 
 
 class Predictor:
-    """A checkpoint ready to predict. ``heads``: each domain that it serves -> number of its head."""
+    """A checkpoint ready to predict. ``heads``: each domain that it serves -> number of its head.
+
+    With the suite's ``folder`` it reads tokens that other stages or checkpoints have kept there.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, suite: Suite, device: str = "auto", precision: str = "auto",
-        max_length: int = 128, batch_size: int = 64,
+        max_length: int = 128, batch_size: int = 64, folder: Path | None = None,
     ):  # fmt: skip
         self.domains, self.max_length, self.batch_size = suite.domains, max_length, batch_size
+        self.folder = folder
         self.device = resolve_device(device)
         self.precision = evaluation_precision(precision, self.device)
         self.classifier, self.heads, tokenizer = load_heads(checkpoint, suite)
@@ -108,7 +113,8 @@ class Predictor:
 
     def encode(self, rows: list[Row]) -> EncodedRows:
         """Token ids of rows, with the number of each row's head."""
-        encoded = encode(rows, self.tokenizer, self.max_length, self.domains)
+        how = (rows, self.tokenizer, self.max_length, self.domains)
+        encoded = encode_once(self.folder, *how) if self.folder else encode(*how)
         encoded.columns["head"] = torch.tensor([self.heads[row.domain] for row in rows], dtype=torch.long)
         return encoded
 

@@ -24,7 +24,7 @@ from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, write_row
 from teachback.tables import COLUMNS, Evaluated
 
 LABELS = ("negative", "positive")
-EVIL = "<script>alert(1)<script>\"'&$x^{$"  # of a folder's name too, so without a slash; and no formula either
+EVIL = "$x^{$<script>alert(1)<script>\"'&"  # of a folder's name too, so without a slash; and a formula that is none
 HISTORY = [
     {"loss": 0.9, "epoch": 0.5},
     {"eval_loss": 0.8, "eval_score": 0.6, "epoch": 1.0},
@@ -250,6 +250,11 @@ def test_curves_end_where_training_ended_and_ring_the_kept_epoch(home):
     assert reading == (
         "teacher-meta: the train loss goes from 0.9 to 0.3 by epoch 2.5; the checkpoint kept is that of epoch 2 of 3 with a "
         "dev score of 75.0 %."
+    )
+    slower = [entry | {"loss": 0.45} if entry.get("loss") == 0.3 else entry for entry in HISTORY]
+    write_stage(home / "outputs/tiny/seed42", "dvd/student_second", method="metakd", history=slower, dev={"score": 0.7})
+    assert training(run_of(home)).figures[1].reading == (
+        "The loss ends at 33 % (books) to 50 % (dvd) of where it began; the checkpoints kept are of epochs 2 (books) to 3 (dvd)."
     )
 
 

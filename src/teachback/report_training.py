@@ -27,8 +27,13 @@ class Curves:
     kept: float | None
 
     @property
+    def course(self) -> list[tuple[float, float]]:
+        """The loss on train, or on dev where that was logged once at most."""
+        return self.loss if len(self.loss) > 1 else self.dev_loss
+
+    @property
     def long_enough(self) -> bool:
-        return max(len(self.loss), len(self.dev_loss)) > 1
+        return len(self.course) > 1
 
 
 def read_curves(record: dict) -> Curves:
@@ -130,17 +135,12 @@ def _curves_reading(lines: dict[str, Curves]) -> str:
     """One line's course in full, or of several lines what they have in common."""
     if len(lines) == 1:
         return _one_reading(*next(iter(lines.items())))
-    falls = [
-        (c.loss or c.dev_loss)[-1][1] / (c.loss or c.dev_loss)[0][1]
-        for c in lines.values()
-        if (c.loss or c.dev_loss)[0][1]
-    ]
-    kept = {name: curves.kept for name, curves in lines.items() if curves.kept is not None}
+    ends = {name: curves.course[-1][1] / (curves.course[0][1] or 1.0) for name, curves in lines.items()}
+    least, most = min(ends, key=ends.get), max(ends, key=ends.get)
     text = (
-        f"From first to last entry the loss changes to between {percent(min(falls), 0)} and {percent(max(falls), 0)} of itself"
-        if falls
-        else "The loss is 0"
+        f"The loss ends at {percent(ends[least], 0)} ({least}) to {percent(ends[most], 0)} ({most}) of where it began"
     )
+    kept = {name: curves.kept for name, curves in lines.items() if curves.kept is not None}
     if not kept:
         return f"{text}."
     first, last = min(kept, key=kept.get), max(kept, key=kept.get)
@@ -148,7 +148,7 @@ def _curves_reading(lines: dict[str, Curves]) -> str:
 
 
 def _one_reading(name: str, curves: Curves) -> str:
-    where, values = ("train", curves.loss) if len(curves.loss) > 1 else ("dev", curves.dev_loss)
+    where, values = "train" if curves.course is curves.loss else "dev", curves.course
     text = f"{name}: the {where} loss goes from {values[0][1]:.3g} to {values[-1][1]:.3g} by epoch {values[-1][0]:.3g}"
     if curves.kept is None:
         return f"{text}."

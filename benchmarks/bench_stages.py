@@ -2,154 +2,179 @@
 
     PYTHONPATH=src python benchmarks/bench_stages.py --teacher_model <folder> --source ../shared/data --json out.json
 
-Amazon's books where ``--source`` has the archive, else the generated suite ``sample``. Each stage is run as a user runs
-it, from reading its input to the published folder; the teacher's states are written anew in every round.
+Amazon's books, and CB of SuperGLUE, where ``--source`` has the archives, else the generated suite ``sample``. Each stage
+is run as a user runs it, from reading its input to the published folder; the teacher's states are written anew in every
+round. docs/performance.md says what the columns mean.
 """
 
 import argparse
 import json
-import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import plain
 import torch
+from accuracy import compare_accuracy
+from arithmetic import Counts, counting, matrix_rate
+from parts import Part, Quizzes, Reviews
 
-from teachback.arguments import (
-    DataArguments,
-    FirstStageArguments,
-    MetaTeacherArguments,
-    OptimizerArguments,
-    SecondStageArguments,
-    StudentArguments,
-    TeacherArguments,
-    parse,
-)
-from teachback.models import load_tokenizer
-from teachback.processing import ProcessArguments, process
-from teachback.stages import distil, train_teachers
-from teachback.suites import definition
-from teachback.suites.download import get_data
-from teachback.suites.schema import TRAIN_COLUMNS, Row, read_rows, read_suite, write_rows
+from teachback.devices import resolve_device
+
+STAGES = {"3": Reviews, "45": Reviews, "45small": Reviews, "6": Quizzes, "6level": Quizzes}
 
 
-class Bench:
-    """The data and folders of one run."""
+@dataclass
+class Side:
+    """One side's rounds: seconds on the clock, seconds of processor time, and what went through its encoders."""
 
-    def __init__(self, arguments: argparse.Namespace):
-        self.arguments, self.folder = arguments, arguments.folder
-        self.suite = "amazon" if arguments.source else "sample"
-        self.rows = self._prepare()
-        self.labels = {
-            name: i for i, name in enumerate(read_suite(self.folder / "data" / self.suite).domain("books").labels)
-        }
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
 
-    def _prepare(self) -> list[Row]:
-        """The suite, its train rows cut to what is asked for."""
-        data = self.folder / "data"
-        get_data(definition(self.suite), data, self.arguments.source or "")
-        process(
-            ProcessArguments(suite=self.suite, data_dir=str(data), embedding_model="scratch:tiny", quiz_fraction=0.0)
-        )
-        path = data / self.suite / "train.tsv"
-        rows = [row for row in read_rows(path) if row.domain == "books"][: self.arguments.rows]
-        write_rows(path, rows + [row for row in read_rows(path) if row.domain == "dvd"][:2], TRAIN_COLUMNS)
-        return rows
+    @property
+    def seconds(self) -> float:
+        return statistics.median(self.wall)
 
-    def flags(self, *more: str) -> list[str]:
-        a = self.arguments
-        return [
-            "--suite", self.suite, "--domain", "books", "--data_dir", str(self.folder / "data"), "--output_root", str(self.folder / "outputs"),
-            "--num_train_epochs", str(a.epochs), "--per_device_train_batch_size", str(a.batch_size), "--eval_strategy", "no",
-            "--save_strategy", "no", "--load_best_model_at_end", "0", "--teacher", "single", *more,
-        ]  # fmt: skip
+    def time(self, work: Callable[[], object], encoder) -> None:
+        with counting(encoder) as self.counts:
+            wall, processor = time.perf_counter(), time.process_time()
+            work()
+            self.wall.append(time.perf_counter() - wall)
+            self.processor.append(time.process_time() - processor)
 
-    def stage_3(self) -> None:
-        argv = self.flags("--teacher_model", self.arguments.teacher_model)
-        train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=argv))
-
-    def stages_4_and_5(self) -> None:
-        ours = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
-        student = [
-            "--student_init",
-            "teacher",
-            "--student_layers",
-            str(self.arguments.student_layers),
-            "--tkd_weight",
-            "0",
-        ]
-        for stage in ("first", "second"):
-            distil(*parse(*ours, OptimizerArguments, argv=self.flags(*student, "--stage", stage)))
-
-    def plain_3(self) -> None:
-        tokenizer = load_tokenizer(self.arguments.teacher_model)
-        model = plain.load(self.arguments.teacher_model)
-        plain.train_teacher(model, self.rows, self.labels, tokenizer, self.arguments.epochs, self.arguments.batch_size)
-
-    def plain_4_and_5(self) -> None:
-        folder = self.folder / "outputs" / self.suite / "seed42" / "teacher-single-books"
-        a, tokenizer = self.arguments, load_tokenizer(str(folder))
-        student = plain.load(folder, a.student_layers)
-        plain.distil(student, plain.load(folder), self.rows, self.labels, tokenizer, a.epochs, a.batch_size)
-
-    def forget(self, *names: str) -> None:
-        """Remove what a stage made, so that it is not up to date."""
-        root = self.folder / "outputs" / self.suite
-        for path in [*root.glob("teacher_states"), *(found for name in names for found in root.glob(f"seed42/{name}"))]:
-            shutil.rmtree(path)
+    def as_dict(self) -> dict:
+        return {
+            "seconds": self.seconds, "all": self.wall, "processor": self.processor, "counts": self.counts.as_dict(),
+            "learning_tokens_a_second": self.counts.learning.tokens / self.seconds,
+        }  # fmt: skip
 
 
-def seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+@dataclass
+class Comparison:
+    """Both sides of one part; ``rate``: the machine's matrix-product rate in operations a second."""
+
+    part: Part
+    ours: Side
+    plain: Side
+    rate: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        return self.plain.seconds / self.ours.seconds
+
+    @property
+    def processor_ratio(self) -> float:
+        """The same in processor time, which other work on the machine hardly changes."""
+        return statistics.median(self.plain.processor) / statistics.median(self.ours.processor)
+
+    @property
+    def floor(self) -> float:
+        """Seconds of ours if it did nothing but the arithmetic of what learns, on real tokens, at that rate."""
+        return self.ours.counts.learning.flops / self.rate
+
+    @property
+    def share(self) -> float:
+        """Of the rate, what ours reaches on real tokens."""
+        return self.ours.counts.flops / self.ours.seconds / self.rate
+
+    @property
+    def plain_share(self) -> float:
+        """Of the rate, what plain reaches, its padding counted as work."""
+        return self.plain.counts.flops_with_padding / self.plain.seconds / self.rate
+
+    def as_dict(self) -> dict:
+        return {
+            "part": self.part.name, "title": self.part.title, "ratio": self.ratio, "processor_ratio": self.processor_ratio,
+            "floor_seconds": self.floor, "share_of_rate": self.share, "plain_share_of_rate": self.plain_share,
+            "ours": self.ours.as_dict(), "plain": self.plain.as_dict(),
+        }  # fmt: skip
 
 
-def matrix_rate(size: int = 1536) -> float:
-    """The machine's matrix-product rate in bfloat16, in GFLOP/s: best of ten products."""
-    a, b = (torch.randn(size, size).to(torch.bfloat16) for _ in range(2))
-    return max(2 * size**3 / seconds(lambda: a @ b) for _ in range(10)) / 1e9
-
-
-def compare(name: str, ours: Callable, other: Callable, before: Callable, rounds: int) -> dict:
-    """Both in turn, several times; medians and the ratio."""
-    times: dict[str, list[float]] = {"ours": [], "plain": []}
+def compare(part: Part, encoder, rounds: int) -> Comparison:
+    """Both in turn, several times."""
+    part.prepare()
+    ours, plain = Side(), Side()
     for _ in range(rounds):
-        before()
-        times["ours"].append(seconds(ours))
-        times["plain"].append(seconds(other))
-    medians = {who: statistics.median(values) for who, values in times.items()}
-    return {"stage": name, **medians, "ratio": medians["plain"] / medians["ours"], "all": times}
+        part.forget()
+        ours.time(part.ours, encoder)
+        plain.time(part.plain, encoder)
+    return Comparison(part, ours, plain)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher_model", required=True, help="folder of an encoder")
-    parser.add_argument("--source", default="", help="folder of the archives; empty: the sample suite")
-    parser.add_argument("--folder", type=Path, required=True, help="where to work")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=1631)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--student_layers", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    bench = Bench(arguments := parser.parse_args())
-    found = [
-        compare("3", bench.stage_3, bench.plain_3, lambda: bench.forget("teacher-*"), arguments.rounds),
-        compare("4 and 5", bench.stages_4_and_5, bench.plain_4_and_5, lambda: bench.forget("books"), arguments.rounds),
-    ]
-    report = {"threads": torch.get_num_threads(), "bfloat16 GFLOP/s": matrix_rate(), "stages": found}
+def chosen_parts(arguments: argparse.Namespace) -> list[tuple[Part, str]]:
+    """The parts that were asked for, each with the encoder that its models are like; only their data is made."""
+    grounds = {kind: kind(arguments) for kind in dict.fromkeys(STAGES[name] for name in arguments.stages)}
+    parts = {part.name: (part, ground.teacher_model) for ground in grounds.values() for part in ground.parts()}
+    return [parts[name] for name in arguments.stages]
+
+
+def time_stages(arguments: argparse.Namespace) -> dict:
+    """All comparisons, with the machine's rate measured between them; the report that --json writes."""
+    device, rates, found = resolve_device("auto"), [], []
+    for part, encoder in chosen_parts(arguments):
+        rates.append(matrix_rate(device))
+        found.append(compare(part, encoder, arguments.rounds))
+    rates.append(matrix_rate(device))
+    for comparison in found:
+        comparison.rate = max(rates)
+    report = {
+        "threads": torch.get_num_threads(), "device": str(device), "bfloat16_flops": max(rates),
+        "float32_flops": matrix_rate(device, torch.float32),
+        "arguments": {name: str(value) for name, value in vars(arguments).items()},
+        "parts": [comparison.as_dict() for comparison in found],
+    }  # fmt: skip
+    print(machine(report))
+    print(table(found))
+    return report
+
+
+def machine(report: dict) -> str:
+    rates = " and ".join(f"{report[f'{name}_flops'] / 1e9:.0f} GFLOP/s in {name}" for name in ("bfloat16", "float32"))
+    return f"\n{report['threads']} threads on {report['device']}; matrix products: {rates}"
+
+
+def table(found: list[Comparison]) -> str:
+    widths = {"ours s": 9, "plain s": 9, "ratio": 7, "(cpu)": 7, "tokens/s": 10, "padding": 9, "of rate": 9, "plain": 7}
+    lines = [f"{'':42}" + "".join(f"{name:>{width}}" for name, width in (widths | {"floor s": 9}).items())]
+    for one in found:
+        learning = one.ours.counts.learning
+        lines.append(
+            f"{one.part.title:42}{one.ours.seconds:9.1f}{one.plain.seconds:9.1f}{one.ratio:7.2f}{one.processor_ratio:7.2f}"
+            f"{learning.tokens / one.ours.seconds:10.0f}{learning.padding:9.1%}{one.share:9.1%}{one.plain_share:7.1%}"
+            f"{one.floor:9.1f}"
+        )
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES), help="parts to time")
+    made.add_argument("--teacher_model", default="scratch:mini", help="folder of a BERT encoder, or scratch:mini|tiny")
+    made.add_argument("--source", default="", help="folder of the archives; empty: the sample suite")
+    made.add_argument("--folder", type=Path, help="where to work; default: a folder that is removed at the end")
+    made.add_argument("--epochs", type=int, default=5, help="of each of the stages 3 to 5")
+    made.add_argument("--episodes", type=int, default=50, help="of stage 6")
+    made.add_argument("--rows", type=int, default=1631, help="train rows of a domain, at most")
+    made.add_argument("--batch_size", type=int, default=32, help="rows a step of the stages 3 to 5")
+    made.add_argument("--student_layers", type=int, default=3)
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--accuracy", action="store_true", help="instead: test accuracy of the students")
+    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of --accuracy")
+    made.add_argument("--json", type=Path, help="write everything measured to this file")
+    return made
+
+
+def main(argv: list[str] | None = None) -> dict:
+    arguments = parser().parse_args(argv)
+    with tempfile.TemporaryDirectory() as temporary:
+        arguments.folder = arguments.folder or Path(temporary)
+        report = compare_accuracy(Reviews(arguments)) if arguments.accuracy else time_stages(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1))
-    print(
-        f"\n{report['threads']} threads, {report['bfloat16 GFLOP/s']:.0f} GFLOP/s in bfloat16, {len(bench.rows)} rows"
-    )
-    for one in found:
-        print(
-            f"stage {one['stage']:8} ours {one['ours']:8.1f} s   plain {one['plain']:8.1f} s   ratio {one['ratio']:.2f}"
-        )
+    return report
 
 
 if __name__ == "__main__":

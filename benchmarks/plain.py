@@ -2,15 +2,20 @@
 
 Every text is padded to the full length and tokenised each time it is asked for; models compute in float32 with eager
 attention and return all attention maps and hidden states; the teacher runs again at every step; the optimizer is not
-fused. It learns the same losses as stages 3 to 5 do on the same rows, batch size and number of epochs.
+fused. It learns what stages 3 to 6 do, on the same rows, with the same batch sizes, learning rates and numbers of steps.
 """
 
+import math
+import random
+
 import torch
+from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
-from transformers import AutoModelForSequenceClassification
+from torch.utils.data import DataLoader, Dataset, default_collate
+from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 
 LENGTH = 128
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class Texts(Dataset):
@@ -36,66 +41,196 @@ class Texts(Dataset):
         return item | {"label": torch.tensor(self.labels[row.label]), "weight": torch.tensor(row.weight)}
 
 
-def load(folder, layers: int | None = None):
-    """A classifier with eager attention, all its layers or the first few."""
-    options = {"num_hidden_layers": layers} if layers else {}
-    return AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager", **options)
+def load(folder, layers: int | None = None, **options):
+    """A classifier with eager attention on the fastest device there is, all its layers or the first few."""
+    options |= {"num_hidden_layers": layers} if layers else {}
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager", **options)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def loop(model, rows, labels, tokenizer, epochs: int, batch_size: int, rate: float, step) -> None:
-    """Train ``model``; ``step(inputs, batch)`` gives the loss."""
+def run(model, batch: dict):
+    """All that a model can say of a batch."""
+    inputs = {name: batch[name].to(model.device) for name in INPUTS if name in batch}
+    return model(**inputs, output_hidden_states=True, output_attentions=True)
+
+
+def loop(model, rows, labels, tokenizer, epochs: int, batch_size: int, rate: float, step, further=()) -> None:
+    """Train ``model``, and ``further`` weights; ``step(batch)`` gives the loss. Warm-up of a tenth, then linear decay."""
     batches = DataLoader(Texts(rows, labels, tokenizer), batch_size, shuffle=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, foreach=False, fused=False)
+    weights = [*model.parameters(), *further]
+    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, foreach=False, fused=False)
+    total = epochs * len(batches)
+    schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(total / 10), total)
     model.train()
     for _ in range(epochs):
         for batch in batches:
-            inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
-            loss = step(inputs, batch)
+            loss = step(batch)
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
+            schedule.step()
             loss.item()
 
 
-def train_teacher(model, rows, labels, tokenizer, epochs: int, batch_size: int) -> None:
-    """Stage 3 without the domain loss: cross-entropy weighted by prototype score."""
+def train_teacher(model, rows, labels, tokenizer, epochs: int, batch_size: int, rate: float = 5e-5) -> None:
+    """Stage 3 for one domain: cross-entropy."""
 
-    def step(inputs, batch):
-        logits = model(**inputs, output_hidden_states=True, output_attentions=True).logits
-        return (batch["weight"] * F.cross_entropy(logits, batch["label"], reduction="none")).mean()
+    def step(batch):
+        return F.cross_entropy(run(model, batch).logits, batch["label"].to(model.device))
 
-    loop(model, rows, labels, tokenizer, epochs, batch_size, 2e-5, step)
+    loop(model, rows, labels, tokenizer, epochs, batch_size, rate, step)
 
 
-def distil(student, teacher, rows, labels, tokenizer, epochs: int, batch_size: int) -> None:
+def distil(
+    student, teacher, rows, labels, tokenizer, epochs: int, batch_size: int, first_rate=1e-4, second_rate=5e-5
+) -> None:
     """Stages 4 and 5, ``epochs`` each."""
     teacher.eval()
-    depth = teacher.config.num_hidden_layers // student.config.num_hidden_layers
+    depths = student.config.num_hidden_layers, teacher.config.num_hidden_layers
     widths = student.config.hidden_size, teacher.config.hidden_size
-    projection = torch.nn.Linear(*widths, bias=False) if widths[0] != widths[1] else torch.nn.Identity()
+    projection = nn.Linear(*widths, bias=False) if widths[0] != widths[1] else nn.Identity()
+    projection.to(student.device)
 
-    def inner(inputs, batch):
-        told, seen = both(student, teacher, inputs)
-        loss = F.mse_loss(projection(seen.hidden_states[0]), told.hidden_states[0])
+    def inner(batch):
+        told, seen = both(student, teacher, batch)
+        loss = difference(projection(seen.hidden_states[0]), told.hidden_states[0])
         for i, attention in enumerate(seen.attentions):
-            layer = (i + 1) * depth
-            loss = loss + F.mse_loss(projection(seen.hidden_states[i + 1]), told.hidden_states[layer])
+            layer = (i + 1) * depths[1] // depths[0]
+            loss = loss + difference(projection(seen.hidden_states[i + 1]), told.hidden_states[layer])
             maps = told.attentions[layer - 1]
             if maps.shape[1] != attention.shape[1]:
                 maps, attention = maps.mean(1), attention.mean(1)
-            loss = loss + F.mse_loss(attention, maps)
-        return loss
+            loss = loss + difference(attention, maps)
+        return (expertise(told.logits, batch) * loss).mean()
 
-    def predictions(inputs, batch):
-        told, seen = both(student, teacher, inputs)
-        return -(told.logits.softmax(-1) * seen.logits.log_softmax(-1)).sum(-1).mean()
+    def predictions(batch):
+        told, seen = both(student, teacher, batch)
+        loss = -(told.logits.softmax(-1) * seen.logits.log_softmax(-1)).sum(-1)
+        return (expertise(told.logits, batch) * loss).mean()
 
-    loop(student, rows, labels, tokenizer, epochs, batch_size, 5e-5, inner)
-    loop(student, rows, labels, tokenizer, epochs, batch_size, 3e-5, predictions)
+    further = list(projection.parameters())
+    loop(student, rows, labels, tokenizer, epochs, batch_size, first_rate, inner, further)
+    loop(student, rows, labels, tokenizer, epochs, batch_size, second_rate, predictions)
 
 
-def both(student, teacher, inputs):
+def both(student, teacher, batch):
     with torch.no_grad():
-        told = teacher(**inputs, output_hidden_states=True, output_attentions=True)
-    return told, student(**inputs, output_hidden_states=True, output_attentions=True)
+        told = run(teacher, batch)
+    return told, run(student, batch)
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference of each row, padding and all: [B, ...] twice -> [B]."""
+    return (a - b).square().flatten(1).mean(1)
+
+
+def expertise(logits: torch.Tensor, batch) -> torch.Tensor:
+    """Meta-KD's weight lambda of each row."""
+    error = 1 - certainty(logits, batch["label"].to(logits.device))
+    return (1 + batch["weight"].to(logits.device)) / (error.square().exp() + 1)
+
+
+def certainty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The label's probability in each row."""
+    return logits.softmax(-1).gather(1, labels.to(logits.device)[:, None])[:, 0]
+
+
+@torch.no_grad()
+def accuracy(model, rows, labels, tokenizer, batch_size: int = 8) -> float:
+    """Share of the rows that a classifier answers rightly."""
+    model.eval()
+    right = 0
+    for batch in DataLoader(Texts(rows, labels, tokenizer), batch_size):
+        right += int((run(model, batch).logits.argmax(-1).cpu() == batch["label"]).sum())
+    return right / len(rows)
+
+
+class Tasks(nn.Module):
+    """A classifier with a head for each task; its own serves the target."""
+
+    def __init__(self, model, classes: dict[str, int], target: str):
+        super().__init__()
+        self.model = model
+        heads = {name: nn.Linear(model.config.hidden_size, count) for name, count in classes.items()}
+        self.heads = nn.ModuleDict(heads | {target: model.classifier}).to(model.device)
+
+    def forward(self, batch, task: str):
+        """Logits of a task, and what they are made from."""
+        pooled = run(self.model.base_model, batch).pooler_output
+        return self.heads[task](pooled), pooled
+
+
+def curriculum(
+    student, teacher, quiz: dict[str, list], labels: dict[str, dict[str, int]], target: str, dev, tokenizer,
+    episodes: int, batch_size: int = 8, rate: float = 3e-5, policy_rate: float = 1e-3,
+) -> None:  # fmt: skip
+    """Stage 6, but that the student learns at every step, as ours does, in place of once an episode.
+
+    At each step of an episode the student learns on a random quiz batch of the task that the policy picked; then both
+    models answer the step's batch of the target's quiz, for the reward. The student is scored on ``dev`` after every
+    episode. The meta-teacher's training on quiz is not in it.
+    """
+    classes = {name: len(of_task) for name, of_task in labels.items()}
+    student, teacher = Tasks(student, classes, target), Tasks(teacher, classes, target).eval()
+    texts = {name: Texts(rows, labels[name], tokenizer) for name, rows in quiz.items()}
+    optimizer = torch.optim.AdamW(student.parameters(), lr=rate, foreach=False, fused=False)
+    policy = Policy(student.model, list(quiz), policy_rate)
+    for _ in range(episodes):
+        rewards, task = [], random.choice(list(quiz))
+        for measured in DataLoader(texts[target], batch_size, shuffle=True):
+            student.train()
+            rows = random.sample(range(len(texts[task])), min(batch_size, len(texts[task])))
+            batch = default_collate([texts[task][i] for i in rows])
+            student_loss(student, teacher, batch, task).backward()
+            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            rewards.append(reward(student, teacher, measured, target) / len(texts[target]))
+            task = policy.pick()
+        policy.learn(rewards)
+        accuracy(student.model, dev, labels[target], tokenizer, batch_size)
+
+
+def student_loss(student: Tasks, teacher: Tasks, batch, task: str) -> torch.Tensor:
+    """CE(S(x), y) - p_S(y) + p_T'(y | h_S); the teacher's head reads the student's state."""
+    label = batch["label"].to(student.model.device)
+    logits, pooled = student(batch, task)
+    with torch.no_grad():
+        told = teacher.heads[task](pooled)
+    return F.cross_entropy(logits, label) - certainty(logits, label).mean() + certainty(told, label).mean()
+
+
+@torch.no_grad()
+def reward(student: Tasks, teacher: Tasks, batch, target: str) -> float:
+    """By how much the student is surer of the labels than the teacher, summed over the batch."""
+    seen, told = (certainty(model(batch, target)[0], batch["label"]) for model in (student.eval(), teacher))
+    return (seen - told).sum().item()
+
+
+class Policy:
+    """softmax(Linear(Linear(pooler weight))), taught by REINFORCE after each episode."""
+
+    def __init__(self, model, tasks: list[str], rate: float):
+        self.tasks, self.weight = tasks, model.base_model.pooler.dense.weight
+        width = self.weight.shape[0]
+        self.layers = nn.Sequential(nn.Linear(width, 1), nn.Flatten(0), nn.Linear(width, len(tasks))).to(model.device)
+        self.optimizer = torch.optim.Adam(self.layers.parameters(), lr=rate)
+        self.chosen: list[torch.Tensor] = []
+
+    def pick(self) -> str:
+        """Draw the task of the next step."""
+        drawn = torch.distributions.Categorical(logits=self.layers(self.weight.detach().clone()))
+        action = drawn.sample()
+        self.chosen.append(drawn.log_prob(action))
+        return self.tasks[action]
+
+    def learn(self, rewards: list[float], gamma: float = 0.99) -> None:
+        """One step on an episode's rewards, discounted and less their mean."""
+        discounted = torch.tensor([gamma**i * value for i, value in enumerate(rewards)])
+        returns = discounted.flip(0).cumsum(0).flip(0)
+        gain = ((returns - returns.mean()).to(self.chosen[0].device) * torch.stack(self.chosen)).mean()
+        self.optimizer.zero_grad()
+        (-gain).backward()
+        self.optimizer.step()
+        self.chosen = []

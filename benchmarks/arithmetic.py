@@ -106,7 +106,7 @@ def counting(folder):
 
 
 def matrix_rate(
-    device: torch.device, dtype: torch.dtype = torch.bfloat16, size: int = 1536, products: int = 20
+    device: torch.device, dtype: torch.dtype = torch.bfloat16, size: int = 1024, products: int = 20
 ) -> float:
     """The machine's matrix-product rate in operations a second: the best of several products, one after the other."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

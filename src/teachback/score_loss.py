@@ -18,9 +18,21 @@ def projected_attention_loss(
     student: Projections, teacher: Projections, mask: torch.Tensor, target: str = "scores"
 ) -> torch.Tensor:
     """`losses.attention_loss` of two models' queries and keys: [B, A, L, d] each, mask [B, L] -> [B] in float32."""
-    if target != "scores" or student.query.shape[1] != teacher.query.shape[1]:
+    if target != "scores":
         return attention_loss(scores(student), scores(teacher), mask, target)
+    if student.query.shape[1] != teacher.query.shape[1]:
+        student, teacher = _mean_head(student), _mean_head(teacher)
     return _ScoreLoss.apply(student.query, student.key, teacher.query, teacher.key, mask)
+
+
+def _mean_head(projections: Projections) -> Projections:
+    """One head whose scores are the mean of all heads' scores: [B, A, L, d] -> [B, 1, L, A d].
+
+    A sum over heads of products is one product of the heads side by side. Its scores are divided by sqrt(A d), and the mean
+    is divided by A sqrt(d): what is left is 1/sqrt(A), which the queries take.
+    """
+    query, key = (states.transpose(1, 2).flatten(2).unsqueeze(1) for states in (projections.query, projections.key))
+    return Projections(query * projections.query.shape[1] ** -0.5, key)
 
 
 class _ScoreLoss(torch.autograd.Function):

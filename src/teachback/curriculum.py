@@ -14,6 +14,7 @@ from torch import nn
 
 from teachback.arguments import CurriculumArguments
 from teachback.checkpoints import random_states, restore_random_states
+from teachback.dropout import fast_dropout
 from teachback.encoding import Collator, EncodedRows
 from teachback.losses import certainty, curriculum_student_loss, step_reward
 from teachback.meta_teacher import MetaTeacher
@@ -101,10 +102,11 @@ class Student:
         """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss."""
         self.classifier.train()
         batch, head = self.batch(study, rows)
-        outputs = self.classifier(batch, head)
-        told = self.meta.of_student(by_row(outputs.pooled, len(rows)), study.meta_head)
-        loss = curriculum_student_loss(outputs.logits.float(), told, batch["label"]).mean()
-        self.accelerator.backward(loss)
+        with fast_dropout(self.accelerator.device):
+            outputs = self.classifier(batch, head)
+            told = self.meta.of_student(by_row(outputs.pooled, len(rows)), study.meta_head)
+            loss = curriculum_student_loss(outputs.logits.float(), told, batch["label"]).mean()
+            self.accelerator.backward(loss)
         if self.args.student_update == "step":
             self.flush()
         return loss.item()

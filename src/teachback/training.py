@@ -21,6 +21,7 @@ from transformers import Trainer, TrainerCallback
 
 from teachback.arguments import OptimizerArguments
 from teachback.checkpoints import load_state, random_states, restore_random_states, save_state
+from teachback.dropout import fast_dropout
 from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.errors import TeachbackError
 from teachback.models import use_training_attention
@@ -68,6 +69,10 @@ class DistillationTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         # Batches of all processes together are cut first, so their number does not change who meets whom.
         return LengthBucketSampler(dataset.lengths, self.args.train_batch_size * self.args.world_size, seed)
+
+    def training_step(self, *args, **kwargs):
+        with fast_dropout(self.args.device):
+            return super().training_step(*args, **kwargs)
 
     def log(self, logs, *args, **kwargs):
         if "loss" in logs:

@@ -1,0 +1,40 @@
+"""Dropout from 16 random bits a value, on CPUs, where PyTorch's own draws take a tenth to a quarter of a training step."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+LEVELS = 2**16  # the probability of dropping is a multiple of 1 / LEVELS: 0.1 becomes 0.100006
+
+
+def fast_dropout(device: torch.device) -> AbstractContextManager:
+    """A context in which models on ``device`` draw what they drop in the fastest way; elsewhere than on a CPU PyTorch's own.
+
+    It has to hold during the backward pass too, as gradient checkpointing repeats forward passes there.
+    """
+    return _FastDropout() if device.type == "cpu" else nullcontext()
+
+
+class _FastDropout(TorchFunctionMode):
+    """Takes the place of `torch.nn.functional.dropout`, which modules and attention functions of every model call."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return (dropout if func is functional.dropout else func)(*args, **(kwargs or {}))
+
+
+def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    """`torch.nn.functional.dropout`: zero with probability ``p``, and the others divided by the probability to stay."""
+    dropped = round(p * LEVELS)
+    if not training or not 0 < dropped < LEVELS or input.device.type != "cpu":
+        return functional.dropout(input, p, training, inplace)
+    kept = (random_levels(input.shape) >= dropped - LEVELS // 2).to(input.dtype).div_(1 - dropped / LEVELS)
+    return input.mul_(kept) if inplace else input * kept
+
+
+def random_levels(shape: torch.Size) -> torch.Tensor:
+    """Uniform int16 numbers from PyTorch's default generator: four of each 64 bits that it draws."""
+    count = shape.numel()
+    words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    return words.view(torch.int16)[:count].view(shape)

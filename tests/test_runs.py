@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import classifier, text_rows, tokenizer
 
-from teachback import runs
+from teachback import devices, runs
 from teachback.checkpoints import random_states, save_state
 from teachback.devices import autocast, peak_memory_bytes, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
@@ -254,6 +254,20 @@ def test_number_formats():
         resolve_precision("fp16", CPU)
     with pytest.raises(TeachbackError, match="PRECISION=half: use one of auto, fp32"):
         resolve_precision("half", CPU)
+
+
+@pytest.mark.parametrize(
+    ("matrix_unit", "instructions", "gain", "expected"),
+    [(True, True, 0.5, "bf16"), (False, True, 2.0, "bf16"), (False, True, 0.5, "fp32"), (False, False, 9.0, "fp32")],
+)
+def test_auto_takes_bf16_where_it_is_faster(matrix_unit, instructions, gain, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_unit, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
+    seconds = {torch.float32: gain, torch.bfloat16: 1.0}
+    monkeypatch.setattr(devices, "_product_seconds", seconds.get)
+    devices._bfloat16_gain.cache_clear()
+    assert resolve_precision("auto", CPU) == expected
+    devices._bfloat16_gain.cache_clear()
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from teachback import stages
@@ -549,8 +550,20 @@ def test_the_record_holds_no_secret(suite, monkeypatch):
     assert "hf_secret_word" not in json.dumps(read_stage(folder))
 
 
+def test_tensorboard_gets_losses_by_term_and_scores_by_domain(suite):
+    folder = teach(suite, "--num_train_epochs", "1", "--report_to", "tensorboard")
+    read = EventAccumulator(str(folder.parent / "logs/teacher-meta")).Reload()
+    tags = set(read.Tags()["scalars"])
+    assert {"train/loss", "train/learning_rate", "eval/books_accuracy", "eval/dvd_accuracy"} <= tags
+    terms = {name for entry in read_stage(folder)["history"] for name in entry if name.startswith("loss_")}
+    assert len(terms) > 1
+    for term in terms:
+        logged = [entry[term] for entry in read_stage(folder)["history"] if term in entry]
+        assert [event.value for event in read.Scalars(f"train/{term}")] == pytest.approx(logged)
+
+
 def test_a_logger_that_is_not_installed_is_named(suite, monkeypatch):
-    monkeypatch.setattr("teachback.arguments.find_spec", lambda name: None)
+    monkeypatch.setattr("teachback.tracking.find_spec", lambda name: None)
     with pytest.raises(TeachbackError, match="REPORT_TO=tensorboard.*pip install tensorboard"):
         teach(suite, "--report_to", "tensorboard")
 

@@ -2,13 +2,13 @@
 
 import sys
 from dataclasses import asdict, dataclass, field, fields
-from importlib.util import find_spec
 
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from teachback.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
+from teachback.tracking import require_installed
 
 
 def option(default, meaning: str):
@@ -336,11 +336,7 @@ def prepare_machine(training: OptimizerArguments) -> str:
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
     if training.disable_tqdm:
         disable_progress_bar()
-    for logger in training.report_to:
-        if logger in ("tensorboard", "wandb") and find_spec(logger) is None:
-            raise TeachbackError(
-                f"REPORT_TO={logger}: this Python has no package {logger}; pip install {logger}, or set REPORT_TO=none"
-            )
+    require_installed(training.report_to)
     if training.dataloader_pin_memory is None:
         training.dataloader_pin_memory = not training.use_cpu
     return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"

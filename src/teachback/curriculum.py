@@ -236,7 +236,13 @@ class Curriculum:
             "student_loss": sum(step.loss for step in steps) / len(steps),
             "policy_loss": loss.item() if loss is not None else 0.0,
             "entropy": sum(entropies) / len(entropies) if entropies else 0.0,
+            "probabilities": self._mean_probabilities([step.choice for step in steps]),
         })  # fmt: skip
+
+    def _mean_probabilities(self, choices: list[Choice]) -> dict[str, float]:
+        """Of each domain that could be chosen, over the steps of an episode."""
+        means = [sum(values) / len(choices) for values in zip(*(choice.probabilities for choice in choices))]
+        return {self.studies[number].name: mean for number, mean in zip(self.choices, means)}
 
     def state(self) -> dict:
         """All that the coming episodes depend on, and the record so far."""

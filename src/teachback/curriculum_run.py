@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
+from tqdm.auto import tqdm
 from transformers import AutoConfig
 
 from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
@@ -34,6 +35,7 @@ from teachback.suite_data import labelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import head_name, predicted_labels
 from teachback.teacher_outputs import features
+from teachback.tracking import NO_TRACKS
 
 logger = logging.getLogger(__name__)
 
@@ -168,11 +170,8 @@ class Rehearsal:
     def __init__(self, scene: Scene, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
         self.scene, self.stage, self.args, self.meta = scene, run, args, meta
         self.experiment = scene.experiment
-        self.accelerator = Accelerator(
-            mixed_precision={"fp32": "no"}.get(self.experiment.args.precision, self.experiment.args.precision),
-            log_with=None if args.report_to == "none" else args.report_to,
-            project_dir=str(self.experiment.root / "logs" / run.folder.relative_to(self.experiment.root)),
-        )
+        precision = self.experiment.args.precision
+        self.accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
         classifier, self.tokenizer = scene.load_student()
         self._give_heads(classifier)
         student = Student(classifier, meta, args, self.accelerator, self.tokenizer.pad_token_id)
@@ -182,6 +181,7 @@ class Rehearsal:
         self.selection = self.experiment.encode(scene.selection, [scene.target.name], self.tokenizer)
         self.scores: dict[int, float] = {}  # by number of episodes
         self.best: dict[str, torch.Tensor] = {}
+        self.tracks = NO_TRACKS
 
     def _give_heads(self, classifier: Classifier) -> None:
         """Let the student's further heads begin as the meta-teacher's, which has learnt to read the student's states."""
@@ -204,21 +204,31 @@ class Rehearsal:
         self.stage.claim()
         folder = self.stage.checkpoints()
         self._resume(folder)
-        if self.args.report_to != "none":
-            self.accelerator.init_trackers("curriculum", config={k: str(v) for k, v in asdict(self.args).items()})
-        if not self.scores:
-            self._score()
-        with stop_request() as request:
-            while self.curriculum.episode < self.args.episodes:
+        with self.experiment.tracking(self.stage) as self.tracks:
+            if not self.scores:
+                self._score()
+            self._run_episodes(folder)
+        self._publish()
+
+    def _run_episodes(self, folder: Path) -> None:
+        done, total = self.curriculum.episode, self.args.episodes
+        hidden = self.experiment.training.disable_tqdm
+        with stop_request() as request, tqdm(total=total, initial=done, unit="episode", disable=hidden) as bar:
+            while self.curriculum.episode < total:
                 self._run_episode(folder)
+                bar.set_postfix(loss=self.last_episode["student_loss"], reward=self.last_episode["reward"], refresh=False)
+                bar.update()
                 if request.made:
                     self._save(folder)
                     raise Stopped(
-                        f"told to stop (SIGTERM), and stopped after episode {self.curriculum.episode} of {self.args.episodes} "
+                        f"told to stop (SIGTERM), and stopped after episode {self.curriculum.episode} of {total} "
                         "with a checkpoint; run the same command again to continue"
                     )
-        self.accelerator.end_training()
-        self._publish()
+
+    @property
+    def last_episode(self) -> dict:
+        """What the record says of the last episode."""
+        return self.curriculum.record.episodes[-1]
 
     def _run_episode(self, folder: Path) -> None:
         self.curriculum.run_episode()
@@ -235,6 +245,7 @@ class Rehearsal:
         if not self.scores or score > max(self.scores.values()):
             self.best = weights(student)
         self.scores[self.curriculum.episode] = score
+        self.tracks.log({f"eval_{self.scene.target.name}_score": score}, self.curriculum.episode)
         self.experiment.say(f"episode {self.curriculum.episode}: {self.experiment.split} {score:.4f}")
 
     def _selection_score(self, student: Classifier) -> float:
@@ -245,9 +256,10 @@ class Rehearsal:
         return by_domain(data.suite, rows, predicted_labels(logits, rows, data))[self.scene.target.name].value
 
     def _log(self) -> None:
-        last = self.curriculum.record.episodes[-1]
-        if self.args.report_to != "none":
-            self.accelerator.log({k: v for k, v in last.items() if k != "episode"}, step=last["episode"])
+        last = self.last_episode
+        curves = {name: last[name] for name in ("reward", "student_loss", "policy_loss")}
+        curves |= {f"policy/probability of {name}": share for name, share in last["probabilities"].items()}
+        self.tracks.log(curves | {"policy/entropy": last["entropy"]}, self.curriculum.episode)
 
     def _save(self, folder: Path) -> None:
         """Write a checkpoint beside and rename it, so that a half-written one is never taken for a whole one."""

@@ -1,7 +1,7 @@
 """What stages 3 to 5 share: the data and folders of one suite and seed, training, and publishing a stage folder."""
 
 import logging
-import os
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from teachback.teacher import Teacher, load_teacher, majority_scores, report_sco
 from teachback.teacher_cache import TeacherCache
 from teachback.teacher_outputs import Features, features, features_size, load_features, save_features
 from teachback.teacher_states import LiveTeacher, attach_states, key_of, refusal
+from teachback.tracking import Tracks, tracking
 from teachback.training import DistillationTrainer, TrainingModule, last_whole_checkpoint, train
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ class Experiment:
         self.args = replace(data_args, precision=prepare_machine(training))
         self.training = training
         self.data = SuiteData.read(data_args.data_dir, data_args.suite, data_args.domains)
-        self.tensorboard = os.environ.get("TENSORBOARD_LOGGING_DIR")
         self.split = "test" if data_args.protocol == "paper" else "dev"  # what checkpoints are selected on
         self.root = seed_folder(data_args.output_root, data_args.suite, training.seed)
         self.teachers = seed_folder(data_args.teacher_root or data_args.output_root, data_args.suite, training.seed)
@@ -180,12 +180,15 @@ class Experiment:
             last = last_whole_checkpoint(checkpoints)
         if prepare:
             prepare(train_rows, dev_rows)
-        # TensorBoard's files outlive the work folder; Hugging Face takes their place from the environment alone.
-        os.environ["TENSORBOARD_LOGGING_DIR"] = self.tensorboard or str(
-            self.root / "logs" / run.folder.relative_to(self.root)
-        )
-        trainer = train(module, train_rows, dev_rows, self.training, checkpoints, last, tokenizer.pad_token_id, metrics)
-        return trainer, trainer.evaluate()
+        with self.tracking(run) as tracks:
+            trainer = train(module, train_rows, dev_rows, self.training, checkpoints, last, tokenizer.pad_token_id,
+                            metrics, tracks)  # fmt: skip
+            return trainer, trainer.evaluate()
+
+    def tracking(self, run: StageRun) -> AbstractContextManager[Tracks]:
+        """What REPORT_TO names, below logs/, where it outlives the work folder; of several processes the first one's."""
+        kinds = self.training.report_to if self.training.should_save else []
+        return tracking(kinds, self.root / "logs" / run.folder.relative_to(self.root), run.arguments)
 
     def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row]) -> None:
         if self.training.should_save:

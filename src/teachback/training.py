@@ -17,7 +17,7 @@ from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import BatchSampler
-from transformers import Trainer, TrainerCallback
+from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from teachback.arguments import OptimizerArguments
 from teachback.checkpoints import load_state, random_states, restore_random_states, save_state
@@ -26,6 +26,7 @@ from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, count
 from teachback.errors import TeachbackError
 from teachback.models import use_training_attention
 from teachback.stopping import SaveBetween, stop_request
+from teachback.tracking import NO_TRACKS, TRACKERS, Tracks
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +135,25 @@ class EpochEnd(TrainerCallback):
             self.trainer.log(values)
 
 
+class TrackLog(TrainerCallback):
+    """Passes on what is logged: losses by term, learning rate, and scores by domain."""
+
+    def __init__(self, tracks: Tracks):
+        self.tracks = tracks
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.tracks.log(logs or {}, state.global_step)
+
+
+class LossBar(ProgressCallback):
+    """Hugging Face's progress bar, with the loss beside the time left."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        super().on_log(args, state, control, logs, **kwargs)
+        if self.training_bar is not None and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
+
+
 class PaddingLog(TrainerCallback):
     """Says once, before the first step, how much of the first epoch is padding, all processes together."""
 
@@ -185,13 +205,14 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: OptimizerArguments, checkpoints: Path,
-          last: str | None, pad_token_id: int, compute_metrics=None) -> DistillationTrainer:  # fmt: skip
+          last: str | None, pad_token_id: int, compute_metrics=None, tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
     """Train ``module`` in place, continuing from checkpoint ``last``; the best one on ``dev_rows`` is restored.
 
     Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
     """
     args = copy.copy(args)
     args.output_dir = str(checkpoints)
+    args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]  # those are ``tracks``
     if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
         args.metric_for_best_model = "score" if compute_metrics else "loss"
         args.greater_is_better = compute_metrics is not None
@@ -203,8 +224,11 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         train_dataset=train_rows,
         eval_dataset=dev_rows,
         compute_metrics=compute_metrics,
-        callbacks=[StopOnBadLoss()],
+        callbacks=[StopOnBadLoss(), TrackLog(tracks)],
     )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(LossBar())
     trainer.add_callback(EpochEnd(trainer, module))
     trainer.add_callback(PaddingLog(trainer))
     checkpoint = args.resume_from_checkpoint or last

@@ -21,7 +21,7 @@ def main():
     logging.disable_progress_bar()
     (arguments,) = parse(EvaluationArguments)
     evaluate(arguments)
-    if arguments.report:
+    if arguments.report and not arguments.dry_run:
         run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
         print(f"wrote {write_report(run, Path(arguments.data_dir) / arguments.suite, arguments.split)}")
 

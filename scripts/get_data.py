@@ -10,7 +10,7 @@ from transformers import HfArgumentParser
 
 from teachback.errors import run_entry_point
 from teachback.suites import definition
-from teachback.suites.download import get_data
+from teachback.suites.download import get_data, outlook
 from teachback.suites.hub import fetch_model
 
 
@@ -33,13 +33,17 @@ class GetDataArguments:
     student_model: str = field(
         default="huawei-noah/TinyBERT_General_4L_312D", metadata={"help": "student to fetch; empty: none"}
     )
+    dry_run: bool = field(default=False, metadata={"help": "only say what would be fetched and why"})
 
 
 def main() -> None:
     (arguments,) = HfArgumentParser(GetDataArguments, description=__doc__).parse_args_into_dataclasses()
-    data_dir = Path(arguments.data_dir)
+    data_dir, suite = Path(arguments.data_dir), definition(arguments.suite)
+    if arguments.dry_run:
+        print("\n".join(outlook(suite, data_dir, arguments.source, arguments.domains)))
+        return
     get_data(
-        definition(arguments.suite),
+        suite,
         data_dir,
         arguments.source,
         arguments.allow_partial,

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ from teachback.prototypes import prototype_scores
 from teachback.suites.schema import Row, read_rows, read_suite, write_rows
 
 ROOT = Path(__file__).parents[1]
-OUTPUT = {"train.tsv", "quiz.tsv", "dev.tsv", "test.tsv", "suite.json", "embeddings.npy", "prototype_scores.png"}
+OUTPUT = {
+    "train.tsv", "quiz.tsv", "dev.tsv", "test.tsv", "suite.json", "stage.json", "embeddings.npy", "prototype_scores.png",
+}  # fmt: skip
 
 
 def write_custom(folder: Path, count: int = 20, extra: str = "") -> None:
@@ -75,8 +78,9 @@ def test_one_seed_gives_the_same_files(tmp_path):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path)
     first = {
-        name: (tmp_path / "custom" / name).read_bytes() for name in OUTPUT if name.endswith((".tsv", ".npy", ".json"))
+        name: (tmp_path / "custom" / name).read_bytes() for name in OUTPUT if name.endswith((".tsv", ".npy", "suite.json"))
     }
+    shutil.rmtree(tmp_path / "custom")
     run(tmp_path)
     assert first == {name: (tmp_path / "custom" / name).read_bytes() for name in first}
 
@@ -128,17 +132,46 @@ def test_a_failure_while_writing_leaves_the_old_output(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "raw"]
 
 
-def test_a_failure_while_publishing_leaves_no_suite_that_looks_finished(tmp_path, monkeypatch):
+def test_a_failure_while_publishing_leaves_the_old_output_with_its_kept_tokens(tmp_path, monkeypatch):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path)
-    real = os.replace
-    # Only moves of the last step are from the partial folder to the suite's.
-    stop = lambda source, target: 1 / 0 if Path(target) == tmp_path / "custom/test.tsv" else real(source, target)  # noqa: E731
-    monkeypatch.setattr(os, "replace", stop)
-    with pytest.raises(ZeroDivisionError):
-        run(tmp_path, seed=1)
-    with pytest.raises(TeachbackError, match="2_process_data.sh"):
-        read_suite(tmp_path / "custom")
+    (tmp_path / "custom/tokens").mkdir()
+    before = (tmp_path / "custom/train.tsv").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("teachback.runs.swap", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(tmp_path, seed=1)
+    assert {path.name for path in (tmp_path / "custom").iterdir()} == OUTPUT | {"tokens"}
+    assert (tmp_path / "custom/train.tsv").read_bytes() == before
+    run(tmp_path, seed=1)
+    assert {path.name for path in (tmp_path / "custom").iterdir()} == OUTPUT | {"tokens"}
+    assert (tmp_path / "custom/train.tsv").read_bytes() != before
+
+
+def test_a_second_run_does_nothing_and_a_changed_row_or_argument_is_named(tmp_path, capsys, caplog, monkeypatch):
+    write_custom(tmp_path / "raw/custom")
+    suite = run(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(processing, "_make", lambda *arguments: pytest.fail("made again"))
+        assert run(tmp_path, eval_batch_size=3) == suite
+    assert "custom is up to date" in capsys.readouterr().out
+    write_custom(tmp_path / "raw/custom", extra="one more\tyes\ta\n")
+    run(tmp_path, alpha=0.4, dry_run=True)
+    printed = capsys.readouterr().out
+    assert "custom would be made, as this changed: alpha: 0.5 -> 0.4; mine.tsv: '" in printed
+    assert read_suite(tmp_path / "custom") == suite and sorted(path.name for path in tmp_path.iterdir()) == ["custom", "raw"]
+    assert run(tmp_path, alpha=0.4).settings["alpha"] == 0.4
+    assert "alpha: 0.5 -> 0.4" in caplog.text and "mine.tsv: '" in caplog.text
+    (tmp_path / "custom/dev.tsv").unlink()
+    run(tmp_path, alpha=0.4)
+    assert "dev.tsv: it is gone" in caplog.text and (tmp_path / "custom/dev.tsv").is_file()
+
+
+def test_a_source_within_the_output_is_refused(tmp_path):
+    write_custom(tmp_path / "custom")
+    with pytest.raises(TeachbackError, match="which this stage writes anew"):
+        run(tmp_path, source=str(tmp_path / "custom/mine.tsv"))
+    assert (tmp_path / "custom/mine.tsv").is_file()
 
 
 def test_an_interrupted_writer_leaves_the_old_file_or_none(tmp_path, monkeypatch):

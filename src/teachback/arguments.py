@@ -36,6 +36,7 @@ class DataArguments:
     protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
     hold_out: str = option("", "A domain that no teacher of several domains is trained on (stages 3 to 5).")
     train_fraction: float = option(1.0, "Share of the target domain's train rows that is used (stages 3 to 5).")
+    dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
 
     def __post_init__(self):
         require(self, "protocol", ("honest", "paper"))
@@ -240,7 +241,7 @@ class OptimizerArguments(TrainingArguments):
     eval_strategy: str = option("epoch", "When to score the selection rows.")
     save_strategy: str = option("epoch", "When to write a checkpoint.")
     save_steps: float = option(0, "Write one every so many steps as well; 0: at the ends of epochs alone.")
-    save_total_limit: int | None = option(1, "Checkpoints kept beside the best one.")
+    save_total_limit: int | None = option(2, "Checkpoints kept; the best one so far is among them.")
     load_best_model_at_end: bool = option(True, "Restore the checkpoint that scored best.")
     logging_steps: float = option(50, "Log every so many steps.")
     logging_nan_inf_filter: bool = option(False, "Off: a loss that is no number is seen, and stops the stage.")
@@ -272,7 +273,7 @@ WITHOUT_EFFECT_ON_RESULT = {
 REFUSED = {
     "output_dir": "stage folders lie under --output_root",
     "do_train": "a stage always trains", "do_eval": "see 7_eval.sh", "do_predict": "see 7_eval.sh",
-    "push_to_hub": "upload the finished stage folder instead", "train_sampling_strategy": "batches are always of similar length",
+    "save_only_model": "a stage goes on from its checkpoints", "push_to_hub": "upload the finished stage folder instead", "train_sampling_strategy": "batches are always of similar length",
     "label_smoothing_factor": "the losses are the methods' own", "group_by_length": "batches are always of similar length",
 }  # fmt: skip
 

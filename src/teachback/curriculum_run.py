@@ -16,8 +16,9 @@ from teachback.checkpoints import load_state, save_state
 from teachback.curriculum import Curriculum, Student, Study, weights
 from teachback.curriculum_record import write_record
 from teachback.devices import choose_gpu, resolve_device, resolve_precision
-from teachback.errors import Stopped, TeachbackError
+from teachback.errors import Stopped, TeachbackError, naming
 from teachback.experiment import Experiment
+from teachback.files import sync
 from teachback.meta_teacher import (
     MetaTeacher,
     Quiz,
@@ -49,7 +50,8 @@ def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, ar
             "HOLD_OUT and TRAIN_FRACTION are of stages 3 to 5; stage 6 learns from quiz, not from train"
         )
     experiment = Experiment(data_args, machine(data_args, args))
-    return [run_domain(experiment, meta_args, args, domain) for domain in experiment.data.targets(data_args.domain)]
+    targets = experiment.data.targets(data_args.domain)
+    return experiment.each(targets, lambda domain: run_domain(experiment, meta_args, args, domain))
 
 
 def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArguments:
@@ -72,7 +74,7 @@ def run_domain(
     meta_run = scene.meta_run(meta_args)
     if not experiment.skip(meta_run):
         make_meta_teacher(scene, meta_run, meta_args)
-    run = scene.run(args, meta_run.folder)
+    run = scene.run(args, meta_run)
     if experiment.skip(run):
         return run.folder
     meta = load_meta_heads(meta_run.folder, scene.new_meta_teacher())
@@ -120,10 +122,11 @@ class Scene:
         choices = {"teacher": self.args.teacher, "batch_size": self.args.batch_size}
         return self.experiment.run(folder, (meta_args, choices), names, self.inputs(), quiz=self.quiz_rows())
 
-    def run(self, args: CurriculumArguments, meta_folder: Path) -> StageRun:
+    def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:
         folder = self.experiment.student_folder(self.target, "curriculum")
         names = [domain.name for domain in self.domains]
-        inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_folder))}
+        made = meta_run.up_to_date()  # else this is a dry run
+        inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be made first"}
         chosen = {k: v for k, v in asdict(args).items() if k not in ("report_to", "eval_batch_size")}
         rows = {"quiz": self.quiz_rows(), "selection": self.selection}
         return self.experiment.run(folder, (chosen,), names, inputs, **rows)
@@ -221,8 +224,9 @@ class Rehearsal:
                 if request.made:
                     self._save(folder)
                     raise Stopped(
-                        f"told to stop (SIGTERM), and stopped after episode {self.curriculum.episode} of {total} "
-                        "with a checkpoint; run the same command again to continue"
+                        request.signal,
+                        f"stopped after episode {self.curriculum.episode} of {total} with a checkpoint, "
+                        "run the same command again to continue",
                     )
 
     @property
@@ -270,8 +274,10 @@ class Rehearsal:
         partial = folder / "partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        save_state(partial / "state", state)
-        partial.rename(place)
+        with naming(folder):
+            save_state(partial / "state", state)
+            sync(partial)
+            partial.rename(place)
         for old in self._checkpoints(folder)[:-KEPT]:
             shutil.rmtree(old)
 

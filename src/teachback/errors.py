@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,23 +17,48 @@ class TeachbackError(Exception):
 
 
 class Stopped(TeachbackError):
-    """The process was told to end and did, after writing down where it was."""
+    """The process was told to end by a signal, and did after writing down where it was."""
+
+    def __init__(self, number: int, where: str):
+        self.signal = number
+        super().__init__(f"told to stop ({NAMES.get(number, number)}); {where}")
 
 
-FULL, READ_ONLY = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+AGAIN = "what was finished is intact, run the same command again to go on"
+
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "a file may not grow any further (ulimit -f)",
+}
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # how numpy says that the disk is full, without a number
 
 
 def run_entry_point(main):
-    """Call ``main``; print what the user can mend as one line without a traceback and exit with 1 (143 after SIGTERM)."""
+    """Call ``main``; print what the user can mend as one line without a traceback and exit with 1.
+
+    After Ctrl-C the status is 130, after SIGTERM 143.
+    """
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
     except TeachbackError as error:
-        fail(str(error), 128 + signal.SIGTERM if isinstance(error, Stopped) else 1)
+        fail(str(error), 128 + error.signal if isinstance(error, Stopped) else 1)
+    except KeyboardInterrupt:
+        fail(f"interrupted (Ctrl-C); {AGAIN}", 128 + signal.SIGINT)
     except (OSError, SafetensorError) as error:
         message = disk_message(error)
         if not message:
             raise
         fail(message)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_):
+    fail(f"told to stop (SIGTERM); {AGAIN}", 128 + signal.SIGTERM)
 
 
 def fail(message: str, status: int = 1):
@@ -40,19 +66,44 @@ def fail(message: str, status: int = 1):
     sys.exit(status)
 
 
-def disk_message(error: Exception) -> str:
-    """What to do about a full disk or a folder that may not be written to; "" for other errors."""
-    number = getattr(error, "errno", None)
-    if number is None:  # of safetensors, whose errors carry the system's number in their text
-        found = re.search(r"code: (\d+)", str(error))
-        number = int(found[1]) if found else 0
-    place = getattr(error, "filename", None) or "the output folder"
+@contextmanager
+def naming(place: Path):
+    """Let an error of the disk that comes up in the block name the folder, where it does not name a file itself."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        message = disk_message(error, place)
+        if not message:
+            raise
+        raise TeachbackError(message) from error
+
+
+def disk_message(error: Exception, folder: Path | str = "the output folder") -> str:
+    """What to do about a full disk, a folder that may not be written to or a file that is gone; "" for other errors."""
+    number = _system_number(error)
+    place = getattr(error, "filename", None) or folder
     if number in FULL:
         free = shutil.disk_usage(_existing(place)).free / 1e9
-        return f"{place}: the disk is full ({free:.1f} GB free); make room and run the same command again, what was finished is intact"
+        return f"{place}: {FULL[number]} ({free:.3f} GB free); make room and run the same command again, what was finished is intact"
     if number in READ_ONLY:
         return f"{place}: may not be written to ({os.strerror(number)}); change its permissions, or set OUTPUT_DIR or DATA_DIR"
+    if number == errno.ENOENT:
+        return (
+            f"{place}: is gone, or was never there; was it removed while the stage ran? {AGAIN[0].upper()}{AGAIN[1:]}"
+        )
     return ""
+
+
+def _system_number(error: Exception) -> int:
+    """The system's number of an error; of some libraries' it is in the text."""
+    if getattr(error, "errno", None):
+        return error.errno
+    if SHORT_WRITE.search(str(error)):
+        return errno.ENOSPC
+    if isinstance(error, FileNotFoundError):
+        return errno.ENOENT
+    found = re.search(r"code: (\d+)", str(error))  # safetensors
+    return int(found[1]) if found else 0
 
 
 def _existing(place) -> Path:

@@ -15,8 +15,9 @@ from teachback.arguments import option, require, require_at_least
 from teachback.costs import merge_costs
 from teachback.devices import resolve_device
 from teachback.encoding import EncodedRows
-from teachback.errors import TeachbackError
+from teachback.errors import TeachbackError, naming
 from teachback.files import write_atomically
+from teachback.locks import locked
 from teachback.metrics import METRICS, Score, by_domain, metric_for, parts
 from teachback.predictor import (
     TIMED_PASSES,
@@ -40,6 +41,7 @@ from teachback.tables import (
     merge_results,
     metric_names,
     predictions_file,
+    read_results,
     serves_more,
 )
 from teachback.teacher import predicted_labels
@@ -67,6 +69,7 @@ class EvaluationArguments:
     device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
     submission: bool = option(False, "Also write the leaderboard's files of the hidden tests.")
     report: bool = option(True, "Also write report.html, which shows the whole run.")
+    dry_run: bool = option(False, "Only say what would be scored; nothing is touched.")
 
     def __post_init__(self):
         require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
@@ -154,6 +157,14 @@ class Evaluation:
                     raise
                 print(f"{checkpoint.stage}: not scored; {error}")
         return evaluated
+
+    def announce(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Say what would be scored; that is done anew each time, as the measured speed is part of it."""
+        split = self.arguments.split
+        scored = {result.stage for result in read_results(self.run / "results.tsv") if result.split.startswith(split)}
+        for checkpoint in checkpoints:
+            why = "again" if checkpoint.stage in scored else "as it has no scores yet"
+            print(f"{checkpoint.folder} would be scored on {split}, {why}")
 
     def _is_optimistic(self, checkpoint: Checkpoint) -> bool:
         """Whether the papers' protocol selected the checkpoint on the very rows that are reported."""
@@ -250,6 +261,17 @@ def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
     """Score every checkpoint of the run, write its numbers, costs and predictions, and print the tables."""
     evaluation = Evaluation(arguments)
     checkpoints = find_checkpoints(evaluation.run, evaluation.targets, evaluation.teachers)
+    if arguments.dry_run:
+        evaluation.announce(checkpoints)
+        return []
+    # Runs for other domains may go on side by side: tables are merged, and what both score comes out the same.
+    places = [evaluation.run / f"{arguments.split} scores of {target}" for target in evaluation.targets]
+    with locked(*places), naming(evaluation.run):
+        return _evaluate(evaluation, checkpoints)
+
+
+def _evaluate(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> list[Evaluated]:
+    arguments = evaluation.arguments
     evaluation.report_rows()
     evaluation.report_hidden_rows()
     evaluated = evaluation.evaluate_all(checkpoints)

@@ -1,9 +1,11 @@
 """What stages 3 to 5 share: the data and folders of one suite and seed, training, and publishing a stage folder."""
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from transformers import set_seed
 
@@ -22,6 +24,7 @@ from teachback.tracking import Tracks, tracking
 from teachback.training import DistillationTrainer, TrainingModule, last_whole_checkpoint, train
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # Where data lies and what computes do not change what is computed; which domains are used is among the inputs.
 PLACES = (
@@ -134,10 +137,10 @@ class Experiment:
 
     def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, **rows: list[Row]) -> StageRun:
         """A run of a stage. ``arguments``: dataclasses and dicts; ``inputs``: hashes beside those of the rows."""
-        chosen = as_arguments(self.args, *arguments, without=PLACES)
+        chosen = as_arguments(self.args, *arguments, without=(*PLACES, "dry_run"))
         read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
         read["domains"] = repr([replace(self.data.suite.domain(name), rows={}) for name in domains])
-        return StageRun(folder, folder.name, chosen | relevant(self.training), read | inputs)
+        return StageRun(folder, folder.name, chosen | relevant(self.training), read | inputs, self.args.dry_run)
 
     def model_input(self, name: str) -> dict[str, str]:
         """Hash of the model that a run starts from; from scratch, of the texts it learns its vocabulary from."""
@@ -146,7 +149,13 @@ class Experiment:
         return {"model": hash_model(locate(name, self.args.data_dir))}
 
     def skip(self, run: StageRun) -> bool:
-        """Whether the folder is up to date; else say what changed since it was made, and fix the seed."""
+        """Whether nothing is to be done, as the folder is up to date, or in a dry run, which says what would be done.
+
+        Else say what changed since the folder was made, and fix the seed.
+        """
+        if self.args.dry_run:
+            self.say(f"{run.folder} {run.outlook()}")
+            return True
         if run.up_to_date():
             self.say(f"{run.folder} is up to date")
             return True
@@ -154,6 +163,18 @@ class Experiment:
             logger.warning("%s is made again, as this changed: %s", run.folder, change)
         set_seed(self.training.seed)
         return False
+
+    def each(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
+        """What ``make`` gives of each target; a dry run goes on where it would stop, and says why it would."""
+        folders = []
+        for target in targets:
+            try:
+                folders.append(make(target))
+            except TeachbackError as error:
+                if not self.args.dry_run:
+                    raise
+                self.say(f"would stop: {error}")
+        return folders
 
     def say(self, text: str) -> None:
         """Print, from the first of several processes only."""
@@ -177,7 +198,7 @@ class Experiment:
             if self.training.should_save:
                 run.claim()
             checkpoints = run.checkpoints()
-            last = last_whole_checkpoint(checkpoints)
+            last = self._checkpoint_of(run, checkpoints)
         if prepare:
             prepare(train_rows, dev_rows)
         with self.tracking(run) as tracks:
@@ -190,6 +211,13 @@ class Experiment:
         kinds = self.training.report_to if self.training.should_save else []
         return tracking(kinds, self.root / "logs" / run.folder.relative_to(self.root), run.arguments)
 
+    def _checkpoint_of(self, run: StageRun, checkpoints: Path) -> str | None:
+        """The checkpoint to go on from: the one that the user names, if it is of this run, or else the last one."""
+        if self.training.resume_from_checkpoint:
+            run.require_own(Path(self.training.resume_from_checkpoint))
+            return self.training.resume_from_checkpoint
+        return last_whole_checkpoint(checkpoints)
+
     def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row]) -> None:
         if self.training.should_save:
             report_scores(who, metrics, majority_scores(train_rows, dev, self.data), self.split)
@@ -198,6 +226,7 @@ class Experiment:
         """Write the finished folder of a stage that trained nothing."""
         with self.training.main_process_first(desc="publishing"):
             if self.training.should_save:
+                run.claim()
                 run.checkpoints()
                 with run.publishing(record | {"places": self._places()}) as folder:
                     save(folder)
@@ -212,7 +241,7 @@ class Experiment:
             print(f"wrote {run.folder}")
         trainer.accelerator.wait_for_everyone()
         if trainer.told_to_stop:
-            raise Stopped(f"told to stop (SIGTERM); {run.folder} is finished, and nothing after it was begun")
+            raise Stopped(trainer.told_to_stop, f"{run.folder} is finished, and nothing after it was begun")
 
     def _outcome(self, trainer: DistillationTrainer, metrics: dict) -> dict:
         return {

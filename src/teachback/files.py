@@ -1,12 +1,17 @@
 """Files that appear whole or not at all."""
 
+import fcntl
+import glob
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+PARTIAL = ".partial"  # how the name of a file ends that is being written
 
 
 @contextmanager
@@ -14,23 +19,98 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write beside ``path``, which takes its place at the end; an error on the way leaves the old one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+    with _beside(path, _new_file) as temporary, open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+
+
+@contextmanager
+def working_folder(place: Path) -> Iterator[Path]:
+    """A new folder beside ``place`` to prepare things in; what is left of it is removed at the end."""
+    place = Path(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(place, tempfile.mkdtemp) as folder:
+        yield folder
+
+
+@contextmanager
+def _beside(path: Path, make: Callable[..., str]) -> Iterator[Path]:
+    """Something new beside ``path``, locked as long as its process lives; what killed processes left is removed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+        _remove_abandoned(left)
+    handle = None
+    while handle is None:
+        temporary = Path(make(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
+        handle = _locked(temporary)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+        os.close(handle)
+
+
+def _locked(path: Path) -> int | None:
+    """A handle that holds the lock of a new file or folder; None where another process has just removed it."""
+    with suppress(FileNotFoundError):
+        handle = os.open(path, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if path.exists():
+            return handle
+        os.close(handle)
+    return None
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove a file or folder whose lock nobody holds."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+        finally:
+            os.close(handle)
+
+
+def _new_file(**where) -> str:
+    handle, path = tempfile.mkstemp(**where)
+    os.close(handle)
+    return path
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a whole file so that no reader ever sees a part of it."""
     with replacing(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def sync(folder: Path) -> None:
+    """Have a folder's files on the disk itself, so that they outlive a machine that is switched off."""
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def reserve(path: Path, size: int) -> None:
+    """Give a file its blocks now: writing to a mapped one would end in SIGBUS, not in an error, on a full disk."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -1,11 +1,14 @@
 """One process at a time in a folder: a lock that the system takes from a process when it dies."""
 
+import atexit
 import fcntl
 import json
 import logging
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from teachback.errors import TeachbackError
@@ -42,7 +45,49 @@ def take_lock(folder: Path) -> None:
 
 
 def release_lock(folder: Path) -> None:
+    _release(_lock_file(folder))
+
+
+@contextmanager
+def locked(*folders: Path) -> Iterator[None]:
+    """Hold the locks of ``folders`` for the time of the block."""
+    try:
+        for folder in folders:
+            take_lock(folder)
+        yield
+    finally:
+        for folder in folders:
+            release_lock(folder)
+
+
+def owner_of(folder: Path) -> str:
+    """Who else holds the lock of ``folder``, "" where nobody does; nothing is written."""
     path = _lock_file(folder)
+    if path in _held:
+        return ""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return ""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return ""
+    except BlockingIOError:
+        return _owner(handle)
+    except OSError:  # a file system without locks
+        return ""
+    finally:
+        os.close(handle)
+
+
+@atexit.register
+def _release_all() -> None:
+    """A process that ends in order leaves no lock files; those of a killed one hinder nobody."""
+    for path in list(_held):
+        _release(path)
+
+
+def _release(path: Path) -> None:
     if path in _held:
         path.unlink(missing_ok=True)
         os.close(_held.pop(path))

@@ -1,15 +1,16 @@
 """Stage 2: raw files -> train, quiz, dev and test TSVs, embeddings, prototype scores, suite.json."""
 
-import os
-import shutil
+import logging
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from teachback.arguments import option
 from teachback.devices import resolve_device, resolve_precision
 from teachback.errors import TeachbackError
-from teachback.models import load_encoder
+from teachback.files import sha256
+from teachback.locks import locked
+from teachback.models import load_encoder, locate
 from teachback.prototypes import (
     StoredEmbeddings,
     describe_scores,
@@ -18,8 +19,10 @@ from teachback.prototypes import (
     prototype_scores,
     write_embeddings,
 )
+from teachback.runs import StageRun, hash_model
 from teachback.suites import definition
 from teachback.suites.definition import Parsed, ReadSettings, choose
+from teachback.suites.download import raw_folder
 from teachback.suites.problems import Problems
 from teachback.suites.schema import (
     COLUMNS,
@@ -28,13 +31,18 @@ from teachback.suites.schema import (
     TRAIN_COLUMNS,
     Row,
     Suite,
+    read_suite,
     with_row_counts,
     write_rows,
     write_suite,
 )  # fmt: skip
 from teachback.suites.splits import cut, cut_each
+from teachback.token_store import FOLDER as TOKENS
+
+logger = logging.getLogger(__name__)
 
 PROTOCOLS = ("honest", "paper")
+WITHOUT_EFFECT = ("suite", "data_dir", "source", "eval_batch_size", "device", "dry_run")  # the suite names the folder
 QUIZ_FRACTION = 0.1  # with PROTOCOL=paper a suite has its own: MPDistil's have a quiz, Meta-KD's have none
 
 
@@ -64,6 +72,7 @@ class ProcessArguments:
     eval_batch_size: int = option(64, "rows a batch")
     precision: str = option("auto", "auto, fp32, bf16 or fp16")
     device: str = option("auto", "auto, cpu, cuda or cuda:<number>")
+    dry_run: bool = option(False, "only say whether the suite would be made, and why; nothing is touched")
 
     @property
     def folder(self) -> Path:
@@ -76,23 +85,77 @@ class ProcessArguments:
         return definition(self.suite).paper_quiz if self.protocol == "paper" else QUIZ_FRACTION
 
 
-def process(arguments: ProcessArguments) -> Suite:
-    """Run stage 2; the old output stays as it is unless the new one is complete."""
+def process(arguments: ProcessArguments) -> Suite | None:
+    """Run stage 2, if it is not up to date; the old output stays as it is unless the new one is complete.
+
+    A dry run says what it would do, and returns None.
+    """
     _check(arguments)
+    run = _stage_run(arguments)
+    if arguments.dry_run:
+        print(f"{run.folder} {_outlook(run)}")
+        return None
+    if run.up_to_date() and not _missing(run.folder):
+        print(f"{run.folder} is up to date")
+        return read_suite(run.folder)
+    for change in [*run.changes(), *_missing(run.folder)]:
+        logger.warning("%s is made again, as this changed: %s", run.folder, change)
+    with locked(run.folder):
+        suite = _make(run, arguments)
+    print(f"wrote {run.folder}")
+    return suite
+
+
+def _make(run: StageRun, arguments: ProcessArguments) -> Suite:
     parsed = _select(_with_quiz(_parse(arguments), arguments), arguments.domains)
     _check_train(parsed)
     suite = with_row_counts(Suite(arguments.suite, parsed.domains, _settings(arguments, parsed)), parsed.rows)
     print(_describe(suite))
-    partial = arguments.folder.parent / f".{arguments.suite}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        _write(partial, suite, parsed.rows, arguments)
-        _publish(partial, arguments.folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    print(f"wrote {arguments.folder}")
+    with run.publishing({}, keep=(TOKENS,)) as folder:
+        _write(folder, suite, parsed.rows, arguments)
     return suite
+
+
+def _stage_run(arguments: ProcessArguments) -> StageRun:
+    """All that the output depends on."""
+    device = resolve_device(arguments.device)
+    settings = asdict(arguments) | {
+        "domains": " ".join(arguments.domains.replace(",", " ").split()),
+        "quiz_fraction": arguments.quiz,
+        "precision": resolve_precision(arguments.precision, device),
+    }
+    chosen = {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
+    source = _source(arguments)
+    base = source.parent if source.is_file() else source
+    read = {str(path.relative_to(base)): sha256(path) for path in _raw_files(arguments)}
+    read["embedding model"] = hash_model(locate(arguments.embedding_model, arguments.data_dir))
+    return StageRun(arguments.folder, "process_data", chosen, read, arguments.dry_run)
+
+
+def _raw_files(arguments: ProcessArguments) -> list[Path]:
+    """The files that are read, or may be."""
+    suite, source = definition(arguments.suite), _source(arguments)
+    if not suite.archives:
+        return [source] if source.is_file() else sorted(source.glob("*.tsv"))
+    folders = [source / archive.folder for archive in suite.archives_of(arguments.domains)]
+    return sorted(path for folder in set(folders) for path in folder.rglob("*") if path.is_file())
+
+
+def _missing(folder: Path) -> list[str]:
+    """Files of a finished folder that somebody has removed."""
+    if not (folder / "suite.json").is_file():
+        return []
+    names = [
+        f"{split}.tsv"
+        for split in (*SPLITS, HIDDEN)
+        if any(split in d.rows for d in read_suite(folder).domains.values())
+    ]
+    return [f"{name}: it is gone" for name in names if not (folder / name).is_file()]
+
+
+def _outlook(run: StageRun) -> str:
+    missing = _missing(run.folder) if run.up_to_date() else []
+    return f"would be made again: {'; '.join(missing)}" if missing else run.outlook()
 
 
 def _check(arguments: ProcessArguments) -> None:
@@ -101,6 +164,10 @@ def _check(arguments: ProcessArguments) -> None:
     if arguments.source and arguments.suite != "custom":
         raise TeachbackError(
             f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; give SOURCE to 1_get_data.sh"
+        )
+    if arguments.source and Path(arguments.source).resolve().is_relative_to(arguments.folder.resolve()):
+        raise TeachbackError(
+            f"SOURCE={arguments.source} lies in {arguments.folder}, which this stage writes anew; move your files elsewhere"
         )
     for name in ("quiz", "dev_fraction", "test_fraction"):
         if not 0 <= getattr(arguments, name) < 1:
@@ -111,9 +178,7 @@ def _check(arguments: ProcessArguments) -> None:
 
 def _parse(arguments: ProcessArguments) -> Parsed:
     """Read the raw files; stop at bad rows, or drop them."""
-    suite = definition(arguments.suite)
-    raw = Path(arguments.data_dir) / "raw" / arguments.suite
-    source = raw / "content" if suite.archives else Path(arguments.source or raw)
+    suite, source = definition(arguments.suite), _source(arguments)
     problems = Problems()
     settings = ReadSettings(
         arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains
@@ -125,6 +190,13 @@ def _parse(arguments: ProcessArguments) -> Parsed:
     if problems.found:
         parsed.notes["bad rows dropped"] = len(problems.found)
     return parsed
+
+
+def _source(arguments: ProcessArguments) -> Path:
+    """The folder of the raw files; a suite of the user's own may be one file."""
+    suite = definition(arguments.suite)
+    raw = raw_folder(suite, Path(arguments.data_dir))
+    return raw / "content" if suite.archives else Path(arguments.source or raw)
 
 
 def _with_quiz(parsed: Parsed, arguments: ProcessArguments) -> Parsed:
@@ -204,12 +276,3 @@ def _class(row: Row, suite: Suite) -> str:
     """A name of the row's class, one object a name: labels of different heads differ, and a number is no class."""
     domain = suite.domain(row.domain)
     return sys.intern(domain.head if domain.task == "regression" else f"{domain.head}\t{row.label}")
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    """Move complete files to their place; suite.json goes first and comes last, as it says that all are there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "suite.json").unlink(missing_ok=True)
-    (folder / f"{HIDDEN}.tsv").unlink(missing_ok=True)  # of an earlier run, which the new one may not have
-    for path in sorted(partial.iterdir(), key=lambda path: path.name == "suite.json"):
-        os.replace(path, folder / path.name)

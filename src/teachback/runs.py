@@ -2,21 +2,25 @@
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 
 from teachback.devices import peak_memory_bytes
-from teachback.errors import TeachbackError
-from teachback.files import sha256, write_atomically
-from teachback.locks import release_lock, take_lock
+from teachback.errors import TeachbackError, naming
+from teachback.files import sha256, sync, write_atomically
+from teachback.locks import owner_of, release_lock, take_lock
 from teachback.suites.schema import Row
 
+logger = logging.getLogger(__name__)
+
+HASH_DIGITS = 64  # of SHA-256
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
 
@@ -62,14 +66,15 @@ class StageRun:
     """One run of one stage into ``folder``.
 
     ``arguments`` and ``inputs`` (name -> hash) are all that the result depends on; a finished folder, or unfinished
-    work, of other arguments or inputs is never taken for this run's.
+    work, of other arguments or inputs is never taken for this run's. With ``dry_run`` nothing on disk is touched.
     """
 
-    def __init__(self, folder: Path, stage: str, arguments: dict, inputs: dict):
+    def __init__(self, folder: Path, stage: str, arguments: dict, inputs: dict, dry_run: bool = False):
         self.folder, self.stage, self.arguments, self.inputs = Path(folder), stage, arguments, inputs
         self.work = self.folder.parent / f".{self.folder.name}.partial"
         self.started = time.time()
-        _restore_interrupted_swap(self.folder)
+        if not dry_run:
+            _restore_interrupted_swap(self.folder)
 
     @property
     def fingerprint(self) -> str:
@@ -88,11 +93,30 @@ class StageRun:
         before, now = read_stage(self.folder), {"arguments": self.arguments, "inputs": self.inputs}
         now = json.loads(json.dumps(now, default=str))
         return [
-            f"{name}: {before[part].get(name)!r} -> {now[part].get(name)!r}"
+            f"{name}: {_shown(before[part].get(name))} -> {_shown(now[part].get(name))}"
             for part in ("arguments", "inputs")
             for name in sorted({*before[part], *now[part]})
             if before[part].get(name) != now[part].get(name)
         ]
+
+    def outlook(self) -> str:
+        """What running the stage would do, and why."""
+        if owner := owner_of(self.folder):
+            return f"is being made by {owner}"
+        if self.up_to_date():
+            return "is up to date with what the stages before have written"
+        changes = "; ".join(self.changes())
+        why = f"this changed: {changes}" if changes else "it is not there yet"
+        return f"would be made, as {why}{self._unfinished()}"
+
+    def _unfinished(self) -> str:
+        """What would become of unfinished work."""
+        found = sorted(path.name for path in (self.work / "checkpoints").glob("*-*"))
+        if not found:
+            return ""
+        if self._is_ours():
+            return f"; it would continue from a checkpoint ({', '.join(found)})"
+        return "; unfinished work there is of other settings and would be removed"
 
     def claim(self) -> None:
         """Let nobody else work on the folder until it is published; with several processes the first one claims it."""
@@ -100,26 +124,55 @@ class StageRun:
 
     def checkpoints(self) -> Path:
         """The folder for checkpoints of this run; unfinished work of a different run is removed from it."""
-        mark = self.work / "fingerprint"
-        if self.work.is_dir() and (not mark.is_file() or mark.read_text() != self.fingerprint):
+        if self.work.is_dir() and not self._is_ours():
+            if (self.work / "checkpoints").is_dir():
+                logger.warning("%s is unfinished work of other settings or data; it is removed", self.work)
             shutil.rmtree(self.work)
-        write_atomically(mark, self.fingerprint)
-        folder = self.work / "checkpoints"
-        folder.mkdir(exist_ok=True)
+        with naming(self.work):
+            write_atomically(self.work / "fingerprint", self.fingerprint)
+            folder = self.work / "checkpoints"
+            folder.mkdir(exist_ok=True)
         return folder
 
+    def _is_ours(self) -> bool:
+        """Whether the unfinished work, if there is any, is of this run's arguments and inputs."""
+        return _read_mark(self.work / "fingerprint") == self.fingerprint
+
+    def require_own(self, checkpoint: Path) -> None:
+        """Refuse a checkpoint that the user names unless it lies in the unfinished work of a run like this one."""
+        if _read_mark(Path(checkpoint).absolute().parents[1] / "fingerprint") != self.fingerprint:
+            raise TeachbackError(
+                f"--resume_from_checkpoint {checkpoint}: it is not of this run's arguments and inputs, or is no checkpoint; "
+                "leave the flag out, as a stage finds its own last checkpoint"
+            )
+
     @contextmanager
-    def publishing(self, record: dict):
-        """Yield an empty folder to fill; then describe it in stage.json and put it in place of the old one."""
+    def publishing(self, record: dict, keep: tuple[str, ...] = ()):
+        """Yield an empty folder to fill; then describe it in stage.json and put it in place of the old one.
+
+        ``keep`` names folders of the old one that move into the new. After an error the old one is as it was.
+        """
         self.claim()
         result = self.work / "result"
-        shutil.rmtree(result, ignore_errors=True)
-        result.mkdir(parents=True)
-        yield result
-        write_atomically(result / "stage.json", json.dumps(self._description(record), indent=2, default=str) + "\n")
-        swap(result, self.folder)
+        try:
+            with naming(self.folder):
+                shutil.rmtree(result, ignore_errors=True)
+                result.mkdir(parents=True)
+                yield result
+                sync(result)
+                description = json.dumps(self._description(record), indent=2, default=str) + "\n"
+                write_atomically(result / "stage.json", description)
+                _move(keep, self.folder, result)
+                swap(result, self.folder)
+        except BaseException:
+            _move(keep, result, self.folder)
+            shutil.rmtree(result, ignore_errors=True)
+            with suppress(OSError):  # checkpoints stay
+                self.work.rmdir()
+            raise
+        finally:
+            release_lock(self.folder)
         shutil.rmtree(self.work)
-        release_lock(self.folder)
 
     def reuse(self, other: Path, **own) -> bool:
         """Publish a copy of another folder whose run had the same fingerprint; False where it had not.
@@ -142,6 +195,25 @@ class StageRun:
             "peak_memory_bytes": peak_memory_bytes(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         }
+
+
+def _shown(value) -> str:
+    """A value as a message shows it: of a hash the first digits do."""
+    return f"{value[:12]!r}" if isinstance(value, str) and len(value) == HASH_DIGITS else repr(value)
+
+
+def _read_mark(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _move(names: tuple[str, ...], source: Path, target: Path) -> None:
+    """Move those folders that the one has and the other has not."""
+    for name in names:
+        if (source / name).is_dir() and target.is_dir() and not (target / name).exists():
+            os.rename(source / name, target / name)
 
 
 def swap(new: Path, target: Path) -> None:

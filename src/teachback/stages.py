@@ -36,11 +36,14 @@ def train_teachers(data_args: DataArguments, args: TeacherArguments, training: O
     """Stage 3: one teacher over the selected domains, or a single teacher for each target domain."""
     experiment = Experiment(data_args, training)
     if args.teacher != "single":
-        return [train_teacher(experiment, args, experiment.taught_domains(), experiment.shortened_domain())]
+        shortened = experiment.shortened_domain()
+        return experiment.each(
+            [experiment.taught_domains()], lambda names: train_teacher(experiment, args, names, shortened)
+        )
     names = [domain.name for domain in experiment.data.targets(data_args.domain) if domain.name != data_args.hold_out]
     if not names:
         raise TeachbackError(f"HOLD_OUT={data_args.hold_out} leaves out the one domain of TEACHER=single")
-    return [train_teacher(experiment, args, [name], name) for name in names]
+    return experiment.each(names, lambda name: train_teacher(experiment, args, [name], name))
 
 
 def train_teacher(experiment: Experiment, args: TeacherArguments, names: list[str], shortened: str) -> Path:
@@ -335,9 +338,9 @@ def distil(data_args: DataArguments, student_args: StudentArguments, first: Firs
     if student_args.teacher == "multi" and (student_args.stage == "first" or second.method == "finetune"):
         student_args = replace(student_args, teacher="single")  # several encoders have no one set of layers
     if student_args.stage == "first" and first.first == "none":
-        return [pass_on(experiment, student_args, domain) for domain in targets]
+        return experiment.each(targets, lambda domain: pass_on(experiment, student_args, domain))
     if student_args.stage == "first":
-        return [distil_first(experiment, student_args, first, domain) for domain in targets]
+        return experiment.each(targets, lambda domain: distil_first(experiment, student_args, first, domain))
     if second.method == "finetune":
-        return [finetune_student(experiment, student_args, second, domain) for domain in targets]
-    return [distil_second(experiment, student_args, second, meta, domain) for domain in targets]
+        return experiment.each(targets, lambda domain: finetune_student(experiment, student_args, second, domain))
+    return experiment.each(targets, lambda domain: distil_second(experiment, student_args, second, meta, domain))

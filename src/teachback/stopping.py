@@ -1,4 +1,4 @@
-"""Leaving on request: a training that is told to end (SIGTERM, as preempted machines are) writes a checkpoint first."""
+"""Leaving on request: a training that is told to end (SIGTERM, as preempted machines are; Ctrl-C) writes a checkpoint first."""
 
 import signal
 from collections.abc import Iterator
@@ -12,14 +12,20 @@ from teachback.errors import Stopped
 AGREE_EVERY = 10  # steps; several processes have to leave at the same one, and asking the others takes time
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 class StopRequest:
-    """Whether SIGTERM has come."""
+    """Whether a signal has come that asks to leave, and which."""
 
     def __init__(self):
-        self.made = False
+        self.made, self.signal = False, signal.SIGTERM
 
-    def make(self, *_) -> None:
-        self.made = True
+    def make(self, number: int = signal.SIGTERM, *_) -> None:
+        """Note the signal; Ctrl-C pressed once more does not wait."""
+        if self.made and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.made, self.signal = True, number
 
     def agreed(self, device: torch.device) -> bool:
         """Whether it has come to any of the processes; all of them have to ask together."""
@@ -30,17 +36,18 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Note SIGTERM instead of dying of it, for the time of the block."""
+    """Note the signals instead of dying of them, for the time of the block."""
     request = StopRequest()
     try:
-        before = signal.signal(signal.SIGTERM, request.make)
+        before = [signal.signal(number, request.make) for number in SIGNALS]
     except ValueError:  # only the main thread may; elsewhere whoever called us decides what a signal does
         yield request
         return
     try:
         yield request
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(SIGNALS, before):
+            signal.signal(number, handler)
 
 
 class SaveBetween(TrainerCallback):
@@ -62,8 +69,9 @@ class SaveBetween(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if self.stopping and state.global_step < state.max_steps:
             raise Stopped(
-                f"told to stop (SIGTERM), and stopped after step {state.global_step} of {state.max_steps} with a checkpoint; "
-                "run the same command again to continue"
+                self.request.signal,
+                f"stopped after step {state.global_step} of {state.max_steps} with a checkpoint, "
+                "run the same command again to continue",
             )
 
     def _told(self, args, state) -> bool:

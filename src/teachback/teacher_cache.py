@@ -5,6 +5,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from teachback.errors import naming
+from teachback.files import sync, working_folder
+
 SHARE_OF_DISK = 0.2  # of what is free, for everything that is kept
 GIGABYTE = 1e9
 
@@ -32,15 +35,11 @@ class TeacherCache:
             os.utime(place)
             return place
         self._make_room(size)
-        partial = self.folder / f".{key}.partial-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
+        with naming(self.folder), working_folder(place) as partial:
             write(partial)
+            sync(partial)
             if not place.exists():  # else another process was faster
                 partial.rename(place)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return place
 
     def _allowed(self) -> float:

@@ -17,6 +17,7 @@ import torch
 from teachback.attention import AttentionProjections, Projections, by_head
 from teachback.devices import autocast
 from teachback.encoding import EncodedRows, batches
+from teachback.files import reserve
 from teachback.models import mean_over_tokens
 from teachback.slices import Slices
 from teachback.teacher import Teacher, knowledge_of_means
@@ -137,6 +138,7 @@ def _write(folder: Path, encoded: EncodedRows, live: LiveTeacher, settings: dict
     starts = np.cumsum([0, *lengths])
     shape = (int(starts[-1]), states_width(live))
     tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
+    reserve(folder / "tokens.npy", tokens.offset + tokens.nbytes)
     means = np.zeros((len(lengths), 2 * live.teacher.classifier.model.config.hidden_size), dtype=np.float32)
     for sequences, states, mean in _batches(encoded, live, settings):
         for sequence, values in zip(sequences, states):

@@ -23,7 +23,8 @@ from teachback.arguments import OptimizerArguments
 from teachback.checkpoints import load_state, random_states, restore_random_states, save_state
 from teachback.dropout import fast_dropout
 from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
-from teachback.errors import TeachbackError
+from teachback.errors import TeachbackError, naming
+from teachback.files import sync
 from teachback.models import use_training_attention
 from teachback.stopping import SaveBetween, stop_request
 from teachback.tracking import NO_TRACKS, TRACKERS, Tracks
@@ -63,7 +64,7 @@ class TrainingModule(nn.Module):
 class DistillationTrainer(Trainer):
     """Trainer with batches of similar length, loss terms in the log, and checkpoints without pickle."""
 
-    told_to_stop = False  # too late to write a checkpoint: the training was over
+    told_to_stop = 0  # the number of a signal that came too late for a checkpoint: the training was over
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -79,6 +80,10 @@ class DistillationTrainer(Trainer):
         if "loss" in logs:
             logs = logs | {f"loss_{name}": value for name, value in self.model.take_terms().items()}
         super().log(logs, *args, **kwargs)
+
+    def _save_checkpoint(self, *args, **kwargs):
+        with naming(self.args.output_dir):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _save(self, output_dir=None, state_dict=None):
         folder = Path(output_dir or self.args.output_dir)
@@ -117,6 +122,9 @@ class DistillationTrainer(Trainer):
     def _save_rng_state(self, output_dir):
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         save_state(Path(output_dir) / f"random_{self.args.process_index}", random_states())
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:  # the Trainer's state is written next, and says that all of this is there
+            sync(output_dir)
 
     def _load_rng_state(self, checkpoint):
         if checkpoint is not None:
@@ -231,11 +239,10 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         trainer.add_callback(LossBar())
     trainer.add_callback(EpochEnd(trainer, module))
     trainer.add_callback(PaddingLog(trainer))
-    checkpoint = args.resume_from_checkpoint or last
-    if checkpoint:
-        logger.warning("continuing from %s", checkpoint)
+    if last:
+        logger.warning("continuing from %s", last)
     with stop_request() as request:
         trainer.add_callback(SaveBetween(request))
-        trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.told_to_stop = request.made
+        trainer.train(resume_from_checkpoint=last)
+    trainer.told_to_stop = request.signal if request.made else 0
     return trainer

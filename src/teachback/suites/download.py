@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,11 +17,13 @@ from urllib.parse import unquote, urlsplit
 import pooch
 import requests
 
-from teachback.errors import TeachbackError
-from teachback.files import sha256, write_atomically
+from teachback.errors import TeachbackError, naming
+from teachback.files import sha256, sync, working_folder, write_atomically
+from teachback.locks import locked, owner_of
 from teachback.suites.definition import PACKED, Archive, Definition, or_restrict
 
 RETRIES = 2  # further attempts at each address
+MARK = "unpacked.sha256"  # in ``content``: of what archives it is
 TIMEOUT = 30  # seconds without an answer
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError)
 
@@ -36,13 +37,24 @@ def get_data(
     domains: str = "",
 ) -> Path:
     """Run stage 1 for a suite, or for the named domains of one that has an archive for each; returns its raw folder."""
-    raw = Path(data_dir) / "raw" / suite.name
+    raw = raw_folder(suite, data_dir)
     if not suite.archives:
         print(
             f"SUITE={suite.name} has nothing to fetch: put your TSV files into {raw}, or give stage 2 their place with SOURCE="
         )
         return raw
-    raw.mkdir(parents=True, exist_ok=True)
+    with locked(raw), naming(raw):
+        raw.mkdir(parents=True, exist_ok=True)
+        _get_data(suite, raw, source, allow_partial, seed, domains)
+    print(f"{raw} is complete")
+    return raw
+
+
+def raw_folder(suite: Definition, data_dir: Path) -> Path:
+    return Path(data_dir) / "raw" / suite.name
+
+
+def _get_data(suite: Definition, raw: Path, source: str, allow_partial: bool, seed: int, domains: str) -> None:
     if suite.generate:
         _refuse_source(suite, source)
         _generate(suite, raw, seed)
@@ -54,8 +66,34 @@ def get_data(
     _unpack_all(suite, raw)
     _check_content(suite, raw / "content", allow_partial, {name for archive in wanted for name in archive.domains})
     _tell_left_out(suite, raw)
-    print(f"{raw} is complete")
-    return raw
+
+
+def outlook(suite: Definition, data_dir: Path, source: str = "", domains: str = "") -> list[str]:
+    """What running stage 1 would do, and why, a line for each archive and one for its content."""
+    raw = raw_folder(suite, data_dir)
+    if owner := owner_of(raw):
+        return [f"{raw} is being made by {owner}"]
+    wanted = suite.archives_of(domains)
+    lines = [_outlook_of(suite, archive, raw, source) for archive in wanted]
+    if not suite.archives:
+        lines.append(f"{raw}: SUITE={suite.name} has nothing to fetch")
+    elif not all((raw / f"{archive.name}.sha256").is_file() for archive in wanted):
+        lines.append(f"{raw / 'content'} would be unpacked, as archives are still to come")
+    elif _is_unpacked(raw, _hashes(raw, _archives_there(suite, raw))):
+        lines.append(f"{raw / 'content'} is up to date")
+    else:
+        lines.append(f"{raw / 'content'} would be unpacked, as it is not there yet or of other archives")
+    return lines
+
+
+def _outlook_of(suite: Definition, archive: Archive, raw: Path, source: str) -> str:
+    path = raw / archive.name
+    if suite.generate:
+        return f"{path} would be generated, which takes a second"
+    if path.is_file():
+        return f"{path} is there and would be verified"
+    place = source or " or ".join(archive.urls)
+    return f"{path} would be fetched from {place}, as it is not there yet"
 
 
 def _tell_left_out(suite: Definition, raw: Path) -> None:
@@ -210,15 +248,16 @@ def _copy(archive: Archive, found: Path, path: Path) -> None:
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that takes the place of ``path`` when all went well."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-        temporary = Path(folder) / path.name
+    with working_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
+        sync(folder)
         os.replace(temporary, path)
 
 
 def _download(archive: Archive, url: str, path: Path) -> str:
     """Fetch ``url`` to ``path``, with retries; returns what went wrong, "" if nothing did."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+    with working_folder(path) as folder:
         fetcher = pooch.create(
             folder, base_url="", registry={path.name: None}, urls={path.name: url}, retry_if_failed=RETRIES
         )  # fmt: skip
@@ -229,6 +268,7 @@ def _download(archive: Archive, url: str, path: Path) -> str:
             return f"{type(error).__name__}: {error}"
         if reason := _damage(archive, found):
             return f"what came is not a whole archive ({reason})"
+        sync(folder)
         os.replace(found, path)
     return ""
 
@@ -281,19 +321,33 @@ def _tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo):
 
 def _unpack_all(suite: Definition, raw: Path) -> None:
     """Unpack every archive that is there below ``content``, unless that is what it holds already."""
-    content, mark = raw / "content", "unpacked.sha256"
-    archives = [archive for archive in suite.archives if (raw / archive.name).is_file()]
-    hashes = "".join((raw / f"{archive.name}.sha256").read_text(encoding="utf-8") for archive in archives)
-    if (content / mark).is_file() and (content / mark).read_text(encoding="utf-8") == hashes:
+    content = raw / "content"
+    archives = _archives_there(suite, raw)
+    hashes = _hashes(raw, archives)
+    if _is_unpacked(raw, hashes):
         return
-    with tempfile.TemporaryDirectory(dir=raw, prefix=".partial-") as folder:
-        new = Path(folder) / "content"
+    with working_folder(content) as folder:
+        new = folder / "content"
         for archive in archives:
             _place(raw / archive.name, archive, new / archive.folder)
-        write_atomically(new / mark, hashes)
+        sync(new)
+        write_atomically(new / MARK, hashes)
         if content.exists():
-            os.rename(content, Path(folder) / "old")
+            os.rename(content, folder / "old")
         os.rename(new, content)
+
+
+def _archives_there(suite: Definition, raw: Path) -> list[Archive]:
+    return [archive for archive in suite.archives if (raw / archive.name).is_file()]
+
+
+def _hashes(raw: Path, archives: list[Archive]) -> str:
+    return "".join((raw / f"{archive.name}.sha256").read_text(encoding="utf-8") for archive in archives)
+
+
+def _is_unpacked(raw: Path, hashes: str) -> bool:
+    mark = raw / "content" / MARK
+    return mark.is_file() and mark.read_text(encoding="utf-8") == hashes
 
 
 def _place(path: Path, archive: Archive, folder: Path) -> None:

@@ -1,11 +1,12 @@
 """Fetch checkpoints from the Hugging Face hub into data/models, for machines that compute without network."""
 
-import tempfile
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 
 from teachback.errors import TeachbackError
+from teachback.files import sync, working_folder
+from teachback.locks import locked
 from teachback.runs import swap
 
 WEIGHTS = "*.safetensors"
@@ -22,9 +23,9 @@ def fetch_model(name: str, data_dir: Path) -> Path | None:
     if (folder / "config.json").is_file() and any(folder.glob(WEIGHTS)):
         print(f"{folder} is there already")
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _fetch(name, folder)
+        with locked(folder):
+            _fetch(name, folder)
     except TeachbackError:
         raise
     except Exception as error:  # the hub's client raises errors of three libraries
@@ -38,13 +39,14 @@ def fetch_model(name: str, data_dir: Path) -> Path | None:
 
 def _fetch(name: str, folder: Path) -> None:
     """Download into a folder beside, then put it in place."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as parent:
-        new = Path(parent) / "model"
+    with working_folder(folder) as parent:
+        new = parent / "model"
         snapshot_download(name, revision=_revision(name), local_dir=new, allow_patterns=list(PATTERNS))
         if not any(new.glob(WEIGHTS)):
             raise TeachbackError(
                 f"{name} came without safetensors weights; save it with save_pretrained, and put that in {folder}"
             )
+        sync(new)
         swap(new, folder)
 
 

@@ -1,0 +1,100 @@
+"""The episodes of stage 6 and the best student of them, whatever the rows came from and wherever the result goes."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from teachback.curriculum import Curriculum, Study, weights
+from teachback.encoding import EncodedRows
+from teachback.meta_teacher import MetaTeacher, Quiz, quiz_certainty
+from teachback.models import Classifier
+from teachback.suites.schema import Domain
+
+
+def new_accelerator(precision: str, report_to: str, logs: Path) -> Accelerator:
+    """What computes, in a resolved precision, and logs to the tracker of that name."""
+    mixed = {"fp32": "no"}.get(precision, precision)
+    tracker = None if report_to == "none" else report_to
+    return Accelerator(mixed_precision=mixed, log_with=tracker, project_dir=str(logs))
+
+
+def give_heads(classifier: Classifier, meta: MetaTeacher, domains: dict[str, Domain]) -> None:
+    """Let the student's further heads begin as the meta-teacher's, which has learnt to read the student's states.
+
+    ``domains`` are keyed by the meta-teacher's heads.
+    """
+    names = list(classifier.heads)
+    for meta_head, domain in domains.items():
+        if index := names.index(domain.head):
+            classifier.other_heads[index - 1].load_state_dict(meta.student_head(meta_head).state_dict())
+
+
+def study_of(domain: Domain, rows: EncodedRows, heads: list[str], meta_head: str, meta: MetaTeacher,
+             teacher_pooled: torch.Tensor) -> Study:  # fmt: skip
+    """A domain's quiz. The meta-teacher's answers are computed here, once: neither it nor the teacher changes any more."""
+    certainty = quiz_certainty(meta, Quiz(meta_head, teacher_pooled, teacher_pooled, rows.columns["label"]))
+    return Study(domain.name, rows, heads.index(domain.head), meta_head, certainty)
+
+
+class Episodes:
+    """Runs a curriculum, scores its student now and then, and remembers the best; among equals the earliest."""
+
+    def __init__(self, curriculum: Curriculum, score: Callable[[Classifier], float]):
+        self.curriculum, self.args, self._score = curriculum, curriculum.args, score
+        self.scores: dict[int, float] = {}  # by number of episodes
+        self.best: dict[str, torch.Tensor] = {}
+
+    @property
+    def done(self) -> int:
+        return self.curriculum.episode
+
+    @property
+    def left(self) -> int:
+        return self.args.episodes - self.done
+
+    @property
+    def best_episode(self) -> int:
+        return max(self.scores, key=lambda episode: (self.scores[episode], -episode))
+
+    def start(self, project: str = "curriculum", **tracker) -> None:
+        """Before the first episode, or where a run goes on; the student is scored as it came."""
+        if self.args.report_to != "none":
+            settings = {name: str(value) for name, value in asdict(self.args).items()}
+            self.curriculum.student.accelerator.init_trackers(project, settings, {self.args.report_to: tracker})
+        if not self.scores:
+            self._select()
+
+    def run_next(self) -> bool:
+        """Run an episode; whether the student was scored after it."""
+        self.curriculum.run_episode()
+        self._log(self.curriculum.record.episodes[-1])
+        due = self.done % self.args.eval_every == 0 or not self.left
+        if due:
+            self._select()
+        return due
+
+    def end(self) -> None:
+        self.curriculum.student.accelerator.end_training()
+
+    def state(self) -> dict:
+        return self.curriculum.state() | {"scores": self.scores, "best": self.best}
+
+    def load_state(self, state: dict) -> None:
+        """Go on where `state` was taken."""
+        self.scores, self.best = state["scores"], state["best"]
+        self.curriculum.load_state(state)
+
+    def _select(self) -> None:
+        student = self.curriculum.student.classifier
+        score = self._score(student)
+        if not self.scores or score > max(self.scores.values()):
+            self.best = weights(student)
+        self.scores[self.done] = score
+
+    def _log(self, episode: dict) -> None:
+        if self.args.report_to != "none":
+            values = {name: value for name, value in episode.items() if name != "episode"}
+            self.curriculum.student.accelerator.log(values, step=episode["episode"])

@@ -34,7 +34,7 @@ def give_heads(classifier: Classifier, meta: MetaTeacher, domains: dict[str, Dom
 
 def study_of(domain: Domain, rows: EncodedRows, heads: list[str], meta_head: str, meta: MetaTeacher,
              teacher_pooled: torch.Tensor) -> Study:  # fmt: skip
-    """A domain's quiz. The meta-teacher's answers are computed here, once: neither it nor the teacher changes any more."""
+    """A domain's quiz. The meta-teacher's answers are computed once: neither it nor the teacher changes any more."""
     certainty = quiz_certainty(meta, Quiz(meta_head, teacher_pooled, teacher_pooled, rows.columns["label"]))
     return Study(domain.name, rows, heads.index(domain.head), meta_head, certainty)
 

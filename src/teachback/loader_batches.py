@@ -192,8 +192,8 @@ def cut_quiz(batches: LoaderBatches, fraction: float, seed: int) -> tuple[Encode
     order = [int(row.guid) for row in cut(rows, fraction, seed, {domain.name: domain})[1]]
     if not order:
         raise TeachbackError(
-            f"{batches.name}: quiz_fraction={fraction} of its {len(rows)} different rows is not one row; raise it, give rows "
-            f"of {domain.name} in meta_loaders, or train without phases 3 and 4 (meta_epochs=0)"
+            f"{batches.name}: quiz_fraction={fraction} of its {len(rows)} different rows is not one row; raise it, "
+            f"give rows of {domain.name} in meta_loaders, or train without phases 3 and 4 (meta_epochs=0)"
         )
     taken = set(order)
     return everything.chosen(order), frozenset(key for key, position in first.items() if position in taken)

@@ -1,7 +1,7 @@
 """Meta-KD for notebooks: one student a domain from a table of rows, by stages 2 to 5.
 
-The rows become a suite ``custom`` in ``output_dir``/data, and the stages write to ``output_dir``/outputs what they always
-write. Their scripts, stages 6 and 7 among them, can go on from there with these as DATA_DIR and OUTPUT_DIR.
+The rows become a suite ``custom`` in ``output_dir``/data, and the stages write to ``output_dir``/outputs what they
+always write. Their scripts, stages 6 and 7 among them, can go on from there with these as DATA_DIR and OUTPUT_DIR.
 """
 
 import inspect
@@ -17,6 +17,7 @@ from teachback.arguments import (
     SecondStageArguments,
     StudentArguments,
     TeacherArguments,
+    on_one_device,
 )
 from teachback.devices import resolve_device, resolve_precision
 from teachback.errors import TeachbackError
@@ -113,7 +114,7 @@ class MetaKD:
         return self.output_dir / "data"
 
     def train(self, dataframe, config: MetaKDConfig | None = None, **settings) -> dict:
-        """One student a domain; returns by domain the ``dev`` and ``test`` scores, and under ``teacher`` its dev scores.
+        """Train one student a domain; return by domain its ``dev`` and ``test`` scores, under ``teacher`` the dev scores.
 
         The table has text_a, label and domain, for pairs text_b, and may have split (train, quiz, dev or test);
         ``settings`` are fields of `MetaKDConfig`.
@@ -164,13 +165,10 @@ class MetaKD:
         return taught + distil(data, student, first, second, MetaTeacherArguments(), linear)
 
     def _optimizer(self, config: MetaKDConfig, epochs: int, learning_rate: float, **more) -> OptimizerArguments:
-        args = OptimizerArguments(
-            use_cpu=self.device.type == "cpu", bf16=self.precision == "bf16", fp16=self.precision == "fp16",
-            learning_rate=learning_rate, num_train_epochs=epochs, per_device_train_batch_size=config.batch_size,
-            seed=config.seed, report_to=config.report_to or "none", **more,
+        return on_one_device(
+            self.device, self.precision, learning_rate=learning_rate, num_train_epochs=epochs, seed=config.seed,
+            per_device_train_batch_size=config.batch_size, report_to=config.report_to or "none", **more,
         )  # fmt: skip
-        args._n_gpu = min(1, args.n_gpu)  # else the Trainer wraps the model in DataParallel where it sees several
-        return args
 
     def _result(self, name: str, data: SuiteData) -> dict:
         rows = [row for row in data.rows("test", [name]) if row.label]

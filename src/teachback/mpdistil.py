@@ -143,7 +143,7 @@ class MPDistil:
         return torch.cat(found).numpy(), torch.cat(labels).numpy()
 
     def predict(self, loader) -> list:
-        """The student's answers in the order in which the loader yields its rows: class numbers, of a regression numbers."""
+        """The student's answers in the loader's order: class numbers, of a regression its numbers."""
         self._require_student()
         return answers(self._answers(loader, "loader")[0], self.is_regression).tolist()
 

@@ -6,7 +6,7 @@ SPEED = ("runtime", "samples_per_second", "steps_per_second")  # what a Trainer 
 
 
 def epochs_history(log: list[dict]) -> dict:
-    """Phases 1 and 2, of a Trainer's log: losses and terms of the loss by epoch, val metrics, the epoch that was kept."""
+    """Phases 1 and 2, of a Trainer's log: losses and their terms by epoch, val metrics, the epoch that was kept."""
     trained = [entry for entry in log if "loss" in entry]
     scored = [_of_evaluation(entry) for entry in log if "eval_score" in entry]
     terms = sorted({name for entry in trained for name in entry if name.startswith("loss_")})

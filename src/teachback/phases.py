@@ -27,6 +27,7 @@ from teachback.arguments import (
     OptimizerArguments,
     SecondStageArguments,
     TeacherArguments,
+    on_one_device,
     prepare_machine,
 )
 from teachback.curriculum import Curriculum, Student, Study
@@ -187,7 +188,7 @@ class Phases:
         write_checkpoint(self.student_folder, model, task.tokenizers[1])
 
     def train_meta_teacher(self) -> MetaTeacher:
-        """The teacher's heads learn on quiz, from its own and from the student's states, and one for each other task."""
+        """The teacher's head, and one for each other task, learn on quiz, from its own and the student's states."""
         config = self.config
         student = self._student()
         meta = MetaTeacher(meta_heads(self.teacher, self.domains), student.model.config.hidden_size)
@@ -293,13 +294,12 @@ class Phases:
 
     def _optimizer_arguments(self, phase: str, epochs: int, learning_rate: float) -> OptimizerArguments:
         task, config = self.task, self.config
-        args = OptimizerArguments(
-            use_cpu=task.device.type == "cpu", bf16=task.precision == "bf16", fp16=task.precision == "fp16",
-            learning_rate=learning_rate, num_train_epochs=max(1, epochs), logging_strategy="epoch", seed=config.seed,
-            per_device_train_batch_size=config.batch_size, per_device_eval_batch_size=EVAL_BATCH_SIZE,
-            dataloader_num_workers=0, report_to=config.report_to or "none", run_name=self._run_name(phase),
+        args = on_one_device(
+            task.device, task.precision, learning_rate=learning_rate, num_train_epochs=max(1, epochs),
+            logging_strategy="epoch", seed=config.seed, per_device_train_batch_size=config.batch_size,
+            per_device_eval_batch_size=EVAL_BATCH_SIZE, dataloader_num_workers=0,
+            report_to=config.report_to or "none", run_name=self._run_name(phase),
         )  # fmt: skip
-        args._n_gpu = min(1, args.n_gpu)  # else the Trainer wraps the model in DataParallel where it sees several
         prepare_machine(args)
         return args
 

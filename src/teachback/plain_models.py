@@ -23,13 +23,13 @@ def tokenizers_of(names: tuple[str, str], given, loader, data_dir: str) -> list:
     known = next((one for one in (*loaded, of_loader) if one is not None), None)
     if known is None:
         raise TeachbackError(
-            "models from scratch have no tokenizer of their own; give the one that made the loaders' tokens: MPDistil(tokenizer=...)"
+            "models from scratch have no tokenizer of their own; give the one that made the loaders' tokens as tokenizer="
         )
     loaded = [one or known for one in loaded]
     if loaded[0].get_vocab() != loaded[1].get_vocab():
         raise TeachbackError(
-            f"{names[0]} and {names[1]} have different tokenizers, and a loader yields the tokens of one; choose models of one "
-            "vocabulary, or run the stages, which encode each text for each model"
+            f"{names[0]} and {names[1]} have different tokenizers, and a loader yields the tokens of one; choose "
+            "models of one vocabulary, or run the stages, which encode each text for each model"
         )
     return loaded
 

@@ -1,4 +1,4 @@
-"""Settings of the Python API: an unknown name is an error that names the closest one, and so is a value that cannot be."""
+"""Settings of the Python API. An unknown name is an error that names the closest one; so is a value out of range."""
 
 import difflib
 from collections.abc import Iterable

@@ -105,7 +105,8 @@ def load_superglue_dataset(
 
     Its archive is that of ``data_dir``/raw/superglue, and comes there from ``source`` or the known address if absent.
     ``protocol`` honest: val is cut from train, and test is the official dev set, whose labels are known. paper: val is
-    the official dev set, and test the official test without labels. ``max_samples``: train rows, and half as many others.
+    the official dev set, and test the official test without labels. ``max_samples``: most train rows, and half as many
+    of the others.
     """
     parsed, domain = _read_task(task_name, data_dir, source, protocol, allow_partial)
     splits = {"train": "train", "val": "dev", "test": "test"}

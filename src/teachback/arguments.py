@@ -3,6 +3,7 @@
 import sys
 from dataclasses import asdict, dataclass, field, fields
 
+import torch
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
@@ -341,6 +342,15 @@ def prepare_machine(training: OptimizerArguments) -> str:
     if training.dataloader_pin_memory is None:
         training.dataloader_pin_memory = not training.use_cpu
     return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
+
+
+def on_one_device(device: torch.device, precision: str, **options) -> OptimizerArguments:
+    """Arguments of a training in this process alone, in a resolved precision, where no command line gives them."""
+    args = OptimizerArguments(
+        use_cpu=device.type == "cpu", bf16=precision == "bf16", fp16=precision == "fp16", **options
+    )
+    args._n_gpu = min(1, args.n_gpu)  # else the Trainer wraps the model in DataParallel where it sees several
+    return args
 
 
 def relevant(training: OptimizerArguments) -> dict:

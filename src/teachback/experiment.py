@@ -209,7 +209,8 @@ class Experiment:
     def tracking(self, run: StageRun) -> AbstractContextManager[Tracks]:
         """What REPORT_TO names, below logs/, where it outlives the work folder; of several processes the first one's."""
         kinds = self.training.report_to if self.training.should_save else []
-        return tracking(kinds, self.root / "logs" / run.folder.relative_to(self.root), run.arguments)
+        name = str(run.folder.relative_to(self.root))
+        return tracking(kinds, self.root / "logs" / name, run.arguments, name)
 
     def _checkpoint_of(self, run: StageRun, checkpoints: Path) -> str | None:
         """The checkpoint to go on from: the one that the user names, if it is of this run, or else the last one."""

@@ -18,17 +18,16 @@ from teachback.errors import TeachbackError
 PROJECT = "teachback"  # of Weights & Biases, where WANDB_PROJECT names no other
 
 
-def _tensorboard(folder: Path) -> GeneralTracker:
+def _tensorboard(folder: Path, project: str, name: str) -> GeneralTracker:
     return TensorBoardTracker(folder.name, str(folder.parent))
 
 
-def _wandb(folder: Path) -> GeneralTracker:
+def _wandb(folder: Path, project: str, name: str) -> GeneralTracker:
     """Goes on with the same W&B run where an interrupted stage does: its id is that of the folder."""
     run = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    names = folder.parts[folder.parts.index("logs") + 1 :] if "logs" in folder.parts else folder.parts[-1:]
     folder.mkdir(parents=True, exist_ok=True)
-    project = os.environ.get("WANDB_PROJECT", PROJECT)
-    return WandBTracker(project, name="/".join(names), dir=str(folder), id=run, resume="allow", reinit="finish_previous")
+    options = {"dir": str(folder), "id": run, "resume": "allow", "reinit": "finish_previous"}
+    return WandBTracker(project or os.environ.get("WANDB_PROJECT", PROJECT), name=name, **options)
 
 
 TRACKERS = {"tensorboard": _tensorboard, "wandb": _wandb}
@@ -66,10 +65,13 @@ def require_installed(kinds: Sequence[str]) -> None:
 
 
 @contextmanager
-def tracking(kinds: Sequence[str], folder: Path, config: dict) -> Iterator[Tracks]:
-    """Trackers that write below ``folder`` until the context ends; ``config``: the run's arguments."""
+def tracking(kinds: Sequence[str], folder: Path, config: dict, name: str = "", project: str = "") -> Iterator[Tracks]:
+    """Trackers that write below ``folder`` until the context ends; ``config``: the run's arguments.
+
+    ``name`` of the run and ``project`` are what Weights & Biases shows; empty: the folder's name, and WANDB_PROJECT.
+    """
     PartialState()  # which the trackers ask whether theirs is the main process
-    trackers = [TRACKERS[kind](folder) for kind in kinds if kind in TRACKERS]
+    trackers = [TRACKERS[kind](folder, project, name or folder.name) for kind in kinds if kind in TRACKERS]
     for tracker in trackers:
         tracker.start()
         tracker.store_init_configuration({name: str(value) for name, value in config.items()})

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -65,6 +65,10 @@ class DistillationTrainer(Trainer):
     """Trainer with batches of similar length, loss terms in the log, and checkpoints without pickle."""
 
     told_to_stop = 0  # the number of a signal that came too late for a checkpoint: the training was over
+
+    def get_train_dataloader(self):
+        """Batches of rows, or what makes batches of its own, as it is: its order is its owner's."""
+        return super().get_train_dataloader() if isinstance(self.train_dataset, EncodedRows) else self.train_dataset
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -212,10 +216,12 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     return str(max(whole)[1]) if whole else None
 
 
-def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: OptimizerArguments, checkpoints: Path,
-          last: str | None, pad_token_id: int, compute_metrics=None, tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
+def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_rows: EncodedRows, args: OptimizerArguments,
+          checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
+          tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
     """Train ``module`` in place, continuing from checkpoint ``last``; the best one on ``dev_rows`` is restored.
 
+    In the place of rows to train on may stand what has a length and yields padded batches, anew in every epoch.
     Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
     """
     args = copy.copy(args)
@@ -238,7 +244,8 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(LossBar())
     trainer.add_callback(EpochEnd(trainer, module))
-    trainer.add_callback(PaddingLog(trainer))
+    if isinstance(train_rows, EncodedRows):
+        trainer.add_callback(PaddingLog(trainer))
     if last:
         logger.warning("continuing from %s", last)
     with stop_request() as request:

@@ -11,7 +11,7 @@ from teachback.costs import merge_costs
 from teachback.report_paper import write_table_report
 from teachback.report_paper_cells import link, progress, settings
 from teachback.report_paper_costs import tradeoff
-from teachback.report_paper_table import scores
+from teachback.report_paper_table import beside_published, scores
 from teachback.tables import Evaluated
 
 ROWS = [(META, 0.9, 110), (DISTILLED, 0.8, 14), (TINYBERT, 0.7, 14)]
@@ -60,14 +60,14 @@ def test_the_table_comes_first_and_has_the_tables_numbers(home):
     values, tests = section.tables
     by_row = {row[0]: row[1:] for row in values.rows}
     assert by_row[DISTILLED.title] == ["<strong>80.0</strong>"] * 5 + ["1"]
-    assert by_row[META.title][-2] == "90.0" and "\u2003published" in by_row
+    assert by_row[META.title][-2] == "90.0" and "\u00a0\u00a0published" in by_row
     assert {(row[0], row[1]) for row in tests.rows} == {(DISTILLED.title, TINYBERT.title), (TINYBERT.title, DISTILLED.title)}
     assert tests.rows[0][2] == "−10.0, p = 1.00" and section.anchor == "table"
     assert section.intro == (
         "On the average of all domains the best student is Meta-teacher → Meta-distillation with 80.0 %; the best teacher, "
         "Meta-teacher, has 90.0 %. Means over 1 seed."
     )
-    (figure,) = section.figures
+    (figure,) = beside_published(table(home)).figures
     assert figure.reading == (
         "Ours minus the published runs from −18.3 points (Meta-teacher → TinyBERT-KD) to 0.1 points (Meta-teacher)."
     )
@@ -77,7 +77,7 @@ def test_the_page_is_one_file_whose_links_lead_to_the_runs(home):
     page = report(home)
     ids = [one["id"] for _, one in page.tags if one.get("id")]
     sections = [one["id"] for one in page.of("section")]
-    assert sections == ["table", "progress", "tradeoff", "runs", "settings"] and len(ids) == len(set(ids))
+    assert sections == ["table", "progress", "published", "tradeoff", "runs", "settings"] and len(ids) == len(set(ids))
     assert page.of("a")[-1]["href"] == "teacher-meta/tiny/seed1/report.html"
     assert (home.folder / page.of("a")[-1]["href"]).read_text() == "its own"
     assert not page.of("script") and not page.of("link") and not page.of("img") and not page.of("iframe")

@@ -10,7 +10,7 @@ from teachback.paper_table import PaperTable
 from teachback.report import render
 from teachback.report_paper_cells import progress, runs, settings
 from teachback.report_paper_costs import tradeoff
-from teachback.report_paper_table import curve_section, scores
+from teachback.report_paper_table import beside_published, curve_section, scores
 from teachback.report_parts import Section
 
 ABOUT = "Teachback: a published table made anew, ours beside the published numbers. {}."
@@ -18,7 +18,9 @@ ABOUT = "Teachback: a published table made anew, ours beside the published numbe
 
 def write_table_report(table: PaperTable, cells: Sequence[Cell], states: dict[str, str]) -> Path:
     """Write report.html into the table's folder; returns its path. ``states``: of the cells, by name."""
-    parts = [scores(table), _progress([table], cells, states), tradeoff(table), runs([table]), settings([table])]
+    parts = [
+        scores(table), _progress([table], cells, states), beside_published(table), tradeoff(table), runs([table]), settings([table]),
+    ]  # fmt: skip
     return _write(table.plan.folder / "report.html", table.published.name, table, parts)
 
 

@@ -1,4 +1,4 @@
-"""The first section of a published table's report: ours beside the published numbers, with marks and paired tests."""
+"""The first sections of a published table's report: ours beside the published numbers, with marks and paired tests."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,27 @@ from teachback.report_parts import Figure, Key, Section, Table, counted, shorten
 from teachback.table_formats import Line, comparison_lines, comparisons, header, notes, score_lines
 
 FIGURES = 6  # columns with a figure of their own
+NO_BREAK = "\u00a0"
 AVERAGE_OF = "the average of all domains"
 
 
 def scores(table: PaperTable) -> Section:
-    """The table itself, what differs from the published scores as a picture, and the tests."""
+    """The table itself, and the tests."""
     found = comparisons(table)
     tables = [_as_table("Scores", [*header(table, "row"), "seeds"], score_lines(table))]
     if found:
         lines = comparison_lines(table, found)
         tables.append(_as_table("Difference in points, and p", header(table, "row", "to"), lines, words=(0, 1)))
+    return Section("table", "The table", intro=_summary(table), tables=tables, notes=notes(table, found))
+
+
+def beside_published(table: PaperTable) -> Section:
+    """Ours and the published scores as a picture."""
+    section = {"anchor": "published", "title": "Ours and the published"}
     figures = [_figure(table, column) for column in shown_columns(table) if _scored(table, column)]
-    return Section("table", f"The table: {table.published.name}", intro=_summary(table), legend=_legend() if figures else (),
-                   figures=figures, tables=tables, notes=notes(table, found))  # fmt: skip
+    if not figures:
+        return Section(**section, missing="No cell of the table has a score yet.")
+    return Section(**section, legend=_legend(), figures=figures)
 
 
 def shown_columns(table: PaperTable) -> list[Column]:
@@ -66,7 +74,7 @@ def _as_table(caption: str, names: Sequence[str], lines: Sequence[Line], words: 
 
 def _cell(text: str, bold: bool) -> str:
     """Bold where it is the best; a name that begins with blanks keeps its indent."""
-    indented = "\u2003" * text.startswith(" ") + text.strip()
+    indented = 2 * NO_BREAK * text.startswith(" ") + text.strip()
     return Markup("<strong>{}</strong>").format(indented) if bold else indented
 
 
@@ -98,7 +106,7 @@ def _figure(table: PaperTable, column: Column) -> Figure:
 
     reading = _reading(entries, rows)
     svg = draw(plot, f"Dot plot of each row's score, ours and the published. {reading}", 1.0 + 0.27 * len(rows))
-    return Figure(f"Ours and the published: {named(column)}", svg, reading)
+    return Figure(f"Scores: {named(column)}", svg, reading)
 
 
 def _reading(entries: list[Entry], rows: list[TableRow]) -> str:
@@ -119,7 +127,7 @@ def curve_section(curve: Curve) -> Section:
     """Scores by the share of a domain's train rows, as a picture and as the table of all numbers."""
     rows = [row for row in curve.rows if any(entry.n for entry in curve.entries(row))]
     tables = [_as_table("Scores by share of the train rows", ["row", *curve.header()[1:]], curve.lines())]
-    section = {"anchor": "table", "title": f"The curve: {curve.title}"}
+    section = {"anchor": "table", "title": "The curve"}
     if not rows:
         return Section(**section, intro="No row has a score yet.", tables=tables, notes=[curve.notes()])
     styles = series_of([row.title for row in rows])

@@ -50,6 +50,11 @@ class Curve:
     def file_name(self) -> str:
         return f"{'held-out' if self.setting.hold_out else 'few-data'}-{self.setting.target}"
 
+    @property
+    def shares(self) -> list[float]:
+        """Of the target's train rows, in %, of each column."""
+        return [100 * float(table.plan.setting.fraction) for table, _ in self.columns]
+
     def entries(self, row: TableRow) -> list[Entry]:
         return [table.entries.get((row.name, column), Entry()) for table, column in self.columns]
 
@@ -103,7 +108,7 @@ class Curve:
         """Score over share, one line a row, with the standard deviation between seeds."""
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
-        shares = [100 * float(table.plan.setting.fraction) for table, _ in self.columns]
+        shares = self.shares
         for row in self.rows:
             points = [(share, entry) for share, entry in zip(shares, self.entries(row)) if entry.n]
             if points:

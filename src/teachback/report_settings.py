@@ -18,16 +18,16 @@ LEAST_SECRET = 8  # characters; shorter values of the environment are words that
 def settings(run: Run) -> Section:
     """What each stage took, and what it was told; stage 2's part comes from suite.json."""
     secrets = environment_secrets()
-    sources = {one.stage: _flat(_told(one.record), secrets) for one in run.checkpoints}
+    sources = {one.stage: flat(told(one.record), secrets) for one in run.checkpoints}
     if run.suite:
-        sources = {"stage 2 (data)": _flat(run.suite.settings, secrets), **sources}
+        sources = {"stage 2 (data)": flat(run.suite.settings, secrets), **sources}
     versions = {one.stage: one.record.get("versions", {}) for one in run.checkpoints}
     tables = [
         _stages(run.checkpoints[:STAGES]),
-        _by_value("Versions", "package", versions),
+        by_value("Versions", "package", versions),
         *([_domains(run)] if run.suite else []),
-        _by_value("Settings, one row for each value", "setting", sources, folded=True),
-        _by_value("Hashes of what was read (first 12 digits)", "input", _inputs(run.checkpoints), folded=True),
+        by_value("Settings, one row for each value", "setting", sources, folded=True),
+        by_value("Hashes of what was read (first 12 digits)", "input", _inputs(run.checkpoints), folded=True),
     ]
     notes = ["Folders are shown by their last two parts; stage.json in each stage's folder has them in full."]
     if len(run.checkpoints) > STAGES:
@@ -62,22 +62,22 @@ def _domains(run: Run) -> Table:
     )
 
 
-def _told(record: dict) -> dict:
+def told(record: dict) -> dict:
     """All that a stage was told: its arguments, then those of training and the places that are not among them."""
     parts = (record.get("places", {}), record.get("training_arguments", {}), record.get("arguments", {}))
     seed = {"seed": record["seed"]} if "seed" in record else {}
     return seed | {name: value for part in parts for name, value in part.items()}
 
 
-def _flat(values: dict, secrets: list[str], prefix: str = "") -> dict[str, str]:
+def flat(values: dict, secrets: list[str], prefix: str = "") -> dict[str, str]:
     """Nested settings as name.name -> text; those of a secret's name are hidden."""
-    flat = {}
+    found = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(value, secrets, f"{prefix}{name}.")
+            found |= flat(value, secrets, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = HIDDEN if _is_secret(str(name)) and value else readable(value, secrets)
-    return flat
+            found[f"{prefix}{name}"] = HIDDEN if _is_secret(str(name)) and value else readable(value, secrets)
+    return found
 
 
 def _is_secret(name: str) -> bool:
@@ -112,15 +112,17 @@ def _inputs(checkpoints: list[Checkpoint]) -> dict[str, dict[str, str]]:
     }
 
 
-def _by_value(caption: str, what: str, sources: dict[str, dict[str, str]], folded: bool = False) -> Table:
-    """A row for each name and value, with the stages that have it; "all" where every stage has the same."""
+def by_value(
+    caption: str, what: str, sources: dict[str, dict[str, str]], folded: bool = False, where: str = "stages"
+) -> Table:
+    """A row for each name and value, with the sources that have it; "all" where every one has the same."""
     stages: dict[tuple[str, str], list[str]] = {}
     for stage, values in sources.items():
         for name, value in values.items():
             stages.setdefault((name, value), []).append(stage)
     first = {name: place for place, name in enumerate(dict.fromkeys(name for name, _ in stages))}
     rows = [
-        [name, value, "all" if len(where) == len(sources) else listed(where, 8)]
-        for (name, value), where in sorted(stages.items(), key=lambda item: first[item[0][0]])
+        [name, value, "all" if len(having) == len(sources) else listed(having, 8)]
+        for (name, value), having in sorted(stages.items(), key=lambda item: first[item[0][0]])
     ]
-    return Table(caption, [what, "value", "stages"], rows, words=(0, 1, 2), folded=folded)
+    return Table(caption, [what, "value", where], rows, words=(0, 1, 2), folded=folded)

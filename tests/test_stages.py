@@ -115,7 +115,8 @@ def suite(tmp_path) -> Path:
 
 
 def test_files_of_each_stage(finished):
-    assert names(finished) == {"teacher-meta", "books"}  # no work folder is left
+    assert names(finished) == {"teacher-meta", "books", "logs"}  # no work folder is left
+    assert names(finished / "logs") == {"3_train_teacher.log", "4_student_first.log", "5_student_second.log"}
     assert names(finished / "teacher-meta") == CHECKPOINT | {"training_only.safetensors"}
     assert names(finished / "books/student_first") == CHECKPOINT | {"training_only.safetensors"}
     assert names(finished / "books/student_second") == CHECKPOINT

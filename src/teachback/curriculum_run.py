@@ -49,7 +49,7 @@ def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, ar
         )
     experiment = Experiment(data_args, machine(data_args, args))
     targets = experiment.data.targets(data_args.domain)
-    return experiment.each(targets, lambda domain: run_domain(experiment, meta_args, args, domain))
+    return experiment.each("6_curriculum", targets, lambda domain: run_domain(experiment, meta_args, args, domain))
 
 
 def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArguments:

@@ -28,6 +28,7 @@ from teachback.predictor import (
     find_checkpoints,
 )
 from teachback.runs import seed_folder
+from teachback.stage_log import stage_log
 from teachback.submission import OFFICIAL_ROWS, file_name, submission
 from teachback.suite_data import SuiteData
 from teachback.suites.schema import HIDDEN, SPLITS, Row
@@ -266,7 +267,8 @@ def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
         return []
     # Runs for other domains may go on side by side: tables are merged, and what both score comes out the same.
     places = [evaluation.run / f"{arguments.split} scores of {target}" for target in evaluation.targets]
-    with locked(*places), naming(evaluation.run):
+    log = stage_log(evaluation.run / "logs" / "7_eval.log")
+    with locked(*places), naming(evaluation.run), log:
         return _evaluate(evaluation, checkpoints)
 
 

@@ -14,6 +14,7 @@ from teachback.encoding import EncodedRows
 from teachback.errors import Stopped, TeachbackError
 from teachback.models import load_tokenizer, locate
 from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
+from teachback.stage_log import stage_log
 from teachback.suite_data import SuiteData, encode_rows, labelled, some_of
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
@@ -164,15 +165,20 @@ class Experiment:
         set_seed(self.training.seed)
         return False
 
-    def each(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
-        """What ``make`` gives of each target; a dry run goes on where it would stop, and says why it would."""
+    def each(self, stage: str, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
+        """What ``make`` gives of each target, with a log of the stage in logs/."""
+        if self.args.dry_run:
+            return self._outlook(targets, make)
+        with stage_log(self.root / "logs" / f"{stage}.log", wanted=self.training.should_save):
+            return [make(target) for target in targets]
+
+    def _outlook(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
+        """A dry run goes on where it would stop, and says why it would."""
         folders = []
         for target in targets:
             try:
                 folders.append(make(target))
             except TeachbackError as error:
-                if not self.args.dry_run:
-                    raise
                 self.say(f"would stop: {error}")
         return folders
 

@@ -37,13 +37,12 @@ def train_teachers(data_args: DataArguments, args: TeacherArguments, training: O
     experiment = Experiment(data_args, training)
     if args.teacher != "single":
         shortened = experiment.shortened_domain()
-        return experiment.each(
-            [experiment.taught_domains()], lambda names: train_teacher(experiment, args, names, shortened)
-        )
+        names = [experiment.taught_domains()]
+        return experiment.each("3_train_teacher", names, lambda names: train_teacher(experiment, args, names, shortened))
     names = [domain.name for domain in experiment.data.targets(data_args.domain) if domain.name != data_args.hold_out]
     if not names:
         raise TeachbackError(f"HOLD_OUT={data_args.hold_out} leaves out the one domain of TEACHER=single")
-    return experiment.each(names, lambda name: train_teacher(experiment, args, [name], name))
+    return experiment.each("3_train_teacher", names, lambda name: train_teacher(experiment, args, [name], name))
 
 
 def train_teacher(experiment: Experiment, args: TeacherArguments, names: list[str], shortened: str) -> Path:
@@ -338,9 +337,12 @@ def distil(data_args: DataArguments, student_args: StudentArguments, first: Firs
     if student_args.teacher == "multi" and (student_args.stage == "first" or second.method == "finetune"):
         student_args = replace(student_args, teacher="single")  # several encoders have no one set of layers
     if student_args.stage == "first" and first.first == "none":
-        return experiment.each(targets, lambda domain: pass_on(experiment, student_args, domain))
+        return experiment.each("4_student_first", targets, lambda domain: pass_on(experiment, student_args, domain))
     if student_args.stage == "first":
-        return experiment.each(targets, lambda domain: distil_first(experiment, student_args, first, domain))
+        return experiment.each(
+            "4_student_first", targets, lambda domain: distil_first(experiment, student_args, first, domain)
+        )
+    name = "5_student_second"
     if second.method == "finetune":
-        return experiment.each(targets, lambda domain: finetune_student(experiment, student_args, second, domain))
-    return experiment.each(targets, lambda domain: distil_second(experiment, student_args, second, meta, domain))
+        return experiment.each(name, targets, lambda domain: finetune_student(experiment, student_args, second, domain))
+    return experiment.each(name, targets, lambda domain: distil_second(experiment, student_args, second, meta, domain))

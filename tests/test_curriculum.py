@@ -16,14 +16,11 @@ from tiny import BOOKS, GENRE, NO_DROPOUT, classifier, text_rows, tiny_teacher, 
 from transformers import AutoModelForSequenceClassification
 
 from teachback.arguments import (
+    CURRICULUM_STAGE,
+    STUDENT_STAGES,
+    TEACHER_STAGE,
     CurriculumArguments,
-    DataArguments,
-    FirstStageArguments,
-    MetaTeacherArguments,
     OptimizerArguments,
-    SecondStageArguments,
-    StudentArguments,
-    TeacherArguments,
     parse,
 )
 from teachback.curriculum import Curriculum, Student, Study, halves
@@ -245,18 +242,16 @@ def make_students(root: Path, domain: str, method: str = "mpdistil") -> None:
     train = places(root, "--domain", domain, "--per_device_train_batch_size", "8", "--learning_rate", "1e-3")
     short = [*train, "--num_train_epochs", "1", "--logging_steps", "2"]
     teacher = ["--teacher", "single", "--teacher_model", "scratch:tiny"]
-    train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=[*short, *teacher]))
-    ours = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
+    train_teachers(*parse(*TEACHER_STAGE, argv=[*short, *teacher]))
     student = ["--teacher", "single", "--student_model", "scratch:tiny", "--first", "none", "--method", method]
     for stage in ("first", "second"):
-        distil(*parse(*ours, OptimizerArguments, argv=[*short, *student, "--stage", stage]))
+        distil(*parse(*STUDENT_STAGES, argv=[*short, *student, "--stage", stage]))
 
 
 def study_on(root: Path, domain: str, *more: str) -> Path:
     argv = places(root, "--domain", domain, "--teacher", "single", "--episodes", "4", "--eval_every", "2")
-    classes = (DataArguments, MetaTeacherArguments, CurriculumArguments)
     return run_curriculum(
-        *parse(*classes, argv=[*argv, "--batch_size", "4", "--episode_steps", "4", "--curriculum_lr", "1e-3", *more])
+        *parse(*CURRICULUM_STAGE, argv=[*argv, "--batch_size", "4", "--episode_steps", "4", "--curriculum_lr", "1e-3", *more])
     )[0]
 
 

@@ -18,13 +18,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from teachback import stages
 from teachback.arguments import (
-    DataArguments,
-    FirstStageArguments,
-    MetaTeacherArguments,
-    OptimizerArguments,
-    SecondStageArguments,
-    StudentArguments,
-    TeacherArguments,
+    STUDENT_STAGES,
+    TEACHER_STAGE,
     parse,
 )
 from teachback.errors import Stopped, TeachbackError
@@ -76,13 +71,12 @@ def flags(root: Path, *more: str) -> list[str]:
 
 def teach(root: Path, *more: str) -> Path:
     argv = flags(root, "--teacher_model", "scratch:tiny", *more)
-    return stages.train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=argv))[-1]
+    return stages.train_teachers(*parse(*TEACHER_STAGE, argv=argv))[-1]
 
 
 def distil(root: Path, stage: str, *more: str) -> list[Path]:
     student = ["--stage", stage, "--student_layers", "1", "--student_init", "teacher"]
-    ours = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
-    return stages.distil(*parse(*ours, OptimizerArguments, argv=flags(root, *student, *more)))
+    return stages.distil(*parse(*STUDENT_STAGES, argv=flags(root, *student, *more)))
 
 
 def names(folder: Path) -> set[str]:

@@ -262,6 +262,13 @@ class OptimizerArguments(TrainingArguments):
             self.dataloader_num_workers = 2 if self.device.type == "cuda" else 0
 
 
+# What the command lines of the training stages are parsed into, in the order in which the stages take it.
+TEACHER_STAGE = (DataArguments, TeacherArguments, OptimizerArguments)
+STUDENT_STAGES = (
+    DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments, OptimizerArguments,
+)  # fmt: skip
+CURRICULUM_STAGE = (DataArguments, MetaTeacherArguments, CurriculumArguments)
+
 # Arguments of TrainingArguments that do not change a stage's result: where it writes, logs and how it reports.
 WITHOUT_EFFECT_ON_RESULT = {
     "output_dir", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "logging_nan_inf_filter",

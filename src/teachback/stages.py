@@ -134,7 +134,8 @@ def _require_same_tokens(student, teacher) -> None:
     if student.get_vocab() != teacher.get_vocab():
         raise TeachbackError(
             "teacher and student have different tokenizers, so their tokens cannot be aligned for the embedding, hidden-state "
-            "and attention losses; set STUDENT_INIT=teacher, or a STUDENT_MODEL with the teacher's vocabulary"
+            "and attention losses; set STUDENT_INIT=teacher, or a STUDENT_MODEL with the teacher's vocabulary, or FIRST=none: "
+            "stage 5's losses, on predictions and pooled states, need no common tokens"
         )
 
 

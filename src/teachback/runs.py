@@ -158,8 +158,11 @@ class StageRun:
             with naming(self.folder):
                 shutil.rmtree(result, ignore_errors=True)
                 result.mkdir(parents=True)
+                own = result.stat()
                 yield result
                 sync(result)
+                if not (result.is_dir() and os.path.samestat(own, result.stat())):
+                    raise TeachbackError(f"{result} was removed while the stage wrote it; run the same command again")
                 description = json.dumps(self._description(record), indent=2, default=str) + "\n"
                 write_atomically(result / "stage.json", description)
                 _move(keep, self.folder, result)

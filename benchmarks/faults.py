@@ -61,6 +61,7 @@ SMALL = {
     "STUDENT_MODEL": "scratch:tiny", "MAX_LENGTH": "16", "TEACHER_EPOCHS": "2", "TEACHER_LR": "1e-3",
     "FIRST_EPOCHS": "2", "FIRST_LR": "1e-3", "SECOND_EPOCHS": "2", "SECOND_LR": "1e-3", "METHOD": "mpdistil",
     "EPISODES": "6", "EVAL_EVERY": "2", "EPISODE_STEPS": "3", "PRECISION": "fp32", "DEVICE": "cpu", "NPROC": "1",
+    "TEACHER_CACHE_GB": "1",  # else a small disk would keep less of it
 }  # fmt: skip
 TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
 VOLATILE = {"wall_time_seconds", "peak_memory_bytes", "history", "training_arguments", "versions"}

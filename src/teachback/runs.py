@@ -140,7 +140,8 @@ class StageRun:
 
     def require_own(self, checkpoint: Path) -> None:
         """Refuse a checkpoint that the user names unless it lies in the unfinished work of a run like this one."""
-        if _read_mark(Path(checkpoint).absolute().parents[1] / "fingerprint") != self.fingerprint:
+        mark = Path(checkpoint).absolute().parents[1] / "fingerprint"
+        if not checkpoint.is_dir() or _read_mark(mark) != self.fingerprint:
             raise TeachbackError(
                 f"--resume_from_checkpoint {checkpoint}: it is not of this run's arguments and inputs, or is no checkpoint; "
                 "leave the flag out, as a stage finds its own last checkpoint"

@@ -407,6 +407,13 @@ def table(trials: Trials) -> str:
     return "\n".join(lines)
 
 
+def report(trials: Trials, seconds: float) -> dict:
+    """What was tried so far, how the broken runs ended, and what was lost."""
+    tried = [{"stage": stage, "kind": kind, "count": count} for (stage, kind), count in trials.tried.items()]
+    ended = [{"kind": kind, "status": status, "count": count} for (kind, status), count in trials.ended.items()]
+    return {"tried": tried, "ended": ended, "lost": trials.lost, "seconds": seconds}
+
+
 def kinds_here() -> tuple[str, ...]:
     """All ways to break a stage, without those that need root where we are not."""
     return INTERRUPTIONS + tuple(kind for kind in DISK if os.geteuid() == 0 or kind not in ("full", "read-only"))
@@ -445,17 +452,14 @@ def main() -> None:
                 for kind in schedule(arguments.times, arguments.disk_times, tuple(arguments.kinds.split(","))):
                     if not chosen or case.stage.name in chosen:
                         trials.once(case, kind)
+                if report_file:
+                    report_file.write_text(json.dumps(report(trials, time.time() - start), indent=1))
                 print(
                     f"stage {case.stage.name}: {len(trials.lost)} lost so far, {time.time() - start:.0f} s", flush=True
                 )
         os.chdir("/")
     print(table(trials))
     print(f"{sum(trials.tried.values())} faults tried, {len(trials.lost)} lost")
-    if report_file:
-        tried = [{"stage": stage, "kind": kind, "count": count} for (stage, kind), count in trials.tried.items()]
-        ended = [{"kind": kind, "status": status, "count": count} for (kind, status), count in trials.ended.items()]
-        report = {"tried": tried, "ended": ended, "lost": trials.lost, "seconds": time.time() - start}
-        report_file.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

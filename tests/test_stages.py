@@ -214,14 +214,14 @@ def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, ho
     assert same(load_file(continued / "training_only.safetensors"), load_file(suite / "kept/training_only.safetensors"))
 
 
-def stop_after(monkeypatch, steps: int):
-    """Send this process SIGTERM in a training step, as a machine that is about to be taken does."""
+def stop_after(monkeypatch, steps: int, number: int = signal.SIGTERM):
+    """Send this process a signal in a training step, as a machine that is about to be taken does."""
     original, seen = DistillationTrainer.training_step, []
 
     def step(self, *args, **kwargs):
         seen.append(1)
         if len(seen) == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(DistillationTrainer, "training_step", step)
@@ -257,8 +257,8 @@ def test_the_second_stage_continues_within_an_epoch(suite, monkeypatch):
     uninterrupted = weights(distil(suite, "second", *more)[0])
     shutil.rmtree(suite / "outputs/tiny/seed42/books/student_second")
     with monkeypatch.context() as patch:
-        stop_after(patch, 4)
-        with pytest.raises(Stopped):
+        stop_after(patch, 4, signal.SIGINT)
+        with pytest.raises(Stopped, match=r"told to stop \(Ctrl-C\); stopped after step 4 of 6 with a checkpoint"):
             distil(suite, "second", *more)
     assert same(weights(distil(suite, "second", *more)[0]), uninterrupted)
 
@@ -272,6 +272,50 @@ def test_checkpoints_between_bound_what_is_repeated_and_change_nothing(suite, fi
     continued = teach(suite, "--save_steps", "4")  # another number does not begin anew
     assert len(left) == 8
     assert same(weights(continued), weights(finished / "teacher-meta"))
+
+
+def test_a_checkpoint_of_other_settings_is_never_used(suite, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5)
+        with pytest.raises(Interrupted):
+            teach(suite, "--save_steps", "1")
+    work = suite / "outputs/tiny/seed42/.teacher-meta.partial"
+    assert names(work / "checkpoints") == {"checkpoint-4", "checkpoint-5"}  # no more than two are kept
+    shutil.copytree(work / "checkpoints/checkpoint-5", suite / "elsewhere/checkpoint-5")
+    for place in (work / "checkpoints/checkpoint-5", suite / "elsewhere/checkpoint-5"):
+        with pytest.raises(TeachbackError, match="not of this run's arguments and inputs"):
+            teach(suite, "--learning_rate", "2e-3", "--resume_from_checkpoint", str(place))
+    assert names(work / "checkpoints") == {"checkpoint-4", "checkpoint-5"}
+    steps = interrupt_after(monkeypatch, 0)
+    with pytest.raises(Interrupted):
+        teach(suite, "--learning_rate", "2e-3")
+    assert "unfinished work of other settings or data; it is removed" in caplog.text
+    assert len(steps) == 1 and not list((work / "checkpoints").iterdir())  # from the beginning
+
+
+def test_a_dry_run_names_what_changed_and_what_would_go_on(suite, finished, tmp_path, capsys, monkeypatch):
+    with_copy_of(finished, tmp_path / "outputs", "teacher-meta", "books")
+    path = suite / "data/tiny/train.tsv"
+    rows = read_rows(path)
+    changed = [replace(row, text_a="changed text") if row.guid == "dvd-3" else row for row in rows]
+    write_rows(path, changed, TRAIN_COLUMNS)
+    teach(suite, "--dry_run", "--weight_decay", "0.5")
+    said = capsys.readouterr().out
+    assert "teacher-meta would be made, as this changed: weight_decay: 0.01 -> 0.5; train rows: '" in said
+    distil(suite, "first", "--dry_run")
+    distil(suite, "second", "--dry_run")
+    assert capsys.readouterr().out.count("is up to date with what the stages before") == 2  # of dvd they read nothing
+    distil(suite, "second", "--dry_run", "--domain", "dvd")
+    assert "would stop: there is no finished stage at" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 9)
+        with pytest.raises(Interrupted):
+            teach(suite)
+    teach(suite, "--dry_run")
+    assert "it would continue from a checkpoint (checkpoint-6)" in capsys.readouterr().out
+    teach(suite, "--dry_run", "--seed", "42", "--weight_decay", "0.5")
+    assert "unfinished work there is of other settings and would be removed" in capsys.readouterr().out
+    assert (suite / "outputs/tiny/seed42/.teacher-meta.partial/checkpoints/checkpoint-6").is_dir()
 
 
 def test_dropout_is_on_while_learning_and_off_while_scoring(suite, monkeypatch):

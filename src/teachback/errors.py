@@ -94,6 +94,11 @@ def disk_message(error: Exception, folder: Path | str = "the output folder") -> 
     return ""
 
 
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether writing failed, however good what was to be written is."""
+    return _system_number(error) in (*FULL, *READ_ONLY)
+
+
 def _system_number(error: Exception) -> int:
     """The system's number of an error; of some libraries' it is in the text."""
     if getattr(error, "errno", None):
@@ -102,7 +107,7 @@ def _system_number(error: Exception) -> int:
         return errno.ENOSPC
     if isinstance(error, FileNotFoundError):
         return errno.ENOENT
-    found = re.search(r"code: (\d+)", str(error))  # safetensors
+    found = re.search(r"(?:code: |os error )(\d+)", str(error))  # safetensors
     return int(found[1]) if found else 0
 
 

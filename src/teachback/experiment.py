@@ -198,13 +198,15 @@ class Experiment:
 
         ``prepare`` is called with the encoded rows of both, in the order in which they are used.
         """
+        if named := self.training.resume_from_checkpoint:
+            run.require_own(Path(named))
         dev_rows, order = self.encode(dev, domains, tokenizer).sorted_by_length()  # padded least, whatever the batch
         metrics = score_by_domain([dev[i] for i in order], self.data) if scored else None
         with self.training.main_process_first(desc="preparing the stage folder"):
             if self.training.should_save:
                 run.claim()
             checkpoints = run.checkpoints()
-            last = self._checkpoint_of(run, checkpoints)
+            last = named or last_whole_checkpoint(checkpoints)
         if prepare:
             prepare(train_rows, dev_rows)
         with self.tracking(run) as tracks:
@@ -217,13 +219,6 @@ class Experiment:
         kinds = self.training.report_to if self.training.should_save else []
         name = str(run.folder.relative_to(self.root))
         return tracking(kinds, self.root / "logs" / name, run.arguments, name)
-
-    def _checkpoint_of(self, run: StageRun, checkpoints: Path) -> str | None:
-        """The checkpoint to go on from: the one that the user names, if it is of this run, or else the last one."""
-        if self.training.resume_from_checkpoint:
-            run.require_own(Path(self.training.resume_from_checkpoint))
-            return self.training.resume_from_checkpoint
-        return last_whole_checkpoint(checkpoints)
 
     def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row]) -> None:
         if self.training.should_save:

@@ -81,7 +81,7 @@ def owner_of(folder: Path) -> str:
 
 
 @atexit.register
-def _release_all() -> None:
+def release_all() -> None:
     """A process that ends in order leaves no lock files; those of a killed one hinder nobody."""
     for path in list(_held):
         _release(path)

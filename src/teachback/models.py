@@ -71,6 +71,8 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
         raise TeachbackError(
             f"model {name!r} has no fast tokenizer (tokenizer.json); convert it with the tokenizers library"
         )
+    for how_it_was_found in ("is_local", "local_files_only"):  # else what is saved would depend on HF_HUB_OFFLINE
+        tokenizer.init_kwargs.pop(how_it_was_found, None)
     return tokenizer
 
 

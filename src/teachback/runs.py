@@ -140,7 +140,8 @@ class StageRun:
 
     def require_own(self, checkpoint: Path) -> None:
         """Refuse a checkpoint that the user names unless it lies in the unfinished work of a run like this one."""
-        if _read_mark(Path(checkpoint).absolute().parents[1] / "fingerprint") != self.fingerprint:
+        mark = Path(checkpoint).absolute().parents[1] / "fingerprint"
+        if not checkpoint.is_dir() or _read_mark(mark) != self.fingerprint:
             raise TeachbackError(
                 f"--resume_from_checkpoint {checkpoint}: it is not of this run's arguments and inputs, or is no checkpoint; "
                 "leave the flag out, as a stage finds its own last checkpoint"
@@ -158,8 +159,11 @@ class StageRun:
             with naming(self.folder):
                 shutil.rmtree(result, ignore_errors=True)
                 result.mkdir(parents=True)
+                own = result.stat()
                 yield result
                 sync(result)
+                if not (result.is_dir() and os.path.samestat(own, result.stat())):
+                    raise TeachbackError(f"{result} was removed while the stage wrote it; run the same command again")
                 description = json.dumps(self._description(record), indent=2, default=str) + "\n"
                 write_atomically(result / "stage.json", description)
                 _move(keep, self.folder, result)

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pooch
 import requests
 
-from teachback.errors import TeachbackError, naming
+from teachback.errors import TeachbackError, is_of_the_disk, naming
 from teachback.files import sha256, sync, working_folder, write_atomically
 from teachback.locks import locked, owner_of
 from teachback.suites.definition import PACKED, Archive, Definition, or_restrict
@@ -265,6 +265,8 @@ def _download(archive: Archive, url: str, path: Path) -> str:
         try:
             found = Path(fetcher.fetch(path.name, downloader=downloader))
         except (requests.RequestException, OSError, ValueError) as error:
+            if is_of_the_disk(error):
+                raise
             return f"{type(error).__name__}: {error}"
         if reason := _damage(archive, found):
             return f"what came is not a whole archive ({reason})"
@@ -328,9 +330,12 @@ def _unpack_all(suite: Definition, raw: Path) -> None:
         return
     with working_folder(content) as folder:
         new = folder / "content"
-        for archive in archives:
-            _place(raw / archive.name, archive, new / archive.folder)
+        placed = [path for archive in archives for path in _place(raw / archive.name, archive, new / archive.folder)]
         sync(new)
+        if gone := [path for path in placed if not path.is_file()]:
+            raise TeachbackError(
+                f"{gone[0]} is gone; somebody removed it while it was unpacked. Run the same command again"
+            )
         write_atomically(new / MARK, hashes)
         if content.exists():
             os.rename(content, folder / "old")
@@ -350,17 +355,20 @@ def _is_unpacked(raw: Path, hashes: str) -> bool:
     return mark.is_file() and mark.read_text(encoding="utf-8") == hashes
 
 
-def _place(path: Path, archive: Archive, folder: Path) -> None:
+def _place(path: Path, archive: Archive, folder: Path) -> list[Path]:
     if archive.packed:
-        unpack(path, folder)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path.name)
+        return unpack(path, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(path, folder / path.name))]
 
 
-def unpack(path: Path, folder: Path) -> None:
-    """Unpack a tar or zip archive; a member that would leave the folder, a link or a device is an error."""
+def unpack(path: Path, folder: Path) -> list[Path]:
+    """Unpack a tar or zip archive; a member that would leave the folder, a link or a device is an error.
+
+    Returns the files that it held.
+    """
     folder.mkdir(parents=True)
+    files = []
     try:
         with _members(path) as members:
             for name, problem, data in members:
@@ -371,10 +379,14 @@ def unpack(path: Path, folder: Path) -> None:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with open(target, "wb") as file:
                         shutil.copyfileobj(data, file)
+                    files.append(target)
     except BROKEN as error:
+        if is_of_the_disk(error):
+            raise
         raise TeachbackError(
             f"cannot unpack {path} ({type(error).__name__}: {error}); remove it and run again"
         ) from error
+    return files
 
 
 def _inside(path: Path, folder: Path, name: str, problem: str) -> Path:

@@ -1,0 +1,466 @@
+"""Breaks every stage again and again, runs the same command once more, and says what was lost: nothing, if all is well.
+
+    OMP_NUM_THREADS=1 PYTHONPATH=src python benchmarks/faults.py --times 50 --json faults.json
+
+All seven stages run once by their bash scripts, with two-layer models; their folders before and after each are kept.
+A trial puts a stage's folders back to what they were before it, breaks the stage in one way, and runs it again without
+a fault. What is there then has to be the same to the bit as what the run without interruption left: model weights,
+predictions, results, data, caches, and of stage.json all but times and memory. Ways to break a stage:
+
+kill, term, int     SIGKILL, SIGTERM or Ctrl-C at a random moment
+point               SIGKILL right before a random one of its changes of files: while publishing, writing caches ...
+full                a file system too small for what it writes (a tmpfs; needs root)
+fails               nothing can be written from a random change of a file on, as on a full disk (needs no root)
+read-only           a file system that may only be read (needs root)
+removed             one of its input files, or its unfinished work, is removed while it runs
+twice               it is started a second time while it runs: the second start has to end at once and name the first
+
+Stage 1 is tried three times: on the generated suite, fetching an archive from a server, and copying it from a folder.
+A trial is lost where the second run fails or leaves anything else, where a trial's message is a traceback, or where
+an orderly error (of the disk, of a lock) leaves no message. Needs no network; the server is its own.
+"""
+
+import argparse
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+from breaking import Ended, after, counting_changes, failing_from, killed_before, run_broken
+
+# What the entry points import, so that forked processes need not.
+import teachback.curriculum_run
+import teachback.evaluate
+import teachback.processing
+import teachback.report
+import teachback.stages
+import teachback.suites.download
+import teachback.suites.hub  # noqa: F401
+from teachback.suites import amazon, sample
+
+ROOT = Path(__file__).resolve().parents[1]
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
+INTERRUPTIONS = (*SIGNALS, "point")
+DISK = ("full", "fails", "read-only", "removed", "twice")
+# Two-layer models, every kind of state: a meta-teacher each epoch, layers from the cache, a policy that learns.
+SMALL = {
+    "SUITE": "sample", "DOMAIN": "books", "DOMAINS": "books dvd", "TEACHER_MODEL": "scratch:tiny",
+    "STUDENT_MODEL": "scratch:tiny", "MAX_LENGTH": "16", "TEACHER_EPOCHS": "2", "TEACHER_LR": "1e-3",
+    "FIRST_EPOCHS": "2", "FIRST_LR": "1e-3", "SECOND_EPOCHS": "2", "SECOND_LR": "1e-3", "METHOD": "mpdistil",
+    "EPISODES": "6", "EVAL_EVERY": "2", "EPISODE_STEPS": "3", "PRECISION": "fp32", "DEVICE": "cpu", "NPROC": "1",
+    "TEACHER_CACHE_GB": "1",  # else a small disk would keep less of it
+}  # fmt: skip
+TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
+VOLATILE = {"wall_time_seconds", "peak_memory_bytes", "history", "training_arguments", "versions"}
+BYTES_A_SECOND = 3_000_000  # of the server, so that signals come while an archive is on its way
+DAMAGE = "Traceback (most recent call last)"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as one runs it: a name for the table, its script and the variables that it needs beside the common ones."""
+
+    name: str
+    script: str
+    variables: dict[str, str]
+
+
+def all_stages(archive: Path, address: str) -> list[Stage]:
+    """The seven stages, with two more ways to have stage 1 bring an archive."""
+    own = {"SUITE": "amazon", "ALLOW_PARTIAL": "1"}
+    return [
+        Stage("1 download", "1_get_data.sh", own | {"SOURCE": address}),
+        Stage("1 copy", "1_get_data.sh", own | {"SOURCE": str(archive.parent), "DATA_DIR": "copied"}),
+        *(Stage(script[0], script, {}) for script in sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))),
+    ]
+
+
+class Workshop:
+    """A folder in which stages run, with what was there before and after each of them."""
+
+    def __init__(self, folder: Path, variables: dict[str, str], save_steps: int):
+        self.folder, self.home, self.save_steps = folder, folder / "home", save_steps
+        self.variables = {"DATA_DIR": "data", "OUTPUT_DIR": "outputs", **variables}
+        self.log = folder / "log"
+        self.home.mkdir()
+
+    def command(self, stage: Stage) -> list[str]:
+        """What the stage's bash script would start: the entry point and its flags."""
+        recorder, record = self.folder / "recorder", self.folder / "argv"
+        recorder.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" > {record}\n")
+        recorder.chmod(0o755)
+        self._bash(stage, str(recorder))
+        return record.read_text().split("\0")[:-1]
+
+    def run_for_real(self, stage: Stage) -> None:
+        """Run the bash script itself, as a user does."""
+        self._bash(stage, sys.executable)
+
+    def _bash(self, stage: Stage, python: str) -> None:
+        extra = {"PYTHON": python, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        saving = {"SAVE_STEPS": str(self.save_steps)} if stage.script in TRAINING else {}
+        environment = os.environ | self.variables | saving | extra | stage.variables
+        done = subprocess.run(
+            ["bash", str(ROOT / stage.script)],
+            check=False,
+            cwd=self.home,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"{stage.name} fails without a fault:\n{done.stdout}{done.stderr}")
+
+    def keep(self, name: str) -> Path:
+        """A copy of everything that is there now."""
+        place = self.folder / name
+        shutil.copytree(self.home, place, symlinks=True)
+        return place
+
+    def restore(self, kept: Path) -> None:
+        for path in self.home.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(kept, self.home, dirs_exist_ok=True)
+
+
+def content(home: Path) -> dict[str, str]:
+    """What the stages made, by file: a digest of all of it that does not depend on the time or the machine's load."""
+    return {str(path.relative_to(home)): _digest(path) for path in sorted(home.rglob("*")) if _counts(path)}
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and not path.name.endswith(".lock")
+
+
+def _digest(path: Path) -> str:
+    if path.name in ("costs.tsv", "report.html"):  # of measured times; that they are there and whole is compared
+        return "there" if path.read_text(encoding="utf-8").rstrip().endswith(("</html>", "")) else "half"
+    if path.name == "stage.json":
+        record = {name: value for name, value in json.loads(path.read_text()).items() if name not in VOLATILE}
+        record["dev"] = {k: v for k, v in record.get("dev", {}).items() if "runtime" not in k and "second" not in k}
+        return json.dumps(record, sort_keys=True)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+    """Files that are gone, changed or left over."""
+    words = [
+        ("is gone", expected.keys() - found.keys()),
+        ("is left over", found.keys() - expected.keys()),
+        ("differs", {name for name in expected.keys() & found.keys() if expected[name] != found[name]}),
+    ]
+    return [f"{name} {what}" for what, names in words for name in sorted(names)]
+
+
+@dataclass
+class Case:
+    """A stage with what was there before it and after it, how long it takes and how often it changes a file."""
+
+    workshop: Workshop
+    stage: Stage
+    argv: list[str]
+    before: Path
+    expected: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    changes: int = 0
+    written: int = 0  # bytes
+
+    def run(self, *how: Callable) -> Ended:
+        os.chdir(self.workshop.home)
+        return run_broken(self.argv, self.workshop.log, *how)
+
+    def count_changes(self) -> None:
+        """Run it from what was there before; find out how often it changes a file, and its time."""
+        self.workshop.restore(self.before)
+        count = self.workshop.folder / "count"
+        count.write_text("0")
+        ended = self.run(counting_changes(self.workshop.home, count))
+        if ended.status:
+            raise SystemExit(f"{self.stage.name} fails in a forked process:\n{ended.printed}")
+        self.seconds, self.changes = ended.seconds, int(count.read_text())
+
+    def measure(self) -> None:
+        """`count_changes` once, of a run that has to end as the one by the script did."""
+        if not self.changes:
+            self.count_changes()
+            if wrong := differences(self.expected, content(self.workshop.home)):
+                raise SystemExit(f"{self.stage.name} in a forked process is not as by its script: {wrong}")
+
+    def inputs(self) -> list[Path]:
+        """Files of the stages before, which this one may read, and its unfinished work."""
+        kept = [path for path in self.before.rglob("*") if path.suffix in (".tsv", ".safetensors", ".json", ".gz")]
+        return [self.workshop.home / path.relative_to(self.before) for path in sorted(kept)]
+
+
+class Trials:
+    """Breaks stages and counts what was lost."""
+
+    def __init__(self, seed: int):
+        self.random = random.Random(seed)
+        self.tried: Counter = Counter()
+        self.ended: Counter = Counter()
+        self.lost: list[dict] = []
+
+    def once(self, case: Case, kind: str) -> None:
+        """One fault, the same command again, and the comparison."""
+        case.measure()
+        case.workshop.restore(case.before)
+        where, ended, complaint = getattr(self, f"_{kind.replace('-', '_')}")(case)
+        self.tried[case.stage.name, kind] += 1
+        self.ended[kind, ended.status] += 1
+        again = case.run()
+        wrong = [complaint] if complaint else []
+        if again.status:
+            wrong.append(f"the second run ends with {again.status}: {again.printed[-600:]}")
+        wrong += differences(case.expected, content(case.workshop.home))
+        if wrong:
+            self.lost.append(
+                {"stage": case.stage.name, "kind": kind, "where": where, "status": ended.status, "wrong": wrong}
+            )
+            print(
+                f"LOST: stage {case.stage.name}, {kind} {where}: {'; '.join(wrong)[:2000]}\n{ended.printed[-800:]}",
+                flush=True,
+            )
+
+    def _signal(self, case: Case, kind: str) -> tuple[str, Ended, str]:
+        moment = self.random.uniform(0, 0.95) * case.seconds
+        ended = case.run(lambda: None, after(moment, SIGNALS[kind]))
+        complaint = DAMAGE if DAMAGE in ended.printed else ""
+        return f"after {moment:.3f} of {case.seconds:.3f} s", ended, complaint
+
+    def _kill(self, case: Case):
+        return self._signal(case, "kill")
+
+    def _term(self, case: Case):
+        return self._signal(case, "term")
+
+    def _int(self, case: Case):
+        return self._signal(case, "int")
+
+    def _point(self, case: Case) -> tuple[str, Ended, str]:
+        change = self.random.randint(1, case.changes)
+        return f"before change {change} of {case.changes}", case.run(killed_before(change, case.workshop.home)), ""
+
+    def _fails(self, case: Case) -> tuple[str, Ended, str]:
+        change = self.random.randint(1, case.changes)
+        ended = case.run(failing_from(change, case.workshop.home, errno.ENOSPC))
+        return f"from change {change} of {case.changes}", ended, _unclear(ended, "the disk is full")
+
+    def _full(self, case: Case) -> tuple[str, Ended, str]:
+        room = int(self.random.uniform(0, 1) * case.written)
+        with mounted(case.workshop.home, case.before, room):
+            ended = case.run()
+            harmed = damaged(case)
+            saved = case.workshop.keep("unmounted")
+        case.workshop.restore(saved)
+        shutil.rmtree(saved)
+        return f"with room for {room} of {case.written} bytes", ended, _unclear(ended, "the disk is full") or harmed
+
+    def _read_only(self, case: Case) -> tuple[str, Ended, str]:
+        with mounted(case.workshop.home, case.before, 10_000_000, "remount,ro"):
+            ended = case.run()
+        return "", ended, _unclear(ended, "may not be written to") or ("" if ended.status else "it did not notice")
+
+    def _removed(self, case: Case) -> tuple[str, Ended, str]:
+        moment, inputs = self.random.uniform(0, 0.95) * case.seconds, case.inputs()
+        path = self.random.choice([*inputs, *[None] * len(inputs)]) if inputs else None
+
+        def remove(process: int) -> None:
+            after(moment, 0)(process)  # signal 0 does nothing
+            if path:
+                path.unlink(missing_ok=True)
+            for work in [] if path else case.workshop.home.rglob(".*.partial"):
+                shutil.rmtree(work, ignore_errors=True)
+
+        ended = case.run(lambda: None, remove)
+        if path:
+            shutil.copy(case.before / path.relative_to(case.workshop.home), path)
+        return f"{path or 'its unfinished work'} after {moment:.3f} s", ended, _unclear(ended)
+
+    def _twice(self, case: Case) -> tuple[str, Ended, str]:
+        seconds = []
+
+        def again(process: int) -> None:
+            after(self.random.uniform(0, 0.5) * case.seconds, 0)(process)
+            seconds.append(run_broken(case.argv, case.workshop.folder / "second log"))
+
+        ended = case.run(lambda: None, again)
+        complaint = _unclear(ended, "is being made by") or _unclear(seconds[0], "is being made by")
+        return f"the second start ends with {seconds[0].status}", ended, complaint
+
+
+def _unclear(ended: Ended, *words: str) -> str:
+    """What is wrong with the message of a run that failed in order."""
+    if DAMAGE in ended.printed:
+        return f"a traceback: {ended.printed[-1500:]}"
+    if ended.status and "error: " not in ended.printed:
+        return f"it ends with {ended.status} and says nothing"
+    if ended.status and words and not any(word in ended.printed for word in words):
+        return f"its message is another: {ended.printed[-300:]}"
+    return ""
+
+
+def damaged(case: Case) -> str:
+    """What of the stages before is not as it was."""
+    old, now = content(case.before), content(case.workshop.home)
+    wrong = [name for name in old if now.get(name) not in (old[name], case.expected.get(name))]
+    return f"what was there is damaged: {wrong}" if wrong else ""
+
+
+@contextmanager
+def mounted(home: Path, before: Path, room: int, then: str = "") -> Iterator[None]:
+    """A tmpfs in the place of ``home`` that holds ``before`` and has room for so many bytes more, and is then changed."""
+    os.chdir("/")
+    size = sum(-(-path.stat().st_size // 4096) * 4096 + 4096 for path in before.rglob("*")) + room + 65_536
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(home)], check=True)
+    try:
+        shutil.copytree(before, home, dirs_exist_ok=True)
+        if then:
+            subprocess.run(["mount", "-o", then, str(home)], check=True)
+        yield
+    finally:
+        os.chdir("/")
+        subprocess.run(["umount", "-l", str(home)], check=True)
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Serves one archive, slowly."""
+
+    archive = b""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.archive)))
+        self.end_headers()
+        part = BYTES_A_SECOND // 100
+        for start in range(0, len(self.archive), part):
+            self.wfile.write(self.archive[start : start + part])
+            time.sleep(0.01)
+
+    def log_message(self, *arguments):
+        pass
+
+
+class Patient(HTTPServer):
+    """A server that clients may leave in the middle."""
+
+    def handle_error(self, *arguments):
+        pass
+
+
+@contextmanager
+def serving(archive: Path) -> Iterator[str]:
+    """The address of a server, in a process of its own, that has the archive."""
+    server = Patient(("127.0.0.1", 0), Slow)
+    Slow.archive = archive.read_bytes()
+    process = os.fork()
+    if not process:
+        server.serve_forever()
+    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{archive.name}"
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+
+
+def prepare(workshop: Workshop, stages: list[Stage], by_script: bool = True) -> list[Case]:
+    """Run every stage once, by its script or else in a forked process; keep what was there before and after."""
+    cases = []
+    for number, stage in enumerate(stages):
+        case = Case(workshop, stage, workshop.command(stage), workshop.keep(f"before-{number}"))
+        if by_script:
+            workshop.run_for_real(stage)
+        else:
+            case.count_changes()
+        case.written = max(_bytes(workshop.home) - _bytes(case.before), 4096)
+        case.expected = content(workshop.home)
+        cases.append(case)
+        print(f"stage {stage.name}: ran once", flush=True)
+    return cases
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def table(trials: Trials) -> str:
+    """Faults tried, a row a stage and a column a kind."""
+    kinds = list(dict.fromkeys(kind for _, kind in trials.tried))
+    lines = [f"{'stage':<12}" + "".join(f"{kind:>10}" for kind in kinds) + f"{'lost':>10}"]
+    for name in dict.fromkeys(name for name, _ in trials.tried):
+        lost = sum(one["stage"] == name for one in trials.lost)
+        lines.append(f"{name:<12}" + "".join(f"{trials.tried[name, kind]:>10}" for kind in kinds) + f"{lost:>10}")
+    return "\n".join(lines)
+
+
+def report(trials: Trials, seconds: float) -> dict:
+    """What was tried so far, how the broken runs ended, and what was lost."""
+    tried = [{"stage": stage, "kind": kind, "count": count} for (stage, kind), count in trials.tried.items()]
+    ended = [{"kind": kind, "status": status, "count": count} for (kind, status), count in trials.ended.items()]
+    return {"tried": tried, "ended": ended, "lost": trials.lost, "seconds": seconds}
+
+
+def kinds_here() -> tuple[str, ...]:
+    """All ways to break a stage, without those that need root where we are not."""
+    return INTERRUPTIONS + tuple(kind for kind in DISK if os.geteuid() == 0 or kind not in ("full", "read-only"))
+
+
+def schedule(times: int, disk_times: int, kinds: tuple[str, ...]) -> list[str]:
+    """The faults of one stage: ``times`` interruptions, in turn of each kind, and ``disk_times`` of each other kind."""
+    interruptions = [kind for kind in kinds if kind in INTERRUPTIONS]
+    chosen = [interruptions[i % len(interruptions)] for i in range(times)] if interruptions else []
+    return chosen + [kind for kind in kinds if kind not in INTERRUPTIONS for _ in range(disk_times)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=50, help="interruptions of each stage, kinds in turn")
+    parser.add_argument("--disk_times", type=int, default=5, help="faults of each other kind, for each stage")
+    parser.add_argument("--stages", default="", help="names of the stages to break, with commas; empty: all")
+    parser.add_argument("--kinds", default=",".join(kinds_here()), help="ways to break them, with commas")
+    parser.add_argument("--save_steps", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="where to work; default: a temporary folder")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
+    report_file = arguments.json and arguments.json.absolute()
+    start = time.time()
+    trials = Trials(arguments.seed)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        folder = Path(folder).resolve()
+        sample.generate(folder, 7)
+        with serving(folder / amazon.ARCHIVE.name) as address:
+            workshop = Workshop(folder, SMALL, arguments.save_steps)
+            cases = prepare(workshop, all_stages(folder / amazon.ARCHIVE.name, address))
+            chosen = [name.strip() for name in arguments.stages.split(",") if name.strip()]
+            for case in cases:
+                for kind in schedule(arguments.times, arguments.disk_times, tuple(arguments.kinds.split(","))):
+                    if not chosen or case.stage.name in chosen:
+                        trials.once(case, kind)
+                if report_file:
+                    report_file.write_text(json.dumps(report(trials, time.time() - start), indent=1))
+                print(
+                    f"stage {case.stage.name}: {len(trials.lost)} lost so far, {time.time() - start:.0f} s", flush=True
+                )
+        os.chdir("/")
+    print(table(trials))
+    print(f"{sum(trials.tried.values())} faults tried, {len(trials.lost)} lost")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What a user sees of a full disk, a read-only folder, a file that is gone, Ctrl-C and SIGTERM."""
+
+import errno
+import os
+import signal
+
+import numpy as np
+import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from teachback import files
+from teachback.errors import TeachbackError, disk_message, naming, run_entry_point
+from teachback.files import reserve, write_atomically
+
+
+def system_error(number: int, path: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+def outcome(main, capsys) -> tuple[int, str]:
+    """Status and standard error of an entry point."""
+    with pytest.raises(SystemExit) as end:
+        run_entry_point(main)
+    return end.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (system_error(errno.ENOSPC, "/data/x"), "/data/x: the disk is full ("),
+        (system_error(errno.EDQUOT, "/data/x"), "/data/x: the quota is used up ("),
+        (system_error(errno.EFBIG, "/data/x"), "/data/x: a file may not grow any further (ulimit -f) ("),
+        (system_error(errno.ENOSPC), "the folder: the disk is full ("),
+        (OSError("4096 requested and 512 written"), "the folder: the disk is full ("),  # numpy
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "the folder: the disk is full ("),
+        (SafetensorError('IoError(Os { code: 28, kind: StorageFull })'), "the folder: the disk is full ("),
+        (system_error(errno.EROFS, "/data/x"), "/data/x: may not be written to (Read-only file system); change"),
+        (system_error(errno.EACCES, "/data/x"), "/data/x: may not be written to (Permission denied); change"),
+        (system_error(errno.ENOENT, "/data/x"), "/data/x: is gone, or was never there; was it removed while"),
+        (FileNotFoundError("No such file or directory: m"), "the folder: is gone"),  # safetensors
+        (system_error(errno.ECONNRESET), ""),
+        (OSError("something else"), ""),
+    ],
+)  # fmt: skip
+def test_errors_of_the_disk_name_the_place_and_what_to_do(error, words):
+    message = disk_message(error, "the folder")
+    assert message.startswith(words) and bool(message) == bool(words)
+
+
+def test_a_library_that_meets_a_file_size_limit_is_understood(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(TeachbackError, match=f"{tmp_path}: a file may not grow any further"), naming(tmp_path):
+            save_file({"x": np.zeros(1000)}, tmp_path / "x.safetensors")
+        with pytest.raises(TeachbackError, match="a file may not grow any further"), naming(tmp_path):
+            write_atomically(tmp_path / "text", "x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "text").exists()
+
+
+def test_a_mapped_files_blocks_are_reserved_so_that_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    mapped = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float16, shape=(1000, 1000))
+    assert os.stat(tmp_path / "x.npy").st_blocks * 512 < mapped.nbytes
+    reserve(tmp_path / "x.npy", mapped.offset + mapped.nbytes)
+    found = os.stat(tmp_path / "x.npy")
+    assert found.st_blocks * 512 >= mapped.nbytes and found.st_size == mapped.offset + mapped.nbytes
+
+    def refuse(*arguments):
+        raise system_error(errno.ENOSPC)
+
+    monkeypatch.setattr(files.os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="x.npy"):
+        reserve(tmp_path / "x.npy", 10)
+
+
+def test_an_entry_point_says_what_happened_in_a_line(capsys):
+    def full():
+        raise system_error(errno.ENOSPC, "/data/x")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def told_to_stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    status, printed = outcome(full, capsys)
+    assert status == 1 and printed.startswith("error: /data/x: the disk is full") and printed.count("\n") == 1
+    status, printed = outcome(interrupted, capsys)
+    assert (
+        status == 130 and printed.startswith("error: interrupted (Ctrl-C)") and "run the same command again" in printed
+    )
+    status, printed = outcome(told_to_stop, capsys)
+    assert status == 143 and printed.startswith("error: told to stop (SIGTERM)")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_entry_point(lambda: 1 / 0)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from transformers import set_seed
@@ -196,20 +196,27 @@ class Experiment:
         with self.training.main_process_first(desc="publishing"):
             if self.training.should_save:
                 run.checkpoints()
-                with run.publishing(record | {"places": self._places()}) as folder:
-                    save(folder)
-                print(f"wrote {run.folder}")
+                self._write(run, save, record | {"places": self._places()})
 
     def publish(self, run: StageRun, trainer: DistillationTrainer, save, record: dict, metrics: dict) -> None:
         """Write the finished folder: ``save(folder)`` and stage.json."""
         trainer.accelerator.wait_for_everyone()
         if self.training.should_save:
-            with run.publishing(record | self._outcome(trainer, metrics)) as folder:
-                save(folder)
-            print(f"wrote {run.folder}")
+            self._write(run, save, record | self._outcome(trainer, metrics))
         trainer.accelerator.wait_for_everyone()
         if trainer.told_to_stop:
             raise Stopped(f"told to stop (SIGTERM); {run.folder} is finished, and nothing after it was begun")
+
+    def _write(self, run: StageRun, save, record: dict) -> None:
+        record |= {"answers": self.answers(record.get("domain") or run.arguments["trained_domains"])}
+        with run.publishing(record) as folder:
+            save(folder)
+        print(f"wrote {run.folder}")
+
+    def answers(self, domains: str | list[str]) -> dict[str, dict]:
+        """What a checkpoint answers for, as its stage.json describes it: domains by name, without their rows."""
+        names = [domains] if isinstance(domains, str) else domains
+        return {name: asdict(replace(self.data.suite.domain(name), rows={})) for name in names}
 
     def _outcome(self, trainer: DistillationTrainer, metrics: dict) -> dict:
         return {

@@ -122,7 +122,7 @@ def _copied(run: StageRun, experiment: Experiment, domain: Domain) -> bool:
     if experiment.training.world_size > 1:
         return False
     for other in sorted(experiment.root.glob(f"*/{run.folder.name}")):
-        if other != run.folder and run.reuse(other, domain=domain.name):
+        if other != run.folder and run.reuse(other, domain=domain.name, answers=experiment.answers(domain.name)):
             experiment.say(f"wrote {run.folder}, a copy of {other}, which has the same inputs and arguments")
             return True
     return False

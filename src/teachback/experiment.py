@@ -10,6 +10,7 @@ from transformers import set_seed
 from teachback.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_machine, relevant
 from teachback.encoding import EncodedRows
 from teachback.errors import Stopped, TeachbackError
+from teachback.model_card import write_card
 from teachback.models import load_tokenizer, locate
 from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
 from teachback.suite_data import SuiteData, encode_rows, labelled, some_of
@@ -211,6 +212,8 @@ class Experiment:
         record |= {"answers": self.answers(record.get("domain") or run.arguments["trained_domains"])}
         with run.publishing(record) as folder:
             save(folder)
+            if (folder / "config.json").is_file():  # heads alone are no model
+                write_card(folder, run.description(record), self.data.suite, place=run.folder)
         print(f"wrote {run.folder}")
 
     def answers(self, domains: str | list[str]) -> dict[str, dict]:

@@ -116,7 +116,7 @@ class StageRun:
         shutil.rmtree(result, ignore_errors=True)
         result.mkdir(parents=True)
         yield result
-        write_atomically(result / "stage.json", json.dumps(self._description(record), indent=2, default=str) + "\n")
+        write_atomically(result / "stage.json", json.dumps(self.description(record), indent=2, default=str) + "\n")
         swap(result, self.folder)
         shutil.rmtree(self.work)
         release_lock(self.folder)
@@ -132,7 +132,8 @@ class StageRun:
             shutil.copytree(other, result, dirs_exist_ok=True)
         return True
 
-    def _description(self, record: dict) -> dict:
+    def description(self, record: dict) -> dict:
+        """What stage.json says: ``record``, and what is known of every run."""
         return record | {
             "stage": self.stage,
             "fingerprint": self.fingerprint,

@@ -3,10 +3,13 @@
 from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, parse
 from teachback.curriculum_run import run_curriculum
 from teachback.errors import run_entry_point
+from teachback.hub import HubArguments, check_hub, push
 
 
 def main():
-    run_curriculum(*parse(DataArguments, MetaTeacherArguments, CurriculumArguments))
+    *arguments, hub = parse(DataArguments, MetaTeacherArguments, CurriculumArguments, HubArguments)
+    check_hub(hub)
+    push(run_curriculum(*arguments), hub)
 
 
 if __name__ == "__main__":

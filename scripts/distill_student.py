@@ -10,12 +10,17 @@ from teachback.arguments import (
     parse,
 )
 from teachback.errors import run_entry_point
+from teachback.hub import check_hub, push
 from teachback.stages import distil
 
 
 def main():
     stages = (FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
-    distil(*parse(DataArguments, StudentArguments, *stages, OptimizerArguments))
+    *arguments, training = parse(DataArguments, StudentArguments, *stages, OptimizerArguments)
+    check_hub(training)
+    folders = distil(*arguments, training)
+    if training.should_save:
+        push(folders, training)
 
 
 if __name__ == "__main__":

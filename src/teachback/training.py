@@ -192,6 +192,7 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     """
     args = copy.copy(args)
     args.output_dir = str(checkpoints)
+    args.push_to_hub = False  # the finished folder is uploaded, not what Trainer would make of it
     if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
         args.metric_for_best_model = "score" if compute_metrics else "loss"
         args.greater_is_better = compute_metrics is not None

@@ -3,10 +3,13 @@
 from teachback.arguments import CURRICULUM_STAGE, parse
 from teachback.curriculum_run import run_curriculum
 from teachback.errors import run_entry_point
+from teachback.hub import HubArguments, check_hub, push
 
 
 def main():
-    run_curriculum(*parse(*CURRICULUM_STAGE))
+    *arguments, hub = parse(*CURRICULUM_STAGE, HubArguments)
+    check_hub(hub)
+    push(run_curriculum(*arguments), hub)
 
 
 if __name__ == "__main__":

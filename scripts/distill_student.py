@@ -2,11 +2,16 @@
 
 from teachback.arguments import STUDENT_STAGES, parse
 from teachback.errors import run_entry_point
+from teachback.hub import check_hub, push
 from teachback.stages import distil
 
 
 def main():
-    distil(*parse(*STUDENT_STAGES))
+    *arguments, training = parse(*STUDENT_STAGES)
+    check_hub(training)
+    folders = distil(*arguments, training)
+    if training.should_save:
+        push(folders, training)
 
 
 if __name__ == "__main__":

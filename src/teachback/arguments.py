@@ -277,11 +277,15 @@ WITHOUT_EFFECT_ON_RESULT = {
     "dataloader_prefetch_factor", "per_device_eval_batch_size", "local_rank",
     "ddp_timeout", "trackio_space_id", "use_cpu", "include_num_input_tokens_seen", "restore_callback_states_from_checkpoint",
 }  # fmt: skip
+# What uploads a finished folder has no part in it; in stage.json it stands as unset.
+HUB = ("push_to_hub", "hub_model_id", "hub_private_repo")
 # Arguments that these stages could only ignore.
 REFUSED = {
     "output_dir": "stage folders lie under --output_root",
     "do_train": "a stage always trains", "do_eval": "see 7_eval.sh", "do_predict": "see 7_eval.sh",
-    "save_only_model": "a stage goes on from its checkpoints", "push_to_hub": "upload the finished stage folder instead", "train_sampling_strategy": "batches are always of similar length",
+    "save_only_model": "a stage goes on from its checkpoints",
+    "hub_strategy": "a folder is uploaded once, when it is finished", "hub_always_push": "see --hub_strategy",
+    "hub_revision": "a folder is uploaded to the main branch", "train_sampling_strategy": "batches are always of similar length",
     "label_smoothing_factor": "the losses are the methods' own", "group_by_length": "batches are always of similar length",
 }  # fmt: skip
 
@@ -363,6 +367,7 @@ def on_one_device(device: torch.device, precision: str, **options) -> OptimizerA
 def relevant(training: OptimizerArguments) -> dict:
     """The training arguments that a result depends on, and the number of processes."""
     values = training.to_dict()  # hides tokens
+    values |= {f.name: f.default for f in fields(TrainingArguments) if f.name in HUB}
     without = WITHOUT_EFFECT_ON_RESULT | (set() if training.save_strategy == "steps" else {"save_steps"})
     kept = {f.name: values[f.name] for f in fields(training) if f.name in values and f.name not in without}
     return {**kept, "processes": training.world_size}

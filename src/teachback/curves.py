@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from teachback.files import write_atomically
+from teachback.markdown import escape_markdown
 from teachback.paper_table import MCNEMAR, Entry, PaperTable
 from teachback.plan import WHOLE, Setting
 from teachback.published import Published
@@ -14,7 +15,6 @@ from teachback.table_formats import (
     Line,
     Text,
     compared,
-    escape_markdown,
     markdown_table,
     ours,
     plain_table,

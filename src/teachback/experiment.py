@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from transformers import set_seed
 from teachback.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_machine, relevant
 from teachback.encoding import EncodedRows
 from teachback.errors import Stopped, TeachbackError
+from teachback.model_card import write_card
 from teachback.models import load_tokenizer, locate
 from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
 from teachback.stage_log import stage_log
@@ -173,14 +174,13 @@ class Experiment:
             return [make(target) for target in targets]
 
     def _outlook(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
-        """A dry run goes on where it would stop, and says why it would."""
-        folders = []
+        """A dry run goes on where it would stop, and says why it would; it has made nothing."""
         for target in targets:
             try:
-                folders.append(make(target))
+                make(target)
             except TeachbackError as error:
                 self.say(f"would stop: {error}")
-        return folders
+        return []
 
     def say(self, text: str) -> None:
         """Print, from the first of several processes only."""
@@ -230,20 +230,29 @@ class Experiment:
             if self.training.should_save:
                 run.claim()
                 run.checkpoints()
-                with run.publishing(record | {"places": self._places()}) as folder:
-                    save(folder)
-                print(f"wrote {run.folder}")
+                self._write(run, save, record | {"places": self._places()})
 
     def publish(self, run: StageRun, trainer: DistillationTrainer, save, record: dict, metrics: dict) -> None:
         """Write the finished folder: ``save(folder)`` and stage.json."""
         trainer.accelerator.wait_for_everyone()
         if self.training.should_save:
-            with run.publishing(record | self._outcome(trainer, metrics)) as folder:
-                save(folder)
-            print(f"wrote {run.folder}")
+            self._write(run, save, record | self._outcome(trainer, metrics))
         trainer.accelerator.wait_for_everyone()
         if trainer.told_to_stop:
             raise Stopped(trainer.told_to_stop, f"{run.folder} is finished, and nothing after it was begun")
+
+    def _write(self, run: StageRun, save, record: dict) -> None:
+        record |= {"answers": self.answers(record.get("domain") or run.arguments["trained_domains"])}
+        with run.publishing(record) as folder:
+            save(folder)
+            if (folder / "config.json").is_file():  # heads alone are no model
+                write_card(folder, run.description(record), self.data.suite, place=run.folder)
+        print(f"wrote {run.folder}")
+
+    def answers(self, domains: str | list[str]) -> dict[str, dict]:
+        """What a checkpoint answers for, as its stage.json describes it: domains by name, without their rows."""
+        names = [domains] if isinstance(domains, str) else domains
+        return {name: asdict(replace(self.data.suite.domain(name), rows={})) for name in names}
 
     def _outcome(self, trainer: DistillationTrainer, metrics: dict) -> dict:
         return {

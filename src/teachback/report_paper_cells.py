@@ -10,9 +10,10 @@ from markupsafe import Markup
 from teachback.cells import CHANGED, DONE, FAILED, TODO, Cell, done_mark
 from teachback.paper_table import PaperTable
 from teachback.plan import DATA
+from teachback.readable import environment_secrets, flat, told
 from teachback.recipes import TableRow
 from teachback.report_parts import Section, Table, counted, listed
-from teachback.report_settings import by_value, environment_secrets, flat, told
+from teachback.report_settings import by_value
 from teachback.runs import read_stage
 from teachback.schedule import BLOCKED, RUNNING
 

@@ -20,6 +20,7 @@ from teachback.errors import TeachbackError
 from teachback.experiment import Experiment
 from teachback.losses import average_predictions
 from teachback.meta_teacher import MetaTeacher, meta_heads
+from teachback.model_card import write_card
 from teachback.models import Classifier, class_count, load_classifier, load_finished_classifier, load_tokenizer
 from teachback.runs import StageRun, hash_model, read_stage
 from teachback.second_stage import SecondStage, TeacherStep, pkd_layer_map
@@ -124,7 +125,8 @@ def _copied(run: StageRun, experiment: Experiment, domain: Domain) -> bool:
     if experiment.training.world_size > 1:
         return False
     for other in sorted(experiment.root.glob(f"*/{run.folder.name}")):
-        if other != run.folder and run.reuse(other, domain=domain.name):
+        if other != run.folder and run.reuse(other, domain=domain.name, answers=experiment.answers(domain.name)):
+            write_card(run.folder, read_stage(run.folder), experiment.data.suite)
             experiment.say(f"wrote {run.folder}, a copy of {other}, which has the same inputs and arguments")
             return True
     return False

@@ -227,6 +227,7 @@ def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_
     args = copy.copy(args)
     args.output_dir = str(checkpoints)
     args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]  # those are ``tracks``
+    args.push_to_hub = False  # the finished folder is uploaded, not what Trainer would make of it
     if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
         args.metric_for_best_model = "score" if compute_metrics else "loss"
         args.greater_is_better = compute_metrics is not None

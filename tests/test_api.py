@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 import zipfile
@@ -129,7 +130,8 @@ def trained(models, tmp_path_factory):
     """One training of all four phases, and everything that was watched."""
     train, aux = recording(loader(models, 48, 0)), recording(loader(models, 24, 2))
     model = MPDistil("toy", 2, teacher_model=models / "big", student_model=models / "big", student_layers=2,
-                     device="cpu", output_dir=tmp_path_factory.mktemp("run"), labels=list(LABELS), precision="fp32")  # fmt: skip
+                     device="cpu", output_dir=tmp_path_factory.mktemp("run"), labels=list(LABELS),
+                     precision="fp32")  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         watch = Watch(patch)
         history = model.train(
@@ -166,8 +168,9 @@ def test_the_quiz_is_of_both_labels_and_its_rows_are_in_no_other_batch(models):
     rows, held_out = cut_quiz(batches, 0.2, 1)
     assert sorted(rows.columns["label"].tolist()) == [0] * 5 + [1] * 5 and len(held_out) == 10
     assert cut_quiz(batches, 0.2, 1)[1] == held_out != cut_quiz(batches, 0.2, 2)[1]
-    with pytest.raises(TeachbackError, match="quiz_fraction=0.01.*meta_loaders"):
-        cut_quiz(batches, 0.01, 1)
+    assert len(cut_quiz(batches, 0.01, 1)[0]) == 2
+    with pytest.raises(TeachbackError, match="has 2 different rows, too few.*meta_loaders"):
+        cut_quiz(LoaderBatches(loader(models, 2, 0), "train", TASK, 60), 0.1, 1)
 
 
 def test_the_teacher_answers_without_dropout_and_stays_as_phase_1_left_it(trained):
@@ -311,8 +314,8 @@ def test_published_defaults():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"alpha": 2}, {"reward_type": "best"}, {"report_to": "mail"}, {"temperature": 0}, {"num_episodes": -1}, {"quiz_fraction": 0}],
-)  # fmt: skip
+    [{"alpha": 2}, {"reward_type": "best"}, {"report_to": "mail"}, {"temperature": 0}, {"num_episodes": -1}],
+)
 def test_a_setting_out_of_range_is_named(wrong):
     with pytest.raises(TeachbackError, match=f"(?i){next(iter(wrong))}"):
         TrainingConfig(**wrong)
@@ -342,7 +345,8 @@ def test_a_batch_that_does_not_fit_is_named_with_what_is_wrong(batch, message):
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(iter([1]), "give a DataLoader"), (3, "of type int"), ([], "no batches"), (type("Endless", (), {"__iter__": iter})(), "no length")],
+    [(iter([1]), "give a DataLoader"), (3, "of type int"), ([], "no batches"),
+     (type("Endless", (), {"__iter__": iter})(), "no length")],
 )  # fmt: skip
 def test_what_is_no_loader_is_refused(given, message):
     with pytest.raises(TeachbackError, match=message):
@@ -493,6 +497,21 @@ def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path):
     )
     with pytest.raises(TeachbackError, match="no student of 'other'; there are: books, films"):
         model.predict(texts, "other")
+
+
+def test_the_worked_example_runs_as_it_is_printed(models, tmp_path, monkeypatch):
+    """With a small model in the place of BERT, and of its layers."""
+    example = (ROOT / "docs/api.md").read_text(encoding="utf-8").split("## Loaders")[0]
+    train, use, _ = re.findall("```python\n(.*?)```", example, re.DOTALL)
+    small = train.replace("student_layers=6", 'student_layers=2, device="cpu", teacher_model=BIG, student_model=BIG')
+    monkeypatch.chdir(tmp_path)
+    code = (small + use).replace('"bert-base-uncased"', "BIG")
+    exec(code, {"BIG": str(models / "big")})
+    assert (tmp_path / "tickets/answers.tsv").read_text().split("\t")[-1] in ("urgent\n", "later\n")
+    assert AutoModelForSequenceClassification.from_pretrained("tickets/mine").config.id2label == {
+        0: "urgent",
+        1: "later",
+    }
 
 
 def test_importing_the_package_loads_no_pytorch():

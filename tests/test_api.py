@@ -1,5 +1,6 @@
 """The Python API on two-layer models: the loaders' batches are what trains, and what is saved is a plain checkpoint."""
 
+import inspect
 import json
 import math
 import random
@@ -230,8 +231,12 @@ def test_predictions_are_in_the_loaders_order_and_the_kept_students(trained, mod
 
 def test_a_saved_student_is_a_plain_checkpoint_and_comes_back(trained, models, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "model-00001-of-00002.safetensors").write_text("of another model")
     trained.model.save_student(tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "mine" and not list(tmp_path.glob(".partial*"))
+    assert (tmp_path / "notes.txt").read_text() == "mine" and not (
+        tmp_path / "model-00001-of-00002.safetensors"
+    ).exists()
+    assert not list(tmp_path.glob(".partial*"))
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.id2label == dict(enumerate(LABELS))
     texts, _ = toy(6, 9)
     rows = create_simple_dataloader(texts, None, AutoTokenizer.from_pretrained(tmp_path), 32, 4, shuffle=False)
@@ -302,6 +307,13 @@ def test_an_unknown_argument_names_the_closest_one(call, message):
     with pytest.raises(TypeError, match=message) as raised:
         call()
     assert isinstance(raised.value, TeachbackError)
+
+
+def test_signatures_show_the_settings():
+    shown = inspect.signature(MPDistil.train).parameters
+    assert list(shown)[:6] == ["self", "train_loader", "val_loader", "test_loader", "meta_loaders", "config"]
+    assert set(TrainingConfig.names()) < set(shown)
+    assert {"dataframe", "first_epochs", "seed"} < set(inspect.signature(MetaKD.train).parameters)
 
 
 def test_published_defaults():

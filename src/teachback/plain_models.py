@@ -62,5 +62,9 @@ def write_checkpoint(folder: str | Path, model, tokenizer) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        written = {path.name for path in Path(partial).iterdir()}
+        for path in folder.glob("model*.safetensors*"):
+            if path.name not in written:  # of an older model in other parts, which would be read instead
+                path.unlink()
         for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, folder / path.name)

@@ -115,7 +115,7 @@ class MetaKD:
 
     @takes(MetaKDConfig)
     def train(self, dataframe, config: MetaKDConfig | None = None, **settings) -> dict:
-        """Train one student a domain; return by domain its ``dev`` and ``test`` scores, under ``teacher`` the dev scores.
+        """Train one student a domain; return by domain its ``dev`` and ``test`` scores, and the ``teacher``'s.
 
         The table has text_a, label and domain, for pairs text_b, and may have split (train, quiz, dev or test);
         ``settings`` are fields of `MetaKDConfig`.

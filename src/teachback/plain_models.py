@@ -23,7 +23,7 @@ def tokenizers_of(names: tuple[str, str], given, loader, data_dir: str) -> list:
     known = next((one for one in (*loaded, of_loader) if one is not None), None)
     if known is None:
         raise TeachbackError(
-            "models from scratch have no tokenizer of their own; give the one that made the loaders' tokens as tokenizer="
+            "models from scratch have no tokenizer of their own; give the one of the loaders' tokens as tokenizer="
         )
     loaded = [one or known for one in loaded]
     if loaded[0].get_vocab() != loaded[1].get_vocab():

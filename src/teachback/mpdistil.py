@@ -16,7 +16,7 @@ from teachback.devices import autocast, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.files import write_atomically
 from teachback.loader_batches import LoaderBatches, one_pass, require_loader
-from teachback.locks import release_lock, take_lock
+from teachback.locks import locked
 from teachback.models import load_finished_classifier, load_tokenizer
 from teachback.phases import Phases, Task
 from teachback.plain_models import fields_of, tokenizers_of, write_checkpoint
@@ -45,11 +45,8 @@ class MPDistil:
         refuse_unknown("MPDistil", unknown, list(inspect.signature(MPDistil).parameters)[:-1])
         self.task_name, self.num_labels, self.is_regression = task_name, num_labels, is_regression
         self.metric = chosen_metric(metric, task_name, is_regression)
-        self.teacher_model, self.student_model, self.student_layers = (
-            str(teacher_model),
-            str(student_model),
-            student_layers,
-        )
+        self.teacher_model, self.student_model = str(teacher_model), str(student_model)
+        self.student_layers = student_layers
         self.student_init, self.data_dir, self.output_dir = student_init, str(data_dir), Path(output_dir)
         require(self, "student_init", ("pretrained", "teacher"))
         if device not in ("auto", "cuda", "cpu"):
@@ -85,12 +82,9 @@ class MPDistil:
         set_seed(config.seed)
         passed = one_pass(val_loader, "val_loader")
         task = self._task(train_loader, passed)
-        take_lock(self.output_dir / "student")
-        try:
+        with locked(self.output_dir / "student"):
             phases = Phases(task, config, train_loader, passed, dict(meta_loaders or {}))
             history = phases.run()
-        finally:
-            release_lock(self.output_dir / "student")
         self.teacher = load_finished_classifier(phases.teacher_folder).to(self.device)
         self.load_student(phases.student_folder)
         if test_loader is not None:
@@ -100,7 +94,7 @@ class MPDistil:
     def _task(self, train_loader, val: list) -> Task:
         names = (self.teacher_model, self.student_model)
         tokenizers = tokenizers_of(names, self._given_tokenizer, train_loader, self.data_dir)
-        labels = self._labels or tuple(getattr(getattr(train_loader, "dataset", None), "labels", None) or ())
+        labels = self._labels or tuple(getattr(getattr(train_loader, "dataset", None), "label_names", ()))
         choices = isinstance(val[0], (tuple, list)) and getattr(val[0][0], "ndim", 2) == 3  # one axis more
         return Task(self._domain(labels, choices), self.metric, names, self.student_layers, self.student_init,
                     tuple(tokenizers), self.device, self.precision, self.data_dir, self.output_dir)  # fmt: skip

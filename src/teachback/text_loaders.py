@@ -24,7 +24,7 @@ class TokenDataset(Dataset):
 
     encoded: EncodedRows
     tokenizer: object
-    labels: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.encoded)

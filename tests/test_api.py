@@ -23,7 +23,7 @@ from teachback import MetaKD, MPDistil, TeachbackError, TrainingConfig, create_s
 from teachback.cli import STAGES, main
 from teachback.curriculum import Student
 from teachback.loader_batches import LoaderBatches, cut_quiz, gathered, row_keys
-from teachback.phases import FrozenTeacher
+from teachback.phases import FrozenTeacher, Phases
 from teachback.plain_models import fields_of, new_student, tokenizers_of
 from teachback.second_stage import SecondStage
 from teachback.suites.schema import Domain
@@ -265,7 +265,7 @@ def test_saved_predictions(trained, tmp_path):
 def quick(models: Path, folder: Path, **more) -> dict:
     model = MPDistil("toy", 2, teacher_model=models / "small", student_model=models / "small", student_layers=-1,
                      device="cpu", output_dir=folder, precision="fp32")  # fmt: skip
-    own = {"toy": loader(models, 8, 4)}
+    own = {"toy": loader(models, 8, 4)} if more.get("meta_epochs", 1) else None
     return model.train(loader(models, 16, 0, shuffle=True), loader(models, 8, 1), meta_loaders=own, **{**QUICK, **more})
 
 
@@ -282,6 +282,8 @@ def test_a_seed_fixes_everything_and_a_quiz_of_ones_own_holds_nothing_out(models
     assert first.pop("config") != second.pop("config") and first == second
     other = quick(models, tmp_path / "c", seed=1, meta_epochs=0)
     assert list(other) == ["phase1", "phase2", "config"]
+    with pytest.raises(TeachbackError, match="which meta_epochs=0 leaves out"):
+        Phases(None, TrainingConfig(meta_epochs=0), None, None, {"toy": None})
     assert other["phase1"]["train_losses"] != first["phase1"]["train_losses"]
 
 

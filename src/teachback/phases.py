@@ -32,7 +32,7 @@ from teachback.curriculum import Curriculum, Student, Study
 from teachback.drawn_study import DrawnStudy, endless, task_of
 from teachback.encoding import EncodedRows
 from teachback.episodes import Episodes, give_heads, new_accelerator, study_of
-from teachback.errors import Stopped
+from teachback.errors import Stopped, TeachbackError
 from teachback.loader_batches import LoaderBatches, cut_quiz, gathered, one_pass
 from teachback.meta_teacher import MetaTeacher, Quiz, meta_heads, train_meta_teacher
 from teachback.models import Classifier, class_count, load_classifier, load_finished_classifier
@@ -87,6 +87,10 @@ class Phases:
     """One training. ``history`` grows phase by phase."""
 
     def __init__(self, task: Task, config: TrainingConfig, train_loader, val_loader, meta_loaders: dict):
+        if meta_loaders and not config.meta_epochs:
+            raise TeachbackError(
+                "meta_loaders are for phases 3 and 4, which meta_epochs=0 leaves out; give none, or meta_epochs=1"
+            )
         self.task, self.config, self.history = task, config, {}
         self.others = {name: loader for name, loader in meta_loaders.items() if name != task.domain.name}
         passed = {name: one_pass(loader, _called(name)) for name, loader in self.others.items()}

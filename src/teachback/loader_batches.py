@@ -7,6 +7,7 @@ with a length that can be iterated again. It yields tuples (input_ids, attention
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import torch
 
@@ -154,49 +155,68 @@ def _token_problem(tokens: dict[str, torch.Tensor], domain: Domain, vocabulary: 
 
 
 def row_keys(batch: dict[str, torch.Tensor]) -> list[bytes]:
-    """For each row its real tokens as bytes, by which it is known again in another pass."""
+    """For each row a hash of its real tokens, by which it is known again in another pass."""
     rows = len(batch["label"])
     ids, mask = (batch[name].reshape(rows, -1, batch[name].shape[-1]) for name in ("input_ids", "attention_mask"))
-    return [
-        b"|".join(one[real.bool()].numpy().tobytes() for one, real in zip(ids[i], mask[i])) for i in range(rows)
-    ]  # fmt: skip
+    keys = []
+    for row, real in zip(ids, mask.bool()):
+        digest = blake2b(real.sum(1).numpy().tobytes(), digest_size=16)
+        digest.update(row[real].numpy().tobytes())
+        keys.append(digest.digest())
+    return keys
 
 
 def gathered(batches: Iterable[dict[str, torch.Tensor]]) -> EncodedRows:
     """The rows of batches without their padding, in order."""
-    batches = list(batches)
     inputs: dict[str, list[Slices]] = {}
+    columns: dict[str, list[torch.Tensor]] = {"label": [], "domain": [], "weight": []}
+    sequences: list[int] = []
     for batch in batches:
         real = batch["attention_mask"].bool()
         for name in ("input_ids", "token_type_ids"):
             if name in batch:
                 flat = batch[name][real].int().numpy()
                 inputs.setdefault(name, []).append(Slices(flat, real.sum(1).numpy()))
-    columns = {name: torch.cat([batch[name] for batch in batches]) for name in ("label", "domain", "weight")}
-    sequences = [count for batch in batches if "sequences" in batch for count in batch["sequences"].tolist()]
-    return EncodedRows({name: Slices.joined(parts) for name, parts in inputs.items()}, columns, sequences)
+        for name, values in columns.items():
+            values.append(batch[name])
+        sequences += batch["sequences"].tolist() if "sequences" in batch else []
+    tokens = {name: Slices.joined(parts) for name, parts in inputs.items()}
+    return EncodedRows(tokens, {name: torch.cat(values) for name, values in columns.items()}, sequences)
 
 
 def cut_quiz(batches: LoaderBatches, fraction: float, seed: int) -> tuple[EncodedRows, frozenset[bytes]]:
-    """A share of a loader's distinct rows, of each label, and the keys by which further passes leave them out."""
-    passed = list(batches)
+    """A share of a loader's distinct rows, of each label at least one, and the keys by which they are left out."""
+    keys: list[bytes] = []
+
+    def noted() -> Iterator[dict]:
+        for batch in batches:
+            keys.extend(row_keys(batch))
+            yield batch
+
+    everything = gathered(noted())
     first: dict[bytes, int] = {}
-    for position, key in enumerate(key for batch in passed for key in row_keys(batch)):
+    for position, key in enumerate(keys):
         first.setdefault(key, position)
-    everything = gathered(passed)
-    labels = everything.columns["label"].tolist()
-    domain = batches.domain
-    rows = [
-        Row(str(position), "", "", _label_name(domain, labels[position]), domain.name) for position in first.values()
-    ]
-    order = [int(row.guid) for row in cut(rows, fraction, seed, {domain.name: domain})[1]]
+    order = _share(list(first.values()), everything.columns["label"].tolist(), batches.domain, fraction, seed)
     if not order:
         raise TeachbackError(
-            f"{batches.name}: quiz_fraction={fraction} of its {len(rows)} different rows is not one row; raise it, "
-            f"give rows of {domain.name} in meta_loaders, or train without phases 3 and 4 (meta_epochs=0)"
+            f"{batches.name} has {len(first)} different rows, too few to keep some of them for phases 3 and 4; give rows "
+            f"of {batches.domain.name} in meta_loaders, or train without these phases (meta_epochs=0)"
         )
     taken = set(order)
     return everything.chosen(order), frozenset(key for key, position in first.items() if position in taken)
+
+
+def _share(positions: list[int], labels: list[float], domain: Domain, fraction: float, seed: int) -> list[int]:
+    """A share of the positions of each label, at least one of two or more; the labels of a regression are one group."""
+    groups: dict[str, list[Row]] = {}
+    for position in positions:
+        name = _label_name(domain, labels[position])
+        group = "" if domain.task == "regression" else name
+        groups.setdefault(group, []).append(Row(str(position), "", "", name, domain.name))
+    known = {domain.name: domain}
+    taken = [cut(rows, max(fraction, 0.6 / len(rows)), seed, known)[1] for rows in groups.values()]
+    return sorted(int(row.guid) for rows in taken for row in rows)
 
 
 def _label_name(domain: Domain, label: float) -> str:

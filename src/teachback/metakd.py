@@ -29,7 +29,7 @@ from teachback.plain_models import write_checkpoint
 from teachback.predictor import Checkpoint, Predictor
 from teachback.processing import ProcessArguments, process
 from teachback.runs import read_stage, seed_folder
-from teachback.settings import MetaKDConfig, refuse_unknown
+from teachback.settings import MetaKDConfig, refuse_unknown, takes
 from teachback.stages import distil, train_teachers
 from teachback.suite_data import SuiteData
 from teachback.suites.schema import Row, clean_text
@@ -113,13 +113,13 @@ class MetaKD:
     def _data_dir(self) -> Path:
         return self.output_dir / "data"
 
+    @takes(MetaKDConfig)
     def train(self, dataframe, config: MetaKDConfig | None = None, **settings) -> dict:
-        """Train one student a domain; return by domain its ``dev`` and ``test`` scores, under ``teacher`` the dev scores.
+        """Train one student a domain; return by domain its ``dev`` and ``test`` scores, and the ``teacher``'s.
 
         The table has text_a, label and domain, for pairs text_b, and may have split (train, quiz, dev or test);
         ``settings`` are fields of `MetaKDConfig`.
         """
-        refuse_unknown("MetaKD.train", settings, ["dataframe", "config", *MetaKDConfig.names()])
         config = replace(config or MetaKDConfig(), **settings)
         data = self._prepare(dataframe, config)
         folders = self._run_stages(config)

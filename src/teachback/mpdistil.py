@@ -16,22 +16,14 @@ from teachback.devices import autocast, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.files import write_atomically
 from teachback.loader_batches import LoaderBatches, one_pass, require_loader
+from teachback.locks import locked
 from teachback.models import load_finished_classifier, load_tokenizer
 from teachback.phases import Phases, Task
 from teachback.plain_models import fields_of, tokenizers_of, write_checkpoint
 from teachback.predictor import evaluation_precision
-from teachback.settings import TrainingConfig, refuse_unknown
+from teachback.settings import TrainingConfig, refuse_unknown, takes
 from teachback.suites.schema import Domain, clean_text
 from teachback.task_metrics import answers, chosen_metric, metric_values
-
-
-def _with_settings(train):
-    """Show each field of TrainingConfig among the arguments, so that editors complete them."""
-    shown = inspect.signature(train)
-    own = [p for p in shown.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in TrainingConfig.names()]
-    train.__signature__ = shown.replace(parameters=own + more)
-    return train
 
 
 class MPDistil:
@@ -53,11 +45,8 @@ class MPDistil:
         refuse_unknown("MPDistil", unknown, list(inspect.signature(MPDistil).parameters)[:-1])
         self.task_name, self.num_labels, self.is_regression = task_name, num_labels, is_regression
         self.metric = chosen_metric(metric, task_name, is_regression)
-        self.teacher_model, self.student_model, self.student_layers = (
-            str(teacher_model),
-            str(student_model),
-            student_layers,
-        )
+        self.teacher_model, self.student_model = str(teacher_model), str(student_model)
+        self.student_layers = student_layers
         self.student_init, self.data_dir, self.output_dir = student_init, str(data_dir), Path(output_dir)
         require(self, "student_init", ("pretrained", "teacher"))
         if device not in ("auto", "cuda", "cpu"):
@@ -79,7 +68,7 @@ class MPDistil:
                 f"labels={list(self._labels)}: give num_labels={self.num_labels} names, of a regression none"
             )
 
-    @_with_settings
+    @takes(TrainingConfig)
     def train(self, train_loader, val_loader, test_loader=None, meta_loaders: dict | None = None,
               config: TrainingConfig | None = None, **settings) -> dict:  # fmt: skip
         """Run all phases and return their history; ``settings`` are fields of `TrainingConfig` and win over ``config``.
@@ -87,16 +76,15 @@ class MPDistil:
         Phase 4 runs where ``meta_loaders`` {task: loader} names other tasks to choose from. Under the task's own name
         it may hold the rows that phases 3 and 4 learn from; else a share of the train rows is kept for that.
         """
-        refuse_unknown("MPDistil.train", settings, [*_own_arguments(self.train), *TrainingConfig.names()])
         config = replace(config or TrainingConfig(), **settings)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        if test_loader is not None:
+            require_loader(test_loader, "test_loader")
         set_seed(config.seed)
         passed = one_pass(val_loader, "val_loader")
         task = self._task(train_loader, passed)
-        if test_loader is not None:
-            require_loader(test_loader, "test_loader")
-        phases = Phases(task, config, train_loader, passed, dict(meta_loaders or {}))
-        history = phases.run()
+        with locked(self.output_dir / "student"):
+            phases = Phases(task, config, train_loader, passed, dict(meta_loaders or {}))
+            history = phases.run()
         self.teacher = load_finished_classifier(phases.teacher_folder).to(self.device)
         self.load_student(phases.student_folder)
         if test_loader is not None:
@@ -106,7 +94,7 @@ class MPDistil:
     def _task(self, train_loader, val: list) -> Task:
         names = (self.teacher_model, self.student_model)
         tokenizers = tokenizers_of(names, self._given_tokenizer, train_loader, self.data_dir)
-        labels = self._labels or tuple(getattr(getattr(train_loader, "dataset", None), "labels", None) or ())
+        labels = self._labels or tuple(getattr(getattr(train_loader, "dataset", None), "label_names", ()))
         choices = isinstance(val[0], (tuple, list)) and getattr(val[0][0], "ndim", 2) == 3  # one axis more
         return Task(self._domain(labels, choices), self.metric, names, self.student_layers, self.student_init,
                     tuple(tokenizers), self.device, self.precision, self.data_dir, self.output_dir)  # fmt: skip
@@ -169,10 +157,6 @@ class MPDistil:
         names = predictions if label_mapping is None else [_named(label_mapping, value) for value in predictions]
         lines = [f"{number}\t{clean_text(str(name))}\n" for number, name in enumerate(names)]
         write_atomically(Path(path), "".join(["index\tprediction\n", *lines]))
-
-
-def _own_arguments(function) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name not in TrainingConfig.names()]
 
 
 def _named(mapping: dict, value):

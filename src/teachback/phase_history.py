@@ -35,6 +35,7 @@ def episodes_history(episodes: Episodes, metrics: list[dict]) -> dict:
         "reward": "rewards",
         "policy_loss": "policy_losses",
         "entropy": "entropies",
+        "probabilities": "probabilities",
     }
     found = {name: [episode[column] for episode in record.episodes] for column, name in columns.items()}
     scored = {"episodes": list(episodes.scores), "val_metrics": metrics, "best_episode": episodes.best_episode}

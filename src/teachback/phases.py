@@ -32,6 +32,7 @@ from teachback.curriculum import Curriculum, Student, Study
 from teachback.drawn_study import DrawnStudy, endless, task_of
 from teachback.encoding import EncodedRows
 from teachback.episodes import Episodes, give_heads, new_accelerator, study_of
+from teachback.errors import Stopped, TeachbackError
 from teachback.loader_batches import LoaderBatches, cut_quiz, gathered, one_pass
 from teachback.meta_teacher import MetaTeacher, Quiz, meta_heads, train_meta_teacher
 from teachback.models import Classifier, class_count, load_classifier, load_finished_classifier
@@ -86,6 +87,10 @@ class Phases:
     """One training. ``history`` grows phase by phase."""
 
     def __init__(self, task: Task, config: TrainingConfig, train_loader, val_loader, meta_loaders: dict):
+        if meta_loaders and not config.meta_epochs:
+            raise TeachbackError(
+                "meta_loaders are for phases 3 and 4, which meta_epochs=0 leaves out; give none, or meta_epochs=1"
+            )
         self.task, self.config, self.history = task, config, {}
         self.others = {name: loader for name, loader in meta_loaders.items() if name != task.domain.name}
         passed = {name: one_pass(loader, _called(name)) for name, loader in self.others.items()}
@@ -258,9 +263,20 @@ class Phases:
             return self._note(phase, {"train_losses": [], "val_metrics": [metrics], "best_epoch": 0})
         folder = TemporaryDirectory(dir=self.task.output_dir, prefix=".checkpoints-")
         with folder as checkpoints, self._tracking(phase) as tracks:
-            pad = self.settings["pad_token_id"]
-            trainer = train(module, batches, val, args, Path(checkpoints), None, pad, self._compute_metrics, tracks)
-        self._note(phase, epochs_history(trainer.state.log_history))
+            log = self._log_of_training(module, batches, val, args, Path(checkpoints), tracks)
+        self._note(phase, epochs_history(log))
+
+    def _log_of_training(self, module, batches, val, args, checkpoints: Path, tracks: Tracks) -> list[dict]:
+        """Train; a stop that was asked for is said as it is here, where nothing is left to go on from."""
+        pad = self.settings["pad_token_id"]
+        try:
+            trainer = train(module, batches, val, args, checkpoints, None, pad, self._compute_metrics, tracks)
+            stopped = trainer.told_to_stop
+        except Stopped as error:
+            stopped = error.signal
+        if stopped:
+            raise Stopped(stopped, "a training from Python is not continued, start it anew")
+        return trainer.state.log_history
 
     def _compute_metrics(self, prediction) -> dict[str, float]:
         return metric_values(self.task.metric, prediction.label_ids, prediction.predictions)

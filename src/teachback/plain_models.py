@@ -23,7 +23,7 @@ def tokenizers_of(names: tuple[str, str], given, loader, data_dir: str) -> list:
     known = next((one for one in (*loaded, of_loader) if one is not None), None)
     if known is None:
         raise TeachbackError(
-            "models from scratch have no tokenizer of their own; give the one that made the loaders' tokens as tokenizer="
+            "models from scratch have no tokenizer of their own; give the one of the loaders' tokens as tokenizer="
         )
     loaded = [one or known for one in loaded]
     if loaded[0].get_vocab() != loaded[1].get_vocab():
@@ -62,5 +62,9 @@ def write_checkpoint(folder: str | Path, model, tokenizer) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        written = {path.name for path in Path(partial).iterdir()}
+        for path in folder.glob("model*.safetensors*"):
+            if path.name not in written:  # of an older model in other parts, which would be read instead
+                path.unlink()
         for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, folder / path.name)

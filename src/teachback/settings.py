@@ -1,6 +1,8 @@
 """Settings of the Python API. An unknown name is an error that names the closest one; so is a value out of range."""
 
 import difflib
+import functools
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
@@ -20,6 +22,25 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
             close = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
             raise UnknownArgument(f"{where} has no argument {name!r}; {hint}")
+
+
+def takes(config: type):
+    """For a function whose ``**settings`` are the config's fields: its signature shows them, and others are refused."""
+
+    def decorate(function):
+        shown = inspect.signature(function)
+        own = [part for part in shown.parameters.values() if part.kind is not inspect.Parameter.VAR_KEYWORD]
+        more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in config.names()]
+
+        @functools.wraps(function)
+        def checked(*args, **given):
+            refuse_unknown(function.__qualname__, given, [*(part.name for part in own[1:]), *config.names()])
+            return function(*args, **given)
+
+        checked.__signature__ = shown.replace(parameters=own + more)
+        return checked
+
+    return decorate
 
 
 class Settings:

@@ -24,7 +24,7 @@ class TokenDataset(Dataset):
 
     encoded: EncodedRows
     tokenizer: object
-    labels: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -69,7 +69,7 @@ def create_simple_dataloader(
 
 
 def _row(number: int, text: str | tuple[str, str]) -> Row:
-    pair = (text, "") if isinstance(text, str) else tuple(text)
+    pair = tuple(text) if isinstance(text, (tuple, list)) else (text, "")
     if len(pair) != 2 or not all(isinstance(part, str) for part in pair) or not pair[0].strip():
         raise TeachbackError(f"texts[{number}] is {text!r}; expected a text that is not empty, or a pair of texts")
     return Row(str(number), *pair, "", "texts")

@@ -2,6 +2,8 @@
 
 import random
 import statistics
+import time
+from collections.abc import Callable
 
 import numpy as np
 import plain
@@ -14,22 +16,44 @@ FAST, SLOW, PLAIN = "ours", "ours, fp32, teacher at each step", "plain"
 
 
 def compare_accuracy(reviews: Reviews) -> dict:
-    """Train a teacher a seed and its students in three ways; print and return their test accuracy and differences."""
-    seeds, found = reviews.arguments.seeds, {FAST: [], SLOW: [], PLAIN: []}
-    cut = ["--student_init", "teacher", "--student_layers", str(reviews.arguments.student_layers)]
+    """Train a teacher a seed and its students in three ways; print and return test accuracy, differences and seconds."""
+    seeds, layers = reviews.arguments.seeds, str(reviews.arguments.student_layers)
+    cut = ["--student_init", "teacher", "--student_layers", layers]
     slow = ["--precision", "fp32", "--teacher_cache_gb", "0"]
+    found, seconds = {FAST: [], SLOW: [], PLAIN: []}, {FAST: [], SLOW: [], PLAIN: []}
+
+    def stages(seed: int, *flags: str):
+        reviews.forget_students()
+        reviews.students(*cut, "--seed", str(seed), *flags)
+        return plain.load(reviews.seed_folder(seed) / "books" / "student_second")
+
+    def loop(seed: int):
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        return reviews.plain_students(reviews.teacher_folder(seed), layers, seed)
+
+    ways = {FAST: stages, SLOW: lambda seed: stages(seed, *slow), PLAIN: loop}
     for seed in seeds:
         reviews.teacher("--seed", str(seed))
-        for name, flags in ((FAST, []), (SLOW, slow)):
-            reviews.forget_students()
-            reviews.students(*cut, "--seed", str(seed), *flags)
-            student = plain.load(reviews.seed_folder(seed) / "books" / "student_second")
+        for name, way in ways.items():
+            student, taken = timed(way, seed)
+            seconds[name].append(taken)
             found[name].append(tested(reviews, student, seed))
-        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
-        student = reviews.plain_students(reviews.teacher_folder(seed), str(reviews.arguments.student_layers), seed)
-        found[PLAIN].append(tested(reviews, student, seed))
     print(report(found))
-    return {"seeds": seeds, "accuracy": found}
+    print(report_seconds(seconds))
+    return {"seeds": seeds, "accuracy": found, "processor_seconds": seconds}
+
+
+def timed(work: Callable, seed: int) -> tuple[object, float]:
+    """What ``work`` returns, and the processor time that it took in seconds."""
+    start = time.process_time()
+    return work(seed), time.process_time() - start
+
+
+def report_seconds(seconds: dict[str, list[float]]) -> str:
+    """Medians over the seeds, and what the others take of the time of `FAST`."""
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    lines = [f"\n{'processor seconds, median over seeds':40}{'':16}times {FAST}"]
+    return "\n".join(lines + [f"{name:40}{taken:<16.1f}{taken / medians[FAST]:.2f}" for name, taken in medians.items()])
 
 
 def tested(reviews: Reviews, student, seed: int) -> float:

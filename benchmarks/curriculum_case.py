@@ -15,17 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from teachback.arguments import (
-    CurriculumArguments,
-    DataArguments,
-    FirstStageArguments,
-    MetaTeacherArguments,
-    OptimizerArguments,
-    SecondStageArguments,
-    StudentArguments,
-    TeacherArguments,
-    parse,
-)
+from teachback.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
 from teachback.curriculum_run import run_curriculum
 from teachback.evaluate import EvaluationArguments, evaluate
 from teachback.runs import read_stage
@@ -100,12 +90,11 @@ def prepare(folder: Path, seed: int) -> None:
     ]
     train = [*shared, "--per_device_train_batch_size", "16", "--learning_rate", "1e-3"]
     teacher = ["--teacher", "single", "--teacher_model", "scratch:tiny", "--num_train_epochs", "20"]
-    train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=[*train, *teacher]))
+    train_teachers(*parse(*TEACHER_STAGE, argv=[*train, *teacher]))
     student = ["--teacher", "single", "--student_model", "scratch:tiny", "--first", "none", "--method", "mpdistil"]
     student += ["--beta_pkd", "0", "--meta_teacher_every_epoch", "0", "--num_train_epochs", "8"]
-    classes = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
     for stage in ("first", "second"):
-        distil(*parse(*classes, OptimizerArguments, argv=[*train, *student, "--stage", stage]))
+        distil(*parse(*STUDENT_STAGES, argv=[*train, *student, "--stage", stage]))
 
 
 def run(folder: Path, seed: int, name: str, settings: str, further: list[str]) -> dict:
@@ -119,7 +108,7 @@ def run(folder: Path, seed: int, name: str, settings: str, further: list[str]) -
     places = ["--suite", "case", "--domain", "target", "--data_dir", str(folder / f"data{seed}"), "--max_length", "48"]
     places += ["--output_root", str(outputs), "--seed", str(seed), "--device", "cpu", "--precision", "fp32"]
     argv = [*places, "--teacher", "single", "--curriculum_lr", "2e-4", *settings.split(), *further]
-    (student,) = run_curriculum(*parse(DataArguments, MetaTeacherArguments, CurriculumArguments, argv=argv))
+    (student,) = run_curriculum(*parse(*CURRICULUM_STAGE, argv=argv))
     tested = evaluate(*parse(EvaluationArguments, argv=[*places, "--teacher", "single"]))
     scores = {one.stage: one.scores["target"].value for one in tested if "target" in one.scores}
     return {"seed": seed, "setting": name, "test": scores, **probabilities(student)}

@@ -12,17 +12,7 @@ import plain
 import torch
 from transformers import AutoModel, BertConfig
 
-from teachback.arguments import (
-    CurriculumArguments,
-    DataArguments,
-    FirstStageArguments,
-    MetaTeacherArguments,
-    OptimizerArguments,
-    SecondStageArguments,
-    StudentArguments,
-    TeacherArguments,
-    parse,
-)
+from teachback.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
 from teachback.curriculum_run import run_curriculum
 from teachback.files import write_atomically
 from teachback.models import SCRATCH_SIZES, load_encoder, load_tokenizer
@@ -129,19 +119,17 @@ class Ground:
     def teach(self, training: list[str], *further: str) -> None:
         """Stage 3."""
         argv = [*self.places(), "--teacher_model", self.teacher_model, "--learning_rate", TEACHER_RATE, *training]
-        train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=[*argv, *further]))
+        train_teachers(*parse(*TEACHER_STAGE, argv=[*argv, *further]))
 
     def distil(self, stage: str, training: list[str], *further: str) -> None:
         """Stage 4 (``first``) or 5 (``second``)."""
-        classes = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
         rate = FIRST_RATE if stage == "first" else SECOND_RATE
         argv = [*self.places(), "--stage", stage, "--learning_rate", rate, *training, *further]
-        distil(*parse(*classes, OptimizerArguments, argv=argv))
+        distil(*parse(*STUDENT_STAGES, argv=argv))
 
     def rehearse(self, *further: str) -> None:
         """Stage 6."""
-        classes = (DataArguments, MetaTeacherArguments, CurriculumArguments)
-        run_curriculum(*parse(*classes, argv=[*self.places(), *further]))
+        run_curriculum(*parse(*CURRICULUM_STAGE, argv=[*self.places(), *further]))
 
     def forget(self, *names: str) -> None:
         """Remove what stages made, so that they are not up to date."""

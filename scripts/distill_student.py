@@ -1,21 +1,17 @@
 """Stages 4 and 5: distil a student. Example: python scripts/distill_student.py --stage first --suite sample --domain books"""
 
-from teachback.arguments import (
-    DataArguments,
-    FirstStageArguments,
-    MetaTeacherArguments,
-    OptimizerArguments,
-    SecondStageArguments,
-    StudentArguments,
-    parse,
-)
+from teachback.arguments import STUDENT_STAGES, parse
 from teachback.errors import run_entry_point
+from teachback.hub import check_hub, push
 from teachback.stages import distil
 
 
 def main():
-    stages = (FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
-    distil(*parse(DataArguments, StudentArguments, *stages, OptimizerArguments))
+    *arguments, training = parse(*STUDENT_STAGES)
+    check_hub(training)
+    folders = distil(*arguments, training)
+    if training.should_save:
+        push(folders, training)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from teachback.errors import run_entry_point
+from teachback.stage_log import stage_log
 from teachback.suites import definition
 from teachback.suites.download import get_data, outlook
 from teachback.suites.hub import fetch_model
@@ -42,18 +43,12 @@ def main() -> None:
     if arguments.dry_run:
         print("\n".join(outlook(suite, data_dir, arguments.source, arguments.domains)))
         return
-    get_data(
-        suite,
-        data_dir,
-        arguments.source,
-        arguments.allow_partial,
-        arguments.seed,
-        arguments.domains,
-    )
-    if arguments.fetch_models:
-        for name in dict.fromkeys((arguments.teacher_model, arguments.student_model)):
-            if name:
-                fetch_model(name, data_dir)
+    with stage_log(data_dir / "logs" / f"{arguments.suite}-1_get_data.log"):
+        get_data(suite, data_dir, arguments.source, arguments.allow_partial, arguments.seed, arguments.domains)
+        if arguments.fetch_models:
+            for name in dict.fromkeys((arguments.teacher_model, arguments.student_model)):
+                if name:
+                    fetch_model(name, data_dir)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ stage 7_eval.sh
 
 run=${OUTPUT_DIR:-outputs}/sample/seed${SEED:-42}
 printf '\nDone in %s s. Everything is in %s:\n' "$SECONDS" "$run"
-printf '  %-28s %s\n' results.tsv 'every score, one a line' predictions/ 'what each model said of each example' \
+printf '  %-28s %s\n' report.html 'the whole run on one page: open it in a browser' \
+    results.tsv 'every score, one a line' predictions/ 'what each model said of each example' \
     '<domain>/student_second/' 'the distilled student: opens with transformers.pipeline("text-classification", ...)' \
     '<domain>/curriculum/' 'the student that chose what to study next; rewards.png and domains.png show how it went'
 echo "Next: README.md says how to run the papers' experiments and your own data."

@@ -1,12 +1,17 @@
 """Stage 3: train a teacher. Example: python scripts/train_teacher.py --suite sample --teacher_model scratch:mini"""
 
-from teachback.arguments import DataArguments, OptimizerArguments, TeacherArguments, parse
+from teachback.arguments import TEACHER_STAGE, parse
 from teachback.errors import run_entry_point
+from teachback.hub import check_hub, push
 from teachback.stages import train_teachers
 
 
 def main():
-    train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments))
+    *arguments, training = parse(*TEACHER_STAGE)
+    check_hub(training)
+    folders = train_teachers(*arguments, training)
+    if training.should_save:
+        push(folders, training)
 
 
 if __name__ == "__main__":

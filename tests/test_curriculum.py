@@ -1,8 +1,8 @@
 """Stage 6 on two-layer models: what a step does, what is written, that a seed fixes it, and that it goes on when killed."""
 
 import json
-import random
 import os
+import random
 import shutil
 import signal
 from pathlib import Path
@@ -11,18 +11,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import BOOKS, GENRE, NO_DROPOUT, classifier, text_rows, tiny_teacher, tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from teachback.arguments import (
+    CURRICULUM_STAGE,
+    STUDENT_STAGES,
+    TEACHER_STAGE,
     CurriculumArguments,
-    DataArguments,
-    FirstStageArguments,
-    MetaTeacherArguments,
     OptimizerArguments,
-    SecondStageArguments,
-    StudentArguments,
-    TeacherArguments,
     parse,
 )
 from teachback.curriculum import Curriculum, Student, Study, halves
@@ -32,6 +30,7 @@ from teachback.encoding import encode
 from teachback.errors import Stopped, TeachbackError
 from teachback.meta_teacher import MetaTeacher, load_meta_teacher, meta_heads
 from teachback.models import Classifier
+from teachback.policy import Choice
 from teachback.runs import read_stage
 from teachback.stages import distil, train_teachers
 from teachback.suites.schema import (
@@ -72,8 +71,7 @@ def curriculum(**arguments) -> Curriculum:
 def rewards_of_always(domain: int, **arguments) -> list[float]:
     """The rewards of an episode in which one domain is studied at every step."""
     run = curriculum(**arguments)
-    run._choose = lambda position, part: type("Always", (), {
-        "action": domain, "probability": 1.0, "log_probability": None, "entropy": None})()  # fmt: skip
+    run._choose = lambda position, part: Choice(domain, 1.0)
     run.run_episode()
     return [step["reward"] for step in run.record.steps]
 
@@ -244,18 +242,16 @@ def make_students(root: Path, domain: str, method: str = "mpdistil") -> None:
     train = places(root, "--domain", domain, "--per_device_train_batch_size", "8", "--learning_rate", "1e-3")
     short = [*train, "--num_train_epochs", "1", "--logging_steps", "2"]
     teacher = ["--teacher", "single", "--teacher_model", "scratch:tiny"]
-    train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=[*short, *teacher]))
-    ours = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
+    train_teachers(*parse(*TEACHER_STAGE, argv=[*short, *teacher]))
     student = ["--teacher", "single", "--student_model", "scratch:tiny", "--first", "none", "--method", method]
     for stage in ("first", "second"):
-        distil(*parse(*ours, OptimizerArguments, argv=[*short, *student, "--stage", stage]))
+        distil(*parse(*STUDENT_STAGES, argv=[*short, *student, "--stage", stage]))
 
 
 def study_on(root: Path, domain: str, *more: str) -> Path:
     argv = places(root, "--domain", domain, "--teacher", "single", "--episodes", "4", "--eval_every", "2")
-    classes = (DataArguments, MetaTeacherArguments, CurriculumArguments)
     return run_curriculum(
-        *parse(*classes, argv=[*argv, "--batch_size", "4", "--episode_steps", "4", "--curriculum_lr", "1e-3", *more])
+        *parse(*CURRICULUM_STAGE, argv=[*argv, "--batch_size", "4", "--episode_steps", "4", "--curriculum_lr", "1e-3", *more])
     )[0]
 
 
@@ -282,6 +278,18 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def same(a: Path, b: Path) -> bool:
     first, second = weights(a), weights(b)
     return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_tensorboard_gets_reward_entropy_probabilities_and_scores(root):
+    folder = study_on(root, "books", "--report_to", "tensorboard")
+    read = EventAccumulator(str(folder.parent.parent / "logs/books/curriculum")).Reload()
+    shares = [name for name in read.Tags()["scalars"] if name.startswith("policy/probability of ")]
+    assert len(shares) == len(DOMAINS)
+    by_episode = [[event.value for event in read.Scalars(name)] for name in shares]
+    assert [sum(values) for values in zip(*by_episode)] == pytest.approx([1.0] * 4)
+    assert [event.step for event in read.Scalars("train/reward")] == [1, 2, 3, 4]
+    assert [event.step for event in read.Scalars("eval/books_score")] == [0, 2, 4]
+    assert all(event.value > 0 for event in read.Scalars("policy/entropy"))
 
 
 @pytest.mark.parametrize("domain", list(DOMAINS))

@@ -3,8 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
-from tiny import BOOKS, SUITE, tokenizer
+from tiny import BOOKS, SUITE, text_rows, tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.utils.data import BatchSampler
+from transformers import PreTrainedTokenizerFast
 from transformers.trainer_pt_utils import find_batch_size
 
 from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, batches, encode
@@ -478,3 +480,11 @@ def test_unlabelled_pairs_are_separated_by_a_tab(tmp_path):
             read_unlabelled(str(path), domain)
     with pytest.raises(TeachbackError, match="UNLABELLED=.*no such file"):
         read_unlabelled(str(tmp_path / "missing"), BOOKS)
+
+
+def test_a_text_of_which_a_tokenizer_makes_nothing_gets_one_token():
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, "[END]": 1, "good": 2}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    decoder = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[END]", pad_token="[END]", unk_token="[UNK]")
+    texts = [replace(text_rows(1)[0], text_a=text) for text in ("good", " ")]
+    assert [ids.tolist() for ids in encode(texts, decoder, 8).inputs["input_ids"]] == [[2], [1]]

@@ -3,13 +3,12 @@
 import pytest
 from test_stages import distil, review, same, teach, weights, write_tiny_suite
 
-from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, parse
+from teachback.arguments import CURRICULUM_STAGE, parse
 from teachback.curriculum_run import run_curriculum
 from teachback.errors import TeachbackError
 from teachback.runs import read_stage
 from teachback.suite_data import some_of
-from teachback.suites.schema import Domain, Row, read_rows, write_rows
-from teachback.suites.schema import TRAIN_COLUMNS
+from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, read_rows, write_rows
 
 BOOKS = Domain("books", "sentiment", ("negative", "positive"))
 
@@ -143,7 +142,7 @@ def test_stage_6_has_no_use_for_them(home):
     for flags in (("--hold_out", "books"), ("--train_fraction", "0.5")):
         argv = ["--suite", "tiny", "--data_dir", str(home / "data"), "--device", "cpu", *flags]
         with pytest.raises(TeachbackError, match="of stages 3 to 5"):
-            run_curriculum(*parse(DataArguments, MetaTeacherArguments, CurriculumArguments, argv=argv))
+            run_curriculum(*parse(*CURRICULUM_STAGE, argv=argv))
 
 
 def seen(monkeypatch) -> list[list[Row]]:

@@ -12,13 +12,14 @@ from teachback.costs import COLUMNS as COST_COLUMNS
 from teachback.costs import Cost, merge_costs, read_costs
 from teachback.errors import TeachbackError
 from teachback.metrics import Score
+from teachback.readable import readable
 from teachback.report import sections, write_report
 from teachback.report_data import data_sections, embedding_map, read_train
 from teachback.report_disagreements import disagreements, most_confident, read_both
 from teachback.report_parts import Section, Table, cut, listed
 from teachback.report_results import pairs, results, sentence
 from teachback.report_run import read_run
-from teachback.report_settings import readable, settings
+from teachback.report_settings import settings
 from teachback.report_training import curriculum, read_curves, read_episodes, training
 from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, write_rows, write_suite
 from teachback.tables import COLUMNS, Evaluated

@@ -55,6 +55,9 @@ def test_two_cells_from_a_command_to_a_table(home, capsys):
     )
     assert score.stage == "books/student_second" and f"**{100 * score.value:.1f}**" in line
     assert "88.4" in (folder / "table.md").read_text()  # the published score beside it
+    links = re.findall('href="([^"#]+)"', (folder / "report.html").read_text(encoding="utf-8"))
+    assert links == [f"{row}/sample/seed3/report.html" for row in ("teacher-mix", "mix-tinybert")]
+    assert all((folder / link).is_file() for link in links)
 
     before = (folder / "table.tsv").read_text()
     (folder / "table.tsv").unlink()

@@ -4,6 +4,7 @@ import csv
 import io
 
 import pytest
+from test_report import Page
 from test_reproduce import arguments
 from test_reproduce_table import write_answers, write_scores
 
@@ -135,16 +136,20 @@ def test_a_curve_has_a_column_a_share_and_the_published_number_where_there_is_on
 
 
 def test_a_curve_is_written_as_tables_and_a_picture(measured, tmp_path, capsys):
-    show_results(measured, published_table("metakd_mnli"), states(measured))
+    made = {cell.name: cell for plan in measured for cell in plan.cells(with_data=False)}
+    show_results(measured, published_table("metakd_mnli"), made, states(measured))
     folder = tmp_path / "outputs/reproduce/metakd_mnli"
     assert {path.name for path in folder.glob("held-out-*")} == {
-        f"held-out-fiction.{end}" for end in ("md", "tsv", "tex", "png")
+        f"held-out-fiction.{end}" for end in ("md", "tsv", "tex", "png", "html")
     }
     assert (folder / "held-out-fiction.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader(io.StringIO((folder / "held-out-fiction.tsv").read_text()), delimiter="\t"))
     ours = [(row["fraction"], row["mean"]) for row in rows if row["row"] == "meta-distillation"]
     assert ours == [("0.1", "50.0000"), ("1", "75.0000")]
     assert "held-out-fiction.md" in capsys.readouterr().out
+    page = Page((folder / "held-out-fiction.html").read_text(encoding="utf-8"))
+    assert "With 10 % of the rows Meta-teacher → Meta-distillation is best, with 50.0 %." in page.text
+    assert [a["href"] for a in page.of("a")] == ["#table", "#progress", "#runs", "#settings"]
 
 
 def test_a_curve_without_any_score_is_drawn_empty(tmp_path):

@@ -9,13 +9,14 @@ import pytest
 
 from teachback.cells import CHANGED, DONE
 from teachback.errors import TeachbackError
+from teachback.markdown import escape_markdown
 from teachback.paper_table import BOOTSTRAP, MCNEMAR, PaperTable
 from teachback.plan import Plan
 from teachback.published import Column, published_table
 from teachback.recipes import METAKD, MPDISTIL, RECIPES
 from teachback.significance import mcnemar, paired_bootstrap
 from teachback.suites.schema import Domain, Suite, write_suite
-from teachback.table_formats import comparisons, escape_latex, escape_markdown, escape_tsv, latex, markdown, plain, tsv
+from teachback.table_formats import comparisons, escape_latex, escape_tsv, latex, markdown, plain, tsv
 from teachback.tables import Result, merge_results, predictions_file
 
 LABELS = ("negative", "positive")

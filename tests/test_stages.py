@@ -13,17 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from teachback import stages
 from teachback.arguments import (
-    DataArguments,
-    FirstStageArguments,
-    MetaTeacherArguments,
-    OptimizerArguments,
-    SecondStageArguments,
-    StudentArguments,
-    TeacherArguments,
+    STUDENT_STAGES,
+    TEACHER_STAGE,
     parse,
 )
 from teachback.errors import Stopped, TeachbackError
@@ -76,13 +72,12 @@ def flags(root: Path, *more: str) -> list[str]:
 
 def teach(root: Path, *more: str) -> Path:
     argv = flags(root, "--teacher_model", "scratch:tiny", *more)
-    return stages.train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=argv))[-1]
+    return stages.train_teachers(*parse(*TEACHER_STAGE, argv=argv))[-1]
 
 
 def distil(root: Path, stage: str, *more: str) -> list[Path]:
     student = ["--stage", stage, "--student_layers", "1", "--student_init", "teacher"]
-    ours = (DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments)
-    return stages.distil(*parse(*ours, OptimizerArguments, argv=flags(root, *student, *more)))
+    return stages.distil(*parse(*STUDENT_STAGES, argv=flags(root, *student, *more)))
 
 
 def names(folder: Path) -> set[str]:
@@ -115,7 +110,8 @@ def suite(tmp_path) -> Path:
 
 
 def test_files_of_each_stage(finished):
-    assert names(finished) == {"teacher-meta", "books"}  # no work folder is left
+    assert names(finished) == {"teacher-meta", "books", "logs"}  # no work folder is left
+    assert names(finished / "logs") == {"3_train_teacher.log", "4_student_first.log", "5_student_second.log"}
     assert names(finished / "teacher-meta") == CHECKPOINT | {"training_only.safetensors"}
     assert names(finished / "books/student_first") == CHECKPOINT | {"training_only.safetensors"}
     assert names(finished / "books/student_second") == CHECKPOINT
@@ -613,8 +609,20 @@ def test_the_record_holds_no_secret(suite, monkeypatch):
     assert "hf_secret_word" not in json.dumps(read_stage(folder))
 
 
+def test_tensorboard_gets_losses_by_term_and_scores_by_domain(suite):
+    folder = teach(suite, "--num_train_epochs", "1", "--report_to", "tensorboard")
+    read = EventAccumulator(str(folder.parent / "logs/teacher-meta")).Reload()
+    tags = set(read.Tags()["scalars"])
+    assert {"train/loss", "train/learning_rate", "eval/books_accuracy", "eval/dvd_accuracy"} <= tags
+    terms = {name for entry in read_stage(folder)["history"] for name in entry if name.startswith("loss_")}
+    assert len(terms) > 1
+    for term in terms:
+        logged = [entry[term] for entry in read_stage(folder)["history"] if term in entry]
+        assert [event.value for event in read.Scalars(f"train/{term}")] == pytest.approx(logged)
+
+
 def test_a_logger_that_is_not_installed_is_named(suite, monkeypatch):
-    monkeypatch.setattr("teachback.arguments.find_spec", lambda name: None)
+    monkeypatch.setattr("teachback.tracking.find_spec", lambda name: None)
     with pytest.raises(TeachbackError, match="REPORT_TO=tensorboard.*pip install tensorboard"):
         teach(suite, "--report_to", "tensorboard")
 

@@ -10,7 +10,7 @@ from tiny import BOOKS, CAUSE, LABELS, text_rows, tokenizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from teachback import token_store
-from teachback.arguments import DataArguments, OptimizerArguments, TeacherArguments, parse
+from teachback.arguments import TEACHER_STAGE, parse
 from teachback.encoding import encode
 from teachback.models import load_tokenizer
 from teachback.stages import train_teachers
@@ -124,7 +124,7 @@ def test_a_stage_ends_the_same_whether_its_tokens_are_made_or_read(tmp_path, no_
 
     def teach(output: str) -> dict[str, bytes]:
         argv = [*flags, "--output_root", str(tmp_path / output)]
-        (folder,) = train_teachers(*parse(DataArguments, TeacherArguments, OptimizerArguments, argv=argv))
+        (folder,) = train_teachers(*parse(*TEACHER_STAGE, argv=argv))
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "stage.json"}
 
     made = teach("made")

@@ -1,3 +1,29 @@
-"""Teachback: compressing text classifiers by knowledge distillation."""
+"""Teachback: compressing text classifiers by knowledge distillation.
+
+The Python API is loaded at its first use, so that ``import teachback`` takes no time: it needs PyTorch.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "MPDistil": "mpdistil",
+    "TrainingConfig": "settings",
+    "MetaKD": "metakd",
+    "MetaKDConfig": "settings",
+    "TeachbackError": "errors",
+    "create_simple_dataloader": "text_loaders",
+    "load_superglue_dataset": "text_loaders",
+}
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str):
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,13 +2,14 @@
 
 import sys
 from dataclasses import asdict, dataclass, field, fields
-from importlib.util import find_spec
 
+import torch
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from teachback.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
+from teachback.tracking import require_installed
 
 
 def option(default, meaning: str):
@@ -261,6 +262,13 @@ class OptimizerArguments(TrainingArguments):
             self.dataloader_num_workers = 2 if self.device.type == "cuda" else 0
 
 
+# What the command lines of the training stages are parsed into, in the order in which the stages take it.
+TEACHER_STAGE = (DataArguments, TeacherArguments, OptimizerArguments)
+STUDENT_STAGES = (
+    DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments, OptimizerArguments,
+)  # fmt: skip
+CURRICULUM_STAGE = (DataArguments, MetaTeacherArguments, CurriculumArguments)
+
 # Arguments of TrainingArguments that do not change a stage's result: where it writes, logs and how it reports.
 WITHOUT_EFFECT_ON_RESULT = {
     "output_dir", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "logging_nan_inf_filter",
@@ -269,11 +277,15 @@ WITHOUT_EFFECT_ON_RESULT = {
     "dataloader_prefetch_factor", "per_device_eval_batch_size", "local_rank",
     "ddp_timeout", "trackio_space_id", "use_cpu", "include_num_input_tokens_seen", "restore_callback_states_from_checkpoint",
 }  # fmt: skip
+# What uploads a finished folder has no part in it; in stage.json it stands as unset.
+HUB = ("push_to_hub", "hub_model_id", "hub_private_repo")
 # Arguments that these stages could only ignore.
 REFUSED = {
     "output_dir": "stage folders lie under --output_root",
     "do_train": "a stage always trains", "do_eval": "see 7_eval.sh", "do_predict": "see 7_eval.sh",
-    "save_only_model": "a stage goes on from its checkpoints", "push_to_hub": "upload the finished stage folder instead", "train_sampling_strategy": "batches are always of similar length",
+    "save_only_model": "a stage goes on from its checkpoints",
+    "hub_strategy": "a folder is uploaded once, when it is finished", "hub_always_push": "see --hub_strategy",
+    "hub_revision": "a folder is uploaded to the main branch", "train_sampling_strategy": "batches are always of similar length",
     "label_smoothing_factor": "the losses are the methods' own", "group_by_length": "batches are always of similar length",
 }  # fmt: skip
 
@@ -337,19 +349,25 @@ def prepare_machine(training: OptimizerArguments) -> str:
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
     if training.disable_tqdm:
         disable_progress_bar()
-    for logger in training.report_to:
-        if logger in ("tensorboard", "wandb") and find_spec(logger) is None:
-            raise TeachbackError(
-                f"REPORT_TO={logger}: this Python has no package {logger}; pip install {logger}, or set REPORT_TO=none"
-            )
+    require_installed(training.report_to)
     if training.dataloader_pin_memory is None:
         training.dataloader_pin_memory = not training.use_cpu
     return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
 
 
+def on_one_device(device: torch.device, precision: str, **options) -> OptimizerArguments:
+    """Arguments of a training in this process alone, in a resolved precision, where no command line gives them."""
+    args = OptimizerArguments(
+        use_cpu=device.type == "cpu", bf16=precision == "bf16", fp16=precision == "fp16", **options
+    )
+    args._n_gpu = min(1, args.n_gpu)  # else the Trainer wraps the model in DataParallel where it sees several
+    return args
+
+
 def relevant(training: OptimizerArguments) -> dict:
     """The training arguments that a result depends on, and the number of processes."""
     values = training.to_dict()  # hides tokens
+    values |= {f.name: f.default for f in fields(TrainingArguments) if f.name in HUB}
     without = WITHOUT_EFFECT_ON_RESULT | (set() if training.save_strategy == "steps" else {"save_steps"})
     kept = {f.name: values[f.name] for f in fields(training) if f.name in values and f.name not in without}
     return {**kept, "processes": training.world_size}

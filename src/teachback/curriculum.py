@@ -44,6 +44,10 @@ class Study:
     meta_head: str
     meta_certainty: torch.Tensor
 
+    def batch(self, rows: torch.Tensor, collate: Collator) -> dict[str, torch.Tensor]:
+        """A padded batch to learn from, of the given row numbers."""
+        return collate([self.rows[i] for i in rows.tolist()])
+
 
 def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.Tensor]:
     """Row numbers [N] in batches, shuffled by the seeds."""
@@ -95,15 +99,15 @@ class Student:
     def _placed(self, study: Study, batch: dict) -> tuple[dict, torch.Tensor]:
         """A padded batch of quiz rows on the device, and the number of the head that serves each row."""
         placed = {name: values.to(self.accelerator.device) for name, values in batch.items()}
-        return placed, torch.full((len(batch["index"]),), study.student_head, device=self.accelerator.device)
+        return placed, torch.full((len(batch["label"]),), study.student_head, device=self.accelerator.device)
 
     def learn(self, study: Study, rows: torch.Tensor) -> float:
         """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss."""
         self.classifier.train()
-        batch, head = self._placed(study, self.collate([study.rows[i] for i in rows.tolist()]))
+        batch, head = self._placed(study, study.batch(rows, self.collate))
         with fast_dropout(self.accelerator.device):
             outputs = self.classifier(batch, head)
-            told = self.meta.of_student(by_row(outputs.pooled, len(rows)), study.meta_head)
+            told = self.meta.of_student(by_row(outputs.pooled, len(batch["label"])), study.meta_head)
             loss = curriculum_student_loss(outputs.logits.float(), told, batch["label"]).mean()
             self.accelerator.backward(loss)
         if self.args.student_update == "step":
@@ -236,7 +240,13 @@ class Curriculum:
             "student_loss": sum(step.loss for step in steps) / len(steps),
             "policy_loss": loss.item() if loss is not None else 0.0,
             "entropy": sum(entropies) / len(entropies) if entropies else 0.0,
+            "probabilities": self._mean_probabilities([step.choice for step in steps]),
         })  # fmt: skip
+
+    def _mean_probabilities(self, choices: list[Choice]) -> dict[str, float]:
+        """Of each domain that could be chosen, over the steps of an episode."""
+        means = [sum(values) / len(choices) for values in zip(*(choice.probabilities for choice in choices))]
+        return {self.studies[number].name: mean for number, mean in zip(self.choices, means)}
 
     def state(self) -> dict:
         """All that the coming episodes depend on, and the record so far."""

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
+from tqdm.auto import tqdm
 from transformers import AutoConfig
 
 from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
@@ -15,6 +15,7 @@ from teachback.checkpoints import is_whole, load_state, save_state
 from teachback.curriculum import Curriculum, Student, Study, weights
 from teachback.curriculum_record import write_record
 from teachback.devices import choose_gpu, resolve_device, resolve_precision
+from teachback.episodes import Episodes, give_heads, new_accelerator, study_of
 from teachback.errors import Stopped, TeachbackError, naming
 from teachback.experiment import Experiment
 from teachback.files import sync
@@ -23,18 +24,17 @@ from teachback.meta_teacher import (
     Quiz,
     load_meta_heads,
     meta_heads,
-    quiz_certainty,
     save_meta_teacher,
     train_meta_teacher,
 )
 from teachback.metrics import by_domain
-from teachback.models import Classifier, final_layer, load_finished_classifier, load_tokenizer
+from teachback.models import Classifier, load_finished_classifier, load_tokenizer
 from teachback.runs import StageRun, hash_model
 from teachback.stopping import stop_request
 from teachback.suite_data import labelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import head_name, predicted_labels
-from teachback.teacher_outputs import features
+from teachback.teacher_outputs import features, own_logits
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, ar
         )
     experiment = Experiment(data_args, machine(data_args, args))
     targets = experiment.data.targets(data_args.domain)
-    return experiment.each(targets, lambda domain: run_domain(experiment, meta_args, args, domain))
+    return experiment.each("6_curriculum", targets, lambda domain: run_domain(experiment, meta_args, args, domain))
 
 
 def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArguments:
@@ -166,105 +166,76 @@ def make_meta_teacher(scene: Scene, run: StageRun, args: MetaTeacherArguments) -
 
 
 class Rehearsal:
-    """One run of the curriculum: scores now and then, keeps the best student, and goes on from its checkpoints."""
+    """One run of the curriculum, from its checkpoints to its published folder."""
 
     def __init__(self, scene: Scene, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
         self.scene, self.stage, self.args, self.meta = scene, run, args, meta
         self.experiment = scene.experiment
-        self.accelerator = Accelerator(
-            mixed_precision={"fp32": "no"}.get(self.experiment.args.precision, self.experiment.args.precision),
-            log_with=None if args.report_to == "none" else args.report_to,
-            project_dir=str(self.experiment.root / "logs" / run.folder.relative_to(self.experiment.root)),
-        )
+        accelerator = new_accelerator(self.experiment.args.precision)
         classifier, self.tokenizer = scene.load_student()
-        self._give_heads(classifier)
-        student = Student(classifier, meta, args, self.accelerator, self.tokenizer.pad_token_id)
+        head_domains = {head_name(scene.teacher.kind, domain): domain for domain in scene.domains}
+        give_heads(classifier, meta, head_domains)
+        student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
         names = [domain.name for domain in scene.domains]
         studies = [self._study(domain, list(classifier.heads)) for domain in scene.domains]
-        self.curriculum = Curriculum(student, studies, names.index(scene.target.name), args)
+        curriculum = Curriculum(student, studies, names.index(scene.target.name), args)
+        self.episodes = Episodes(curriculum, self._told_score)
         self.selection = self.experiment.encode(scene.selection, [scene.target.name], self.tokenizer)
-        self.scores: dict[int, float] = {}  # by number of episodes
-        self.best: dict[str, torch.Tensor] = {}
-
-    def _give_heads(self, classifier: Classifier) -> None:
-        """Let the student's further heads begin as the meta-teacher's, which has learnt to read the student's states."""
-        names = list(classifier.heads)
-        for domain in self.scene.domains:
-            if index := names.index(domain.head):
-                head = self.meta.student_head(head_name(self.scene.teacher.kind, domain))
-                classifier.other_heads[index - 1].load_state_dict(head.state_dict())
 
     def _study(self, domain: Domain, heads: list[str]) -> Study:
-        """The meta-teacher's answers to a quiz are computed here, once: neither it nor the teacher changes any more."""
         rows = self.experiment.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
-        head, labels = head_name(self.scene.teacher.kind, domain), rows.columns["label"]
-        pooled = self.scene.teacher_quiz(domain)
-        certainty = quiz_certainty(self.meta, Quiz(head, pooled, pooled, labels))
-        return Study(domain.name, rows, heads.index(domain.head), head, certainty)
+        head = head_name(self.scene.teacher.kind, domain)
+        return study_of(domain, rows, heads, head, self.meta, self.scene.teacher_quiz(domain))
 
     def finish(self) -> None:
         """Run the episodes that are left, and publish."""
         self.stage.claim()
         folder = self.stage.checkpoints()
         self._resume(folder)
-        if self.args.report_to != "none":
-            self.accelerator.init_trackers("curriculum", config={k: str(v) for k, v in asdict(self.args).items()})
-        if not self.scores:
-            self._score()
-        with stop_request() as request:
-            while self.curriculum.episode < self.args.episodes:
-                self._run_episode(folder)
-                if request.made:
-                    self._save(folder)
-                    raise Stopped(
-                        request.signal,
-                        f"stopped after episode {self.curriculum.episode} of {self.args.episodes} with a checkpoint, "
-                        "run the same command again to continue",
-                    )
-        self.accelerator.end_training()
+        with self.experiment.tracking(self.stage) as self.episodes.tracks:
+            self.episodes.start()
+            self._run_episodes(folder)
         self._publish()
 
-    def _run_episode(self, folder: Path) -> None:
-        self.curriculum.run_episode()
-        self._log()
-        done = self.curriculum.episode
-        if done % self.args.eval_every == 0 or done == self.args.episodes:
-            self._score()
-            self._save(folder)
+    def _run_episodes(self, folder: Path) -> None:
+        total, hidden = self.args.episodes, self.experiment.training.disable_tqdm
+        with stop_request() as request, tqdm(total=total, initial=self.episodes.done, disable=hidden) as bar:
+            while self.episodes.left:
+                scored = self.episodes.run_next()
+                last = self.episodes.last
+                bar.set_postfix(loss=last["student_loss"], reward=last["reward"], refresh=False)
+                bar.update()
+                if scored or request.made:
+                    self._save(folder)
+                if request.made:
+                    raise Stopped(
+                        request.signal,
+                        f"stopped after episode {self.episodes.done} of {total} with a checkpoint, "
+                        "run the same command again to continue",
+                    )
 
-    def _score(self) -> None:
-        """Score the student on the selection rows, and remember the best; among equals the earliest."""
-        student = self.curriculum.student.classifier
+    def _told_score(self, student: Classifier) -> float:
         score = self._selection_score(student)
-        if not self.scores or score > max(self.scores.values()):
-            self.best = weights(student)
-        self.scores[self.curriculum.episode] = score
-        self.experiment.say(f"episode {self.curriculum.episode}: {self.experiment.split} {score:.4f}")
+        self.episodes.tracks.log({f"eval_{self.scene.target.name}_score": score}, self.episodes.done)
+        self.experiment.say(f"episode {self.episodes.done}: {self.experiment.split} {score:.4f}")
+        return score
 
     def _selection_score(self, student: Classifier) -> float:
-        pooled = features(student, self.selection, **self.experiment.settings(self.tokenizer)).pooled
-        with torch.no_grad():
-            logits = final_layer(student.model)(pooled.to(self.accelerator.device)).flatten(1).cpu()
+        logits = own_logits(student, self.selection, **self.experiment.settings(self.tokenizer))
         data, rows = self.experiment.data, self.scene.selection
         return by_domain(data.suite, rows, predicted_labels(logits, rows, data))[self.scene.target.name].value
 
-    def _log(self) -> None:
-        last = self.curriculum.record.episodes[-1]
-        if self.args.report_to != "none":
-            self.accelerator.log({k: v for k, v in last.items() if k != "episode"}, step=last["episode"])
-
     def _save(self, folder: Path) -> None:
         """Write a checkpoint beside and rename it, so that a half-written one is never taken for a whole one."""
-        place = folder / f"episode-{self.curriculum.episode:06d}"
+        place = folder / f"episode-{self.episodes.done:06d}"
         if place.exists() and is_whole(place):
             return
         shutil.rmtree(place, ignore_errors=True)
-        state = self.curriculum.state() | {"scores": self.scores, "best": self.best}
         partial = folder / "partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         with naming(folder):
-            save_state(partial / "state", state)
+            save_state(partial / "state", self.episodes.state())
             sync(partial)
             partial.rename(place)
         for old in self._checkpoints(folder)[:-KEPT]:
@@ -279,25 +250,23 @@ class Rehearsal:
         if not checkpoints:
             return
         logger.warning("continuing from %s", checkpoints[-1])
-        state = load_state(checkpoints[-1] / "state")
-        self.scores, self.best = state["scores"], state["best"]
-        self.curriculum.load_state(state)
+        self.episodes.load_state(load_state(checkpoints[-1] / "state"))
 
     def _publish(self) -> None:
-        curriculum = self.curriculum
-        best = max(self.scores, key=lambda episode: (self.scores[episode], -episode))
+        episodes, best = self.episodes, self.episodes.best_episode
         record = {
             "method": "curriculum", "domain": self.scene.target.name, "head_trained": True, "seed": self.args.seed,
-            "selected_on": self.experiment.split, "best_episode": best, "dev": {"score": self.scores[best]},
-            "scores_by_episode": self.scores, "domains": [study.name for study in curriculum.studies],
+            "selected_on": self.experiment.split, "best_episode": best, "dev": {"score": episodes.scores[best]},
+            "scores_by_episode": episodes.scores, "domains": [study.name for study in episodes.curriculum.studies],
         }  # fmt: skip
-        self.experiment.say(f"best after {best} of {self.args.episodes} episodes: {self.scores[best]:.4f}")
+        self.experiment.say(f"best after {best} of {self.args.episodes} episodes: {episodes.scores[best]:.4f}")
         self.experiment.publish_as_is(self.stage, self._write, record)
 
     def _write(self, folder: Path) -> None:
-        student, curriculum = self.curriculum.student.classifier, self.curriculum
+        curriculum = self.episodes.curriculum
+        student = curriculum.student.classifier
         self._write_student(folder / "last", student)
-        student.load_state_dict(self.best)
+        student.load_state_dict(self.episodes.best)
         self._write_student(folder, student)
         rest = {name: value for name, value in weights(student).items() if not name.startswith("model.")}
         if curriculum.policy:

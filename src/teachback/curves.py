@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from teachback.files import write_atomically
+from teachback.markdown import escape_markdown
 from teachback.paper_table import MCNEMAR, Entry, PaperTable
 from teachback.plan import WHOLE, Setting
 from teachback.published import Published
@@ -14,7 +15,6 @@ from teachback.table_formats import (
     Line,
     Text,
     compared,
-    escape_markdown,
     markdown_table,
     ours,
     plain_table,
@@ -49,6 +49,11 @@ class Curve:
     @property
     def file_name(self) -> str:
         return f"{'held-out' if self.setting.hold_out else 'few-data'}-{self.setting.target}"
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the target's train rows, in %, of each column."""
+        return [100 * float(table.plan.setting.fraction) for table, _ in self.columns]
 
     def entries(self, row: TableRow) -> list[Entry]:
         return [table.entries.get((row.name, column), Entry()) for table, column in self.columns]
@@ -103,7 +108,7 @@ class Curve:
         """Score over share, one line a row, with the standard deviation between seeds."""
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
-        shares = [100 * float(table.plan.setting.fraction) for table, _ in self.columns]
+        shares = self.shares
         for row in self.rows:
             points = [(share, entry) for share, entry in zip(shares, self.entries(row)) if entry.n]
             if points:

@@ -6,6 +6,7 @@ Scores are computed in float32 unless a precision is asked for, so that they equ
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from teachback.errors import TeachbackError, naming
 from teachback.files import write_atomically
 from teachback.locks import locked
 from teachback.metrics import METRICS, Score, by_domain, metric_for, parts
+from teachback.model_card import write_card
 from teachback.predictor import (
     TIMED_PASSES,
     TIMED_ROWS,
@@ -28,6 +30,7 @@ from teachback.predictor import (
     find_checkpoints,
 )
 from teachback.runs import seed_folder
+from teachback.stage_log import stage_log
 from teachback.submission import OFFICIAL_ROWS, file_name, submission
 from teachback.suite_data import SuiteData
 from teachback.suites.schema import HIDDEN, SPLITS, Row
@@ -266,7 +269,8 @@ def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
         return []
     # Runs for other domains may go on side by side: tables are merged, and what both score comes out the same.
     places = [evaluation.run / f"{arguments.split} scores of {target}" for target in evaluation.targets]
-    with locked(*places), naming(evaluation.run):
+    log = stage_log(evaluation.run / "logs" / "7_eval.log")
+    with locked(*places), naming(evaluation.run), log:
         return _evaluate(evaluation, checkpoints)
 
 
@@ -276,8 +280,19 @@ def _evaluate(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> list
     evaluation.report_hidden_rows()
     evaluated = evaluation.evaluate_all(checkpoints)
     merge_costs(evaluation.run / "costs.tsv", evaluated, measured_on(arguments))
+    write_cards(evaluation, checkpoints)
     print_tables(evaluation, evaluated)
     return evaluated
+
+
+def write_cards(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> None:
+    """Put the scores into the checkpoints' model cards; one that may not be written stays as it is."""
+    results = read_results(evaluation.run / "results.tsv")
+    for checkpoint in checkpoints:
+        if "answers" in checkpoint.record and (checkpoint.folder / "config.json").is_file():
+            own = [result for result in results if result.stage == checkpoint.stage]
+            with suppress(PermissionError):
+                write_card(checkpoint.folder, checkpoint.record, evaluation.data.suite, own)
 
 
 def print_tables(evaluation: Evaluation, evaluated: list[Evaluated]) -> None:

@@ -1,9 +1,9 @@
 """What stages 3 to 5 share: the data and folders of one suite and seed, training, and publishing a stage folder."""
 
 import logging
-import os
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,14 +12,17 @@ from transformers import set_seed
 from teachback.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_machine, relevant
 from teachback.encoding import EncodedRows
 from teachback.errors import Stopped, TeachbackError
+from teachback.model_card import write_card
 from teachback.models import load_tokenizer, locate
 from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
+from teachback.stage_log import stage_log
 from teachback.suite_data import SuiteData, encode_rows, labelled, some_of
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
 from teachback.teacher_cache import TeacherCache
 from teachback.teacher_outputs import Features, features, features_size, load_features, save_features
 from teachback.teacher_states import LiveTeacher, attach_states, key_of, refusal
+from teachback.tracking import Tracks, tracking
 from teachback.training import DistillationTrainer, TrainingModule, last_whole_checkpoint, train
 
 logger = logging.getLogger(__name__)
@@ -39,7 +42,6 @@ class Experiment:
         self.args = replace(data_args, precision=prepare_machine(training))
         self.training = training
         self.data = SuiteData.read(data_args.data_dir, data_args.suite, data_args.domains)
-        self.tensorboard = os.environ.get("TENSORBOARD_LOGGING_DIR")
         self.split = "test" if data_args.protocol == "paper" else "dev"  # what checkpoints are selected on
         self.root = seed_folder(data_args.output_root, data_args.suite, training.seed)
         self.teachers = seed_folder(data_args.teacher_root or data_args.output_root, data_args.suite, training.seed)
@@ -164,17 +166,21 @@ class Experiment:
         set_seed(self.training.seed)
         return False
 
-    def each(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
-        """What ``make`` gives of each target; a dry run goes on where it would stop, and says why it would."""
-        folders = []
+    def each(self, stage: str, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
+        """What ``make`` gives of each target, with a log of the stage in logs/."""
+        if self.args.dry_run:
+            return self._outlook(targets, make)
+        with stage_log(self.root / "logs" / f"{stage}.log", wanted=self.training.should_save):
+            return [make(target) for target in targets]
+
+    def _outlook(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
+        """A dry run goes on where it would stop, and says why it would; it has made nothing."""
         for target in targets:
             try:
-                folders.append(make(target))
+                make(target)
             except TeachbackError as error:
-                if not self.args.dry_run:
-                    raise
                 self.say(f"would stop: {error}")
-        return folders
+        return []
 
     def say(self, text: str) -> None:
         """Print, from the first of several processes only."""
@@ -203,12 +209,16 @@ class Experiment:
             last = named or last_whole_checkpoint(checkpoints)
         if prepare:
             prepare(train_rows, dev_rows)
-        # TensorBoard's files outlive the work folder; Hugging Face takes their place from the environment alone.
-        os.environ["TENSORBOARD_LOGGING_DIR"] = self.tensorboard or str(
-            self.root / "logs" / run.folder.relative_to(self.root)
-        )
-        trainer = train(module, train_rows, dev_rows, self.training, checkpoints, last, tokenizer.pad_token_id, metrics)
-        return trainer, trainer.evaluate()
+        with self.tracking(run) as tracks:
+            trainer = train(module, train_rows, dev_rows, self.training, checkpoints, last, tokenizer.pad_token_id,
+                            metrics, tracks)  # fmt: skip
+            return trainer, trainer.evaluate()
+
+    def tracking(self, run: StageRun) -> AbstractContextManager[Tracks]:
+        """What REPORT_TO names, below logs/, where it outlives the work folder; of several processes the first one's."""
+        kinds = self.training.report_to if self.training.should_save else []
+        name = str(run.folder.relative_to(self.root))
+        return tracking(kinds, self.root / "logs" / name, run.arguments, name)
 
     def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row]) -> None:
         if self.training.should_save:
@@ -220,20 +230,29 @@ class Experiment:
             if self.training.should_save:
                 run.claim()
                 run.checkpoints()
-                with run.publishing(record | {"places": self._places()}) as folder:
-                    save(folder)
-                print(f"wrote {run.folder}")
+                self._write(run, save, record | {"places": self._places()})
 
     def publish(self, run: StageRun, trainer: DistillationTrainer, save, record: dict, metrics: dict) -> None:
         """Write the finished folder: ``save(folder)`` and stage.json."""
         trainer.accelerator.wait_for_everyone()
         if self.training.should_save:
-            with run.publishing(record | self._outcome(trainer, metrics)) as folder:
-                save(folder)
-            print(f"wrote {run.folder}")
+            self._write(run, save, record | self._outcome(trainer, metrics))
         trainer.accelerator.wait_for_everyone()
         if trainer.told_to_stop:
             raise Stopped(trainer.told_to_stop, f"{run.folder} is finished, and nothing after it was begun")
+
+    def _write(self, run: StageRun, save, record: dict) -> None:
+        record |= {"answers": self.answers(record.get("domain") or run.arguments["trained_domains"])}
+        with run.publishing(record) as folder:
+            save(folder)
+            if (folder / "config.json").is_file():  # heads alone are no model
+                write_card(folder, run.description(record), self.data.suite, place=run.folder)
+        print(f"wrote {run.folder}")
+
+    def answers(self, domains: str | list[str]) -> dict[str, dict]:
+        """What a checkpoint answers for, as its stage.json describes it: domains by name, without their rows."""
+        names = [domains] if isinstance(domains, str) else domains
+        return {name: asdict(replace(self.data.suite.domain(name), rows={})) for name in names}
 
     def _outcome(self, trainer: DistillationTrainer, metrics: dict) -> dict:
         return {

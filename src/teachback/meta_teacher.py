@@ -46,7 +46,8 @@ class MetaTeacher(nn.Module):
         head = self.head(name)
         weight = head.weight @ self.projection.weight if isinstance(self.projection, nn.Linear) else head.weight
         layer = nn.Linear(weight.shape[1], weight.shape[0])
-        layer.load_state_dict({"weight": weight.detach().clone(), "bias": head.bias.detach().clone()})
+        bias = torch.zeros_like(layer.bias) if head.bias is None else head.bias.detach().clone()
+        layer.load_state_dict({"weight": weight.detach().clone(), "bias": bias})
         return layer
 
 
@@ -82,8 +83,8 @@ def extend(teacher: Teacher, domains: list[Domain]) -> Teacher:
 
 
 def _copy(layer: nn.Linear) -> nn.Linear:
-    copied = nn.Linear(layer.in_features, layer.out_features)
-    copied.load_state_dict({"weight": layer.weight.detach(), "bias": layer.bias.detach()})
+    copied = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)  # decoders' heads have none
+    copied.load_state_dict(layer.state_dict())
     return copied
 
 
@@ -154,6 +155,6 @@ def load_meta_teacher(folder: Path, suite: Suite, teachers: Path | None = None) 
     teacher = extend(load_teacher(place, read_stage(place), suite), domains)
     saved = load_file(Path(folder) / "training_only.safetensors")
     for name, domain in head_names(teacher.kind, teacher.domains).items():
-        weights = {part: saved[f"heads.{_key(name)}.{part}"] for part in ("weight", "bias")}
-        teacher.head_for(domain).load_state_dict(weights)
+        head = teacher.head_for(domain)
+        head.load_state_dict({part: saved[f"heads.{_key(name)}.{part}"] for part in head.state_dict()})
     return teacher, place

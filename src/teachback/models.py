@@ -63,6 +63,10 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
         return _learnt_tokenizer(texts or [])
     with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(place)
+    if tokenizer.pad_token is None:  # of many decoders; the attention mask tells padding from the end of a text
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise TeachbackError(f"the tokenizer of {name!r} has no padding token; give it one in tokenizer_config.json")
     if not tokenizer.is_fast:
         raise TeachbackError(
             f"model {name!r} has no fast tokenizer (tokenizer.json); convert it with the tokenizers library"
@@ -146,6 +150,8 @@ def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path =
         )
     _check_loaded(name, model, report)
     _check_vocabulary(name, model, tokenizer)
+    if model.config.pad_token_id is None:  # of many decoders; without one they classify no batches
+        model.config.pad_token_id = tokenizer.pad_token_id
     return model.train()
 
 
@@ -216,7 +222,8 @@ def layer_list(model) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
     raise TeachbackError(
-        f"{type(model).__name__} has no list of its {depth} layers; its inner layers cannot be distilled or cut"
+        f"{type(model).__name__} has no list of its {depth} layers (do they share weights?), so it cannot be cut, nor its attention "
+        "be read: set ATTENTION_WEIGHT=0 to distil without the attention loss, and STUDENT_INIT=pretrained without STUDENT_LAYERS"
     )
 
 
@@ -326,6 +333,8 @@ class Classifier(nn.Module):
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
         result = self.model(**inputs, output_hidden_states=hidden_states, return_dict=True)
         pooled, self._pooled = self._pooled, None
+        if pooled.ndim == 3:  # of a decoder, whose final layer reads every token
+            pooled = last_token(pooled, batch["input_ids"], self.model.config.pad_token_id)
         logits = self._by_row(result.logits, pooled, head, batch.get("sequences"))
         return Outputs(logits, pooled, result.hidden_states or ())
 
@@ -354,6 +363,13 @@ class Classifier(nn.Module):
         if sequences is not None:
             logits = logits[sequences.cumsum(0) - sequences]
         return nn.functional.pad(logits, (0, self.classes - logits.shape[1]), value=ABSENT_CLASS)
+
+
+def last_token(states: torch.Tensor, input_ids: torch.Tensor, pad_token_id: int) -> torch.Tensor:
+    """States of each sequence's last token that is no padding, which Hugging Face's decoders classify: -> [S, H]."""
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    last = (places * (input_ids != pad_token_id)).argmax(-1)
+    return states[torch.arange(len(states), device=states.device), last]
 
 
 def mean_over_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

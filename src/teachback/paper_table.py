@@ -98,6 +98,21 @@ class PaperTable:
         average = [column for column in self.published.columns if column.is_average]
         return columns + (average if len(columns) > 1 else [])
 
+    @property
+    def targets(self) -> list[str]:
+        """The domains whose checkpoints answer in the columns."""
+        return list(dict.fromkeys(answering(column.domain) for column in self.columns if not column.is_average))
+
+    def checkpoints(self, row: TableRow) -> list[tuple[Path, str]]:
+        """The row's finished checkpoints: the run's folder, and the stage's below it, each once."""
+        found = [
+            (self._run(row, domain, seed), self._stage(row, domain))
+            for domain in self.targets
+            for seed in self.plan.seeds
+            if self._state(row, domain, seed) in (DONE, CHANGED)
+        ]
+        return list(dict.fromkeys(found))
+
     def _is_planned(self, row: TableRow) -> bool:
         """Whether some cell makes it; of teachers that only others' students need, there may be none here."""
         return any(self._state(row, column.domain, seed) for column in self.columns for seed in self.plan.seeds)

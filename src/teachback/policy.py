@@ -11,12 +11,16 @@ from teachback.models import final_layer, layer_list
 
 @dataclass(frozen=True)
 class Choice:
-    """A chosen domain, its probability, and for a learned policy the log-probability and entropy (with gradients)."""
+    """A chosen domain, its probability, and for a learned policy the log-probability and entropy (with gradients).
+
+    ``probabilities``: of every domain that could have been chosen.
+    """
 
     action: int
     probability: float
     log_probability: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
+    probabilities: tuple[float, ...] = ()
 
 
 class LearnedPolicy(nn.Module):
@@ -45,14 +49,16 @@ class LearnedPolicy(nn.Module):
         log_probabilities = self(state)
         probabilities = log_probabilities.exp()
         entropy = -(probabilities * log_probabilities).sum()
-        return Choice(action, probabilities[action].item(), log_probabilities[action], entropy)
+        everybody = tuple(probabilities.tolist())
+        return Choice(action, everybody[action], log_probabilities[action], entropy, everybody)
 
 
 def fixed_choice(kind: str, step: int, domains: int, target: int) -> Choice:
     """What ``uniform``, ``target_only`` and ``round_robin`` choose at a step, counted over all episodes."""
     if kind == "uniform":
-        return Choice(int(torch.randint(domains, (1,))), 1 / domains)
-    return Choice(target if kind == "target_only" else step % domains, 1.0)
+        return Choice(int(torch.randint(domains, (1,))), 1 / domains, probabilities=(1 / domains,) * domains)
+    chosen = target if kind == "target_only" else step % domains
+    return Choice(chosen, 1.0, probabilities=tuple(float(domain == chosen) for domain in range(domains)))
 
 
 def centred_returns(rewards: list[float], gamma: float, baseline: float) -> list[float]:

@@ -20,6 +20,7 @@ from teachback.prototypes import (
     write_embeddings,
 )
 from teachback.runs import StageRun, hash_model
+from teachback.stage_log import stage_log
 from teachback.suites import definition
 from teachback.suites.definition import Parsed, ReadSettings, choose
 from teachback.suites.download import raw_folder
@@ -100,9 +101,9 @@ def process(arguments: ProcessArguments) -> Suite | None:
         return read_suite(run.folder)
     for change in [*run.changes(), *_missing(run.folder)]:
         logger.warning("%s is made again, as this changed: %s", run.folder, change)
-    with locked(run.folder):
+    with locked(run.folder), stage_log(Path(arguments.data_dir) / "logs" / f"{arguments.suite}-2_process_data.log"):
         suite = _make(run, arguments)
-    print(f"wrote {run.folder}")
+        print(f"wrote {run.folder}")
     return suite
 
 

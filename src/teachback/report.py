@@ -24,7 +24,8 @@ def write_report(folder: Path, data: Path, split: str = "test", extra: Sequence[
     """
     run = read_run(folder, data, split)
     path = run.folder / "report.html"
-    write_atomically(path, render(run, sections(run, extra)))
+    about = f"Teachback: what the students of this run reach on the {run.split} split, how, and with which settings."
+    write_atomically(path, render(f"{run.name}, seed {run.seed}", about, sections(run, extra)))
     return path
 
 
@@ -36,9 +37,9 @@ def sections(run: Run, extra: Sequence[Section] = ()) -> list[Section]:
     ]  # fmt: skip
 
 
-def render(run: Run, parts: Sequence[Section]) -> str:
-    """The page; whatever is not markup of our own is escaped."""
-    return _environment().get_template("report.html").render(run=run, sections=parts)
+def render(title: str, about: str, parts: Sequence[Section]) -> str:
+    """The page; whatever is not markup of our own is escaped. ``about``: a sentence below the title."""
+    return _environment().get_template("report.html").render(title=title, about=about, sections=parts)
 
 
 @cache

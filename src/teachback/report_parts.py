@@ -58,7 +58,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report; ``missing`` says what would have to be run for it where it has nothing to show."""
+    """A part of the report; ``missing`` says what would have to be run for it where it has nothing to show.
+
+    ``lead``: what the reader is to see first: its intro and notes, set off from the rest.
+    """
 
     anchor: str
     title: str
@@ -70,6 +73,7 @@ class Section:
     notes: Sequence[str] = ()
     cases: Sequence[Case] = field(default=())
     cases_title: str = ""
+    lead: bool = False
 
 
 def shorten(name: str, length: int = NAME_LENGTH) -> str:

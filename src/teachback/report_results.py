@@ -70,7 +70,8 @@ def headline(run: Run) -> Section:
         return Section("headline", "In short", missing=advice)
     more = len(found) - SENTENCES
     rest = [f"… and {counted(more, 'further domain')}, in the table below."] if more > 0 else []
-    return Section("headline", "In short", intro=_summary(found), notes=[*map(sentence, found[:SENTENCES]), *rest])
+    notes = [*map(sentence, found[:SENTENCES]), *rest]
+    return Section("headline", "In short", intro=_summary(found), notes=notes, lead=True)
 
 
 def _summary(found: list[Pair]) -> str:
@@ -100,14 +101,14 @@ def sentence(pair: Pair) -> str:
     ratios = []
     if pair.size_ratio:
         ratios.append(
-            f"{pair.size_ratio:.2f} of its parameters ({_millions(pair.cost)} of {_millions(pair.reference_cost)})"
+            f"{pair.size_ratio:.2f} of its parameters ({millions(pair.cost)} of {millions(pair.reference_cost)})"
         )
     if pair.speed_ratio:
         ratios.append(f"{pair.speed_ratio:.1f} times its speed")
     return text + (f", with {' and '.join(ratios)}" if ratios else "") + "."
 
 
-def _millions(cost: Cost) -> str:
+def millions(cost: Cost) -> str:
     return f"{cost.parameters / 1e6:.2f} M"
 
 
@@ -160,7 +161,7 @@ def _line(run: Run, target: str, one: Checkpoint, sizes: list[int]) -> list[str]
     compared = own and reference and own.metric == reference.metric and not one.is_teacher
     return [
         target, model_name(one.stage), _score(own), signed(100 * (own.value - reference.value), 1) if compared else "–",
-        _millions(any_cost) if any_cost else "–", f"{any_cost.bytes / 1e6:.1f}" if any_cost else "–",
+        millions(any_cost) if any_cost else "–", f"{any_cost.bytes / 1e6:.1f}" if any_cost else "–",
         *(f"{cost[size].milliseconds:.2f}" if size in cost else "–" for size in sizes),
         f"{own.n:,}" if own else "–", own.metric if own else "–", one.stage,
     ]  # fmt: skip
@@ -253,7 +254,7 @@ def _tradeoff_reading(pair: Pair) -> str:
     who = f"{pair.target}: the {model_name(pair.student.stage)} student"
     takes = f"{pair.cost.milliseconds:.2f} ms an example"
     if not (pair.reference and pair.size_ratio):
-        return f"{who} takes {takes} and has {_millions(pair.cost)} parameters; there is no teacher to compare it with."
+        return f"{who} takes {takes} and has {millions(pair.cost)} parameters; there is no teacher to compare it with."
     speed = f"({pair.speed_ratio:.1f} times as fast)" if pair.speed_ratio else "(measured on another machine)"
     return (
         f"{who} is {difference(pair.score.value, pair.reference.value)} its teacher at {pair.size_ratio:.2f} of its size, "

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from teachback.arguments import option, require, require_at_least
-from teachback.cells import TODO, Workplace
+from teachback.cells import TODO, Cell, Workplace
 from teachback.curves import Curve, published_in, write_curve
 from teachback.errors import TeachbackError
 from teachback.files import write_atomically
@@ -15,6 +15,7 @@ from teachback.paper_table import PaperTable
 from teachback.plan import Plan, Setting, answering, targets_of
 from teachback.published import Published, published_table
 from teachback.recipes import RECIPES
+from teachback.report_paper import write_curve_report, write_table_report
 from teachback.schedule import RUNNING, Launcher, LocalLauncher, Schedule, runs_elsewhere
 from teachback.slurm import SlurmLauncher
 from teachback.suites.schema import read_suite
@@ -71,7 +72,7 @@ def reproduce(args: ReproduceArguments) -> None:
         return
     if not args.only_table:
         schedule.run()
-    show_results(plans, published_table(args.name), schedule.states)
+    show_results(plans, published_table(args.name), schedule.cells, schedule.states)
     if not args.only_table:
         schedule.report_failures()
 
@@ -211,17 +212,21 @@ def list_cells(schedule: Schedule) -> None:
         print(f"{state:<8} {name:<{width}}  {cell.command}")
 
 
-def show_results(plans: list[Plan], about: Published, states: dict[str, str]) -> None:
-    """Print and write the table, or a curve for each target domain of a setting."""
+def show_results(plans: list[Plan], about: Published, cells: dict[str, Cell], states: dict[str, str]) -> None:
+    """Print and write the table, or a curve for each target domain of a setting, each with its report."""
+    folder = plans[0].folder
     if not plans[0].setting.target:
-        show_table(PaperTable(plans[0], about, states), plans[0].folder)
+        table = PaperTable(plans[0], about, states)
+        show_table(table, folder)
+        print(f"wrote {write_table_report(table, list(cells.values()), states)}")
         return
     for target in dict.fromkeys(plan.setting.target for plan in plans):
         own = [plan for plan in plans if plan.setting.target == target]
-        tables = [PaperTable(plan, published_in(about, plan.setting), states) for plan in own]
-        curve = Curve(tables)
-        write_curve(curve, plans[0].folder)
-        print(f"\n{curve.plain()}\nwrote {plans[0].folder}/{curve.file_name}.md, .tsv, .tex and .png")
+        curve = Curve([PaperTable(plan, published_in(about, plan.setting), states) for plan in own])
+        write_curve(curve, folder)
+        print(f"\n{curve.plain()}\nwrote {folder}/{curve.file_name}.md, .tsv, .tex and .png")
+        names = {cell.name for plan in own for cell in plan.cells(with_data=False)}
+        print(f"wrote {write_curve_report(curve, [cell for name, cell in cells.items() if name in names], states)}")
 
 
 def show_table(table: PaperTable, folder: Path) -> None:

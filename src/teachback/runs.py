@@ -164,7 +164,7 @@ class StageRun:
                 sync(result)
                 if not (result.is_dir() and os.path.samestat(own, result.stat())):
                     raise TeachbackError(f"{result} was removed while the stage wrote it; run the same command again")
-                description = json.dumps(self._description(record), indent=2, default=str) + "\n"
+                description = json.dumps(self.description(record), indent=2, default=str) + "\n"
                 write_atomically(result / "stage.json", description)
                 _move(keep, self.folder, result)
                 swap(result, self.folder)
@@ -189,7 +189,8 @@ class StageRun:
             shutil.copytree(other, result, dirs_exist_ok=True)
         return True
 
-    def _description(self, record: dict) -> dict:
+    def description(self, record: dict) -> dict:
+        """What stage.json says: ``record``, and what is known of every run."""
         return record | {
             "stage": self.stage,
             "fingerprint": self.fingerprint,

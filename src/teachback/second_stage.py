@@ -21,7 +21,7 @@ def pkd_layer_map(name: str, student_layers: int, teacher_layers: int) -> list[i
     if student_layers < 2 or student_layers > teacher_layers:
         raise TeachbackError(
             f"PKD compares inner layers of a student of 2 to {teacher_layers} layers, and this one has {student_layers}; "
-            "set BETA_PKD=0"
+            "set BETA_PKD=0 (in Python beta=0)"
         )
     count = student_layers - 1
     if name == "skip":

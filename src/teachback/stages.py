@@ -20,6 +20,7 @@ from teachback.errors import TeachbackError
 from teachback.experiment import Experiment
 from teachback.losses import average_predictions
 from teachback.meta_teacher import MetaTeacher, meta_heads
+from teachback.model_card import write_card
 from teachback.models import Classifier, class_count, load_classifier, load_finished_classifier, load_tokenizer
 from teachback.runs import StageRun, hash_model, read_stage
 from teachback.second_stage import SecondStage, TeacherStep, pkd_layer_map
@@ -37,13 +38,12 @@ def train_teachers(data_args: DataArguments, args: TeacherArguments, training: O
     experiment = Experiment(data_args, training)
     if args.teacher != "single":
         shortened = experiment.shortened_domain()
-        return experiment.each(
-            [experiment.taught_domains()], lambda names: train_teacher(experiment, args, names, shortened)
-        )
+        names = [experiment.taught_domains()]
+        return experiment.each("3_train_teacher", names, lambda names: train_teacher(experiment, args, names, shortened))
     names = [domain.name for domain in experiment.data.targets(data_args.domain) if domain.name != data_args.hold_out]
     if not names:
         raise TeachbackError(f"HOLD_OUT={data_args.hold_out} leaves out the one domain of TEACHER=single")
-    return experiment.each(names, lambda name: train_teacher(experiment, args, [name], name))
+    return experiment.each("3_train_teacher", names, lambda name: train_teacher(experiment, args, [name], name))
 
 
 def train_teacher(experiment: Experiment, args: TeacherArguments, names: list[str], shortened: str) -> Path:
@@ -125,7 +125,8 @@ def _copied(run: StageRun, experiment: Experiment, domain: Domain) -> bool:
     if experiment.training.world_size > 1:
         return False
     for other in sorted(experiment.root.glob(f"*/{run.folder.name}")):
-        if other != run.folder and run.reuse(other, domain=domain.name):
+        if other != run.folder and run.reuse(other, domain=domain.name, answers=experiment.answers(domain.name)):
+            write_card(run.folder, read_stage(run.folder), experiment.data.suite)
             experiment.say(f"wrote {run.folder}, a copy of {other}, which has the same inputs and arguments")
             return True
     return False
@@ -135,7 +136,8 @@ def _require_same_tokens(student, teacher) -> None:
     if student.get_vocab() != teacher.get_vocab():
         raise TeachbackError(
             "teacher and student have different tokenizers, so their tokens cannot be aligned for the embedding, hidden-state "
-            "and attention losses; set STUDENT_INIT=teacher, or a STUDENT_MODEL with the teacher's vocabulary"
+            "and attention losses; set STUDENT_INIT=teacher, or a STUDENT_MODEL with the teacher's vocabulary, or FIRST=none: "
+            "stage 5's losses, on predictions and pooled states, need no common tokens"
         )
 
 
@@ -338,9 +340,12 @@ def distil(data_args: DataArguments, student_args: StudentArguments, first: Firs
     if student_args.teacher == "multi" and (student_args.stage == "first" or second.method == "finetune"):
         student_args = replace(student_args, teacher="single")  # several encoders have no one set of layers
     if student_args.stage == "first" and first.first == "none":
-        return experiment.each(targets, lambda domain: pass_on(experiment, student_args, domain))
+        return experiment.each("4_student_first", targets, lambda domain: pass_on(experiment, student_args, domain))
     if student_args.stage == "first":
-        return experiment.each(targets, lambda domain: distil_first(experiment, student_args, first, domain))
+        return experiment.each(
+            "4_student_first", targets, lambda domain: distil_first(experiment, student_args, first, domain)
+        )
+    name = "5_student_second"
     if second.method == "finetune":
-        return experiment.each(targets, lambda domain: finetune_student(experiment, student_args, second, domain))
-    return experiment.each(targets, lambda domain: distil_second(experiment, student_args, second, meta, domain))
+        return experiment.each(name, targets, lambda domain: finetune_student(experiment, student_args, second, domain))
+    return experiment.each(name, targets, lambda domain: distil_second(experiment, student_args, second, meta, domain))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from teachback.markdown import escape_markdown, padded_table
 from teachback.paper_table import Comparison, Entry, PaperTable
 from teachback.published import Column
 from teachback.recipes import TableRow
@@ -143,29 +144,14 @@ def plain_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
 
 
 def markdown_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
-    """Cells padded to one width, so that the table also reads on a screen."""
+    """The best in bold; cells padded to one width."""
     rows = [[_styled(cell, escape_markdown, "**{}**") for cell in line.cells] for line in lines]
-    rows = [[escape_markdown(name) for name in names], *rows]
-    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(names))]
-    rule = ["-" * width if i < texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    padded = [
-        [cell.ljust(width) if i < texts else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
-        for row in rows
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [padded[0], rule, *padded[1:]])
+    return padded_table([[escape_markdown(name) for name in names], *rows], texts)
 
 
 def _styled(cell: Text, escape: Callable[[str], str], bold: str) -> str:
     text = escape(cell.text)
     return bold.format(text) if cell.bold else text
-
-
-def escape_markdown(text: str) -> str:
-    r"""Text that Markdown shows as it is, in a table too: a bar would end the cell, a star begin emphasis."""
-    for character in "\\|*_<`":
-        text = text.replace(character, "\\" + character)
-    indent = len(text) - len(text.lstrip(" "))
-    return "&nbsp;" * indent + text[indent:]
 
 
 LATEX = {

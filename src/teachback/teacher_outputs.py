@@ -8,7 +8,7 @@ import torch
 
 from teachback.devices import autocast
 from teachback.encoding import EncodedRows, batches
-from teachback.models import Classifier
+from teachback.models import Classifier, final_layer
 from teachback.teacher import Teacher
 
 
@@ -36,6 +36,14 @@ def logits_of(teacher: Teacher, told: Features, domain: int) -> torch.Tensor:
 
 
 @torch.no_grad()
+def own_logits(classifier: Classifier, encoded: EncodedRows, **settings) -> torch.Tensor:
+    """What the model's own final layer says of rows, in their order: [N, C] in float32. ``settings``: see `features`."""
+    pooled = features(classifier, encoded, **settings).pooled
+    layer = final_layer(classifier.model)
+    return layer(pooled.to(layer.weight.device)).flatten(1).cpu()
+
+
+@torch.no_grad()
 def features(
     classifier: Classifier, encoded: EncodedRows, pad_token_id: int, batch_size: int, device, precision: str,
     layers: tuple[int, ...] = (),
@@ -48,7 +56,7 @@ def features(
     for batch in batches(encoded, batch_size, pad_token_id):
         order.append(batch.pop("index"))
         batch = {name: values.to(device) for name, values in batch.items()}
-        found.append(_states(classifier, batch, len(order[-1]), precision, layers))
+        found.append(states(classifier, batch, len(order[-1]), precision, layers))
     classifier.train(training)
     place = torch.cat(order).argsort()
     pooled, *cls = (torch.cat(parts)[place] for parts in zip(*found))
@@ -78,9 +86,11 @@ def features_size(teacher: Teacher, encoded: EncodedRows, layers: tuple[int, ...
     return len(encoded.inputs["input_ids"]) * width * (4 + 2 * len(layers))
 
 
-def _states(
+@torch.no_grad()
+def states(
     classifier: Classifier, batch: dict, rows: int, precision: str, layers: tuple[int, ...]
 ) -> tuple[torch.Tensor, ...]:
+    """Of one padded batch what `features` gives of all rows: pooled states, then, if any, those of ``layers``."""
     head = torch.zeros(rows, dtype=torch.long, device=batch["input_ids"].device)
     with autocast(precision, batch["input_ids"].device):
         outputs = classifier(batch, head, hidden_states=bool(layers))

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import BatchSampler
-from transformers import Trainer, TrainerCallback
+from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from teachback.arguments import OptimizerArguments
 from teachback.checkpoints import is_whole, load_state, random_states, restore_random_states, save_state
@@ -27,6 +27,7 @@ from teachback.errors import TeachbackError, naming
 from teachback.files import sync, write_atomically
 from teachback.models import use_training_attention
 from teachback.stopping import SaveBetween, stop_request
+from teachback.tracking import NO_TRACKS, TRACKERS, Tracks
 
 logger = logging.getLogger(__name__)
 STATE = "trainer_state.json"  # the Trainer writes it last of a checkpoint
@@ -65,6 +66,10 @@ class DistillationTrainer(Trainer):
     """Trainer with batches of similar length, loss terms in the log, and checkpoints without pickle."""
 
     told_to_stop = 0  # the number of a signal that came too late for a checkpoint: the training was over
+
+    def get_train_dataloader(self):
+        """Batches of rows, or what makes batches of its own, as it is: its order is its owner's."""
+        return super().get_train_dataloader() if isinstance(self.train_dataset, EncodedRows) else self.train_dataset
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -143,6 +148,25 @@ class EpochEnd(TrainerCallback):
             self.trainer.log(values)
 
 
+class TrackLog(TrainerCallback):
+    """Passes on what is logged: losses by term, learning rate, and scores by domain."""
+
+    def __init__(self, tracks: Tracks):
+        self.tracks = tracks
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.tracks.log(logs or {}, state.global_step)
+
+
+class LossBar(ProgressCallback):
+    """Hugging Face's progress bar, with the loss beside the time left."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        super().on_log(args, state, control, logs, **kwargs)
+        if self.training_bar is not None and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
+
+
 class PaddingLog(TrainerCallback):
     """Says once, before the first step, how much of the first epoch is padding, all processes together."""
 
@@ -218,14 +242,18 @@ def _point_to_best(checkpoint: Path) -> None:
     write_atomically(checkpoint / STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
 
-def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: OptimizerArguments, checkpoints: Path,
-          last: str | None, pad_token_id: int, compute_metrics=None) -> DistillationTrainer:  # fmt: skip
+def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_rows: EncodedRows, args: OptimizerArguments,
+          checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
+          tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
     """Train ``module`` in place, continuing from checkpoint ``last``; the best one on ``dev_rows`` is restored.
 
+    In the place of rows to train on may stand what has a length and yields padded batches, anew in every epoch.
     Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
     """
     args = copy.copy(args)
     args.output_dir = str(checkpoints)
+    args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]  # those are ``tracks``
+    args.push_to_hub = False  # the finished folder is uploaded, not what Trainer would make of it
     if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
         args.metric_for_best_model = "score" if compute_metrics else "loss"
         args.greater_is_better = compute_metrics is not None
@@ -237,10 +265,14 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         train_dataset=train_rows,
         eval_dataset=dev_rows,
         compute_metrics=compute_metrics,
-        callbacks=[StopOnBadLoss()],
+        callbacks=[StopOnBadLoss(), TrackLog(tracks)],
     )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(LossBar())
     trainer.add_callback(EpochEnd(trainer, module))
-    trainer.add_callback(PaddingLog(trainer))
+    if isinstance(train_rows, EncodedRows):
+        trainer.add_callback(PaddingLog(trainer))
     if last:
         logger.warning("continuing from %s", last)
         _point_to_best(Path(last))

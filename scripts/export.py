@@ -1,0 +1,21 @@
+"""A student as ONNX, in float32 and int8, each checked against PyTorch on dev.
+
+PYTHONPATH=src python scripts/export.py --folder outputs/amazon/seed42/books/student_second
+"""
+
+from transformers.utils import logging
+
+from teachback.arguments import parse
+from teachback.errors import run_entry_point
+from teachback.export import ExportArguments, export
+
+
+def main():
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    (arguments,) = parse(ExportArguments)
+    export(arguments)
+
+
+if __name__ == "__main__":
+    run_entry_point(main)

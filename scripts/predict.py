@@ -1,0 +1,28 @@
+"""A student's answers to texts: one a line from standard input, or a column of a TSV.
+
+PYTHONPATH=src python scripts/predict.py --folder outputs/amazon/seed42/books/student_second < texts.txt > answers.tsv
+PYTHONPATH=src python scripts/predict.py --folder ... --input reviews.tsv --text_a review --output answers.tsv
+"""
+
+import os
+import sys
+
+from transformers.utils import logging
+
+from teachback.arguments import parse
+from teachback.errors import run_entry_point
+from teachback.predict import PredictionArguments, predict
+
+
+def main():
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    (arguments,) = parse(PredictionArguments)
+    try:
+        predict(arguments)
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    run_entry_point(main)

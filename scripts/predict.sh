@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# A student's answers to texts, as TSV: the label and a probability for each label, in the order of the texts.
+#     bash scripts/predict.sh <student folder> < texts.txt > answers.tsv                  one text a line; a pair has a tab between
+#     bash scripts/predict.sh <student folder> --input reviews.tsv --text_a review [--text_b title] [--output answers.tsv]
+# Texts are read, answered and written a window at a time, so there may be any number. See docs/deploy.md.
+folder=
+if [[ $# -gt 0 && $1 != -* ]]; then folder=$1; shift; fi
+source "$(dirname "$0")/common.sh"
+
+: "${MAX_LENGTH=}"             # tokens after which a text is cut; empty: as the student was trained
+: "${EVAL_BATCH_SIZE=64}"      # texts a step
+: "${PRECISION=auto}"          # auto (fp32), fp32, bf16 or fp16
+: "${DEVICE=auto}"             # auto, cpu, cuda or cuda:<number>
+
+if [[ -z $folder ]]; then fail "name the folder of a student, such as outputs/amazon/seed42/books/student_second"; fi
+
+run scripts/predict.py --folder "$folder" --max_length "$MAX_LENGTH" --batch_size "$EVAL_BATCH_SIZE" \
+    --precision "$PRECISION" --device "$DEVICE" "$@"

@@ -1,0 +1,201 @@
+"""Meta-KD for notebooks: one student a domain from a table of rows, by stages 2 to 5.
+
+The rows become a suite ``custom`` in ``output_dir``/data, and the stages write to ``output_dir``/outputs what they
+always write. Their scripts, stages 6 and 7 among them, can go on from there with these as DATA_DIR and OUTPUT_DIR.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from teachback.arguments import (
+    DataArguments,
+    FirstStageArguments,
+    MetaTeacherArguments,
+    OptimizerArguments,
+    SecondStageArguments,
+    StudentArguments,
+    TeacherArguments,
+    on_one_device,
+)
+from teachback.devices import resolve_device, resolve_precision
+from teachback.errors import TeachbackError
+from teachback.files import write_atomically
+from teachback.metrics import by_domain
+from teachback.models import load_finished_classifier, load_tokenizer, locate
+from teachback.phase_history import SPEED
+from teachback.plain_models import write_checkpoint
+from teachback.predictor import Checkpoint, Predictor
+from teachback.processing import ProcessArguments, process
+from teachback.runs import read_stage, seed_folder
+from teachback.settings import MetaKDConfig, refuse_unknown, takes
+from teachback.stages import distil, train_teachers
+from teachback.suite_data import SuiteData
+from teachback.suites.schema import Row, clean_text
+from teachback.teacher import predicted_labels
+
+COLUMNS = ("guid", "text_a", "text_b", "label", "domain", "split")
+NEEDED = ("text_a", "label", "domain")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of texts, of equal length."""
+
+    columns: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, frame) -> "Table":
+        """The known columns of a pandas DataFrame, or of anything else with named columns, as a dict of lists."""
+        names = list(frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", ()))
+        missing = [name for name in NEEDED if name not in names]
+        if missing:
+            raise TeachbackError(f"the table has the columns {names}, and lacks {', '.join(missing)}")
+        return cls({name: [_text(value) for value in frame[name]] for name in COLUMNS if name in names})
+
+    def of_domains(self, domains: Sequence[str]) -> "Table":
+        """Only the rows of these domains."""
+        found = list(dict.fromkeys(self.columns["domain"]))
+        absent = [name for name in domains if name not in found]
+        if absent:
+            raise TeachbackError(f"the table has no row of domain {absent[0]!r}; it has: {', '.join(found)}")
+        kept = [number for number, name in enumerate(self.columns["domain"]) if name in domains]
+        return Table({name: [values[number] for number in kept] for name, values in self.columns.items()})
+
+    def write(self, path: Path) -> None:
+        lines = ["\t".join(self.columns), *("\t".join(values) for values in zip(*self.columns.values()))]
+        write_atomically(path, "\n".join(lines) + "\n")
+
+
+def _text(value) -> str:
+    """A cell as text; None and NaN, which differs from itself, are empty."""
+    return "" if value is None or value != value else clean_text(str(value))
+
+
+def _dev(record: dict) -> dict[str, float]:
+    """A stage's dev scores."""
+    return {name: value for name, value in record["dev"].items() if name not in SPEED}
+
+
+class MetaKD:
+    """A teacher of several domains, and a student for each."""
+
+    def __init__(
+        self, domains: Sequence[str] | None = None, teacher_model: str = "bert-base-uncased",
+        student_model: str = "huawei-noah/TinyBERT_General_4L_312D", student_layers: int | str | None = None,
+        teacher: str = "meta", device: str = "auto", output_dir: str = "./metakd_outputs", *,
+        student_init: str = "pretrained", precision: str = "auto", data_dir: str = "data", **unknown,
+    ):  # fmt: skip
+        """``domains``: those of the table that are used, None for all. ``teacher``: meta, mix or mtl, as in stage 3.
+
+        Models: a hub name, a folder, or scratch:tiny|mini. ``data_dir`` is where stage 1 puts models.
+        """
+        refuse_unknown("MetaKD", unknown, list(inspect.signature(MetaKD).parameters)[:-1])
+        if isinstance(domains, str):
+            raise TeachbackError(f"domains={domains!r}: give a list, as in domains=[{domains!r}]")
+        self.domains = list(domains) if domains is not None else None
+        self.teacher_model, self.student_model = (
+            locate(str(name), data_dir) for name in (teacher_model, student_model)
+        )
+        layers = "" if student_layers in (None, -1) else str(student_layers)
+        self._student = StudentArguments(teacher=teacher, student_model=self.student_model, student_layers=layers,
+                                         student_init=student_init)  # fmt: skip
+        if teacher not in ("meta", "mix", "mtl"):
+            raise TeachbackError(f"teacher={teacher!r}: use meta, mix or mtl")
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.output_dir = Path(output_dir)
+        self.teacher, self.students = None, {}
+        self._checkpoints: dict[str, Checkpoint] = {}
+
+    @property
+    def _data_dir(self) -> Path:
+        return self.output_dir / "data"
+
+    @takes(MetaKDConfig)
+    def train(self, dataframe, config: MetaKDConfig | None = None, **settings) -> dict:
+        """Train one student a domain; return by domain its ``dev`` and ``test`` scores, and the ``teacher``'s.
+
+        The table has text_a, label and domain, for pairs text_b, and may have split (train, quiz, dev or test);
+        ``settings`` are fields of `MetaKDConfig`.
+        """
+        config = replace(config or MetaKDConfig(), **settings)
+        data = self._prepare(dataframe, config)
+        folders = self._run_stages(config)
+        seed = seed_folder(str(self.output_dir / "outputs"), "custom", config.seed)
+        self.teacher = load_finished_classifier(folders[0])
+        self._checkpoints, self.students, self._config = {}, {}, config
+        for name, folder in zip(data.trainable, folders[1:]):
+            stage = folder.relative_to(seed).as_posix()
+            self._checkpoints[name] = Checkpoint(folder, stage, name, read_stage(folder))
+            self.students[name] = load_finished_classifier(folder)
+        return {"teacher": _dev(read_stage(folders[0]))} | {name: self._result(name, data) for name in self.students}
+
+    def _prepare(self, dataframe, config: MetaKDConfig) -> SuiteData:
+        """Stage 2."""
+        table = Table.of(dataframe)
+        table = table if self.domains is None else table.of_domains(self.domains)
+        if len(set(table.columns["domain"])) < 2:
+            raise TeachbackError("Meta-KD transfers between domains, and the table has rows of one alone; see MPDistil")
+        source = self._data_dir / "rows.tsv"
+        table.write(source)
+        process(ProcessArguments(
+            suite="custom", data_dir=str(self._data_dir), source=str(source), seed=config.seed,
+            quiz_fraction=config.quiz_fraction, dev_fraction=config.dev_fraction, test_fraction=config.test_fraction,
+            embedding_model=self.teacher_model, max_length=config.max_length, precision=self.precision,
+            device=str(self.device),
+        ))  # fmt: skip
+        return SuiteData.read(str(self._data_dir), "custom")
+
+    def _run_stages(self, config: MetaKDConfig) -> list[Path]:
+        """Stages 3 to 5: the teacher's folder, then each domain's student's."""
+        data = DataArguments(suite="custom", domain="all", data_dir=str(self._data_dir),
+                             output_root=str(self.output_dir / "outputs"), max_length=config.max_length,
+                             precision=self.precision, device=str(self.device))  # fmt: skip
+        kind = self._student.teacher
+        teacher = TeacherArguments(teacher=kind, teacher_model=self.teacher_model)
+        first = FirstStageArguments(tkd_weight=0.5 if kind == "meta" else 0.0)  # only a meta-teacher has that knowledge
+        second = SecondStageArguments(temperature=config.temperature)
+        taught = train_teachers(data, teacher, self._optimizer(config, config.teacher_epochs, config.teacher_lr))
+        constant = self._optimizer(config, config.first_epochs, config.first_lr, lr_scheduler_type="constant")
+        distil(data, self._student, first, second, MetaTeacherArguments(), constant)
+        student = replace(self._student, stage="second")
+        linear = self._optimizer(config, config.second_epochs, config.second_lr)
+        return taught + distil(data, student, first, second, MetaTeacherArguments(), linear)
+
+    def _optimizer(self, config: MetaKDConfig, epochs: int, learning_rate: float, **more) -> OptimizerArguments:
+        return on_one_device(
+            self.device, self.precision, learning_rate=learning_rate, num_train_epochs=epochs, seed=config.seed,
+            per_device_train_batch_size=config.batch_size, report_to=config.report_to or "none", **more,
+        )  # fmt: skip
+
+    def _result(self, name: str, data: SuiteData) -> dict:
+        rows = [row for row in data.rows("test", [name]) if row.label]
+        found = {"dev": _dev(self._checkpoints[name].record)}
+        if rows:
+            scores = by_domain(data.suite, rows, self._answers(name, rows, data))
+            found["test"] = {scores[name].metric: scores[name].value}
+        return found
+
+    def _answers(self, name: str, rows: list[Row], data: SuiteData) -> list[str]:
+        predictor = Predictor(self._checkpoints[name], data.suite, str(self.device), max_length=self._config.max_length)
+        return predicted_labels(predictor.predict(rows), rows, data)
+
+    def predict(self, texts: Sequence[str | tuple[str, str]], domain: str) -> list[str]:
+        """Names of the labels that the domain's student gives to texts or pairs, in their order."""
+        self._require(domain)
+        pairs = [(text, "") if isinstance(text, str) else tuple(text) for text in texts]
+        rows = [Row(str(number), *pair, "", domain) for number, pair in enumerate(pairs)]
+        return self._answers(domain, rows, SuiteData.read(str(self._data_dir), "custom")) if rows else []
+
+    def save_student(self, domain: str, path: str | Path) -> None:
+        """Write a domain's student as a plain checkpoint with its tokenizer."""
+        self._require(domain)
+        write_checkpoint(path, self.students[domain], load_tokenizer(str(self._checkpoints[domain].folder)))
+
+    def _require(self, domain: str) -> None:
+        if domain not in self.students:
+            raise TeachbackError(
+                f"there is no student of {domain!r}; there are: {', '.join(self.students) or 'none yet'}"
+            )

@@ -1,0 +1,165 @@
+"""MPDistil for notebooks, by the interface that its own library published: what `phases` does, as one object.
+
+Attributes ``teacher`` and ``student`` are plain Hugging Face models, and what is saved are their plain checkpoints.
+"""
+
+import inspect
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from teachback.arguments import require
+from teachback.devices import autocast, resolve_device, resolve_precision
+from teachback.errors import TeachbackError
+from teachback.files import write_atomically
+from teachback.loader_batches import LoaderBatches, one_pass, require_loader
+from teachback.locks import locked
+from teachback.models import load_finished_classifier, load_tokenizer
+from teachback.phases import Phases, Task
+from teachback.plain_models import fields_of, tokenizers_of, write_checkpoint
+from teachback.predictor import evaluation_precision
+from teachback.settings import TrainingConfig, refuse_unknown, takes
+from teachback.suites.schema import Domain, clean_text
+from teachback.task_metrics import answers, chosen_metric, metric_values
+
+
+class MPDistil:
+    """A teacher and its student for one task, given by loaders."""
+
+    def __init__(
+        self, task_name: str, num_labels: int, metric: str = "accuracy", teacher_model: str = "bert-base-uncased",
+        student_model: str = "bert-base-uncased", student_layers: int | str | None = 6, device: str = "auto",
+        output_dir: str = "./mpdistil_outputs", is_regression: bool = False, *, labels: list[str] | None = None,
+        tokenizer=None, student_init: str = "pretrained", precision: str = "auto", data_dir: str = "data", **unknown,
+    ):  # fmt: skip
+        """Models: a hub name, a folder, or scratch:tiny|mini.
+
+        ``student_layers``: the first so many, "spread:3", a list "1,3,5", or -1 for all; ``student_init`` teacher: of
+        the trained teacher. ``labels``: the classes' names, for the saved models; else those that the loader knows.
+        ``tokenizer``: what made the loaders' tokens, needed where no model has one. ``output_dir`` gets teacher/ and
+        student/ as checkpoints, and logs/. ``data_dir`` is where stage 1 puts models.
+        """
+        refuse_unknown("MPDistil", unknown, list(inspect.signature(MPDistil).parameters)[:-1])
+        self.task_name, self.num_labels, self.is_regression = task_name, num_labels, is_regression
+        self.metric = chosen_metric(metric, task_name, is_regression)
+        self.teacher_model, self.student_model = str(teacher_model), str(student_model)
+        self.student_layers = student_layers
+        self.student_init, self.data_dir, self.output_dir = student_init, str(data_dir), Path(output_dir)
+        require(self, "student_init", ("pretrained", "teacher"))
+        if device not in ("auto", "cuda", "cpu"):
+            raise TeachbackError(
+                f"device={device!r}: use auto, cuda or cpu; CUDA_VISIBLE_DEVICES chooses among several GPUs"
+            )
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self._labels, self._given_tokenizer = tuple(labels or ()), tokenizer
+        self._check_labels()
+        self.teacher = self.student = self.tokenizer = None
+
+    def _check_labels(self) -> None:
+        fewest = 1 if self.is_regression else 2
+        if self.num_labels < fewest or (self.is_regression and self.num_labels != 1):
+            raise TeachbackError(f"num_labels={self.num_labels}: a regression has 1, a classification 2 or more")
+        if self._labels and (self.is_regression or len(self._labels) != self.num_labels):
+            raise TeachbackError(
+                f"labels={list(self._labels)}: give num_labels={self.num_labels} names, of a regression none"
+            )
+
+    @takes(TrainingConfig)
+    def train(self, train_loader, val_loader, test_loader=None, meta_loaders: dict | None = None,
+              config: TrainingConfig | None = None, **settings) -> dict:  # fmt: skip
+        """Run all phases and return their history; ``settings`` are fields of `TrainingConfig` and win over ``config``.
+
+        Phase 4 runs where ``meta_loaders`` {task: loader} names other tasks to choose from. Under the task's own name
+        it may hold the rows that phases 3 and 4 learn from; else a share of the train rows is kept for that.
+        """
+        config = replace(config or TrainingConfig(), **settings)
+        if test_loader is not None:
+            require_loader(test_loader, "test_loader")
+        set_seed(config.seed)
+        passed = one_pass(val_loader, "val_loader")
+        task = self._task(train_loader, passed)
+        with locked(self.output_dir / "student"):
+            phases = Phases(task, config, train_loader, passed, dict(meta_loaders or {}))
+            history = phases.run()
+        self.teacher = load_finished_classifier(phases.teacher_folder).to(self.device)
+        self.load_student(phases.student_folder)
+        if test_loader is not None:
+            history["test"] = self._tested(test_loader)
+        return history | {"config": asdict(config)}
+
+    def _task(self, train_loader, val: list) -> Task:
+        names = (self.teacher_model, self.student_model)
+        tokenizers = tokenizers_of(names, self._given_tokenizer, train_loader, self.data_dir)
+        labels = self._labels or tuple(getattr(getattr(train_loader, "dataset", None), "label_names", ()))
+        choices = isinstance(val[0], (tuple, list)) and getattr(val[0][0], "ndim", 2) == 3  # one axis more
+        return Task(self._domain(labels, choices), self.metric, names, self.student_layers, self.student_init,
+                    tuple(tokenizers), self.device, self.precision, self.data_dir, self.output_dir)  # fmt: skip
+
+    def _domain(self, labels: tuple = (), choices: bool = False) -> Domain:
+        """The task as the stages describe one."""
+        if self.is_regression:
+            return Domain(self.task_name, self.task_name, (), task="regression")
+        if len(labels) != self.num_labels or not all(isinstance(label, str) for label in labels):
+            labels = tuple(f"LABEL_{number}" for number in range(self.num_labels))
+        return Domain(self.task_name, self.task_name, labels, kind="choices" if choices else "single")
+
+    def _tested(self, loader) -> dict:
+        logits, labels = self._answers(loader, "test_loader")
+        found = {"predictions": answers(logits, self.is_regression).tolist()}
+        if np.isfinite(labels).all() and (self.is_regression or (labels >= 0).all()):
+            found["metrics"] = metric_values(self.metric, labels, logits)
+        return found
+
+    @torch.no_grad()
+    def _answers(self, loader, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The student's logits [N, C] and the loader's labels [N] in its order, -1 where it has none."""
+        student, found, labels = self.student.eval(), [], []
+        domain = self._domain(choices=student.config.num_labels != self.num_labels)  # one output, for each choice
+        batches = LoaderBatches(
+            loader, name, domain, student.config.vocab_size, float_labels=self.is_regression, needs_labels=False
+        )
+        precision, fields = evaluation_precision("auto", self.device), fields_of(student)
+        for batch in batches:
+            with autocast(precision, self.device):
+                logits = student(**{name: batch[name].to(self.device) for name in fields}).logits
+            found.append(logits.float().reshape(len(batch["label"]), -1).cpu())
+            labels.append(batch["label"])
+        return torch.cat(found).numpy(), torch.cat(labels).numpy()
+
+    def predict(self, loader) -> list:
+        """The student's answers in the loader's order: class numbers, of a regression its numbers."""
+        self._require_student()
+        return answers(self._answers(loader, "loader")[0], self.is_regression).tolist()
+
+    def _require_student(self) -> None:
+        if self.student is None:
+            raise TeachbackError("there is no student yet; call train(...) or load_student(path) first")
+
+    def save_student(self, path: str | Path) -> None:
+        """Write the student as a plain checkpoint with its tokenizer."""
+        self._require_student()
+        write_checkpoint(path, self.student, self.tokenizer)
+
+    def load_student(self, path: str | Path) -> None:
+        """Take a saved student of this task in the place of the present one."""
+        student = load_finished_classifier(path)
+        expected = (self.num_labels, 1) if not self.is_regression else (1,)  # one output where rows are choices
+        if student.config.num_labels not in expected:
+            raise TeachbackError(f"{path} has {student.config.num_labels} outputs, and num_labels is {self.num_labels}")
+        self.student, self.tokenizer = student.to(self.device), load_tokenizer(str(path), self.data_dir)
+
+    def save_predictions(self, predictions, path: str | Path, label_mapping: dict | None = None) -> None:
+        """Write a TSV with the columns index and prediction; ``label_mapping`` names the classes by number."""
+        names = predictions if label_mapping is None else [_named(label_mapping, value) for value in predictions]
+        lines = [f"{number}\t{clean_text(str(name))}\n" for number, name in enumerate(names)]
+        write_atomically(Path(path), "".join(["index\tprediction\n", *lines]))
+
+
+def _named(mapping: dict, value):
+    if value not in mapping:
+        raise TeachbackError(f"label_mapping has no name for the prediction {value!r}; it has: {list(mapping)}")
+    return mapping[value]

@@ -1,0 +1,70 @@
+"""The plain Hugging Face models of the Python API: built from names, written to folders."""
+
+import inspect
+import os
+import tempfile
+from pathlib import Path
+
+from teachback.errors import TeachbackError
+from teachback.loader_batches import TOKENS
+from teachback.models import cut_layers, layer_list, load_classifier, load_tokenizer
+from teachback.students import kept_layers
+from teachback.suites.schema import Domain
+from teachback.teacher import Teacher
+
+
+def tokenizers_of(names: tuple[str, str], given, loader, data_dir: str) -> list:
+    """The tokenizers of teacher and student, which read the same tokens.
+
+    A model from scratch takes the other's, or the one that the loader's texts were tokenised with.
+    """
+    loaded = [given or (None if name.startswith("scratch:") else load_tokenizer(name, data_dir)) for name in names]
+    of_loader = getattr(getattr(loader, "dataset", None), "tokenizer", None)
+    known = next((one for one in (*loaded, of_loader) if one is not None), None)
+    if known is None:
+        raise TeachbackError(
+            "models from scratch have no tokenizer of their own; give the one of the loaders' tokens as tokenizer="
+        )
+    loaded = [one or known for one in loaded]
+    if loaded[0].get_vocab() != loaded[1].get_vocab():
+        raise TeachbackError(
+            f"{names[0]} and {names[1]} have different tokenizers, and a loader yields the tokens of one; choose "
+            "models of one vocabulary, or run the stages, which encode each text for each model"
+        )
+    return loaded
+
+
+def new_student(
+    name: str, layers: int | str | None, domain: Domain, tokenizer, data_dir: str, teacher: Teacher | None = None
+):
+    """The student before it learns, cut from the model of that name, or from ``teacher`` with its head."""
+    model = teacher.classifier.model if teacher else load_classifier(name, domain, tokenizer, data_dir)
+    depth = len(layer_list(model))
+    if isinstance(layers, int) and layers > depth:
+        raise TeachbackError(f"student_layers={layers}: the model has {depth}; give 1 to {depth}, or -1 for all")
+    whole = layers is None or layers == "" or (isinstance(layers, int) and layers < 1)
+    if whole and teacher is None:
+        return model
+    keep = list(range(depth)) if whole else kept_layers(str(layers), depth)
+    return cut_layers(model, keep, domain, teacher.head_for(domain) if teacher else None)
+
+
+def fields_of(model) -> tuple[str, ...]:
+    """The token fields that a model reads; many know no token types."""
+    typed = "token_type_ids" in inspect.signature(model.forward).parameters
+    return TOKENS if typed and getattr(model.config, "type_vocab_size", 0) > 1 else TOKENS[:2]
+
+
+def write_checkpoint(folder: str | Path, model, tokenizer) -> None:
+    """Write a checkpoint beside and move its files to their place, config.json last; other files there stay."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        written = {path.name for path in Path(partial).iterdir()}
+        for path in folder.glob("model*.safetensors*"):
+            if path.name not in written:  # of an older model in other parts, which would be read instead
+                path.unlink()
+        for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, folder / path.name)

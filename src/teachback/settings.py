@@ -1,0 +1,131 @@
+"""Settings of the Python API. An unknown name is an error that names the closest one; so is a value out of range."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from teachback.arguments import require, require_above_zero, require_at_least
+from teachback.errors import TeachbackError
+
+
+class UnknownArgument(TeachbackError, TypeError):
+    """An argument that does not exist."""
+
+
+def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise for the first given name that is not known."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
+            raise UnknownArgument(f"{where} has no argument {name!r}; {hint}")
+
+
+def takes(config: type):
+    """For a function whose ``**settings`` are the config's fields: its signature shows them, and others are refused."""
+
+    def decorate(function):
+        shown = inspect.signature(function)
+        own = [part for part in shown.parameters.values() if part.kind is not inspect.Parameter.VAR_KEYWORD]
+        more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in config.names()]
+
+        @functools.wraps(function)
+        def checked(*args, **given):
+            refuse_unknown(function.__qualname__, given, [*(part.name for part in own[1:]), *config.names()])
+            return function(*args, **given)
+
+        checked.__signature__ = shown.replace(parameters=own + more)
+        return checked
+
+    return decorate
+
+
+class Settings:
+    """Base of dataclasses of settings."""
+
+    def __new__(cls, *args, **given):
+        refuse_unknown(cls.__name__, given, cls.names())
+        return super().__new__(cls)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return [field.name for field in fields(cls)]
+
+
+@dataclass
+class TrainingConfig(Settings):
+    """How `MPDistil.train` trains; the defaults are those that MPDistil's library published."""
+
+    teacher_epochs: int = 10  # phase 1; 0: the teacher is taken as it is
+    student_epochs: int = 10  # phase 2; 0: the student keeps its weights
+    meta_epochs: int = 1  # phase 3; 0: no phases 3 and 4, and no rows are held out for them
+    num_episodes: int = 200  # phase 4; 0: none
+    teacher_lr: float = 2e-5
+    student_lr: float = 3e-5  # of phases 2 and 4
+    meta_lr: float = 1e-3
+    alpha: float = 0.5  # share of the soft loss; the labels' loss has the rest
+    beta: float = 100.0  # weight of the loss between [CLS] states of inner layers (PKD)
+    temperature: float = 5.0
+    use_competitive_loss: bool = False
+    reward_type: str = "binary"  # or real
+    batch_size: int = 8  # of phases 3 and 4; in phases 1 and 2 the loaders have their own
+    seed: int = 42
+    report_to: str | None = None  # tensorboard or wandb
+    wandb_project: str = "mpdistil"
+    wandb_run_name: str | None = None
+    quiz_fraction: float = 0.1  # share of the train rows that is kept for phases 3 and 4
+    eval_every: int = 10  # episodes between two scores on val_loader
+    soft_loss: str = "mse"  # ce, kl or mse
+    pkd_layers: str = "first"  # teacher layers that PKD compares: first, skip or last
+
+    def __post_init__(self):
+        self.report_to = None if self.report_to == "none" else self.report_to
+        require(self, "reward_type", ("binary", "real"))
+        require(self, "soft_loss", ("ce", "kl", "mse"))
+        require(self, "pkd_layers", ("first", "skip", "last"))
+        if self.report_to is not None:
+            require(self, "report_to", ("tensorboard", "wandb"))
+        for name in ("teacher_epochs", "student_epochs", "meta_epochs", "num_episodes", "beta"):
+            require_at_least(self, name, 0)
+        for name in ("batch_size", "eval_every"):
+            require_at_least(self, name, 1)
+        for name in ("teacher_lr", "student_lr", "meta_lr", "temperature"):
+            require_above_zero(self, name)
+        if not 0 <= self.alpha <= 1:
+            raise TeachbackError(f"alpha={self.alpha}: must be between 0 and 1")
+        if not 0 < self.quiz_fraction < 1:
+            raise TeachbackError(
+                f"quiz_fraction={self.quiz_fraction}: must be between 0 and 1; meta_epochs=0 keeps no quiz"
+            )
+
+
+@dataclass
+class MetaKDConfig(Settings):
+    """How `MetaKD.train` trains; the defaults are those of stages 2 to 5."""
+
+    teacher_epochs: int = 3  # stage 3
+    first_epochs: int = 10  # stage 4, inner layers
+    second_epochs: int = 3  # stage 5, predictions
+    teacher_lr: float = 2e-5
+    first_lr: float = 5e-5
+    second_lr: float = 3e-5
+    temperature: float = 1.0  # of stage 5
+    max_length: int = 128
+    batch_size: int = 32
+    seed: int = 42
+    dev_fraction: float = 0.1  # shares of the rows of a table without the column split
+    test_fraction: float = 0.1
+    quiz_fraction: float = 0.0  # share of the train rows that is kept for stage 6, if it is to be run afterwards
+    report_to: str | None = None  # tensorboard or wandb
+
+    def __post_init__(self):
+        self.report_to = None if self.report_to == "none" else self.report_to
+        if self.report_to is not None:
+            require(self, "report_to", ("tensorboard", "wandb"))
+        for name in ("teacher_epochs", "first_epochs", "second_epochs", "batch_size"):
+            require_at_least(self, name, 1)
+        for name in ("teacher_lr", "first_lr", "second_lr", "temperature"):
+            require_above_zero(self, name)

@@ -1,0 +1,543 @@
+"""The Python API on two-layer models: the loaders' batches are what trains, and what is saved is a plain checkpoint."""
+
+import inspect
+import json
+import math
+import random
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny import LABELS, WORDS, classifier, tokenizer
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+import teachback
+from teachback import MetaKD, MPDistil, TeachbackError, TrainingConfig, create_simple_dataloader, load_superglue_dataset
+from teachback.cli import STAGES, main
+from teachback.curriculum import Student
+from teachback.loader_batches import LoaderBatches, cut_quiz, gathered, row_keys
+from teachback.phases import FrozenTeacher, Phases
+from teachback.plain_models import fields_of, new_student, tokenizers_of
+from teachback.second_stage import SecondStage
+from teachback.suites.schema import Domain
+from teachback.task_metrics import chosen_metric, metric_values
+from teachback.teacher import Teacher, TeacherTraining
+
+ROOT = Path(__file__).parents[1]
+QUICK = {"teacher_epochs": 1, "student_epochs": 1, "num_episodes": 1, "teacher_lr": 2e-3, "beta": 0}
+TASK = Domain("toy", "toy", LABELS)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """A folder with two checkpoints, ``big`` and ``small``, of one tokenizer."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, layers in (("big", 2), ("small", 1)):
+        classifier(layers=layers, seed=layers).save_pretrained(folder / name)
+        tokenizer().save_pretrained(folder / name)
+    return folder
+
+
+def toy(count: int, seed: int) -> tuple[list[str], list[int]]:
+    """Texts that say good or bad, and which of them."""
+    chance = random.Random(seed)
+    texts = []
+    for number in range(count):
+        words = [chance.choice(WORDS[2:]) for _ in range(chance.randint(2, 6))]
+        words.insert(chance.randrange(len(words)), WORDS[number % 2])
+        texts.append(" ".join(words))
+    return texts, [number % 2 for number in range(count)]
+
+
+def loader(models: Path, count: int, seed: int, shuffle: bool = False) -> DataLoader:
+    return create_simple_dataloader(*toy(count, seed), str(models / "big"), 32, 8, shuffle)
+
+
+class Recorder(Sampler):
+    """Rows backwards, the first one three times; remembers how often it was asked."""
+
+    def __init__(self, count: int):
+        self.order, self.passes = [*range(count - 1, -1, -1), 0, 0], 0
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(self.order)
+
+
+class RecordingCollate:
+    def __init__(self, collate):
+        self.collate, self.made = collate, []
+
+    def __call__(self, items):
+        self.made.append(self.collate(items))
+        return self.made[-1]
+
+
+def recording(plain: DataLoader) -> DataLoader:
+    """The same rows in batches of 7, by a sampler and a collate_fn of the user's own."""
+    sampler = Recorder(len(plain.dataset))
+    return DataLoader(plain.dataset, batch_size=7, sampler=sampler, collate_fn=RecordingCollate(plain.collate_fn))
+
+
+class Watch:
+    """What reached the models."""
+
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.trained: dict[str, list[dict]] = {"teacher": [], "student": [], "curriculum": []}
+        self.teacher_trains, self.teacher_at_first = [], {}
+        patch.setattr(TeacherTraining, "forward", self._forward(TeacherTraining.forward, "teacher"))
+        patch.setattr(SecondStage, "forward", self._forward(SecondStage.forward, "student"))
+        patch.setattr(FrozenTeacher, "__call__", self._answer(FrozenTeacher.__call__))
+        patch.setattr(Student, "_placed", self._placed(Student._placed))
+
+    def _forward(self, forward, name):
+        def watched(module, **batch):
+            if module.training:
+                self.trained[name].append(batch)
+            return forward(module, **batch)
+
+        return watched
+
+    def _answer(self, answer):
+        def watched(frozen, batch):
+            model = frozen.teacher.classifier.model
+            self.teacher_trains.append(model.training or any(p.requires_grad for p in model.parameters()))
+            self.teacher_at_first = self.teacher_at_first or {k: v.clone() for k, v in model.state_dict().items()}
+            return answer(frozen, batch)
+
+        return watched
+
+    def _placed(self, placed):
+        def watched(student, study, batch):
+            if student.classifier.training:
+                self.trained["curriculum"].append(batch | {"study": study.name})
+            return placed(student, study, batch)
+
+        return watched
+
+
+@pytest.fixture(scope="module")
+def trained(models, tmp_path_factory):
+    """One training of all four phases, and everything that was watched."""
+    train, aux = recording(loader(models, 48, 0)), recording(loader(models, 24, 2))
+    model = MPDistil("toy", 2, teacher_model=models / "big", student_model=models / "big", student_layers=2,
+                     device="cpu", output_dir=tmp_path_factory.mktemp("run"), labels=list(LABELS),
+                     precision="fp32")  # fmt: skip
+    train.dataset.labels = torch.tensor(toy(48, 0)[1])  # as many a data set has them; no names
+    with pytest.MonkeyPatch.context() as patch:
+        watch = Watch(patch)
+        history = model.train(
+            train, loader(models, 24, 1), test_loader=loader(models, 16, 3), meta_loaders={"aux": aux},
+            config=TrainingConfig(teacher_epochs=4, student_epochs=9, beta=1.0), num_episodes=4, eval_every=2,
+            teacher_lr=5e-3, student_lr=5e-3, student_epochs=5, batch_size=2,
+        )  # fmt: skip
+    return SimpleNamespace(model=model, history=history, train=train, aux=aux, watch=watch)
+
+
+def keys(batches) -> list[bytes]:
+    return [key for batch in batches for key in row_keys(batch)]
+
+
+def as_dict(values) -> dict:
+    return dict(zip(("input_ids", "attention_mask", "token_type_ids", "label"), values))
+
+
+def test_every_batch_of_both_trainings_is_the_loaders_next_but_for_quiz(trained):
+    made = [as_dict(values) for values in trained.train.collate_fn.made]
+    an_epoch = math.ceil(50 / 7)
+    assert trained.train.sampler.passes == 1 + 4 + 5 and len(made) == 10 * an_epoch
+    reached = trained.watch.trained["teacher"] + trained.watch.trained["student"]
+    quiz = set(keys(made[:an_epoch])) - set(keys(reached))
+    assert 2 <= len(quiz) <= 6
+    expected = [[key for key in row_keys(batch) if key not in quiz] for batch in made[an_epoch:]]
+    assert [row_keys(batch) for batch in reached] == expected
+    first = row_keys(as_dict(trained.train.collate_fn.collate([trained.train.dataset[0]])))[0]
+    assert first in quiz or keys(reached).count(first) == 3 * 9
+
+
+def test_the_quiz_is_of_both_labels_and_its_rows_are_in_no_other_batch(models):
+    batches = LoaderBatches(loader(models, 48, 0), "train", TASK, 60)
+    rows, held_out = cut_quiz(batches, 0.2, 1)
+    assert sorted(rows.columns["label"].tolist()) == [0] * 5 + [1] * 5 and len(held_out) == 10
+    assert cut_quiz(batches, 0.2, 1)[1] == held_out != cut_quiz(batches, 0.2, 2)[1]
+    assert len(cut_quiz(batches, 0.01, 1)[0]) == 2
+    with pytest.raises(TeachbackError, match="has 2 different rows, too few.*meta_loaders"):
+        cut_quiz(LoaderBatches(loader(models, 2, 0), "train", TASK, 60), 0.1, 1)
+
+
+def test_the_teacher_answers_without_dropout_and_stays_as_phase_1_left_it(trained):
+    assert trained.watch.teacher_trains and not any(trained.watch.teacher_trains)
+    now = trained.model.teacher.state_dict()
+    assert all(torch.equal(now[name], value) for name, value in trained.watch.teacher_at_first.items())
+
+
+def test_each_batch_is_told_with_the_teachers_own_answer_to_it(trained):
+    batch = trained.watch.trained["student"][-1]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    with torch.no_grad():
+        told = trained.model.teacher(**inputs, output_hidden_states=True)
+    torch.testing.assert_close(batch["teacher_logits"], told.logits)
+    torch.testing.assert_close(batch["teacher_cls"][:, 0, 0].float(), told.hidden_states[1][:, 0], atol=1e-2, rtol=1e-2)
+
+
+def test_teacher_and_student_learn(trained):
+    accuracy = {phase: [m["acc"] for m in trained.history[phase]["val_metrics"]] for phase in ("phase1", "phase2")}
+    assert max(accuracy["phase1"]) > 0.9 and max(accuracy["phase2"]) > 0.9 > accuracy["phase2"][0]
+    assert trained.history["test"]["metrics"]["acc"] > 0.8
+
+
+def test_the_curriculum_draws_other_tasks_batches_from_their_loader(trained):
+    learnt = [batch for batch in trained.watch.trained["curriculum"] if batch["study"] == "aux"]
+    chosen = [task for episode in trained.history["phase4"]["tasks"] for task in episode]
+    assert 0 < len(learnt) == chosen.count("aux") < len(chosen)
+    made = [as_dict(values) for values in trained.aux.collate_fn.made[math.ceil(26 / 7) :]]
+    assert [row_keys(batch) for batch in learnt] == [row_keys(batch) for batch in made[: len(learnt)]]
+
+
+def test_what_history_holds(trained):
+    history = trained.history
+    assert list(history) == ["phase1", "phase2", "phase3", "phase4", "test", "config"]
+    assert len(history["phase1"]["train_losses"]) == len(history["phase1"]["val_metrics"]) == 4
+    assert set(history["phase2"]["loss_terms"]) == {"hard", "pkd", "soft"}
+    assert len(history["phase2"]["train_losses"]) == 5 and history["config"]["student_epochs"] == 5  # keywords win
+    assert len(history["phase3"]["train_losses"]) == 1 and set(history["phase3"]["val_metrics"][0]) == {"acc", "score"}
+    phase4 = history["phase4"]
+    assert len(phase4["rewards"]) == len(phase4["tasks"]) == len(phase4["train_losses"]) == 4
+    assert phase4["episodes"] == [0, 2, 4] and phase4["best_episode"] in phase4["episodes"]
+    best = max(m["score"] for m in phase4["val_metrics"])
+    assert phase4["val_metrics"][phase4["episodes"].index(phase4["best_episode"])]["score"] == best
+    json.dumps(history)
+
+
+def test_predictions_are_in_the_loaders_order_and_the_kept_students(trained, models):
+    rows = loader(models, 24, 1)
+    forwards = trained.model.predict(rows)
+    sampler = list(range(23, -1, -1))
+    backwards = DataLoader(rows.dataset, batch_size=5, sampler=sampler, collate_fn=rows.collate_fn)
+    assert trained.model.predict(backwards) == forwards[::-1] and len(set(forwards)) == 2
+    right = np.mean(np.array(forwards) == np.array(toy(24, 1)[1]))
+    phase4 = trained.history["phase4"]
+    assert right == phase4["val_metrics"][phase4["episodes"].index(phase4["best_episode"])]["acc"]
+
+
+def test_a_saved_student_is_a_plain_checkpoint_and_comes_back(trained, models, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "model-00001-of-00002.safetensors").write_text("of another model")
+    trained.model.save_student(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine" and not (
+        tmp_path / "model-00001-of-00002.safetensors"
+    ).exists()
+    assert not list(tmp_path.glob(".partial*"))
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.id2label == dict(enumerate(LABELS))
+    texts, _ = toy(6, 9)
+    rows = create_simple_dataloader(texts, None, AutoTokenizer.from_pretrained(tmp_path), 32, 4, shuffle=False)
+    again = MPDistil("toy", 2, device="cpu")
+    with pytest.raises(TeachbackError, match="load_student"):
+        again.predict(rows)
+    again.load_student(tmp_path)
+    predicted = again.predict(rows)
+    assert predicted == trained.model.predict(rows)
+    said = pipeline("text-classification", str(tmp_path), device="cpu")(texts)
+    assert [answer["label"] for answer in said] == [LABELS[number] for number in predicted]
+    with pytest.raises(TeachbackError, match="2 outputs, and num_labels is 3"):
+        MPDistil("toy", 3, device="cpu").load_student(tmp_path)
+
+
+def test_saved_predictions(trained, tmp_path):
+    trained.model.save_predictions([1, 0], tmp_path / "new/p.tsv", {0: "no", 1: "yes"})
+    assert (tmp_path / "new/p.tsv").read_text() == "index\tprediction\n0\tyes\n1\tno\n"
+    trained.model.save_predictions([0.5], tmp_path / "p.tsv")
+    assert (tmp_path / "p.tsv").read_text() == "index\tprediction\n0\t0.5\n"
+    with pytest.raises(TeachbackError, match="no name for the prediction 2"):
+        trained.model.save_predictions([2], tmp_path / "p.tsv", {0: "no"})
+
+
+def quick(models: Path, folder: Path, **more) -> dict:
+    model = MPDistil("toy", 2, teacher_model=models / "small", student_model=models / "small", student_layers=-1,
+                     device="cpu", output_dir=folder, precision="fp32")  # fmt: skip
+    own = {"toy": loader(models, 8, 4)} if more.get("meta_epochs", 1) else None
+    return model.train(loader(models, 16, 0, shuffle=True), loader(models, 8, 1), meta_loaders=own, **{**QUICK, **more})
+
+
+def test_a_seed_fixes_everything_and_a_quiz_of_ones_own_holds_nothing_out(models, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    watch = Watch(monkeypatch)
+    torch.manual_seed(1)
+    first = quick(models, tmp_path / "a", report_to="tensorboard")
+    assert sum(len(batch["label"]) for batch in watch.trained["teacher"]) == 16
+    assert {path.parent.name for path in tmp_path.glob("a/logs/*/events*")} >= {"phase1", "phase2"}
+    assert list(tmp_path.glob("a/logs/phase4/**/events*"))
+    torch.manual_seed(2)
+    second = quick(models, tmp_path / "b")
+    assert first.pop("config") != second.pop("config") and first == second
+    other = quick(models, tmp_path / "c", seed=1, meta_epochs=0)
+    assert list(other) == ["phase1", "phase2", "config"]
+    with pytest.raises(TeachbackError, match="which meta_epochs=0 leaves out"):
+        Phases(None, TrainingConfig(meta_epochs=0), None, None, {"toy": None})
+    assert other["phase1"]["train_losses"] != first["phase1"]["train_losses"]
+
+
+def test_a_regression(models, tmp_path):
+    texts, labels = toy(20, 0)
+    rows = create_simple_dataloader(texts, [label + 0.5 for label in labels], str(models / "big"), 32, 4)
+    model = MPDistil("score", 1, "auto", models / "small", models / "small", 1, "cpu", tmp_path, True, precision="fp32")
+    history = model.train(rows, rows, meta_loaders={"toy": loader(models, 12, 1)}, **QUICK)
+    assert set(history["phase1"]["val_metrics"][0]) == {"loss", "pearson", "spearmanr", "corr", "score"}
+    assert all(isinstance(value, float) for value in model.predict(rows)) and history["phase4"]["rewards"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MPDistil("toy", 2, teacher_modle="a"), "'teacher_modle'; did you mean 'teacher_model'"),
+        (lambda: MPDistil("toy", 2, device="cpu").train([], [], teacher_epoch=1), "did you mean 'teacher_epochs'"),
+        (lambda: TrainingConfig(apha=1), "TrainingConfig has no argument 'apha'; did you mean 'alpha'"),
+        (lambda: MetaKD(studnet_model="a"), "did you mean 'student_model'"),
+        (lambda: MetaKD(device="cpu").train({}, first_epoch=1), "did you mean 'first_epochs'"),
+    ],
+)
+def test_an_unknown_argument_names_the_closest_one(call, message):
+    with pytest.raises(TypeError, match=message) as raised:
+        call()
+    assert isinstance(raised.value, TeachbackError)
+
+
+def test_signatures_show_the_settings():
+    shown = inspect.signature(MPDistil.train).parameters
+    assert list(shown)[:6] == ["self", "train_loader", "val_loader", "test_loader", "meta_loaders", "config"]
+    assert set(TrainingConfig.names()) < set(shown)
+    assert {"dataframe", "first_epochs", "seed"} < set(inspect.signature(MetaKD.train).parameters)
+
+
+def test_published_defaults():
+    config = TrainingConfig()
+    assert (config.teacher_epochs, config.student_epochs, config.meta_epochs, config.num_episodes) == (10, 10, 1, 200)
+    assert (config.teacher_lr, config.student_lr, config.meta_lr) == (2e-5, 3e-5, 1e-3)
+    assert (config.alpha, config.beta, config.temperature, config.batch_size, config.seed) == (0.5, 100, 5, 8, 42)
+    assert (config.use_competitive_loss, config.reward_type, config.report_to) == (False, "binary", None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"alpha": 2}, {"reward_type": "best"}, {"report_to": "mail"}, {"temperature": 0}, {"num_episodes": -1}],
+)
+def test_a_setting_out_of_range_is_named(wrong):
+    with pytest.raises(TeachbackError, match=f"(?i){next(iter(wrong))}"):
+        TrainingConfig(**wrong)
+
+
+IDS = torch.ones(4, 3, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((IDS, IDS, IDS), "train, batch 2: there are no labels"),
+        ((IDS, IDS, IDS, torch.tensor([0, 1, 2, 0])), r"labels are \[0, 1, 2\], expected whole numbers 0 to 1"),
+        ((IDS, IDS, IDS, torch.ones(4)), "expected whole numbers"),
+        ((IDS, IDS, IDS, torch.ones(3).long()), r"labels have the shape \(3,\), expected one for each of the 4 rows"),
+        ((IDS, IDS[:, :2], IDS, IDS[:, 0]), r"attention_mask \(4, 2\).*three times \[B, L\]"),
+        ((IDS, 0 * IDS, IDS, IDS[:, 0]), "no real token"),
+        ((60 * IDS, IDS, IDS, IDS[:, 0]), "token 60 is not among the 60"),
+        ({"input_ids": IDS}, "expected tensors .* not dict"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_named_with_what_is_wrong(batch, message):
+    whole = (IDS, IDS, IDS, IDS[:, 0])
+    with pytest.raises(TeachbackError, match=message):
+        list(LoaderBatches([whole, batch], "train", TASK, 60))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(iter([1]), "give a DataLoader"), (3, "of type int"), ([], "no batches"),
+     (type("Endless", (), {"__iter__": iter})(), "no length")],
+)  # fmt: skip
+def test_what_is_no_loader_is_refused(given, message):
+    with pytest.raises(TeachbackError, match=message):
+        LoaderBatches(given, "train_loader", TASK, 60)
+
+
+def test_rows_without_their_padding_whatever_the_side():
+    left = torch.tensor([[0, 0, 7, 8], [5, 6, 7, 8]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    right = torch.tensor([[7, 8], [9, 0]]), torch.tensor([[1, 1], [1, 0]])
+    passed = [(ids, mask, 0 * ids, torch.tensor([1, 0])) for ids, mask in (left, right)]
+    rows = gathered(LoaderBatches(passed, "train", TASK, 60))
+    assert [ids.tolist() for ids in rows.inputs["input_ids"]] == [[7, 8], [5, 6, 7, 8], [7, 8], [9]]
+    assert rows.columns["label"].tolist() == [1, 0, 1, 0]
+    assert len(set(keys(LoaderBatches(passed, "train", TASK, 60)))) == 3
+
+
+def test_samplers_hear_of_the_epoch():
+    dataset = TensorDataset(IDS, IDS, IDS, IDS[:, 0])
+    sampler = torch.utils.data.DistributedSampler(dataset, num_replicas=1, rank=0)
+    LoaderBatches(DataLoader(dataset, sampler=sampler), "train", TASK, 60).set_epoch(3)
+    assert sampler.epoch == 3
+
+
+def test_loaders_of_texts_and_pairs():
+    single = create_simple_dataloader(["good plot", "bad"], [1, 0], tokenizer(), batch_size=2, shuffle=False)
+    ids, mask, types, labels = next(iter(single))
+    assert ids.tolist() == [[2, 5, 7, 3], [2, 6, 3, 0]] and mask.sum(1).tolist() == [4, 3] and labels.tolist() == [1, 0]
+    pair = create_simple_dataloader([("good", "bad plot paper")], None, tokenizer(), max_length=6)
+    ids, mask, types = next(iter(pair))
+    assert ids.tolist() == [[2, 5, 3, 6, 7, 3]] and types.tolist() == [[0, 0, 0, 1, 1, 1]]
+    learnt = create_simple_dataloader(*toy(8, 0), "scratch:tiny")
+    assert "good" in learnt.dataset.tokenizer.get_vocab()
+    for texts, labels, message in (
+        (["a"], [0, 1], "1 texts and 2 labels"), ([3], [0], r"texts\[0\] is 3"), (["a"], ["x"], "have to be numbers"),
+    ):  # fmt: skip
+        with pytest.raises(TeachbackError, match=message):
+            create_simple_dataloader(texts, labels, tokenizer())
+
+
+def archive(folder: Path, task: str, lines: list[dict]) -> None:
+    """A SuperGLUE archive with the same lines in train, val and, without labels, test."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / f"{task}.zip", "w") as file:
+        for part in ("train", "val", "test"):
+            hidden = ("label",) if part == "test" else ()
+            rows = [{k: v for k, v in line.items() if k not in hidden} | {"idx": i} for i, line in enumerate(lines)]
+            file.writestr(f"{task}/{part}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_superglue_comes_from_the_stages_folder(tmp_path, capsys):
+    labels = ["entailment", "contradiction", "neutral"]
+    archive(
+        tmp_path / "there",
+        "CB",
+        [{"premise": f"good {i}", "hypothesis": "plot", "label": labels[i % 3]} for i in range(30)],
+    )
+    places = {"data_dir": tmp_path / "data", "tokenizer_name": tokenizer()}
+    with pytest.raises(TeachbackError, match="expected 250, found 30"):
+        load_superglue_dataset("CB", source=str(tmp_path / "there"), **places)
+    loaders, count = load_superglue_dataset("cb", source=str(tmp_path / "there"), allow_partial=True, **places)
+    assert count == 3 and {name: len(one.dataset) for name, one in loaders.items()} == {
+        "train": 27,
+        "val": 3,
+        "test": 30,
+    }
+    assert next(iter(loaders["test"]))[3].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert loaders["train"].dataset.label_names == tuple(labels)
+    loaders, _ = load_superglue_dataset("CB", protocol="paper", max_samples=10, **places)  # nothing is fetched now
+    assert {name: len(one.dataset) for name, one in loaders.items()} == {"train": 10, "val": 5, "test": 5}
+    assert len(next(iter(loaders["test"]))) == 3
+    with pytest.raises(TeachbackError, match="'CD' is unknown; SuperGLUE has: BoolQ, CB"):
+        load_superglue_dataset("CD", **places)
+
+
+def test_questions_with_choices_from_archive_to_predictions(models, tmp_path):
+    line = {"premise": "good plot", "choice1": "watch it", "choice2": "never", "question": "effect"}
+    archive(
+        tmp_path / "there", "COPA", [line | {"premise": f"{WORDS[i % 15]} plot", "label": i % 2} for i in range(20)]
+    )
+    loaders, count = load_superglue_dataset(
+        "COPA", str(models / "big"), data_dir=tmp_path / "data", source=str(tmp_path / "there"), allow_partial=True
+    )
+    assert next(iter(loaders["train"]))[0].shape[:2] == (8, 2) and count == 2
+    model = MPDistil(
+        "COPA", count, "auto", models / "small", models / "small", 1, "cpu", tmp_path / "run", precision="fp32"
+    )
+    history = model.train(loaders["train"], loaders["val"], meta_loaders={"toy": loader(models, 12, 1)}, **QUICK)
+    assert history["phase4"]["rewards"] and model.student.config.num_labels == 1
+    assert set(model.predict(loaders["test"])) <= {0, 1} and len(model.predict(loaders["test"])) == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "regression", "metric"),
+    [("auto", "CB", False, "f1"), ("auto", "cola", False, "mcc"), ("auto", "mine", False, "accuracy"),
+     ("auto", "mine", True, "correlation"), ("mcc", "CB", False, "mcc")],
+)  # fmt: skip
+def test_the_metric_of_a_task(name, task, regression, metric):
+    assert chosen_metric(name, task, regression) == metric
+
+
+def test_metrics_by_hand():
+    logits = np.array([[2.0, 1], [0, 1], [0, 1], [0, 1]])
+    values = metric_values("f1", np.array([0, 1, 1, 0]), logits)
+    assert values["acc"] == 0.75 and values["f1"] == values["score"] == pytest.approx((2 / 3 + 0.8) / 2)
+    assert values["acc_and_f1"] == pytest.approx((values["acc"] + values["f1"]) / 2)
+    assert metric_values("correlation", np.array([1.0, 2, 3]), np.array([[2.0], [4], [6]]))["corr"] == pytest.approx(1)
+    for wrong, regression in (("rouge", False), ("correlation", False), ("accuracy", True)):
+        with pytest.raises(TeachbackError, match=wrong):
+            chosen_metric(wrong, "mine", regression)
+
+
+def test_students_of_every_origin(models):
+    teacher = Teacher(classifier(layers=3, seed=5), "single", [TASK], transferable=False)
+    name, first = str(models / "big"), tokenizer()
+    assert new_student(name, -1, TASK, first, "data").config.num_hidden_layers == 2
+    assert new_student(name, 1, TASK, first, "data").config.num_hidden_layers == 1
+    cut = new_student(name, "1,3", TASK, first, "data", teacher)
+    assert torch.equal(cut.classifier.weight, teacher.classifier.model.classifier.weight)
+    assert cut.config.num_hidden_layers == 2 and cut.config.id2label == dict(enumerate(LABELS))
+    with pytest.raises(TeachbackError, match="student_layers=6: the model has 2"):
+        new_student(name, 6, TASK, first, "data")
+
+
+def test_what_a_model_reads_and_whose_tokenizer_it_has(models):
+    fields = {kind: len(fields_of(classifier(kind))) for kind in ("bert", "roberta", "distilbert", "electra")}
+    assert fields == {"bert": 3, "roberta": 3, "distilbert": 2, "electra": 3}
+    name, scratch = str(models / "big"), "scratch:tiny"
+    both = tokenizers_of((name, scratch), None, [], "data")
+    assert both[1] is both[0] and tokenizers_of((scratch, scratch), both[0], [], "data") == [both[0]] * 2
+    with pytest.raises(TeachbackError, match="tokenizer="):
+        tokenizers_of((scratch, scratch), None, [], "data")
+
+
+def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    texts, labels = toy(60, 0)
+    names = ["books", "films", "other"]
+    table = {"text_a": texts, "label": [LABELS[i] for i in labels], "domain": [names[i // 2 % 3] for i in range(60)]}
+    model = MetaKD(names[:2], models / "small", models / "small", device="cpu", output_dir=tmp_path, precision="fp32")
+    with pytest.raises(TeachbackError, match="lacks domain"):
+        model.train({"text_a": texts, "label": labels})
+    found = model.train(pandas.DataFrame(table), teacher_epochs=1, first_epochs=1, second_epochs=1)
+    assert set(found) == {"teacher", "books", "films"} and set(found["books"]) == {"dev", "test"}
+    assert set(model.students) == {"books", "films"} and set(model.predict(texts[:9], "films")) <= set(LABELS)
+    model.save_student("books", tmp_path / "mine")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "mine").config.id2label == dict(
+        enumerate(LABELS)
+    )
+    with pytest.raises(TeachbackError, match="no student of 'other'; there are: books, films"):
+        model.predict(texts, "other")
+
+
+def test_the_worked_example_runs_as_it_is_printed(models, tmp_path, monkeypatch):
+    """With a small model in the place of BERT, and of its layers."""
+    example = (ROOT / "docs/api.md").read_text(encoding="utf-8").split("## Loaders")[0]
+    train, use, _ = re.findall("```python\n(.*?)```", example, re.DOTALL)
+    small = train.replace("student_layers=6", 'student_layers=2, device="cpu", teacher_model=BIG, student_model=BIG')
+    monkeypatch.chdir(tmp_path)
+    code = (small + use).replace('"bert-base-uncased"', "BIG")
+    exec(code, {"BIG": str(models / "big")})
+    assert (tmp_path / "tickets/answers.tsv").read_text().split("\t")[-1] in ("urgent\n", "later\n")
+    assert AutoModelForSequenceClassification.from_pretrained("tickets/mine").config.id2label == {
+        0: "urgent",
+        1: "later",
+    }
+
+
+def test_importing_the_package_loads_no_pytorch():
+    code = "import sys, teachback; assert 'torch' not in sys.modules and 'MPDistil' in dir(teachback), 1"
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, check=True)
+    with pytest.raises(AttributeError, match="MPDistill"):
+        teachback.MPDistill
+
+
+def test_the_command_lists_the_stages_that_there_are(capsys):
+    assert sorted(STAGES) == sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))
+    main([])
+    said = capsys.readouterr().out
+    assert all(f"bash {name}" in said for name in STAGES) and "load_superglue_dataset" in said

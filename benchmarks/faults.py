@@ -438,6 +438,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server ends too
     report_file = arguments.json and arguments.json.absolute()
     start = time.time()
     trials = Trials(arguments.seed)

@@ -23,6 +23,7 @@ from teachback.arguments import (
     parse,
 )
 from teachback.errors import Stopped, TeachbackError
+from teachback.locks import release_lock
 from teachback.runs import read_stage
 from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, write_rows, write_suite
 from teachback.teacher import TeacherTraining
@@ -184,6 +185,10 @@ class Interrupted(Exception):
     pass
 
 
+def interrupt(*arguments):
+    raise Interrupted
+
+
 def interrupt_after(monkeypatch, steps: int):
     original = DistillationTrainer.training_step
     seen = []
@@ -343,16 +348,31 @@ def test_no_pickle_is_written_while_training(suite, monkeypatch):
     assert not [name for name in written if name.endswith((".pt", ".pth", ".bin", ".pkl"))]
 
 
-def test_a_half_written_checkpoint_is_not_continued_from(suite, monkeypatch):
+def test_a_half_written_or_damaged_checkpoint_is_not_continued_from(suite, monkeypatch, caplog):
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 9)
+        interrupt_after(patch, 5)
+        with pytest.raises(Interrupted):
+            teach(suite, "--save_steps", "2")
+    older, newest = sorted((suite / "outputs").rglob("checkpoint-*"))
+    weights_file = newest / "model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:-100])
+    (older / "trainer_state.json").unlink()
+    steps = interrupt_after(monkeypatch, 0)
+    with pytest.raises(Interrupted):
+        teach(suite)
+    assert "checkpoint-4 is damaged and not used" in caplog.text
+    assert len(steps) == 1 and not list((suite / "outputs").rglob("checkpoint-*"))  # from the beginning
+
+
+def test_a_run_that_was_moved_after_its_last_step_still_finds_its_best_checkpoint(suite, finished, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationTrainer, "_load_best_model", interrupt)
         with pytest.raises(Interrupted):
             teach(suite)
-    (checkpoint,) = (suite / "outputs").rglob("checkpoint-*")
-    (checkpoint / "trainer_state.json").unlink()
-    steps = interrupt_after(monkeypatch, 1000)
-    teach(suite)
-    assert len(steps) == 12
+    release_lock(suite / "outputs/tiny/seed42/teacher-meta")  # as the end of its process does
+    (suite / "outputs").rename(suite / "moved")
+    folder = teach(suite, "--output_root", str(suite / "moved"))
+    assert same(weights(folder), weights(finished / "teacher-meta"))
 
 
 def with_copy_of(finished: Path, output_root: Path, *stages: str) -> list[str]:

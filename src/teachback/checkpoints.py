@@ -1,14 +1,18 @@
 """Training state on disk without pickle: tensors as safetensors, everything else as JSON."""
 
 import json
+import logging
 import random
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from teachback.files import write_atomically
+
+logger = logging.getLogger(__name__)
 
 
 def save_state(path: Path, state) -> None:
@@ -25,6 +29,20 @@ def load_state(path: Path):
     path = Path(path)
     tensors = load_file(path.with_suffix(".safetensors"))
     return _restore(json.loads(path.with_suffix(".json").read_text()), tensors)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every safetensors and JSON file of a checkpoint can be read to its end, so far as their headers tell."""
+    try:
+        for path in Path(folder).glob("*.safetensors"):
+            with safe_open(path, "pt"):
+                pass
+        for path in Path(folder).glob("*.json"):
+            json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SafetensorError) as error:
+        logger.warning("%s is damaged and not used: %s", folder, error)
+        return False
+    return True
 
 
 def _flatten(value, tensors: dict):

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig
 
 from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
-from teachback.checkpoints import load_state, save_state
+from teachback.checkpoints import is_whole, load_state, save_state
 from teachback.curriculum import Curriculum, Student, Study, weights
 from teachback.curriculum_record import write_record
 from teachback.devices import choose_gpu, resolve_device, resolve_precision
@@ -228,8 +228,9 @@ class Rehearsal:
     def _save(self, folder: Path) -> None:
         """Write a checkpoint beside and rename it, so that a half-written one is never taken for a whole one."""
         place = folder / f"episode-{self.episodes.done:06d}"
-        if place.exists():
+        if place.exists() and is_whole(place):
             return
+        shutil.rmtree(place, ignore_errors=True)
         partial = folder / "partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -245,7 +246,7 @@ class Rehearsal:
         return sorted(folder.glob("episode-*"))
 
     def _resume(self, folder: Path) -> None:
-        checkpoints = self._checkpoints(folder)
+        checkpoints = [place for place in self._checkpoints(folder) if is_whole(place)]
         if not checkpoints:
             return
         logger.warning("continuing from %s", checkpoints[-1])

@@ -39,26 +39,28 @@ SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # how numpy says tha
 def run_entry_point(main):
     """Call ``main``; print what the user can mend as one line without a traceback and exit with 1.
 
-    After Ctrl-C the status is 130, after SIGTERM 143.
+    Ctrl-C and SIGTERM end it at once, with a line and the usual status (130, 143), but where a training has them wait.
     """
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.signal(number, _leave) for number in NAMES}
     try:
         main()
     except TeachbackError as error:
         fail(str(error), 128 + error.signal if isinstance(error, Stopped) else 1)
-    except KeyboardInterrupt:
-        fail(f"interrupted (Ctrl-C); {AGAIN}", 128 + signal.SIGINT)
     except (OSError, SafetensorError) as error:
         message = disk_message(error)
         if not message:
             raise
         fail(message)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _terminate(*_):
-    fail(f"told to stop (SIGTERM); {AGAIN}", 128 + signal.SIGTERM)
+def _leave(number: int, *_) -> None:
+    """Die of the signal. An exception would be lost where a destructor or an import runs, and the work would go on."""
+    os.write(2, f"error: told to stop ({NAMES[number]}); {AGAIN}\n".encode())
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def fail(message: str, status: int = 1):

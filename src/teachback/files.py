@@ -1,9 +1,10 @@
 """Files that appear whole or not at all."""
 
 import fcntl
-import glob
 import hashlib
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-PARTIAL = ".partial"  # how the name of a file ends that is being written
+UNFINISHED = ".unfinished"  # how the name of a file or folder ends that is being written
+HERE = re.sub(r"\W", "-", platform.node())  # locks of other machines may not be seen
 
 
 @contextmanager
@@ -39,11 +41,11 @@ def working_folder(place: Path) -> Iterator[Path]:
 @contextmanager
 def _beside(path: Path, make: Callable[..., str]) -> Iterator[Path]:
     """Something new beside ``path``, locked as long as its process lives; what killed processes left is removed."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+    for left in path.parent.glob(f".*.{HERE}.*{UNFINISHED}"):
         _remove_abandoned(left)
     handle = None
     while handle is None:
-        temporary = Path(make(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
+        temporary = Path(make(dir=path.parent, prefix=f".{path.name}.{HERE}.", suffix=UNFINISHED))
         handle = _locked(temporary)
     try:
         yield temporary

@@ -247,13 +247,14 @@ def _last_line(cell: Cell) -> str:
 
 @contextmanager
 def _interruptible():
-    """Treat a request to terminate like Ctrl-C, so that the children are stopped too."""
+    """Treat a request to terminate, and Ctrl-C, as an exception, so that the children are stopped too."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

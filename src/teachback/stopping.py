@@ -19,12 +19,12 @@ class StopRequest:
     """Whether a signal has come that asks to leave, and which."""
 
     def __init__(self):
-        self.made, self.signal = False, signal.SIGTERM
+        self.made, self.signal, self.before = False, signal.SIGTERM, {}
 
-    def make(self, number: int = signal.SIGTERM, *_) -> None:
+    def make(self, number: int, frame=None) -> None:
         """Note the signal; Ctrl-C pressed once more does not wait."""
         if self.made and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            self.before[number](number, frame)
         self.made, self.signal = True, number
 
     def agreed(self, device: torch.device) -> bool:
@@ -39,14 +39,14 @@ def stop_request() -> Iterator[StopRequest]:
     """Note the signals instead of dying of them, for the time of the block."""
     request = StopRequest()
     try:
-        before = [signal.signal(number, request.make) for number in SIGNALS]
+        request.before = {number: signal.signal(number, request.make) for number in SIGNALS}
     except ValueError:  # only the main thread may; elsewhere whoever called us decides what a signal does
         yield request
         return
     try:
         yield request
     finally:
-        for number, handler in zip(SIGNALS, before):
+        for number, handler in request.before.items():
             signal.signal(number, handler)
 
 

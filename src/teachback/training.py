@@ -20,16 +20,17 @@ from torch.utils.data import BatchSampler
 from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from teachback.arguments import OptimizerArguments
-from teachback.checkpoints import load_state, random_states, restore_random_states, save_state
+from teachback.checkpoints import is_whole, load_state, random_states, restore_random_states, save_state
 from teachback.dropout import fast_dropout
 from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.errors import TeachbackError, naming
-from teachback.files import sync
+from teachback.files import sync, write_atomically
 from teachback.models import use_training_attention
 from teachback.stopping import SaveBetween, stop_request
 from teachback.tracking import NO_TRACKS, TRACKERS, Tracks
 
 logger = logging.getLogger(__name__)
+STATE = "trainer_state.json"  # the Trainer writes it last of a checkpoint
 
 
 class TrainingModule(nn.Module):
@@ -206,14 +207,39 @@ class StopOnBadLoss(TrainerCallback):
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; partial ones are removed."""
-    whole = []
+    """The newest checkpoint that was written to its end, with the best one before it; partial and damaged ones are removed."""
+    states = {}
     for checkpoint in Path(folder).glob("checkpoint-*"):
-        try:
-            whole.append((json.loads((checkpoint / "trainer_state.json").read_text())["global_step"], checkpoint))
-        except (OSError, ValueError):
+        if (checkpoint / STATE).is_file() and is_whole(checkpoint):
+            states[checkpoint.name] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        else:
             shutil.rmtree(checkpoint)
-    return str(max(whole)[1]) if whole else None
+    usable = [name for name, state in states.items() if _best_of(state) in (None, *states)]
+    if not usable:
+        return None
+    return str(Path(folder) / max(usable, key=lambda name: states[name]["global_step"]))
+
+
+def _best_of(state: dict) -> str | None:
+    """Name of the checkpoint that was best when the state was written."""
+    return Path(state["best_model_checkpoint"]).name if state.get("best_model_checkpoint") else None
+
+
+def _point_to_best(checkpoint: Path) -> None:
+    """Name the best checkpoint by where it is now: the Trainer goes on without one that it does not find.
+
+    The run may have begun in another working directory, or been moved since.
+    """
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    best = _best_of(state)
+    if best is None or state["best_model_checkpoint"] == str(checkpoint.parent / best):
+        return
+    if not (checkpoint.parent / best).is_dir():
+        raise TeachbackError(
+            f"{checkpoint} cannot be continued from, as the best checkpoint before it, {best}, is gone"
+        )
+    state["best_model_checkpoint"] = str(checkpoint.parent / best)
+    write_atomically(checkpoint / STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
 
 def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_rows: EncodedRows, args: OptimizerArguments,
@@ -249,6 +275,7 @@ def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_
         trainer.add_callback(PaddingLog(trainer))
     if last:
         logger.warning("continuing from %s", last)
+        _point_to_best(Path(last))
     with stop_request() as request:
         trainer.add_callback(SaveBetween(request))
         trainer.train(resume_from_checkpoint=last)

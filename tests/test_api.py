@@ -503,7 +503,11 @@ def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path):
     model = MetaKD(names[:2], models / "small", models / "small", device="cpu", output_dir=tmp_path, precision="fp32")
     with pytest.raises(TeachbackError, match="lacks domain"):
         model.train({"text_a": texts, "label": labels})
-    found = model.train(pandas.DataFrame(table), teacher_epochs=1, first_epochs=1, second_epochs=1)
+    epochs = {"teacher_epochs": 1, "first_epochs": 1, "second_epochs": 1}
+    found = model.train(pandas.DataFrame(table), **epochs)
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/**/stage.json")}
+    assert len(made) == 5 and model.train(table, **epochs) == found
+    assert made == {path: path.stat().st_mtime_ns for path in made}  # all of it was up to date
     assert set(found) == {"teacher", "books", "films"} and set(found["books"]) == {"dev", "test"}
     assert set(model.students) == {"books", "films"} and set(model.predict(texts[:9], "films")) <= set(LABELS)
     model.save_student("books", tmp_path / "mine")

@@ -98,6 +98,7 @@ class LoaderBatches:
                 f"{where}: expected tensors (input_ids, attention_mask, token_type_ids, labels), not {_kind(values)}; "
                 "let the dataset or the collate_fn return them in this order"
             )
+        values = [value.cpu() for value in values]  # a collate_fn may have put them on a GPU already
         tokens = dict(zip(TOKENS, values))
         labels = values[3] if len(values) == 4 else torch.full((len(values[0]),), self._hidden_label)
         problem = _token_problem(tokens, self.domain, self.vocabulary)

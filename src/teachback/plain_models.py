@@ -39,12 +39,12 @@ def new_student(
 ):
     """The student before it learns, cut from the model of that name, or from ``teacher`` with its head."""
     model = teacher.classifier.model if teacher else load_classifier(name, domain, tokenizer, data_dir)
+    whole = layers in (None, "") or (isinstance(layers, int) and layers < 1)
+    if whole and teacher is None:
+        return model
     depth = len(layer_list(model))
     if isinstance(layers, int) and layers > depth:
         raise TeachbackError(f"student_layers={layers}: the model has {depth}; give 1 to {depth}, or -1 for all")
-    whole = layers is None or layers == "" or (isinstance(layers, int) and layers < 1)
-    if whole and teacher is None:
-        return model
     keep = list(range(depth)) if whole else kept_layers(str(layers), depth)
     return cut_layers(model, keep, domain, teacher.head_for(domain) if teacher else None)
 

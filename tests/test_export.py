@@ -149,7 +149,9 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(TeachbackError, match="name it with --suite"):
         export(arguments(tmp_path))
     monkeypatch.setattr("teachback.onnx_model.find_spec", lambda name: None)
-    with pytest.raises(TeachbackError, match="no package onnx and no onnxruntime; pip install -r requirements-export.txt"):
+    with pytest.raises(
+        TeachbackError, match="no package onnx and no onnxruntime; pip install -r requirements-export.txt"
+    ):
         export(arguments(tmp_path))
 
 
@@ -164,11 +166,15 @@ def test_the_script_takes_a_folder(tmp_path):
     fake.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     fake.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(fake), "DATA_DIR": "here"}
-    said = subprocess.run(["bash", f"{ROOT}/scripts/export.sh", "a student"], env=environment, capture_output=True, text=True)
+    said = subprocess.run(
+        ["bash", f"{ROOT}/scripts/export.sh", "a student"], env=environment, capture_output=True, text=True
+    )
     assert said.stdout.splitlines()[1:] == ["--folder", "a student", "--data_dir", "here", "--suite", ""]
     bare = subprocess.run(["bash", f"{ROOT}/scripts/export.sh"], capture_output=True, text=True)
     assert bare.returncode == 1 and "name the folder of a student" in bare.stderr
 
 
 def test_the_pins_of_both_files_agree():
-    assert set((ROOT / "requirements-export.txt").read_text().split()) <= set((ROOT / "requirements-dev.txt").read_text().split())
+    assert set((ROOT / "requirements-export.txt").read_text().split()) <= set(
+        (ROOT / "requirements-dev.txt").read_text().split()
+    )

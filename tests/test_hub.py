@@ -61,7 +61,14 @@ def test_a_folder_goes_to_its_repository_and_several_to_one_a_domain(uploaded, c
 
 def test_what_tells_of_the_machine_stays_at_home():
     files = ["model.safetensors", "config.json", "tokenizer.json", "README.md", "onnx/model.onnx", "onnx/checks.md"]
-    home = ["stage.json", "onnx/stage.json", "training_only.safetensors", "last/model.safetensors", "rewards.tsv", ".onnx.lock"]
+    home = [
+        "stage.json",
+        "onnx/stage.json",
+        "training_only.safetensors",
+        "last/model.safetensors",
+        "rewards.tsv",
+        ".onnx.lock",
+    ]
     assert list(filter_repo_objects(files + home, ignore_patterns=LEFT_OUT)) == files
 
 
@@ -87,7 +94,10 @@ def test_flags_that_do_not_fit_are_refused_before_any_training():
 
 
 def test_an_upload_does_not_make_a_finished_stage_another():
-    plain, asked = OptimizerArguments(use_cpu=True), OptimizerArguments(use_cpu=True, push_to_hub=True, hub_model_id="me/mine")
+    plain, asked = (
+        OptimizerArguments(use_cpu=True),
+        OptimizerArguments(use_cpu=True, push_to_hub=True, hub_model_id="me/mine"),
+    )
     assert relevant(plain) == relevant(asked) and relevant(plain)["push_to_hub"] is False
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from huggingface_hub import ModelCard
+from test_predict import write_model
 from tiny import BOOKS, CAUSE, SCORE, SUITE
 
 from teachback.lineage import base_model
@@ -34,7 +35,10 @@ def write_run(folder, **first):
     run = folder / "outputs/tiny/seed7"
     records = {
         "teacher-meta": {"arguments": {"teacher_model": "bert-base-uncased"}},
-        "books/student_first": {"arguments": {"student_model": "huawei-noah/TinyBERT_General_4L_312D"}, "teacher_folder": "teacher-meta"},
+        "books/student_first": {
+            "arguments": {"student_model": "huawei-noah/TinyBERT_General_4L_312D"},
+            "teacher_folder": "teacher-meta",
+        },
         "books/student_second": {"arguments": {}, "teacher_folder": "teacher-meta"},
         "books/curriculum": {"arguments": {}},
     }
@@ -74,7 +78,10 @@ def test_what_is_not_known_is_left_out_or_said(tmp_path):
 
 def test_a_base_model_is_followed_back_stage_by_stage(tmp_path):
     run = write_run(tmp_path)
-    for stage, expected in (("curriculum", "huawei-noah/TinyBERT_General_4L_312D"), ("student_second", "huawei-noah/TinyBERT_General_4L_312D")):
+    for stage, expected in (
+        ("curriculum", "huawei-noah/TinyBERT_General_4L_312D"),
+        ("student_second", "huawei-noah/TinyBERT_General_4L_312D"),
+    ):
         assert base_model(run / "books" / stage, {"stage": stage, "arguments": {}}) == expected
     cut = write_run(tmp_path / "cut", student_init="teacher")
     assert base_model(cut / "books/curriculum", {"stage": "curriculum", "arguments": {}}) == "bert-base-uncased"
@@ -85,7 +92,9 @@ def test_a_base_model_is_followed_back_stage_by_stage(tmp_path):
 def test_folders_and_secrets_stay_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "a-token-of-mine")
     told = {"teacher_model": "/home/someone/private/models/mine", "hub_token": "hf_12345", "note": "a-token-of-mine"}
-    text = card(record_of(arguments=told, stage="teacher-meta"), suite_of(source="/home/someone/of/archives"), [], tmp_path)
+    text = card(
+        record_of(arguments=told, stage="teacher-meta"), suite_of(source="/home/someone/of/archives"), [], tmp_path
+    )
     assert "someone" not in text and "hf_12345" not in text and "a-token-of-mine" not in text
     assert "…/models/mine" in text and "(hidden)" in text and "base_model" not in text.split("---")[1]
 
@@ -107,13 +116,24 @@ def test_names_cannot_break_the_card(tmp_path):
      (SCORE, '(["a text"], function_to_apply="none"'), (replace(BOOKS, kind="pair"), '"text_pair": "another"}], top_k')],
     ids=["single", "choices", "regression", "pair"],
 )  # fmt: skip
-def test_the_code_suits_the_task(domain, expected, tmp_path):
-    assert expected in card(record_of(domain, dev={}), suite_of(domain), [], tmp_path)
+def test_the_code_suits_the_task_and_runs(domain, expected, tmp_path):
+    text = card(record_of(domain, dev={}), suite_of(domain), [], tmp_path)
+    assert expected in text
+    code = (
+        text.split("```python\n")[1]
+        .split("```")[0]
+        .replace("<this folder or its hub name>", str(write_model(tmp_path / "model", domain)))
+    )
+    found: dict = {}
+    exec(code.replace("\nanswer([", "\ntold = answer(["), found)
+    assert found["best"] in found["choices"] if domain.kind == "choices" else found["told"]
 
 
 def test_a_teachers_card_has_every_domain(tmp_path):
     domains = [SUITE.domain(name) for name in ("books", "dvd")]
-    record = record_of(*domains, stage="teacher-meta", dev={"books_accuracy": 0.5, "dvd_accuracy": 0.25, "score": 0.375})
+    record = record_of(
+        *domains, stage="teacher-meta", dev={"books_accuracy": 0.5, "dvd_accuracy": 0.25, "score": 0.375}
+    )
     told = ModelCard(card(record, SUITE, [], tmp_path)).data
     assert [(r.dataset_name, r.metric_value) for r in told.eval_results] == [("tiny: books", 0.5), ("tiny: dvd", 0.25)]
 

@@ -1,4 +1,4 @@
-"""report.html of a published table: its numbers are the table's, its links lead to the runs, and nothing in it is a risk."""
+"""report.html of a published table: its numbers are the table's, and its links lead to the runs."""
 
 import re
 
@@ -21,7 +21,9 @@ def measure(made, row, seed, milliseconds, machine="a machine", parameters=14):
     """Stage 7's costs of a row's checkpoints, and stage 3's or 5's own record."""
     stages = {row.checkpoint.format(domain=domain) for domain in made.targets}
     run = made.run_folder(row, "books", seed)
-    costs = [Evaluated(s, "", "", {}, parameters * 10**6, 4 * 10**6, {1: 2 * milliseconds, 8: milliseconds}) for s in stages]
+    costs = [
+        Evaluated(s, "", "", {}, parameters * 10**6, 4 * 10**6, {1: 2 * milliseconds, 8: milliseconds}) for s in stages
+    ]
     merge_costs(run / "costs.tsv", costs, machine)
     for stage in stages:
         write_stage(run, stage, {"learning_rate": 2e-5, "temperature": seed, "student_model": EVIL}, seed=seed)
@@ -61,7 +63,10 @@ def test_the_table_comes_first_and_has_the_tables_numbers(home):
     by_row = {row[0]: row[1:] for row in values.rows}
     assert by_row[DISTILLED.title] == ["<strong>80.0</strong>"] * 5 + ["1"]
     assert by_row[META.title][-2] == "90.0" and "\u00a0\u00a0published" in by_row
-    assert {(row[0], row[1]) for row in tests.rows} == {(DISTILLED.title, TINYBERT.title), (TINYBERT.title, DISTILLED.title)}
+    assert {(row[0], row[1]) for row in tests.rows} == {
+        (DISTILLED.title, TINYBERT.title),
+        (TINYBERT.title, DISTILLED.title),
+    }
     assert tests.rows[0][2] == "−10.0, p = 1.00" and section.anchor == "table"
     assert section.intro == (
         "On the average of all domains the best student is Meta-teacher → Meta-distillation with 80.0 %; the best teacher, "

@@ -31,9 +31,7 @@ from teachback.training import DistillationTrainer
 
 ROOT = Path(__file__).parents[1]
 DOMAINS = ("books", "dvd")
-CHECKPOINT = {
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "stage.json", "README.md",
-}  # fmt: skip
+CHECKPOINT = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "stage.json", "README.md"}
 SHORT = [
     "--num_train_epochs",
     "2",
@@ -389,6 +387,7 @@ def test_the_same_student_is_copied_between_domains(finished, capsys, tmp_path):
     assert same(weights(first), weights(second))
     record = read_stage(second)
     assert record["domain"] == "dvd" and record["method"] == "metakd" and record["selected_on"] == "dev"
+    assert list(record["answers"]) == ["dvd"] and "# tiny, dvd: student\\_first" in (second / "README.md").read_text()
 
 
 def test_a_student_with_a_head_of_its_own_is_not_copied(suite):

@@ -75,7 +75,9 @@ def export(args: ExportArguments) -> Path:
         return run.folder
     predictor = Predictor(checkpoint, data.suite, "cpu", "fp32", length, max(BATCH_SIZES))
     with run.publishing({"domain": domain.name, "suite": data.suite.name}) as folder:
-        write_onnx(folder / FULL, predictor.classifier.model, {"attention_mask", *predictor.tokenizer.model_input_names})
+        write_onnx(
+            folder / FULL, predictor.classifier.model, {"attention_mask", *predictor.tokenizer.model_input_names}
+        )
         write_int8(folder / SMALL, folder / FULL)
         predictor.classifier.model.config.save_pretrained(folder)
         predictor.tokenizer.save_pretrained(folder)
@@ -99,7 +101,7 @@ def _rows(args: ExportArguments, suite: str, domain: Domain) -> tuple[SuiteData,
 
 
 def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) -> list[Check]:
-    """PyTorch first, then both files, on the same rows of one domain; a float32 file that answers otherwise is an error."""
+    """PyTorch first, then both files, on the same rows of one domain; a float32 file that answers otherwise is refused."""
     encoded, domain = predictor.encode(rows), data.suite.domain(rows[0].domain)
     reference = predictor.logits(encoded)
     weights = 4 * sum(parameter.numel() for parameter in predictor.classifier.model.parameters())

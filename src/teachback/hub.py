@@ -1,4 +1,4 @@
-"""Uploading finished folders to the Hugging Face hub, where the user asks for it; nothing else here uses the network."""
+"""Uploading finished folders to the Hugging Face hub, where the user asks for it."""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class HubArguments:
 
 
 def check_hub(arguments) -> None:
-    """Refuse what could not be uploaded, before hours are spent on it. ``arguments`` have the fields of `HubArguments`."""
+    """Refuse what could not be uploaded, before hours of work. ``arguments`` have the fields of `HubArguments`."""
     if arguments.push_to_hub and not arguments.hub_model_id:
         raise TeachbackError("--push_to_hub needs --hub_model_id, the repository, such as user/name")
     if arguments.hub_model_id and not arguments.push_to_hub:

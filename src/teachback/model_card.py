@@ -21,6 +21,10 @@ from teachback.tables import OPTIMISTIC, Result
 NAME = "README.md"
 MARK = "Written by Teachback, and again by 7_eval.sh. Remove this line to keep changes of your own."
 HUB_METRICS = {"macro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
+LICENCE = (
+    "The languages and licences of the data and of the base model are not known to the program that wrote this: "
+    "add them above (language, license) before you publish it."
+)
 MADE = {
     "student_first": "A student that has learnt its teacher's inner layers",
     "student_second": "A student that was distilled from a larger model",
@@ -39,7 +43,9 @@ class Measured(NamedTuple):
     n: int
 
 
-def write_card(folder: Path, record: dict, suite: Suite, results: Sequence[Result] = (), place: Path | None = None) -> bool:
+def write_card(
+    folder: Path, record: dict, suite: Suite, results: Sequence[Result] = (), place: Path | None = None
+) -> bool:
     """Write the card of a checkpoint; ``results``: stage 7's, ``place``: where the folder is going to be.
 
     A card that was changed by hand stays; returns whether one was written.
@@ -58,9 +64,11 @@ def card(record: dict, suite: Suite, results: Sequence[Result], place: Path) -> 
     base = base_model(place, record)
     title = f"{suite.name}, {', '.join(d.name for d in domains)}: {record['stage']}"
     return _environment().get_template("model_card.md").render(
-        metadata=metadata(title, suite, found, base).to_yaml().rstrip(), mark=MARK, title=title, made=_made(record, suite),
+        metadata=metadata(title, suite, found, base).to_yaml().rstrip(), mark=MARK, title=title,
+        made=_made(record, suite),
         trained=record.get("head_trained", True), usage=_usage(domains[0], record), answers=_answers(domains),
-        scores=_scores(found), scores_note=_scores_note(record, found), tested=any(_plain(m.split) == "test" for m in found),
+        scores=_scores(found), scores_note=_scores_note(record, found),
+        tested=any(_plain(m.split) == "test" for m in found),
         origin=_origin(record, suite, base), limits=_limits(record, domains, found), settings=_settings(record),
         versions=", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items()),
     )  # fmt: skip
@@ -69,7 +77,11 @@ def card(record: dict, suite: Suite, results: Sequence[Result], place: Path) -> 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("teachback"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+        loader=PackageLoader("teachback"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
     )
     environment.filters["md"] = lambda text: escape_markdown(clean_text(text))
     return environment
@@ -97,7 +109,8 @@ def metadata(title: str, suite: Suite, found: Sequence[Measured], base: str) -> 
     results = [
         EvalResult(
             task_type="text-classification", dataset_type=suite.name, dataset_name=f"{suite.name}: {m.domain}",
-            dataset_config=m.domain, dataset_split=_plain(m.split), metric_type=HUB_METRICS.get(m.metric, m.metric), metric_name=m.metric,
+            dataset_config=m.domain, dataset_split=_plain(m.split), metric_name=m.metric,
+            metric_type=HUB_METRICS.get(m.metric, m.metric),
             metric_value=round(m.value, 6),
         )
         for m in found if len(parts(m.metric)) == 1
@@ -106,7 +119,8 @@ def metadata(title: str, suite: Suite, found: Sequence[Measured], base: str) -> 
     more = {"base_model": base} if on_hub else {}
     more |= {"model_name": title, "eval_results": results} if results else {}
     metrics = list(dict.fromkeys(result.metric_type for result in results))
-    return ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=["teachback", "distillation"],
+    tags = ["teachback", "distillation"]
+    return ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags,
                          metrics=metrics or None, **more)  # fmt: skip
 
 
@@ -119,7 +133,11 @@ def _usage(domain: Domain, record: dict) -> str:
     """Code to copy."""
     length = record["arguments"].get("max_length", 128)
     call = {"pair": '{"text": "a text", "text_pair": "another"}'}.get(domain.kind, '"a text"')
-    lines = ["from transformers import pipeline", "", 'answer = pipeline("text-classification", "<this folder or its hub name>")']
+    lines = [
+        "from transformers import pipeline",
+        "",
+        'answer = pipeline("text-classification", "<this folder or its hub name>")',
+    ]
     options = f"truncation=True, max_length={length}"
     if domain.kind == "choices":
         lines += [
@@ -156,7 +174,8 @@ def _scores(found: Sequence[Measured]) -> str:
 
 def _scores_note(record: dict, found: Sequence[Measured]) -> str:
     """How sure the scores are, and which is optimistic."""
-    text = f"The checkpoint was selected on {record.get('selected_on', 'dev')}, so that its score there is somewhat optimistic."
+    split = record.get("selected_on", "dev")
+    text = f"The checkpoint was selected on {split}, so that its score there is somewhat optimistic."
     if any(m.split.endswith(OPTIMISTIC) for m in found):
         text += f" Splits marked {OPTIMISTIC} are the very rows that it was selected on."
     sizes = [m for m in found if m.n and m.metric == "accuracy"]
@@ -188,12 +207,12 @@ def _limits(record: dict, domains: Sequence[Domain], found: Sequence[Measured]) 
         "It answers every text with one of its answers, also texts that none of them fits.",
         f"It reads the first {told.get('max_length', 128)} tokens of a text.",
         "It keeps what its base model and its data hold of errors and of bias; none of it was measured.",
-        "The languages and licences of the data and of the base model are not known to the program that wrote this: "
-        "add them above (language, license) before you publish it.",
-        *(["Its checkpoint was selected on the reported rows (PROTOCOL=paper)."] if told.get("protocol") == "paper" else []),
+        LICENCE,
+        *(["It was selected on the reported rows (PROTOCOL=paper)."] if told.get("protocol") == "paper" else []),
     ]  # fmt: skip
 
 
 def _settings(record: dict) -> str:
     rows = [[name, value] for name, value in flat(record["arguments"], environment_secrets()).items()]
-    return f"<details><summary>All {len(rows)} arguments</summary>\n\n{markdown_table(['argument', 'value'], rows, 2)}\n\n</details>"
+    table = markdown_table(["argument", "value"], rows, 2)
+    return f"<details><summary>All {len(rows)} arguments</summary>\n\n{table}\n\n</details>"

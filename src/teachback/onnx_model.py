@@ -1,4 +1,4 @@
-"""A classifier as ONNX: written from PyTorch, quantised to int8, and run by ONNX Runtime in the place of the original."""
+"""A classifier as ONNX: written from PyTorch, quantised to int8, and run by ONNX Runtime in its place."""
 
 import inspect
 import logging

@@ -106,7 +106,9 @@ def _fields(source: Iterable[bytes], place: str) -> Iterator[tuple[int, list[str
         try:
             text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise TeachbackError(f"{place} line {number} is not UTF-8 ({error.reason}); convert it, as with iconv") from None
+            raise TeachbackError(
+                f"{place} line {number} is not UTF-8 ({error.reason}); convert it, as with iconv"
+            ) from None
         yield number, text.split("\t")
 
 
@@ -131,7 +133,8 @@ def _problem(texts: list[str], domain: Domain) -> str:
     if len(texts) not in wanted:
         return f"{len(texts)} texts; this student reads {forms.get(domain.kind, 'one text or two')}"
     if domain.kind == "choices" and len(split_choices(texts[1])) != len(domain.labels):
-        return f"{len(split_choices(texts[1]))} choices, joined by ' ||| '; this student chooses between {len(domain.labels)}"
+        found = len(split_choices(texts[1]))
+        return f"{found} choices, joined by ' ||| '; this student chooses between {len(domain.labels)}"
     return ""
 
 

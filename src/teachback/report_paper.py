@@ -19,7 +19,8 @@ ABOUT = "Teachback: a published table made anew, ours beside the published numbe
 def write_table_report(table: PaperTable, cells: Sequence[Cell], states: dict[str, str]) -> Path:
     """Write report.html into the table's folder; returns its path. ``states``: of the cells, by name."""
     parts = [
-        scores(table), _progress([table], cells, states), beside_published(table), tradeoff(table), runs([table]), settings([table]),
+        scores(table), _progress([table], cells, states), beside_published(table), tradeoff(table), runs([table]),
+        settings([table]),
     ]  # fmt: skip
     return _write(table.plan.folder / "report.html", table.published.name, table, parts)
 

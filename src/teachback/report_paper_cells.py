@@ -1,4 +1,4 @@
-"""How far a published table is, what makes each of its rows, with which settings, and where each run's own report is."""
+"""How far a published table is, what makes each of its rows, with which settings, and where its runs' reports are."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from teachback.schedule import BLOCKED, RUNNING
 STATES = (DONE, RUNNING, TODO, FAILED, BLOCKED, CHANGED)
 # Of settings: what names a run rather than what is done in it.
 NAMES_OF_RUNS = {"seed", "domain", "data_dir", "output_root", "teacher_root", "student_root", "trained_domains"}
+MADE = ("row", "name", "stages", "variables", "learns from")
 FAILURES = 20  # that are named with their logs
 
 
@@ -41,7 +42,9 @@ def progress(folder: Path, cells: Sequence[Cell], states: dict[str, str], titles
 
 
 def _hours(cells: Sequence[Cell], states: dict[str, str]) -> str:
-    seconds = [done_mark(cell)[1] for cell in cells if states[cell.name] in (DONE, CHANGED) and cell.mark(DONE).is_file()]
+    seconds = [
+        done_mark(cell)[1] for cell in cells if states[cell.name] in (DONE, CHANGED) and cell.mark(DONE).is_file()
+    ]
     return f"{sum(seconds) / 3600:,.2f}"
 
 
@@ -73,7 +76,7 @@ def runs(tables: Sequence[PaperTable]) -> Section:
         intro="Each run's own report shows its training, its predictions and where student and teacher disagree.",
         tables=[
             Table("Reports, by row and seed", header, links),
-            Table("What makes each row", ["row", "name", "stages", "variables", "learns from"], made, range(5), folded=True),
+            Table("What makes each row", MADE, made, range(5), folded=True),
         ],
         notes=["Links lead into the folders beside this page; they work where the folder is there as a whole."],
     )  # fmt: skip
@@ -109,7 +112,7 @@ def settings(tables: Sequence[PaperTable]) -> Section:
         by_value("Versions", "package", versions, where="rows"),
         by_value("Settings, one line for each value", "setting", rows, folded=True, where="rows"),
     ]
-    note = "Of stages that a row's checkpoint builds on, their own rows and reports tell. Folders are shown by their last two parts."
+    note = "Of stages that a checkpoint builds on, their own rows and reports tell. Folders are cut to their last two parts."
     return Section(**section, tables=shown, notes=[note])
 
 
@@ -128,5 +131,6 @@ def _values(found: list[dict[str, str]]) -> dict[str, str]:
     """Each name with all values that it has."""
     names = dict.fromkeys(name for one in found for name in one)
     return {
-        name: listed(list(dict.fromkeys(one[name] for one in found if name in one)), most=4, length=200) for name in names
+        name: listed(list(dict.fromkeys(one[name] for one in found if name in one)), most=4, length=200)
+        for name in names
     }

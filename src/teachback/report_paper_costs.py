@@ -44,8 +44,8 @@ def tradeoff(table: PaperTable) -> Section:
     if not machines:
         return Section(**SECTION, missing="No sizes and times are known: stage 7 writes costs.tsv in each row's runs.")
     machine = machines.most_common(1)[0][0]
-    costs = {name: _mean([c for c in own if c.machine == machine]) for name, own in measured.items()}
-    costs = {name: cost for name, cost in costs.items() if cost}
+    of_machine = {name: _mean([c for c in own if c.machine == machine]) for name, own in measured.items()}
+    costs = {name: cost for name, cost in of_machine.items() if cost}
     found = [_figure(table, column, costs) for column in shown_columns(table)]
     kinds = {model_name(row.checkpoint) for row in table.rows if row.name in costs}
     return Section(
@@ -74,10 +74,8 @@ def _mean(costs: list[Cost]) -> RowCost | None:
 
 
 def _notes(machine: str, machines: Counter) -> list[str]:
-    notes = [
-        f"ms: forward pass an example on {machine}, mean over the row's runs. MB: the checkpoint's file. Times that were "
-        "taken while other cells ran (JOBS above 1) say little."
-    ]
+    text = f"ms: forward pass an example on {machine}, mean over the row's runs. MB: the checkpoint's file."
+    notes = [f"{text} Times that were taken while other cells ran (JOBS above 1) say little."]
     if len(machines) > 1:
         notes.append(f"Runs on {len(machines) - 1} other machines or number formats are left out of the times.")
     return notes
@@ -86,10 +84,16 @@ def _notes(machine: str, machines: Counter) -> list[str]:
 def _table(table: PaperTable, costs: dict[str, RowCost]) -> Table:
     sizes = sorted({size for cost in costs.values() for size in cost.milliseconds})
     columns = shown_columns(table)
-    header = ["row", *(f"{column.name} %" for column in columns), "parameters", "MB", *(f"ms, batch {n}" for n in sizes)]
+    header = [
+        "row",
+        *(f"{column.name} %" for column in columns),
+        "parameters",
+        "MB",
+        *(f"ms, batch {n}" for n in sizes),
+    ]
     rows = [
         [
-            row.title, *(_score(table, row, column) for column in columns), millions(cost), f"{cost.bytes / 1e6:.1f}",
+            row.title, *(_score(table, row, column) for column in columns), millions(cost.parameters), f"{cost.bytes / 1e6:.1f}",
             *(f"{cost.milliseconds[n]:.2f}" if n in cost.milliseconds else "–" for n in sizes),
         ]
         for row in table.rows if (cost := costs.get(row.name))
@@ -139,7 +143,7 @@ def _reading(column: Column, best: list[_Point]) -> str:
     """The best student against the best teacher."""
     told = [
         f"{point.row.title} ({signed(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with "
-        f"{point.parameters / 1e6:.2f} M parameters"
+        f"{millions(point.parameters)} parameters"
         for point in best
     ]
     who = "the best student, " if len(told) == 2 else ""

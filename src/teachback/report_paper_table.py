@@ -98,7 +98,9 @@ def _figure(table: PaperTable, column: Column) -> Figure:
                       marker=ours.marker, linestyle="", markersize=6, capsize=3)  # fmt: skip
         told = [(e.published, place) for e, place in zip(entries, places) if e.published is not None]
         if told:
-            axes.plot(*zip(*told), color=theirs.colour, marker=theirs.marker, linestyle="", markersize=6, fillstyle="none")
+            axes.plot(
+                *zip(*told), color=theirs.colour, marker=theirs.marker, linestyle="", markersize=6, fillstyle="none"
+            )
         axes.set(xlabel=f"{column.metric} (%)", ylabel="row")
         axes.set_yticks(places, [shorten(row.title) for row in rows])
         axes.invert_yaxis()

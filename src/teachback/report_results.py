@@ -101,15 +101,15 @@ def sentence(pair: Pair) -> str:
     ratios = []
     if pair.size_ratio:
         ratios.append(
-            f"{pair.size_ratio:.2f} of its parameters ({millions(pair.cost)} of {millions(pair.reference_cost)})"
+            f"{pair.size_ratio:.2f} of its parameters ({millions(pair.cost.parameters)} of {millions(pair.reference_cost.parameters)})"
         )
     if pair.speed_ratio:
         ratios.append(f"{pair.speed_ratio:.1f} times its speed")
     return text + (f", with {' and '.join(ratios)}" if ratios else "") + "."
 
 
-def millions(cost: Cost) -> str:
-    return f"{cost.parameters / 1e6:.2f} M"
+def millions(parameters: float) -> str:
+    return f"{parameters / 1e6:.2f} M"
 
 
 def results(run: Run) -> Section:
@@ -161,7 +161,7 @@ def _line(run: Run, target: str, one: Checkpoint, sizes: list[int]) -> list[str]
     compared = own and reference and own.metric == reference.metric and not one.is_teacher
     return [
         target, model_name(one.stage), _score(own), signed(100 * (own.value - reference.value), 1) if compared else "–",
-        millions(any_cost) if any_cost else "–", f"{any_cost.bytes / 1e6:.1f}" if any_cost else "–",
+        millions(any_cost.parameters) if any_cost else "–", f"{any_cost.bytes / 1e6:.1f}" if any_cost else "–",
         *(f"{cost[size].milliseconds:.2f}" if size in cost else "–" for size in sizes),
         f"{own.n:,}" if own else "–", own.metric if own else "–", one.stage,
     ]  # fmt: skip
@@ -254,7 +254,7 @@ def _tradeoff_reading(pair: Pair) -> str:
     who = f"{pair.target}: the {model_name(pair.student.stage)} student"
     takes = f"{pair.cost.milliseconds:.2f} ms an example"
     if not (pair.reference and pair.size_ratio):
-        return f"{who} takes {takes} and has {millions(pair.cost)} parameters; there is no teacher to compare it with."
+        return f"{who} takes {takes} and has {millions(pair.cost.parameters)} parameters; there is no teacher to compare it with."
     speed = f"({pair.speed_ratio:.1f} times as fast)" if pair.speed_ratio else "(measured on another machine)"
     return (
         f"{who} is {difference(pair.score.value, pair.reference.value)} its teacher at {pair.size_ratio:.2f} of its size, "

@@ -25,7 +25,7 @@ from teachback.dropout import fast_dropout
 from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.errors import TeachbackError, naming
 from teachback.files import sync
-from teachback.models import use_training_attention
+from teachback.models import Classifier, require_positions, use_training_attention
 from teachback.stopping import SaveBetween, stop_request
 from teachback.tracking import NO_TRACKS, TRACKERS, Tracks
 
@@ -216,6 +216,14 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     return str(max(whole)[1]) if whole else None
 
 
+def _check_lengths(module: TrainingModule, *parts) -> None:
+    """Say before the first step that a text is too long, not when its batch comes."""
+    longest = max((max(part.lengths, default=0) for part in parts if isinstance(part, EncodedRows)), default=0)
+    for part in module.modules():
+        if isinstance(part, Classifier):
+            require_positions(part.model, longest)
+
+
 def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_rows: EncodedRows, args: OptimizerArguments,
           checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
           tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
@@ -232,6 +240,7 @@ def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_
         args.metric_for_best_model = "score" if compute_metrics else "loss"
         args.greater_is_better = compute_metrics is not None
     use_training_attention(module, args.device)
+    _check_lengths(module, train_rows, dev_rows)
     trainer = DistillationTrainer(
         model=module,
         args=args,

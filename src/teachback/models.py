@@ -172,14 +172,14 @@ def _check_loaded(name: str, model, report: dict) -> None:
         raise TeachbackError(
             f"model {name!r} lacks {len(encoder)} weights of its encoder, first {encoder[0]!r}; use a complete checkpoint"
         )
-    check_finite(name, model)
+    check_finite(f"model {name!r}", model)
 
 
-def check_finite(name: str, model: nn.Module) -> None:
+def check_finite(where: str, model: nn.Module, advice: str = "use another checkpoint") -> None:
     """Refuse weights that are no numbers: whatever is computed with them would be none either."""
     for key, value in model.state_dict().items():
         if not value.isfinite().all():
-            raise TeachbackError(f"model {name!r}: the weight {key!r} holds NaN or infinity; use another checkpoint")
+            raise TeachbackError(f"{where}: the weight {key!r} holds NaN or infinity; {advice}")
 
 
 def _check_vocabulary(name: str, model, tokenizer) -> None:

@@ -143,6 +143,7 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
             f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train one that was, or set TRANSFER_SET=domain"
         )
     encoded = encode_once(data.folder, rows, tokenizer, max_length, data.suite.domains)
+    encoded.guids = [row.guid for row in rows]
     encoded.columns = {
         "label": label_ids(rows, data.suite),
         "domain": torch.tensor([domains.index(row.domain) for row in rows]),

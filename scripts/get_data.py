@@ -6,8 +6,7 @@ PYTHONPATH=src python scripts/get_data.py --suite amazon --source ../shared/data
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import HfArgumentParser
-
+from teachback.arguments import parse
 from teachback.errors import run_entry_point
 from teachback.stage_log import stage_log
 from teachback.suites import definition
@@ -38,7 +37,7 @@ class GetDataArguments:
 
 
 def main() -> None:
-    (arguments,) = HfArgumentParser(GetDataArguments, description=__doc__).parse_args_into_dataclasses()
+    (arguments,) = parse(GetDataArguments)
     data_dir, suite = Path(arguments.data_dir), definition(arguments.suite)
     if arguments.dry_run:
         print("\n".join(outlook(suite, data_dir, arguments.source, arguments.domains)))

@@ -3,14 +3,13 @@
 PYTHONPATH=src python scripts/process_data.py --suite sample --embedding_model scratch:mini
 """
 
-from transformers import HfArgumentParser
-
+from teachback.arguments import parse
 from teachback.errors import run_entry_point
 from teachback.processing import ProcessArguments, process
 
 
 def main() -> None:
-    (arguments,) = HfArgumentParser(ProcessArguments, description=__doc__).parse_args_into_dataclasses()
+    (arguments,) = parse(ProcessArguments)
     process(arguments)
 
 

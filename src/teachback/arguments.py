@@ -1,5 +1,6 @@
 """The arguments of the training stages: small dataclasses beside Hugging Face ``TrainingArguments``."""
 
+import math
 import sys
 from dataclasses import asdict, dataclass, field, fields
 
@@ -10,6 +11,9 @@ from transformers.utils.logging import disable_progress_bar
 from teachback.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.tracking import require_installed
+
+
+SEEDS = 2**32
 
 
 def option(default, meaning: str):
@@ -256,6 +260,13 @@ class OptimizerArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            require_at_least(self, name, 1)
+        for name in ("learning_rate", "num_train_epochs"):
+            require_above_zero(self, name)
+        for name in ("weight_decay", "warmup_steps", "save_steps", "max_grad_norm"):
+            require_at_least(self, name, 0)
+        require_seed(self)
         if self.save_strategy == "steps" and not self.save_steps:
             raise TeachbackError("--save_strategy steps needs --save_steps, a number of steps")
         if self.dataloader_num_workers == -1:
@@ -297,13 +308,19 @@ def require(arguments, name: str, choices: tuple[str, ...]) -> None:
 
 
 def require_at_least(arguments, name: str, least: float) -> None:
-    if not getattr(arguments, name) >= least:
-        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be at least {least}")
+    if not least <= getattr(arguments, name) < math.inf:
+        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number of at least {least}")
 
 
 def require_above_zero(arguments, name: str) -> None:
-    if not getattr(arguments, name) > 0:
-        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be above 0")
+    if not 0 < getattr(arguments, name) < math.inf:
+        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number above 0")
+
+
+def require_seed(arguments) -> None:
+    """numpy takes no other seeds."""
+    if not 0 <= arguments.seed < SEEDS:
+        raise TeachbackError(f"SEED={arguments.seed}: must be from 0 to {SEEDS - 1}")
 
 
 def parse(*classes, argv: list[str] | None = None):
@@ -316,7 +333,10 @@ def parse(*classes, argv: list[str] | None = None):
     parser = HfArgumentParser(classes, allow_abbrev=False)
     if OptimizerArguments in classes and not {"-h", "--help"} & set(argv):
         argv = argv + _hardware_flags(argv)
-    *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    except (ValueError, TypeError, ZeroDivisionError) as error:  # Hugging Face's own checks of values
+        raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
     if unknown:
         raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
     return parsed

@@ -16,6 +16,7 @@ from teachback.arguments import CurriculumArguments
 from teachback.checkpoints import random_states, restore_random_states
 from teachback.dropout import fast_dropout
 from teachback.encoding import Collator, EncodedRows, batches
+from teachback.loss_watch import refuse_bad_loss
 from teachback.losses import certainty, curriculum_student_loss, step_reward
 from teachback.meta_teacher import MetaTeacher
 from teachback.models import Classifier, use_training_attention
@@ -47,6 +48,10 @@ class Study:
     def batch(self, rows: torch.Tensor, collate: Collator) -> dict[str, torch.Tensor]:
         """A padded batch to learn from, of the given row numbers."""
         return collate([self.rows[i] for i in rows.tolist()])
+
+    def guids_of(self, rows: torch.Tensor) -> list[str]:
+        """Names of rows in messages, where they have some."""
+        return [self.rows.guids[i] for i in rows.tolist()] if self.rows.guids else []
 
 
 def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.Tensor]:
@@ -112,7 +117,9 @@ class Student:
             self.accelerator.backward(loss)
         if self.args.student_update == "step":
             self.flush()
-        return loss.item()
+        value = loss.item()
+        refuse_bad_loss(value, f"a step on {study.name}", self.args.curriculum_lr, study.guids_of(rows))
+        return value
 
     def flush(self) -> None:
         """Apply the gradients."""

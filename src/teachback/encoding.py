@@ -26,12 +26,14 @@ class EncodedRows(Dataset):
     ``columns`` holds one value a row, tensors of shape [N, ...] that a batch carries along; ``sequences`` the number of
     each row's sequences, and is empty where every row is one. ``states`` may hold arrays of shape [tokens, F] a
     sequence, read when a row is asked for (they may be larger than memory), which a batch pads like token ids.
+    ``guids`` name the rows in messages, where they are known.
     """
 
     inputs: dict[str, Slices]
     columns: dict[str, torch.Tensor] = field(default_factory=dict)
     sequences: list[int] = field(default_factory=list)
     states: dict[str, Slices] = field(default_factory=dict)
+    guids: Sequence[str] = ()
 
     def __post_init__(self):
         self._ends = list(accumulate(self.sequences))
@@ -62,9 +64,11 @@ class EncodedRows(Dataset):
         """Some of the rows, in the given order, without their ``states``."""
         columns = {name: values[order] for name, values in self.columns.items()}
         sequences = [self.sequences[i] for i in order] if self.sequences else []
+        guids = [self.guids[i] for i in order] if self.guids else ()
         if sequences:
             order = [i for row, count in zip(order, sequences) for i in range(self._ends[row] - count, self._ends[row])]
-        return EncodedRows({name: ids.chosen(order) for name, ids in self.inputs.items()}, columns, sequences)
+        inputs = {name: ids.chosen(order) for name, ids in self.inputs.items()}
+        return EncodedRows(inputs, columns, sequences, guids=guids)
 
     def sorted_by_length(self) -> tuple["EncodedRows", list[int]]:
         """The rows longest first (a batch that does not fit in memory fails at once), and where each came from."""

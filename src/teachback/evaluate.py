@@ -33,6 +33,7 @@ from teachback.runs import seed_folder
 from teachback.stage_log import stage_log
 from teachback.submission import OFFICIAL_ROWS, file_name, submission
 from teachback.suite_data import SuiteData
+from teachback.suites.names import folder_name
 from teachback.suites.schema import HIDDEN, SPLITS, Row
 from teachback.tables import (
     META_TEACHER,
@@ -268,7 +269,7 @@ def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
         evaluation.announce(checkpoints)
         return []
     # Runs for other domains may go on side by side: tables are merged, and what both score comes out the same.
-    places = [evaluation.run / f"{arguments.split} scores of {target}" for target in evaluation.targets]
+    places = [evaluation.run / f"{arguments.split} scores of {folder_name(target)}" for target in evaluation.targets]
     log = stage_log(evaluation.run / "logs" / "7_eval.log")
     with locked(*places), naming(evaluation.run), log:
         return _evaluate(evaluation, checkpoints)

@@ -17,6 +17,7 @@ from teachback.models import load_tokenizer, locate
 from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
 from teachback.stage_log import stage_log
 from teachback.suite_data import SuiteData, encode_rows, labelled, some_of
+from teachback.suites.names import folder_name
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
 from teachback.teacher_cache import TeacherCache
@@ -87,7 +88,7 @@ class Experiment:
         return rows
 
     def teacher_folder(self, kind: str, domain: str) -> Path:
-        return self.teachers / (f"teacher-single-{domain}" if kind == "single" else f"teacher-{kind}")
+        return self.teachers / (f"teacher-single-{folder_name(domain)}" if kind == "single" else f"teacher-{kind}")
 
     def read_teacher(self, kind: str, domain: str, taught: str = "") -> tuple[Path, Teacher]:
         """The finished teacher in eval mode, and its folder. ``taught``: the single teacher's domain, if another one."""
@@ -313,10 +314,10 @@ class Experiment:
         }
 
     def student_folder(self, domain: Domain, name: str) -> Path:
-        return self.root / domain.name / name
+        return self.root / folder_name(domain.name) / name
 
     def student_before(self, domain: Domain, name: str, script: str) -> Path:
         """The folder of the stage before, which has to be finished."""
-        folder = self.students / domain.name / name
+        folder = self.students / folder_name(domain.name) / name
         self.require(folder, f"DOMAIN={domain.name}", script)
         return folder

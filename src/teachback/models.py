@@ -46,9 +46,12 @@ def _explained(name: str):
     disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (TeachbackError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file may raise anything; the Rust libraries raise Exception itself
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TeachbackError(
-            f"cannot load model {name!r}: {str(error).strip().splitlines()[0]} "
+            f"cannot load model {name!r}: {reason} "
             "Give a folder with config.json, model.safetensors and tokenizer files, a hub name that can be reached, "
             "or fetch it with MODELS=1 bash 1_get_data.sh on a machine with network."
         ) from error
@@ -62,7 +65,7 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
     if place in SCRATCH_SIZES:
         return _learnt_tokenizer(texts or [])
     with _explained(name):
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if tokenizer.pad_token is None:  # of many decoders; the attention mask tells padding from the end of a text
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
@@ -105,7 +108,11 @@ def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_
             model = AutoModel.from_config(_scratch_config(place, tokenizer))
     else:
         with _explained(name):
-            model = AutoModel.from_pretrained(place, use_safetensors=True)
+            model, report = AutoModel.from_pretrained(
+                place, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+        _check_loaded(name, model, report)
+        _check_vocabulary(name, model, tokenizer)
     return model.eval(), tokenizer
 
 
@@ -146,8 +153,9 @@ def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path =
         return AutoModelForSequenceClassification.from_config(config).train()
     with _explained(name):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            place, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **label_options(domain)
-        )
+            place, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
+            **label_options(domain),
+        )  # fmt: skip
     _check_loaded(name, model, report)
     _check_vocabulary(name, model, tokenizer)
     if model.config.pad_token_id is None:  # of many decoders; without one they classify no batches
@@ -157,13 +165,21 @@ def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path =
 
 def _check_loaded(name: str, model, report: dict) -> None:
     """Only the pooler and the head may be new: an encoder weight that the checkpoint lacks would be random."""
-    base = f"{model.base_model_prefix}."
+    base = "" if model.base_model is model else f"{model.base_model_prefix}."
     lost = {*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])}
     encoder = sorted(key for key in lost if key.startswith(base) and "pooler" not in key)
     if encoder:
         raise TeachbackError(
             f"model {name!r} lacks {len(encoder)} weights of its encoder, first {encoder[0]!r}; use a complete checkpoint"
         )
+    check_finite(f"model {name!r}", model)
+
+
+def check_finite(where: str, model: nn.Module, advice: str = "use another checkpoint") -> None:
+    """Refuse weights that are no numbers: whatever is computed with them would be none either."""
+    for key, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise TeachbackError(f"{where}: the weight {key!r} holds NaN or infinity; {advice}")
 
 
 def _check_vocabulary(name: str, model, tokenizer) -> None:
@@ -178,7 +194,7 @@ def load_finished_classifier(folder: str | Path):
     """The classifier of a finished stage, in eval mode; a weight that is missing or left over is an error."""
     with _explained(str(folder)):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True
+            folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     wrong = sorted(
         {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
@@ -187,6 +203,7 @@ def load_finished_classifier(folder: str | Path):
         raise TeachbackError(
             f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; remove the folder and run its stage again"
         )
+    check_finite(str(folder), model)
     return model.eval()
 
 
@@ -302,6 +319,23 @@ def per_sequence(values: torch.Tensor, sequences: torch.Tensor | None, total: in
     return values if sequences is None else values.repeat_interleave(sequences, 0, output_size=total)
 
 
+def most_tokens(model: nn.Module) -> int | None:
+    """Length of the longest sequence that a model has positions for; None where it has no table of them."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def require_positions(model: nn.Module, length: int, most: int | None = None) -> None:
+    """Refuse sequences of ``length`` tokens where the model has no positions for them. ``most``: how many it has."""
+    most = most_tokens(model) if most is None else most
+    if most is not None and length > most:
+        raise TeachbackError(
+            f"a text of {length} tokens, and {type(model).__name__} reads at most {most}; set MAX_LENGTH={most} in all stages"
+        )
+
+
 class Classifier(nn.Module):
     """A Hugging Face classifier, its *pooled* representation, and further heads on it.
 
@@ -323,6 +357,7 @@ class Classifier(nn.Module):
         self.classes = max(map(class_count, heads.values()))
         self._choices = [domain.kind == "choices" for domain in heads.values()]
         self._pooled = None
+        self._most_tokens = most_tokens(model)
         final_layer(model).register_forward_pre_hook(self._remember_pooled)
 
     def _remember_pooled(self, module, inputs) -> None:
@@ -331,6 +366,8 @@ class Classifier(nn.Module):
     def forward(self, batch: dict, head: torch.Tensor | None = None, hidden_states: bool = False) -> Outputs:
         """Run the model on a padded batch. ``head`` [B] is needed only where there is more than one."""
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+        if self._most_tokens is not None:
+            require_positions(self.model, inputs["input_ids"].shape[1], self._most_tokens)
         result = self.model(**inputs, output_hidden_states=hidden_states, return_dict=True)
         pooled, self._pooled = self._pooled, None
         if pooled.ndim == 3:  # of a decoder, whose final layer reads every token

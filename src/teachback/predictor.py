@@ -15,6 +15,7 @@ from teachback.errors import TeachbackError
 from teachback.meta_teacher import load_meta_teacher
 from teachback.models import Classifier, load_finished_classifier, load_tokenizer, output_names
 from teachback.runs import read_stage
+from teachback.suites.names import domain_of_folder, folder_name
 from teachback.suites.schema import Domain, Row, Suite
 from teachback.tables import META_TEACHER, STAGE_NAMES
 from teachback.teacher import Teacher, head_name, load_teacher
@@ -65,12 +66,12 @@ class Checkpoint:
         if "teacher_folder" in self.record:
             return self.record["teacher_folder"]
         kind = default if self.method == "finetune" else self.record["arguments"].get("teacher", default)
-        return f"{SINGLE}{self.target}" if kind == "single" else f"teacher-{kind}"
+        return f"{SINGLE}{folder_name(self.target)}" if kind == "single" else f"teacher-{kind}"
 
 
 def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = None) -> list[Checkpoint]:
     """Finished teachers, then the finished stages of each target domain in the tables' order."""
-    students = [(run / target / stage, target) for target in targets for stage in STAGE_NAMES]
+    students = [(run / folder_name(target) / stage, target) for target in targets for stage in STAGE_NAMES]
     folders = [
         (path, target) for path, target in [*_teachers(run, targets), *students] if (path / "stage.json").is_file()
     ]
@@ -88,7 +89,8 @@ def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = 
 def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
     """Teacher folders, each with its one domain or ""; other domains' single teachers are left out."""
     found = [
-        (path, path.name.removeprefix(SINGLE) if path.name.startswith(SINGLE) else "") for path in run.glob("teacher-*")
+        (path, domain_of_folder(path.name.removeprefix(SINGLE)) if path.name.startswith(SINGLE) else "")
+        for path in run.glob("teacher-*")
     ]
     return sorted((path, target) for path, target in found if not target or target in targets)
 

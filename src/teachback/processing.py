@@ -5,13 +5,14 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from teachback.arguments import option
+from teachback.arguments import option, require_at_least, require_seed
 from teachback.devices import resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.files import sha256
 from teachback.locks import locked
 from teachback.models import load_encoder, locate
 from teachback.prototypes import (
+    FORMS,
     StoredEmbeddings,
     describe_scores,
     embed,
@@ -22,8 +23,10 @@ from teachback.prototypes import (
 from teachback.runs import StageRun, hash_model
 from teachback.stage_log import stage_log
 from teachback.suites import definition
+from teachback.suites.cautions import cautions
 from teachback.suites.definition import Parsed, ReadSettings, choose
 from teachback.suites.download import raw_folder
+from teachback.suites.overlap import shared_texts, without_shared
 from teachback.suites.problems import Problems
 from teachback.suites.schema import (
     COLUMNS,
@@ -66,6 +69,7 @@ class ProcessArguments:
         "honest", "honest, or paper (superglue and glue have no dev then; the others select on dev in both)"
     )
     skip_bad_rows: bool = option(False, "drop bad rows instead of stopping")
+    deduplicate: bool = option(False, "leave train and quiz rows out whose texts are in test or dev")
     embedding_model: str = option("bert-base-uncased", "encoder of the prototype scores, not fine-tuned")
     prototype: str = option("paper", "form of the prototype score: paper or code")
     alpha: float = option(0.5, "weight of the own domain in the prototype score")
@@ -109,7 +113,11 @@ def process(arguments: ProcessArguments) -> Suite | None:
 
 def _make(run: StageRun, arguments: ProcessArguments) -> Suite:
     parsed = _select(_with_quiz(_parse(arguments), arguments), arguments.domains)
+    if arguments.deduplicate:
+        parsed = _deduplicated(parsed)
     _check_train(parsed)
+    for caution in cautions(parsed, _wanted(arguments, parsed)):
+        logger.warning("%s: %s", run.folder, caution)
     suite = with_row_counts(Suite(arguments.suite, parsed.domains, _settings(arguments, parsed)), parsed.rows)
     print(_describe(suite))
     with run.publishing({}, keep=(TOKENS,)) as folder:
@@ -146,11 +154,11 @@ def _missing(folder: Path) -> list[str]:
     """Files of a finished folder that somebody has removed."""
     if not (folder / "suite.json").is_file():
         return []
-    names = [
-        f"{split}.tsv"
-        for split in (*SPLITS, HIDDEN)
-        if any(split in d.rows for d in read_suite(folder).domains.values())
-    ]
+    try:
+        domains = read_suite(folder).domains.values()
+    except TeachbackError as error:
+        return [str(error)]
+    names = [f"{split}.tsv" for split in (*SPLITS, HIDDEN) if any(split in d.rows for d in domains)]
     return [f"{name}: it is gone" for name in names if not (folder / name).is_file()]
 
 
@@ -170,6 +178,13 @@ def _check(arguments: ProcessArguments) -> None:
         raise TeachbackError(
             f"SOURCE={arguments.source} lies in {arguments.folder}, which this stage writes anew; move your files elsewhere"
         )
+    require_seed(arguments)
+    for name in ("max_length", "eval_batch_size"):
+        require_at_least(arguments, name, 4 if name == "max_length" else 1)
+    if arguments.prototype not in FORMS:
+        raise TeachbackError(f"PROTOTYPE={arguments.prototype}: use one of {', '.join(FORMS)}")
+    if not 0 <= arguments.alpha <= 1:
+        raise TeachbackError(f"ALPHA={arguments.alpha}: use a number from 0 to 1")
     for name in ("quiz", "dev_fraction", "test_fraction"):
         if not 0 <= getattr(arguments, name) < 1:
             raise TeachbackError(f"{name}={getattr(arguments, name)}: a fraction is at least 0 and below 1")
@@ -184,7 +199,11 @@ def _parse(arguments: ProcessArguments) -> Parsed:
     settings = ReadSettings(
         arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains
     )
-    parsed = suite.read(source, settings, problems)
+    try:
+        parsed = suite.read(source, settings, problems)
+    except TeachbackError:
+        problems.settle(arguments.skip_bad_rows)  # bad rows may be why the suite cannot be divided
+        raise
     problems.settle(arguments.skip_bad_rows)
     for what, number in parsed.notes.items():
         print(f"{number} {what}")
@@ -217,8 +236,29 @@ def _select(parsed: Parsed, names: str) -> Parsed:
     return replace(parsed, domains=domains, rows=rows)
 
 
+def _deduplicated(parsed: Parsed) -> Parsed:
+    notes = {
+        f"{learnt} rows left out, as their texts are in {scored}": count
+        for (learnt, scored), count in shared_texts(parsed.rows).items()
+    }
+    for what, number in notes.items():
+        print(f"{number} {what}")
+    return replace(parsed, rows=without_shared(parsed.rows), notes=parsed.notes | notes)
+
+
+def _wanted(arguments: ProcessArguments, parsed: Parsed) -> list[str]:
+    """Splits that are not empty on purpose."""
+    empty = [] if arguments.quiz else ["quiz"]
+    if arguments.protocol == "paper" and not parsed.rows["dev"]:
+        empty.append("dev")
+    return [split for split in ("quiz", "dev", "test") if split not in empty]
+
+
 def _check_train(parsed: Parsed) -> None:
-    """Every domain has train rows, or is for evaluation only and on the head of one that has some."""
+    """Every domain has train rows, or is for evaluation only and on the head of one that has some.
+
+    A head of classes has at least two.
+    """
     trained = {row.domain for row in parsed.rows["train"]}
     empty = [name for name, domain in parsed.domains.items() if domain.trainable and name not in trained]
     if empty or not parsed.domains:
@@ -229,6 +269,11 @@ def _check_train(parsed: Parsed) -> None:
     for name, domain in parsed.domains.items():
         if domain.head not in heads:
             raise TeachbackError(f"{name} is for evaluation only; name {domain.head} too in DOMAINS=")
+        if domain.task == "classification" and len(domain.labels) < 2:
+            raise TeachbackError(
+                f"{name} has the one label {', '.join(domain.labels)}: there is nothing to tell apart; add rows of "
+                "another label, or leave it out with DOMAINS="
+            )
 
 
 def _settings(arguments: ProcessArguments, parsed: Parsed) -> dict:

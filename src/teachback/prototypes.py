@@ -15,7 +15,7 @@ from teachback.devices import autocast
 from teachback.encoding import EncodedRows, batches, encode
 from teachback.errors import TeachbackError
 from teachback.files import replacing
-from teachback.models import mean_over_tokens
+from teachback.models import mean_over_tokens, require_positions
 from teachback.suites.schema import Row
 
 FORMS = ("paper", "code")
@@ -32,6 +32,7 @@ def embed(
     model = model.to(device).eval()
     for start in range(0, len(rows), chunk):
         encoded = encode(rows[start : start + chunk], tokenizer, max_length)
+        require_positions(model, max(encoded.lengths))
         yield _embed(encoded, model, tokenizer.pad_token_id, batch_size, precision, device)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from teachback.costs import Cost, read_costs
 from teachback.errors import TeachbackError
 from teachback.predictor import SINGLE, Checkpoint, find_checkpoints
+from teachback.suites.names import domain_of_folder
 from teachback.suites.schema import Domain, Suite, read_suite
 from teachback.tables import META_TEACHER, OPTIMISTIC, STAGE_NAMES, Result, model_name, read_results
 
@@ -133,8 +134,9 @@ def read_run(folder: Path, data: Path, split: str = "test") -> Run:
     """Everything of a run that is small; predictions and rows are read when they are shown."""
     folder, data = Path(folder), Path(data)
     suite = read_suite(data) if (data / "suite.json").is_file() else None
-    found = {path.parts[-3] for path in folder.glob("*/*/stage.json") if path.parts[-2] in STAGE_NAMES}
-    found |= {path.parts[-2].removeprefix(SINGLE) for path in folder.glob(f"{SINGLE}*/stage.json")}
+    folders = {path.parts[-3] for path in folder.glob("*/*/stage.json") if path.parts[-2] in STAGE_NAMES}
+    folders |= {path.parts[-2].removeprefix(SINGLE) for path in folder.glob(f"{SINGLE}*/stage.json")}
+    found = set(map(domain_of_folder, folders))
     if not found and not list(folder.glob("teacher-*/stage.json")):
         raise TeachbackError(f"{folder} holds no finished stage to report on; run 3_train_teacher.sh first")
     order = {name: place for place, name in enumerate(suite.domains if suite else ())}

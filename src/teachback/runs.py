@@ -55,11 +55,14 @@ def read_stage(folder: Path) -> dict:
     """stage.json of a finished stage."""
     path = Path(folder) / "stage.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(record[part], dict) for part in ("arguments", "inputs")):
+            raise ValueError("its arguments and inputs are no objects")
+        return record
     except FileNotFoundError:
         raise TeachbackError(f"{folder} holds no finished stage (no stage.json)") from None
-    except ValueError as error:
-        raise TeachbackError(f"{path} is not JSON ({error}); remove {folder} and run its stage again") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise TeachbackError(f"{path} is not a stage's description ({error}); remove {folder} and run its stage again") from error
 
 
 class StageRun:

@@ -13,12 +13,12 @@ import json
 from collections.abc import Sequence
 
 from teachback.errors import TeachbackError
+from teachback.suites.glue import SCORE_RANGE
 from teachback.suites.schema import Domain, Row
 
 ENTAILMENT = ("entailment", "not_entailment")
 INFERENCE = ("entailment", "neutral", "contradiction")
 NUMBERS = (0, 1)
-SCORE_RANGE = (0.0, 5.0)
 # Format -> domain -> the labels that its file may hold.
 LABELS: dict[str, dict[str, tuple]] = {
     "superglue": {

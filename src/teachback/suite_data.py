@@ -9,6 +9,8 @@ import torch
 
 from teachback.encoding import EncodedRows
 from teachback.errors import TeachbackError
+from teachback.suites.problems import listed, misfit
+from teachback.suites.raw import tsv_lines
 from teachback.suites.schema import HIDDEN, Domain, Row, Suite, read_rows, read_suite
 from teachback.token_store import encode_once
 
@@ -42,7 +44,18 @@ class SuiteData:
         if split == HIDDEN and not path.is_file():
             return []
         wanted = set(domains or self.selected)
-        return [row for row in read_rows(path) if row.domain in wanted]
+        return [row for row in self._read(path) if row.domain in wanted]
+
+    def _read(self, path: Path) -> list[Row]:
+        """Every row of a file, each of a domain and a label that the suite has."""
+        rows, known = read_rows(path), self.suite.domains
+        wrong = {pair for pair in {(row.domain, row.label) for row in rows} if _reason(*pair, known)}
+        for number, row in enumerate(rows if wrong else [], start=2):
+            if (row.domain, row.label) in wrong:
+                raise TeachbackError(
+                    f"{path} line {number}: {_reason(row.domain, row.label, known)}; run 2_process_data.sh again"
+                )
+        return rows
 
     def target(self, name: str) -> Domain:
         """The named domain, or the first selected one that can be trained on."""
@@ -65,11 +78,18 @@ class SuiteData:
 
     def all_train_rows(self) -> list[Row]:
         """Train rows of every domain, selected or not."""
-        return read_rows(self.folder / "train.tsv")
+        return self._read(self.folder / "train.tsv")
 
     def texts(self) -> list[str]:
         """All train texts of the whole suite, for learning a vocabulary."""
         return [text for row in self.all_train_rows() for text in (row.text_a, row.text_b) if text]
+
+
+def _reason(domain: str, label: str, known: dict[str, Domain]) -> str:
+    """Why a row of a processed file is none of the suite's, "" if it is one; a label may be hidden."""
+    if domain not in known:
+        return f"unknown domain {domain!r}; known: {listed(known)}"
+    return misfit(label, known[domain]) if label else ""
 
 
 def labelled(rows: list[Row]) -> list[Row]:
@@ -123,6 +143,7 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
             f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train one that was, or set TRANSFER_SET=domain"
         )
     encoded = encode_once(data.folder, rows, tokenizer, max_length, data.suite.domains)
+    encoded.guids = [row.guid for row in rows]
     encoded.columns = {
         "label": label_ids(rows, data.suite),
         "domain": torch.tensor([domains.index(row.domain) for row in rows]),
@@ -140,13 +161,12 @@ def read_unlabelled(path: str, domain: Domain) -> list[Row]:
         return []
     if not Path(path).is_file():
         raise TeachbackError(f"UNLABELLED={path}: there is no such file")
+    columns = ("text_a",) if domain.kind == "single" else ("text_a", "text_b")
+    form = "one text, no tab" if domain.kind == "single" else "two texts and one tab"
     rows = []
-    # Not splitlines, as a text may hold Unicode's line separators.
-    lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    for number, line in enumerate(lines, start=1):
-        first, *second = line.split("\t")
-        if len(second) != (domain.kind != "single") or not first.strip():
-            form = "one text, no tab" if domain.kind == "single" else "two texts and one tab"
-            raise TeachbackError(f"{path} line {number}: expected {form}")
-        rows.append(Row(f"unlabelled-{number}", first, second[0] if second else "", "", domain.name))
+    for number, values, reason in tsv_lines(Path(path), columns):
+        texts = list((values or {}).values())
+        if not texts or not texts[0].strip():
+            raise TeachbackError(f"{path} line {number}: expected {form}; found {reason or 'an empty text'}")
+        rows.append(Row(f"unlabelled-{number}", texts[0], "".join(texts[1:]), "", domain.name))
     return rows

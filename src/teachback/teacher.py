@@ -17,6 +17,7 @@ from teachback.metrics import Score, by_domain
 from teachback.models import (
     Classifier,
     TransferableKnowledge,
+    check_finite,
     final_layer,
     load_finished_classifier,
     mean_over_tokens,
@@ -131,6 +132,7 @@ def load_teacher(folder: Path, record: dict, suite) -> Teacher:
         raise TeachbackError(
             f"{folder}: the teacher is not whole ({reason}); remove the folder and run 3_train_teacher.sh again"
         ) from error
+    check_finite(str(folder), teacher)
     return teacher.eval()
 
 

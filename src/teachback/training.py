@@ -25,7 +25,8 @@ from teachback.dropout import fast_dropout
 from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.errors import TeachbackError, naming
 from teachback.files import sync, write_atomically
-from teachback.models import use_training_attention
+from teachback.loss_watch import LossWatch
+from teachback.models import Classifier, check_finite, require_positions, use_training_attention
 from teachback.stopping import SaveBetween, stop_request
 from teachback.tracking import NO_TRACKS, TRACKERS, Tracks
 
@@ -65,6 +66,10 @@ class TrainingModule(nn.Module):
 class DistillationTrainer(Trainer):
     """Trainer with batches of similar length, loss terms in the log, and checkpoints without pickle."""
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss_watch = LossWatch(getattr(self.train_dataset, "guids", ()))
+
     told_to_stop = 0  # the number of a signal that came too late for a checkpoint: the training was over
 
     def get_train_dataloader(self):
@@ -77,9 +82,11 @@ class DistillationTrainer(Trainer):
         # Batches of all processes together are cut first, so their number does not change who meets whom.
         return LengthBucketSampler(dataset.lengths, self.args.train_batch_size * self.args.world_size, seed)
 
-    def training_step(self, *args, **kwargs):
+    def training_step(self, model, inputs, *args, **kwargs):
         with fast_dropout(self.args.device):
-            return super().training_step(*args, **kwargs)
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        self.loss_watch.add(self.state.global_step + 1, self._get_learning_rate(), inputs.get("index"), loss)
+        return loss
 
     def log(self, logs, *args, **kwargs):
         if "loss" in logs:
@@ -87,6 +94,9 @@ class DistillationTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def _save_checkpoint(self, *args, **kwargs):
+        self.loss_watch.check()
+        advice = "lower the learning rate, or use PRECISION=fp32; the checkpoint before it is kept"
+        check_finite(f"after step {self.state.global_step}", self.model, advice)
         with naming(self.args.output_dir):
             super()._save_checkpoint(*args, **kwargs)
 
@@ -242,6 +252,14 @@ def _point_to_best(checkpoint: Path) -> None:
     write_atomically(checkpoint / STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
 
+def _check_lengths(module: TrainingModule, *parts) -> None:
+    """Say before the first step that a text is too long, not when its batch comes."""
+    longest = max((max(part.lengths, default=0) for part in parts if isinstance(part, EncodedRows)), default=0)
+    for part in module.modules():
+        if isinstance(part, Classifier):
+            require_positions(part.model, longest)
+
+
 def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_rows: EncodedRows, args: OptimizerArguments,
           checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
           tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
@@ -258,6 +276,7 @@ def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_
         args.metric_for_best_model = "score" if compute_metrics else "loss"
         args.greater_is_better = compute_metrics is not None
     use_training_attention(module, args.device)
+    _check_lengths(module, train_rows, dev_rows)
     trainer = DistillationTrainer(
         model=module,
         args=args,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from teachback.errors import TeachbackError
 from teachback.suites.definition import Definition, Parsed, ReadSettings
+from teachback.suites.names import domain_misfit, label_misfit
 from teachback.suites.problems import Problems
 from teachback.suites.raw import BadLine, fields
 from teachback.suites.schema import SPLITS, Domain, Row, clean_text
@@ -19,7 +20,7 @@ from teachback.suites.splits import cut
 NEEDED = ("text_a", "label", "domain")
 OPTIONAL = ("guid", "text_b", "split")
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
-DOMAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")  # it becomes the name of a folder and an item of DOMAINS
+SHOWN = 10  # columns of a header that is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ def _accepted(
 ) -> tuple[dict[str, Domain], dict[str, list[Row]], set[str]]:
     """Domains, usable rows by split, and the splits that were given, among them "" where the source does not say."""
     records = [record for split, path in files for record in _records(path, split, problems)]
+    if not records and not problems.found:
+        raise TeachbackError(f"{', '.join(str(path) for _, path in files)}: a header and no rows; there is nothing to learn from")
     domains = _domains(records)
     rows: dict[str, list[Row]] = {}
     for record in records:
@@ -84,6 +87,8 @@ def _records(path: Path, split: str, problems: Problems) -> Iterator[Record]:
 
 def _header(path: Path, line: bytes) -> list[str]:
     """The column names, all of them known."""
+    if not line.strip():
+        raise TeachbackError(f"{path} line 1: there is no header; the first line has to name the columns")
     try:
         columns = line.decode("utf-8-sig").rstrip("\r\n").split("\t")
     except UnicodeDecodeError:
@@ -91,11 +96,22 @@ def _header(path: Path, line: bytes) -> list[str]:
     missing = [name for name in NEEDED if name not in columns]
     unknown = [name for name in columns if name not in NEEDED + OPTIONAL]
     if missing or unknown or len(set(columns)) < len(columns):
+        found = ", ".join(repr(name[:40]) for name in columns[:SHOWN]) + (", ..." if len(columns) > SHOWN else "")
         raise TeachbackError(
-            f"{path} line 1: the header has the columns {columns}; needed: {', '.join(NEEDED)}; possible: "
-            f"{', '.join(OPTIONAL)}; missing: {missing}; unknown: {unknown}. Name each column once, separated by tabs."
+            f"{path} line 1: the header has the columns {found}; needed: {', '.join(NEEDED)}; possible: "
+            f"{', '.join(OPTIONAL)}; missing: {', '.join(missing) or 'none'}; {_advice(columns)}"
         )
     return columns
+
+
+def _advice(columns: list[str]) -> str:
+    """What to do about a wrong header."""
+    if any("\r" in name for name in columns):
+        return "its lines end in carriage returns alone; save it with line feeds"
+    for sign, name in ((",", "commas"), (";", "semicolons"), ("|", "bars"), (" ", "blanks")):
+        if len(columns) == 1 and set(NEEDED) <= {part.strip(" '\"") for part in columns[0].split(sign)}:
+            return f"its columns are separated by {name}; separate them by tabs, without quotes"
+    return "name each of these columns once, and no others, separated by tabs"
 
 
 def _fields(line: bytes, columns: list[str]) -> tuple[dict[str, str], str]:
@@ -111,8 +127,8 @@ def _fields(line: bytes, columns: list[str]) -> tuple[dict[str, str], str]:
 
 def _misfit(values: dict[str, str], split: str) -> str:
     """What is wrong with a row's domain or split, "" if nothing is."""
-    if not DOMAIN_NAME.fullmatch(values["domain"]):
-        return f"domain {values['domain']!r} is no name of letters, digits and . _ + -"
+    if reason := domain_misfit(values["domain"]) or label_misfit(values["label"]):
+        return reason
     given = values.get("split")
     if not split and given is not None and given not in SPLITS:
         return f"unknown split {given!r}; known: {', '.join(SPLITS)}"

@@ -5,10 +5,6 @@ data/raw/<suite>/ then has each archive, its SHA-256 beside it, and ``content/``
 
 import os
 import shutil
-import stat
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,12 +16,12 @@ import requests
 from teachback.errors import TeachbackError, is_of_the_disk, naming
 from teachback.files import sha256, sync, working_folder, write_atomically
 from teachback.locks import locked, owner_of
+from teachback.suites.archives import archive_damage, unpack
 from teachback.suites.definition import PACKED, Archive, Definition, or_restrict
 
 RETRIES = 2  # further attempts at each address
 MARK = "unpacked.sha256"  # in ``content``: of what archives it is
 TIMEOUT = 30  # seconds without an answer
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError)
 
 
 def get_data(
@@ -279,46 +275,13 @@ def _damage(archive: Archive, path: Path) -> str:
     """Why the file is no archive that can be read to its end, or no plain data, "" if it is."""
     if not archive.packed:
         return _text_damage(path)
-    try:
-        with _members(path) as members:
-            for _, _, data in members:
-                while data is not None and data.read(1 << 20):
-                    pass
-    except BROKEN as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
+    return archive_damage(path)
 
 
 def _text_damage(path: Path) -> str:
     with open(path, "rb") as file:
         start = file.read(1000).lstrip()
     return "it is empty" if not start else "it is a web page" if start.startswith(b"<") else ""
-
-
-@contextmanager
-def _members(path: Path):
-    """Iterate over (name, problem, open file or None for a folder) of a tar or zip archive."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            yield (_zip_member(archive, member) for member in archive.infolist())
-    else:
-        with tarfile.open(path) as archive:
-            yield (_tar_member(archive, member) for member in archive)
-
-
-def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo):
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    problem = "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "is a link or a device"
-    return member.filename, problem, None if member.is_dir() else archive.open(member)
-
-
-def _tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo):
-    plain = member.isfile() or member.isdir()
-    return (
-        member.name,
-        "" if plain else "is a link or a device",
-        archive.extractfile(member) if member.isfile() else None,
-    )
 
 
 def _unpack_all(suite: Definition, raw: Path) -> None:
@@ -360,44 +323,6 @@ def _place(path: Path, archive: Archive, folder: Path) -> list[Path]:
         return unpack(path, folder)
     folder.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copyfile(path, folder / path.name))]
-
-
-def unpack(path: Path, folder: Path) -> list[Path]:
-    """Unpack a tar or zip archive; a member that would leave the folder, a link or a device is an error.
-
-    Returns the files that it held.
-    """
-    folder.mkdir(parents=True)
-    files = []
-    try:
-        with _members(path) as members:
-            for name, problem, data in members:
-                target = _inside(path, folder, name, problem)
-                if data is None:
-                    target.mkdir(parents=True, exist_ok=True)
-                else:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with open(target, "wb") as file:
-                        shutil.copyfileobj(data, file)
-                    files.append(target)
-    except BROKEN as error:
-        if is_of_the_disk(error):
-            raise
-        raise TeachbackError(
-            f"cannot unpack {path} ({type(error).__name__}: {error}); remove it and run again"
-        ) from error
-    return files
-
-
-def _inside(path: Path, folder: Path, name: str, problem: str) -> Path:
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts:
-        problem = "lies outside the folder"
-    if problem:
-        raise TeachbackError(
-            f"{path}: the member {name!r} {problem}; nothing of it was unpacked, get the archive elsewhere"
-        )
-    return folder / parts
 
 
 def _check_content(suite: Definition, content: Path, allow_partial: bool, domains: set[str]) -> None:

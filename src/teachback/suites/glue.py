@@ -12,13 +12,14 @@ from pathlib import Path
 from teachback.errors import TeachbackError
 from teachback.suites import benchmark
 from teachback.suites.definition import Archive, Count, Definition
-from teachback.suites.problems import Problems
+from teachback.suites.problems import Problems, is_number
 from teachback.suites.raw import BadLine, tsv_lines
 from teachback.suites.schema import Domain, Row, clean_text
 
 ADDRESS = "https://dl.fbaipublicfiles.com/glue/data/"
 MRPC_ADDRESS = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
 MRPC_ID_COLUMNS = ("#1 ID", "#2 ID")
+SCORE_RANGE = (0.0, 5.0)  # of STS-B
 ENTAILMENT = ("entailment", "not_entailment")
 NLI = ("entailment", "neutral", "contradiction")
 SENTENCES = ("sentence1", "sentence2")
@@ -32,6 +33,7 @@ class Task(benchmark.Task):
     texts: tuple[str, ...]
     label: str = "label"
     index: str = "index"
+    span: tuple[float, float] | None = None  # of a regression's numbers
     numbered: bool = False  # the files give labels as numbers, in the order of the names
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of files without a header, by official part
 
@@ -77,6 +79,8 @@ def _row(task: Task, part: str, place: int, values: dict[str, str] | None, reaso
 
 def _label(task: Task, value: str) -> str:
     names = {str(number): name for number, name in enumerate(task.domain.labels)} if task.numbered else {}
+    if task.span and is_number(value) and not task.span[0] <= float(value) <= task.span[1]:
+        raise BadLine(f"{task.label} {value!r} is not between {task.span[0]:g} and {task.span[1]:g}")
     return names.get(value, value)
 
 
@@ -156,7 +160,7 @@ TASKS = {
         ),
         Task(
             _domain("STS-B", (), metric="pearson+spearman", task="regression"),
-            _zip("STS-B"), (5749, 1500, 1379), _files("STS-B"), SENTENCES, label="score",
+            _zip("STS-B"), (5749, 1500, 1379), _files("STS-B"), SENTENCES, label="score", span=SCORE_RANGE,
         ),
         Task(
             _domain("QQP", ("not_duplicate", "duplicate"), metric="accuracy+macro_f1"),

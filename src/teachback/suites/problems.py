@@ -1,6 +1,7 @@
 """Rows that cannot be used: where they are, why, and what happens to them."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from teachback.errors import TeachbackError
 from teachback.suites.schema import Domain, Row
 
 SHOWN = 20
+LISTED = 10  # names in a message
 
 
 @dataclass
@@ -30,13 +32,13 @@ class Problems:
         return not reason
 
     def _reason(self, row: Row, domains: dict[str, Domain], label_needed: bool) -> str:
-        if not row.text_a:
+        if not any(map(str.isprintable, row.text_a.replace(" ", ""))):  # joiners and marks of direction are no text
             return "empty text"
         if row.domain not in domains:
-            return f"unknown domain {row.domain!r}; known: {', '.join(domains)}"
+            return f"unknown domain {row.domain!r}; known: {listed(domains)}"
         if not row.label and label_needed:
             return "empty label"
-        if row.label and (reason := _misfit(row.label, domains[row.domain])):
+        if row.label and (reason := misfit(row.label, domains[row.domain])):
             return reason
         return f"duplicate guid {row.guid!r}" if row.guid in self.guids else ""
 
@@ -46,20 +48,28 @@ class Problems:
             return
         hidden = len(self.found) - SHOWN
         lines = self.found[:SHOWN] + ([f"... and {hidden} more"] if hidden > 0 else [])
-        listing = "\n  ".join([f"{len(self.found)} bad rows:", *lines])
+        listing = "\n  ".join([f"{len(self.found)} bad row{'s' if len(self.found) > 1 else ''}:", *lines])
         if not skip:
             raise TeachbackError(f"{listing}\nMend them, or drop them with SKIP_BAD_ROWS=1. Nothing was written.")
         print(f"SKIP_BAD_ROWS=1 drops {listing}")
 
 
-def _misfit(label: str, domain: Domain) -> str:
+def misfit(label: str, domain: Domain) -> str:
     """Why the label is none of the domain's, "" if it is one."""
     if domain.task == "regression":
-        return "" if _is_number(label) else f"label {label!r} is not a finite number"
-    return "" if label in domain.labels else f"unknown label {label!r}; known: {', '.join(domain.labels)}"
+        return "" if is_number(label) else f"label {label!r} is not a finite number"
+    return "" if label in domain.labels else f"unknown label {label!r}; known: {listed(domain.labels)}"
 
 
-def _is_number(text: str) -> bool:
+def listed(names: Iterable[str]) -> str:
+    """Names in a message; of many the first ones."""
+    names = list(names)
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
     try:
         return math.isfinite(float(text))
     except ValueError:

@@ -1,9 +1,12 @@
 """Lines of raw files: JSON objects or tab-separated fields, each with its number, or with what is wrong with it."""
 
 import json
+import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 Line = tuple[int, dict | None, str]  # (line number, values, "") or (line number, None, what is wrong)
 
 
@@ -27,6 +30,8 @@ def tsv_lines(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Line]:
 
 def _read(file, parse: Callable[[bytes], dict], first: int) -> Iterator[Line]:
     for number, line in enumerate(file, start=first):
+        if number == 1:
+            line = line.removeprefix(BOM_UTF8)
         try:
             yield number, parse(line), ""
         except BadLine as error:
@@ -37,16 +42,21 @@ def _json_object(line: bytes) -> dict:
     text = _text(line)
     try:
         values = json.loads(text)
-    except ValueError:
+        half = "\\u" in text and HALF_A_PAIR.search(json.dumps(values, ensure_ascii=False))
+    except (ValueError, RecursionError):
         raise BadLine("not JSON") from None
     if not isinstance(values, dict):
         raise BadLine("not a JSON object")
+    if half:
+        raise BadLine("half a surrogate pair")  # JSON can write it, UTF-8 cannot
     return values
 
 
 def fields(line: bytes, columns: tuple[str, ...] | list[str]) -> dict[str, str]:
     """The fields of a line without quoting, by column."""
     found = _text(line.removesuffix(b"\n").removesuffix(b"\r")).split("\t")
+    if found == [""] and len(columns) > 1:
+        raise BadLine("empty line")
     if len(found) != len(columns):
         raise BadLine(f"{len(found)} columns, expected {len(columns)}")
     return dict(zip(columns, found))

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,8 @@ HIDDEN = "hidden"  # the official unlabelled test rows, in hidden.tsv where a su
 CHOICE_SEPARATOR = " ||| "
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain")
 TRAIN_COLUMNS = (*COLUMNS, "weight")
+LARGEST_WEIGHT = 1.000001  # a mean of cosines, and rounding
+KINDS, TASKS, TRUNCATED = ("single", "pair", "choices"), ("classification", "regression"), ("longest", "text_a")
 FIELD_END = re.compile(r"[\t\n\r]")
 
 
@@ -124,8 +126,8 @@ def read_rows(path: Path) -> list[Row]:
     path = Path(path)
     if not path.is_file():
         raise TeachbackError(f"{path} does not exist; run 2_process_data.sh first")
-    with open(path, encoding="utf-8", newline="\n") as file:
-        columns = tuple(file.readline().rstrip("\n").split("\t"))
+    with open(path, "rb") as file:
+        columns = tuple(_fields(path, 1, file.readline()))
         if columns not in (COLUMNS, TRAIN_COLUMNS):
             raise TeachbackError(
                 f"{path} line 1: columns are {columns}, expected {COLUMNS}; run 2_process_data.sh again"
@@ -133,10 +135,19 @@ def read_rows(path: Path) -> list[Row]:
         return [_parse(path, number, line, columns) for number, line in enumerate(file, start=2)]
 
 
-def _parse(path: Path, number: int, line: str, columns: tuple[str, ...]) -> Row:
-    fields = line.removesuffix("\n").split("\t")
+def _fields(path: Path, number: int, line: bytes) -> list[str]:
+    try:
+        return line.removesuffix(b"\n").decode("utf-8").split("\t")
+    except UnicodeDecodeError:
+        raise TeachbackError(f"{path} line {number}: not UTF-8; run 2_process_data.sh again") from None
+
+
+def _parse(path: Path, number: int, line: bytes, columns: tuple[str, ...]) -> Row:
+    fields = _fields(path, number, line)
     if len(fields) != len(columns):
-        raise TeachbackError(f"{path} line {number}: {len(fields)} columns, expected {len(columns)}")
+        raise TeachbackError(
+            f"{path} line {number}: {len(fields)} columns, expected {len(columns)}; run 2_process_data.sh again"
+        )
     texts, weight = fields[: len(COLUMNS)], fields[len(COLUMNS) :]
     return Row(*texts, *[_weight(path, number, text) for text in weight])
 
@@ -146,9 +157,9 @@ def _weight(path: Path, number: int, text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= LARGEST_WEIGHT:
         raise TeachbackError(
-            f"{path} line {number}: weight {text!r} is not a finite number; run 2_process_data.sh again"
+            f"{path} line {number}: weight {text!r} is no number from -1 to 1; run 2_process_data.sh again"
         )
     return value
 
@@ -165,14 +176,48 @@ def read_suite(folder: Path) -> Suite:
         raise TeachbackError(f"{path} does not exist; run 2_process_data.sh first")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        domains = {name: _domain(values) for name, values in content["domains"].items()}
-        return Suite(content["name"], domains, content["settings"])
-    except (ValueError, KeyError, TypeError) as error:
+        domains = {name: _domain(name, values) for name, values in dict(content["domains"]).items()}
+        _check_heads(domains)
+        return Suite(str(content["name"]), domains, dict(content["settings"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TeachbackError(f"{path} is not a suite description ({error!r}); run 2_process_data.sh again") from error
 
 
-def _domain(values: dict) -> Domain:
-    return Domain(**{**values, "labels": tuple(values["labels"]), "marks": tuple(values.get("marks", ()))})
+def _domain(name: str, values: dict) -> Domain:
+    """The domain that ``values`` describe; a field of another type or value than it may have is a ValueError."""
+    values = {"marks": [], **values}
+    for field_name in ("labels", "marks"):
+        if not isinstance(values[field_name], list):
+            raise ValueError(f"domain {name!r}: {field_name} is no list")
+    domain = Domain(**{**values, "labels": tuple(values["labels"]), "marks": tuple(values["marks"])})
+    for field_name, right in _checks(name, domain):
+        if not right:
+            raise ValueError(f"domain {name!r}: {field_name} is {getattr(domain, field_name)!r}")
+    return domain
+
+
+def _checks(name: str, domain: Domain) -> Iterator[tuple[str, bool]]:
+    """(field, whether its value is one that it may have)."""
+    yield "name", name == domain.name != ""
+    for field_name in ("head", "metric", "submission"):
+        yield field_name, isinstance(getattr(domain, field_name), str)
+    yield "kind", domain.kind in KINDS
+    yield "task", domain.task in TASKS
+    yield "truncate", domain.truncate in TRUNCATED
+    yield "marks", all(isinstance(mark, str) for mark in domain.marks)
+    different = all(isinstance(label, str) for label in domain.labels) and len(set(domain.labels)) == len(domain.labels)
+    yield "labels", different and (not domain.labels if domain.task == "regression" else len(domain.labels) > 1)
+    counts = domain.rows.items() if isinstance(domain.rows, dict) else [("", None)]
+    yield "rows", all(type(count) is int and count >= 0 for _, count in counts)
+
+
+def _check_heads(domains: dict[str, Domain]) -> None:
+    """Domains of one head share labels and task."""
+    first: dict[str, Domain] = {}
+    for domain in domains.values():
+        other = first.setdefault(domain.head, domain)
+        if (domain.labels, domain.task) != (other.labels, other.task):
+            raise ValueError(f"domains {other.name!r} and {domain.name!r} share a head, but not labels and task")
 
 
 def with_row_counts(suite: Suite, rows: dict[str, list[Row]]) -> Suite:

@@ -1,11 +1,12 @@
 """How rows are divided: the authors' Amazon split, and cuts stratified by domain and label or value."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
+from teachback.errors import TeachbackError
 from teachback.suites.schema import Domain, Row
 
 AUTHORS_SEED = 11111
@@ -26,6 +27,13 @@ def authors_split(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _first_fold(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    counts = Counter(row.label for row in rows)
+    few = [f"{count} rows of {label}" for label, count in counts.items() if count < FOLDS]
+    if few or not rows:
+        raise TeachbackError(
+            f"the authors' split takes a {FOLDS}th of each label twice, and there are only {' and '.join(few) or 'no rows'}; "
+            "get whole review files, or give your reviews as SUITE=custom"
+        )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=AUTHORS_SEED)
     rest, fold = next(folds.split(np.zeros(len(rows)), [row.label for row in rows]))
     return [rows[i] for i in rest], [rows[i] for i in fold]

@@ -1,0 +1,44 @@
+"""The stages' commands, called in this process: what they print and the status they leave with."""
+
+import importlib.util
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
+
+from teachback.errors import run_entry_point
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended; ``error`` is what it wrote to standard error."""
+
+    status: int
+    output: str
+    error: str
+
+
+@cache
+def _main(script: str):
+    spec = importlib.util.spec_from_file_location(f"entry_point_{Path(script).stem}", SCRIPTS / script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def command(script: str, *flags: str) -> Finished:
+    """Run an entry point as its stage does; any exception but the exit is a failure of the test."""
+    output, error = io.StringIO(), io.StringIO()
+    status = 0
+    with patch.object(sys, "argv", [script, *map(str, flags)]), redirect_stdout(output), redirect_stderr(error):
+        try:
+            run_entry_point(_main(script))
+        except SystemExit as left:
+            status = left.code or 0
+    return Finished(status, output.getvalue(), error.getvalue())

@@ -16,7 +16,15 @@ _PLACES = {
     "create_simple_dataloader": "text_loaders",
     "load_superglue_dataset": "text_loaders",
 }
-__all__ = sorted(_PLACES)
+__all__ = [  # loaded at the first use
+    "MPDistil",
+    "MetaKD",
+    "MetaKDConfig",
+    "TeachbackError",
+    "TrainingConfig",
+    "create_simple_dataloader",
+    "load_superglue_dataset",
+]
 
 
 def __getattr__(name: str):

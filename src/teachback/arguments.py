@@ -12,7 +12,6 @@ from teachback.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.tracking import require_installed
 
-
 SEEDS = 2**32
 
 

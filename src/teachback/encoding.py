@@ -145,10 +145,9 @@ def _tokenise(texts: list, only_first: list[bool], tokenizer, max_length: int) -
 def _without_empty(encoded: dict[str, list[list[int]]], tokenizer) -> dict[str, list[list[int]]]:
     """One token where there would be none: decoders' tokenizers add no special tokens, and drop what they cannot spell."""
     end = tokenizer.pad_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
-    for place, ids in enumerate(encoded["input_ids"]):
-        if not ids:
-            for name in encoded:
-                encoded[name][place] = [end if name == "input_ids" else 0]
+    for place in [place for place, ids in enumerate(encoded["input_ids"]) if not ids]:
+        for name, values in encoded.items():
+            values[place] = [end if name == "input_ids" else 0]
     return encoded
 
 

@@ -5,6 +5,7 @@ always write. Their scripts, stages 6 and 7 among them, can go on from there wit
 """
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,9 +69,13 @@ class Table:
         write_atomically(path, "\n".join(lines) + "\n")
 
 
+def _is_nan(value) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _text(value) -> str:
-    """A cell as text; None and NaN, which differs from itself, are empty."""
-    return "" if value is None or value != value else clean_text(str(value))
+    """A cell as text; None and NaN are empty."""
+    return "" if value is None or _is_nan(value) else clean_text(str(value))
 
 
 def _dev(record: dict) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """The report's last section: every setting and version of the run, without secrets and without folders of a home."""
 
 import re
-from collections.abc import Sequence
 
 from teachback.predictor import Checkpoint
 from teachback.readable import environment_secrets, flat, told

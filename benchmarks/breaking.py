@@ -81,7 +81,7 @@ def _become(argv: list[str], log: Path, prepare: Callable[[], None]) -> None:
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001  as the interpreter does
+    except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         atexit._run_exitfuncs()

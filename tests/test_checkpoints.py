@@ -136,11 +136,7 @@ def draws():
         torch.rand(()).item(),
         torch.randn(3).tolist(),
     ]
-    return values + [
-        random.choice(range(100)),
-        np.random.permutation(9).tolist(),
-        nn.functional.dropout(torch.ones(20)).tolist(),
-    ]
+    return [*values, random.choice(range(100)), np.random.permutation(9).tolist(), nn.functional.dropout(torch.ones(20)).tolist()]
 
 
 def test_restored_generators_give_the_same_draws(tmp_path):

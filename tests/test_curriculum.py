@@ -455,7 +455,7 @@ def test_bad_arguments_are_explained(root, argument, message):
 
 def test_a_teacher_that_learns_back_in_stage_5_changes_its_student(root):
     folder = root / "outputs/mixed/seed42/books/student_second"
-    assert {name for name in load_file(folder / "training_only.safetensors")} == {
+    assert set(load_file(folder / "training_only.safetensors")) == {
         "meta.heads.sentiment.weight", "meta.heads.sentiment.bias",
     }  # fmt: skip
     history = read_stage(folder)["history"]

@@ -155,7 +155,7 @@ def test_members_outside_the_folder_are_refused(tmp_path, name, kind):
             archive.writestr(name, "x")
     with pytest.raises(TeachbackError, match="outside the folder"):
         unpack(path, tmp_path / "new/folder")
-    assert not [found for found in tmp_path.rglob("*out.txt")]
+    assert not list(tmp_path.rglob("*out.txt"))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])

@@ -16,7 +16,6 @@ from teachback import files
 from teachback.errors import TeachbackError, disk_message, naming, run_entry_point
 from teachback.files import reserve, write_atomically
 
-
 SOURCE = str(Path(__file__).parents[1] / "src")
 IN_A_DESTRUCTOR = """
 import os, signal, sys

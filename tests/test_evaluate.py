@@ -564,7 +564,7 @@ def test_the_kind_of_head_must_be_the_suites(mixed):
 def test_a_metric_is_used_where_it_suits_and_the_table_says_where_it_does_not(mixed, capsys):
     on_mixed(mixed, metric="accuracy+matthews")
     used = {r.domain: r.metric for r in read_results(mixed_folder(mixed) / "results.tsv") if "+" in r.metric}
-    assert used == {name: "accuracy+matthews" for name in MIXED.domains} | {"STS-B": "pearson+spearman"}
+    assert used == dict.fromkeys(MIXED.domains, "accuracy+matthews") | {"STS-B": "pearson+spearman"}
     shown = capsys.readouterr().out
     assert "STS-B: METRIC=accuracy+matthews does not suit its labels; pearson+spearman is used" in shown
     with pytest.raises(

@@ -28,7 +28,7 @@ def cases(tmp_path_factory) -> dict[str, Case]:
     """Every stage but the first, which has nothing to fetch here, after one run without a fault."""
     workshop = Workshop(tmp_path_factory.mktemp("faults"), SMALL | TINY, save_steps=2)
     write_rows(workshop.home / "mine.tsv")
-    scripts = [script for script in sorted(path.name for path in faults.ROOT.glob("[2-7]_*.sh"))]
+    scripts = sorted(path.name for path in faults.ROOT.glob("[2-7]_*.sh"))
     stages = [Stage(script[0], script, {}) for script in scripts]
     return {case.stage.name: case for case in faults.prepare(workshop, stages, by_script=False)}
 

@@ -1,5 +1,7 @@
 """HOLD_OUT, TEACHER_DOMAIN and TRAIN_FRACTION: who learns from which rows, and what makes no sense."""
 
+import itertools
+
 import pytest
 from test_stages import distil, review, same, teach, weights, write_tiny_suite
 
@@ -37,7 +39,7 @@ def test_a_fraction_keeps_the_shares_of_labels_and_the_order():
 def test_fractions_are_nested_and_fixed_by_the_seed():
     every = rows()
     found = [set(guids(some_of(every, BOOKS, share, seed=1))) for share in (0.05, 0.1, 0.3, 0.7, 1)]
-    assert all(small < large for small, large in zip(found, found[1:])) and found[-1] == set(guids(every))
+    assert all(small < large for small, large in itertools.pairwise(found)) and found[-1] == set(guids(every))
     assert found[2] == set(guids(some_of(every, BOOKS, 0.3, seed=1))) != set(guids(some_of(every, BOOKS, 0.3, seed=2)))
 
 

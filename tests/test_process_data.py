@@ -33,7 +33,7 @@ def write_custom(folder: Path, count: int = 20, extra: str = "") -> None:
 
 
 def run(data: Path, **options):
-    settings = dict(suite="custom", data_dir=str(data), embedding_model="scratch:tiny", device="cpu", precision="fp32")
+    settings = {"suite": "custom", "data_dir": str(data), "embedding_model": "scratch:tiny", "device": "cpu", "precision": "fp32"}
     return process(ProcessArguments(**{**settings, **options}))
 
 

@@ -100,7 +100,7 @@ def write_predictions(run, stage, rows, labels=LABELS):
 def write_data(folder, domains, texts=None, rows=12, task="classification"):
     """The processed suite: ``rows`` train rows a domain, and test rows named after ``texts`` (guid -> text)."""
     data = folder / "data/tiny"
-    labels = {name: LABELS if task == "classification" else () for name in domains}
+    labels = dict.fromkeys(domains, LABELS if task == "classification" else ())
     metric = "accuracy" if task == "classification" else "pearson+spearman"
     suite = Suite(
         "tiny",

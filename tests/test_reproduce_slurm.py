@@ -81,7 +81,7 @@ def test_a_failed_job_is_named_with_its_log(slurm):
 
 def test_a_job_that_vanished_has_failed_and_slurms_reason_is_in_its_log(slurm):
     (slurm.root / "lose").touch()
-    made, said = run(slurm, [cell(slurm, 1)])
+    made, _said = run(slurm, [cell(slurm, 1)])
     assert made.states == {"teacher.seed1": FAILED}
     assert "job 4999999 left the queue without finishing: OUT_OF_MEMORY 0:125" in cell(slurm, 1).log.read_text()
     assert cell(slurm, 1).mark("failed").read_text() == "no exit status\n"
@@ -92,7 +92,7 @@ def test_a_job_that_vanished_has_failed_and_slurms_reason_is_in_its_log(slurm):
 
 def test_a_refused_submission_fails_the_cell_alone(slurm):
     (slurm.root / "refuse").touch()
-    made, said = run(slurm, [cell(slurm, 1)])
+    made, _said = run(slurm, [cell(slurm, 1)])
     assert made.states == {"teacher.seed1": FAILED} and "invalid partition" in cell(slurm, 1).log.read_text()
 
 

@@ -259,7 +259,7 @@ def test_partial_tables_say_how_many_seeds_are_in(two_seeds):
     lines = score_lines(table(two_seeds))
     assert lines["Meta-teacher"].rstrip(" |").endswith(" 2")
     assert "1 of 2" in lines["Meta-teacher → TinyBERT-KD"]
-    empty = score_lines(table(two_seeds, {name: "todo" for name in ("teacher-meta.seed1", "teacher-meta.seed2")}))
+    empty = score_lines(table(two_seeds, dict.fromkeys(("teacher-meta.seed1", "teacher-meta.seed2"), "todo")))
     assert " – " in empty["Meta-teacher"] and "0 of 2" in empty["Meta-teacher"]
 
 

@@ -22,7 +22,7 @@ from teachback.arguments import MetaTeacherArguments, SecondStageArguments
 from teachback.encoding import Collator, encode
 from teachback.errors import TeachbackError
 from teachback.meta_teacher import MetaTeacher, meta_heads
-from teachback.models import ABSENT_CLASS, Classifier, Outputs, final_layer
+from teachback.models import ABSENT_CLASS, Classifier, Outputs
 from teachback.second_stage import SecondStage, TeacherStep, pkd_layer_map
 from teachback.suites.schema import Row
 from teachback.teacher_outputs import features, load_features, logits_of, save_features

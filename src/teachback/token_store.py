@@ -61,7 +61,7 @@ def describe(tokenizer) -> str:
     """
     try:
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    except Exception:  # noqa: BLE001  no backend: AttributeError; of parts in Python tokenizers raises just this class
+    except Exception:
         return ""
     backend |= {"truncation": None, "padding": None}
     names = ("truncation_side", "split_special_tokens", "model_input_names", "special_tokens_map")

@@ -142,7 +142,7 @@ def content(home: Path) -> dict[str, str]:
 
 
 def _counts(path: Path) -> bool:
-    return path.is_file() and not path.name.endswith(".lock")
+    return path.is_file() and not path.name.endswith(".lock") and "logs" not in path.parts
 
 
 def _digest(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Stage 1: mirrors, retries, hashes, safe unpacking, content check. Servers are on the loopback only."""
 
+import errno
 import hashlib
 import io
 import stat
@@ -330,3 +331,51 @@ def test_an_unreachable_hub_says_where_to_put_the_model(tmp_path, monkeypatch):
 
 def test_the_download_module_keeps_its_patience_bounded():
     assert 1 <= download.RETRIES <= 5 and download.TIMEOUT <= 60
+
+
+def test_a_dry_run_says_what_would_be_fetched_and_touches_nothing(server, tmp_path):
+    server.answers["/a"] = [(200, GOOD)]
+    corpus, data = suite(f"{server.url}/a"), tmp_path / "data"
+    first = download.outlook(corpus, data)
+    assert first[0].endswith(f"{NAME} would be fetched from {server.url}/a, as it is not there yet")
+    assert first[1].endswith("content would be unpacked, as archives are still to come")
+    assert not data.exists() and not server.asked
+    raw = get_data(corpus, data)
+    assert download.outlook(corpus, data)[0].endswith("is there and would be verified")
+    assert download.outlook(corpus, data)[1] == f"{raw / 'content'} is up to date"
+    (raw / "content/unpacked.sha256").write_text("of another archive")
+    assert "would be unpacked, as it is not there yet or of other archives" in download.outlook(corpus, data)[1]
+
+
+def test_a_disk_that_is_full_is_no_broken_archive(tmp_path, monkeypatch):
+    (tmp_path / NAME).write_bytes(GOOD)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(download.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="full"):
+        unpack(tmp_path / NAME, tmp_path / "out")
+    (raw := tmp_path / "source").mkdir()
+    (raw / NAME).write_bytes(GOOD)
+    with pytest.raises(TeachbackError, match="data/raw/corpus: the disk is full"):
+        get_data(suite(), tmp_path / "data", str(raw))
+    monkeypatch.undo()
+    get_data(suite(), tmp_path / "data", str(raw))
+    assert (tmp_path / "data/raw/corpus/content/corpus/texts/a.txt").read_bytes() == b"one\ntwo\n"
+
+
+def test_content_that_is_removed_while_it_is_unpacked_is_not_taken_for_whole(tmp_path, monkeypatch):
+    (tmp_path / NAME).write_bytes(GOOD)
+    original = download.unpack
+
+    def removed(path, folder):
+        files = original(path, folder)
+        files[0].unlink()
+        return files
+
+    monkeypatch.setattr(download, "unpack", removed)
+    with pytest.raises(TeachbackError, match="a.txt is gone; somebody removed it while it was unpacked"):
+        get_data(suite(), tmp_path / "data", str(tmp_path))
+    monkeypatch.undo()
+    assert (get_data(suite(), tmp_path / "data", str(tmp_path)) / "content/corpus/texts/a.txt").is_file()

@@ -138,6 +138,17 @@ def test_a_leftover_of_an_old_swap_does_not_replace_a_finished_folder(tmp_path):
     assert names(tmp_path) == ["teacher-meta"] and names(tmp_path / "teacher-meta") == []
 
 
+def test_what_a_process_left_that_was_killed_after_publishing_is_removed(tmp_path):
+    publish(stage_run(tmp_path))
+    (stage_run(tmp_path).checkpoints() / "checkpoint-3").mkdir()
+    (tmp_path / ".teacher-meta.old").mkdir()
+    stage_run(tmp_path).tidy()
+    assert names(tmp_path) == ["teacher-meta"]
+    stage_run(tmp_path, lr=0.2).checkpoints()
+    stage_run(tmp_path).tidy()
+    assert names(tmp_path) == [".teacher-meta.partial", "teacher-meta"]  # of another run, which may still be continued
+
+
 def test_unfinished_work_is_kept_for_the_same_run_only(tmp_path):
     kept = stage_run(tmp_path).checkpoints() / "checkpoint-3"
     kept.mkdir()

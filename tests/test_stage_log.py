@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 from tqdm import tqdm
@@ -48,3 +49,10 @@ def test_without_being_wanted_it_writes_nothing(tmp_path):
     with stage_log(tmp_path / "logs/log", wanted=False):
         print("words")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_costs_the_log_alone_and_hides_no_error(capsys):
+    with pytest.raises(ValueError, match="the stage's own"), stage_log(Path("/dev/full")):
+        print("said")
+        raise ValueError("the stage's own")
+    assert capsys.readouterr().out == "said\n"

@@ -160,6 +160,7 @@ class Experiment:
             self.say(f"{run.folder} {run.outlook()}")
             return True
         if run.up_to_date():
+            run.tidy()
             self.say(f"{run.folder} is up to date")
             return True
         for change in run.changes():

@@ -101,6 +101,7 @@ def process(arguments: ProcessArguments) -> Suite | None:
         print(f"{run.folder} {_outlook(run)}")
         return None
     if run.up_to_date() and not _missing(run.folder):
+        run.tidy()
         print(f"{run.folder} is up to date")
         return read_suite(run.folder)
     for change in [*run.changes(), *_missing(run.folder)]:

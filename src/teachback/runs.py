@@ -15,7 +15,7 @@ from pathlib import Path
 from teachback.devices import peak_memory_bytes
 from teachback.errors import TeachbackError, naming
 from teachback.files import sha256, sync, write_atomically
-from teachback.locks import owner_of, release_lock, take_lock
+from teachback.locks import locked, owner_of, release_lock, take_lock
 from teachback.suites.schema import Row
 
 logger = logging.getLogger(__name__)
@@ -101,6 +101,17 @@ class StageRun:
             for name in sorted({*before[part], *now[part]})
             if before[part].get(name) != now[part].get(name)
         ]
+
+    def tidy(self) -> None:
+        """Remove what a process left beside the finished folder that was killed right after it had published it."""
+        mark, old = self.work / "fingerprint", _set_aside(self.folder)
+        ours = self.work.is_dir() and _read_mark(mark) in ("", self.fingerprint)
+        if not ours and not old.is_dir():
+            return
+        with suppress(TeachbackError, OSError), locked(self.folder):  # leftovers harm nobody
+            if ours:
+                shutil.rmtree(self.work)
+            shutil.rmtree(old, ignore_errors=True)
 
     def outlook(self) -> str:
         """What running the stage would do, and why."""

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -16,11 +16,11 @@ class _Both:
 
     def write(self, text: str) -> int:
         if "\r" not in text and "\x1b" not in text:
-            self._file.write(text)
+            _append(self._file, text)
         return self._stream.write(text)
 
     def flush(self) -> None:
-        self._file.flush()
+        _append(self._file, "")
         self._stream.flush()
 
     def __getattr__(self, name: str):
@@ -34,11 +34,21 @@ def stage_log(path: Path, wanted: bool = True) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"--- {datetime.now().astimezone().isoformat(' ', 'seconds')}\n")
-        try:
-            with redirect_stdout(_Both(sys.stdout, file)), redirect_stderr(_Both(sys.stderr, file)):
-                yield
-        except BaseException as error:
-            file.write(f"{type(error).__name__}: {error}\n")
-            raise
+    file = path.open("a", encoding="utf-8")
+    _append(file, f"--- {datetime.now().astimezone().isoformat(' ', 'seconds')}\n")
+    try:
+        with redirect_stdout(_Both(sys.stdout, file)), redirect_stderr(_Both(sys.stderr, file)):
+            yield
+    except BaseException as error:
+        _append(file, f"{type(error).__name__}: {error}\n")
+        raise
+    finally:
+        with suppress(OSError):
+            file.close()
+
+
+def _append(file: TextIO, text: str) -> None:
+    """Write at once, as a process may be killed; where the disk is full the log alone goes without."""
+    with suppress(OSError):
+        file.write(text)
+        file.flush()

@@ -3,17 +3,20 @@
 import json
 import re
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
 from test_predict import write_model
 from tiny import BOOKS, CAUSE, SCORE, SUITE
 
+from teachback.evaluate import write_cards
 from teachback.lineage import base_model
 from teachback.model_card import MARK, card, write_card
+from teachback.predictor import Checkpoint
 from teachback.runs import hash_model
 from teachback.suites.schema import Domain, Suite
-from teachback.tables import Result
+from teachback.tables import Result, merge_results
 
 EVIL = "a|b: [x](http://y) <script> *z* `\n# title\n---\n"
 
@@ -155,3 +158,24 @@ def test_a_card_that_was_changed_stays_and_none_changes_the_models_hash(tmp_path
     path = tmp_path / "README.md"
     path.write_text(path.read_text().replace(MARK, "mine"))
     assert not write_card(tmp_path, record_of(dev={}), suite_of()) and "75.00" in path.read_text()
+
+
+def test_stage_7_adds_its_scores_to_the_cards_that_may_be_written(tmp_path, monkeypatch):
+    run = write_run(tmp_path)
+    student, teacher = (run / name for name in ("books/student_second", "teacher-meta"))
+    (student / "config.json").write_text("{}")
+    names = ("books/student_second", "teacher-meta")
+    merge_results(
+        run / "results.tsv", [Result("tiny", "books", "m", n, 7, "test", "accuracy", 0.8125, 199) for n in names]
+    )
+    found = [Checkpoint(student, names[0], "books", record_of()), Checkpoint(teacher, names[1], "", {"arguments": {}})]
+    scene = SimpleNamespace(run=run, data=SimpleNamespace(suite=suite_of()))
+    write_cards(scene, found)
+    scores = [r.metric_value for r in ModelCard.load(student / "README.md").data.eval_results]
+    assert scores == [0.75, 0.8125] and not (teacher / "README.md").exists()  # an older record says too little
+
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("teachback.evaluate.write_card", refused)
+    write_cards(scene, found)

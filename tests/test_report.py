@@ -21,11 +21,12 @@ from teachback.report_results import pairs, results, sentence
 from teachback.report_run import read_run
 from teachback.report_settings import settings
 from teachback.report_training import curriculum, read_curves, read_episodes, training
+from teachback.suites.names import folder_name
 from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, write_rows, write_suite
 from teachback.tables import COLUMNS, Evaluated
 
 LABELS = ("negative", "positive")
-EVIL = "$x^{$<script>alert(1)<script>\"'&"  # of a folder's name too, so without a slash; and a formula that is none
+EVIL = "$x^{$<script>alert(1)<script>\"'&"  # and a formula that is none
 HISTORY = [
     {"loss": 0.9, "epoch": 0.5},
     {"eval_loss": 0.8, "eval_score": 0.6, "epoch": 1.0},
@@ -139,22 +140,22 @@ def write_run(folder, names=("books", "dvd")):
     write_stage(run, "teacher-meta", {"teacher": "meta"})
     results, costs = [], []
     for name in names:
-        write_stage(run, f"{name}/student_second", {"teacher": "meta"}, method="metakd")
+        write_stage(run, f"{folder_name(name)}/student_second", {"teacher": "meta"}, method="metakd")
         results += [
             (name, "teacher-meta", "accuracy", 0.9, 200),
-            (name, f"{name}/student_second", "accuracy", 0.875, 200),
+            (name, f"{folder_name(name)}/student_second", "accuracy", 0.875, 200),
         ]
-        costs.append((f"{name}/student_second", 2_000_000, 8_000_000, 64, 1.0, "the CPU"))
+        costs.append((f"{folder_name(name)}/student_second", 2_000_000, 8_000_000, 64, 1.0, "the CPU"))
     write_curriculum(run, names[0], list(names))
-    results.append((names[0], f"{names[0]}/curriculum", "accuracy", 0.885, 200))
-    for stage, size, milliseconds in (("teacher-meta", 8_000_000, 4.0), (f"{names[0]}/curriculum", 2_000_000, 1.0)):
+    results.append((names[0], f"{folder_name(names[0])}/curriculum", "accuracy", 0.885, 200))
+    for stage, size, milliseconds in (("teacher-meta", 8_000_000, 4.0), (f"{folder_name(names[0])}/curriculum", 2_000_000, 1.0)):
         costs.append((stage, size, 4 * size, 64, milliseconds, "the CPU"))
     write_results(run, results)
     write_lines(run / "costs.tsv", COST_COLUMNS, costs)
     teacher = [(f"{names[0]}-{i}", names[0], "positive", said, p) for i, (said, p) in enumerate(TEACHER_SAYS)]
     student = [(f"{names[0]}-{i}", names[0], "positive", said, p) for i, (said, p) in enumerate(STUDENT_SAYS)]
     write_predictions(run, "teacher-meta", teacher)
-    write_predictions(run, f"{names[0]}/curriculum", student)
+    write_predictions(run, f"{folder_name(names[0])}/curriculum", student)
     return run
 
 
@@ -296,7 +297,7 @@ def test_nothing_of_the_data_is_markup(tmp_path):
     write_stage(run, "teacher-meta", {"teacher": "meta", EVIL: EVIL}, versions={EVIL: EVIL})
     rows = [(f"g{i}{EVIL}", EVIL, labels[0], labels[i % 2], 0.9) for i in range(3)]
     write_predictions(run, "teacher-meta", rows, labels)
-    write_predictions(run, f"{EVIL}/curriculum", [(g, d, gold, labels[0], p) for g, d, gold, _, p in rows], labels)
+    write_predictions(run, f"{folder_name(EVIL)}/curriculum", [(g, d, gold, labels[0], p) for g, d, gold, _, p in rows], labels)
     write_rows(
         tmp_path / "data/tiny/test.tsv", [Row(row[0], f"</p>{EVIL}</script>" * 40, "", "", EVIL) for row in rows]
     )

@@ -322,6 +322,13 @@ def require_seed(arguments) -> None:
         raise TeachbackError(f"SEED={arguments.seed}: must be from 0 to {SEEDS - 1}")
 
 
+class _Parser(HfArgumentParser):
+    """Says what is wrong with a value in one line, without three hundred of usage."""
+
+    def error(self, message: str):
+        raise TeachbackError(f"{message} (--help lists what there is)")
+
+
 def parse(*classes, argv: list[str] | None = None):
     """Parse the command line into the classes; arguments that would have no effect are refused."""
     argv = sys.argv[1:] if argv is None else argv
@@ -329,7 +336,7 @@ def parse(*classes, argv: list[str] | None = None):
         if flag in REFUSED and OptimizerArguments in classes:
             raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
     argv = _without_unset(classes, argv)
-    parser = HfArgumentParser(classes, allow_abbrev=False)
+    parser = _Parser(classes, allow_abbrev=False)
     if OptimizerArguments in classes and not {"-h", "--help"} & set(argv):
         argv = argv + _hardware_flags(argv)
     try:
@@ -351,7 +358,7 @@ def _without_unset(classes, argv: list[str]) -> list[str]:
 
 def _hardware_flags(argv: list[str]) -> list[str]:
     """Hugging Face's flags for DEVICE and PRECISION, which it must know before it sets up processes and devices."""
-    data, *_ = HfArgumentParser((DataArguments,), allow_abbrev=False).parse_args_into_dataclasses(
+    data, *_ = _Parser((DataArguments,), allow_abbrev=False).parse_args_into_dataclasses(
         args=argv, return_remaining_strings=True
     )
     device = resolve_device("cpu" if "--use_cpu" in argv else data.device)

@@ -24,7 +24,9 @@ def refuse_bad_loss(loss: float, where: str, rate: float, guids: Sequence[str]) 
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
+    """One step: its number, learning rate, rows and loss, the latter two on the device."""
+
     number: int
     rate: float
     index: torch.Tensor | None  # row numbers [B]
@@ -36,11 +38,11 @@ class LossWatch:
     """Losses of steps that have not been looked at yet. ``guids``: of the train rows, where they have some."""
 
     guids: Sequence[str] = ()
-    steps: list[_Step] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
 
     def add(self, number: int, rate: float, index: torch.Tensor | None, loss: torch.Tensor) -> None:
         """Note a step's loss; on a CPU look at it at once, before the weights are changed by it."""
-        self.steps.append(_Step(number, rate, index, loss.detach()))
+        self.steps.append(Step(number, rate, index, loss.detach()))
         if loss.device.type == "cpu" or len(self.steps) >= EVERY:
             self.check()
 

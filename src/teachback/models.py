@@ -66,6 +66,8 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
         return _learnt_tokenizer(texts or [])
     with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made of a config alone, it knows no word
+        raise TeachbackError(f"model {name!r} comes without a vocabulary; put its tokenizer.json beside its config.json")
     if tokenizer.pad_token is None:  # of many decoders; the attention mask tells padding from the end of a text
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:

@@ -56,12 +56,12 @@ def read_stage(folder: Path) -> dict:
     path = Path(folder) / "stage.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(record[part], dict) for part in ("arguments", "inputs")):
-            raise ValueError("its arguments and inputs are no objects")
+        if not all(isinstance(record.setdefault(part, {}), dict) for part in ("arguments", "inputs")):
+            raise TypeError("its arguments or inputs are no object")
         return record
     except FileNotFoundError:
         raise TeachbackError(f"{folder} holds no finished stage (no stage.json)") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise TeachbackError(f"{path} is not a stage's description ({error}); remove {folder} and run its stage again") from error
 
 

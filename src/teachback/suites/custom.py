@@ -45,7 +45,9 @@ def _accepted(
     """Domains, usable rows by split, and the splits that were given, among them "" where the source does not say."""
     records = [record for split, path in files for record in _records(path, split, problems)]
     if not records and not problems.found:
-        raise TeachbackError(f"{', '.join(str(path) for _, path in files)}: a header and no rows; there is nothing to learn from")
+        raise TeachbackError(
+            f"{', '.join(str(path) for _, path in files)}: a header and no rows; there is nothing to learn from"
+        )
     domains = _domains(records)
     rows: dict[str, list[Row]] = {}
     for record in records:

@@ -188,7 +188,7 @@ def _domain(name: str, values: dict) -> Domain:
     values = {"marks": [], **values}
     for field_name in ("labels", "marks"):
         if not isinstance(values[field_name], list):
-            raise ValueError(f"domain {name!r}: {field_name} is no list")
+            raise TypeError(f"domain {name!r}: {field_name} is no list")
     domain = Domain(**{**values, "labels": tuple(values["labels"]), "marks": tuple(values["marks"])})
     for field_name, right in _checks(name, domain):
         if not right:

@@ -30,7 +30,7 @@ def write_model(folder: Path, domain: Domain = BOOKS, **record) -> Path:
     """A finished student's folder."""
     classifier(domain=domain).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
-    record = {"arguments": {"max_length": 32}, "answers": {domain.name: asdict(domain)}} | record
+    record = {"inputs": {}, "arguments": {"max_length": 32}, "answers": {domain.name: asdict(domain)}} | record
     (folder / "stage.json").write_text(json.dumps(record))
     return folder
 

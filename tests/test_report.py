@@ -70,6 +70,7 @@ def write_stage(run, stage, arguments=None, **record):
     versions = {"python": "3.11.7", "torch": "2.13.0"}
     content = {
         **always,
+        "inputs": {},
         "versions": versions,
         "history": HISTORY,
         "arguments": {"protocol": "honest", **(arguments or {})},

@@ -4,15 +4,19 @@ import re
 
 import pytest
 from test_report import EVIL, Page, write_stage
-from test_reproduce_table import DISTILLED, META, TINYBERT, by_domain, plan, table, write_answers, write_scores
+from test_reproduce_table import DISTILLED, META, TINYBERT, by_domain, glue, plan, table, write_answers, write_scores
 
 from teachback.cells import DONE, FAILED, TODO
 from teachback.costs import merge_costs
+from teachback.paper_table import PaperTable
+from teachback.published import published_table
+from teachback.recipes import MPDISTIL
 from teachback.report_paper import write_table_report
 from teachback.report_paper_cells import link, progress, settings
 from teachback.report_paper_costs import tradeoff
 from teachback.report_paper_table import beside_published, scores
-from teachback.tables import Evaluated
+from teachback.suites.schema import Domain
+from teachback.tables import Evaluated, Result, merge_results
 
 ROWS = [(META, 0.9, 110), (DISTILLED, 0.8, 14), (TINYBERT, 0.7, 14)]
 
@@ -149,3 +153,19 @@ def test_a_table_without_any_score_says_so(tmp_path):
     page = Page(write_table_report(table(made, states), cells, states).read_text(encoding="utf-8"))
     assert "No student has a score yet." in page.text and "0 of 9 cells are done" in page.text
     assert "No checkpoint of the table is finished yet." in page.text
+
+
+def test_figures_are_of_the_first_columns_where_there_is_no_average(tmp_path):
+    """GLUE has more columns than figures, and the paper gives no average over them."""
+    names = ("MRPC", "QQP", "RTE", "SST-2", "WNLI", "QNLI")
+    suite = {name: Domain(name, name, ("a", "b"), metric="accuracy+f1") for name in names}
+    made, states = glue(tmp_path, names, suite)
+    row = MPDISTIL["kd"]
+    for name in names:
+        scores = [Result("tiny", name, "m", f"{name}/student_second", 1, "test", m, 0.5, 9) for m in ("accuracy", "f1")]
+        merge_results(made.run_folder(row, name, 1) / "results.tsv", scores)
+    section = beside_published(PaperTable(made, published_table("mpdistil_glue"), states))
+    assert [figure.title for figure in section.figures][:3] == ["Scores: MRPC", "Scores: MRPC f1", "Scores: QNLI"]
+    assert len(section.figures) == 6 and section.notes == [
+        "The first 6 of 8 columns are drawn; the table has them all."
+    ]

@@ -10,7 +10,7 @@ from teachback.paper_table import PaperTable
 from teachback.published import Column
 from teachback.recipes import TableRow
 from teachback.report_figures import MUTED, draw, legend
-from teachback.report_paper_table import best_of, named, shown_columns
+from teachback.report_paper_table import best_of, left_out, named, shown_columns
 from teachback.report_parts import Figure, Section, Table, signed
 from teachback.report_results import KIND_STYLES, millions
 from teachback.tables import model_name
@@ -51,7 +51,7 @@ def tradeoff(table: PaperTable) -> Section:
     return Section(
         **SECTION, intro="Up and to the left is better. A marker's area stands for the number of parameters.",
         legend=legend({kind: style for kind, style in KIND_STYLES.items() if kind in kinds}, line=False),
-        figures=[figure for figure in found if figure], tables=[_table(table, costs)], notes=_notes(machine, machines),
+        figures=[figure for figure in found if figure], tables=[_table(table, costs)], notes=left_out(table) + _notes(machine, machines),
     )  # fmt: skip
 
 

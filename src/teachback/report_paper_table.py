@@ -33,12 +33,19 @@ def beside_published(table: PaperTable) -> Section:
     figures = [_figure(table, column) for column in shown_columns(table) if _scored(table, column)]
     if not figures:
         return Section(**section, missing="No cell of the table has a score yet.")
-    return Section(**section, legend=_legend(), figures=figures)
+    return Section(**section, legend=_legend(), figures=figures, notes=left_out(table))
 
 
 def shown_columns(table: PaperTable) -> list[Column]:
     """What figures are of: the average, or where there is none the first columns."""
     return [column for column in table.columns if column.is_average] or table.columns[:FIGURES]
+
+
+def left_out(table: PaperTable) -> list[str]:
+    """Says how many columns have no figure of their own."""
+    shown, every = shown_columns(table), [column for column in table.columns if not column.is_average]
+    several = len(shown) < len(every) and not shown[0].is_average
+    return [f"The first {len(shown)} of {len(every)} columns are drawn; the table has them all."] if several else []
 
 
 def named(column: Column) -> str:

@@ -490,7 +490,10 @@ REFUSED = {
     "learning rate NaN": (teach("--learning_rate", "nan"), "LEARNING_RATE=nan: must be a number above 0"),
     "no epochs": (teach("--num_train_epochs", "0"), "NUM_TRAIN_EPOCHS=0.0: must be a number above 0"),
     "seed below 0": (teach("--seed", "-1"), "SEED=-1: must be from 0 to 4294967295"),
-    "scheduler that is none": (teach("--lr_scheduler_type", "wobbly"), "lr_scheduler_type: invalid choice: .wobbly."),
+    "scheduler that is none": (
+        teach("--lr_scheduler_type", "wobbly"),
+        "argument --lr_scheduler_type.*: invalid choice: .wobbly.",
+    ),
     "seed that is no number": (teach("--seed", "many"), "argument --seed: invalid int value: 'many' "),
     "unknown flag": (teach("--lerning_rate", "1"), "unknown arguments: --lerning_rate 1"),
     "domain that is not there": (

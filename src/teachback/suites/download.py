@@ -88,7 +88,7 @@ def _outlook_of(suite: Definition, archive: Archive, raw: Path, source: str) -> 
         return f"{path} would be generated, which takes a second"
     if path.is_file():
         return f"{path} is there and would be verified"
-    place = source or " or ".join(archive.urls)
+    place = _shown(source) if source else " or ".join(archive.urls)
     return f"{path} would be fetched from {place}, as it is not there yet"
 
 
@@ -163,9 +163,10 @@ def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None
         failure = _download(archive, url, path)
         if not failure:
             return
-        print(f"{url}: {failure}")
-        failures.append(f"  {url}: {failure}")
-    raise TeachbackError("\n".join([f"could not download {archive.name}:", *failures, _by_hand(archive, path, urls)]))
+        print(f"{_shown(url)}: {failure}")
+        failures.append(f"  {_shown(url)}: {failure}")
+    by_hand = _by_hand(archive, path, tuple(map(_shown, urls)))
+    raise TeachbackError("\n".join([f"could not download {archive.name}:", *failures, by_hand]))
 
 
 def _by_hand(archive: Archive, path: Path, urls: tuple[str, ...]) -> str:
@@ -174,6 +175,14 @@ def _by_hand(archive: Archive, path: Path, urls: tuple[str, ...]) -> str:
         f"Without network: download {' or '.join(urls)} on another machine, put the file at {path}, "
         f"or name the folder that holds {archive.name} with SOURCE=, and run again.{restrict}"
     )
+
+
+def _shown(url: str) -> str:
+    """An address without the password or token that it may hold, for messages and logs."""
+    parts = urlsplit(url)
+    if not _is_url(url):
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="..." if parts.query else "").geturl()
 
 
 def _is_url(source: str) -> bool:
@@ -192,7 +201,7 @@ def _source_urls(suite: Definition, archive: Archive, source: str) -> tuple[str,
 def _check_file_source(suite: Definition, archive: Archive, source: str, name: str) -> None:
     if len(suite.archives) > 1 and name != archive.name:
         raise TeachbackError(
-            f"SOURCE={source}: SUITE={suite.name} has several archives; name the folder that holds them"
+            f"SOURCE={_shown(source)}: SUITE={suite.name} has several archives; name the folder that holds them"
         )
 
 
@@ -253,6 +262,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 def _download(archive: Archive, url: str, path: Path) -> str:
     """Fetch ``url`` to ``path``, with retries; returns what went wrong, "" if nothing did."""
+    pooch.get_logger().setLevel("WARNING")  # else it prints the address as it is
     with working_folder(path) as folder:
         fetcher = pooch.create(
             folder, base_url="", registry={path.name: None}, urls={path.name: url}, retry_if_failed=RETRIES
@@ -263,7 +273,8 @@ def _download(archive: Archive, url: str, path: Path) -> str:
         except (requests.RequestException, OSError, ValueError) as error:
             if is_of_the_disk(error):
                 raise
-            return f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
+            return reason.replace(url, _shown(url)).replace(urlsplit(url).query or url, "...")
         if reason := _damage(archive, found):
             return f"what came is not a whole archive ({reason})"
         sync(folder)

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from teachback.errors import TeachbackError
-from teachback.suites import definition, download, hub
+from teachback.suites import archives, definition, download, hub
 from teachback.suites.definition import Archive, Count, Definition
 from teachback.suites.download import get_data, unpack
 
@@ -353,7 +353,7 @@ def test_a_disk_that_is_full_is_no_broken_archive(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(download.shutil, "copyfileobj", full)
+    monkeypatch.setattr(archives, "_write_member", full)
     with pytest.raises(OSError, match="full"):
         unpack(tmp_path / NAME, tmp_path / "out")
     (raw := tmp_path / "source").mkdir()

@@ -64,7 +64,7 @@ def test_a_student_learns_from_another_runs_teacher_and_student(shared):
     (there,) = distil(shared, "second", *place)
     (here,) = distil(shared, "second", "--teacher", "single", *NO_LAMBDA)
     assert there != here and same(weights(there), weights(here))
-    assert names(shared / "other/tiny/seed42") == {"books"}
+    assert names(shared / "other/tiny/seed42") == {"books", "logs"}
     assert names(shared / "other/tiny") == {"seed42"}  # the teacher's states lie with the teacher
     assert names(shared / "outputs/tiny") == {"seed42", "teacher_states"}
 

@@ -129,7 +129,7 @@ def test_a_failure_while_writing_leaves_the_old_output(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run(tmp_path, seed=1)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "raw"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "logs", "raw"]
 
 
 def test_a_failure_while_publishing_leaves_the_old_output_with_its_kept_tokens(tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_a_second_run_does_nothing_and_a_changed_row_or_argument_is_named(tmp_pa
     run(tmp_path, alpha=0.4, dry_run=True)
     printed = capsys.readouterr().out
     assert "custom would be made, as this changed: alpha: 0.5 -> 0.4; mine.tsv: '" in printed
-    assert read_suite(tmp_path / "custom") == suite and sorted(path.name for path in tmp_path.iterdir()) == ["custom", "raw"]
+    assert read_suite(tmp_path / "custom") == suite and sorted(path.name for path in tmp_path.iterdir()) == ["custom", "logs", "raw"]
     assert run(tmp_path, alpha=0.4).settings["alpha"] == 0.4
     assert "alpha: 0.5 -> 0.4" in caplog.text and "mine.tsv: '" in caplog.text
     (tmp_path / "custom/dev.tsv").unlink()
@@ -218,7 +218,7 @@ def test_embeddings_that_break_off_leave_the_old_output(tmp_path, monkeypatch):
     with pytest.raises(InterruptedError):
         run(tmp_path, seed=1)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "raw"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "logs", "raw"]
 
 
 def test_a_domain_of_one_train_row_has_embedding_and_weight(tmp_path):

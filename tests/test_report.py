@@ -122,7 +122,7 @@ def write_data(folder, domains, texts=None, rows=12, task="classification"):
 
 
 def write_curriculum(run, domain, domains):
-    folder = f"{domain}/curriculum"
+    folder = f"{folder_name(domain)}/curriculum"
     scores = {"0": 0.5, "2": 0.75, "4": 0.6}
     told = {"method": "curriculum", "best_episode": 2, "scores_by_episode": scores, "domains": domains, "history": []}
     write_stage(run, folder, {"teacher": "meta", "reward": "real"}, **told)

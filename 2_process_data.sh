@@ -11,6 +11,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${TEST_FRACTION=0.1}"                # custom: share that becomes test where no test is given
 : "${PROTOCOL=honest}"                  # honest or paper; it is recorded, and sets the default of QUIZ_FRACTION
 : "${SKIP_BAD_ROWS=0}"                  # 1: drop bad rows and count them, instead of stopping
+: "${DEDUPLICATE=0}"                    # 1: leave train and quiz rows out whose texts are in test or dev
 : "${TEACHER_MODEL=bert-base-uncased}"  # hub name, folder, scratch:tiny or scratch:mini (paper: BERT-base)
 : "${EMBEDDING_MODEL=$TEACHER_MODEL}"   # encoder of the prototype scores, not fine-tuned (paper: the teacher's)
 : "${PROTOTYPE=paper}"                  # form of the prototype score: paper, or code (the authors')
@@ -27,6 +28,6 @@ if [[ -n $QUIZ_FRACTION ]]; then set -- --quiz_fraction "$QUIZ_FRACTION" "$@"; f
 
 run scripts/process_data.py --suite "$SUITE" --domains "$DOMAINS" --data_dir "$DATA_DIR" --source "$SOURCE" \
     --dev_fraction "$DEV_FRACTION" --test_fraction "$TEST_FRACTION" --protocol "$PROTOCOL" \
-    --skip_bad_rows "$SKIP_BAD_ROWS" --embedding_model "$EMBEDDING_MODEL" --prototype "$PROTOTYPE" --alpha "$ALPHA" \
+    --skip_bad_rows "$SKIP_BAD_ROWS" --deduplicate "$DEDUPLICATE" --embedding_model "$EMBEDDING_MODEL" --prototype "$PROTOTYPE" --alpha "$ALPHA" \
     --seed "$SEED" --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" \
     --precision "$PRECISION" --device "$DEVICE" "$@"

@@ -341,7 +341,7 @@ def parse(*classes, argv: list[str] | None = None):
         argv = argv + _hardware_flags(argv)
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
-    except (ValueError, TypeError, ZeroDivisionError) as error:  # Hugging Face's own checks of values
+    except (ValueError, TypeError, ArithmeticError) as error:  # Hugging Face's own checks of values
         raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
     if unknown:
         raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")

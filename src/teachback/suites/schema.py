@@ -176,9 +176,12 @@ def read_suite(folder: Path) -> Suite:
         raise TeachbackError(f"{path} does not exist; run 2_process_data.sh first")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        domains = {name: _domain(name, values) for name, values in dict(content["domains"]).items()}
+        for part, kind in (("name", str), ("domains", dict), ("settings", dict)):
+            if not isinstance(content[part], kind):
+                raise TypeError(f"{part} is {content[part]!r}")
+        domains = {name: _domain(name, values) for name, values in content["domains"].items()}
         _check_heads(domains)
-        return Suite(str(content["name"]), domains, dict(content["settings"]))
+        return Suite(content["name"], domains, content["settings"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TeachbackError(f"{path} is not a suite description ({error!r}); run 2_process_data.sh again") from error
 

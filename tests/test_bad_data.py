@@ -33,7 +33,7 @@ MANY = 12  # rows of each domain and label
 def rows(pairs: str = "a:x a:y b:x b:y", count: int = MANY, word: str = "text") -> bytes:
     """``count`` rows of each "domain:label"."""
     named = [pair.split(":") for pair in pairs.split()]
-    return b"".join(f"{word} {i} {d} {l}\t{l}\t{d}\n".encode() for d, l in named for i in range(count))
+    return b"".join(f"{word} {i} {d} {label}\t{label}\t{d}\n".encode() for d, label in named for i in range(count))
 
 
 GOOD = HEADER + rows()
@@ -569,7 +569,7 @@ ACCEPTED = {
     "word of a megabyte": (mine(f"{'w' * 1_000_000}\tx\ta"), ""),
     "no line break at the end": (custom(mine=GOOD.removesuffix(b"\n")), ""),
     "1,000 domains": (
-        custom(mine=HEADER + b"".join(f"text {d} {l}\t{l}\td{d}\n".encode() for d in range(1000) for l in "xy")),
+        custom(mine=HEADER + b"".join(f"text {d} {label}\t{label}\td{d}\n".encode() for d in range(1000) for label in "xy")),
         "no dev rows of d0, d1, .* and 990 more",
     ),
     "200 labels": (custom(mine=HEADER + rows(" ".join(f"a:l{i}" for i in range(200)))), ""),

@@ -190,7 +190,7 @@ def test_reading_an_unfinished_or_broken_stage_says_so(tmp_path):
     with pytest.raises(TeachbackError, match="no finished stage"):
         read_stage(tmp_path)
     (tmp_path / "stage.json").write_text("{")
-    with pytest.raises(TeachbackError, match="not JSON.*run its stage again"):
+    with pytest.raises(TeachbackError, match="not a stage's description.*run its stage again"):
         read_stage(tmp_path)
 
 

@@ -155,6 +155,13 @@ def test_a_learnt_vocabulary_holds_words_letters_and_special_tokens():
     assert sorted(learnt.get_vocab().values()) == list(range(len(learnt)))
 
 
+def test_words_too_long_to_be_divided_do_not_change_the_vocabulary():
+    letters = "".join(chr(ord("a") + (i * i + i // 7) % 26) for i in range(300_000))
+    texts = ["a good day, well-spent", "a good plot", "abcdefghijklmnopqrstuvwxyz"]
+    learnt = load_tokenizer("scratch:tiny", texts=[*texts, letters]).get_vocab()
+    assert learnt == load_tokenizer("scratch:tiny", texts=texts).get_vocab()
+
+
 def test_a_vocabulary_cannot_be_learnt_from_nothing():
     with pytest.raises(TeachbackError, match="train texts"):
         load_tokenizer("scratch:tiny", texts=[])

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from teachback.suites.schema import Domain
 
 SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
 SCRATCH_VOCABULARY = 4000
+LONGEST_WORD = 100  # characters; WordPiece takes a longer one for an unknown word
+LONG = re.compile(rf"\S{{{LONGEST_WORD + 1}}}")
 
 
 def locate(name: str, data_dir: str | Path) -> str:
@@ -93,11 +96,19 @@ def _learnt_tokenizer(texts: list[str]):
     continuing = sorted({f"##{character}" for word in words for character in word[1:]})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     learner.train_from_iterator(
-        texts, vocab_size=SCRATCH_VOCABULARY, min_frequency=2, special_tokens=special + continuing,
+        (_without_long_words(text, learner) for text in texts), vocab_size=SCRATCH_VOCABULARY, min_frequency=2, special_tokens=special + continuing,
         limit_alphabet=len({character for word in words for character in word}), show_progress=False,
     )  # fmt: skip
     pieces = sorted(set(learner.get_vocab()) - set(special))
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(special + pieces)}, model_max_length=512)
+
+
+def _without_long_words(text: str, learner: BertWordPieceTokenizer) -> str:
+    """A text without the words that WordPiece never divides, as a megabyte of letters would be learnt from for minutes."""
+    if not LONG.search(text):
+        return text
+    words = [word for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalize(text))]
+    return " ".join(word for word in words if len(word) <= LONGEST_WORD)
 
 
 def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_dir: str | Path = "data"):

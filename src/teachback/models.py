@@ -95,8 +95,9 @@ def _learnt_tokenizer(texts: list[str]):
     # number. So that every run learns the same pieces, they are numbered before it starts, and none is left out.
     continuing = sorted({f"##{character}" for word in words for character in word[1:]})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    learnable = [_without_long_words(text, learner) for text in texts]  # before it starts, for then it is locked
     learner.train_from_iterator(
-        (_without_long_words(text, learner) for text in texts), vocab_size=SCRATCH_VOCABULARY, min_frequency=2, special_tokens=special + continuing,
+        learnable, vocab_size=SCRATCH_VOCABULARY, min_frequency=2, special_tokens=special + continuing,
         limit_alphabet=len({character for word in words for character in word}), show_progress=False,
     )  # fmt: skip
     pieces = sorted(set(learner.get_vocab()) - set(special))

@@ -1,7 +1,7 @@
 """Other tasks of a curriculum whose rows a user's loader yields."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -15,7 +15,7 @@ from teachback.suites.schema import Domain
 class DrawnStudy(Study):
     """A task's quiz, whose batches to learn from come from its loader, in the loader's order."""
 
-    source: Iterator[dict] = field(default_factory=lambda: iter(()))
+    source: Iterator[dict]
 
     def batch(self, rows: torch.Tensor, collate: Collator) -> dict[str, torch.Tensor]:
         return next(self.source)

@@ -260,6 +260,18 @@ def _check_lengths(module: TrainingModule, *parts) -> None:
             require_positions(part.model, longest)
 
 
+def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> OptimizerArguments:
+    """The arguments without what is done here in the Trainer's place. ``scored``: there is a metric ``score``."""
+    args = copy.copy(args)
+    args.output_dir = str(checkpoints)
+    args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]
+    args.push_to_hub = False  # the finished folder is uploaded, not what Trainer would make of it
+    if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
+        args.metric_for_best_model = "score" if scored else "loss"
+        args.greater_is_better = scored
+    return args
+
+
 def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_rows: EncodedRows, args: OptimizerArguments,
           checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
           tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
@@ -268,13 +280,7 @@ def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_
     In the place of rows to train on may stand what has a length and yields padded batches, anew in every epoch.
     Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
     """
-    args = copy.copy(args)
-    args.output_dir = str(checkpoints)
-    args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]  # those are ``tracks``
-    args.push_to_hub = False  # the finished folder is uploaded, not what Trainer would make of it
-    if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
-        args.metric_for_best_model = "score" if compute_metrics else "loss"
-        args.greater_is_better = compute_metrics is not None
+    args = _for_trainer(args, checkpoints, scored=compute_metrics is not None)
     use_training_attention(module, args.device)
     _check_lengths(module, train_rows, dev_rows)
     trainer = DistillationTrainer(

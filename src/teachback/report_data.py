@@ -1,7 +1,7 @@
 """The report's sections on what stage 2 wrote: prototype scores by domain, and a map of the embeddings."""
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +55,9 @@ def data_sections(run: Run) -> list[Section]:
 
 def scores(rows: TrainRows | None) -> Section:
     """The distribution of the prototype scores, a ridge a domain."""
-    section = {"anchor": "scores", "title": "Prototype scores by domain"}
+    section = Section("scores", "Prototype scores by domain")
     if rows is None or not len(rows.weights):
-        return Section(**section, missing=f"There are no train rows: {ADVICE}.")
+        return replace(section, missing=f"There are no train rows: {ADVICE}.")
     found = {name: rows.weights[rows.domain == number] for number, name in enumerate(rows.domains)}
     by_median = sorted(found, key=lambda name: float(np.median(found[name])))
     shown = by_median if len(found) <= RIDGES else by_median[: RIDGES // 2] + by_median[-RIDGES // 2 :]
@@ -70,7 +70,7 @@ def scores(rows: TrainRows | None) -> Section:
         "A ridge's height stands for the share of the domain's rows, its line for their median."
     )
     notes = [note] if len(shown) < len(found) else []
-    return Section(**section, intro=intro, figures=[Figure("Distribution of train rows", svg, reading)], notes=notes)
+    return replace(section, intro=intro, figures=[Figure("Distribution of train rows", svg, reading)], notes=notes)
 
 
 def _ridges(axes, found: dict[str, np.ndarray]) -> None:
@@ -103,17 +103,17 @@ def _scores_reading(found: dict[str, np.ndarray], by_median: list[str]) -> str:
 
 def embedding_map(run: Run, rows: TrainRows | None) -> Section:
     """Train rows of the first domains on the two principal components of a sample, with centroids."""
-    section = {"anchor": "map", "title": "Map of the embeddings"}
+    section = Section("map", "Map of the embeddings")
     path = run.data / "embeddings.npy"
     if rows is None or not path.is_file():
-        return Section(**section, missing=f"There are no embeddings: {ADVICE}.")
+        return replace(section, missing=f"There are no embeddings: {ADVICE}.")
     embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     if embeddings.ndim != 2 or len(embeddings) != len(rows.weights):
-        return Section(**section, missing=f"embeddings.npy and train.tsv have different rows: {ADVICE} again.")
+        return replace(section, missing=f"embeddings.npy and train.tsv have different rows: {ADVICE} again.")
     styles = series_of(rows.domains)
     chosen = _sample(np.flatnonzero(rows.domain < len(styles)))
     if len(chosen) < 3 or embeddings.shape[1] < 2:
-        return Section(**section, missing="There are too few train rows for a map.")
+        return replace(section, missing="There are too few train rows for a map.")
     sample = _Sample(np.asarray(embeddings[chosen], dtype=np.float64), rows.domain[chosen], rows.label[chosen])
     figure = _map_figure(sample, rows, styles, classes=_few_classes(run, rows))
     notes = (
@@ -124,7 +124,7 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
     if len(styles) < len(rows.domains):
         notes.append(f"The first {len(styles)} of {len(rows.domains)} domains are shown.")
     intro = "Mean token states of the encoder before any training. Large: a domain's centroid; small, joined to it: its classes'."
-    return Section(**section, intro=intro, legend=legend(styles, line=False), figures=[figure], notes=notes)
+    return replace(section, intro=intro, legend=legend(styles, line=False), figures=[figure], notes=notes)
 
 
 @dataclass(frozen=True)

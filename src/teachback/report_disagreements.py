@@ -1,7 +1,7 @@
 """The report's section on where students disagree with their teachers: who says what how often, and the surest cases."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import binomtest
@@ -41,11 +41,11 @@ class Both:
 
 def disagreements(run: Run) -> Section:
     """Confusions of the first domains, and the cases in which both were surest, of all of them."""
-    section = {"anchor": "disagreements", "title": "Where the student disagrees with its teacher"}
+    section = Section("disagreements", "Where the student disagrees with its teacher")
     found = read_both(run)
     if not found:
         advice = f"No student and its teacher both have predictions on the {run.split} split: run 7_eval.sh with the TEACHER they had."
-        return Section(**section, missing=advice)
+        return replace(section, missing=advice)
     figures = [_scatter(both) if both.regression else _confusion(run, both) for both in found[:FIGURES]]
     notes = []
     if len(found) > FIGURES or len(run.targets) > DOMAINS:
@@ -64,7 +64,7 @@ def disagreements(run: Run) -> Section:
     title = (
         f"The {counted(len(cases), 'disagreement')} of which both are surest" if len(cases) > 1 else "The disagreement"
     )
-    return Section(**section, figures=figures, notes=notes, cases=cases, cases_title=title)
+    return replace(section, figures=figures, notes=notes, cases=cases, cases_title=title)
 
 
 def read_both(run: Run) -> list[Both]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -105,15 +106,15 @@ def settings(tables: Sequence[PaperTable]) -> Section:
             if records:
                 rows[row.title] = _values([_settings(record, secrets) for record in records])
                 versions[row.title] = _values([record.get("versions", {}) for record in records])
-    section = {"anchor": "settings", "title": "Settings and versions"}
+    section = Section("settings", "Settings and versions")
     if not rows:
-        return Section(**section, missing="No checkpoint of the table is finished yet.")
+        return replace(section, missing="No checkpoint of the table is finished yet.")
     shown = [
         by_value("Versions", "package", versions, where="rows"),
         by_value("Settings, one line for each value", "setting", rows, folded=True, where="rows"),
     ]
     note = "Of stages that a checkpoint builds on, their own rows and reports tell. Folders are cut to their last two parts."
-    return Section(**section, tables=shown, notes=[note])
+    return replace(section, tables=shown, notes=[note])
 
 
 def _records(table: PaperTable, row: TableRow) -> list[dict]:

@@ -1,7 +1,7 @@
 """A published table's score against size and speed: what stage 7 measured of each row's checkpoints, over its runs."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -10,12 +10,12 @@ from teachback.paper_table import PaperTable
 from teachback.published import Column
 from teachback.recipes import TableRow
 from teachback.report_figures import MUTED, draw, legend
-from teachback.report_paper_table import best_of, left_out, named, shown_columns
+from teachback.report_paper_table import best_of, left_out, mean_text, named, shown_columns
 from teachback.report_parts import Figure, Section, Table, signed
 from teachback.report_results import KIND_STYLES, millions
 from teachback.tables import model_name
 
-SECTION = {"anchor": "tradeoff", "title": "Score against size and speed"}
+SECTION = Section("tradeoff", "Score against size and speed")
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ def tradeoff(table: PaperTable) -> Section:
     measured = {row.name: _costs_of(table, row) for row in table.rows}
     machines = Counter(cost.machine for costs in measured.values() for cost in costs)
     if not machines:
-        return Section(**SECTION, missing="No sizes and times are known: stage 7 writes costs.tsv in each row's runs.")
+        return replace(SECTION, missing="No sizes and times are known: stage 7 writes costs.tsv in each row's runs.")
     machine = machines.most_common(1)[0][0]
     of_machine = {name: _mean([c for c in own if c.machine == machine]) for name, own in measured.items()}
     costs = {name: cost for name, cost in of_machine.items() if cost}
     found = [_figure(table, column, costs) for column in shown_columns(table)]
     kinds = {model_name(row.checkpoint) for row in table.rows if row.name in costs}
-    return Section(
-        **SECTION, intro="Up and to the left is better. A marker's area stands for the number of parameters.",
+    return replace(
+        SECTION, intro="Up and to the left is better. A marker's area stands for the number of parameters.",
         legend=legend({kind: style for kind, style in KIND_STYLES.items() if kind in kinds}, line=False),
         figures=[figure for figure in found if figure], tables=[_table(table, costs)], notes=left_out(table) + _notes(machine, machines),
     )  # fmt: skip
@@ -93,7 +93,7 @@ def _table(table: PaperTable, costs: dict[str, RowCost]) -> Table:
     ]
     rows = [
         [
-            row.title, *(_score(table, row, column) for column in columns), millions(cost.parameters), f"{cost.bytes / 1e6:.1f}",
+            row.title, *(mean_text(table, row, column) for column in columns), millions(cost.parameters), f"{cost.bytes / 1e6:.1f}",
             *(f"{cost.milliseconds[n]:.2f}" if n in cost.milliseconds else "–" for n in sizes),
         ]
         for row in table.rows if (cost := costs.get(row.name))
@@ -101,20 +101,16 @@ def _table(table: PaperTable, costs: dict[str, RowCost]) -> Table:
     return Table("Score, size and time of each row", header, rows)
 
 
-def _score(table: PaperTable, row: TableRow, column: Column) -> str:
-    mean = table.entry(row, column).mean
-    return "–" if mean is None else signed(mean, 1)
-
-
 def _figure(table: PaperTable, column: Column, costs: dict[str, RowCost]) -> Figure | None:
     """Rows that have a score in the column and were timed at the largest batch that most were."""
-    scored = [row for row in table.rows if row.name in costs and table.entry(row, column).n]
-    sizes = Counter(size for row in scored for size in costs[row.name].milliseconds)
+    means = [(row, table.entry(row, column).mean) for row in table.rows if row.name in costs]
+    scored = [(row, mean) for row, mean in means if mean is not None]
+    sizes = Counter(size for row, _ in scored for size in costs[row.name].milliseconds)
     if not sizes:
         return None
     size = max(sizes, key=lambda n: (sizes[n], n))
-    points = [_Point(row, table.entry(row, column).mean, costs[row.name].parameters, costs[row.name].milliseconds[size])
-              for row in scored if size in costs[row.name].milliseconds]  # fmt: skip
+    points = [_Point(row, mean, costs[row.name].parameters, costs[row.name].milliseconds[size])
+              for row, mean in scored if size in costs[row.name].milliseconds]  # fmt: skip
     largest = max(point.parameters for point in points) or 1
     best = [point for row in _best(table, column) for point in points if point.row is row]
 

@@ -1,6 +1,7 @@
 """The first sections of a published table's report: ours beside the published numbers, with marks and paired tests."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -29,11 +30,11 @@ def scores(table: PaperTable) -> Section:
 
 def beside_published(table: PaperTable) -> Section:
     """Ours and the published scores as a picture."""
-    section = {"anchor": "published", "title": "Ours and the published"}
+    section = Section("published", "Ours and the published")
     figures = [_figure(table, column) for column in shown_columns(table) if _scored(table, column)]
     if not figures:
-        return Section(**section, missing="No cell of the table has a score yet.")
-    return Section(**section, legend=_legend(), figures=figures, notes=left_out(table))
+        return replace(section, missing="No cell of the table has a score yet.")
+    return replace(section, legend=_legend(), figures=figures, notes=left_out(table))
 
 
 def shown_columns(table: PaperTable) -> list[Column]:
@@ -55,7 +56,13 @@ def named(column: Column) -> str:
 def best_of(table: PaperTable, column: Column, student: bool) -> TableRow | None:
     """The student, or teacher, of the highest mean."""
     rows = [row for row in _scored(table, column) if row.is_student == student]
-    return max(rows, key=lambda row: table.entry(row, column).mean, default=None)
+    return max(rows, key=lambda row: table.entry(row, column).mean or 0.0, default=None)
+
+
+def mean_text(table: PaperTable, row: TableRow, column: Column) -> str:
+    """A row's mean in %, a dash where it has none."""
+    mean = table.entry(row, column).mean
+    return "–" if mean is None else signed(mean, 1)
 
 
 def _scored(table: PaperTable, column: Column) -> list[TableRow]:
@@ -68,11 +75,10 @@ def _summary(table: PaperTable) -> str:
     best, teacher = best_of(table, column, True), best_of(table, column, False)
     if best is None:
         return "No student has a score yet."
-    score = table.entry(best, column)
-    text = f"On {named(column)} the best student is {best.title} with {signed(score.mean, 1)} %"
+    text = f"On {named(column)} the best student is {best.title} with {mean_text(table, best, column)} %"
     if teacher:
-        text += f"; the best teacher, {teacher.title}, has {signed(table.entry(teacher, column).mean, 1)} %"
-    return f"{text}. Means over {counted(score.n, 'seed')}."
+        text += f"; the best teacher, {teacher.title}, has {mean_text(table, teacher, column)} %"
+    return f"{text}. Means over {counted(table.entry(best, column).n, 'seed')}."
 
 
 def _as_table(caption: str, names: Sequence[str], lines: Sequence[Line], words: Sequence[int] = (0,)) -> Table:
@@ -123,7 +129,7 @@ def _reading(entries: list[Entry], rows: list[TableRow]) -> str:
     apart = {row.title: entry.difference for row, entry in zip(rows, entries) if entry.difference is not None}
     if not apart:
         return "The paper has no such score of these rows."
-    least, most = min(apart, key=apart.get), max(apart, key=apart.get)
+    least, most = min(apart, key=apart.__getitem__), max(apart, key=apart.__getitem__)
     if least == most:
         return f"{least}: ours minus the published is {signed(apart[least], 1)} points."
     return (
@@ -136,11 +142,11 @@ def curve_section(curve: Curve) -> Section:
     """Scores by the share of a domain's train rows, as a picture and as the table of all numbers."""
     rows = [row for row in curve.rows if any(entry.n for entry in curve.entries(row))]
     tables = [_as_table("Scores by share of the train rows", ["row", *curve.header()[1:]], curve.lines())]
-    section = {"anchor": "table", "title": "The curve"}
+    section = Section("table", "The curve")
     if not rows:
-        return Section(**section, intro="No row has a score yet.", tables=tables, notes=[curve.notes()])
+        return replace(section, intro="No row has a score yet.", tables=tables, notes=[curve.notes()])
     styles = series_of([row.title for row in rows])
-    return Section(**section, legend=legend(styles), figures=[_curve_figure(curve, rows[: len(styles)])], tables=tables,
+    return replace(section, legend=legend(styles), figures=[_curve_figure(curve, rows[: len(styles)])], tables=tables,
                    notes=[curve.notes()])  # fmt: skip
 
 
@@ -165,8 +171,9 @@ def _curve_figure(curve: Curve, rows: list[TableRow]) -> Figure:
 def _curve_reading(curve: Curve, rows: list[TableRow]) -> str:
     """Who is best at the smallest share that has scores."""
     for place, share in enumerate(curve.shares):
-        means = {row.title: curve.entries(row)[place].mean for row in rows if curve.entries(row)[place].n}
+        entries = {row.title: curve.entries(row)[place] for row in rows}
+        means = {title: entry.mean for title, entry in entries.items() if entry.mean is not None}
         if means:
-            best = max(means, key=means.get)
+            best = max(means, key=means.__getitem__)
             return f"With {share:g} % of the rows {best} is best, with {signed(means[best], 1)} %."
     return ""

@@ -1,7 +1,7 @@
 """The report's sections on learning: the curves of stages 3 to 5, and the curriculum's rewards and choices in stage 6."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ def read_curves(record: dict) -> Curves:
 
 def training(run: Run) -> Section:
     """A figure for each kind of stage, a line for each domain."""
-    section = {"anchor": "training", "title": "Training curves"}
+    section = Section("training", "Training curves")
     kinds: dict[str, dict[str, Curves]] = {}
     for checkpoint in run.checkpoints:
         curves = read_curves(checkpoint.record)
@@ -65,7 +65,7 @@ def training(run: Run) -> Section:
         advice = (
             "No stage logged more than one loss: train longer, or log more often (--logging_steps 10) in stages 3 to 5."
         )
-        return Section(**section, missing=advice, notes=once[:CURRICULA])
+        return replace(section, missing=advice, notes=once[:CURRICULA])
     names = list(dict.fromkeys(name for lines in kinds.values() for name in lines if name in run.targets))
     names += [name for lines in kinds.values() for name in lines if name not in names]
     styles = series_of(list(dict.fromkeys(names)))
@@ -78,7 +78,7 @@ def training(run: Run) -> Section:
     if len(set(names)) > len(styles):
         notes.append(f"The first {len(styles)} of {len(set(names))} are shown.")
     intro = "Losses have no unit. A ring marks the checkpoint that was kept: the best on the split that selects."
-    return Section(**section, intro=intro, legend=legend(styles), figures=[f for f in figures if f], notes=notes)
+    return replace(section, intro=intro, legend=legend(styles), figures=[f for f in figures if f], notes=notes)
 
 
 def _line_name(checkpoint: Checkpoint) -> str:
@@ -136,14 +136,14 @@ def _curves_reading(lines: dict[str, Curves]) -> str:
     if len(lines) == 1:
         return _one_reading(*next(iter(lines.items())))
     ends = {name: curves.course[-1][1] / (curves.course[0][1] or 1.0) for name, curves in lines.items()}
-    least, most = min(ends, key=ends.get), max(ends, key=ends.get)
+    least, most = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
     text = (
         f"The loss ends at {percent(ends[least], 0)} ({least}) to {percent(ends[most], 0)} ({most}) of where it began"
     )
     kept = {name: curves.kept for name, curves in lines.items() if curves.kept is not None}
     if not kept:
         return f"{text}."
-    first, last = min(kept, key=kept.get), max(kept, key=kept.get)
+    first, last = min(kept, key=kept.__getitem__), max(kept, key=kept.__getitem__)
     return f"{text}; the checkpoints kept are of epochs {kept[first]:.3g} ({first}) to {kept[last]:.3g} ({last})."
 
 
@@ -189,12 +189,12 @@ def read_episodes(checkpoint: Checkpoint) -> Episodes | None:
 
 def curriculum(run: Run) -> Section:
     """Rewards, dev scores and chosen domains over episodes."""
-    section = {"anchor": "curriculum", "title": "The curriculum"}
+    section = Section("curriculum", "The curriculum")
     folders = [checkpoint for checkpoint in run.checkpoints if Path(checkpoint.stage).name == "curriculum"]
     found = [episodes for checkpoint in folders[:CURRICULA] if (episodes := read_episodes(checkpoint))]
     if not found:
-        return Section(
-            **section, missing="There is no curriculum: run 6_curriculum.sh, which needs a quiz (QUIZ_FRACTION)."
+        return replace(
+            section, missing="There is no curriculum: run 6_curriculum.sh, which needs a quiz (QUIZ_FRACTION)."
         )
     shown = _most_chosen(found)
     styles = series_of(shown)
@@ -205,7 +205,7 @@ def curriculum(run: Run) -> Section:
         notes.append(f"The first {CURRICULA} of {len(folders)} curricula are shown.")
     keys = legend(styles | ({"other domains": OTHERS} if others else {}))
     intro = "A step's reward compares how sure student and meta-teacher are of the domain's labels; an episode's is the sum."
-    return Section(**section, intro=intro, legend=keys, figures=figures, notes=notes)
+    return replace(section, intro=intro, legend=keys, figures=figures, notes=notes)
 
 
 def _most_chosen(found: list[Episodes]) -> list[str]:
@@ -250,7 +250,7 @@ def _rewards_figure(one: Episodes) -> Figure:
 
 def _rewards_reading(one: Episodes) -> str:
     span = max(1, min(WINDOW, len(one.rewards) // 2))
-    first, last = np.mean(one.rewards[:span]), np.mean(one.rewards[-span:])
+    first, last = float(np.mean(one.rewards[:span])), float(np.mean(one.rewards[-span:]))
     digits = max(1, 1 - math.floor(math.log10(max(abs(first), abs(last), 1e-9))))  # two that say something
     text = (
         f"{one.target}: an episode earns {signed(last, digits)} in the mean of the last {span} of {len(one.rewards)}, "

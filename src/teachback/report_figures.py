@@ -7,7 +7,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -15,6 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, MaxNLocator
+from matplotlib.typing import LineStyleType, MarkerType, RcKeyType
 
 from teachback.report_parts import Key, shorten
 
@@ -23,7 +24,7 @@ INK, MUTED, GRID, ACCENT, PAPER = "#010203", "#040506", "#070809", "#0a0b0c", "#
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--series-1", PAPER: "--paper"}
 WIDTH = 4.5  # inches, of 72 units each
 FONT_SIZE = 10
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "teachback", "text.parse_math": False, "font.size": FONT_SIZE,
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
@@ -37,20 +38,15 @@ class Series(NamedTuple):
     """How one of several things is drawn: never by colour alone."""
 
     colour: str
-    marker: str
-    dash: str | tuple
+    marker: MarkerType
+    dash: LineStyleType
 
 
-SERIES = tuple(
-    Series(f"#a0000{number}", marker, dash)
-    for number, (marker, dash) in enumerate(
-        [
-            ("o", "-"), ("s", (0, (5, 2))), ("^", (0, (1.5, 1.5))), ("D", (0, (6, 2, 1.5, 2))),
-            ("v", (0, (3, 1.5))), ("P", (0, (8, 2, 1.5, 2, 1.5, 2))), ("X", (0, (10, 3))),
-        ],
-        start=1,
-    )
-)  # fmt: skip
+LOOKS: list[tuple[MarkerType, LineStyleType]] = [
+    ("o", "-"), ("s", (0, (5, 2))), ("^", (0, (1.5, 1.5))), ("D", (0, (6, 2, 1.5, 2))),
+    ("v", (0, (3, 1.5))), ("P", (0, (8, 2, 1.5, 2, 1.5, 2))), ("X", (0, (10, 3))),
+]  # fmt: skip
+SERIES = tuple(Series(f"#a0000{number}", *look) for number, look in enumerate(LOOKS, start=1))
 OTHERS = Series(MUTED, ".", (0, (1, 3)))
 VARIABLES |= {series.colour: f"--series-{number}" for number, series in enumerate(SERIES, start=1)}
 
@@ -81,9 +77,13 @@ def swatch(series: Series, line: bool = True) -> Markup:
         canvas = Canvas(figsize=(0.5 if line else 0.2, 0.2))
         axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, 1), ylim=(0, 1))
         axes.set_axis_off()
-        style = {"color": series.colour, "marker": series.marker, "markersize": 6 if line else 9}
-        points = ([0.02, 0.5, 0.98], [0.5] * 3) if line else ([0.5], [0.5])
-        axes.add_line(Line2D(*points, linestyle=series.dash if line else "", markevery=[len(points[0]) // 2], **style))
+        x = [0.02, 0.5, 0.98] if line else [0.5]
+        axes.add_line(
+            Line2D(
+                x, [0.5] * len(x), linestyle=series.dash if line else "", markevery=[len(x) // 2],
+                color=series.colour, marker=series.marker, markersize=6 if line else 9,
+            )
+        )  # fmt: skip
         return _svg(canvas, {"aria-hidden": "true"})
 
 

@@ -2,7 +2,7 @@
 size and speed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from teachback.costs import Cost
 from teachback.predictor import Checkpoint
@@ -36,14 +36,16 @@ class Pair:
     @property
     def size_ratio(self) -> float | None:
         """The student's parameters over its teacher's."""
-        both = self.cost and self.reference_cost and self.reference_cost.parameters
-        return self.cost.parameters / self.reference_cost.parameters if both else None
+        if not (self.cost and self.reference_cost and self.reference_cost.parameters):
+            return None
+        return self.cost.parameters / self.reference_cost.parameters
 
     @property
     def speed_ratio(self) -> float | None:
         """How many times as fast the student is; None where the two were measured on different machines."""
-        both = self.cost and self.reference_cost and self.cost.milliseconds
-        same = both and self.cost.machine == self.reference_cost.machine
+        if not (self.cost and self.reference_cost and self.cost.milliseconds):
+            return None
+        same = self.cost.machine == self.reference_cost.machine
         return self.reference_cost.milliseconds / self.cost.milliseconds if same else None
 
 
@@ -51,13 +53,13 @@ def pairs(run: Run) -> list[Pair]:
     """Every domain's student that has a score, with its teacher; costs at the largest batch that both were timed at."""
     found = []
     for target in run.targets:
-        if student := run.student(target):
+        if (student := run.student(target)) and (score := run.score(student, target)):
             teacher = run.teacher(student)
-            score, reference = run.score(student, target), run.score(teacher, target)
+            reference = run.score(teacher, target)
             if reference and reference.metric != score.metric:
                 reference = None
             own, other = run.cost(student), run.cost(teacher)
-            size = max(set(own) & set(other) or own, default=None)
+            size = max(set(own) & set(other) or own, default=0)
             found.append(Pair(target, student, teacher, score, reference, own.get(size), other.get(size)))
     return found
 
@@ -76,13 +78,12 @@ def headline(run: Run) -> Section:
 
 def _summary(found: list[Pair]) -> str:
     """One sentence over all domains where there are several."""
-    compared = [pair for pair in found if pair.reference]
+    compared = [(pair.score, pair.reference) for pair in found if pair.reference]
     if len(compared) < 2:
         return ""
-    own, teachers = (
-        sum(values) / len(compared) for values in zip(*((p.score.value, p.reference.value) for p in compared))
-    )
-    metrics = {pair.score.metric for pair in compared}
+    own = sum(score.value for score, _ in compared) / len(compared)
+    teachers = sum(reference.value for _, reference in compared) / len(compared)
+    metrics = {score.metric for score, _ in compared}
     what = f"{metrics.pop()} of" if len(metrics) == 1 else "score, by each domain's own metric, of"
     return (
         f"Over {len(compared)} domains the students reach a mean {what} {percent(own)}, "
@@ -99,7 +100,7 @@ def sentence(pair: Pair) -> str:
     if pair.reference:
         text += f", {difference(pair.score.value, pair.reference.value)} its teacher's {percent(pair.reference.value)}"
     ratios = []
-    if pair.size_ratio:
+    if pair.size_ratio and pair.cost and pair.reference_cost:
         ratios.append(
             f"{pair.size_ratio:.2f} of its parameters ({millions(pair.cost.parameters)} of {millions(pair.reference_cost.parameters)})"
         )
@@ -158,9 +159,11 @@ def _comparison(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
 def _line(run: Run, target: str, one: Checkpoint, sizes: list[int]) -> list[str]:
     own, reference, cost = run.score(one, target), run.score(run.teacher(one), target), run.cost(one)
     any_cost = next(iter(cost.values()), None)
-    compared = own and reference and own.metric == reference.metric and not one.is_teacher
+    points = "–"
+    if own and reference and own.metric == reference.metric and not one.is_teacher:
+        points = signed(100 * (own.value - reference.value), 1)
     return [
-        target, model_name(one.stage), _score(own), signed(100 * (own.value - reference.value), 1) if compared else "–",
+        target, model_name(one.stage), _score(own), points,
         millions(any_cost.parameters) if any_cost else "–", f"{any_cost.bytes / 1e6:.1f}" if any_cost else "–",
         *(f"{cost[size].milliseconds:.2f}" if size in cost else "–" for size in sizes),
         f"{own.n:,}" if own else "–", own.metric if own else "–", one.stage,
@@ -204,32 +207,32 @@ def _all_rows(run: Run) -> Table:
 
 def tradeoff(run: Run) -> Section:
     """Score against time and size, a figure a domain."""
-    section = {"anchor": "tradeoff", "title": "Score against size and speed"}
-    found = [pair for pair in pairs(run) if pair.cost]
+    section = Section("tradeoff", "Score against size and speed")
+    found = [(pair, pair.cost) for pair in pairs(run) if pair.cost]
     if not found:
-        return Section(**section, missing="No sizes and times are known: run 7_eval.sh, which writes costs.tsv.")
+        return replace(section, missing="No sizes and times are known: run 7_eval.sh, which writes costs.tsv.")
     notes = []
     if len(found) > FIGURES:
         notes.append(f"The first {FIGURES} of {len(found)} domains are shown.")
-    figures = [_tradeoff_figure(run, pair) for pair in found[:FIGURES]]
-    kinds = {model_name(one.stage) for pair in found[:FIGURES] for one, _, _ in _points(run, pair)}
+    figures = [_tradeoff_figure(run, pair, cost) for pair, cost in found[:FIGURES]]
+    kinds = {model_name(one.stage) for pair, cost in found[:FIGURES] for one, _, _ in _points(run, pair, cost)}
     styles = {kind: style for kind, style in KIND_STYLES.items() if kind in kinds}
     intro = "Up and to the left is better. A marker's area stands for the number of parameters."
-    return Section(**section, intro=intro, legend=legend(styles, line=False), figures=figures, notes=notes)
+    return replace(section, intro=intro, legend=legend(styles, line=False), figures=figures, notes=notes)
 
 
-def _points(run: Run, pair: Pair) -> list[tuple[Checkpoint, Result, Cost]]:
+def _points(run: Run, pair: Pair, student: Cost) -> list[tuple[Checkpoint, Result, Cost]]:
     """What was scored by the same metric and timed at the same batch size as the pair's student."""
-    size, found = pair.cost.batch_size, []
+    found = []
     for one in run.of(pair.target):
-        score, cost = run.score(one, pair.target), run.cost(one).get(size)
+        score, cost = run.score(one, pair.target), run.cost(one).get(student.batch_size)
         if score and cost and score.metric == pair.score.metric:
             found.append((one, score, cost))
     return found
 
 
-def _tradeoff_figure(run: Run, pair: Pair) -> Figure:
-    points = _points(run, pair)
+def _tradeoff_figure(run: Run, pair: Pair, student: Cost) -> Figure:
+    points = _points(run, pair, student)
     largest = max(cost.parameters for _, _, cost in points) or 1
 
     def plot(axes):
@@ -242,19 +245,19 @@ def _tradeoff_figure(run: Run, pair: Pair) -> Figure:
                 cost.milliseconds, 100 * score.value, s=area, marker=style.marker, facecolor="none",
                 edgecolor=style.colour, linewidth=1.8, zorder=3, clip_on=False,
             )  # fmt: skip
-        axes.set(xlabel=f"time an example (ms, batch {pair.cost.batch_size})", ylabel=f"{pair.score.metric} (%)")
+        axes.set(xlabel=f"time an example (ms, batch {student.batch_size})", ylabel=f"{pair.score.metric} (%)")
         axes.set_xlim(0, 1.15 * max(cost.milliseconds for _, _, cost in points))
         axes.margins(y=0.18)
 
-    reading = _tradeoff_reading(pair)
+    reading = _tradeoff_reading(pair, student)
     return Figure(shorten(pair.target, 60), draw(plot, f"Scatter plot of score against time. {reading}"), reading)
 
 
-def _tradeoff_reading(pair: Pair) -> str:
+def _tradeoff_reading(pair: Pair, student: Cost) -> str:
     who = f"{pair.target}: the {model_name(pair.student.stage)} student"
-    takes = f"{pair.cost.milliseconds:.2f} ms an example"
-    if not (pair.reference and pair.size_ratio):
-        return f"{who} takes {takes} and has {millions(pair.cost.parameters)} parameters; there is no teacher to compare it with."
+    takes = f"{student.milliseconds:.2f} ms an example"
+    if not (pair.reference and pair.reference_cost and pair.size_ratio):
+        return f"{who} takes {takes} and has {millions(student.parameters)} parameters; there is no teacher to compare it with."
     speed = f"({pair.speed_ratio:.1f} times as fast)" if pair.speed_ratio else "(measured on another machine)"
     return (
         f"{who} is {difference(pair.score.value, pair.reference.value)} its teacher at {pair.size_ratio:.2f} of its size, "

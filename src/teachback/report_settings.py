@@ -6,6 +6,7 @@ from teachback.predictor import Checkpoint
 from teachback.readable import environment_secrets, flat, told
 from teachback.report_parts import Section, Table, counted, listed, percent
 from teachback.report_run import Run
+from teachback.suites.schema import Suite
 
 STAGES = 60  # rows of the table of stages
 
@@ -20,7 +21,7 @@ def settings(run: Run) -> Section:
     tables = [
         _stages(run.checkpoints[:STAGES]),
         by_value("Versions", "package", versions),
-        *([_domains(run)] if run.suite else []),
+        *([_domains(run.suite)] if run.suite else []),
         by_value("Settings, one row for each value", "setting", sources, folded=True),
         by_value("Hashes of what was read (first 12 digits)", "input", _inputs(run.checkpoints), folded=True),
     ]
@@ -44,9 +45,9 @@ def _stage(stage: str, method: str, record: dict) -> list[str]:
     ]  # fmt: skip
 
 
-def _domains(run: Run) -> Table:
-    splits = list(dict.fromkeys(split for domain in run.suite.domains.values() for split in domain.rows))
-    domains = list(run.suite.domains.values())
+def _domains(suite: Suite) -> Table:
+    domains = list(suite.domains.values())
+    splits = list(dict.fromkeys(split for domain in domains for split in domain.rows))
     rows = [
         [d.name, d.head, listed(d.labels) or "numbers", d.metric, d.kind, *(f"{d.rows.get(s, 0):,}" for s in splits)]
         for d in domains[:STAGES]

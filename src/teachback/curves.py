@@ -73,9 +73,9 @@ class Curve:
                 told = [Text(published(entry, False)) for entry in entries]
                 lines.append(Line((Text("   published"), *told, Text(""))))
             tests = [table.compare(row, column) if row in table.rows else None for table, column in self.columns]
-            if any(tests):
-                other = self.tables[0].plan.opponent(row).title
-                lines.append(Line((Text(f"   to {other}"), *map(Text, map(compared, tests)), Text(""))))
+            if first := next(filter(None, tests), None):
+                cells = [Text(compared(test)) for test in tests]
+                lines.append(Line((Text(f"   to {first.other.title}"), *cells, Text(""))))
         return lines
 
     def notes(self) -> str:
@@ -110,12 +110,11 @@ class Curve:
         axes = figure.add_subplot()
         shares = self.shares
         for row in self.rows:
-            points = [(share, entry) for share, entry in zip(shares, self.entries(row)) if entry.n]
+            entries = zip(shares, self.entries(row))
+            points = [(share, entry.mean, entry.std or 0) for share, entry in entries if entry.mean is not None]
             if points:
-                axes.errorbar(
-                    [share for share, _ in points], [entry.mean for _, entry in points],
-                    yerr=[entry.std or 0 for _, entry in points], marker="o", capsize=3, label=row.title,
-                )  # fmt: skip
+                x, y, spread = zip(*points)
+                axes.errorbar(x, y, yerr=spread, marker="o", capsize=3, label=row.title)
         axes.set_xscale("log")
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
         axes.minorticks_off()

@@ -52,8 +52,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against another on the same test rows and seeds: mean difference in points, and the test."""
+    """A row against ``other`` on the same test rows and seeds: mean difference in points, and the test."""
 
+    other: TableRow
     difference: float
     p: float
     test: str
@@ -218,10 +219,10 @@ class PaperTable:
             right = [
                 np.concatenate([a.gold == a.predicted for a in side]) for side in zip(*(pair[2:] for pair in pairs))
             ]
-            return Comparison(difference, mcnemar(*right), MCNEMAR, len(seeds))
+            return Comparison(other, difference, mcnemar(*right), MCNEMAR, len(seeds))
         gold = pairs[0][2].gold
         p = paired_bootstrap(column.metric, gold, [x[2].predicted for x in pairs], [x[3].predicted for x in pairs])
-        return Comparison(difference, p, BOOTSTRAP, len(seeds))
+        return Comparison(other, difference, p, BOOTSTRAP, len(seeds))
 
     def _pair(self, row: TableRow, other: TableRow, domain: str, seed: int) -> tuple[Answers, Answers]:
         """Both rows' answers, which have to be to the same test rows."""

@@ -73,14 +73,16 @@ def score_lines(table: PaperTable) -> list[Line]:
 
 
 def comparisons(table: PaperTable) -> list[tuple[TableRow, dict[Column, Comparison]]]:
-    found = [(row, {column: table.compare(row, column) for column in table.columns}) for row in table.rows]
-    found = [(row, {column: one for column, one in by.items() if one}) for row, by in found]
+    """Rows that are compared with another, and in which columns."""
+    found = [
+        (row, {column: one for column in table.columns if (one := table.compare(row, column))}) for row in table.rows
+    ]
     return [(row, by) for row, by in found if by]
 
 
-def comparison_lines(table: PaperTable, found) -> list[Line]:
+def comparison_lines(table: PaperTable, found: Sequence[tuple[TableRow, dict[Column, Comparison]]]) -> list[Line]:
     return [
-        Line((Text(row.title), Text(table.plan.opponent(row).title),
+        Line((Text(row.title), Text(next(iter(by.values())).other.title),
               *(Text(compared(by.get(column))) for column in table.columns)))
         for row, by in found
     ]  # fmt: skip
@@ -204,7 +206,7 @@ def tsv(table: PaperTable) -> str:
             test = (
                 ("", "", "", "")
                 if one is None
-                else (table.plan.opponent(row).name, _number(one.difference), f"{one.p:.6g}", one.test)
+                else (one.other.name, _number(one.difference), f"{one.p:.6g}", one.test)
             )
             scores = " ".join(f"{seed}={100 * value:.4f}" for seed, value in entry.scores.items())
             lines.append((

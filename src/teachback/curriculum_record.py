@@ -1,5 +1,6 @@
 """What stage 6 writes down of its episodes: two TSV files and two plots."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def _text(value) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def moving_mean(values: list[float], window: int = WINDOW) -> np.ndarray:
+def moving_mean(values: Sequence[float] | np.ndarray, window: int = WINDOW) -> np.ndarray:
     """Mean of each value and up to ``window`` - 1 before it: [N] -> [N]."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     starts = np.maximum(np.arange(len(values)) + 1 - window, 0)

@@ -24,7 +24,7 @@ class Stopped(TeachbackError):
         super().__init__(f"told to stop ({NAMES.get(number, number)}); {where}")
 
 
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+NAMES: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 AGAIN = "what was finished is intact, run the same command again to go on"
 
 FULL = {
@@ -69,7 +69,7 @@ def fail(message: str, status: int = 1):
 
 
 @contextmanager
-def naming(place: Path):
+def naming(place: Path | str):
     """Let an error of the disk that comes up in the block name the folder, where it does not name a file itself."""
     try:
         yield
@@ -103,8 +103,8 @@ def is_of_the_disk(error: Exception) -> bool:
 
 def _system_number(error: Exception) -> int:
     """The system's number of an error; of some libraries' it is in the text."""
-    if getattr(error, "errno", None):
-        return error.errno
+    if number := getattr(error, "errno", None):
+        return number
     if SHORT_WRITE.search(str(error)):
         return errno.ENOSPC
     if isinstance(error, FileNotFoundError):

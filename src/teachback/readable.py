@@ -19,7 +19,7 @@ def told(record: dict) -> dict:
 
 def flat(values: dict, secrets: list[str], prefix: str = "") -> dict[str, str]:
     """Nested settings as name.name -> text; those of a secret's name are hidden."""
-    found = {}
+    found: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
             found |= flat(value, secrets, f"{prefix}{name}.")

@@ -5,7 +5,7 @@ data/raw/<suite>/ then has each archive, its SHA-256 beside it, and ``content/``
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -53,7 +53,7 @@ def raw_folder(suite: Definition, data_dir: Path) -> Path:
 def _get_data(suite: Definition, raw: Path, source: str, allow_partial: bool, seed: int, domains: str) -> None:
     if suite.generate:
         _refuse_source(suite, source)
-        _generate(suite, raw, seed)
+        _generate(suite, suite.generate, raw, seed)
     wanted = suite.archives_of(domains)
     _check_source(suite, wanted, raw, source)
     for archive in suite.archives:
@@ -104,11 +104,11 @@ def _refuse_source(suite: Definition, source: str) -> None:
         raise TeachbackError(f"SUITE={suite.name} is generated, not fetched; unset SOURCE, or choose another SUITE")
 
 
-def _generate(suite: Definition, raw: Path, seed: int) -> None:
+def _generate(suite: Definition, generate: Callable[[Path, int], None], raw: Path, seed: int) -> None:
     """Write the archives anew: they take a second, and another seed gives others."""
     for archive in suite.archives:
         (raw / f"{archive.name}.sha256").unlink(missing_ok=True)
-    suite.generate(raw, seed)
+    generate(raw, seed)
     print(f"generated the archive of SUITE={suite.name} with seed {seed}")
 
 

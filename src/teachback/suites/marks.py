@@ -49,7 +49,7 @@ def find_words(text: str, words: str, index) -> tuple[int, int]:
     for spans in (_stretches(text, words), _scattered(text, words)):
         distances = {span: abs(bisect_right(starts, span[0]) - 1 - index) for span in spans}
         if distances and min(distances.values()) <= NEAR:
-            return min(distances, key=distances.get)
+            return min(distances, key=distances.__getitem__)
     raise BadLine(f"{words!r} is not at word {index} of the text")
 
 

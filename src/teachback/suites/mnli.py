@@ -22,7 +22,7 @@ ARCHIVE = Archive("multinli_1.0.zip", ("https://cims.nyu.edu/~sbowman/multinli/m
 def read(content: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     """Train and dev from the train file, test from dev-matched, whose genres are the same."""
     domains = {name: Domain(name, head="nli", labels=LABELS, kind="pair") for name in TRAIN_ROWS}
-    notes = Counter()
+    notes: Counter[str] = Counter()
     train = list(_rows(_file(content, "train"), "train", domains, problems, notes))
     test = list(_rows(_file(content, "dev_matched"), "matched", domains, problems, notes))
     train, dev = cut(train, DEV_FRACTION, settings.seed, domains)
@@ -43,7 +43,7 @@ def _file(content: Path, part: str) -> Path:
 
 
 def _labelled(path: Path) -> Counter:
-    found = Counter()
+    found: Counter[str] = Counter()
     for _, values, _ in json_lines(path):
         if values is not None and values.get("gold_label") != NO_LABEL:
             found[str(values.get("genre"))] += 1
@@ -67,10 +67,11 @@ def _rows(path: Path, part: str, domains: dict[str, Domain], problems: Problems,
 
 def _row(values: dict, part: str, path: Path, number: int, problems: Problems) -> Row | None:
     fields = [values.get(name) for name in ("genre", "pairID", "sentence1", "sentence2", "gold_label")]
-    if not all(isinstance(field, str) for field in fields):
+    texts = [field for field in fields if isinstance(field, str)]
+    if len(texts) < len(fields):
         problems.add(path, number, "genre, pairID, sentence1, sentence2 or gold_label is missing or not a text")
         return None
-    genre, pair, first, second, label = fields
+    genre, pair, first, second, label = texts
     if not clean_text(second):
         problems.add(path, number, "empty text")
         return None

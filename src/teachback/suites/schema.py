@@ -148,8 +148,8 @@ def _parse(path: Path, number: int, line: bytes, columns: tuple[str, ...]) -> Ro
         raise TeachbackError(
             f"{path} line {number}: {len(fields)} columns, expected {len(columns)}; run 2_process_data.sh again"
         )
-    texts, weight = fields[: len(COLUMNS)], fields[len(COLUMNS) :]
-    return Row(*texts, *[_weight(path, number, text) for text in weight])
+    guid, text_a, text_b, label, domain, *weight = fields
+    return Row(guid, text_a, text_b, label, domain, *[_weight(path, number, text) for text in weight])
 
 
 def _weight(path: Path, number: int, text: str) -> float:

@@ -98,13 +98,16 @@ def _multirc(values: dict) -> Iterator[Example]:
 
 
 def _wic(values: dict) -> Iterator[Example]:
-    marked = []
-    for n in (1, 2):
-        _text(values, f"sentence{n}")
-        sentence = values[f"sentence{n}"]
-        start, end = check_offsets(sentence, values.get(f"start{n}"), values.get(f"end{n}"))
-        marked.append(mark(sentence, [(start, end, WIC_MARK)]))
-    yield Example(_index(values), *marked, values.get("label"))
+    first, second = _marked_sentence(values, 1), _marked_sentence(values, 2)
+    yield Example(_index(values), first, second, values.get("label"))
+
+
+def _marked_sentence(values: dict, number: int) -> str:
+    """One of WiC's two sentences with marks around the word."""
+    _text(values, f"sentence{number}")
+    sentence = values[f"sentence{number}"]
+    start, end = check_offsets(sentence, values.get(f"start{number}"), values.get(f"end{number}"))
+    return mark(sentence, [(start, end, WIC_MARK)])
 
 
 def _wsc(values: dict) -> Iterator[Example]:

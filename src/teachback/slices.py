@@ -12,7 +12,7 @@ class Slices(Sequence):
     What is read is a view of ``flat``, never a copy.
     """
 
-    def __init__(self, flat: np.ndarray, lengths: Sequence[int], starts: np.ndarray | None = None):
+    def __init__(self, flat: np.ndarray, lengths: Sequence[int] | np.ndarray, starts: np.ndarray | None = None):
         self.flat, self.lengths = np.asarray(flat), np.asarray(lengths, dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths if starts is None else starts
 
@@ -24,7 +24,7 @@ class Slices(Sequence):
     @classmethod
     def joined(cls, parts: "Sequence[Slices]") -> "Slices":
         """The arrays of several, whose own lie one after another."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("flat", "lengths")))
+        return cls(np.concatenate([part.flat for part in parts]), np.concatenate([part.lengths for part in parts]))
 
     def __len__(self) -> int:
         return len(self.lengths)

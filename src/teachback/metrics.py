@@ -9,7 +9,7 @@ Names joined by "+" are a composite: the mean of its parts.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +74,7 @@ def exact_match(labels: np.ndarray, predictions: np.ndarray, groups: Sequence[st
     return sum(whole.values()) / len(whole)
 
 
-METRICS = {
+METRICS: dict[str, Callable[..., float]] = {
     "accuracy": accuracy_score,
     "macro_f1": macro_f1,
     "f1": f1,
@@ -115,18 +115,18 @@ def metric_for(domain: Domain, metric: str = "auto") -> str:
     return domain.metric if metric == "auto" or not suits(metric, domain) else metric
 
 
-def score(metric: str, labels: Sequence, predictions: Sequence, groups: Sequence[str] | None = None) -> float:
+def score(
+    metric: str, labels: Sequence | np.ndarray, predictions: Sequence | np.ndarray, groups: Sequence[str] | None = None
+) -> float:
     """Value of a named metric on gold and predicted labels of equal, non-zero length: [n], [n] -> float."""
     names = parts(metric)
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    if labels.shape != predictions.shape or labels.ndim != 1 or not len(labels):
-        raise ValueError(
-            f"{metric} needs two vectors of equal, non-zero length, not {labels.shape}, {predictions.shape}"
-        )
+    gold, predicted = np.asarray(labels), np.asarray(predictions)
+    if gold.shape != predicted.shape or gold.ndim != 1 or not len(gold):
+        raise ValueError(f"{metric} needs two vectors of equal, non-zero length, not {gold.shape}, {predicted.shape}")
     if groups is None and GROUPED & set(names):
         raise ValueError(f"{metric} needs the group of each row")
     grouped = {name: (groups,) if name in GROUPED else () for name in names}
-    return float(np.mean([METRICS[name](labels, predictions, *grouped[name]) for name in names]))
+    return float(np.mean([METRICS[name](gold, predicted, *grouped[name]) for name in names]))
 
 
 def by_domain(suite: Suite, rows: Sequence[Row], predictions: Sequence[str], metric: str = "auto") -> dict[str, Score]:

@@ -107,7 +107,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: in
     cells = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     sides = [str.ljust] * texts + [str.rjust] * (len(header) - texts)
-    lines = ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths)).rstrip() for row in cells]
+    lines = ["  ".join(side(text, width) for side, text, width in zip(sides, row, widths)).rstrip() for row in cells]
     return "\n".join([lines[0], "-" * sum(widths, 2 * len(widths) - 2), *lines[1:]])
 
 
@@ -214,5 +214,6 @@ def _row_name(one: Evaluated) -> str:
 
 def _domains_line(name: str, scores: dict[str, Score], domains: Sequence[str]) -> list[str]:
     values = [scores[domain].value if domain in scores else None for domain in domains]
-    average = None if None in values else sum(values) / len(values)
+    known = [value for value in values if value is not None]
+    average = sum(known) / len(known) if len(known) == len(values) else None
     return [name, *map(percent, values), percent(average)]

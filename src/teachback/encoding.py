@@ -49,7 +49,7 @@ class EncodedRows(Dataset):
         item["sequences"] = self.sequences[index]
         return item | {name: self._of_row(values, index) for name, values in {**self.inputs, **self.states}.items()}
 
-    def _of_row(self, values: Sequence, index: int) -> list:
+    def _of_row(self, values: Sequence, index: int) -> Sequence:
         """A row's part of what is listed by sequence."""
         end = self._ends[index]
         return values[end - self.sequences[index] : end]
@@ -90,7 +90,8 @@ def encode(
         part = [(row, domains[row.domain] if domains else None) for row in rows[start : start + chunk]]
         texts = [texts_of(row, domain) for row, domain in part]
         sequences += map(len, texts)
-        only_first = [domain and domain.truncate == "text_a" for (_, domain), own in zip(part, texts) for _ in own]
+        cut_first = [domain is not None and domain.truncate == "text_a" for _, domain in part]
+        only_first = [first for first, own in zip(cut_first, texts) for _ in own]
         with _left_as_it_was(tokenizer):
             encoded = _tokenise([text for own in texts for text in own], only_first, tokenizer, max_length)
         for name in tokenizer.model_input_names:

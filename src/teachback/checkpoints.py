@@ -73,10 +73,11 @@ def _restore(value, tensors: dict):
 
 def random_states() -> dict:
     """The states of every random generator that training draws from."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    numpys = np.random.get_state(legacy=False)
+    keys = torch.from_numpy(numpys["state"]["key"].astype(np.int64))
     states = {
         "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "numpy": (numpys["bit_generator"], keys, numpys["state"]["pos"], numpys["has_gauss"], numpys["gauss"]),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

@@ -124,7 +124,7 @@ def _write(path: Path, encoded: EncodedRows) -> None:
 def _checksum(arrays: dict[str, np.ndarray]) -> str:
     value = 0
     for name in sorted(arrays):
-        value = zlib.crc32(arrays[name], zlib.crc32(name.encode(), value))
+        value = zlib.crc32(arrays[name].data, zlib.crc32(name.encode(), value))
     return str(value)
 
 

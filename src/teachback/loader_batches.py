@@ -8,6 +8,7 @@ with a length that can be iterated again. It yields tuples (input_ids, attention
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Protocol
 
 import torch
 
@@ -18,6 +19,14 @@ from teachback.suites.schema import Domain, Row
 from teachback.suites.splits import cut
 
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class Loader(Protocol):
+    """What yields batches anew in every pass, and says how many."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator: ...
 
 
 def require_loader(loader, name: str) -> None:
@@ -49,7 +58,7 @@ class LoaderBatches:
     ``held_out`` are left out of their batches. ``answers(batch)`` adds what a teacher says of a batch.
     """
 
-    loader: Iterable
+    loader: Loader
     name: str
     domain: Domain
     vocabulary: int
@@ -69,8 +78,8 @@ class LoaderBatches:
         """Tell samplers that want to know, as PyTorch's distributed one does, that a new epoch begins."""
         parts = (self.loader, getattr(self.loader, "sampler", None), getattr(self.loader, "batch_sampler", None))
         for part in parts:
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
+            if tell := getattr(part, "set_epoch", None):
+                tell(epoch)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for number, values in enumerate(self.loader, start=1):

@@ -116,12 +116,11 @@ def metadata(title: str, suite: Suite, found: Sequence[Measured], base: str) -> 
         for m in found if len(parts(m.metric)) == 1
     ]  # fmt: skip
     on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) and not Path(base).exists()
-    more = {"base_model": base} if on_hub else {}
-    more |= {"model_name": title, "eval_results": results} if results else {}
     metrics = list(dict.fromkeys(result.metric_type for result in results))
     tags = ["teachback", "distillation"]
     return ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags,
-                         metrics=metrics or None, **more)  # fmt: skip
+                         metrics=metrics or None, base_model=base if on_hub else None,
+                         model_name=title if results else None, eval_results=results or None)  # fmt: skip
 
 
 def _made(record: dict, suite: Suite) -> str:

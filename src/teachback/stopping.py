@@ -1,7 +1,7 @@
 """Leaving on request: a training that is told to end (SIGTERM, as preempted machines are; Ctrl-C) writes a checkpoint first."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,12 +19,15 @@ class StopRequest:
     """Whether a signal has come that asks to leave, and which."""
 
     def __init__(self):
-        self.made, self.signal, self.before = False, signal.SIGTERM, {}
+        self.made = False
+        self.signal: int = signal.SIGTERM
+        self.before: dict[int, Callable | int | None] = {}
 
     def make(self, number: int, frame=None) -> None:
         """Note the signal; Ctrl-C pressed once more does not wait."""
-        if self.made and number == signal.SIGINT:
-            self.before[number](number, frame)
+        before = self.before.get(number)
+        if self.made and number == signal.SIGINT and callable(before):
+            before(number, frame)
         self.made, self.signal = True, number
 
     def agreed(self, device: torch.device) -> bool:

@@ -364,13 +364,14 @@ class Classifier(nn.Module):
         self.heads = dict(heads)
         sizes = [len(output_names(domain)) for domain in heads.values()]
         width = final_layer(model).in_features
-        self.other_heads = nn.ModuleList(nn.Linear(width, size) for size in sizes[1:])
-        for layer in self.other_heads:
+        others = [nn.Linear(width, size) for size in sizes[1:]]
+        for layer in others:
             nn.init.normal_(layer.weight, std=getattr(model.config, "initializer_range", 0.02))
             nn.init.zeros_(layer.bias)
+        self.other_heads = nn.ModuleList(others)
         self.classes = max(map(class_count, heads.values()))
         self._choices = [domain.kind == "choices" for domain in heads.values()]
-        self._pooled = None
+        self._pooled: torch.Tensor | None = None
         self._most_tokens = most_tokens(model)
         final_layer(model).register_forward_pre_hook(self._remember_pooled)
 
@@ -384,6 +385,7 @@ class Classifier(nn.Module):
             require_positions(self.model, inputs["input_ids"].shape[1], self._most_tokens)
         result = self.model(**inputs, output_hidden_states=hidden_states, return_dict=True)
         pooled, self._pooled = self._pooled, None
+        assert pooled is not None  # the final layer's hook has just kept it
         if pooled.ndim == 3:  # of a decoder, whose final layer reads every token
             pooled = last_token(pooled, batch["input_ids"], self.model.config.pad_token_id)
         logits = self._by_row(result.logits, pooled, head, batch.get("sequences"))

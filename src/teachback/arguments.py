@@ -16,6 +16,7 @@ SEEDS = 2**32
 
 
 def option(default, meaning: str):
+    """A field of arguments. A default of None stands for what __post_init__ fills in, and is no part of its type."""
     return field(default=default, metadata={"help": meaning})
 
 
@@ -140,10 +141,10 @@ class SecondStageArguments:
     """Stage 5: the losses on predictions. What is unset takes the value that the method's paper has."""
 
     method: str = option("metakd", "metakd and mpdistil: distil stage 4's student; finetune: hard labels, no teacher.")
-    soft_loss: str | None = option(None, "ce, kl or mse between teacher's and student's predictions.")
-    temperature: float | None = option(None, "Temperature; the soft loss is multiplied by its square.")
-    alpha_soft: float | None = option(None, "Share of the soft loss, 0 to 1; the labels' loss has the rest.")
-    beta_pkd: float | None = option(None, "Weight of the loss between normalised [CLS] states of inner layers (PKD).")
+    soft_loss: str = option(None, "ce, kl or mse between teacher's and student's predictions.")
+    temperature: float = option(None, "Temperature; the soft loss is multiplied by its square.")
+    alpha_soft: float = option(None, "Share of the soft loss, 0 to 1; the labels' loss has the rest.")
+    beta_pkd: float = option(None, "Weight of the loss between normalised [CLS] states of inner layers (PKD).")
     pkd_layers: str = option("first", "Teacher layers for it: first (released code), skip or last.")
     meta_teacher_every_epoch: bool | None = option(
         None, "After each epoch train the teacher's heads on quiz; they answer in the next epoch."
@@ -191,7 +192,7 @@ class CurriculumArguments:
     reward_rows: str = option(
         "held_out", "Half of the target's quiz that it never learns from (held_out), or all of it (released code)."
     )
-    gamma: float | None = option(None, "Discount of later rewards, 0 to 1; unset: 0 for improvement, 0.99 for level.")
+    gamma: float = option(None, "Discount of later rewards, 0 to 1; unset: 0 for improvement, 0.99 for level.")
     entropy_weight: float = option(0.1, "Reward for the policy's entropy, in units of the rewards' size (code: 0).")
     policy: str = option("learned", "learned; or, to compare with: uniform, target_only or round_robin.")
     choose_from: str = option("all", "Domains to choose from: all (paper), or the others than the target.")
@@ -254,7 +255,7 @@ class OptimizerArguments(TrainingArguments):
     label_names: list[str] | None = field(default_factory=lambda: ["label"])
     disable_tqdm: bool | None = option(None, "No progress bars; default: only where the output is no terminal.")
     ddp_find_unused_parameters: bool | None = option(False, "Off: every trained weight is used in every step.")
-    dataloader_pin_memory: bool | None = option(None, "Pin host memory; default: only with a GPU.")
+    dataloader_pin_memory: bool = option(None, "Pin host memory; default: only with a GPU.")
     dataloader_num_workers: int = option(-1, "Processes that make batches; -1: 2 with a GPU, else 0.")
 
     def __post_init__(self):
@@ -329,6 +330,10 @@ class _Parser(HfArgumentParser):
         raise TeachbackError(f"{message} (--help lists what there is)")
 
 
+def _parser(classes: tuple) -> _Parser:
+    return _Parser(classes, allow_abbrev=False)
+
+
 def parse(*classes, argv: list[str] | None = None):
     """Parse the command line into the classes; arguments that would have no effect are refused."""
     argv = sys.argv[1:] if argv is None else argv
@@ -336,7 +341,7 @@ def parse(*classes, argv: list[str] | None = None):
         if flag in REFUSED and OptimizerArguments in classes:
             raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
     argv = _without_unset(classes, argv)
-    parser = _Parser(classes, allow_abbrev=False)
+    parser = _parser(classes)
     if OptimizerArguments in classes and not {"-h", "--help"} & set(argv):
         argv = argv + _hardware_flags(argv)
     try:
@@ -358,9 +363,8 @@ def _without_unset(classes, argv: list[str]) -> list[str]:
 
 def _hardware_flags(argv: list[str]) -> list[str]:
     """Hugging Face's flags for DEVICE and PRECISION, which it must know before it sets up processes and devices."""
-    data, *_ = _Parser((DataArguments,), allow_abbrev=False).parse_args_into_dataclasses(
-        args=argv, return_remaining_strings=True
-    )
+    parser = _parser((DataArguments,))
+    data, *_ = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     device = resolve_device("cpu" if "--use_cpu" in argv else data.device)
     choose_gpu(device)
     flags = ["--use_cpu"] if device.type == "cpu" else []

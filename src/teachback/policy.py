@@ -76,11 +76,12 @@ def centred_returns(rewards: list[float], gamma: float, baseline: float) -> list
 
 def reinforce_loss(choices: list[Choice], returns: list[float], entropy_weight: float) -> torch.Tensor | None:
     """-mean R_i log pi(a_i | s_i) - weight * mean entropy over the choices that the policy made; None without any."""
-    made = [(choice, value) for choice, value in zip(choices, returns) if choice.log_probability is not None]
-    if not made:
+    made = [(c.log_probability, c.entropy, value) for c, value in zip(choices, returns)]
+    gains = [value * log_probability for log_probability, _, value in made if log_probability is not None]
+    entropies = [entropy for _, entropy, _ in made if entropy is not None]
+    if not gains:
         return None
-    gain = torch.stack([value * choice.log_probability for choice, value in made]).mean()
-    return -gain - entropy_weight * torch.stack([choice.entropy for choice, _ in made]).mean()
+    return -torch.stack(gains).mean() - entropy_weight * torch.stack(entropies).mean()
 
 
 class Progress:

@@ -207,7 +207,7 @@ def plot_scores(domains: Sequence[str], scores: np.ndarray, path: Path) -> None:
     found = _by_domain(domains, scores)
     edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=40)
     for domain, weights in found.items():
-        axes.hist(weights, bins=edges, histtype="step", density=True, label=domain)
+        axes.hist(weights, bins=edges.tolist(), histtype="step", density=True, label=domain)
     axes.set(xlabel="prototype score", ylabel="density", title="Prototype scores of the train rows")
     axes.legend()
     figure.savefig(path, dpi=120)

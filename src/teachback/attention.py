@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from teachback.errors import TeachbackError
 from teachback.models import layer_list
@@ -33,7 +34,7 @@ def _projections(model, index: int) -> tuple[nn.Module, nn.Module]:
 class AttentionProjections:
     """Reads queries and keys of ``layers`` (counted from 0) in every forward pass of a Hugging Face classifier."""
 
-    model: nn.Module
+    model: PreTrainedModel
     layers: list[int]
 
     def __post_init__(self):

@@ -24,7 +24,7 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
             raise UnknownArgument(f"{where} has no argument {name!r}; {hint}")
 
 
-def takes(config: type):
+def takes(config: "type[Settings]"):
     """For a function whose ``**settings`` are the config's fields: its signature shows them, and others are refused."""
 
     def decorate(function):
@@ -37,12 +37,14 @@ def takes(config: type):
             refuse_unknown(function.__qualname__, given, [*(part.name for part in own[1:]), *config.names()])
             return function(*args, **given)
 
-        checked.__signature__ = shown.replace(parameters=own + more)
+        # What functools.wraps returns is a function, but its stub says an object without further attributes.
+        checked.__signature__ = shown.replace(parameters=own + more)  # type: ignore[attr-defined]
         return checked
 
     return decorate
 
 
+@dataclass
 class Settings:
     """Base of dataclasses of settings."""
 

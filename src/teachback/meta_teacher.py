@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,7 +32,7 @@ class MetaTeacher(nn.Module):
         self.projection = nn.Linear(student_width, width, bias=False) if student_width != width else nn.Identity()
 
     def head(self, name: str) -> nn.Linear:
-        return self.heads[_key(name)]
+        return cast(nn.Linear, self.heads[_key(name)])
 
     def of_teacher(self, pooled: torch.Tensor, name: str) -> torch.Tensor:
         """Logits from the teacher's states: [B, n, H] -> [B, C]; the one output of each choice side by side."""
@@ -103,13 +104,14 @@ def train_meta_teacher(
             for rows in torch.randperm(len(quiz.labels), generator=generator).split(batch_size)
         ]
         order = torch.randperm(len(steps), generator=generator).tolist()
-        losses.append(sum(_step(meta, optimizer, *steps[i], args.meta_loss) for i in order) / len(steps))
+        losses.append(sum(_step(meta, optimizer, steps[i], args.meta_loss) for i in order) / len(steps))
     optimizer.zero_grad()
     meta.requires_grad_(False)
     return losses
 
 
-def _step(meta: MetaTeacher, optimizer, quiz: Quiz, rows: torch.Tensor, form: str) -> float:
+def _step(meta: MetaTeacher, optimizer, batch: tuple[Quiz, torch.Tensor], form: str) -> float:
+    quiz, rows = batch
     device = next(meta.parameters()).device
     teacher, student, labels = (values[rows].to(device) for values in (quiz.teacher, quiz.student, quiz.labels))
     loss = LOSSES[form](meta.of_teacher(teacher, quiz.head), meta.of_student(student, quiz.head), labels).mean()

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -50,6 +51,8 @@ class Teacher(nn.Module):
     ``forward`` needs the batch's ``domain`` [B], numbers among ``domains``.
     """
 
+    head_of_domain: torch.Tensor
+
     def __init__(self, model, kind: str, domains: list[Domain], transferable: bool):
         super().__init__()
         heads = head_names(kind, domains)
@@ -71,12 +74,13 @@ class Teacher(nn.Module):
 
     def domain_knowledge(self, hidden_states, batch: dict) -> torch.Tensor:
         """h_d before its tanh, from the last layer's states; of several sequences their mean: [B, H]."""
+        assert self.transferable is not None  # only teachers that have it are asked
         return knowledge_by_row(self.transferable, hidden_states[-1], batch)
 
     def head_for(self, domain: Domain) -> nn.Linear:
         """The final layer that serves ``domain``."""
-        index = self.head_of_domain[[d.name for d in self.domains].index(domain.name)].item()
-        return self.classifier.other_heads[index - 1] if index else final_layer(self.classifier.model)
+        index = int(self.head_of_domain[[d.name for d in self.domains].index(domain.name)])
+        return cast(nn.Linear, self.classifier.other_heads[index - 1]) if index else final_layer(self.classifier.model)
 
     def add_unseen(self, domain: Domain) -> None:
         """Let the teacher answer for a domain that it was not trained on.
@@ -146,26 +150,28 @@ class TeacherTraining(TrainingModule):
         self.meta = arguments.teacher == "meta"
 
     def forward(self, **batch) -> dict[str, torch.Tensor]:
-        corrupted = self.teacher.transferable is not None
-        outputs = self.teacher.outputs(batch, hidden_states=corrupted)
+        classifier = self.teacher.domain_classifier
+        outputs = self.teacher.outputs(batch, hidden_states=classifier is not None)
         hard = hard_label_loss(outputs.logits, batch["label"])
         weights = torch.ones_like(hard)
         if self.meta and self.arguments.use_sample_weights:
             weights = batch["weight"].clamp(min=0)  # a cosine may be negative, and would then reward a wrong answer
-        corruption = self._corruption(outputs.hidden_states, batch) if corrupted else torch.zeros_like(hard)
+        corruption = torch.zeros_like(hard)
+        if classifier is not None:
+            corruption = self._corruption(classifier, outputs.hidden_states, batch)
         self.note(hard=hard, domain_corruption=corruption)
         loss = meta_teacher_loss(
             hard, corruption, weights, self.arguments.domain_loss_weight, self.arguments.domain_loss_form
         )
         return {"loss": loss, "logits": outputs.logits}
 
-    def _corruption(self, hidden_states, batch: dict) -> torch.Tensor:
+    def _corruption(self, classifier: nn.Linear, hidden_states, batch: dict) -> torch.Tensor:
         knowledge = torch.tanh(self.teacher.domain_knowledge(hidden_states, batch))
         if self.arguments.domain_labels == "permuted":
             target = permuted_domains(batch["domain"])
         else:
             target = false_domains(batch["domain"], len(self.teacher.domains))
-        return domain_corruption_loss(self.teacher.domain_classifier(knowledge), target)
+        return domain_corruption_loss(classifier(knowledge), target)
 
 
 def predicted_labels(logits, rows: list[Row], data: SuiteData) -> list[str]:

@@ -72,12 +72,13 @@ def save_features(folder: Path, told: Features) -> None:
 
 def load_features(folder: Path) -> Features:
     """What `save_features` wrote, read from disk as it is asked for."""
-    return Features(*(_mapped(folder / f"{name}.npy") for name in ("pooled", "cls")))
+    cls = folder / "cls.npy"
+    return Features(_mapped(folder / "pooled.npy"), _mapped(cls) if cls.exists() else None)
 
 
-def _mapped(path: Path) -> torch.Tensor | None:
+def _mapped(path: Path) -> torch.Tensor:
     """Copy-on-write, as PyTorch has no tensors that cannot be written to."""
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)) if path.exists() else None
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def features_size(teacher: Teacher, encoded: EncodedRows, layers: tuple[int, ...]) -> int:

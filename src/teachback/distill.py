@@ -114,12 +114,12 @@ class FirstStage(TrainingModule):
             terms = self._terms(seen.hidden_states, told, batch)
             terms = {name: per_row(values, batch.get("sequences")) for name, values in terms.items()}
             if self.transferable is not None:
-                terms["transferable"] = self._transferable_loss(seen.hidden_states, told.knowledge, batch)
+                terms["transferable"] = self._transferable_loss(self.transferable, seen.hidden_states, told, batch)
             weights = self._weights(told.logits, batch)
             self.note(**terms, expertise_weight=weights)
-            return {"loss": (weights * sum(self._scaled(terms))).mean()}
+            return {"loss": (weights * sum(self._scaled(terms), start=torch.zeros_like(weights))).mean()}
 
-    def _scaled(self, terms: dict[str, torch.Tensor]):
+    def _scaled(self, terms: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         a = self.arguments
         scale = {
             "embedding": a.embedding_weight,
@@ -132,21 +132,24 @@ class FirstStage(TrainingModule):
     def _terms(self, student, told: Told, batch: dict) -> dict[str, torch.Tensor]:
         """The losses between token states that have a weight, by sequence [S]; the sums over layers are TinyBERT's."""
         a, mask = self.arguments, batch["attention_mask"]
+        zero = torch.zeros((), device=mask.device)
         embeddings, *layers = told.hidden
-        terms = {}
+        terms: dict[str, torch.Tensor] = {}
         if a.embedding_weight:
             terms["embedding"] = hidden_state_loss(self.projection(student[0].float()), embeddings, mask)
         if a.hidden_weight:
             pairs = [(self.projection(states.float()), layer) for states, layer in zip(student[1:], layers)]
-            terms["hidden"] = sum(hidden_state_loss(s, t, mask) for s, t in pairs)
+            terms["hidden"] = sum((hidden_state_loss(s, t, mask) for s, t in pairs), start=zero)
         if a.attention_weight:
-            pairs = zip(self._student_attention.take(), told.attention)
-            terms["attention"] = sum(projected_attention_loss(s, t, mask, a.attention_target) for s, t in pairs)
+            both = zip(self._student_attention.take(), told.attention)
+            losses = (projected_attention_loss(s, t, mask, a.attention_target) for s, t in both)
+            terms["attention"] = sum(losses, start=zero)
         return terms
 
-    def _transferable_loss(self, student, known: torch.Tensor, batch: dict) -> torch.Tensor:
+    def _transferable_loss(self, transferable: TransferableKnowledge, student, told: Told, batch: dict) -> torch.Tensor:
         """L_TKD by row [B]."""
-        learnt = knowledge_by_row(self.transferable, student[-1].float(), batch)
+        learnt, known = knowledge_by_row(transferable, student[-1].float(), batch), told.knowledge
+        assert known is not None  # `_transferable` refuses teachers without it
         if self.arguments.tkd_form == "paper":
             known, learnt = known.tanh(), learnt.tanh()
         return transferable_knowledge_loss(self.projection(learnt), known)

@@ -91,7 +91,7 @@ class SecondStage(TrainingModule):
         return loss
 
     def _teacher_logits(self, batch: dict) -> torch.Tensor:
-        if self.meta is None:
+        if self.meta is None or self._step is None:
             return batch["teacher_logits"]
         return self.meta.of_teacher(batch["teacher_pooled"], self._step.head)
 

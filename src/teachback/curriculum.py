@@ -95,8 +95,8 @@ class Student:
     def __init__(self, classifier: Classifier, meta: MetaTeacher, args: CurriculumArguments, accelerator: Accelerator,
                  pad_token_id: int):  # fmt: skip
         use_training_attention(classifier, accelerator.device)
-        options = {"lr": args.curriculum_lr, "weight_decay": 0.01, "fused": accelerator.device.type in ("cpu", "cuda")}
-        optimizer = torch.optim.AdamW(classifier.to(accelerator.device).parameters(), **options)
+        optimizer = torch.optim.AdamW(classifier.to(accelerator.device).parameters(), lr=args.curriculum_lr,
+                                      weight_decay=0.01, fused=accelerator.device.type in ("cpu", "cuda"))  # fmt: skip
         self.classifier, self.optimizer = accelerator.prepare(classifier, optimizer)
         self.meta, self.args, self.accelerator = meta.to(accelerator.device).eval(), args, accelerator
         self.collate = Collator(pad_token_id)
@@ -237,7 +237,7 @@ class Curriculum:
         returns = centred_returns(rewards, self.args.gamma, self.baseline)
         returns = [value / (self.progress.size or 1.0) for value in returns]
         loss = reinforce_loss([step.choice for step in steps], returns, self.args.entropy_weight)
-        if loss is not None:
+        if self.optimizer and loss is not None:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -261,7 +261,7 @@ class Curriculum:
             "student": self.student.classifier.state_dict(),
             "student_optimizer": self.student.optimizer.state_dict(),
             "policy": self.policy.state_dict() if self.policy else {},
-            "policy_optimizer": self.optimizer.state_dict() if self.policy else {},
+            "policy_optimizer": self.optimizer.state_dict() if self.optimizer else {},
             "progress": vars(self.progress),
             "baseline": self.baseline,
             "episode": self.episode,
@@ -274,7 +274,7 @@ class Curriculum:
         """Go on where `state` was taken."""
         self.student.classifier.load_state_dict(state["student"])
         self.student.optimizer.load_state_dict(state["student_optimizer"])
-        if self.policy:
+        if self.policy and self.optimizer:
             self.policy.load_state_dict(state["policy"])
             self.optimizer.load_state_dict(state["policy_optimizer"])
         vars(self.progress).update(state["progress"])

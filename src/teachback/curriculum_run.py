@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
 from teachback.checkpoints import is_whole, load_state, save_state
@@ -129,7 +129,7 @@ class Scene:
         rows = {"quiz": self.quiz_rows(), "selection": self.selection}
         return self.experiment.run(folder, (chosen,), names, inputs, **rows)
 
-    def load_student(self) -> tuple[Classifier, object]:
+    def load_student(self) -> tuple[Classifier, PreTrainedTokenizerBase]:
         """Stage 5's student with a head for every domain's label set, its own first, and its tokenizer."""
         heads = {self.target.head: self.target} | {domain.head: domain for domain in reversed(self.domains)}
         model = load_finished_classifier(self.student_folder).train()

@@ -91,7 +91,8 @@ class Phases:
             raise TeachbackError(
                 "meta_loaders are for phases 3 and 4, which meta_epochs=0 leaves out; give none, or meta_epochs=1"
             )
-        self.task, self.config, self.history = task, config, {}
+        self.task, self.config = task, config
+        self.history: dict = {}
         self.others = {name: loader for name, loader in meta_loaders.items() if name != task.domain.name}
         passed = {name: one_pass(loader, _called(name)) for name, loader in self.others.items()}
         self.domains = [task.domain, *(task_of(name, batches, _called(name)) for name, batches in passed.items())]

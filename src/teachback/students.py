@@ -20,6 +20,7 @@ def initial_student(
 ):
     """(classifier with ``domain``'s labels in train mode, tokenizer), from a model or from the teacher in ``folder``."""
     if args.student_init == "teacher":
+        assert teacher is not None  # whoever asks for its layers has loaded it
         model = teacher.classifier.model
         keep = kept_layers(args.student_layers, len(layer_list(model)))
         return cut_layers(model, keep, domain, teacher.head_for(domain)), load_tokenizer(str(folder))

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from teachback.arguments import (
     DataArguments,
     FirstStageArguments,
@@ -111,7 +113,8 @@ class MetaKD:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.output_dir = Path(output_dir)
-        self.teacher, self.students = None, {}
+        self.teacher: PreTrainedModel | None = None
+        self.students: dict[str, PreTrainedModel] = {}
         self._checkpoints: dict[str, Checkpoint] = {}
 
     @property
@@ -191,7 +194,7 @@ class MetaKD:
         """Names of the labels that the domain's student gives to texts or pairs, in their order."""
         self._require(domain)
         pairs = [(text, "") if isinstance(text, str) else tuple(text) for text in texts]
-        rows = [Row(str(number), *pair, "", domain) for number, pair in enumerate(pairs)]
+        rows = [Row(str(number), first, second, "", domain) for number, (first, second) in enumerate(pairs)]
         return self._answers(domain, rows, SuiteData.read(str(self._data_dir), "custom")) if rows else []
 
     def save_student(self, domain: str, path: str | Path) -> None:

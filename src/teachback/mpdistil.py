@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from teachback.arguments import require
 from teachback.devices import autocast, resolve_device, resolve_precision
@@ -57,7 +57,9 @@ class MPDistil:
         self.precision = resolve_precision(precision, self.device)
         self._labels, self._given_tokenizer = tuple(labels or ()), tokenizer
         self._check_labels()
-        self.teacher = self.student = self.tokenizer = None
+        self.teacher: PreTrainedModel | None = None
+        self.student: PreTrainedModel | None = None
+        self.tokenizer: PreTrainedTokenizerBase | None = None
 
     def _check_labels(self) -> None:
         fewest = 1 if self.is_regression else 2
@@ -117,7 +119,7 @@ class MPDistil:
     @torch.no_grad()
     def _answers(self, loader, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The student's logits [N, C] and the loader's labels [N] in its order, -1 where it has none."""
-        student, found, labels = self.student.eval(), [], []
+        student, found, labels = self._require_student().eval(), [], []
         domain = self._domain(choices=student.config.num_labels != self.num_labels)  # one output, for each choice
         batches = LoaderBatches(
             loader, name, domain, student.config.vocab_size, float_labels=self.is_regression, needs_labels=False
@@ -132,17 +134,16 @@ class MPDistil:
 
     def predict(self, loader) -> list:
         """The student's answers in the loader's order: class numbers, of a regression its numbers."""
-        self._require_student()
         return answers(self._answers(loader, "loader")[0], self.is_regression).tolist()
 
-    def _require_student(self) -> None:
+    def _require_student(self) -> PreTrainedModel:
         if self.student is None:
             raise TeachbackError("there is no student yet; call train(...) or load_student(path) first")
+        return self.student
 
     def save_student(self, path: str | Path) -> None:
         """Write the student as a plain checkpoint with its tokenizer."""
-        self._require_student()
-        write_checkpoint(path, self.student, self.tokenizer)
+        write_checkpoint(path, self._require_student(), self.tokenizer)
 
     def load_student(self, path: str | Path) -> None:
         """Take a saved student of this task in the place of the present one."""

@@ -25,13 +25,13 @@ def tokenizers_of(names: tuple[str, str], given, loader, data_dir: str) -> list:
         raise TeachbackError(
             "models from scratch have no tokenizer of their own; give the one of the loaders' tokens as tokenizer="
         )
-    loaded = [one or known for one in loaded]
-    if loaded[0].get_vocab() != loaded[1].get_vocab():
+    chosen = [one or known for one in loaded]
+    if chosen[0].get_vocab() != chosen[1].get_vocab():
         raise TeachbackError(
             f"{names[0]} and {names[1]} have different tokenizers, and a loader yields the tokens of one; choose "
             "models of one vocabulary, or run the stages, which encode each text for each model"
         )
-    return loaded
+    return chosen
 
 
 def new_student(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerBase
 
 from teachback.encoding import Collator, EncodedRows, encode
 from teachback.errors import TeachbackError
@@ -23,7 +24,7 @@ class TokenDataset(Dataset):
     """Tokenised rows, the tokenizer, and the names of the labels by number (empty: unknown)."""
 
     encoded: EncodedRows
-    tokenizer: object
+    tokenizer: PreTrainedTokenizerBase
     label_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -42,10 +43,10 @@ class TupleCollator:
     def __call__(self, items: list[dict]) -> tuple[torch.Tensor, ...]:
         batch = Collator(self.pad_token_id)(items)
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        tokens = (ids, mask, batch.get("token_type_ids", torch.zeros_like(ids)))
+        tokens = [ids, mask, batch.get("token_type_ids", torch.zeros_like(ids))]
         if "sequences" in batch:
-            tokens = tuple(value.view(len(items), -1, value.shape[-1]) for value in tokens)
-        return (*tokens, batch["label"]) if "label" in batch else tokens
+            tokens = [value.view(len(items), -1, value.shape[-1]) for value in tokens]
+        return (*tokens, batch["label"]) if "label" in batch else tuple(tokens)
 
 
 def create_simple_dataloader(
@@ -83,7 +84,7 @@ def _numbers(labels: Sequence[float]) -> torch.Tensor:
 
 
 def _tokenizer(name, texts: list[str], data_dir: str = "data"):
-    return load_tokenizer(name, data_dir, texts) if isinstance(name, (str, Path)) else name
+    return load_tokenizer(str(name), data_dir, texts) if isinstance(name, (str, Path)) else name
 
 
 def _dataset(rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None) -> TokenDataset:

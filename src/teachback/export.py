@@ -119,7 +119,7 @@ def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) 
 def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) -> Predictor:
     """The predictor, with ONNX Runtime in place of PyTorch."""
     other = copy.copy(predictor)
-    other.classifier = OnnxClassifier(path, domain, threads)
+    other.answering = OnnxClassifier(path, domain, threads)
     return other
 
 

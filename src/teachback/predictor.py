@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from transformers import AutoConfig
@@ -13,7 +14,7 @@ from teachback.devices import autocast, resolve_device, resolve_precision
 from teachback.encoding import EncodedRows, batches, encode
 from teachback.errors import TeachbackError
 from teachback.meta_teacher import load_meta_teacher
-from teachback.models import Classifier, load_finished_classifier, load_tokenizer, output_names
+from teachback.models import Classifier, Outputs, load_finished_classifier, load_tokenizer, output_names
 from teachback.runs import read_stage
 from teachback.suites.names import domain_of_folder, folder_name
 from teachback.suites.schema import Domain, Row, Suite
@@ -95,6 +96,14 @@ def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
     return sorted((path, target) for path, target in found if not target or target in targets)
 
 
+class Answering(Protocol):
+    """A classifier, or what stands in for one: batch, number of each row's head [B] -> logits [B, classes]."""
+
+    classes: int
+
+    def __call__(self, batch: dict, head: torch.Tensor | None = None) -> Outputs: ...
+
+
 class Predictor:
     """A checkpoint ready to predict. ``heads``: each domain that it serves -> number of its head.
 
@@ -112,6 +121,7 @@ class Predictor:
         self.classifier, self.heads, tokenizer = load_heads(checkpoint, suite)
         self.tokenizer = load_tokenizer(str(tokenizer))
         self.classifier.to(self.device).eval()
+        self.answering: Answering = self.classifier  # what gives the logits
 
     def encode(self, rows: list[Row]) -> EncodedRows:
         """Token ids of rows, with the number of each row's head."""
@@ -123,11 +133,11 @@ class Predictor:
     @torch.inference_mode()
     def logits(self, encoded: EncodedRows, batch_size: int = 0) -> torch.Tensor:
         """Logits of each row's own head in float32, in row order whatever the batches: [N, C]."""
-        result = torch.empty(len(encoded), self.classifier.classes)
+        result = torch.empty(len(encoded), self.answering.classes)
         for batch in batches(encoded, batch_size or self.batch_size, self.tokenizer.pad_token_id):
             inputs = {name: value.to(self.device) for name, value in batch.items()}
             with autocast(self.precision, self.device):
-                outputs = self.classifier(inputs, inputs["head"])
+                outputs = self.answering(inputs, inputs["head"])
             result[batch["index"]] = outputs.logits.float().cpu()
         return result
 

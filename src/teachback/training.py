@@ -70,6 +70,9 @@ class DistillationTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.loss_watch = LossWatch(getattr(self.train_dataset, "guids", ()))
 
+    model: TrainingModule
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR
     told_to_stop = 0  # the number of a signal that came too late for a checkpoint: the training was over
 
     def get_train_dataloader(self):
@@ -80,6 +83,7 @@ class DistillationTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         # Batches of all processes together are cut first, so their number does not change who meets whom.
+        assert isinstance(dataset, EncodedRows)  # what makes batches of its own has no sampler
         return LengthBucketSampler(dataset.lengths, self.args.train_batch_size * self.args.world_size, seed)
 
     def training_step(self, model, inputs, *args, **kwargs):
@@ -97,11 +101,11 @@ class DistillationTrainer(Trainer):
         self.loss_watch.check()
         advice = "lower the learning rate, or use PRECISION=fp32; the checkpoint before it is kept"
         check_finite(f"after step {self.state.global_step}", self.model, advice)
-        with naming(self.args.output_dir):
+        with naming(str(self.args.output_dir)):
             super()._save_checkpoint(*args, **kwargs)
 
     def _save(self, output_dir=None, state_dict=None):
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         state = state_dict or self.model.state_dict()
         save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
@@ -180,16 +184,15 @@ class LossBar(ProgressCallback):
 class PaddingLog(TrainerCallback):
     """Says once, before the first step, how much of the first epoch is padding, all processes together."""
 
-    def __init__(self, trainer: DistillationTrainer):
-        self.trainer = trainer
+    def __init__(self, trainer: DistillationTrainer, rows: EncodedRows, multiple: int):
+        self.trainer, self.rows, self.multiple = trainer, rows, multiple
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         if state.global_step:  # the run goes on from a checkpoint, whose history says it
             return
-        trainer = self.trainer
         batches = batches_of_all_processes(train_dataloader.batch_sampler)
-        found = count_padding(trainer.train_dataset, batches, trainer.data_collator.multiple)
-        trainer.log({"padding_share": found.share})
+        found = count_padding(self.rows, batches, self.multiple)
+        self.trainer.log({"padding_share": found.share})
         if state.is_world_process_zero:
             print(found)
 
@@ -264,7 +267,8 @@ def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> O
     """The arguments without what is done here in the Trainer's place. ``scored``: there is a metric ``score``."""
     args = copy.copy(args)
     args.output_dir = str(checkpoints)
-    args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]
+    # Hugging Face's __post_init__ has made a list of the one word of the command line.
+    args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]  # type: ignore[assignment]
     args.push_to_hub = False  # the finished folder is uploaded, not what Trainer would make of it
     if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
         args.metric_for_best_model = "score" if scored else "loss"
@@ -283,10 +287,11 @@ def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_
     args = _for_trainer(args, checkpoints, scored=compute_metrics is not None)
     use_training_attention(module, args.device)
     _check_lengths(module, train_rows, dev_rows)
+    collator = Collator(pad_token_id, multiple=1 if args.use_cpu else 8)
     trainer = DistillationTrainer(
         model=module,
         args=args,
-        data_collator=Collator(pad_token_id, multiple=1 if args.use_cpu else 8),
+        data_collator=collator,
         train_dataset=train_rows,
         eval_dataset=dev_rows,
         compute_metrics=compute_metrics,
@@ -297,7 +302,7 @@ def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_
         trainer.add_callback(LossBar())
     trainer.add_callback(EpochEnd(trainer, module))
     if isinstance(train_rows, EncodedRows):
-        trainer.add_callback(PaddingLog(trainer))
+        trainer.add_callback(PaddingLog(trainer, train_rows, collator.multiple))
     if last:
         logger.warning("continuing from %s", last)
         _point_to_best(Path(last))

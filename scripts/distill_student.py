@@ -7,9 +7,9 @@ from teachback.stages import distil
 
 
 def main():
-    *arguments, training = parse(*STUDENT_STAGES)
+    data, student, first, second, meta, training = parse(*STUDENT_STAGES)
     check_hub(training)
-    folders = distil(*arguments, training)
+    folders = distil(data, student, first, second, meta, training)
     if training.should_save:
         push(folders, training)
 

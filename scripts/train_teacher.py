@@ -7,9 +7,9 @@ from teachback.stages import train_teachers
 
 
 def main():
-    *arguments, training = parse(*TEACHER_STAGE)
+    data, teacher, training = parse(*TEACHER_STAGE)
     check_hub(training)
-    folders = train_teachers(*arguments, training)
+    folders = train_teachers(data, teacher, training)
     if training.should_save:
         push(folders, training)
 

@@ -20,7 +20,8 @@ def compare_accuracy(reviews: Reviews) -> dict:
     seeds, layers = reviews.arguments.seeds, str(reviews.arguments.student_layers)
     cut = ["--student_init", "teacher", "--student_layers", layers]
     slow = ["--precision", "fp32", "--teacher_cache_gb", "0"]
-    found, seconds = {FAST: [], SLOW: [], PLAIN: []}, {FAST: [], SLOW: [], PLAIN: []}
+    found: dict[str, list[float]] = {FAST: [], SLOW: [], PLAIN: []}
+    seconds: dict[str, list[float]] = {FAST: [], SLOW: [], PLAIN: []}
 
     def stages(seed: int, *flags: str):
         reviews.forget_students()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,8 @@ def looped_scores(path: Path, form: str) -> list[float]:
         for line in file:
             label, domain, numbers = line.rstrip("\n").split("\t")
             rows.append((label if form == "paper" else "", domain, np.array([float(text) for text in numbers.split()])))
-    sums, counts = defaultdict(float), defaultdict(int)
+    sums: dict[tuple[str, str], Any] = defaultdict(float)  # arrays, once something is added
+    counts: dict[tuple[str, str], int] = defaultdict(int)
     for label, domain, embedding in rows:
         sums[label, domain] = sums[label, domain] + embedding
         counts[label, domain] += 1
@@ -138,7 +140,8 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict:
             times, found = way(folder / FILES[name])
             rounds[name].append(times | {"both": sum(times.values()), "processor": time.process_time() - start})
             scores.append(found)
-        np.testing.assert_allclose(*scores, rtol=0, atol=1e-9)
+        first, second = scores
+        np.testing.assert_allclose(first, second, rtol=0, atol=1e-9)
     medians = {
         name: {part: statistics.median(times[part] for times in all_times) for part in all_times[0]}
         for name, all_times in rounds.items()

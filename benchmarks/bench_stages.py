@@ -23,7 +23,7 @@ from parts import Part, Quizzes, Reviews
 
 from teachback.devices import resolve_device
 
-STAGES = {"3": Reviews, "45": Reviews, "45small": Reviews, "6": Quizzes, "6level": Quizzes}
+STAGES: dict[str, type[Reviews | Quizzes]] = {"3": Reviews, "45": Reviews, "45small": Reviews, "6": Quizzes, "6level": Quizzes}
 
 
 @dataclass

@@ -48,7 +48,7 @@ class FileChanges:
             self.act(self.count, event, path)
 
 
-def run_broken(argv: list[str], log: Path, prepare: Callable[[], None] = lambda: None,
+def run_broken(argv: list[str], log: Path, prepare: Callable[[], object] = lambda: None,
                meanwhile: Callable[[int], None] = lambda process: None) -> Ended:  # fmt: skip
     """Run the script ``argv`` in a forked process that calls ``prepare`` first; ``meanwhile`` gets its number."""
     start = time.perf_counter()
@@ -62,7 +62,7 @@ def run_broken(argv: list[str], log: Path, prepare: Callable[[], None] = lambda:
     return Ended(code if code >= 0 else 128 - code, printed, time.perf_counter() - start)
 
 
-def _become(argv: list[str], log: Path, prepare: Callable[[], None]) -> None:
+def _become(argv: list[str], log: Path, prepare: Callable[[], object]) -> None:
     """In the forked process: run the script as the interpreter would, and end."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -102,26 +102,30 @@ def after(seconds: float, number: int) -> Callable[[int], None]:
     return send
 
 
-def killed_before(change: int, folder: Path) -> Callable[[], None]:
+def killed_before(change: int, folder: Path) -> Callable[[], FileChanges]:
     """SIGKILL right before the given change of a file."""
 
     def act(number: int, event: str, path: str) -> None:
         if number == change:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return lambda: FileChanges(folder, act) and None
+    return lambda: FileChanges(folder, act)
 
 
-def failing_from(change: int, folder: Path, error: int) -> Callable[[], None]:
+def failing_from(change: int, folder: Path, error: int) -> Callable[[], FileChanges]:
     """From the given change on, nothing new can be made: each attempt ends in a system's error such as ENOSPC."""
 
     def act(number: int, event: str, path: str) -> None:
         if number >= change and event in ("open", "os.mkdir"):
             raise OSError(error, os.strerror(error), path)
 
-    return lambda: FileChanges(folder, act) and None
+    return lambda: FileChanges(folder, act)
 
 
-def counting_changes(folder: Path, count: Path) -> Callable[[], None]:
+def counting_changes(folder: Path, count: Path) -> Callable[[], FileChanges]:
     """Write into the file ``count``, outside the folder, how many changes there were."""
-    return lambda: FileChanges(folder, lambda number, event, path: count.write_text(str(number))) and None
+
+    def act(number: int, event: str, path: str) -> None:
+        count.write_text(str(number))
+
+    return lambda: FileChanges(folder, act)

@@ -64,7 +64,7 @@ def write_case(data_dir: Path, seed: int) -> None:
     """The suite ``case`` with all its splits."""
     random = Random(seed)
     domains = {name: Domain(name, "sentiment", LABELS) for name in ("target", "helpful", "useless", "harmful")}
-    rows = {split: [] for split in TARGET}
+    rows: dict[str, list[Row]] = {split: [] for split in TARGET}
     for name in domains:
         for split, count in (TARGET if name == "target" else OTHERS).items():
             rows[split] += [replace(row, guid=f"{split}-{row.guid}") for row in reviews(random, count, name, name)]
@@ -114,7 +114,7 @@ def run(folder: Path, seed: int, name: str, settings: str, further: list[str]) -
     return {"seed": seed, "setting": name, "test": scores, **probabilities(student)}
 
 
-def probabilities(student: Path, episodes: int = 20) -> dict[str, float]:
+def probabilities(student: Path, episodes: int = 20) -> dict[str, dict[str, float]]:
     """Share of each domain among the steps of the last episodes, the first step of each left out (it is uniform)."""
     lines = [line.split("\t") for line in (student / "trajectory.tsv").read_text().splitlines()[1:]]
     last = int(lines[-1][0])

@@ -74,7 +74,7 @@ def run_stage(script: str, watch: Callable[[str, int], None] = lambda line, proc
     start, printed = time.perf_counter(), []
     command = ["bash", str(ROOT / script)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
+    for line in process.stdout or ():
         printed.append(line)
         watch(line, process.pid)
     _, status, usage = os.wait4(process.pid, 0)

@@ -167,8 +167,13 @@ class Reviews(Ground):
     def student_part(self, name: str, title: str, flags: Callable, student: Callable) -> Part:
         return Part(
             name, title, lambda: self.students(*flags()), lambda: self.plain_students(*student()),
-            lambda: (self.teacher(), flags()), self.forget_students,
+            lambda: self.make_ready(flags), self.forget_students,
         )  # fmt: skip
+
+    def make_ready(self, flags: Callable) -> None:
+        """What a student's part needs: its teacher, and the model that its flags name."""
+        self.teacher()
+        flags()
 
     def teacher(self, *further: str) -> None:
         self.teach(self.training(*self.loop()), *further)

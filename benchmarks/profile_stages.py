@@ -70,7 +70,7 @@ def by_kind(events) -> dict[str, float]:
 def by_doing(stats: pstats.Stats) -> dict[str, float]:
     """Seconds below each of `DOINGS` that was called."""
     seconds: dict[str, float] = {}
-    for (file, _, function), (_, _, _, below, _) in stats.stats.items():
+    for (file, _, function), (_, _, _, below, _) in stats.stats.items():  # type: ignore[attr-defined]  # typeshed lacks it
         for name, place in DOINGS.items():
             if place == (Path(file).name, function):
                 seconds[name] = max(seconds.get(name, 0.0), below)

@@ -30,6 +30,7 @@ from teachback.policy import (
     reinforce_loss,
 )
 from teachback.teacher_outputs import by_row
+from teachback.vocabulary import decay_others
 
 COMPARED_ROWS = 64  # most rows that an improvement is measured on
 BASELINE_KEEP = 0.9  # of the past, in the running mean of rewards that is the baseline
@@ -125,6 +126,7 @@ class Student:
         """Apply the gradients."""
         self.accelerator.clip_grad_norm_(self.classifier.parameters(), 1.0)
         self.optimizer.step()
+        decay_others(self.classifier, self.optimizer)
         self.optimizer.zero_grad()
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from teachback.episodes import Episodes, give_heads, new_accelerator, study_of
 from teachback.errors import Stopped, TeachbackError, naming
 from teachback.experiment import Experiment
 from teachback.files import sync
+from teachback.memory import freed_memory_kept
 from teachback.meta_teacher import (
     MetaTeacher,
     Quiz,
@@ -35,6 +36,7 @@ from teachback.suite_data import labelled
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import head_name, predicted_labels
 from teachback.teacher_outputs import features, own_logits
+from teachback.vocabulary import use_only, whole_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -175,12 +177,13 @@ class Rehearsal:
         classifier, self.tokenizer = scene.load_student()
         head_domains = {head_name(scene.teacher.kind, domain): domain for domain in scene.domains}
         give_heads(classifier, meta, head_domains)
-        student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
         names = [domain.name for domain in scene.domains]
         studies = [self._study(domain, list(classifier.heads)) for domain in scene.domains]
+        self.selection = self.experiment.encode(scene.selection, [scene.target.name], self.tokenizer)
+        use_only(classifier.model, [self.selection, *(study.rows for study in studies)], self.tokenizer.pad_token_id)
+        student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
         curriculum = Curriculum(student, studies, names.index(scene.target.name), args)
         self.episodes = Episodes(curriculum, self._told_score)
-        self.selection = self.experiment.encode(scene.selection, [scene.target.name], self.tokenizer)
 
     def _study(self, domain: Domain, heads: list[str]) -> Study:
         rows = self.experiment.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
@@ -199,7 +202,10 @@ class Rehearsal:
 
     def _run_episodes(self, folder: Path) -> None:
         total, hidden = self.args.episodes, self.experiment.training.disable_tqdm
-        with stop_request() as request, tqdm(total=total, initial=self.episodes.done, disable=hidden) as bar:
+        with (
+            freed_memory_kept(), stop_request() as request,
+            tqdm(total=total, initial=self.episodes.done, disable=hidden) as bar,
+        ):  # fmt: skip
             while self.episodes.left:
                 scored = self.episodes.run_next()
                 last = self.episodes.last
@@ -277,5 +283,6 @@ class Rehearsal:
         write_record(folder, curriculum.record.episodes, curriculum.record.steps, names)
 
     def _write_student(self, folder: Path, student: Classifier) -> None:
-        student.model.save_pretrained(folder)
+        with whole_vocabulary(student.model):
+            student.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)

@@ -72,6 +72,10 @@ class SecondStage(TrainingModule):
                 loss = self._distillation(outputs, loss, batch)
         return {"loss": loss.mean(), "logits": outputs.logits}
 
+    def further_rows(self) -> list[EncodedRows]:
+        """The quiz, from which the meta-teacher learns after each epoch."""
+        return [self._step.encoded] if self._step else []
+
     def on_epoch_end(self) -> dict[str, float]:
         """The meta-teacher learns from its student; its answers to the next epoch are those of its new heads."""
         if self._step is None:

@@ -10,6 +10,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -26,9 +27,11 @@ from teachback.encoding import Collator, EncodedRows, LengthBucketSampler, count
 from teachback.errors import TeachbackError, naming
 from teachback.files import sync, write_atomically
 from teachback.loss_watch import LossWatch
+from teachback.memory import freed_memory_kept
 from teachback.models import Classifier, check_finite, require_positions, use_training_attention
 from teachback.stopping import SaveBetween, stop_request
 from teachback.tracking import NO_TRACKS, TRACKERS, Tracks
+from teachback.vocabulary import EXACT_FOR, decay_others, restore, use_only
 
 logger = logging.getLogger(__name__)
 STATE = "trainer_state.json"  # the Trainer writes it last of a checkpoint
@@ -51,6 +54,10 @@ class TrainingModule(nn.Module):
         self.term_count += 1
         for name, values in terms.items():
             self.term_sums[name] = self.term_sums.get(name, 0) + values.detach().mean()
+
+    def further_rows(self) -> list[EncodedRows]:
+        """Rows that the models of this module read besides those that they are trained and scored on."""
+        return []
 
     def on_epoch_end(self) -> dict[str, float]:
         """Called after an epoch's last step, before its evaluation and checkpoint; returns what to log."""
@@ -160,6 +167,16 @@ class EpochEnd(TrainerCallback):
         values = self.module.on_epoch_end()
         if values:
             self.trainer.log(values)
+
+
+class DecayOfUnused(TrainerCallback):
+    """Keeps account of the weight decay of token embeddings that are left out of the training."""
+
+    def __init__(self, module: TrainingModule):
+        self.module = module
+
+    def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        decay_others(self.module, optimizer)
 
 
 class TrackLog(TrainerCallback):
@@ -276,6 +293,20 @@ def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> O
     return args
 
 
+@contextmanager
+def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: OptimizerArguments, pad_token_id: int):
+    """Within it the models that learn hold the embeddings of the tokens that they read, and no others."""
+    models = [part.model for part in module.modules() if isinstance(part, Classifier)]
+    if args.optim in EXACT_FOR and isinstance(train_rows, EncodedRows):
+        for model in models:
+            use_only(model, [train_rows, dev_rows, *module.further_rows()], pad_token_id)
+    try:
+        yield
+    finally:
+        for model in models:
+            restore(model)
+
+
 def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_rows: EncodedRows, args: OptimizerArguments,
           checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
           tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
@@ -306,7 +337,8 @@ def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_
     if last:
         logger.warning("continuing from %s", last)
         _point_to_best(Path(last))
-    with stop_request() as request:
+    with stop_request() as request, freed_memory_kept(), _used_embeddings(module, train_rows, dev_rows, args, pad_token_id):
+        trainer.add_callback(DecayOfUnused(module))
         trainer.add_callback(SaveBetween(request))
         trainer.train(resume_from_checkpoint=last)
     trainer.told_to_stop = request.signal if request.made else 0

@@ -69,6 +69,20 @@ def test_a_student_learns_from_another_runs_teacher_and_student(shared):
     assert names(shared / "outputs/tiny") == {"seed42", "teacher_states"}
 
 
+def test_stage_5_takes_what_the_teacher_said_in_stage_4(shared, monkeypatch):
+    (asked,) = distil(shared, "second", *elsewhere(shared, *fresh(shared)), "--teacher_cache_gb", "0")
+    expected = weights(asked)
+    shutil.rmtree(asked)
+    monkeypatch.setattr("teachback.experiment.features", None)  # would run the teacher
+    (told,) = distil(shared, "second", *elsewhere(shared, *fresh(shared)))
+    assert same(weights(told), expected)
+
+
+def fresh(root):
+    """Stage 5 on books' first student and its teacher, without lambda."""
+    return ["--student_root", str(root / "outputs"), "--teacher", "single", *NO_LAMBDA]
+
+
 def test_averaged_teachers_teach_something_else_than_one(shared):
     place = elsewhere(shared, "--student_root", str(shared / "outputs"), *NO_LAMBDA)
     (one,) = distil(shared, "second", *place, "--teacher", "single")

@@ -290,12 +290,15 @@ class Experiment:
         size = features_size(teacher, encoded, layers)
         if cache.refusal(size):
             return compute()
-        key = "features-" + key_of(hash_model(str(folder)), self.args.precision, layers, False, encoded)
+        key = self._features_key(hash_model(str(folder)), layers, encoded)
         with self.training.main_process_first(desc="asking the teacher"):
             return load_features(cache.get(key, size, lambda place: save_features(place, compute())))
 
+    def _features_key(self, teacher_hash: str, layers: tuple[int, ...], encoded: EncodedRows) -> str:
+        return "features-" + key_of(teacher_hash, self.args.precision, layers, False, encoded)
+
     def write_teacher_states(self, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows) -> None:
-        """Let the rows bring the teacher's states from disk, if they fit; the log says why not."""
+        """Let the rows, first those to train on, bring the teacher's states from disk, if they fit; the log says why not."""
         cache = self.teacher_cache
         if reason := refusal(parts, live, cache):
             self.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
@@ -303,7 +306,17 @@ class Experiment:
         with self.training.main_process_first(desc="writing the teacher's states"):
             for part in parts:
                 attach_states(part, live, cache, self.settings(tokenizer), teacher_hash)
+            self._keep_pooled(parts[0], live.teacher, teacher_hash)
         self.say(f"the teacher has run once; its states are in {cache.folder}")
+
+    def _keep_pooled(self, encoded: EncodedRows, teacher: Teacher, teacher_hash: str) -> None:
+        """Keep the pooled states that came with all others as the features that stage 5 asks for, if they fit."""
+        width = teacher.classifier.model.config.hidden_size
+        told = Features(encoded.columns["teacher_means"][..., :width].contiguous())
+        size = features_size(teacher, encoded, ())
+        if not self.teacher_cache.refusal(size):
+            key = self._features_key(teacher_hash, (), encoded)
+            self.teacher_cache.get(key, size, lambda place: save_features(place, told))
 
     def settings(self, tokenizer) -> dict:
         """How a model that only answers is run."""

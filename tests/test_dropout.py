@@ -10,12 +10,14 @@ from teachback.dropout import dropout, fast_dropout, random_levels
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_drops_with_the_probability_and_keeps_the_mean(p):
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9, 2e-5, 1 - 2e-5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_drops_with_the_probability_and_keeps_the_mean(p, dtype):
     torch.manual_seed(0)
-    found = dropout(torch.ones(1000, 1000), p)
+    found = dropout(torch.ones(1000, 1000, dtype=dtype), p)
+    assert found.dtype == dtype
     assert (found == 0).float().mean().item() == pytest.approx(p, abs=0.002)
-    assert found.mean().item() == pytest.approx(1, abs=0.005)
+    assert found.max().item() == pytest.approx(1 / (1 - round(p * 65536) / 65536), rel=0.004)
     assert found.unique().numel() == 2
 
 

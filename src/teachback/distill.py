@@ -110,8 +110,9 @@ class FirstStage(TrainingModule):
     def forward(self, **batch) -> dict[str, torch.Tensor]:
         told = self._teachers.answer(batch)
         seen = self.student(batch, hidden_states=True)
+        projected = [self.projection(states) for states in seen.hidden_states]  # a product like the model's own
         with torch.autocast(seen.logits.device.type, enabled=False):
-            terms = self._terms(seen.hidden_states, told, batch)
+            terms = self._terms(projected, told, batch)
             terms = {name: per_row(values, batch.get("sequences")) for name, values in terms.items()}
             if self.transferable is not None:
                 terms["transferable"] = self._transferable_loss(self.transferable, seen.hidden_states, told, batch)
@@ -130,15 +131,15 @@ class FirstStage(TrainingModule):
         return [scale[name] * value for name, value in terms.items()]
 
     def _terms(self, student, told: Told, batch: dict) -> dict[str, torch.Tensor]:
-        """The losses between token states that have a weight, by sequence [S]; the sums over layers are TinyBERT's."""
+        """The losses that have a weight, by sequence [S], from the student's projected states; sums over layers are TinyBERT's."""
         a, mask = self.arguments, batch["attention_mask"]
         zero = torch.zeros((), device=mask.device)
         embeddings, *layers = told.hidden
         terms: dict[str, torch.Tensor] = {}
         if a.embedding_weight:
-            terms["embedding"] = hidden_state_loss(self.projection(student[0].float()), embeddings, mask)
+            terms["embedding"] = hidden_state_loss(student[0], embeddings, mask)
         if a.hidden_weight:
-            pairs = [(self.projection(states.float()), layer) for states, layer in zip(student[1:], layers)]
+            pairs = zip(student[1:], layers)
             terms["hidden"] = sum((hidden_state_loss(s, t, mask) for s, t in pairs), start=zero)
         if a.attention_weight:
             both = zip(self._student_attention.take(), told.attention)

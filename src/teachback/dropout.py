@@ -29,8 +29,17 @@ def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace:
     dropped = round(p * LEVELS)
     if not training or not 0 < dropped < LEVELS or input.device.type != "cpu":
         return functional.dropout(input, p, training, inplace)
-    kept = (random_levels(input.shape) >= dropped - LEVELS // 2).to(input.dtype).div_(1 - dropped / LEVELS)
+    kept = _factors(random_levels(input.shape), dropped, input.dtype)
     return input.mul_(kept) if inplace else input * kept
+
+
+def _factors(levels: torch.Tensor, dropped: int, dtype: torch.dtype) -> torch.Tensor:
+    """0 for the ``dropped`` lowest of the `LEVELS` and what keeps the mean for the others; ``levels`` are used up."""
+    lowest, factor = dropped - LEVELS // 2, 1 / (1 - dropped / LEVELS)
+    if dtype != torch.bfloat16:
+        return (levels >= lowest).to(dtype).mul_(factor)
+    bits = torch.tensor(factor, dtype=dtype).view(torch.int16).item()
+    return levels.clamp_(lowest - 1, lowest).sub_(lowest - 1).mul_(bits).view(dtype)  # 0 or 1, times the factor's bits
 
 
 def random_levels(shape: torch.Size) -> torch.Tensor:

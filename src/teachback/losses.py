@@ -103,9 +103,22 @@ def average_predictions(logits: torch.Tensor, temperature: float = 1.0) -> torch
 
 def hidden_state_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean squared error over real tokens (L_hidn and L_embd): [B, L, H], [B, L, H], [B, L] -> [B]."""
-    per_token = (student.float() - teacher.float()).square().mean(-1)
     mask = mask.float()
-    return (per_token * mask).sum(1) / mask.sum(1)
+    return _WeightedSquares.apply(student.float() - teacher.float(), mask / (mask.sum(1, keepdim=True) * student.shape[-1]))
+
+
+class _WeightedSquares(torch.autograd.Function):
+    """Sum over tokens of weighted squared lengths, passing over the states as few times as can be: [B, L, H], [B, L] -> [B]."""
+
+    @staticmethod
+    def forward(ctx, difference, weights):
+        ctx.save_for_backward(difference, weights)
+        return (torch.linalg.vector_norm(difference, dim=-1).square() * weights).sum(1)
+
+    @staticmethod
+    def backward(ctx, outer):
+        difference, weights = ctx.saved_tensors
+        return difference * (2 * outer[:, None] * weights)[..., None], None
 
 
 def attention_loss(

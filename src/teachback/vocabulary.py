@@ -47,8 +47,7 @@ class UsedEmbedding(nn.Module):
         full = self.full[0]
         weight = full.weight * self.decay.to(full.weight.dtype)
         weight[self.used] = self.weight
-        table = nn.Embedding(*weight.shape, padding_idx=full.padding_idx, _weight=weight)
-        table.weight.requires_grad_(self.weight.requires_grad)
+        table = nn.Embedding.from_pretrained(weight, freeze=not self.weight.requires_grad, padding_idx=full.padding_idx)
         return table.train(self.training)
 
 

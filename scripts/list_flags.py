@@ -108,7 +108,8 @@ def row(part: Part, field: Field) -> str:
 
 def page() -> str:
     """The whole page."""
-    refused = ", ".join(f"`--{name}`" for name in REFUSED)
+    known = {f.name for f in fields(OptimizerArguments)}
+    refused = ", ".join(f"`--{name}`" for name in REFUSED if name in known)
     lines = [INTRODUCTION.format(refused=refused)]
     for part in PARTS:
         lines += [f"## {part.heading}\n", "| flag | variable | default | meaning |", "|---|---|---|---|"]

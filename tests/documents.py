@@ -62,6 +62,7 @@ class Command:
     words: list[str]
 
 
+@cache
 def read_page(path: Path) -> Page:
     """Parse a page; of a table's column that is headed ``theirs`` code spans are left out."""
     page, heading, column, skipped = Page(path), False, 0, False
@@ -167,8 +168,8 @@ def wrong_span(piece: Piece) -> Iterator[str]:
     for command in found:
         yield from wrong_command(command)
         if not _program(command.words):
-            known = set().union(*map(flags, programs())) | OTHERS_FLAGS
-            yield from (f"no program here has the flag {flag}" for flag in _flags(command.words) if flag not in known)
+            unknown = [flag for flag in _flags(command.words) if flag not in all_flags() | OTHERS_FLAGS]
+            yield from (f"no program here has the flag {flag}" for flag in unknown)
 
 
 def wrong_path(word: str) -> Iterator[str]:
@@ -219,6 +220,7 @@ def _flags(words: list[str]) -> list[str]:
     return [word.split("=")[0] for word in words if re.match(r"--[a-z]", word)]
 
 
+@cache
 def shell_scripts() -> set[str]:
     return {*STAGES, *(f"scripts/{path.name}" for path in SCRIPTS.glob("*.sh"))}
 
@@ -235,6 +237,12 @@ def all_variables() -> set[str]:
     return {name for script in shell_scripts() for name in declarations(ROOT / script)}
 
 
+@cache
+def all_flags() -> set[str]:
+    return set().union(*map(flags, programs()))
+
+
+@cache
 def programs() -> list[str]:
     """Everything of this repository that takes flags."""
     own = [path for folder in ("scripts", "benchmarks", "examples") for path in (ROOT / folder).glob("*.py")]

@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -23,10 +24,9 @@ KINDS = {".cff", ".ipynb", ".md", ".py", ".sh", ".svg", ".toml", ".txt"}  # of f
 MADE = {"checks.md", "table.md", "texts.txt"}  # by stages and users
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 OTHERS_VARIABLES = {
-    "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTPS_PROXY", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS",
-    "PET_MASTER_ADDR", "PET_MASTER_PORT", "PET_NNODES", "PET_NODE_RANK", "PET_RDZV_BACKEND", "PET_RDZV_ENDPOINT",
-    "PET_RDZV_ID", "PIP_INDEX_URL", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT",
-    "SLURM_NNODES", "SLURM_NODEID", "LABEL_0", "SEED_",
+    "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "HF_TOKEN", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS", "PET_NNODES",
+    "PET_RDZV_BACKEND", "PET_RDZV_ENDPOINT", "PET_RDZV_ID", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT",
+    "SLURM_NNODES", "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK",
 }  # fmt: skip
 OTHERS_FLAGS = {"--partition", "--gres", "--time", "--requeue", "--signal", "--nodes", "--no-deps"}  # of sbatch and pip
 ALL_VARIABLES = ("scripts/reproduce.sh", "scripts/quickstart.sh")  # hand variables on to the stages
@@ -64,9 +64,9 @@ class Command:
 
 @cache
 def read_page(path: Path) -> Page:
-    """Parse a page; of a table's column that is headed ``theirs`` code spans are left out."""
+    """Parse a page, or the texts of a notebook; of a table's column that is headed ``theirs`` spans are left out."""
     page, heading, column, skipped = Page(path), False, 0, False
-    for token in MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8")):
+    for token in MarkdownIt("commonmark").enable("table").parse(_markdown(path)):
         if token.type == "fence":
             page.blocks.append(Piece(token.map[0] + 2, token.content, token.info.strip()))
         elif token.type in ("heading_open", "heading_close"):
@@ -84,6 +84,13 @@ def read_page(path: Path) -> Page:
         elif token.type == "table_close":
             column, skipped = 0, False
     return page
+
+
+def _markdown(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    return "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
 
 
 def _take(page: Page, inline, line: int, spans: bool) -> None:
@@ -297,3 +304,47 @@ def wrong_imports(code: str) -> Iterator[tuple[int, str]]:
             for name in node.names:
                 if not hasattr(module, name.name):
                     yield node.lineno - 1, f"{node.module} has no {name.name}"
+
+
+@cache
+def messages() -> tuple[str, ...]:
+    """Everything that the library and the scripts could print, with … for what is filled in."""
+    found = [
+        re.sub(r"%[sdr.\d]*[sdrf]", "…", text)
+        for folder in ("src/teachback", "scripts")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if " " in (text := _text_of(node))
+    ]
+    shell = [path.read_text(encoding="utf-8") for path in SCRIPTS.glob("*.sh")]
+    return (*found, *(re.sub(r"\$\{[^}]*\}|\$\w+", "…", line) for text in shell for line in text.splitlines()))
+
+
+def _text_of(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return ""
+
+
+def unprinted(page: Page) -> list[str]:
+    """Lines of a page's blocks of text that no message of the program has, in the order of their parts."""
+    lines = [
+        (piece.line + number, line)
+        for piece in page.blocks if piece.language == "text"
+        for number, line in enumerate(piece.text.splitlines())
+    ]  # fmt: skip
+    return [f"{page.path.name}:{number}: nothing prints: {line}" for number, line in lines if not _is_printed(line)]
+
+
+def _is_printed(line: str) -> bool:
+    """Whether a message has all parts of the line, or is the line but for what is filled in."""
+    return any(_pattern(line).search(message) for message in messages()) or any(
+        _pattern(message).fullmatch(line) for message in messages() if len(message.replace("…", "")) > 20
+    )
+
+
+@cache
+def _pattern(text: str) -> re.Pattern:
+    return re.compile(".*".join(map(re.escape, text.split("…"))), re.DOTALL)

@@ -2,9 +2,10 @@
 
 import pytest
 from commands import ROOT
-from documents import Piece, commands, flags, problems, programs, read_page
+from documents import Piece, commands, flags, problems, programs, read_page, unprinted
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 WRONG = """# A page
 
@@ -55,7 +56,7 @@ FOUND = """\
 23: teachback has no MetaKB"""
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.name)
 def test_what_a_page_says_is_so(path):
     found = problems(read_page(path))
     assert not found, "\n" + "\n".join(found)
@@ -65,6 +66,15 @@ def test_what_is_wrong_is_found_with_its_line(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(WRONG, encoding="utf-8")
     assert "\n".join(problems(read_page(page))).replace("page.md:", "") == FOUND
+
+
+def test_messages_that_are_quoted_are_printed(tmp_path):
+    page = read_page(ROOT / "docs/troubleshooting.md")
+    found = unprinted(page)
+    assert sum(piece.language == "text" for piece in page.blocks) > 10 and not found, "\n" + "\n".join(found)
+    wrong = tmp_path / "page.md"
+    wrong.write_text("```text\n… is up to date\n… is out of date\n```\n", encoding="utf-8")
+    assert unprinted(read_page(wrong)) == ["page.md:3: nothing prints: … is out of date"]
 
 
 def test_readme_leads_to_every_page():

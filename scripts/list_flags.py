@@ -82,7 +82,9 @@ def variables_of(scripts: tuple[Path, ...], flag: str) -> list[str]:
     """The shell variables whose values the scripts pass to a flag."""
     found = []
     for script in scripts:
-        match = re.search(rf'--{flag} "(?:\$\(stage_value ([A-Z_ ]+)\)|\$([A-Z_]+))"', script.read_text(encoding="utf-8"))
+        match = re.search(
+            rf'--{flag} "(?:\$\(stage_value ([A-Z_ ]+)\)|\$([A-Z_]+))"', script.read_text(encoding="utf-8")
+        )
         found += (match[1] or match[2]).split() if match else []
     return list(dict.fromkeys(found))
 

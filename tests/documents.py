@@ -65,24 +65,23 @@ class Command:
 @cache
 def read_page(path: Path) -> Page:
     """Parse a page, or the texts of a notebook; of a table's column that is headed ``theirs`` spans are left out."""
-    page, heading, column, skipped = Page(path), False, 0, False
+    page, heading, column, foreign = Page(path), False, 0, False
     for token in MarkdownIt("commonmark").enable("table").parse(_markdown(path)):
         if token.type == "fence":
             page.blocks.append(Piece(token.map[0] + 2, token.content, token.info.strip()))
         elif token.type in ("heading_open", "heading_close"):
             heading = token.nesting == 1
-        elif token.type in ("tr_open", "table_open"):
-            column, skipped, line = 0, skipped and token.type == "tr_open", token.map[0] + 1
         elif token.type in ("th_open", "td_open"):
             column += 1
+        elif token.type == "tr_open":
+            column = 0
+        elif token.type == "table_close":
+            column, foreign = 0, False
         elif token.type == "inline":
-            in_table = token.level > 3 and column > 0 and token.map is None
             if heading:
                 page.anchors.add(anchor(token.content))
-            skipped = skipped or (column == 1 and token.content == THEIRS)
-            _take(page, token, line if in_table else token.map[0] + 1, spans=not (skipped and column == 1))
-        elif token.type == "table_close":
-            column, skipped = 0, False
+            foreign = foreign or (column == 1 and token.content == THEIRS)
+            _take(page, token, token.map[0] + 1, spans=not (foreign and column == 1))
     return page
 
 
@@ -139,12 +138,20 @@ def problems(page: Page) -> list[str]:
     found = [(piece.line, what) for piece in page.links if (what := wrong_link(page, piece.text))]
     for piece in page.blocks:
         if piece.language in ("bash", "sh"):
-            found += [(command.line, what) for command in commands(piece) for what in wrong_command(command)]
+            found += wrong_block(piece)
         elif piece.language == "python":
             found += [(piece.line + line, what) for line, what in wrong_imports(piece.text)]
     found += [(piece.line, what) for piece in page.spans for what in wrong_span(piece)]
     shown = page.path.relative_to(ROOT) if page.path.is_relative_to(ROOT) else page.path.name
     return [f"{shown}:{line}: {what}" for line, what in sorted(set(found))]
+
+
+def wrong_block(piece: Piece) -> list[tuple[int, str]]:
+    """What is wrong in a block of shell, with its lines."""
+    try:
+        return [(command.line, what) for command in commands(piece) for what in wrong_command(command)]
+    except ValueError as error:
+        return [(piece.line, f"the shell could not read this block ({error})")]
 
 
 def wrong_link(page: Page, target: str) -> str:
@@ -194,7 +201,11 @@ def wrong_path(word: str) -> Iterator[str]:
 def wrong_name(text: str) -> Iterator[str]:
     """A complaint if ``module.name`` is of a module of the library that has no such name."""
     match = re.fullmatch(r"(?:teachback\.)?([a-z_]+)\.([A-Za-z_]\w*)(?:\.(\w+))?(?:\(\))?", text)
-    if match and match[2] not in ("html", "json", "py", "toml", "tsv") and (ROOT / f"src/teachback/{match[1]}.py").exists():
+    if (
+        match
+        and match[2] not in ("html", "json", "py", "toml", "tsv")
+        and (ROOT / f"src/teachback/{match[1]}.py").exists()
+    ):
         thing = getattr(importlib.import_module(f"teachback.{match[1]}"), match[2], None)
         if thing is None or (match[3] and not hasattr(thing, match[3])):
             yield f"teachback has no {text}"
@@ -276,7 +287,10 @@ def _parser_of(program: str) -> argparse.ArgumentParser:
         raise _Asked(parser)
 
     folder = str((ROOT / program).parent)
-    with patch.object(sys, "path", [folder, *sys.path]), patch("teachback.arguments.parse", lambda *c: stop(_Parser(c))):
+    with (
+        patch.object(sys, "path", [folder, *sys.path]),
+        patch("teachback.arguments.parse", lambda *c: stop(_Parser(c))),
+    ):
         spec = importlib.util.spec_from_file_location(f"documented_{Path(program).stem}", ROOT / program)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses look their module up

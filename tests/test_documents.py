@@ -26,6 +26,10 @@ python examples/support_tickets.py make x.csv --count 3 --counts 4
 .venv/bin/python benchmarks/bench_stages.py --stages 45 --stage 6
 ```
 
+```bash
+bash 7_eval.sh --split "dev
+```
+
 Take `--no_such_flag`, `--dry_run`, `EPOCHES=3 bash 3_train_teacher.sh`, or `TEACHER_EPOCHES`; it doesn't `matter's`.
 
 ```python
@@ -50,10 +54,11 @@ FOUND = """\
 15: there is no configs/none.sh
 16: examples/support_tickets.py has no flag --counts
 17: benchmarks/bench_stages.py has no flag --stage
-20: EPOCHES is no variable of 3_train_teacher.sh
-20: TEACHER_EPOCHES is no variable of any script
-20: no program here has the flag --no_such_flag
-23: teachback has no MetaKB"""
+21: the shell could not read this block (No closing quotation)
+24: EPOCHES is no variable of 3_train_teacher.sh
+24: TEACHER_EPOCHES is no variable of any script
+24: no program here has the flag --no_such_flag
+27: teachback has no MetaKB"""
 
 
 @pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.name)

@@ -11,9 +11,10 @@ import pytest
 from teachback.processing import ProcessArguments, process
 from teachback.suites.schema import read_rows
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import support_tickets
+
+EXAMPLES = Path(support_tickets.__file__).parent
 
 
 @pytest.fixture

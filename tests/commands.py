@@ -1,7 +1,8 @@
-"""The stages' commands, called in this process: what they print and the status they leave with."""
+"""The stages' commands: the variables that scripts declare, and entry points called in this process."""
 
 import importlib.util
 import io
+import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -11,7 +12,21 @@ from unittest.mock import patch
 
 from teachback.errors import run_entry_point
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "scripts"
+STAGES = sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))
+DECLARATION = re.compile(r'^: "\$\{([A-Z][A-Z0-9_]*)=(.*)\}"\s*(#.*)?$', re.MULTILINE)
+
+
+def declarations(path: Path) -> dict[str, str]:
+    """Variable -> default, of a script."""
+    return {name: default for name, default, _ in DECLARATION.findall(path.read_text(encoding="utf-8"))}
+
+
+def entry_point(script: Path) -> str:
+    """The Python script that a shell script becomes, "" where it becomes none."""
+    found = re.search(r"^(?:run|launch) (scripts/\w+\.py)", script.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
-"""The worked example of own data: what it makes is what stage 2 reads."""
+"""The examples: what the worked one of own data makes is what stage 2 reads, and the notebook runs from top to bottom."""
 
 import csv
+import re
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from teachback.processing import ProcessArguments, process
@@ -11,6 +13,8 @@ from teachback.suites.schema import read_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import support_tickets
+
+EXAMPLES = Path(support_tickets.__file__).parent
 
 
 @pytest.fixture
@@ -35,3 +39,22 @@ def test_every_ticket_becomes_a_row_of_its_product_and_queue(tickets, tmp_path):
     assert set(suite.domains["router"].labels) == {"billing", "fault", "question"}
     rows = [row for split in ("train", "quiz", "dev", "test") for row in read_rows(tmp_path / f"data/custom/{split}.tsv")]
     assert len(rows) == 300 and any('"your reply"' in row.text_a for row in rows)
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    """Its cells one after the other, on fewer tickets and with one epoch; models and predictions come out."""
+    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
+    sizes = {"TICKETS": 240, "EPOCHS": 2, "EPISODES": 1}
+    first = re.sub(r"(?m)^(\w+) = \d+", lambda line: f"{line[1]} = {sizes.pop(line[1])}", cells[0].source)
+    assert not sizes, "the first cell sets them"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    names: dict = {}
+    for cell in [first, *(cell.source for cell in cells[1:])]:
+        exec(compile(cell, "quickstart.ipynb", "exec"), names)
+    assert set(names["scores"]) == {"teacher", "router", "phone", "cloud"} and (names["folder"] / "router/config.json").is_file()
+    assert list(names["history"]) == ["phase1", "phase2", "phase3", "phase4", "config"]
+    answers = names["metakd"].predict(names["tickets"], domain="router")
+    assert len(answers) == 3 and set(answers) <= {"billing", "fault", "question"}

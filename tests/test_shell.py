@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
+from commands import DECLARATION, ROOT, STAGES, declarations
 
 from teachback.arguments import (
     CurriculumArguments,
@@ -21,19 +21,11 @@ from teachback.arguments import (
 )
 from teachback.evaluate import EvaluationArguments
 
-ROOT = Path(__file__).resolve().parents[1]
-STAGES = sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))
 SCRIPTS = [ROOT / name for name in STAGES] + sorted((ROOT / "scripts").glob("*.sh"))
-DECLARATION = re.compile(r'^: "\$\{([A-Z][A-Z0-9_]*)=(.*)\}"\s*(#.*)?$', re.MULTILINE)
 GENERAL = {"EPOCHS", "LR"}  # take the place of a stage's own variable
 SHELL_ONLY = {"CONFIG", "PYTHON", "NPROC"}  # the shell reads these; no entry point needs them
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-
-
-def declarations(path: Path) -> dict[str, str]:
-    """Variable -> default, of a script."""
-    return {name: default for name, default, _ in DECLARATION.findall(path.read_text(encoding="utf-8"))}
 
 
 def own_variables(stage: str) -> dict[str, str]:
@@ -231,9 +223,9 @@ def test_other_stages_run_as_one_process(stage):
         assert "torch.distributed.run" not in stage(name, NPROC="3")
 
 
-def readme_table() -> list[tuple[list[str], str, str]]:
-    """Of each row of README's table of variables: the variables, and its cells of stages and of defaults."""
-    table = re.findall(r"^\| (`[A-Z].*)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+def table_of_variables() -> list[tuple[list[str], str, str]]:
+    """Of each row of the page of variables: the variables, and its cells of stages and of defaults."""
+    table = re.findall(r"^\| (`[A-Z].*)", (ROOT / "docs/variables.md").read_text(encoding="utf-8"), re.MULTILINE)
     rows = [[cell.strip() for cell in row.split("|")] for row in table]
     return [(re.findall(r"`([A-Z_]+)`", names), stages, defaults) for names, stages, defaults, *_ in rows]
 
@@ -246,8 +238,8 @@ def stage_numbers(cell: str) -> set[str]:
     return {str(number) for span in spans for number in range(int(span[0]), int(span[-1]) + 1)}
 
 
-def test_readme_explains_every_variable():
-    rows = readme_table()
+def test_the_page_of_variables_explains_each():
+    rows = table_of_variables()
     assert {name for names, _, _ in rows for name in names} == KNOWN
     shared = declarations(ROOT / "scripts/common.sh")
     for names, stages, defaults in rows:

@@ -15,7 +15,7 @@ from teachback.suites.schema import Domain, Row
 from teachback.suites.splits import authors_split, cut
 
 ARCHIVE = Path(__file__).parents[2] / "shared/data/amazon" / amazon.ARCHIVE.name
-SPLIT = {  # PAPERS.md section 1
+SPLIT = {  # the authors' split: train, dev, test
     "train": {"books": 1631, "dvd": 1621, "electronics": 1615, "kitchen": 1613},
     "dev": {"books": 170, "dvd": 194, "electronics": 172, "kitchen": 184},
     "test": {"books": 199, "dvd": 185, "electronics": 213, "kitchen": 203},

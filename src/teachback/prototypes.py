@@ -89,7 +89,7 @@ def prototype_scores(
     alpha: float = 0.5,
     chunk: int = CHUNK,
 ) -> np.ndarray:
-    """The score t of every row: [N, H], N labels, N domains -> float64 [N]. PAPERS.md section 1.
+    """The score t of every row: [N, H], N labels, N domains -> float64 [N] (docs/method.md).
 
     paper: alpha * cos(p_k^(m), h) + (1 - alpha) * mean over k' != k of cos(p_k'^(m), h), p_k^(m) the mean of class m in
     domain k. code: the same with one centroid a domain, the others averaged before the cosine. Where no other domain

@@ -15,7 +15,7 @@ BINS = 10  # of a regression's values, at most
 
 
 def authors_split(rows: list[Row]) -> dict[str, list[Row]]:
-    """Train, dev and test as in the released Meta-KD code (PAPERS.md section 1), from rows in the raw order.
+    """Train, dev and test as in the released Meta-KD code, from rows in the raw order.
 
     Shuffle, take the first of ten stratified folds as test, and the first of ten over the rest as dev.
     """

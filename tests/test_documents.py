@@ -1,0 +1,101 @@
+"""The pages for readers: their links, files, commands, variables, flags and names exist, and README leads to all of them."""
+
+import pytest
+from commands import ROOT
+from documents import Piece, commands, flags, problems, programs, read_page, unprinted
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+WRONG = """# A page
+
+A [link](nowhere.md), [another](#not-here), [a good one](#a-page) and ![a picture](no.svg). `scripts/nothing.sh` and
+`nothing.py` are not there, `losses.hard_label_loss` is and
+`losses.soft_label_loss` is not.
+
+| theirs | `LEARNING_RATE` |
+|---|---|
+| `their.py --their_flag` | `our.py` |
+
+```bash
+DOMAIN=books TEACHER_EPOCHS=2 bash 4_student_first.sh --learning_rate 1e-4 --lr 3   # FALSE=1 is a comment
+OMP_NUM_THREADS=1 bash 8_more.sh && bash scripts/predict.sh <folder> --window 3 \\
+    --windows 4 | head
+export CONFIG=configs/none.sh SEEED=1; TEACHER=mix bash scripts/quickstart.sh
+python examples/support_tickets.py make x.csv --count 3 --counts 4
+.venv/bin/python benchmarks/bench_stages.py --stages 45 --stage 6
+```
+
+```bash
+bash 7_eval.sh --split "dev
+```
+
+Take `--no_such_flag`, `--dry_run`, `EPOCHES=3 bash 3_train_teacher.sh`, or `TEACHER_EPOCHES`; it doesn't `matter's`.
+
+```python
+from teachback import MPDistil, MetaKB
+```
+"""
+
+FOUND = """\
+3: the link #not-here leads to no heading
+3: the link no.svg leads to no file
+3: the link nowhere.md leads to no file
+3: there is no scripts/nothing.sh
+4: there is no file nothing.py
+5: teachback has no losses.soft_label_loss
+7: LEARNING_RATE is no variable of any script
+9: there is no file our.py
+12: 4_student_first.sh has no flag --lr
+12: TEACHER_EPOCHS is no variable of 4_student_first.sh
+13: scripts/predict.sh has no flag --windows
+13: there is no script 8_more.sh
+15: SEEED is no variable of any script
+15: there is no configs/none.sh
+16: examples/support_tickets.py has no flag --counts
+17: benchmarks/bench_stages.py has no flag --stage
+21: the shell could not read this block (No closing quotation)
+24: EPOCHES is no variable of 3_train_teacher.sh
+24: TEACHER_EPOCHES is no variable of any script
+24: no program here has the flag --no_such_flag
+27: teachback has no MetaKB"""
+
+
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.name)
+def test_what_a_page_says_is_so(path):
+    found = problems(read_page(path))
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_what_is_wrong_is_found_with_its_line(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(WRONG, encoding="utf-8")
+    assert "\n".join(problems(read_page(page))).replace("page.md:", "") == FOUND
+
+
+def test_messages_that_are_quoted_are_printed(tmp_path):
+    page = read_page(ROOT / "docs/troubleshooting.md")
+    found = unprinted(page)
+    assert sum(piece.language == "text" for piece in page.blocks) > 10 and not found, "\n" + "\n".join(found)
+    wrong = tmp_path / "page.md"
+    wrong.write_text("```text\n… is up to date\n… is out of date\n```\n", encoding="utf-8")
+    assert unprinted(read_page(wrong)) == ["page.md:3: nothing prints: … is out of date"]
+
+
+def test_readme_leads_to_every_page():
+    linked = {(ROOT / piece.text.partition("#")[0]).resolve() for piece in read_page(ROOT / "README.md").links}
+    assert {path for path in PAGES if path.parent == ROOT / "docs"} <= linked
+
+
+def test_commands_are_told_apart():
+    told = list(commands(Piece(4, "A=1 bash x.sh --f 'a && b' && \\\n  python y.py  # B=2\n$ export C=3\n")))
+    assert [(c.line, c.assigned, c.words) for c in told] == [
+        (4, {"A": "1"}, ["bash", "x.sh", "--f", "a && b"]), (4, {}, ["python", "y.py"]), (6, {"C": "3"}, ["export"]),
+    ]  # fmt: skip
+
+
+def test_every_program_tells_its_flags():
+    told = {program: flags(program) for program in programs()}
+    assert {"scripts/train_teacher.py", "benchmarks/load.py", "examples/support_tickets.py"} <= set(told)
+    assert {"--teacher", "--learning_rate", "--gradient_accumulation_steps"} <= told["scripts/train_teacher.py"]
+    assert "--teacher" not in told["scripts/process_data.py"] and "--json" in told["benchmarks/load.py"]

@@ -17,13 +17,17 @@ twice               it is started a second time while it runs: the second start 
 
 Stage 1 is tried three times: on the generated suite, fetching an archive from a server, and copying it from a folder.
 A trial is lost where the second run fails or leaves anything else, where a trial's message is a traceback, or where
-an orderly error (of the disk, of a lock) leaves no message. Needs no network; the server is its own.
+an orderly error (of the disk, of a lock) leaves no message. Stages take turns, kinds come in an order that the seed
+draws, and the report is written after every trial, so that what was tried until --minutes are over is of all of them.
+Needs no network; the server is its own.
 """
 
 import argparse
 import errno
 import hashlib
+import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -436,6 +440,7 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(kinds_here()), help="ways to break them, with commas")
     parser.add_argument("--save_steps", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further trial after so many minutes")
     parser.add_argument("--folder", help="where to work; default: a temporary folder")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -451,14 +456,19 @@ def main() -> None:
             workshop = Workshop(folder, SMALL, arguments.save_steps)
             cases = prepare(workshop, all_stages(folder / amazon.ARCHIVE.name, address))
             chosen = [name.strip() for name in arguments.stages.split(",") if name.strip()]
-            for case in cases:
-                for kind in schedule(arguments.times, arguments.disk_times, tuple(arguments.kinds.split(","))):
-                    if not chosen or case.stage.name in chosen:
-                        trials.once(case, kind)
+            cases = [case for case in cases if not chosen or case.stage.name in chosen]
+            kinds = schedule(arguments.times, arguments.disk_times, tuple(arguments.kinds.split(",")))
+            trials.random.shuffle(kinds)
+            for number, (kind, case) in enumerate(itertools.product(kinds, cases), 1):
+                if time.time() - start > 60 * arguments.minutes:
+                    print(f"{arguments.minutes} minutes are over")
+                    break
+                trials.once(case, kind)
                 if report_file:
                     report_file.write_text(json.dumps(report(trials, time.time() - start), indent=1))
                 print(
-                    f"stage {case.stage.name}: {len(trials.lost)} lost so far, {time.time() - start:.0f} s", flush=True
+                    f"{number}: stage {case.stage.name}, {kind}: {len(trials.lost)} lost so far, {time.time() - start:.0f} s",
+                    flush=True,
                 )
         os.chdir("/")
     print(table(trials))

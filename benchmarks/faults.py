@@ -126,7 +126,9 @@ class Workshop:
             text=True,
         )
         if done.returncode:
-            raise SystemExit(f"{stage.name} fails without a fault:\n{done.stdout}{done.stderr}")
+            raise SystemExit(
+                f"{stage.name} fails without a fault, with status {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
 
     def keep(self, name: str) -> Path:
         """A copy of everything that is there now."""

@@ -70,9 +70,7 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
     with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made of a config alone, it knows no word
-        raise TeachbackError(
-            f"model {name!r} comes without a vocabulary; put its tokenizer.json beside its config.json"
-        )
+        raise TeachbackError(f"model {name!r} comes without a vocabulary; put its tokenizer.json beside its config.json")
     if tokenizer.pad_token is None:  # of many decoders; the attention mask tells padding from the end of a text
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
@@ -125,11 +123,7 @@ def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_
     else:
         with _explained(name):
             model, report = AutoModel.from_pretrained(
-                place,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
+                place, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True
             )
         _check_loaded(name, model, report)
         _check_vocabulary(name, model, tokenizer)

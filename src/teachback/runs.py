@@ -62,9 +62,7 @@ def read_stage(folder: Path) -> dict:
     except FileNotFoundError:
         raise TeachbackError(f"{folder} holds no finished stage (no stage.json)") from None
     except (ValueError, AttributeError, TypeError) as error:
-        raise TeachbackError(
-            f"{path} is not a stage's description ({error}); remove {folder} and run its stage again"
-        ) from error
+        raise TeachbackError(f"{path} is not a stage's description ({error}); remove {folder} and run its stage again") from error
 
 
 class StageRun:

@@ -39,9 +39,7 @@ def train_teachers(data_args: DataArguments, args: TeacherArguments, training: O
     if args.teacher != "single":
         shortened = experiment.shortened_domain()
         names = [experiment.taught_domains()]
-        return experiment.each(
-            "3_train_teacher", names, lambda names: train_teacher(experiment, args, names, shortened)
-        )
+        return experiment.each("3_train_teacher", names, lambda names: train_teacher(experiment, args, names, shortened))
     names = [domain.name for domain in experiment.data.targets(data_args.domain) if domain.name != data_args.hold_out]
     if not names:
         raise TeachbackError(f"HOLD_OUT={data_args.hold_out} leaves out the one domain of TEACHER=single")

@@ -431,6 +431,23 @@ def test_states_from_disk_give_the_student_that_the_running_teacher_gives(suite,
         torch.testing.assert_close(value, kept[name], rtol=0, atol=2e-3)
 
 
+def test_free_disk_decides_once_for_a_run_whether_states_are_kept(finished, tmp_path, monkeypatch, capsys):
+    """In half precision they change the last bits, so that an interrupted run has to go on as it began."""
+    place = with_copy_of(finished, tmp_path, "teacher-meta")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)  # of 6
+        with pytest.raises(Interrupted):
+            distil(finished.parents[2], "first", *place)
+    monkeypatch.setattr("teachback.teacher_cache.SHARE_OF_DISK", 0)
+    (folder,) = distil(finished.parents[2], "first", *place)
+    assert read_stage(folder)["teacher_states_kept"] is True
+    assert same(weights(folder), weights(finished / "books/student_first"))
+    shutil.rmtree(folder)
+    (folder,) = distil(finished.parents[2], "first", *place)
+    assert "the teacher runs at each step: its states are not kept" in capsys.readouterr().out
+    assert read_stage(folder)["teacher_states_kept"] is False
+
+
 def test_the_second_stage_asks_the_teacher_once(suite, monkeypatch):
     teach(suite)
     distil(suite, "first")

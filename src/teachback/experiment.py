@@ -294,16 +294,28 @@ class Experiment:
         with self.training.main_process_first(desc="asking the teacher"):
             return load_features(cache.get(key, size, lambda place: save_features(place, compute())))
 
-    def write_teacher_states(self, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows) -> None:
-        """Let the rows bring the teacher's states from disk, if they fit; the log says why not."""
+    def write_teacher_states(
+        self, run: StageRun, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows
+    ) -> bool:
+        """Let the rows bring the teacher's states from disk, if they fit; else False, and the log says why.
+
+        Half precision on disk changes the student's last bits: an unfinished run goes on as it began, whatever has
+        become of the free disk.
+        """
         cache = self.teacher_cache
-        if reason := refusal(parts, live, cache):
-            self.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
-            return
+
+        def decide() -> str:
+            return refusal(parts, live, cache)
+
         with self.training.main_process_first(desc="writing the teacher's states"):
+            free_disk_decides = cache.limit is None
+            if reason := run.remembered("why the teacher's states are not kept", decide) if free_disk_decides else decide():
+                self.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
+                return False
             for part in parts:
                 attach_states(part, live, cache, self.settings(tokenizer), teacher_hash)
         self.say(f"the teacher has run once; its states are in {cache.folder}")
+        return True
 
     def settings(self, tokenizer) -> dict:
         """How a model that only answers is run."""

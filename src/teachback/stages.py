@@ -101,12 +101,14 @@ def distil_first(
     teacher.to(experiment.training.device)
     encoded = experiment.encode(rows, names, tokenizer)
 
-    def prepare(*parts) -> None:
-        experiment.write_teacher_states(module.live_teacher, inputs["teacher"], tokenizer, *parts)
-
-    trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False, prepare=prepare)
     record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher_path.name,
               "head_trained": student_args.student_init == "teacher"}  # fmt: skip
+
+    def prepare(*parts) -> None:
+        kept = experiment.write_teacher_states(run, module.live_teacher, inputs["teacher"], tokenizer, *parts)
+        record["teacher_states_kept"] = kept
+
+    trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False, prepare=prepare)
     experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
     return folder
 

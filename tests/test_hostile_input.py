@@ -1,5 +1,6 @@
 """Input made to do harm: archives, checkpoints, names and texts, and secrets that must stay where they are."""
 
+import gzip
 import io
 import json
 import os
@@ -77,6 +78,19 @@ def test_limits_are_of_bytes_ratio_and_members(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MOST_BYTES", 100)
     with pytest.raises(TeachbackError, match="many unpacks to more than 100 bytes"):
         archive_damage(path)
+
+
+@pytest.mark.parametrize("name", [b"x" * 2_000_000, None], ids=["attributes", "long name"])
+def test_a_tar_whose_headers_are_bombs_is_refused_before_they_are_read(tmp_path, name):
+    member = tarfile.TarInfo("a.txt" if name else "x" * 2_000_000)
+    if name:
+        member.pax_headers = {"comment": name.decode()}
+    kind = tarfile.PAX_FORMAT if name else tarfile.GNU_FORMAT
+    path = tmp_path / "bomb.tar.gz"
+    path.write_bytes(gzip.compress(member.tobuf(kind) + bytes(1024)))
+    for read in (archive_damage, lambda path: unpack(path, tmp_path / "folder")):
+        with pytest.raises(TeachbackError, match=r"bomb.tar.gz has a header of 2,000,0\d\d bytes"):
+            read(path)
 
 
 def test_a_refused_archive_leaves_nothing_of_stage_1(tmp_path):

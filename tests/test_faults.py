@@ -33,7 +33,7 @@ def cases(tmp_path_factory) -> dict[str, Case]:
     return {case.stage.name: case for case in faults.prepare(workshop, stages, by_script=False)}
 
 
-@pytest.mark.parametrize(("stage", "kind"), [("2", "twice"), ("3", "term"), ("4", "fails"), ("5", "point"), ("6", "int")])
+@pytest.mark.parametrize(("stage", "kind"), [("2", "twice"), ("3", "term"), ("4", "fails"), ("5", "point"), ("6", "int"), ("7", "point")])
 def test_a_broken_stage_that_is_run_again_ends_the_same(cases, stage, kind, monkeypatch):
     monkeypatch.chdir(cases[stage].workshop.home)
     trials = Trials(seed=1)

@@ -310,6 +310,11 @@ def test_a_dry_run_names_what_changed_and_what_would_go_on(suite, finished, tmp_
     distil(suite, "first", "--dry_run")
     distil(suite, "second", "--dry_run")
     assert capsys.readouterr().out.count("is up to date with what the stages before") == 2  # of dvd they read nothing
+    config = suite / "outputs/tiny/seed42/teacher-meta/config.json"
+    config.write_text(config.read_text() + "\n")
+    for stage in ("first", "second"):
+        distil(suite, stage, "--dry_run")
+        assert f"student_{stage} would be made, as this changed: teacher: '" in capsys.readouterr().out
     distil(suite, "second", "--dry_run", "--domain", "dvd")
     assert "would stop: there is no finished stage at" in capsys.readouterr().out
     with monkeypatch.context() as patch:

@@ -94,10 +94,7 @@ class Scene:
                 f"CHOOSE_FROM=others: {target.name} is the only domain with a quiz; set CHOOSE_FROM=all"
             )
         self.quiz = {domain.name: experiment.quiz([domain.name]) for domain in self.domains}
-        rows = experiment.data.rows(experiment.split, [target.name])
-        self.selection = labelled(rows)
-        if not self.selection:
-            raise TeachbackError(f"{target.name} has no labelled {experiment.split} rows, on which stage 6 selects")
+        self.selection = experiment.selection_rows([target.name])
 
     def _domains(self) -> list[Domain]:
         """The domains that have a quiz, in the suite's order."""
@@ -152,7 +149,7 @@ def make_meta_teacher(scene: Scene, run: StageRun, args: MetaTeacherArguments) -
         encoded = experiment.encode(scene.quiz[domain.name], [domain.name], tokenizer)
         pooled = features(student, encoded, **experiment.settings(tokenizer)).pooled
         head = head_name(scene.teacher.kind, domain)
-        quizzes.append(Quiz(head, scene.teacher_quiz(domain), pooled, encoded.columns["label"]))
+        quizzes.append(Quiz(head, scene.teacher_quiz(domain), pooled, encoded.columns["label"], encoded.guids))
     meta = scene.new_meta_teacher().to(device)
     losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, experiment.training.seed)
     heads = sorted({quiz.head for quiz in quizzes})

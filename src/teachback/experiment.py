@@ -18,6 +18,7 @@ from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_fol
 from teachback.stage_log import stage_log
 from teachback.suite_data import SuiteData, encode_rows, labelled, some_of
 from teachback.suites.names import folder_name
+from teachback.suites.problems import listed
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
 from teachback.teacher_cache import TeacherCache
@@ -55,7 +56,18 @@ class Experiment:
 
     def labelled_rows(self, domains: list[str], target: str) -> tuple[list[Row], list[Row]]:
         """Train rows and selection rows that have a label."""
-        return labelled(self.train_rows(domains, target)), labelled(self.data.rows(self.split, domains))
+        return labelled(self.train_rows(domains, target)), self.selection_rows(domains)
+
+    def selection_rows(self, domains: list[str], with_label: bool = True) -> list[Row]:
+        """The rows that checkpoints are selected on; none at all is an error, before anything is trained."""
+        rows = self.data.rows(self.split, domains)
+        rows = labelled(rows) if with_label else rows
+        if not rows:
+            raise TeachbackError(
+                f"{self.data.folder / self.split}.tsv has no {'labelled ' * with_label}rows of {listed(domains)}, on which "
+                "checkpoints are selected; give stage 2 more rows of each label (SUITE=custom: or a larger DEV_FRACTION)"
+            )
+        return rows
 
     def shortened_domain(self) -> str:
         """The one domain that TRAIN_FRACTION is of, where a teacher of several is trained."""

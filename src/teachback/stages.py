@@ -84,7 +84,7 @@ def distil_first(
     names = [d.name for d in teacher.domains]
     used = [n for n in experiment.data.trainable if n in names] if args.transfer_set == "all" else [domain.name]
     rows = _scored(experiment.train_rows(used, domain.name), student_args) + read_unlabelled(args.unlabelled, domain)
-    dev = experiment.data.rows(experiment.split, used)
+    dev = experiment.selection_rows(used, with_label=False)
     folder = experiment.student_folder(domain, "student_first")
     inputs = {"teacher": hash_model(str(teacher_path))}
     if student_args.student_init == "pretrained":

@@ -103,6 +103,22 @@ def test_a_refused_archive_leaves_nothing_of_stage_1(tmp_path):
     assert not [path for path in (tmp_path / "data/raw").rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("script", ["predict.py", "export.py"])
+def test_the_code_of_a_foreign_checkpoint_is_neither_run_nor_asked_about(tmp_path, monkeypatch, script):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks whether to run the code"))
+    folder = tmp_path / "foreign"
+    tiny.classifier().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mine", "auto_map": {"AutoConfig": "mine.C"}}))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
+    (tmp_path / "texts").write_text("a text\n")
+    more = ("--input", tmp_path / "texts") if script == "predict.py" else ()
+    done = command(script, "--folder", folder, *more)
+    assert done.status == 1 and "cannot load model" in done.error and "custom code" in done.error, done
+    assert not (tmp_path / "ran").exists()
+
+
 def test_names_and_texts_stay_in_their_cell():
     nasty = "a\tb\nc\r\\input{x} & 5 % $x$ #1 _y_ ~ ^ {z} <b>|*`"
     assert "\t" not in escape_tsv(nasty) and "\n" not in escape_tsv(nasty)

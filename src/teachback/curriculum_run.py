@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
-from transformers import AutoConfig
 
 from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
 from teachback.checkpoints import is_whole, load_state, save_state
@@ -28,7 +27,7 @@ from teachback.meta_teacher import (
     train_meta_teacher,
 )
 from teachback.metrics import by_domain
-from teachback.models import Classifier, load_finished_classifier, load_tokenizer
+from teachback.models import Classifier, load_config, load_finished_classifier, load_tokenizer
 from teachback.runs import StageRun, hash_model
 from teachback.stopping import stop_request
 from teachback.suite_data import labelled
@@ -133,7 +132,7 @@ class Scene:
         return Classifier(model, heads), load_tokenizer(str(self.student_folder))
 
     def new_meta_teacher(self) -> MetaTeacher:
-        width = AutoConfig.from_pretrained(self.student_folder).hidden_size
+        width = load_config(self.student_folder).hidden_size
         return MetaTeacher(meta_heads(self.teacher, self.domains), width)
 
     def teacher_quiz(self, domain: Domain) -> torch.Tensor:

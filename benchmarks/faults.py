@@ -17,13 +17,17 @@ twice               it is started a second time while it runs: the second start 
 
 Stage 1 is tried three times: on the generated suite, fetching an archive from a server, and copying it from a folder.
 A trial is lost where the second run fails or leaves anything else, where a trial's message is a traceback, or where
-an orderly error (of the disk, of a lock) leaves no message. Needs no network; the server is its own.
+an orderly error (of the disk, of a lock) leaves no message. Stages take turns, kinds come in an order that the seed
+draws, and the report is written after every trial, so that what was tried until --minutes are over is of all of them.
+Needs no network; the server is its own.
 """
 
 import argparse
 import errno
 import hashlib
+import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -49,6 +53,7 @@ import teachback.report
 import teachback.stages
 import teachback.suites.download
 import teachback.suites.hub  # noqa: F401
+from teachback.costs import COLUMNS
 from teachback.suites import amazon, sample
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +69,7 @@ SMALL = {
     "TEACHER_CACHE_GB": "1",  # else a small disk would keep less of it
 }  # fmt: skip
 TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
+MEASURED = COLUMNS.index("milliseconds")  # of costs.tsv
 VOLATILE = {"wall_time_seconds", "peak_memory_bytes", "history", "training_arguments", "versions"}
 BYTES_A_SECOND = 3_000_000  # of the server, so that signals come while an archive is on its way
 DAMAGE = "Traceback (most recent call last)"
@@ -122,7 +128,9 @@ class Workshop:
             text=True,
         )
         if done.returncode:
-            raise SystemExit(f"{stage.name} fails without a fault:\n{done.stdout}{done.stderr}")
+            raise SystemExit(
+                f"{stage.name} fails without a fault, with status {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
 
     def keep(self, name: str) -> Path:
         """A copy of everything that is there now."""
@@ -146,8 +154,11 @@ def _counts(path: Path) -> bool:
 
 
 def _digest(path: Path) -> str:
-    if path.name in ("costs.tsv", "report.html"):  # of measured times; that they are there and whole is compared
-        return "there" if path.read_text(encoding="utf-8").rstrip().endswith(("</html>", "")) else "half"
+    if path.name == "report.html":  # of measured times; that it is there and whole is compared
+        return "whole" if path.read_text(encoding="utf-8").rstrip().endswith("</html>") else "half"
+    if path.name == "costs.tsv":
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+        return repr([row[:MEASURED] + row[MEASURED + 1 :] for row in rows])
     if path.name == "stage.json":
         record = {name: value for name, value in json.loads(path.read_text()).items() if name not in VOLATILE}
         record["dev"] = {k: v for k, v in record.get("dev", {}).items() if "runtime" not in k and "second" not in k}
@@ -436,6 +447,7 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(kinds_here()), help="ways to break them, with commas")
     parser.add_argument("--save_steps", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further trial after so many minutes")
     parser.add_argument("--folder", help="where to work; default: a temporary folder")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -451,14 +463,19 @@ def main() -> None:
             workshop = Workshop(folder, SMALL, arguments.save_steps)
             cases = prepare(workshop, all_stages(folder / amazon.ARCHIVE.name, address))
             chosen = [name.strip() for name in arguments.stages.split(",") if name.strip()]
-            for case in cases:
-                for kind in schedule(arguments.times, arguments.disk_times, tuple(arguments.kinds.split(","))):
-                    if not chosen or case.stage.name in chosen:
-                        trials.once(case, kind)
+            cases = [case for case in cases if not chosen or case.stage.name in chosen]
+            kinds = schedule(arguments.times, arguments.disk_times, tuple(arguments.kinds.split(",")))
+            trials.random.shuffle(kinds)
+            for number, (kind, case) in enumerate(itertools.product(kinds, cases), 1):
+                if time.time() - start > 60 * arguments.minutes:
+                    print(f"{arguments.minutes} minutes are over")
+                    break
+                trials.once(case, kind)
                 if report_file:
                     report_file.write_text(json.dumps(report(trials, time.time() - start), indent=1))
                 print(
-                    f"stage {case.stage.name}: {len(trials.lost)} lost so far, {time.time() - start:.0f} s", flush=True
+                    f"{number}: stage {case.stage.name}, {kind}: {len(trials.lost)} lost so far, {time.time() - start:.0f} s",
+                    flush=True,
                 )
         os.chdir("/")
     print(table(trials))

@@ -32,7 +32,7 @@ MEGABYTE = 1e6
 SETTINGS = {
     "SUITE": "mnli", "DOMAIN": "fiction", "ALLOW_PARTIAL": "1", "TEACHER_MODEL": "scratch:tiny", "STUDENT_MODEL": "scratch:tiny",
     "MAX_LENGTH": "32", "BATCH_SIZE": "256", "EVAL_BATCH_SIZE": "256", "EPOCHS": "1", "TRANSFER_SET": "all",
-    "METHOD": "metakd", "PRECISION": "fp32", "DEVICE": "cpu", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+    "METHOD": "metakd", "PRECISION": "auto", "DEVICE": "cpu", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
 }  # fmt: skip
 
 

@@ -7,16 +7,17 @@ PYTHONPATH=src python scripts/evaluate.py --suite superglue --domain CB --teache
 
 from pathlib import Path
 
-from transformers.utils import logging
-
-from teachback.arguments import parse
 from teachback.errors import run_entry_point
-from teachback.evaluate import EvaluationArguments, evaluate
-from teachback.report import write_report
-from teachback.runs import seed_folder
 
 
 def main():
+    from transformers.utils import logging
+
+    from teachback.arguments import parse
+    from teachback.evaluate import EvaluationArguments, evaluate
+    from teachback.report import write_report
+    from teachback.runs import seed_folder
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     (arguments,) = parse(EvaluationArguments)

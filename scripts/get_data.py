@@ -6,12 +6,7 @@ PYTHONPATH=src python scripts/get_data.py --suite amazon --source ../shared/data
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from teachback.arguments import parse
 from teachback.errors import run_entry_point
-from teachback.stage_log import stage_log
-from teachback.suites import definition
-from teachback.suites.download import get_data, outlook
-from teachback.suites.hub import fetch_model
 
 
 @dataclass
@@ -37,6 +32,12 @@ class GetDataArguments:
 
 
 def main() -> None:
+    from teachback.arguments import parse
+    from teachback.stage_log import stage_log
+    from teachback.suites import definition
+    from teachback.suites.download import get_data, outlook
+    from teachback.suites.hub import fetch_model
+
     (arguments,) = parse(GetDataArguments)
     data_dir, suite = Path(arguments.data_dir), definition(arguments.suite)
     if arguments.dry_run:

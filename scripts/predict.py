@@ -7,14 +7,15 @@ PYTHONPATH=src python scripts/predict.py --folder ... --input reviews.tsv --text
 import os
 import sys
 
-from transformers.utils import logging
-
-from teachback.arguments import parse
 from teachback.errors import run_entry_point
-from teachback.predict import PredictionArguments, predict
 
 
 def main():
+    from transformers.utils import logging
+
+    from teachback.arguments import parse
+    from teachback.predict import PredictionArguments, predict
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     (arguments,) = parse(PredictionArguments)

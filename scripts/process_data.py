@@ -3,12 +3,13 @@
 PYTHONPATH=src python scripts/process_data.py --suite sample --embedding_model scratch:mini
 """
 
-from teachback.arguments import parse
 from teachback.errors import run_entry_point
-from teachback.processing import ProcessArguments, process
 
 
 def main() -> None:
+    from teachback.arguments import parse
+    from teachback.processing import ProcessArguments, process
+
     (arguments,) = parse(ProcessArguments)
     process(arguments)
 

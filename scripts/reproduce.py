@@ -1,11 +1,12 @@
 """Reproduce a published table. Example: python scripts/reproduce.py --name metakd_amazon --seeds "1 2" --dry_run"""
 
-from teachback.arguments import parse
 from teachback.errors import run_entry_point
-from teachback.reproduce import ReproduceArguments, reproduce
 
 
 def main():
+    from teachback.arguments import parse
+    from teachback.reproduce import ReproduceArguments, reproduce
+
     reproduce(*parse(ReproduceArguments))
 
 

@@ -1,12 +1,13 @@
 """Stage 3: train a teacher. Example: python scripts/train_teacher.py --suite sample --teacher_model scratch:mini"""
 
-from teachback.arguments import TEACHER_STAGE, parse
 from teachback.errors import run_entry_point
-from teachback.hub import check_hub, push
-from teachback.stages import train_teachers
 
 
 def main():
+    from teachback.arguments import TEACHER_STAGE, parse
+    from teachback.hub import check_hub, push
+    from teachback.stages import train_teachers
+
     data, teacher, training = parse(*TEACHER_STAGE)
     check_hub(training)
     folders = train_teachers(data, teacher, training)

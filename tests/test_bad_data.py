@@ -402,6 +402,10 @@ REFUSED = {
     ),
     "processed file cut off": (teach(spoil=cut_off("dev.tsv")), "dev.tsv line 9: . columns, expected 5"),
     "processed file gone": (teach(spoil=without("dev.tsv")), "dev.tsv does not exist; run 2_process_data.sh"),
+    "no rows to select on": (
+        teach(spoil=lambda data, model: (data / "dev.tsv").write_text("guid\ttext_a\ttext_b\tlabel\tdomain\n")),
+        "dev.tsv has no labelled rows of books, dvd, on which checkpoints are selected; give stage 2 more rows",
+    ),
     "suite.json gone": (teach(spoil=without("suite.json")), "suite.json does not exist; run 2_process_data.sh"),
     "suite.json cut off": (teach(spoil=cut_off("suite.json")), "suite.json is not a suite description"),
     "suite.json a list": (teach(spoil=described(lambda content: [content])), "suite.json is not a suite description"),

@@ -28,6 +28,7 @@ from teachback.curriculum_record import chosen_shares, moving_mean
 from teachback.curriculum_run import Rehearsal, run_curriculum
 from teachback.encoding import encode
 from teachback.errors import Stopped, TeachbackError
+from teachback.losses import curriculum_student_loss
 from teachback.meta_teacher import MetaTeacher, load_meta_teacher, meta_heads
 from teachback.models import Classifier
 from teachback.policy import Choice
@@ -423,6 +424,18 @@ def test_the_best_student_is_kept_and_the_last_beside_it(root, monkeypatch):
     monkeypatch.setattr(Rehearsal, "_selection_score", lambda self, student: next(scores))
     folder = study_on(root, "books", "--curriculum_lr", "1e-2")
     assert read_stage(folder)["best_episode"] == 2 and not same(folder, folder / "last")
+
+
+def test_a_loss_that_is_no_number_names_step_rate_and_rows(root, monkeypatch):
+    def spoilt(*arguments):
+        calls.append(1)
+        return curriculum_student_loss(*arguments) * (torch.nan if len(calls) == 3 else 1)
+
+    calls = []
+    monkeypatch.setattr("teachback.curriculum.curriculum_student_loss", spoilt)
+    message = r"nan at step 1 of episode 2, on \w+, with learning rate 3e-05, on the rows \w+-\d+"
+    with pytest.raises(TeachbackError, match=message):
+        study_on(root, "books", "--episode_steps", "2", "--curriculum_lr", "3e-5")
 
 
 def test_without_a_quiz_it_says_how_to_get_one(root):

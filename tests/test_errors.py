@@ -115,6 +115,18 @@ def test_a_signal_ends_an_entry_point_even_where_exceptions_are_lost(name, shown
     assert done.stderr == f"error: told to stop ({shown}); what was finished is intact, run the same command again to go on\n"
 
 
+@pytest.mark.parametrize("script", ["get_data", "process_data", "train_teacher", "distill_student", "curriculum", "evaluate"])
+def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback(script, tmp_path):
+    (tmp_path / "torch.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+    path = os.pathsep.join((str(tmp_path), SOURCE))
+    process = subprocess.Popen([sys.executable, Path(SOURCE).parent / f"scripts/{script}.py"], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path})  # fmt: skip
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1].startswith("error: told to stop (Ctrl-C)")
+    assert process.returncode == -signal.SIGINT
+
+
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         run_entry_point(lambda: 1 / 0)

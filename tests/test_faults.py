@@ -33,7 +33,7 @@ def cases(tmp_path_factory) -> dict[str, Case]:
     return {case.stage.name: case for case in faults.prepare(workshop, stages, by_script=False)}
 
 
-@pytest.mark.parametrize(("stage", "kind"), [("2", "twice"), ("3", "term"), ("4", "fails"), ("5", "point"), ("6", "int")])
+@pytest.mark.parametrize(("stage", "kind"), [("2", "twice"), ("3", "term"), ("4", "fails"), ("5", "point"), ("6", "int"), ("7", "point")])
 def test_a_broken_stage_that_is_run_again_ends_the_same(cases, stage, kind, monkeypatch):
     monkeypatch.chdir(cases[stage].workshop.home)
     trials = Trials(seed=1)
@@ -73,3 +73,17 @@ def test_a_loss_is_seen(tmp_path):
     (tmp_path / "changed").write_text("2")
     (tmp_path / "gone").rename(tmp_path / "left")
     assert differences(before, content(tmp_path)) == ["gone is gone", "left is left over", "changed differs"]
+
+
+def test_of_measured_times_all_else_is_compared(tmp_path):
+    def written(costs: str, report: str) -> dict[str, str]:
+        (tmp_path / "costs.tsv").write_text(costs)
+        (tmp_path / "report.html").write_text(report)
+        return content(tmp_path)
+
+    header = "stage\tparameters\tbytes\tbatch_size\tmilliseconds\tmachine\n"
+    before = written(header + "books/a\t10\t40\t1\t0.5\tthe CPU\n", "<html>1</html>\n")
+    assert not differences(before, written(header + "books/a\t10\t40\t1\t0.7\tthe CPU\n", "<html>2</html>\n"))
+    damaged = differences(before, written(header + "books/a\t10\t40\t1\t0.7\n", "<html>2"))
+    assert damaged == ["costs.tsv differs", "report.html differs"]
+    assert differences(before, written(header, "")) == damaged

@@ -1,5 +1,6 @@
 """Input made to do harm: archives, checkpoints, names and texts, and secrets that must stay where they are."""
 
+import gzip
 import io
 import json
 import os
@@ -79,6 +80,19 @@ def test_limits_are_of_bytes_ratio_and_members(tmp_path, monkeypatch):
         archive_damage(path)
 
 
+@pytest.mark.parametrize("name", [b"x" * 2_000_000, None], ids=["attributes", "long name"])
+def test_a_tar_whose_headers_are_bombs_is_refused_before_they_are_read(tmp_path, name):
+    member = tarfile.TarInfo("a.txt" if name else "x" * 2_000_000)
+    if name:
+        member.pax_headers = {"comment": name.decode()}
+    kind = tarfile.PAX_FORMAT if name else tarfile.GNU_FORMAT
+    path = tmp_path / "bomb.tar.gz"
+    path.write_bytes(gzip.compress(member.tobuf(kind) + bytes(1024)))
+    for read in (archive_damage, lambda path: unpack(path, tmp_path / "folder")):
+        with pytest.raises(TeachbackError, match=r"bomb.tar.gz has a header of 2,000,0\d\d bytes"):
+            read(path)
+
+
 def test_a_refused_archive_leaves_nothing_of_stage_1(tmp_path):
     """Through the command: a bomb in place of a suite's archive."""
     (tmp_path / "CB.zip").write_bytes(zipped("CB/train.jsonl", 60_000_000))
@@ -87,6 +101,22 @@ def test_a_refused_archive_leaves_nothing_of_stage_1(tmp_path):
     )
     assert done.status == 1 and "CB.zip unpacks to more than 50,000,000 bytes" in done.error
     assert not [path for path in (tmp_path / "data/raw").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("script", ["predict.py", "export.py"])
+def test_the_code_of_a_foreign_checkpoint_is_neither_run_nor_asked_about(tmp_path, monkeypatch, script):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks whether to run the code"))
+    folder = tmp_path / "foreign"
+    tiny.classifier().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mine", "auto_map": {"AutoConfig": "mine.C"}}))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
+    (tmp_path / "texts").write_text("a text\n")
+    more = ("--input", tmp_path / "texts") if script == "predict.py" else ()
+    done = command(script, "--folder", folder, *more)
+    assert done.status == 1 and "cannot load model" in done.error and "custom code" in done.error, done
+    assert not (tmp_path / "ran").exists()
 
 
 def test_names_and_texts_stay_in_their_cell():

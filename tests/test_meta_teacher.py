@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from tiny import BOOKS, DVD, GENRE, classifier, tiny_teacher
 from torch import nn
 
 from teachback.arguments import MetaTeacherArguments
+from teachback.errors import TeachbackError
 from teachback.losses import (
     ABSENT_CLASS,
     certainty,
@@ -204,6 +206,14 @@ def test_heads_of_every_kind_learn_together():
         losses = train_meta_teacher(module, quizzes, MetaTeacherArguments(meta_loss=loss, meta_epochs=2), 4, 0)
         assert all(map(math.isfinite, losses))
     assert all(not torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_loss_that_is_no_number_names_step_rate_and_rows():
+    rows = quiz()
+    rows.student[5] = torch.nan
+    named = replace(rows, guids=[f"g{i}" for i in range(24)])
+    with pytest.raises(TeachbackError, match=r"nan at step \d of the meta-teacher's epoch 1, .*rate 0.001.*\bg5\b"):
+        train_meta_teacher(meta(), [named], MetaTeacherArguments(), batch_size=4, seed=0)
 
 
 def test_it_is_read_back_as_it_was_written(tmp_path):

@@ -1,7 +1,7 @@
 import json
 import os
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import pytest
@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tiny import classifier, text_rows, tokenizer
 
 from teachback import devices, runs
+from teachback.arguments import OptimizerArguments, relevant
 from teachback.checkpoints import random_states, save_state
 from teachback.devices import autocast, peak_memory_bytes, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
@@ -63,6 +64,19 @@ def test_what_changed_is_named_with_both_values(tmp_path):
     assert stage_run(tmp_path).changes() == []
     assert stage_run(tmp_path, lr=0.2, new="x").changes() == ["lr: 0.1 -> 0.2", "new: None -> 'x'"]
     assert stage_run(tmp_path, model="xyz").changes() == ["model: 'abc' -> 'xyz'"]
+
+
+def test_a_transformers_with_other_arguments_leaves_finished_stages_alone():
+    @dataclass
+    class Newer(OptimizerArguments):
+        brand_new: str = "its default"
+
+    assert relevant(Newer(use_cpu=True)) == relevant(OptimizerArguments(use_cpu=True))
+    assert relevant(Newer(use_cpu=True, brand_new="mine"))["brand_new"] == "mine"
+    assert relevant(OptimizerArguments(use_cpu=True, adam_beta1=0.8))["adam_beta1"] == 0.8
+    chosen = relevant(OptimizerArguments(use_cpu=True, optim="adamw_torch", gradient_checkpointing=True))
+    assert chosen["optim"] == "adamw_torch" and chosen["gradient_checkpointing"]
+    assert "run_name" not in relevant(OptimizerArguments(use_cpu=True, run_name="mine"))
 
 
 def test_values_that_json_changes_are_no_change(tmp_path):

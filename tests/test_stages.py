@@ -310,6 +310,11 @@ def test_a_dry_run_names_what_changed_and_what_would_go_on(suite, finished, tmp_
     distil(suite, "first", "--dry_run")
     distil(suite, "second", "--dry_run")
     assert capsys.readouterr().out.count("is up to date with what the stages before") == 2  # of dvd they read nothing
+    config = suite / "outputs/tiny/seed42/teacher-meta/config.json"
+    config.write_text(config.read_text() + "\n")
+    for stage in ("first", "second"):
+        distil(suite, stage, "--dry_run")
+        assert f"student_{stage} would be made, as this changed: teacher: '" in capsys.readouterr().out
     distil(suite, "second", "--dry_run", "--domain", "dvd")
     assert "would stop: there is no finished stage at" in capsys.readouterr().out
     with monkeypatch.context() as patch:
@@ -429,6 +434,23 @@ def test_states_from_disk_give_the_student_that_the_running_teacher_gives(suite,
     assert "the teacher runs at each step" in capsys.readouterr().out
     for name, value in weights(live).items():
         torch.testing.assert_close(value, kept[name], rtol=0, atol=2e-3)
+
+
+def test_free_disk_decides_once_for_a_run_whether_states_are_kept(finished, tmp_path, monkeypatch, capsys):
+    """In half precision they change the last bits, so that an interrupted run has to go on as it began."""
+    place = with_copy_of(finished, tmp_path, "teacher-meta")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)  # of 6
+        with pytest.raises(Interrupted):
+            distil(finished.parents[2], "first", *place)
+    monkeypatch.setattr("teachback.teacher_cache.SHARE_OF_DISK", 0)
+    (folder,) = distil(finished.parents[2], "first", *place)
+    assert read_stage(folder)["teacher_states_kept"] is True
+    assert same(weights(folder), weights(finished / "books/student_first"))
+    shutil.rmtree(folder)
+    (folder,) = distil(finished.parents[2], "first", *place)
+    assert "the teacher runs at each step: its states are not kept" in capsys.readouterr().out
+    assert read_stage(folder)["teacher_states_kept"] is False
 
 
 def test_the_second_stage_asks_the_teacher_once(suite, monkeypatch):

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
@@ -259,6 +259,8 @@ class OptimizerArguments(TrainingArguments):
     dataloader_num_workers: int = option(-1, "Processes that make batches; -1: 2 with a GPU, else 0.")
 
     def __post_init__(self):
+        # Before Hugging Face fills values in. No field, so that it is in no record.
+        self.chosen = {f.name for f in fields(self) if getattr(self, f.name) != _default(f)}
         super().__post_init__()
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             require_at_least(self, name, 1)
@@ -280,16 +282,22 @@ STUDENT_STAGES = (
 )  # fmt: skip
 CURRICULUM_STAGE = (DataArguments, MetaTeacherArguments, CurriculumArguments)
 
-# Arguments of TrainingArguments that do not change a stage's result: where it writes, logs and how it reports.
+# Arguments of TrainingArguments that do not change a stage's result: where it writes, logs, uploads and how it reports.
 WITHOUT_EFFECT_ON_RESULT = {
     "output_dir", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "logging_nan_inf_filter",
     "log_level", "log_level_replica", "log_on_each_node", "report_to", "run_name", "disable_tqdm", "project",
     "resume_from_checkpoint", "save_total_limit", "dataloader_num_workers", "dataloader_pin_memory",
     "dataloader_prefetch_factor", "per_device_eval_batch_size", "local_rank",
     "ddp_timeout", "trackio_space_id", "use_cpu", "include_num_input_tokens_seen", "restore_callback_states_from_checkpoint",
+    "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token",
 }  # fmt: skip
-# What uploads a finished folder has no part in it; in stage.json it stands as unset.
-HUB = ("push_to_hub", "hub_model_id", "hub_private_repo")
+# Arguments of TrainingArguments that stand in stage.json also where they have Hugging Face's default, beside those whose
+# default is ours. Of the many others only those that were given another value do: a release of transformers that has
+# more, fewer or other ones leaves finished stages as they are.
+ALWAYS_COMPARED = {
+    "num_train_epochs", "max_steps", "seed", "lr_scheduler_type", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+    "gradient_accumulation_steps", "bf16", "fp16",
+}  # fmt: skip
 # Arguments that these stages could only ignore.
 REFUSED = {
     "output_dir": "stage folders lie under --output_root",
@@ -397,10 +405,14 @@ def on_one_device(device: torch.device, precision: str, **options) -> OptimizerA
 def relevant(training: OptimizerArguments) -> dict:
     """The training arguments that a result depends on, and the number of processes."""
     values = training.to_dict()  # hides tokens
-    values |= {f.name: f.default for f in fields(TrainingArguments) if f.name in HUB}
+    compared = ALWAYS_COMPARED | set(OptimizerArguments.__annotations__) | training.chosen
     without = WITHOUT_EFFECT_ON_RESULT | (set() if training.save_strategy == "steps" else {"save_steps"})
-    kept = {f.name: values[f.name] for f in fields(training) if f.name in values and f.name not in without}
+    kept = {f.name: values[f.name] for f in fields(training) if f.name in compared - without}
     return {**kept, "processes": training.world_size}
+
+
+def _default(one: Field):
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 def as_arguments(*parts, without: tuple[str, ...] = ()) -> dict:

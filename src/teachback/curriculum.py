@@ -107,8 +107,8 @@ class Student:
         placed = {name: values.to(self.accelerator.device) for name, values in batch.items()}
         return placed, torch.full((len(batch["label"]),), study.student_head, device=self.accelerator.device)
 
-    def learn(self, study: Study, rows: torch.Tensor) -> float:
-        """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss."""
+    def learn(self, study: Study, rows: torch.Tensor, where: str) -> float:
+        """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss. ``where``: for messages."""
         self.classifier.train()
         batch, head = self._placed(study, study.batch(rows, self.collate))
         with fast_dropout(self.accelerator.device):
@@ -119,7 +119,7 @@ class Student:
         if self.args.student_update == "step":
             self.flush()
         value = loss.item()
-        refuse_bad_loss(value, f"a step on {study.name}", self.args.curriculum_lr, study.guids_of(rows))
+        refuse_bad_loss(value, f"{where}, on {study.name}", self.args.curriculum_lr, study.guids_of(rows))
         return value
 
     def flush(self) -> None:
@@ -213,7 +213,8 @@ class Curriculum:
 
     def _step(self, position: int, choice: Choice, learnt: torch.Tensor, measured: torch.Tensor) -> Step:
         """The student learns, then the reward: the level after the step, or what the step changed of it."""
-        loss = self.student.learn(self.studies[choice.action], learnt)
+        where = f"step {position + 1} of episode {self.episode + 1}"
+        loss = self.student.learn(self.studies[choice.action], learnt, where)
         before, self.level = self.level, self._level(measured)
         reward = self.level - before if self.args.advantage == "improvement" else self.level
         step = Step(choice, loss, reward)

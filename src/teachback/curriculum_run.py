@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from teachback.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
 from teachback.checkpoints import is_whole, load_state, save_state
@@ -29,7 +29,7 @@ from teachback.meta_teacher import (
     train_meta_teacher,
 )
 from teachback.metrics import by_domain
-from teachback.models import Classifier, load_finished_classifier, load_tokenizer
+from teachback.models import Classifier, load_config, load_finished_classifier, load_tokenizer
 from teachback.runs import StageRun, hash_model
 from teachback.stopping import stop_request
 from teachback.suite_data import labelled
@@ -96,10 +96,7 @@ class Scene:
                 f"CHOOSE_FROM=others: {target.name} is the only domain with a quiz; set CHOOSE_FROM=all"
             )
         self.quiz = {domain.name: experiment.quiz([domain.name]) for domain in self.domains}
-        rows = experiment.data.rows(experiment.split, [target.name])
-        self.selection = labelled(rows)
-        if not self.selection:
-            raise TeachbackError(f"{target.name} has no labelled {experiment.split} rows, on which stage 6 selects")
+        self.selection = experiment.selection_rows([target.name])
 
     def _domains(self) -> list[Domain]:
         """The domains that have a quiz, in the suite's order."""
@@ -138,7 +135,7 @@ class Scene:
         return Classifier(model, heads), load_tokenizer(str(self.student_folder))
 
     def new_meta_teacher(self) -> MetaTeacher:
-        width = AutoConfig.from_pretrained(self.student_folder).hidden_size
+        width = load_config(self.student_folder).hidden_size
         return MetaTeacher(meta_heads(self.teacher, self.domains), width)
 
     def teacher_quiz(self, domain: Domain) -> torch.Tensor:
@@ -154,7 +151,7 @@ def make_meta_teacher(scene: Scene, run: StageRun, args: MetaTeacherArguments) -
         encoded = experiment.encode(scene.quiz[domain.name], [domain.name], tokenizer)
         pooled = features(student, encoded, **experiment.settings(tokenizer)).pooled
         head = head_name(scene.teacher.kind, domain)
-        quizzes.append(Quiz(head, scene.teacher_quiz(domain), pooled, encoded.columns["label"]))
+        quizzes.append(Quiz(head, scene.teacher_quiz(domain), pooled, encoded.columns["label"], encoded.guids))
     meta = scene.new_meta_teacher().to(device)
     losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, experiment.training.seed)
     heads = sorted({quiz.head for quiz in quizzes})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from teachback.files import write_atomically
+from teachback.files import replacing, write_atomically
 from teachback.markdown import escape_markdown
 from teachback.paper_table import MCNEMAR, Entry, PaperTable
 from teachback.plan import WHOLE, Setting
@@ -121,7 +121,8 @@ class Curve:
         axes.set(xlabel=f"% of {self.setting.target}'s train rows", ylabel="test score, %", title=self.title)
         if axes.has_data():
             axes.legend()
-        figure.savefig(path, dpi=120)
+        with replacing(path) as file:
+            figure.savefig(file, dpi=120, format="png")
 
 
 def write_curve(curve: Curve, folder: Path) -> None:

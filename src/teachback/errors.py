@@ -40,6 +40,7 @@ def run_entry_point(main):
     """Call ``main``; print what the user can mend as one line without a traceback and exit with 1.
 
     Ctrl-C and SIGTERM end it at once, with a line and the usual status (130, 143), but where a training has them wait.
+    ``main`` imports what it needs itself: that takes seconds, in which a signal may come as well.
     """
     before = {number: signal.signal(number, _leave) for number in NAMES}
     try:

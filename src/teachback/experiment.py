@@ -18,6 +18,7 @@ from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_fol
 from teachback.stage_log import stage_log
 from teachback.suite_data import SuiteData, encode_rows, labelled, some_of
 from teachback.suites.names import folder_name
+from teachback.suites.problems import listed
 from teachback.suites.schema import Domain, Row
 from teachback.teacher import Teacher, load_teacher, majority_scores, report_scores, score_by_domain
 from teachback.teacher_cache import TeacherCache
@@ -55,7 +56,18 @@ class Experiment:
 
     def labelled_rows(self, domains: list[str], target: str) -> tuple[list[Row], list[Row]]:
         """Train rows and selection rows that have a label."""
-        return labelled(self.train_rows(domains, target)), labelled(self.data.rows(self.split, domains))
+        return labelled(self.train_rows(domains, target)), self.selection_rows(domains)
+
+    def selection_rows(self, domains: list[str], with_label: bool = True) -> list[Row]:
+        """The rows that checkpoints are selected on; none at all is an error, before anything is trained."""
+        rows = self.data.rows(self.split, domains)
+        rows = labelled(rows) if with_label else rows
+        if not rows:
+            raise TeachbackError(
+                f"{self.data.folder / self.split}.tsv has no {'labelled ' * with_label}rows of {listed(domains)}, on which "
+                "checkpoints are selected; give stage 2 more rows of each label (SUITE=custom: or a larger DEV_FRACTION)"
+            )
+        return rows
 
     def shortened_domain(self) -> str:
         """The one domain that TRAIN_FRACTION is of, where a teacher of several is trained."""
@@ -297,17 +309,29 @@ class Experiment:
     def _features_key(self, teacher_hash: str, layers: tuple[int, ...], encoded: EncodedRows) -> str:
         return "features-" + key_of(teacher_hash, self.args.precision, layers, False, encoded)
 
-    def write_teacher_states(self, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows) -> None:
-        """Let the rows, first those to train on, bring the teacher's states from disk, if they fit; the log says why not."""
+    def write_teacher_states(
+        self, run: StageRun, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows
+    ) -> bool:
+        """Let the rows, first those to train on, bring the teacher's states from disk, if they fit; else False, and the log says why.
+
+        Half precision on disk changes the student's last bits: an unfinished run goes on as it began, whatever has
+        become of the free disk.
+        """
         cache = self.teacher_cache
-        if reason := refusal(parts, live, cache):
-            self.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
-            return
+
+        def decide() -> str:
+            return refusal(parts, live, cache)
+
         with self.training.main_process_first(desc="writing the teacher's states"):
+            free_disk_decides = cache.limit is None
+            if reason := run.remembered("why the teacher's states are not kept", decide) if free_disk_decides else decide():
+                self.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
+                return False
             for part in parts:
                 attach_states(part, live, cache, self.settings(tokenizer), teacher_hash)
             self._keep_pooled(parts[0], live.teacher, teacher_hash)
         self.say(f"the teacher has run once; its states are in {cache.folder}")
+        return True
 
     def _keep_pooled(self, encoded: EncodedRows, teacher: Teacher, teacher_hash: str) -> None:
         """Keep the pooled states that came with all others as the features that stage 5 asks for, if they fit."""

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from teachback.errors import TeachbackError
+from teachback.models import load_config
 from teachback.predictor import Checkpoint
 from teachback.runs import read_stage
 from teachback.suites.schema import Domain
@@ -38,7 +37,7 @@ def described(record: dict) -> Domain | None:
 
 def _of_config(folder: Path) -> Domain:
     """What a classifier's config says: label names in order, classes or a number."""
-    config = AutoConfig.from_pretrained(folder)
+    config = load_config(folder)
     names = tuple(config.id2label[i] for i in sorted(config.id2label))
     if config.problem_type == "multi_label_classification":
         raise TeachbackError(f"{folder} gives several labels at once; only one label or a number a text is supported")

@@ -1,5 +1,6 @@
 """MPDistil's meta-teacher: the teacher's frozen encoder with heads that learn on quiz, also from the student's states."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -10,6 +11,7 @@ from torch import nn
 
 from teachback.arguments import MetaTeacherArguments
 from teachback.errors import TeachbackError
+from teachback.loss_watch import refuse_bad_loss
 from teachback.losses import certainty, collaborative_loss, competitive_loss
 from teachback.runs import hash_model, read_stage
 from teachback.suites.schema import Domain, Suite
@@ -59,12 +61,16 @@ def _key(name: str) -> str:
 
 @dataclass(frozen=True)
 class Quiz:
-    """One domain's quiz as the meta-teacher sees it: frozen states [N, n, H] and [N, n, H_S], labels [N], its head."""
+    """One domain's quiz as the meta-teacher sees it: frozen states [N, n, H] and [N, n, H_S], labels [N], its head.
+
+    ``guids`` name the rows in messages, where they are known.
+    """
 
     head: str
     teacher: torch.Tensor
     student: torch.Tensor
     labels: torch.Tensor
+    guids: Sequence[str] = ()
 
 
 def meta_heads(teacher: Teacher, domains: list[Domain]) -> dict[str, nn.Linear]:
@@ -97,14 +103,21 @@ def train_meta_teacher(
     meta.requires_grad_(True)
     optimizer = torch.optim.AdamW(meta.parameters(), lr=args.meta_lr)
     losses = []
-    for _ in range(args.meta_epochs):
+    for epoch in range(1, args.meta_epochs + 1):
         steps = [
             (quiz, rows)
             for quiz in quizzes
             for rows in torch.randperm(len(quiz.labels), generator=generator).split(batch_size)
         ]
         order = torch.randperm(len(steps), generator=generator).tolist()
-        losses.append(sum(_step(meta, optimizer, steps[i], args.meta_loss) for i in order) / len(steps))
+        total = 0.0
+        for number, i in enumerate(order, 1):
+            quiz, rows = steps[i]
+            loss = _step(meta, optimizer, steps[i], args.meta_loss)
+            guids = [quiz.guids[row] for row in rows.tolist()] if quiz.guids else []
+            refuse_bad_loss(loss, f"step {number} of the meta-teacher's epoch {epoch}", args.meta_lr, guids)
+            total += loss
+        losses.append(total / len(steps))
     optimizer.zero_grad()
     meta.requires_grad_(False)
     return losses

@@ -214,4 +214,4 @@ def _limits(record: dict, domains: Sequence[Domain], found: Sequence[Measured]) 
 def _settings(record: dict) -> str:
     rows = [[name, value] for name, value in flat(record["arguments"], environment_secrets()).items()]
     table = markdown_table(["argument", "value"], rows, 2)
-    return f"<details><summary>All {len(rows)} arguments</summary>\n\n{table}\n\n</details>"
+    return f"<details><summary>{len(rows)} arguments</summary>\n\n{table}\n\n</details>"

@@ -11,6 +11,7 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -60,6 +61,12 @@ def _explained(name: str):
         ) from error
     finally:
         logger.setLevel(level)
+
+
+def load_config(folder: str | Path):
+    """The config of a model's folder; one that brings code of its own is refused."""
+    with _explained(str(folder)):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | None = None):

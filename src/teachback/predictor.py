@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from transformers import AutoConfig
 
 from teachback.devices import autocast, resolve_device, resolve_precision
 from teachback.encoding import EncodedRows, batches, encode
 from teachback.errors import TeachbackError
 from teachback.meta_teacher import load_meta_teacher
-from teachback.models import Classifier, Outputs, load_finished_classifier, load_tokenizer, output_names
+from teachback.models import (
+    Classifier,
+    Outputs,
+    load_config,
+    load_finished_classifier,
+    load_tokenizer,
+    output_names,
+)
 from teachback.runs import read_stage
 from teachback.suites.names import domain_of_folder, folder_name
 from teachback.suites.schema import Domain, Row, Suite
@@ -171,7 +177,7 @@ def evaluation_precision(name: str, device: torch.device) -> str:
 
 def check_labels(folder: Path, domain: Domain) -> None:
     """A checkpoint of other labels, or of another order, was trained on an older form of the suite."""
-    id2label, expected = AutoConfig.from_pretrained(folder).id2label, output_names(domain)
+    id2label, expected = load_config(folder).id2label, output_names(domain)
     names = [id2label[i] for i in sorted(id2label)]
     if names != list(expected):
         raise TeachbackError(

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from importlib.metadata import version
@@ -147,6 +148,17 @@ class StageRun:
             folder = self.work / "checkpoints"
             folder.mkdir(exist_ok=True)
         return folder
+
+    def remembered(self, name: str, decide: Callable[[], str]) -> str:
+        """What ``decide`` says, or said when this work was begun: a run that goes on computes as it did before.
+
+        For what the machine's state decides and arguments do not; after `checkpoints`.
+        """
+        path = self.work / name
+        if not path.is_file():
+            with naming(self.work):
+                write_atomically(path, decide())
+        return path.read_text(encoding="utf-8")
 
     def _is_ours(self) -> bool:
         """Whether the unfinished work, if there is any, is of this run's arguments and inputs."""

@@ -41,7 +41,7 @@ class TeacherStep:
     def take(self, student: Classifier) -> list[float]:
         """Train the heads on the teacher's states and the student's present ones; mean loss by pass over quiz."""
         pooled = features(student, self.encoded, **self.settings).pooled
-        quiz = Quiz(self.head, self.teacher_pooled, pooled, self.encoded.columns["label"])
+        quiz = Quiz(self.head, self.teacher_pooled, pooled, self.encoded.columns["label"], self.encoded.guids)
         return train_meta_teacher(self.meta, [quiz], self.args, self.batch_size, self.seed)
 
 

@@ -84,7 +84,7 @@ def distil_first(
     names = [d.name for d in teacher.domains]
     used = [n for n in experiment.data.trainable if n in names] if args.transfer_set == "all" else [domain.name]
     rows = _scored(experiment.train_rows(used, domain.name), student_args) + read_unlabelled(args.unlabelled, domain)
-    dev = experiment.data.rows(experiment.split, used)
+    dev = experiment.selection_rows(used, with_label=False)
     folder = experiment.student_folder(domain, "student_first")
     inputs = {"teacher": hash_model(str(teacher_path))}
     if student_args.student_init == "pretrained":
@@ -101,12 +101,14 @@ def distil_first(
     teacher.to(experiment.training.device)
     encoded = experiment.encode(rows, names, tokenizer)
 
-    def prepare(*parts) -> None:
-        experiment.write_teacher_states(module.live_teacher, inputs["teacher"], tokenizer, *parts)
-
-    trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False, prepare=prepare)
     record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher_path.name,
               "head_trained": student_args.student_init == "teacher"}  # fmt: skip
+
+    def prepare(*parts) -> None:
+        kept = experiment.write_teacher_states(run, module.live_teacher, inputs["teacher"], tokenizer, *parts)
+        record["teacher_states_kept"] = kept
+
+    trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False, prepare=prepare)
     experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
     return folder
 

@@ -21,6 +21,10 @@ MOST_BYTES = 20_000_000_000
 MOST_MEMBERS = 100_000
 MOST_RATIO = 200  # unpacked bytes for one packed; text has 3 to 10
 SMALL = 50_000_000  # unpacked bytes from which on the ratio counts
+LONGEST_HEADER = 1_000_000  # bytes of a long name or of other attributes of a tar's member, which are read at once
+HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 
 
 @dataclass
@@ -46,6 +50,22 @@ class Limits:
 
     def _refuse(self, reason: str) -> None:
         raise TeachbackError(f"{self.path} {reason}; nothing of it was unpacked, get the archive elsewhere")
+
+
+def _small_headers(path: Path) -> type[tarfile.TarInfo]:
+    """Members of a tar whose headers are small: tarfile reads one into memory before anything could be counted."""
+
+    class Member(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf, encoding, errors):
+            member = super().frombuf(buf, encoding, errors)
+            if member.type in HEADERS and member.size > LONGEST_HEADER:
+                raise TeachbackError(
+                    f"{path} has a header of {member.size:,} bytes; nothing of it was unpacked, get the archive elsewhere"
+                )
+            return member
+
+    return Member
 
 
 def archive_damage(path: Path) -> str:
@@ -116,7 +136,7 @@ def _members(path: Path):
         with zipfile.ZipFile(path) as archive:
             yield (_zip_member(archive, member) for member in archive.infolist())
     else:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=_small_headers(path)) as archive:
             yield (_tar_member(archive, member) for member in archive)
 
 

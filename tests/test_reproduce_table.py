@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import BertConfig
 
 from teachback.cells import CHANGED, DONE
 from teachback.errors import TeachbackError
@@ -94,6 +95,16 @@ def test_an_average_is_that_of_each_seed(two_seeds):
     average = table(two_seeds).entry(META, Column("average"))
     assert average.scores == {1: pytest.approx(0.85), 2: pytest.approx(0.89)}
     assert average.std == pytest.approx(100 * 0.04 / 2**0.5) and average.difference == pytest.approx(87.0 - 89.9)
+
+
+def test_the_notes_say_of_what_size_ours_are(two_seeds):
+    assert "Ours:" not in plain(table(two_seeds))
+    for row, layers in ((META, 6), (DISTILLED, 3), (TINYBERT, 3)):
+        for domain in AMAZON:
+            folder = two_seeds.run_folder(row, domain, 1) / row.checkpoint.format(domain=domain)
+            BertConfig(num_hidden_layers=layers, hidden_size=48).save_pretrained(folder)
+    told = "Ours: SUITE=tiny; teachers: 6 layers, 48 wide; students: 3 layers, 48 wide."
+    assert told in plain(table(two_seeds)) and f"% {told}" in latex(table(two_seeds))
 
 
 def test_a_seed_that_lacks_a_domain_has_no_average(two_seeds):

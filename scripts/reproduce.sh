@@ -23,8 +23,11 @@ source "$(dirname "$0")/common.sh"
 : "${JOBS=1}"                         # cells that run side by side, on a GPU each where there are several
 : "${LAUNCHER=local}"                 # local; slurm submits the cells as jobs, JOBS of them at a time
 : "${SLURM_OPTIONS=}"                 # slurm: what sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00
-: "${UNDISTILLED_EPOCHS=}"            # epochs of the undistilled student; empty: 13 (Meta-KD: 10 + 3), or stage 5's
+: "${UNDISTILLED_EPOCHS=}"            # epochs of the undistilled student; empty: those of stages 4 and 5 together with Meta-KD, else stage 5's
 : "${UNDISTILLED_LR=}"                # its learning rate; empty: that of stage 5
+: "${FIRST_EPOCHS=10}"                # as in stage 4
+: "${SECOND_EPOCHS=3}"                # as in stage 5
+: "${EPOCHS=}"                        # takes the place of both when set
 : "${PROTOCOL=honest}"                # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
 : "${TEACHER_MODEL=bert-base-uncased}"   # as in stage 3
 : "${STUDENT_INIT=pretrained}"        # as in stage 4
@@ -37,6 +40,7 @@ if [[ $targets == all ]]; then targets=; fi
 run scripts/reproduce.py --name "$table" --suite "$SUITE" --rows "$ROWS" --seeds "$SEEDS" --targets "$targets" \
     --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --config "$CONFIG" --protocol "$PROTOCOL" \
     --teacher_model "$TEACHER_MODEL" --student_init "$STUDENT_INIT" --transfer_set "$TRANSFER_SET" --undistilled_epochs "$UNDISTILLED_EPOCHS" \
+    --stage_epochs "$(stage_value EPOCHS FIRST_EPOCHS) $(stage_value EPOCHS SECOND_EPOCHS)" \
     --undistilled_lr "$UNDISTILLED_LR" --hold_out "$HOLD_OUT" --train_fraction "$TRAIN_FRACTION" \
     --teacher_domain "$TEACHER_DOMAIN" --device "$DEVICE" --jobs "$JOBS" --launcher "$LAUNCHER" \
     --slurm_options "$SLURM_OPTIONS" "$@"

@@ -2,14 +2,16 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from test_stages import distil, review, same, teach, weights, write_tiny_suite
 
 from teachback.arguments import CURRICULUM_STAGE, parse
 from teachback.curriculum_run import run_curriculum
 from teachback.errors import TeachbackError
+from teachback.prototypes import prototype_scores
 from teachback.runs import read_stage
-from teachback.suite_data import some_of
+from teachback.suite_data import kept_numbers
 from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, read_rows, write_rows
 
 BOOKS = Domain("books", "sentiment", ("negative", "positive"))
@@ -21,6 +23,10 @@ def rows(positive=30, negative=10, domain="books") -> list[Row]:
         for i in range(positive + negative)
     ]
     return made[::2] + made[1::2]
+
+
+def some_of(every, domain, fraction, seed) -> list[Row]:
+    return [every[number] for number in kept_numbers(every, domain, fraction, seed)]
 
 
 def guids(found) -> list[str]:
@@ -71,8 +77,10 @@ def test_what_the_held_out_domain_says_does_not_matter_to_the_teacher(home, tmp_
         row if row.domain != "books" else review(int(row.guid.split("-")[1]) + 100, "books") for row in read_rows(path)
     ]
     write_rows(path, kept, TRAIN_COLUMNS)
+    embeddings = np.load(path.with_name("embeddings.npy"), allow_pickle=False)
+    np.save(path.with_name("embeddings.npy"), np.where(np.arange(72)[:, None] < 24, -embeddings, embeddings))
     model = str(home / "outputs/tiny/seed42/teacher-single-dvd")  # a vocabulary that does not change with the rows
-    found = [teach(root, "--hold_out", "books", "--teacher", "mix", "--teacher_model", model, "--output_root", str(tmp_path / name))
+    found = [teach(root, "--hold_out", "books", "--teacher_model", model, "--output_root", str(tmp_path / name))
              for name, root in (("a", home), ("b", tmp_path))]  # fmt: skip
     assert same(*map(weights, found))
 
@@ -179,3 +187,20 @@ def test_all_stages_learn_from_the_same_few_rows(tmp_path, monkeypatch):
     of_dvd = [[row.guid for row in rows if row.domain == "dvd"] for rows in found]
     assert len(of_dvd[0]) == 6 and of_dvd.count(of_dvd[0]) == 4  # of 24, three of each label
     assert [sum(row.domain == "books" for row in rows) for rows in found] == [24, 0, 0, 0]
+    # Prototype scores are of the rows that are seen, the same in all stages.
+    (places,) = np.nonzero([row in guids(found[0]) for row in guids(read_rows(tmp_path / "data/tiny/train.tsv"))])
+    embeddings = np.load(tmp_path / "data/tiny/embeddings.npy", allow_pickle=False)[places]
+    scores = prototype_scores(embeddings, *zip(*[(row.label, row.domain) for row in found[0]]))
+    assert [row.weight for row in found[0]] == pytest.approx(list(scores))
+    assert found[1] == found[2] == [row for row in found[0] if row.domain == "dvd"]
+
+
+def test_scores_of_seen_rows_need_stage_2s_embeddings(tmp_path):
+    write_tiny_suite(tmp_path / "data")
+    path = tmp_path / "data/tiny/embeddings.npy"
+    np.save(path, np.ones((3, 2), np.float32))
+    with pytest.raises(TeachbackError, match="embeddings.npy and train.tsv have different rows; run 2_process_data.sh"):
+        teach(tmp_path, "--train_fraction", "0.5", "--domain", "dvd")
+    path.unlink()
+    with pytest.raises(TeachbackError, match="embeddings.npy is missing, and HOLD_OUT and TRAIN_FRACTION need it"):
+        teach(tmp_path, "--train_fraction", "0.5", "--domain", "dvd")

@@ -150,6 +150,8 @@ def test_rows_differ_in_what_they_say(tmp_path):
     assert found["teacher-no-domain-loss.seed1"].variables["USE_DOMAIN_LOSS"] == "0"
     assert value("undistilled", "METHOD") == "finetune" and value("undistilled", "EPOCHS") == "13"
     assert found["undistilled.books.seed1"].needs == ()
+    short = cells(tmp_path, rows="undistilled", targets="books", stage_epochs="0.5 0.25")
+    assert short["undistilled.books.seed1"].variables["EPOCHS"] == "0.75"
 
 
 def test_beside_cuts_of_the_teacher_the_undistilled_student_is_that_of_its_model(tmp_path):
@@ -252,7 +254,7 @@ def test_the_document_names_every_row_and_variable():
         assert all(f"`{name}`" in text for name in recipe.rows)
     script = (ROOT / "scripts/reproduce.sh").read_text(encoding="utf-8")
     defaults = dict(re.findall(r'^: "\$\{([A-Z_]+)=(.*)\}"', script, re.MULTILINE))
-    of_stages = {"SUITE", "TEACHER_MODEL", "STUDENT_INIT", "TRANSFER_SET", "DEVICE"}
+    of_stages = {"SUITE", "TEACHER_MODEL", "STUDENT_INIT", "TRANSFER_SET", "DEVICE", "EPOCHS", "FIRST_EPOCHS", "SECOND_EPOCHS"}
     rows = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \| (?:`(.*?)`)? ?\|", text, re.MULTILINE)
     named = {name: default for names, default in rows for name in re.findall(r"[A-Z_]+", names)}
     assert {name: named.get(name) for name in defaults if name not in of_stages} == {

@@ -119,6 +119,20 @@ def test_an_interrupted_cell_is_run_again(place):
     assert made.states == {one.name: DONE} and ran(place) == ["1", "1"]
 
 
+def test_a_script_that_is_told_to_end_waits_for_its_stage_and_starts_no_other(place):
+    stage = place.root / "3_train_teacher.sh"
+    stage.write_text(STAGE + 'touch "$HOME/started"\nuntil [[ -e $HOME/go ]]; do sleep 0.02; done\n')
+    one = cell(place, 1, scripts=(stage.name, stage.name))
+    one.folder.mkdir()
+    place.write_script(one, {one.name: one})
+    child = subprocess.Popen(["bash", str(one.script)])
+    wait_for((place.root / "started").exists)
+    child.terminate()
+    (place.root / "go").touch()
+    assert child.wait(60) == 143 and one.mark("failed").read_text() == "143\n"
+    assert ran(place) == ["1"]
+
+
 def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
@@ -159,7 +173,7 @@ def test_the_environment_reaches_all_cells_and_a_cells_own_variables_win(place):
     run(given, [cell(place, 1)])
     line = (place.root / "ran").read_text()
     assert line.startswith("1 5 a b ")
-    assert cell(place, 1).command == "SEED=1 bash 3_train_teacher.sh"
+    assert cell(place, 1).command == "(export SEED=1 && bash 3_train_teacher.sh)"
 
 
 def test_cells_side_by_side_share_cores_and_gpus(place):

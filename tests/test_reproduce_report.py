@@ -73,7 +73,7 @@ def test_the_table_comes_first_and_has_the_tables_numbers(home):
     }
     assert tests.rows[0][2] == "−10.0, p = 1.00" and section.anchor == "table"
     assert section.intro == (
-        "On the average of all domains the best student is Meta-teacher → Meta-distillation with 80.0 %; the best teacher, "
+        "On the average over domains the best student is Meta-teacher → Meta-distillation with 80.0 %; the best teacher, "
         "Meta-teacher, has 90.0 %. Means over 1 seed."
     )
     (figure,) = beside_published(table(home)).figures
@@ -105,7 +105,7 @@ def test_score_size_and_time_of_each_row(home):
     assert section.tables[0].header == ["row", "average %", "parameters", "MB", "ms, batch 1", "ms, batch 8"]
     assert section.tables[0].rows[0] == [META.title, "90.0", "110.00 M", "4.0", "22.00", "11.00"]
     assert section.figures[0].reading == (
-        "Of the average of all domains: the best student, Meta-teacher → Meta-distillation (80.0 %) takes 1.40 ms an example "
+        "Of the average over domains: the best student, Meta-teacher → Meta-distillation (80.0 %) takes 1.40 ms an example "
         "with 14.00 M parameters, the best teacher, Meta-teacher (90.0 %) takes 11.00 ms an example with 110.00 M parameters."
     )
     svg = section.figures[0].svg
@@ -144,6 +144,15 @@ def test_settings_name_the_rows_that_have_a_value(home):
     values = {(row[0], row[1]): row[2] for row in told.rows}
     assert values["learning_rate", "9e-05"] == "Meta-teacher" and "seed" not in {name for name, _ in values}
     assert values["temperature", "1"] == "Meta-teacher → TinyBERT… and Meta-teacher → Meta-dis…"
+
+
+def test_before_a_student_has_all_domains_its_first_ones_are_told_and_drawn(home):
+    states = {f"{row.name}.{domain}.seed1": TODO for row in (DISTILLED, TINYBERT) for domain in ("dvd", "kitchen")}
+    found = table(home, states)
+    assert scores(found).intro.startswith("On books the best student is Meta-teacher → Meta-distillation with 80.0 %")
+    assert [figure.title for figure in beside_published(found).figures] == [
+        f"Scores: {domain}" for domain in ("books", "dvd", "electronics", "kitchen")
+    ]
 
 
 def test_a_table_without_any_score_says_so(tmp_path):

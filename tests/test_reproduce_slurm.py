@@ -7,8 +7,8 @@ from test_reproduce_cells import cell, place, ran, wait_for  # noqa: F401  (a fi
 
 from teachback.cells import DONE, FAILED
 from teachback.errors import TeachbackError
-from teachback.schedule import Schedule
-from teachback.slurm import SlurmLauncher, in_queue
+from teachback.schedule import LocalLauncher, Schedule, runs_elsewhere
+from teachback.slurm import Queue, SlurmLauncher, queued_job
 
 # Jobs are numbered by their process; one is in the queue as long as that runs.
 COMMANDS = {
@@ -18,15 +18,19 @@ if [[ -e $HOME/refuse ]]; then echo "sbatch: error: invalid partition" >&2; exit
 for argument in "$@"; do case $argument in --output=*) log=${argument#--output=} ;; esac; done
 if [[ -e $HOME/lose ]]; then echo 4999999; exit; fi
 setsid bash "${@: -1}" > "$log" 2>&1 < /dev/null &
+echo "$!" >> "$HOME/jobs"
 echo "$!;cluster"
 """,
     "squeue": """
 if [[ -e $HOME/silent ]]; then rm "$HOME/silent"; echo "squeue: error: Socket timed out" >&2; exit 1; fi
-for argument in "$@"; do case $argument in --jobs=*) number=${argument#--jobs=} ;; esac; done
-if [[ $number == 4999999 ]]; then echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1; fi
-if kill -0 "$number" 2>/dev/null; then echo RUNNING; fi
+echo "$*" >> "$HOME/asked"
+if [[ -e $HOME/jobs ]]; then for number in $(< "$HOME/jobs"); do if kill -0 "$number" 2>/dev/null; then echo "$number"; fi; done; fi
 """,
-    "sacct": "echo 'OUT_OF_MEMORY  0:125'",
+    "sacct": """
+if [[ -e $HOME/no-accounts ]]; then echo "Slurm accounting storage is disabled" >&2; exit 1; fi
+echo 'OUT_OF_MEMORY  0:125'
+""",
+    "scontrol": "echo 'JobId=7 JobName=a JobState=NODE_FAIL Reason=None Requeue=1 ExitCode=0:9 NodeList=n1'",
 }
 
 
@@ -45,7 +49,7 @@ def slurm(place, monkeypatch):  # noqa: F811
 def schedule(slurm, cells, options="--partition=gpu --comment='a b'", jobs=2):
     said: list[str] = []
     launcher = SlurmLauncher(options)
-    launcher.pause = 0.02
+    launcher.pause, launcher.queue = 0.02, Queue(0)
     return Schedule(cells, slurm, launcher, jobs, said.append), said
 
 
@@ -85,6 +89,9 @@ def test_a_job_that_vanished_has_failed_and_slurms_reason_is_in_its_log(slurm):
     assert made.states == {"teacher.seed1": FAILED}
     assert "job 4999999 left the queue without finishing: OUT_OF_MEMORY 0:125" in cell(slurm, 1).log.read_text()
     assert cell(slurm, 1).mark("failed").read_text() == "no exit status\n"
+    (slurm.root / "no-accounts").touch()
+    run(slurm, [cell(slurm, 1)])
+    assert "without finishing: JobState=NODE_FAIL Reason=None ExitCode=0:9" in cell(slurm, 1).log.read_text()
     (slurm.root / "lose").unlink()
     made, _ = run(slurm, [cell(slurm, 1)])
     assert made.states == {"teacher.seed1": DONE}
@@ -98,17 +105,44 @@ def test_a_refused_submission_fails_the_cell_alone(slurm):
 
 def test_a_queue_that_does_not_answer_has_not_lost_a_job(slurm):
     (slurm.root / "silent").touch()
-    assert in_queue("4999999") and not in_queue("4999999")  # then it answers
+    queue = Queue(0)
+    assert queue.holds("4999999") and not queue.holds("4999999")  # then it answers
+
+
+def test_one_question_is_for_all_jobs(slurm):
+    queue = Queue(1000)
+    assert not queue.holds("1") and not queue.holds("2")
+    assert (slurm.root / "asked").read_text().splitlines() == [f"--noheader --user={os.getuid()} --format=%A"]
+
+
+def test_a_job_that_slurm_starts_again_has_not_failed(slurm):
+    one = cell(slurm, 1)
+    hold(slurm)
+    made, _ = schedule(slurm, [one])
+    made._step()
+    one.mark("failed").write_text("143\n")  # as its script leaves it when it is preempted; it is still in the queue
+    assert made._step() and made.states[one.name] == "running"
+    (slurm.root / "go").touch()
+    wait_for(lambda: not made._step())
+    assert made.states[one.name] == DONE
+
+
+def hold(slurm):
+    """Stages wait for the file `go`."""
+    stage = slurm.root / "3_train_teacher.sh"
+    stage.write_text(stage.read_text() + "until [[ -e $HOME/go ]]; do sleep 0.02; done\n")
 
 
 def test_jobs_of_an_interrupted_command_are_watched_not_submitted_again(slurm):
-    stage = slurm.root / "3_train_teacher.sh"
-    stage.write_text(stage.read_text() + "until [[ -e $HOME/go ]]; do sleep 0.02; done\n")
     one = cell(slurm, 1)
+    hold(slurm)
     first, _ = schedule(slurm, [one])
     assert first._step() and first.running  # the command ends here; its job goes on
     first.running[one.name].lock.release()
     wait_for(lambda: ran(slurm) == ["1"])
+    assert runs_elsewhere(one)
+    with pytest.raises(TeachbackError, match="go on with LAUNCHER=slurm, or scancel [0-9]+$"):
+        Schedule([one], slurm, LocalLauncher(1, []), 1).run()
     again, _ = schedule(slurm, [one])
     again._step()
     assert len(submitted(slurm)) == 1 and again.states[one.name] == "running"
@@ -118,9 +152,8 @@ def test_jobs_of_an_interrupted_command_are_watched_not_submitted_again(slurm):
 
 
 def test_a_job_with_other_settings_is_in_the_way(slurm):
-    stage = slurm.root / "3_train_teacher.sh"
-    stage.write_text(stage.read_text() + "until [[ -e $HOME/go ]]; do sleep 0.02; done\n")
     one = cell(slurm, 1)
+    hold(slurm)
     first, _ = schedule(slurm, [one])
     first._step()
     first.running[one.name].lock.release()
@@ -128,12 +161,11 @@ def test_a_job_with_other_settings_is_in_the_way(slurm):
     made, _ = run(slurm, [one])
     assert made.states == {one.name: FAILED} and "with other settings; scancel" in one.log.read_text()
     (slurm.root / "go").touch()
-    number = one.mark("job").read_text().split()[0]
-    wait_for(lambda: not in_queue(number))
+    wait_for(lambda: queued_job(one) is None)
 
 
 def test_without_slurm_its_name_is_said(place, monkeypatch):  # noqa: F811
     monkeypatch.setenv("PATH", "/nowhere")
-    made, _ = run(place, [cell(place, 1)])
-    assert made.states == {"teacher.seed1": FAILED}
-    assert "LAUNCHER=slurm needs sbatch, which is not here; use LAUNCHER=local" in cell(place, 1).log.read_text()
+    with pytest.raises(TeachbackError, match="needs sbatch, which is not here; use LAUNCHER=local"):
+        run(place, [cell(place, 1)])
+    assert not cell(place, 1).folder.exists()

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -62,6 +63,8 @@ def write_tiny_suite(data_dir: Path, names: tuple[str, ...] = DOMAINS) -> None:
     for split, first, last in (("train", 0, 24), ("dev", 24, 32), ("test", 32, 40)):
         rows = [review(number, domain) for domain in names for number in range(first, last)]
         write_rows(folder / f"{split}.tsv", rows, TRAIN_COLUMNS if split == "train" else TRAIN_COLUMNS[:-1])
+    numbers = [number for domain in names for number in range(24)]
+    np.save(folder / "embeddings.npy", np.stack([np.cos(numbers), np.sin(numbers)], 1).astype(np.float32))
     write_suite(folder, Suite("tiny", domains))
 
 

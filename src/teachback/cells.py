@@ -61,7 +61,7 @@ class Cell:
     def command(self) -> str:
         """The stages as one line to copy."""
         words = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.variables.items())
-        return " && ".join(f"{words} bash {script}" for script in self.scripts)
+        return f"(export {words} && {' && '.join(f'bash {script}' for script in self.scripts)})"
 
 
 @cache
@@ -115,6 +115,7 @@ class Workplace:
             *exports,
             f"mark={mark}",
             'rm -f "$mark.done" "$mark.failed"',
+            "trap 'exit 143' TERM",  # once the stage has ended, which may write a checkpoint first
             """trap 'status=$?; if [[ $status != 0 ]]; then echo "$status" > "$mark.failed"; fi' EXIT""",
             *(f"bash {shlex.quote(str(self.root / script))}" for script in cell.scripts),
             f'printf \'%s\\t%s\\n\' {self.fingerprint(cell, cells)} "$SECONDS" > "$mark.partial"',

@@ -84,8 +84,8 @@ class Curve:
         if self.setting.hold_out:
             sees = f"No teacher has seen a row of {target}; the student sees the share of its train rows."
         return (
-            f"Test scores in %: mean ± standard deviation over seeds {seeds}. {sees} Prototype scores are those of stage 2, "
-            f"from all train rows. Differences are in points, with {MCNEMAR}. Published: {self.tables[0].published.paper}."
+            f"Test scores in %: mean ± standard deviation over seeds {seeds}. {sees} Prototype scores are "
+            f"of what is seen. Differences are in points, with {MCNEMAR}. Published: {self.tables[0].published.paper}."
         )
 
     def markdown(self) -> str:

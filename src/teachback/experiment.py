@@ -15,8 +15,9 @@ from teachback.errors import Stopped, TeachbackError
 from teachback.model_card import write_card
 from teachback.models import load_tokenizer, locate
 from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
+from teachback.seen_scores import rescored
 from teachback.stage_log import stage_log
-from teachback.suite_data import SuiteData, encode_rows, labelled, some_of
+from teachback.suite_data import SuiteData, encode_rows, kept_numbers, labelled
 from teachback.suites.names import folder_name
 from teachback.suites.problems import listed
 from teachback.suites.schema import Domain, Row
@@ -50,9 +51,18 @@ class Experiment:
         self.students = seed_folder(data_args.student_root or data_args.output_root, data_args.suite, training.seed)
 
     def train_rows(self, domains: list[str], target: str) -> list[Row]:
-        """Train rows of the domains, of the target's only TRAIN_FRACTION."""
-        rows, fraction = self.data.rows("train", domains), self.args.train_fraction
-        return some_of(rows, self.data.suite.domain(target), fraction, self.training.seed)
+        """Train rows of the domains, of the target's only TRAIN_FRACTION.
+
+        Prototype scores are of these rows and those of other domains, but for a held-out one: nothing unseen is in them.
+        """
+        data, fraction = self.data, self.args.train_fraction
+        unseen = "" if self.args.hold_out in domains else self.args.hold_out
+        if fraction == 1 and not unseen:
+            return data.rows("train", domains)
+        rows = data.all_train_rows()
+        kept = kept_numbers(rows, data.suite.domain(target), fraction, self.training.seed)
+        seen = rescored(data.folder, data.suite, rows, [number for number in kept if rows[number].domain != unseen])
+        return [row for row in seen if row.domain in domains]
 
     def labelled_rows(self, domains: list[str], target: str) -> tuple[list[Row], list[Row]]:
         """Train rows and selection rows that have a label."""

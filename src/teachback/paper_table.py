@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
+from transformers import AutoConfig
 
 from teachback.cells import CHANGED, DONE
 from teachback.errors import TeachbackError
@@ -113,6 +114,12 @@ class PaperTable:
             if self._state(row, domain, seed) in (DONE, CHANGED)
         ]
         return list(dict.fromkeys(found))
+
+    def sizes(self, student: bool) -> list[str]:
+        """The finished students' or teachers' different sizes in words, such as "6 layers, 384 wide"."""
+        folders = [run / stage for row in self.rows if row.is_student == student for run, stage in self.checkpoints(row)]
+        configs = [AutoConfig.from_pretrained(folder) for folder in folders if (folder / "config.json").is_file()]
+        return list(dict.fromkeys(f"{c.num_hidden_layers} layers, {c.hidden_size} wide" for c in configs))
 
     def _is_planned(self, row: TableRow) -> bool:
         """Whether some cell makes it; of teachers that only others' students need, there may be none here."""

@@ -1,7 +1,6 @@
 """Stage 2: raw files -> train, quiz, dev and test TSVs, embeddings, prototype scores, suite.json."""
 
 import logging
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from teachback.models import load_encoder, locate
 from teachback.prototypes import (
     FORMS,
     StoredEmbeddings,
+    class_of,
     describe_scores,
     embed,
     plot_scores,
@@ -297,7 +297,7 @@ def _describe(suite: Suite) -> str:
 def _write(folder: Path, suite: Suite, rows: dict[str, list[Row]], arguments: ProcessArguments) -> None:
     train, domains = rows["train"], [row.domain for row in rows["train"]]
     _write_embeddings(folder / "embeddings.npy", train, arguments)
-    classes = [_class(row, suite) for row in train]
+    classes = [class_of(row, suite) for row in train]
     embeddings = StoredEmbeddings(folder / "embeddings.npy")
     scores = prototype_scores(embeddings, classes, domains, arguments.prototype, arguments.alpha)
     print(describe_scores(domains, scores))
@@ -317,9 +317,3 @@ def _write_embeddings(path: Path, train: list[Row], arguments: ProcessArguments)
     model, tokenizer = load_encoder(arguments.embedding_model, texts, arguments.seed, arguments.data_dir)
     chunks = embed(train, model, tokenizer, arguments.max_length, arguments.eval_batch_size, precision, device)
     write_embeddings(path, chunks, (len(train), model.config.hidden_size))
-
-
-def _class(row: Row, suite: Suite) -> str:
-    """A name of the row's class, one object a name: labels of different heads differ, and a number is no class."""
-    domain = suite.domain(row.domain)
-    return sys.intern(domain.head if domain.task == "regression" else f"{domain.head}\t{row.label}")

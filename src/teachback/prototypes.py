@@ -3,6 +3,7 @@
 Embeddings come from an encoder that has not been fine-tuned; only train rows take part.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from teachback.encoding import EncodedRows, batches, encode
 from teachback.errors import TeachbackError
 from teachback.files import replacing
 from teachback.models import mean_over_tokens, require_positions
-from teachback.suites.schema import Row
+from teachback.suites.schema import Row, Suite
 
 FORMS = ("paper", "code")
 CHUNK = 10_000  # rows of which token ids, or embeddings in double precision, are in memory at once
@@ -65,20 +66,30 @@ def write_embeddings(path: Path, chunks: Iterable[np.ndarray], shape: tuple[int,
 
 
 class StoredEmbeddings:
-    """The rows of an .npy file [N, H]. A slice of it is mapped alone, so that what has been read does not add up."""
+    """The rows of an .npy file [N, H]. A slice of it is mapped alone, so that what has been read does not add up.
 
-    def __init__(self, path: Path):
-        self.path = Path(path)
-        self.shape = self._mapped().shape
+    ``numbers``: the places of the rows that are meant, in ascending order; None: all.
+    """
+
+    def __init__(self, path: Path, numbers: Sequence[int] | None = None):
+        self.path, self.numbers = Path(path), None if numbers is None else np.asarray(numbers, dtype=np.intp)
+        length, width = self._mapped().shape
+        self.shape = (length if self.numbers is None else len(self.numbers), width)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return self._mapped()[rows]
+        return self._mapped()[rows if self.numbers is None else self.numbers[rows]]
 
     def _mapped(self) -> np.ndarray:
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+
+def class_of(row: Row, suite: Suite) -> str:
+    """A name of the row's class, one object a name: labels of different heads differ, and a number is no class."""
+    domain = suite.domain(row.domain)
+    return sys.intern(domain.head if domain.task == "regression" else f"{domain.head}\t{row.label}")
 
 
 def prototype_scores(

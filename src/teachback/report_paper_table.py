@@ -15,7 +15,7 @@ from teachback.table_formats import Line, comparison_lines, comparisons, header,
 
 FIGURES = 6  # columns with a figure of their own
 NO_BREAK = "\u00a0"
-AVERAGE_OF = "the average of all domains"
+AVERAGE_OF = "the average over domains"
 
 
 def scores(table: PaperTable) -> Section:
@@ -38,8 +38,12 @@ def beside_published(table: PaperTable) -> Section:
 
 
 def shown_columns(table: PaperTable) -> list[Column]:
-    """What figures are of: the average, or where there is none the first columns."""
-    return [column for column in table.columns if column.is_average] or table.columns[:FIGURES]
+    """What figures are of: the average, or where there is none, or no student has all of its domains yet, the first columns."""
+    average = [column for column in table.columns if column.is_average]
+    students = {column: any(row.is_student for row in _scored(table, column)) for column in table.columns}
+    if average and (students[average[0]] or not any(students.values())):
+        return average
+    return [column for column in table.columns if not column.is_average][:FIGURES]
 
 
 def left_out(table: PaperTable) -> list[str]:
@@ -71,7 +75,8 @@ def _scored(table: PaperTable, column: Column) -> list[TableRow]:
 
 def _summary(table: PaperTable) -> str:
     """The best student in a sentence."""
-    column = shown_columns(table)[0]
+    columns = shown_columns(table)
+    column = next((column for column in columns if best_of(table, column, True)), columns[0])
     best, teacher = best_of(table, column, True), best_of(table, column, False)
     if best is None:
         return "No student has a score yet."

@@ -41,7 +41,8 @@ class ReproduceArguments:
     student_init: str = option("pretrained", "What students start from, as in stage 4.")
     teacher_model: str = option("bert-base-uncased", "What teachers start from, as in stage 3.")
     transfer_set: str = option("domain", "Texts of stage 4.")
-    undistilled_epochs: str = option("", "Epochs of the undistilled student; empty: the table's own.")
+    stage_epochs: str = option("10 3", "Epochs of stages 4 and 5.")
+    undistilled_epochs: str = option("", "Of the undistilled student; empty: both together with Meta-KD, else stage 5's.")
     undistilled_lr: str = option("", "Its learning rate; empty: that of stage 5.")
     hold_out: str = option("", "Domains, each held out of teachers' training in turn, in place of the table.")
     train_fraction: str = option("", "Shares of the target's train rows, in place of the table.")
@@ -135,7 +136,9 @@ def make_plan(args: ReproduceArguments) -> Plan:
 
 def _undistilled(args: ReproduceArguments) -> dict[str, str]:
     """Variables of the undistilled student. Where others are cut from the teacher, it is the same cut of what that began as."""
-    epochs = args.undistilled_epochs or RECIPES[args.name].undistilled_epochs
+    epochs = args.undistilled_epochs
+    if not epochs and RECIPES[args.name].undistilled_as_long:
+        epochs = f"{sum(map(float, _words(args.stage_epochs))):g}"
     variables = {name: value for name, value in (("EPOCHS", epochs), ("LR", args.undistilled_lr)) if value}
     if args.student_init == "teacher":
         variables |= {"STUDENT_INIT": "pretrained", "STUDENT_MODEL": args.teacher_model}

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from teachback.cells import CHANGED, DONE, FAILED, TODO, Cell, Workplace, done_mark
 from teachback.errors import TeachbackError
+from teachback.slurm import queued_job
 
 RUNNING, BLOCKED = "running", "blocked"
 
@@ -29,9 +30,13 @@ class Job(Protocol):
 
 
 class Launcher(Protocol):
-    """Where cells run. ``pause``: seconds between two looks at the jobs."""
+    """Where cells run. ``check`` refuses cells that cannot run there; ``pause``: seconds between two looks at the jobs."""
 
     pause: float
+    started: str  # what progress calls the cells that were started and have not ended
+    goes_on: str  # how the command goes on after an interruption
+
+    def check(self, cells: list[Cell]) -> None: ...
 
     def start(self, cell: Cell, slot: int) -> Job: ...
 
@@ -71,10 +76,17 @@ class LocalLauncher:
     """Cells as processes of this machine, on one GPU each where there are several, and an even share of the cores."""
 
     pause = 0.2
+    started = "running"
+    goes_on = "with unfinished cells from their last checkpoints"
 
     def __init__(self, jobs: int, gpus: list[str]):
         self.gpus = gpus
         self.threads = max(1, (os.cpu_count() or 1) // jobs)
+
+    def check(self, cells: list[Cell]) -> None:
+        """Refuse to run beside Slurm jobs that were submitted for the same cells."""
+        if numbers := " ".join(filter(None, map(queued_job, cells))):
+            raise TeachbackError(f"cells are in Slurm's queue: go on with LAUNCHER=slurm, or scancel {numbers}")
 
     def start(self, cell: Cell, slot: int) -> LocalJob:
         environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
@@ -84,7 +96,9 @@ class LocalLauncher:
 
 
 def runs_elsewhere(cell: Cell) -> bool:
-    """Whether another command holds the cell."""
+    """Whether another command holds the cell, or a Slurm job that was submitted for it is still there."""
+    if queued_job(cell):
+        return True
     if not cell.mark("lock").is_file():
         return False
     try:
@@ -135,6 +149,7 @@ class Schedule:
 
     def run(self) -> None:
         """Run every cell that is not done."""
+        self.launcher.check(list(self.cells.values()))
         for name, state in self.states.items():
             if state in (FAILED, CHANGED):
                 self.states[name] = TODO
@@ -148,7 +163,7 @@ class Schedule:
                     running.job.stop()
                     running.cell.mark(FAILED).unlink(missing_ok=True)  # it was told to end
                 raise TeachbackError(
-                    "interrupted; the same command goes on from here, with unfinished cells from their last checkpoints"
+                    f"interrupted; the same command goes on from here, {self.launcher.goes_on}"
                 ) from None
 
     def _step(self) -> bool:
@@ -219,7 +234,11 @@ class Schedule:
 
     def _progress(self) -> None:
         count = {state: len(self.of_state(state)) for state in (DONE, RUNNING, TODO, FAILED, BLOCKED)}
-        parts = [f"{count[DONE]} of {len(self.cells)} cells done", f"{count[RUNNING]} running", f"{count[TODO]} left"]
+        parts = [
+            f"{count[DONE]} of {len(self.cells)} cells done",
+            f"{count[RUNNING]} {self.launcher.started}",
+            f"{count[TODO]} left",
+        ]
         if count[FAILED] or count[BLOCKED]:
             parts.append(f"{count[FAILED]} failed, {count[BLOCKED]} waiting for a failed one")
         seconds = expected_seconds(self.of_state(RUNNING, TODO), self.of_state(DONE), self.jobs)

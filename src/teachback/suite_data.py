@@ -96,13 +96,13 @@ def labelled(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.label]
 
 
-def some_of(rows: list[Row], domain: Domain, fraction: float, seed: int) -> list[Row]:
-    """The rows, of ``domain`` only a fraction of each label's, at least one; a regression's labels are not told apart.
+def kept_numbers(rows: list[Row], domain: Domain, fraction: float, seed: int) -> list[int]:
+    """Places of the rows, of ``domain`` only of a fraction of each label's, at least one, in ascending order.
 
-    They stay in order, and the rows of a smaller fraction are among those of a larger one.
+    The rows of a smaller fraction are among those of a larger one. A regression's labels are not told apart.
     """
     if fraction == 1:
-        return rows
+        return list(range(len(rows)))
     by_label: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         if row.domain == domain.name:
@@ -111,7 +111,7 @@ def some_of(rows: list[Row], domain: Domain, fraction: float, seed: int) -> list
     for label, numbers in by_label.items():
         Random(f"{seed} {domain.name} {label}").shuffle(numbers)
         dropped.update(numbers[max(1, round(fraction * len(numbers))) :])
-    return [row for number, row in enumerate(rows) if number not in dropped]
+    return [number for number in range(len(rows)) if number not in dropped]
 
 
 def label_ids(rows: list[Row], suite: Suite) -> torch.Tensor:

@@ -105,6 +105,8 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
         f"published score, and in brackets ours minus it. Best student in {best}."
     )
     lines = [scores, f"Published: {about.paper}; {about.models}. {about.source}"]
+    if ours := our_models(table):
+        lines.append(ours)
     if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
         lines.append(f"{MARK} optimistic: the checkpoint was selected on the very rows that are reported.")
     tests = dict.fromkeys(one.test for _, by in found for one in by.values())
@@ -116,6 +118,13 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
     if count := table.made_with_other_settings():
         lines.append(f"{count} cells were made with other settings or data than now; --dry_run lists them as changed.")
     return lines
+
+
+def our_models(table: PaperTable) -> str:
+    """Data and sizes of ours beside those of the paper, "" where no checkpoint is there."""
+    teachers, students = (" or ".join(table.sizes(student)) for student in (False, True))
+    told = [f"{who}: {sizes}" for who, sizes in (("teachers", teachers), ("students", students)) if sizes]
+    return f"Ours: SUITE={table.plan.suite}; {'; '.join(told)}." if told else ""
 
 
 def header(table: PaperTable, *first: str) -> list[str]:

@@ -80,7 +80,7 @@ This page is made by `PYTHONPATH=src python scripts/list_flags.py > docs/flags.m
 
 def variables_of(scripts: tuple[Path, ...], flag: str) -> list[str]:
     """The shell variables whose values the scripts pass to a flag."""
-    found = []
+    found: list[str] = []
     for script in scripts:
         match = re.search(
             rf'--{flag} "(?:\$\(stage_value ([A-Z_ ]+)\)|\$([A-Z_]+))"', script.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import torch
 from teachback.losses import (
     ABSENT_CLASS,
     attention_loss,
+    average_predictions,
     certainty,
     collaborative_loss,
     competitive_loss,
@@ -18,6 +19,8 @@ from teachback.losses import (
     masked_softmax,
     meta_teacher_loss,
     permuted_domains,
+    pkd_loss,
+    present_classes,
     soft_loss,
     teacher_error,
     transferable_knowledge_loss,
@@ -62,6 +65,7 @@ LOSSES = {
     "soft kl": (lambda x, i: soft_loss(x, random(3, 4, seed=1)[i], 1.7, "kl"), random(3, 4)),
     "soft mse": (lambda x, i: soft_loss(x, random(3, 4, seed=1)[i], 1.7, "mse"), random(3, 4)),
     "soft, regression": (lambda x, i: soft_loss(x, random(3, 1, seed=1)[i], 1.7), random(3, 1)),
+    "pkd": (lambda x, i: pkd_loss(x, random(3, 2, 5, seed=1)[i]), random(3, 2, 5)),
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
 ALL = [0, 1, 2]
@@ -141,7 +145,7 @@ def test_false_domains_are_never_true_and_uniform():
 
 def test_false_domains_of_two_are_the_other_and_of_one_are_refused():
     assert false_domains(torch.tensor([0, 1, 0]), 2).tolist() == [1, 0, 1]
-    with pytest.raises(ValueError, match="two domains"):
+    with pytest.raises(ValueError, match="^a false domain needs at least two domains$"):
         false_domains(torch.tensor([0]), 1)
 
 
@@ -152,6 +156,24 @@ def test_permuted_domains_are_those_of_the_batch():
     assert all(sorted(draw) == domains.tolist() for draw in draws)
     assert len({tuple(draw) for draw in draws}) > 10
     assert any(draw[3] == 2 for draw in draws)  # the true one may stay
+
+
+def test_corrupted_domains_are_drawn_where_the_true_ones_are(monkeypatch):
+    devices = []
+
+    def watched(draw):
+        def call(*args, **options):
+            drawn = draw(*args, **options)
+            devices.append(drawn.device.type)
+            return drawn
+
+        return call
+
+    for name in ("randint", "randperm"):
+        monkeypatch.setattr(torch, name, watched(getattr(torch, name)))
+    domains = torch.zeros(3, dtype=torch.long, device="meta")
+    assert false_domains(domains, 2).shape == permuted_domains(domains).shape == domains.shape
+    assert devices == ["meta", "meta"]
 
 
 def test_domain_corruption_loss_by_hand():
@@ -300,8 +322,46 @@ def test_soft_loss_on_one_output_is_the_squared_error():
     close(soft_loss(torch.tensor([[3.0], [1.0]]), torch.tensor([[1.0], [1.5]]), temperature=4.0), [4.0, 0.25])
 
 
+def test_defaults_are_the_papers():
+    student, teacher, mask = random(3, 2, 4, 4), random(3, 2, 4, 4, seed=1), MASK
+    assert torch.equal(attention_loss(student, teacher, mask), attention_loss(student, teacher, mask, "scores"))
+    student, teacher = random(3, 4), random(3, 4, seed=1)
+    assert torch.equal(soft_loss(student, teacher), soft_loss(student, teacher, 1.0, "ce"))
+    hard, corruption, weights = random(3), random(3, seed=1), random(3, seed=2)
+    paper = meta_teacher_loss(hard, corruption, weights, 0.5, "paper")
+    assert torch.equal(meta_teacher_loss(hard, corruption, weights, 0.5), paper)
+
+
+def test_pkd_compares_directions_of_each_layer_by_hand():
+    student = torch.tensor([[[3.0, 4.0], [0.0, 2.0]], [[1.0, 0.0], [5.0, 0.0]]])
+    teacher = torch.tensor([[[5.0, 0.0], [0.0, 7.0]], [[-2.0, 0.0], [0.0, 1.0]]])
+    # Squared gaps of unit vectors: (3/5, 4/5) and (1, 0), equal ones; opposite ones, (1, 0) and (0, 1).
+    close(pkd_loss(student, teacher), [(0.16 + 0.64) / 4, (4 + 1 + 1) / 4])
+    close(pkd_loss(7 * student, teacher), pkd_loss(student, teacher))
+
+
+def test_pkd_of_other_shapes_is_refused():
+    with pytest.raises(ValueError, match=r"^PKD compares states of equal shape, not \(1, 2, 4\) and \(1, 3, 4\)$"):
+        pkd_loss(torch.zeros(1, 2, 4), torch.zeros(1, 3, 4))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_mean_prediction_of_several_teachers(temperature):
+    logits = random(3, 2, 4)
+    found = average_predictions(logits, temperature)
+    close((found / temperature).softmax(-1), (logits / temperature).softmax(-1).mean(0))
+    close((found / temperature).exp().sum(-1), torch.ones(2))  # log-probabilities, so no constant is left over
+    close(average_predictions(random(3, 2, 1), temperature), random(3, 2, 1).mean(0))
+
+
+def test_the_mean_prediction_is_at_temperature_1_and_of_two_classes_no_mean_of_logits():
+    logits = random(3, 5, 2)
+    close(average_predictions(logits).softmax(-1), logits.softmax(-1).mean(0))
+    assert not torch.allclose(average_predictions(logits).softmax(-1), logits.mean(0).softmax(-1), atol=1e-3)
+
+
 def test_an_unknown_soft_loss_is_refused():
-    with pytest.raises(ValueError, match="hinge"):
+    with pytest.raises(ValueError, match="^soft loss 'hinge' is unknown; use ce, kl or mse$"):
         soft_loss(torch.zeros(1, 2), torch.zeros(1, 2), form="hinge")
 
 
@@ -335,6 +395,12 @@ MIXED = {
     "soft kl": lambda x, i: soft_loss(x, TEACHER[i, : x.shape[1]], 2.0, "kl"),
     "soft mse": lambda x, i: soft_loss(x, TEACHER[i, : x.shape[1]], 2.0, "mse"),
 }
+
+
+def test_a_class_is_absent_from_halfway_to_its_constant_on():
+    logits = torch.tensor([[0.0, ABSENT_CLASS / 2 + 1, ABSENT_CLASS / 2, ABSENT_CLASS]])
+    assert present_classes(logits).tolist() == [[True, True, False, False]]
+    assert present_classes(logits.bfloat16()).tolist()[0][::3] == [True, False]
 
 
 def test_rows_of_one_output_are_a_regression():

@@ -59,6 +59,38 @@ def test_entropy_is_rewarded_only_when_asked():
     assert rewarded.item() == pytest.approx(0.5 * (p * math.log(p) + (1 - p) * math.log(1 - p)))
 
 
+def test_what_the_policy_thinks_of_a_domain_by_hand():
+    policy, state = LearnedPolicy(3, 2), torch.tensor([1.0, 2.0])
+    with torch.no_grad():
+        policy.choice.weight.copy_(torch.tensor([[math.log(2), 0.0], [0.0, 0.0], [0.0, math.log(5) / 2]]))
+    choice = policy.weigh(state, 2)  # odds 2 : 1 : 5
+    shares = [2 / 8, 1 / 8, 5 / 8]
+    assert choice.action == 2 and choice.probabilities == pytest.approx(shares)
+    assert choice.probability == choice.probabilities[2]
+    assert choice.log_probability.item() == pytest.approx(math.log(5 / 8)) and choice.log_probability.requires_grad
+    assert choice.entropy.item() == pytest.approx(-sum(share * math.log(share) for share in shares))
+    assert choice.entropy.requires_grad
+
+
+def test_the_policy_draws_by_its_probabilities():
+    torch.manual_seed(0)
+    policy, state = LearnedPolicy(2, 1), torch.zeros(1)
+    with torch.no_grad():
+        policy.choice.bias.copy_(torch.tensor([math.log(4), 0.0]))
+    drawn = [policy.choose(state) for _ in range(300)]
+    assert 200 < sum(choice.action == 0 for choice in drawn) < 280  # 240 expected, 6 standard deviations either way
+    assert drawn[0].probabilities == pytest.approx((0.8, 0.2))
+
+
+def test_a_policy_of_features_begins_without_a_preference_and_one_of_a_matrix_reduces_it():
+    features = LearnedPolicy(3, 4)
+    assert features.reduce is None and features(torch.randn(4)).exp().tolist() == pytest.approx([1 / 3] * 3)
+    matrix, state = LearnedPolicy(3, 4, pooler_width=5), torch.randn(4, 5)
+    assert matrix.reduce.weight.shape == (1, 5) and matrix.choice.weight.abs().sum() > 0
+    reduced = state @ matrix.reduce.weight[0] + matrix.reduce.bias
+    torch.testing.assert_close(matrix(state), matrix.choice(reduced).log_softmax(-1))
+
+
 def test_actions_that_the_policy_did_not_choose_teach_it_nothing():
     assert reinforce_loss([fixed_choice("uniform", 0, 3, 0)], [1.0], 0.1) is None
 
@@ -66,8 +98,8 @@ def test_actions_that_the_policy_did_not_choose_teach_it_nothing():
 def test_a_rewarded_action_becomes_likelier():
     torch.manual_seed(0)
     policy, state = LearnedPolicy(3, 1), torch.ones(1)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=0.05)
-    for _ in range(100):
+    optimizer = torch.optim.Adam(policy.parameters(), lr=0.1)
+    for _ in range(50):
         choices = [policy.choose(state) for _ in range(8)]
         rewards = [float(choice.action == 1) for choice in choices]
         optimizer.zero_grad()
@@ -83,6 +115,9 @@ def test_fixed_policies():
     drawn = [fixed_choice("uniform", step, 4, 1) for step in range(400)]
     assert {choice.action for choice in drawn} == set(range(4)) and drawn[0].probability == 0.25
     assert max(sum(choice.action == a for choice in drawn) for a in range(4)) < 150
+    assert drawn[0].probabilities == (0.25,) * 4
+    assert fixed_choice("target_only", 5, 3, 1) == Choice(1, 1.0, probabilities=(0.0, 1.0, 0.0))
+    assert fixed_choice("round_robin", 5, 3, 1) == Choice(2, 1.0, probabilities=(0.0, 0.0, 1.0))
 
 
 def test_progress_tells_what_happened_and_to_whom():
@@ -93,6 +128,21 @@ def test_progress_tells_what_happened_and_to_whom():
     assert before.tolist() == [0.0] * 7
     loss, reward, chosen, position = after[:2], after[2:4], after[4:6], after[6]
     assert loss[0] == reward[0] == chosen[0] == 0 and loss[1] > 0 > reward[1] and chosen[1] > 0 and position == 0.5
+
+
+def test_progress_by_hand():
+    progress = Progress(2)
+    progress.update(1, loss=0.5, reward=-0.02)
+    assert progress.features(0.25).tolist() == pytest.approx([0, 0.1, 0, -0.2, 0, 0.2, 0.25])  # a fifth is new
+    progress.update(0, loss=1.0, reward=0.04)  # the size is now 0.8 * 0.02 + 0.2 * 0.04
+    rewards = [0.2 * 0.04 / 0.024, -0.2 * 0.02 / 0.024]
+    assert progress.features(1.0).tolist() == pytest.approx([0.2, 0.1, *rewards, 0.2, 0.16, 1.0])
+
+
+def test_rewards_of_nothing_are_no_division_by_zero():
+    progress = Progress(1)
+    progress.update(0, loss=0.0, reward=0.0)
+    assert progress.features(0.0).tolist() == pytest.approx([0, 0, 0.2, 0])
 
 
 def test_progress_does_not_depend_on_the_size_of_rewards():
@@ -122,5 +172,6 @@ def test_the_pooler_policy_reads_a_matrix_and_trains_its_reduction():
 def test_a_model_without_a_pooler_is_refused():
     model = classifier()
     del model.bert.pooler
-    with pytest.raises(TeachbackError, match="STATE=progress"):
+    message = "^STATE=pooler: BertForSequenceClassification has no pooler; set STATE=progress$"
+    with pytest.raises(TeachbackError, match=message):
         pooler_weight(model)

@@ -1,8 +1,11 @@
 """Prototype scores by hand in two dimensions, embeddings over real tokens only, and both in chunks as at once."""
 
+import struct
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from teachback.errors import TeachbackError
 from teachback.models import load_encoder
@@ -58,22 +61,48 @@ def test_alpha_weighs_own_and_other_domains():
     np.testing.assert_allclose(prototype_scores(ROWS, LABELS, DOMAINS, "paper", 0.3), 0.3 * own + 0.7 * others)
 
 
-@pytest.mark.parametrize("options", [("papers", 0.5), ("paper", 1.5)])
-def test_wrong_options_are_refused(options):
-    with pytest.raises(TeachbackError, match="use"):
+def test_by_default_own_and_other_domains_weigh_alike_in_the_papers_form():
+    expected = prototype_scores(ROWS, LABELS, DOMAINS, "paper", 0.5)
+    np.testing.assert_array_equal(prototype_scores(ROWS, LABELS, DOMAINS), expected)
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_of_two_domains_the_other_one_is_its_own_centroid(form):
+    rows = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 5.0]])
+    found = prototype_scores(rows, ["+"] * 3, ["a", "b", "b"], form, 0.25)  # centroids (2, 0) and (0.5, 3)
+    to_b = [x @ np.array([0.5, 3]) / np.linalg.norm(x) / np.sqrt(9.25) for x in rows]
+    np.testing.assert_allclose(found, [0.25 + 0.75 * to_b[0], 0.25 * to_b[1] + 0.75 * ROOT, 0.25 * to_b[2]])
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_a_zero_embedding_is_like_nothing(form):
+    rows = np.array([[0.0, 0.0], [3.0, 4.0], [0.6, 0.8]])
+    np.testing.assert_allclose(prototype_scores(rows, ["+"] * 3, ["a", "b", "b"], form, 0.5), [0, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("papers", 0.5), "PROTOTYPE=papers: use one of paper, code"), (("paper", 1.5), "ALPHA=1.5: use a number from 0 to 1"),
+     (("code", -0.1), "ALPHA=-0.1: use a number from 0 to 1")],
+)  # fmt: skip
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(TeachbackError, match=f"^{message}$"):
         prototype_scores(ROWS, LABELS, DOMAINS, *options)
 
 
-def test_every_embedding_needs_a_label_and_a_domain():
-    with pytest.raises(ValueError, match="6 embeddings, 5 labels and 6 domains"):
-        prototype_scores(ROWS, LABELS[:5], DOMAINS)
+@pytest.mark.parametrize("counts", [(5, 6, 6), (6, 5, 6), (6, 6, 5)])
+def test_every_embedding_needs_a_label_and_a_domain(counts):
+    parts = (part[:count] for part, count in zip((ROWS, LABELS, DOMAINS), counts))
+    with pytest.raises(ValueError, match="^{} embeddings, {} labels and {} domains$".format(*counts)):
+        prototype_scores(*parts)
 
 
 @pytest.mark.parametrize("place", [0, 4])
 def test_embeddings_that_are_not_finite_are_refused_in_whatever_chunk(place):
     spoilt = ROWS.copy()
     spoilt[place, 1] = np.nan
-    with pytest.raises(TeachbackError, match="finite"):
+    message = "^the embeddings hold numbers that are not finite; use PRECISION=fp32 or another EMBEDDING_MODEL$"
+    with pytest.raises(TeachbackError, match=message):
         prototype_scores(spoilt, LABELS, DOMAINS, chunk=2)
 
 
@@ -134,6 +163,26 @@ def test_scores_of_a_file_are_those_of_its_array(tmp_path, form):
     assert len(stored) == len(rows) and stored.shape == rows.shape
     found = prototype_scores(stored, labels, domains, form, chunk=10)
     np.testing.assert_array_equal(found, prototype_scores(rows, labels, domains, form, chunk=10))
+
+
+def test_stored_embeddings_stay_on_disk_and_hold_no_pickle(tmp_path):
+    np.save(tmp_path / "e.npy", ROWS, allow_pickle=False)
+    rows = StoredEmbeddings(tmp_path / "e.npy")[2:4]
+    assert isinstance(rows, np.memmap) and not rows.flags.writeable
+    np.testing.assert_array_equal(rows, ROWS[2:4])
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(ValueError):
+        StoredEmbeddings(tmp_path / "objects.npy")
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_scores_are_computed_in_double_precision(form):
+    """A whole class far from the origin: the sums of single precision would lose its spread."""
+    rows = (np.array([[1.0, 0.0], [1.0, 1e-3], [1.0, -1e-3]]) + 1e-4).astype(np.float32)
+    found = prototype_scores(rows, ["+"] * 3, ["a", "a", "b"], form)
+    assert found.dtype == np.float64
+    expected = looped_scores(rows, ["+"] * 3, ["a", "a", "b"], form, 0.5)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-15)
 
 
 def broken_off(rows: np.ndarray):
@@ -199,9 +248,64 @@ def test_an_embedding_is_the_mean_of_the_token_states(encoder):
     np.testing.assert_allclose(found[0], states[0].mean(0).numpy(), atol=1e-6)
 
 
-def test_the_distribution_is_told_and_drawn_by_domain(tmp_path):
-    domains, scores = ["b", "b", "a"], np.array([0.5, 0.7, 0.9])
-    table = describe_scores(domains, scores).splitlines()
-    assert [line.split()[:2] for line in table[1:]] == [["a", "1"], ["b", "2"]] and "0.6000" in table[2]
-    plot_scores(domains, scores, tmp_path / "scores.png")
-    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize(("precision", "gap"), [("fp32", 1e-6), ("bf16", 0.1)])
+def test_embeddings_are_computed_in_the_precision_that_is_asked_for(encoder, precision, gap):
+    model, tokenizer = encoder
+    model.train()  # an encoder that was left so
+    device = torch.device("cpu")
+    (found,) = embed(rows("a good film", "bad"), model, tokenizer, 32, 8, precision, device)
+    exact = embedded(encoder, "a good film", "bad")
+    assert found.dtype == np.float32 and np.abs(found - exact).max() < gap
+    assert (precision == "fp32") == np.allclose(found, exact, atol=1e-6)
+
+
+def test_a_text_is_cut_at_the_greatest_length(encoder):
+    model, tokenizer = encoder
+    cut, whole = (
+        next(embed(rows("film and book and film"), model, tokenizer, length, 8, "fp32", torch.device("cpu")))
+        for length in (4, 32)
+    )
+    np.testing.assert_allclose(cut, embedded(encoder, "film and"), atol=1e-6)
+    assert not np.allclose(cut, whole, atol=1e-3)
+
+
+SCORED = ["b", "b", "a", "a", "a", "a", "a"], np.array([0.5, 0.7, 0.1, 0.2, 0.3, 0.4, 1.0])
+
+
+def test_the_distribution_is_told_by_domain():
+    head, *lines = describe_scores(*SCORED).splitlines()
+    assert head.split() == "prototype scores rows min 25 % median 75 % max mean".split()
+    assert [line.split() for line in lines] == [
+        ["a", "5", "0.1000", "0.2000", "0.3000", "0.4000", "1.0000", "0.4000"],
+        ["b", "2", "0.5000", "0.5500", "0.6000", "0.6500", "0.7000", "0.6000"],
+    ]
+    assert {len(line) for line in (head, *lines)} == {len(head)}  # in columns
+
+
+class KeptFigure(Figure):
+    """A figure that can be looked at after it has been saved."""
+
+    saved: list["KeptFigure"] = []
+
+    def savefig(self, *args, **options):
+        self.saved.append(self)
+        super().savefig(*args, **options)
+
+
+def test_the_distribution_is_drawn_as_an_outline_a_domain(tmp_path, monkeypatch):
+    monkeypatch.setattr("teachback.prototypes.Figure", KeptFigure)
+    plot_scores(*SCORED, tmp_path / "scores.png")
+    png = (tmp_path / "scores.png").read_bytes()
+    assert png.startswith(b"\x89PNG") and struct.unpack(">II", png[16:24]) == (840, 480)
+    figure = KeptFigure.saved.pop()
+    (axes,) = figure.axes
+    assert type(figure.get_layout_engine()).__name__ == "ConstrainedLayoutEngine"  # so that no label is cut off
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("prototype score", "density")
+    assert axes.get_title() == "Prototype scores of the train rows"
+    assert sorted(text.get_text() for text in axes.get_legend().get_texts()) == ["a", "b"]
+    for outline in axes.patches:
+        assert not outline.get_fill()
+        places, heights = outline.get_xy().T
+        np.testing.assert_allclose(np.unique(places), np.linspace(0.1, 1.0, 41))  # the same edges for all
+        assert heights[1:-1:2].sum() * 0.9 / 40 == pytest.approx(1)  # a density
+    assert len(axes.patches) == 2

@@ -282,24 +282,27 @@ class _Asked(BaseException):
     """Raised where a program would parse its command line; carries its parser."""
 
 
+@cache
+def load(program: str):
+    """The module of a program, whose neighbours it may import."""
+    spec = importlib.util.spec_from_file_location(f"documented_{Path(program).stem}", ROOT / program)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    with patch.object(sys, "path", [str((ROOT / program).parent), *sys.path]):
+        spec.loader.exec_module(module)
+    return module
+
+
 def _parser_of(program: str) -> argparse.ArgumentParser:
     def stop(parser, *_, **__):
         raise _Asked(parser)
 
-    folder = str((ROOT / program).parent)
-    with (
-        patch.object(sys, "path", [folder, *sys.path]),
-        patch("teachback.arguments.parse", lambda *c: stop(_Parser(c))),
-    ):
-        spec = importlib.util.spec_from_file_location(f"documented_{Path(program).stem}", ROOT / program)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up
-        with patch.object(argparse.ArgumentParser, "parse_known_args", stop):
-            spec.loader.exec_module(module)
-            try:
-                module.main()
-            except _Asked as asked:
-                return asked.args[0]
+    module, stopped = load(program), {"parse": lambda *classes: stop(_Parser(classes))}
+    with patch.dict(vars(module), stopped), patch.object(argparse.ArgumentParser, "parse_known_args", stop):
+        try:
+            module.main()
+        except _Asked as asked:
+            return asked.args[0]
     raise AssertionError(f"{program} parsed no command line")
 
 

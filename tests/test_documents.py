@@ -2,7 +2,7 @@
 
 import pytest
 from commands import ROOT
-from documents import Piece, commands, flags, problems, programs, read_page, unprinted
+from documents import Piece, commands, flags, load, problems, programs, read_page, unprinted
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
@@ -99,3 +99,11 @@ def test_every_program_tells_its_flags():
     assert {"scripts/train_teacher.py", "benchmarks/load.py", "examples/support_tickets.py"} <= set(told)
     assert {"--teacher", "--learning_rate", "--gradient_accumulation_steps"} <= told["scripts/train_teacher.py"]
     assert "--teacher" not in told["scripts/process_data.py"] and "--json" in told["benchmarks/load.py"]
+
+
+def test_the_page_of_flags_is_that_of_the_arguments():
+    made = load("scripts/list_flags.py").page()
+    written = (ROOT / "docs/flags.md").read_text(encoding="utf-8")
+    assert written == made, "run: PYTHONPATH=src python scripts/list_flags.py > docs/flags.md"
+    assert "| `--tkd_form` |  | `paper` |" in made and "| `--learning_rate` | `EPOCHS`" not in made
+    assert "`LR` `TEACHER_LR` `FIRST_LR` `SECOND_LR`" in made  # all that a flag may get its value from

@@ -19,6 +19,7 @@ import torch
 from teachback.locks import release_all
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "shutil.rmtree"}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WRITING = os.O_WRONLY | os.O_RDWR
 
 
@@ -52,9 +53,11 @@ def run_broken(argv: list[str], log: Path, prepare: Callable[[], object] = lambd
                meanwhile: Callable[[int], None] = lambda process: None) -> Ended:  # fmt: skip
     """Run the script ``argv`` in a forked process that calls ``prepare`` first; ``meanwhile`` gets its number."""
     start = time.perf_counter()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the process has its own handlers, not its parent's
     process = os.fork()
     if not process:
         _become(argv, log, prepare)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     meanwhile(process)
     _, status = os.waitpid(process, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -77,6 +80,7 @@ def _become(argv: list[str], log: Path, prepare: Callable[[], object]) -> None:
     try:
         sys.argv = argv
         prepare()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         runpy.run_path(argv[0], run_name="__main__")
         status = 0
     except SystemExit as end:

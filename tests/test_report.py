@@ -465,7 +465,7 @@ def test_costs_of_a_stage_are_replaced_and_others_kept(tmp_path):
     other = Evaluated("b", "", "", score, 5, 20, {1: 1.0})
     merge_costs(path, [one, other], "the CPU")
     merge_costs(path, [Evaluated("a", "", "", score, 10, 40, {8: 0.75})], "a GPU")
-    assert read_costs(path) == [Cost("b", 5, 20, 1, 1.0, "the CPU"), Cost("a", 10, 40, 8, 0.75, "a GPU")]
+    assert read_costs(path) == [Cost("a", 10, 40, 8, 0.75, "a GPU"), Cost("b", 5, 20, 1, 1.0, "the CPU")]
     path.write_text(path.read_text() + "c\t1\n")
     with pytest.raises(TeachbackError, match="costs.tsv line 4 is not a cost"):
         read_costs(path)

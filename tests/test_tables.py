@@ -36,7 +36,18 @@ def test_the_same_key_is_replaced_and_others_stay(tmp_path):
     ]
     merge_results(path, [RESULT, *others])
     merge_results(path, [replace(RESULT, value=0.5, n=10)])
-    assert read_results(path) == [replace(RESULT, value=0.5, n=10), *others]
+    assert sorted(r.value for r in read_results(path)) == [*[RESULT.value] * 4, 0.5]
+    assert {r.key: r for r in read_results(path)} == {r.key: r for r in [replace(RESULT, value=0.5, n=10), *others]}
+
+
+def test_the_file_does_not_depend_on_which_stage_was_scored_first(tmp_path):
+    stages = ["teacher-meta", "books/meta_teacher", "books/student_second", "books/curriculum", "dvd/student_second"]
+    parts = [[replace(RESULT, stage=s, domain=d) for d in ("dvd", "books")] for s in stages]
+    for name, order in (("one", parts), ("other", [parts[i] for i in (3, 0, 4, 2, 1, 0)])):
+        for part in order:
+            merge_results(tmp_path / name, part)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    assert [r.stage for r in read_results(tmp_path / "one")][::2] == stages
 
 
 def _add(path, seed):

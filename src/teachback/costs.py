@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from teachback.errors import TeachbackError
 from teachback.files import write_atomically
-from teachback.tables import Evaluated
+from teachback.tables import Evaluated, stage_order
 
 
 @dataclass(frozen=True)
@@ -57,5 +57,6 @@ def merge_costs(path: Path, evaluated: Iterable[Evaluated], machine: str) -> Non
     with FileLock(path.with_name(f".{path.name}.lock")):
         stages = {cost.stage for cost in new}
         kept = [cost for cost in read_costs(path) if cost.stage not in stages]
-        lines = ["\t".join(COLUMNS), *("\t".join(map(str, astuple(cost))) for cost in [*kept, *new])]
+        ordered = sorted([*kept, *new], key=lambda cost: (*stage_order(cost.stage), cost.batch_size))
+        lines = ["\t".join(COLUMNS), *("\t".join(map(str, astuple(cost))) for cost in ordered)]
         write_atomically(path, "\n".join(lines) + "\n")

@@ -1,6 +1,7 @@
 """results.tsv, and the tables printed from scores.
 
-results.tsv holds one number a row. A row's key is every column but value and n.
+results.tsv holds one number a row. A row's key is every column but value and n. Stages stand in an order of their
+own, so that the file does not depend on which was scored when, or again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -75,8 +76,15 @@ def merge_results(path: Path, new: Iterable[Result]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         rows = {result.key: result for result in [*read_results(path), *new]}
-        lines = ["\t".join(COLUMNS), *("\t".join(map(_text, astuple(result))) for result in rows.values())]
+        ordered = sorted(rows.values(), key=lambda result: (*stage_order(result.stage), result.split))
+        lines = ["\t".join(COLUMNS), *("\t".join(map(_text, astuple(result))) for result in ordered)]
         write_atomically(path, "\n".join(lines) + "\n")
+
+
+def stage_order(stage: str) -> tuple:
+    """What sorts stages: teachers first, then each target's checkpoints in the order in which they are made."""
+    target, _, name = stage.rpartition("/")
+    return target, list(STAGE_NAMES).index(name) if name in STAGE_NAMES else len(STAGE_NAMES), name
 
 
 def predictions_file(run: Path, stage: str, split: str) -> Path:

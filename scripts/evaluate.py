@@ -24,7 +24,10 @@ def main():
     evaluate(arguments)
     if arguments.report and not arguments.dry_run:
         run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
-        print(f"wrote {write_report(run, Path(arguments.data_dir) / arguments.suite, arguments.split)}")
+        teachers = arguments.teacher_root or arguments.output_root
+        other = seed_folder(teachers, arguments.suite, arguments.seed)
+        data = Path(arguments.data_dir) / arguments.suite
+        print(f"wrote {write_report(run, data, arguments.split, teachers=other)}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,6 +227,24 @@ def test_an_undistilled_student_is_compared_with_its_siblings_teacher(home):
         "dvd/student_finetune",
         "dvd/student_second",
     ]
+
+
+def test_a_teacher_of_another_run_is_compared_with_too(tmp_path):
+    run, other = write_run(tmp_path), tmp_path / "teachers/tiny/seed42"
+    whole = read_run(run, tmp_path / "data/tiny")
+    predictions = Path("predictions/teacher-meta-test.tsv")
+    for moved in (Path("teacher-meta"), predictions):
+        (other / moved).parent.mkdir(parents=True, exist_ok=True)
+        (run / moved).rename(other / moved)
+    lines = (run / "results.tsv").read_text().splitlines(keepends=True)
+    (other / "results.tsv").write_text("".join(lines))
+    (run / "results.tsv").write_text("".join(line for line in lines if "teacher-meta" not in line))
+    alone = read_run(run, tmp_path / "data/tiny")
+    both = read_run(run, tmp_path / "data/tiny", teachers=other)
+    assert disagreements(alone).missing and not alone.teachers
+    assert disagreements(both).figures[0].reading == disagreements(whole).figures[0].reading
+    assert disagreements(both).cases == disagreements(whole).cases
+    assert [sentence(pair) for pair in pairs(both)] == [sentence(pair) for pair in pairs(whole)]
 
 
 def test_confusion_and_the_surest_disagreements_are_those_of_the_predictions(home):

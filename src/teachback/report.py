@@ -16,13 +16,16 @@ from teachback.report_settings import settings
 from teachback.report_training import curriculum, training
 
 
-def write_report(folder: Path, data: Path, split: str = "test", extra: Sequence[Section] = ()) -> Path:
+def write_report(
+    folder: Path, data: Path, split: str = "test", extra: Sequence[Section] = (), teachers: Path | None = None
+) -> Path:
     """Write report.html into a run's folder, ``<outputs>/<suite>/seed<k>``; returns its path.
 
     ``data`` is the suite's folder that stage 2 wrote; ``extra`` sections come after the results. What is not there is
-    left out, and the report says which stage makes it.
+    left out, and the report says which stage makes it. ``teachers``: folder of the run whose teachers the students had
+    (``TEACHER_DIR``), where it is another.
     """
-    run = read_run(folder, data, split)
+    run = read_run(folder, data, split, teachers)
     path = run.folder / "report.html"
     about = f"Teachback: what the students of this run reach on the {run.split} split, how, and with which settings."
     write_atomically(path, render(f"{run.name}, seed {run.seed}", about, sections(run, extra)))

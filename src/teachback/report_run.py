@@ -116,7 +116,8 @@ class Run:
         return self.suite.domains.get(name) if self.suite else None
 
     def predictions_file(self, checkpoint: Checkpoint) -> Path:
-        return self.folder / "predictions" / f"{checkpoint.stage.replace('/', '__')}-{self.split}.tsv"
+        folder = checkpoint.folder.parent if checkpoint.is_teacher else self.folder  # a teacher may be of another run
+        return folder / "predictions" / f"{checkpoint.stage.replace('/', '__')}-{self.split}.tsv"
 
     def predictions(self, checkpoint: Checkpoint, domains: set[str]) -> dict[str, dict[str, Prediction]]:
         """Domain -> guid -> what the checkpoint said; nothing where stage 7 wrote no predictions of it."""
@@ -130,8 +131,11 @@ class Run:
         return found
 
 
-def read_run(folder: Path, data: Path, split: str = "test") -> Run:
-    """Everything of a run that is small; predictions and rows are read when they are shown."""
+def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | None = None) -> Run:
+    """Everything of a run that is small; predictions and rows are read when they are shown.
+
+    ``teachers``: folder of the run whose teachers the students had, where it is another.
+    """
     folder, data = Path(folder), Path(data)
     suite = read_suite(data) if (data / "suite.json").is_file() else None
     folders = {path.parts[-3] for path in folder.glob("*/*/stage.json") if path.parts[-2] in STAGE_NAMES}
@@ -142,8 +146,22 @@ def read_run(folder: Path, data: Path, split: str = "test") -> Run:
     order = {name: place for place, name in enumerate(suite.domains if suite else ())}
     names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
     checkpoints = find_checkpoints(folder, names)
-    costs = read_costs(folder / "costs.tsv")
-    return Run(folder, data, split, suite, checkpoints, read_results(folder / "results.tsv"), costs)
+    borrowed = _borrowed_teachers(checkpoints, names, teachers)
+    results, costs = read_results(folder / "results.tsv"), read_costs(folder / "costs.tsv")
+    if borrowed and teachers:
+        stages = {checkpoint.stage for checkpoint in borrowed}
+        results = [r for r in read_results(teachers / "results.tsv") if r.stage in stages] + results
+        costs = [c for c in read_costs(teachers / "costs.tsv") if c.stage in stages] + costs
+    return Run(folder, data, split, suite, borrowed + checkpoints, results, costs)
+
+
+def _borrowed_teachers(checkpoints: list[Checkpoint], names: list[str], teachers: Path | None) -> list[Checkpoint]:
+    """The teachers of another run that these checkpoints had, if they are still there."""
+    wanted = {c.teacher_stage("meta") for c in checkpoints if not c.is_teacher and c.method != "finetune"}
+    wanted -= {c.stage for c in checkpoints}
+    if teachers is None or not any((teachers / stage / "stage.json").is_file() for stage in wanted if stage):
+        return []
+    return [checkpoint for checkpoint in find_checkpoints(teachers, names) if checkpoint.stage in wanted]
 
 
 def read_tsv(path: Path) -> Iterator[dict[str, str]]:

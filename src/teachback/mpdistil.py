@@ -16,14 +16,17 @@ from teachback.devices import autocast, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.files import write_atomically
 from teachback.loader_batches import LoaderBatches, one_pass, require_loader
+from teachback.loader_cards import loader_card, loader_record
 from teachback.locks import locked
+from teachback.model_card import read_text, write_text
 from teachback.models import load_finished_classifier, load_tokenizer
+from teachback.own_tokens import OwnTokens, token_datasets, tokenizer_of
 from teachback.phases import Phases, Task
 from teachback.plain_models import fields_of, tokenizers_of, write_checkpoint
 from teachback.predictor import evaluation_precision
 from teachback.settings import TrainingConfig, refuse_unknown, takes
 from teachback.suites.schema import Domain, clean_text
-from teachback.task_metrics import answers, chosen_metric, metric_values
+from teachback.task_metrics import answers, chosen_metric, metric_values, selecting_metric
 
 
 class MPDistil:
@@ -58,6 +61,7 @@ class MPDistil:
         self._labels, self._given_tokenizer = tuple(labels or ()), tokenizer
         self._check_labels()
         self.teacher = self.student = self.tokenizer = None
+        self._card = ""  # the student's model card
 
     def _check_labels(self) -> None:
         fewest = 1 if self.is_regression else 2
@@ -89,23 +93,31 @@ class MPDistil:
         self.load_student(phases.student_folder)
         if test_loader is not None:
             history["test"] = self._tested(test_loader)
+            if "metrics" in history["test"]:
+                score, rows = history["test"]["metrics"]["score"], len(history["test"]["predictions"])
+                phases.write_student_card({"score": score, "rows": rows})
+                self._card = read_text(phases.student_folder)
         return history | {"config": asdict(config)}
 
     def _task(self, train_loader, val: list) -> Task:
-        names = (self.teacher_model, self.student_model)
+        names = (self.teacher_model, self.teacher_model if self.student_init == "teacher" else self.student_model)
         tokenizers = tokenizers_of(names, self._given_tokenizer, train_loader, self.data_dir)
-        labels = self._labels or tuple(getattr(getattr(train_loader, "dataset", None), "label_names", ()))
+        datasets = token_datasets(train_loader) or [getattr(train_loader, "dataset", None)]
+        labels = self._labels or tuple(getattr(datasets[0], "label_names", ()))
         choices = isinstance(val[0], (tuple, list)) and getattr(val[0][0], "ndim", 2) == 3  # one axis more
+        lengths = [data.max_length for data in token_datasets(train_loader)]
+        texts = {"max_length": max(lengths)} if lengths else {}
         return Task(self._domain(labels, choices), self.metric, names, self.student_layers, self.student_init,
-                    tuple(tokenizers), self.device, self.precision, self.data_dir, self.output_dir)  # fmt: skip
+                    tuple(tokenizers), texts, self.device, self.precision, self.data_dir, self.output_dir)  # fmt: skip
 
     def _domain(self, labels: tuple = (), choices: bool = False) -> Domain:
         """The task as the stages describe one."""
+        metric = selecting_metric(self.metric)
         if self.is_regression:
-            return Domain(self.task_name, self.task_name, (), task="regression")
+            return Domain(self.task_name, self.task_name, (), metric, task="regression")
         if len(labels) != self.num_labels or not all(isinstance(label, str) for label in labels):
             labels = tuple(f"LABEL_{number}" for number in range(self.num_labels))
-        return Domain(self.task_name, self.task_name, labels, kind="choices" if choices else "single")
+        return Domain(self.task_name, self.task_name, labels, metric, kind="choices" if choices else "single")
 
     def _tested(self, loader) -> dict:
         logits, labels = self._answers(loader, "test_loader")
@@ -119,13 +131,14 @@ class MPDistil:
         """The student's logits [N, C] and the loader's labels [N] in its order, -1 where it has none."""
         student, found, labels = self.student.eval(), [], []
         domain = self._domain(choices=student.config.num_labels != self.num_labels)  # one output, for each choice
-        batches = LoaderBatches(
-            loader, name, domain, student.config.vocab_size, float_labels=self.is_regression, needs_labels=False
-        )
+        vocabulary = len(tokenizer_of(loader, ())) or student.config.vocab_size
+        own = OwnTokens.of(loader, name, self.tokenizer, assumed=self.tokenizer)
+        batches = LoaderBatches(loader, name, domain, vocabulary, float_labels=self.is_regression, needs_labels=False,
+                                translate=own.batch if own else None)  # fmt: skip
         precision, fields = evaluation_precision("auto", self.device), fields_of(student)
         for batch in batches:
             with autocast(precision, self.device):
-                logits = student(**{name: batch[name].to(self.device) for name in fields}).logits
+                logits = student(**{name: batch[name].to(self.device) for name in fields if name in batch}).logits
             found.append(logits.float().reshape(len(batch["label"]), -1).cpu())
             labels.append(batch["label"])
         return torch.cat(found).numpy(), torch.cat(labels).numpy()
@@ -140,9 +153,15 @@ class MPDistil:
             raise TeachbackError("there is no student yet; call train(...) or load_student(path) first")
 
     def save_student(self, path: str | Path) -> None:
-        """Write the student as a plain checkpoint with its tokenizer."""
+        """Write the student as a plain checkpoint with its tokenizer and its model card, if no other README.md is there."""
         self._require_student()
         write_checkpoint(path, self.student, self.tokenizer)
+        write_text(path, self._card or self._card_of_unknown_origin())
+
+    def _card_of_unknown_origin(self) -> str:
+        labels = tuple(self.student.config.id2label.values())
+        domain = self._domain(labels, choices=len(labels) != self.num_labels)
+        return loader_card(loader_record("student", domain, "", {"metric": self.metric}, {}), domain)
 
     def load_student(self, path: str | Path) -> None:
         """Take a saved student of this task in the place of the present one."""
@@ -151,6 +170,7 @@ class MPDistil:
         if student.config.num_labels not in expected:
             raise TeachbackError(f"{path} has {student.config.num_labels} outputs, and num_labels is {self.num_labels}")
         self.student, self.tokenizer = student.to(self.device), load_tokenizer(str(path), self.data_dir)
+        self._card = read_text(path)
 
     def save_predictions(self, predictions, path: str | Path, label_mapping: dict | None = None) -> None:
         """Write a TSV with the columns index and prediction; ``label_mapping`` names the classes by number."""

@@ -112,6 +112,12 @@ class MetaKDConfig(Settings):
     teacher_lr: float = 2e-5
     first_lr: float = 5e-5
     second_lr: float = 3e-5
+    first: str = "metakd"  # none: no stage 4
+    layer_map: str = "uniform"  # of stage 4: teacher layer of each student layer
+    embedding_weight: float = 1.0  # of stage 4's losses
+    hidden_weight: float = 1.0
+    attention_weight: float = 1.0
+    tkd_weight: float | None = None  # None: 0.5 with a meta-teacher, which alone has what it compares
     temperature: float = 1.0  # of stage 5
     max_length: int = 128
     batch_size: int = 32

@@ -20,11 +20,21 @@ from teachback.suites.superglue import SUITE
 
 @dataclass
 class TokenDataset(Dataset):
-    """Tokenised rows, the tokenizer, and the names of the labels by number (empty: unknown)."""
+    """Rows, tokenised, and how: the tokenizer, most tokens, and the rows' domains where they are known.
 
+    A model of another tokenizer reads the texts again.
+    """
+
+    rows: list[Row]
     encoded: EncodedRows
     tokenizer: object
-    label_names: tuple[str, ...] = ()
+    max_length: int
+    domains: dict[str, Domain] | None = None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels by number; empty: unknown."""
+        return next(iter(self.domains.values())).labels if self.domains else ()
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -87,8 +97,7 @@ def _tokenizer(name, texts: list[str], data_dir: str = "data"):
 
 
 def _dataset(rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None) -> TokenDataset:
-    labels = next(iter(domains.values())).labels if domains else ()
-    return TokenDataset(encode(rows, tokenizer, max_length, domains), tokenizer, labels)
+    return TokenDataset(rows, encode(rows, tokenizer, max_length, domains), tokenizer, max_length, domains)
 
 
 def _loader(dataset: TokenDataset, batch_size: int, shuffle: bool) -> DataLoader:

@@ -40,7 +40,7 @@ def texts(count: int, seed: int) -> tuple[list[str], list[int]]:
 
 
 def loader(count: int, seed: int, tokenizer=None, **more) -> DataLoader:
-    return create_simple_dataloader(*texts(count, seed), tokenizer or word_tokenizer(), 16, 4, **more)
+    return create_simple_dataloader(*texts(count, seed), tokenizer or word_tokenizer(), 40, 4, **more)
 
 
 def batches(plain: DataLoader, **more) -> LoaderBatches:

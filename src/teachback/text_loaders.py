@@ -93,7 +93,7 @@ def _numbers(labels: Sequence[float]) -> torch.Tensor:
 
 
 def _tokenizer(name, texts: list[str], data_dir: str = "data"):
-    return load_tokenizer(name, data_dir, texts) if isinstance(name, (str, Path)) else name
+    return load_tokenizer(str(name), data_dir, texts) if isinstance(name, (str, Path)) else name
 
 
 def _dataset(rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None) -> TokenDataset:

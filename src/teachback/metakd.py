@@ -31,7 +31,7 @@ from teachback.plain_models import write_checkpoint
 from teachback.predictor import Checkpoint, Predictor
 from teachback.processing import ProcessArguments, process
 from teachback.runs import read_stage, seed_folder
-from teachback.settings import MetaKDConfig, refuse_unknown, takes
+from teachback.settings import MetaKDConfig, refuse_unknown, takes, with_settings
 from teachback.stages import distil, train_teachers
 from teachback.suite_data import SuiteData
 from teachback.suites.schema import Row, clean_text
@@ -127,7 +127,7 @@ class MetaKD:
         The table has text_a, label and domain, for pairs text_b, and may have split (train, quiz, dev or test);
         ``settings`` are fields of `MetaKDConfig`.
         """
-        config = replace(config or MetaKDConfig(), **settings)
+        config = with_settings(config, MetaKDConfig, settings)
         data = self._prepare(dataframe, config)
         folders = self._run_stages(config)
         seed = seed_folder(str(self.output_dir / "outputs"), "custom", config.seed)

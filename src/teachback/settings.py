@@ -4,7 +4,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from teachback.arguments import require, require_above_zero, require_at_least
 from teachback.errors import TeachbackError
@@ -53,6 +53,13 @@ class Settings:
     @classmethod
     def names(cls) -> list[str]:
         return [field.name for field in fields(cls)]
+
+
+def with_settings(config, kind: type[Settings], settings: dict):
+    """A config of ``kind`` (None: the defaults) with some fields replaced."""
+    if not isinstance(config, (kind, type(None))):
+        raise TeachbackError(f"config is a {type(config).__name__}; give a {kind.__name__}(...), or its fields by name")
+    return replace(config or kind(), **settings)
 
 
 @dataclass

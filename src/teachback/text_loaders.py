@@ -17,6 +17,8 @@ from teachback.suites.problems import Problems
 from teachback.suites.schema import Domain, Row
 from teachback.suites.superglue import SUITE
 
+FEWEST_TOKENS = 4  # three special ones of a pair, and one of a text
+
 
 @dataclass
 class TokenDataset(Dataset):
@@ -30,6 +32,10 @@ class TokenDataset(Dataset):
     tokenizer: object
     max_length: int
     domains: dict[str, Domain] | None = None
+
+    @property
+    def has_pairs(self) -> bool:
+        return any(row.text_b for row in self.rows[:1])
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -97,6 +103,8 @@ def _tokenizer(name, texts: list[str], data_dir: str = "data"):
 
 
 def _dataset(rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None) -> TokenDataset:
+    if max_length < FEWEST_TOKENS:
+        raise TeachbackError(f"max_length={max_length}: must be at least {FEWEST_TOKENS}")
     return TokenDataset(rows, encode(rows, tokenizer, max_length, domains), tokenizer, max_length, domains)
 
 
@@ -117,6 +125,8 @@ def load_superglue_dataset(
     the official dev set, and test the official test without labels. ``max_samples``: most train rows, and half as many
     of the others.
     """
+    if max_samples is not None and max_samples < 1:
+        raise TeachbackError(f"max_samples={max_samples}: must be at least 1; None takes all")
     parsed, domain = _read_task(task_name, data_dir, source, protocol, allow_partial)
     splits = {"train": "train", "val": "dev", "test": "test"}
     if protocol == "paper":

@@ -5,6 +5,7 @@ Attributes ``teacher`` and ``student`` are plain Hugging Face models, and what i
 
 import inspect
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,9 @@ class MPDistil:
 
     def _check_labels(self) -> None:
         fewest = 1 if self.is_regression else 2
-        if not isinstance(self.num_labels, int):
+        if not isinstance(self.num_labels, Integral):  # numpy's whole numbers are some too
             raise TeachbackError(f"num_labels={self.num_labels!r}: expected a whole number")
+        self.num_labels = int(self.num_labels)
         if self.num_labels < fewest or (self.is_regression and self.num_labels != 1):
             raise TeachbackError(f"num_labels={self.num_labels}: a regression has 1, a classification 2 or more")
         if self._labels and (self.is_regression or len(self._labels) != self.num_labels):

@@ -13,6 +13,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${METRIC=}"                 # metric; empty: the one that suite.json names for the domain (paper: accuracy)
 : "${SUBMISSION=0}"            # 1: also write leaderboard files for the hidden tests (superglue, glue)
 : "${REPORT=1}"                # 1: also write report.html, in some seconds; 0: do not
+: "${REPORT_TO=none}"           # none, tensorboard or wandb: scores beside the curves of each checkpoint's training
 : "${SEED=42}"                 # which run (paper: 42)
 : "${MAX_LENGTH=128}"          # tokens an example, as in training (paper: 128)
 : "${EVAL_BATCH_SIZE=64}"      # examples a step
@@ -22,5 +23,5 @@ source "$(dirname "$0")/scripts/common.sh"
 run scripts/evaluate.py \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" \
     --seed "$SEED" --teacher "$TEACHER" --teacher_root "$TEACHER_DIR" \
-    --split "$SPLIT" --metric "$METRIC" --submission "$SUBMISSION" --report "$REPORT" \
+    --split "$SPLIT" --metric "$METRIC" --submission "$SUBMISSION" --report "$REPORT" --report_to "$REPORT_TO" \
     --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" "$@"

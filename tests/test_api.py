@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from tiny import LABELS, WORDS, classifier, tokenizer
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
@@ -251,6 +252,35 @@ def test_a_saved_student_is_a_plain_checkpoint_and_comes_back(trained, models, t
     assert [answer["label"] for answer in said] == [LABELS[number] for number in predicted]
     with pytest.raises(TeachbackError, match="2 outputs, and num_labels is 3"):
         MPDistil("toy", 3, device="cpu").load_student(tmp_path)
+    with pytest.raises(TeachbackError, match="nowhere holds no model"):
+        again.load_student("nowhere")
+
+
+def test_a_saved_student_has_the_card_of_its_training(trained, tmp_path):
+    trained.model.save_student(tmp_path / "mine")
+    card = ModelCard.load(tmp_path / "mine/README.md")
+    found = {result.dataset_split: result.metric_value for result in card.data.eval_results}
+    phase4 = trained.history["phase4"]
+    kept = phase4["val_metrics"][phase4["episodes"].index(phase4["best_episode"])]["acc"]
+    assert found == {"val": pytest.approx(kept), "test": pytest.approx(trained.history["test"]["metrics"]["acc"])}
+    assert "chose what to study next" in card.text and "the loaders of toy, seed 42" in card.text
+    assert re.search(r"\| toy +\| negative, positive +\| a text +\| accuracy +\| +48 +\| +24 +\|", card.text)
+    assert "first 32 tokens" in card.text and re.search(r"student\\_epochs +\| 5 ", card.text)
+    teacher = ModelCard.load(trained.model.output_dir / "teacher/README.md")
+    assert teacher.data.eval_results[0].metric_value == pytest.approx(
+        max(metrics["acc"] for metrics in trained.history["phase1"]["val_metrics"])
+    )
+    (tmp_path / "mine/README.md").write_text("my own")
+    again = MPDistil("toy", 2, device="cpu", labels=list(LABELS))
+    again.load_student(trained.model.output_dir / "student")
+    again.save_student(tmp_path / "mine")
+    again.save_student(tmp_path / "other")
+    assert (tmp_path / "mine/README.md").read_text() == "my own"
+    assert (tmp_path / "other/README.md").read_text() == str(card)
+    (tmp_path / "other/README.md").unlink()
+    again.load_student(tmp_path / "other")
+    again.save_student(tmp_path / "bare")
+    assert "No score has been measured" in (tmp_path / "bare/README.md").read_text()
 
 
 def test_saved_predictions(trained, tmp_path):
@@ -336,6 +366,20 @@ def test_a_setting_out_of_range_is_named(wrong):
         TrainingConfig(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.train([], [], config={"seed": 1}), "config is a dict; give a TrainingConfig"),
+        (lambda model: model.train([], [], meta_loaders=[[]]), "meta_loaders is a list; give a dict"),
+        (lambda model: MPDistil("toy", "2"), "num_labels='2': expected a whole number"),
+        (lambda model: load_superglue_dataset("CB", max_samples=0), "max_samples=0: must be at least 1"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(call, message):
+    with pytest.raises(TeachbackError, match=message):
+        call(MPDistil("toy", 2, device="cpu"))
+
+
 IDS = torch.ones(4, 3, dtype=torch.long)
 
 
@@ -394,6 +438,9 @@ def test_loaders_of_texts_and_pairs():
     assert ids.tolist() == [[2, 5, 3, 6, 7, 3]] and types.tolist() == [[0, 0, 0, 1, 1, 1]]
     learnt = create_simple_dataloader(*toy(8, 0), "scratch:tiny")
     assert "good" in learnt.dataset.tokenizer.get_vocab()
+    for length in (0, 3):
+        with pytest.raises(TeachbackError, match=f"max_length={length}: must be at least 4"):
+            create_simple_dataloader(["good"], [0], tokenizer(), max_length=length)
     for texts, labels, message in (
         (["a"], [0, 1], "1 texts and 2 labels"), ([3], [0], r"texts\[0\] is 3"), (["a"], ["x"], "have to be numbers"),
     ):  # fmt: skip
@@ -511,6 +558,14 @@ def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path):
     assert set(found) == {"teacher", "books", "films"} and set(found["books"]) == {"dev", "test"}
     assert set(model.students) == {"books", "films"} and set(model.predict(texts[:9], "films")) <= set(LABELS)
     model.save_student("books", tmp_path / "mine")
+    scores = {
+        result.dataset_split: result.metric_value
+        for result in ModelCard.load(tmp_path / "mine/README.md").data.eval_results
+    }
+    assert scores == {
+        "dev": pytest.approx(found["books"]["dev"]["books_accuracy"]),
+        "test": pytest.approx(found["books"]["test"]["accuracy"]),
+    }
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "mine").config.id2label == dict(
         enumerate(LABELS)
     )

@@ -4,102 +4,51 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_stages import review
-from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    AlbertConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    BertConfig,
-    DebertaV2Config,
-    DistilBertConfig,
-    ElectraConfig,
-    LlamaConfig,
-    ModernBertConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    RobertaConfig,
-)
+from families import DECODERS, ENCODERS, READABLE, save_family, word_tokenizer
+from tiny import BOOKS, DVD, LABELS, WORDS
+from transformers import AutoModelForSequenceClassification
 
 from teachback.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
 from teachback.curriculum_run import run_curriculum
 from teachback.errors import TeachbackError
 from teachback.evaluate import EvaluationArguments, evaluate
-from teachback.models import Classifier, last_token
+from teachback.models import Classifier, last_places
+from teachback.runs import read_stage
 from teachback.stages import distil, train_teachers
-from teachback.suites.schema import TRAIN_COLUMNS, Domain, Suite, write_rows, write_suite
-
-BOOKS = Domain("books", "sentiment", ("negative", "positive"))
-WORDS = "books the a plot disc was is very quite bad good".split()
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-SIZES = {"vocab_size": 20, "max_position_embeddings": 64, "pad_token_id": 0}
-LAYERS = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-DISTILBERT = {"n_layers": 2, "dim": 32, "n_heads": 2, "hidden_dim": 64}
-CONFIGS = {
-    "bert": BertConfig(**SIZES, **LAYERS),
-    "roberta": RobertaConfig(**SIZES, **LAYERS | {"hidden_size": 64}),
-    "distilbert": DistilBertConfig(**SIZES, **DISTILBERT),
-    "electra": ElectraConfig(**SIZES, **LAYERS | {"num_attention_heads": 4}, embedding_size=16),
-    "deberta-v2": DebertaV2Config(
-        **SIZES, **LAYERS, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8
-    ),
-    "modernbert": ModernBertConfig(**SIZES, **LAYERS, local_attention=8),
-    "albert": AlbertConfig(**SIZES, **LAYERS, embedding_size=16),
-    "qwen2": Qwen2Config(**SIZES | {"vocab_size": 300, "pad_token_id": None}, **LAYERS, num_key_value_heads=1),
-    "llama": LlamaConfig(**SIZES | {"pad_token_id": None}, **LAYERS, num_key_value_heads=1),
-}
-DECODERS = ("qwen2", "llama")
-READABLE = ("bert", "roberta", "distilbert", "electra")  # whose attention scores are queries times keys
-
-
-def tokenizer(decoder: bool = False, backwards: bool = False) -> PreTrainedTokenizerFast:
-    words = [*SPECIAL, *(WORDS[::-1] if backwards else WORDS)]
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    if not decoder:
-        ends = [("[CLS]", 2), ("[SEP]", 3)]
-        backend.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
-        )
-    names = {"unk_token": "[UNK]", "eos_token": "[SEP]", "model_input_names": ["input_ids", "attention_mask"]}
-    names |= {} if decoder else {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Of the kind that Qwen's must be: pieces of bytes, no special tokens added, none for padding."""
-    backend = ByteLevelBPETokenizer()
-    backend.train_from_iterator(WORDS, vocab_size=280, min_frequency=1, special_tokens=["<|endoftext|>"])
-    return PreTrainedTokenizerFast(tokenizer_object=backend._tokenizer, eos_token="<|endoftext|>")
+from teachback.suites.schema import TRAIN_COLUMNS, Row, Suite, write_rows, write_suite
 
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory) -> Path:
-    """A folder with a checkpoint of each family, as published: without a head."""
+    """A folder with a checkpoint of each family, of different widths, depths and numbers of heads."""
     root = tmp_path_factory.mktemp("encoders")
-    for name, config in CONFIGS.items():
-        torch.manual_seed(0)
-        AutoModel.from_config(config).save_pretrained(root / name)
-        (byte_tokenizer() if name == "qwen2" else tokenizer(name in DECODERS)).save_pretrained(root / name)
-    AutoModel.from_config(CONFIGS["bert"]).save_pretrained(root / "other-words")
-    tokenizer(backwards=True).save_pretrained(root / "other-words")
+    other = {"roberta": {"width": 64}, "electra": {"heads": 4}, "qwen2": {"layers": 3}, "llama": {"layers": 3}}
+    for name in (*ENCODERS, *DECODERS):
+        save_family(root / name, name, **other.get(name, {}))
+    save_family(root / "other-words", "bert", word_tokenizer(backwards=True), width=48, layers=3)
     return root
+
+
+def review(number: int, domain: str) -> Row:
+    text = " ".join([WORDS[number % 2], domain, *WORDS[2 + number % 5 : 3 + number % 11]])
+    return Row(f"{domain}-{number}", text, "", LABELS[number % 2], domain, weight=0.25 + 0.01 * number)
 
 
 @pytest.fixture
 def root(tmp_path) -> Path:
     folder, rows = tmp_path / "data/tiny", {}
     for split, first, last in (("train", 0, 12), ("quiz", 12, 20), ("dev", 20, 24), ("test", 24, 28)):
-        rows[split] = [review(number, "books") for number in range(first, last)]
+        rows[split] = [review(number, name) for name in ("books", "dvd") for number in range(first, last)]
         write_rows(folder / f"{split}.tsv", rows[split], TRAIN_COLUMNS if split == "train" else TRAIN_COLUMNS[:-1])
-    write_suite(folder, Suite("tiny", {"books": BOOKS}))
+    write_suite(folder, Suite("tiny", {"books": BOOKS, "dvd": DVD}))
     return tmp_path
 
 
 def places(root: Path, *more: str) -> list[str]:
+    teacher = [] if "--teacher" in more else ["--teacher", "single"]
     return [
         "--suite", "tiny", "--domain", "books", "--data_dir", str(root / "data"), "--output_root", str(root / "outputs"),
-        "--device", "cpu", "--precision", "fp32", "--max_length", "12", "--teacher", "single", *more,
+        "--device", "cpu", "--precision", "fp32", "--max_length", "12", *teacher, *more,
     ]  # fmt: skip
 
 
@@ -109,13 +58,20 @@ def short(root: Path, *more: str) -> list[str]:
     )
 
 
-def teach(root: Path, model: Path) -> None:
-    train_teachers(*parse(*TEACHER_STAGE, argv=short(root, "--teacher_model", str(model))))
+def teach(root: Path, model: Path, *more: str) -> Path:
+    return train_teachers(*parse(*TEACHER_STAGE, argv=short(root, "--teacher_model", str(model), *more)))[0]
 
 
 def learn(root: Path, stage: str, model: Path, *more: str) -> Path:
     flags = ["--stage", stage, "--student_model", str(model), "--tkd_weight", "0", "--method", "mpdistil"]
     return distil(*parse(*STUDENT_STAGES, argv=short(root, *flags, *more)))[0]
+
+
+def learn_knowledge(root: Path, model: Path, *more: str) -> Path:
+    """Stage 4 with the loss that needs no common tokens alone, from a meta-teacher."""
+    flags = ["--teacher", "meta", "--tkd_weight", "1"]
+    flags += [f"--{name}_weight=0" for name in ("embedding", "hidden", "attention")]
+    return learn(root, "first", model, *flags, *more)
 
 
 def finish(root: Path) -> set[str]:
@@ -151,11 +107,56 @@ def test_where_attention_cannot_be_read_the_loss_and_its_switch_are_named(teache
 
 def test_other_tokens_refuse_what_aligns_tokens_and_learn_from_predictions(encoders, root):
     teach(root, encoders / "bert")
-    with pytest.raises(TeachbackError, match="different tokenizers.*hidden-state and attention losses.*FIRST=none"):
+    refused = "different tokenizers.*losses: embedding, hidden states, attention; set FIRST=none"
+    with pytest.raises(TeachbackError, match=refused):
         learn(root, "first", encoders / "other-words")
     learn(root, "first", encoders / "other-words", "--first", "none")
-    folder = learn(root, "second", encoders / "other-words")
+    with pytest.raises(TeachbackError, match="student of 2 to 2 layers, and this one has 3; set BETA_PKD=0"):
+        learn(root, "second", encoders / "other-words")
+    folder = learn(root, "second", encoders / "other-words", "--beta_pkd", "0")
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_labels == 2
+
+
+def test_a_students_of_other_tokens_learns_a_meta_teachers_knowledge_in_stage_4(encoders, root):
+    """A decoder's tokens and a narrower student's have nothing in common but the text."""
+    teach(root, encoders / "qwen2", "--teacher", "meta")
+    with pytest.raises(TeachbackError, match="losses: hidden states; set HIDDEN_WEIGHT=0 to learn by the transferable"):
+        learn_knowledge(root, encoders / "bert", "--hidden_weight", "1")
+    folder = learn_knowledge(root, encoders / "bert", "--transfer_set", "all", "--logging_steps", "1")
+    terms = [entry for entry in read_stage(folder)["history"] if "loss_transferable" in entry]
+    assert terms and "loss_hidden" not in terms[-1]
+    before = AutoModelForSequenceClassification.from_pretrained(encoders / "bert").bert.encoder.state_dict()
+    after = AutoModelForSequenceClassification.from_pretrained(folder).bert.encoder.state_dict()
+    assert not any(torch.equal(value, before[name]) for name, value in after.items() if name.endswith("weight"))
+    assert AutoModelForSequenceClassification.from_pretrained(
+        learn(root, "second", encoders / "bert", "--teacher", "meta")
+    )
+
+
+def test_the_teacher_reads_its_own_tokens_and_not_the_students(encoders, root):
+    """A student that is the teacher, but for the numbers of its words, has nothing to learn."""
+    teacher = teach(root, encoders / "bert", "--teacher", "meta")
+    model = AutoModelForSequenceClassification.from_pretrained(teacher)
+    own, other = word_tokenizer().get_vocab(), word_tokenizer(backwards=True).get_vocab()
+    words = model.bert.embeddings.word_embeddings.weight
+    moved = words.detach().clone()
+    for word, number in own.items():
+        moved[other[word]] = words[number]
+    model.bert.embeddings.word_embeddings.weight = torch.nn.Parameter(moved)
+    model.save_pretrained(root / "same")
+    word_tokenizer(backwards=True).save_pretrained(root / "same")
+    losses = []
+    for name in (root / "same", encoders / "bert"):
+        place = (
+            "--learning_rate",
+            "1e-12",
+            "--output_root",
+            str(root / name.name),
+            "--teacher_root",
+            str(root / "outputs"),
+        )
+        losses.append(read_stage(learn_knowledge(root, name, *place))["dev"]["loss"])
+    assert losses[0] < 1e-10 < 1e-6 < losses[1]
 
 
 @pytest.mark.parametrize("family", ["modernbert", "deberta-v2", "electra"])
@@ -176,7 +177,14 @@ def test_pooled_of_a_decoder_is_what_its_logits_are_made_of(encoders):
     torch.testing.assert_close(model.score(outputs.pooled), outputs.logits)
 
 
-def test_the_last_token_is_the_last_that_is_no_padding():
-    states = torch.arange(2 * 4 * 3).reshape(2, 4, 3)
-    found = last_token(states, torch.tensor([[5, 5, 0, 0], [0, 5, 5, 5]]), 0)
-    assert torch.equal(found, torch.stack([states[0, 1], states[1, 3]]))
+def test_a_decoders_sequence_stands_for_itself_by_its_last_token_that_is_no_padding(encoders):
+    ids = torch.tensor([[5, 6, 7, 0, 0], [0, 8, 9, 10, 11]])
+    assert last_places(ids, 0).tolist() == [2, 4]
+    options = {"num_labels": 2, "pad_token_id": 0}
+    model = AutoModelForSequenceClassification.from_pretrained(encoders / "llama", **options).eval()
+    outputs = Classifier(model, {"sentiment": BOOKS})(
+        {"input_ids": ids, "attention_mask": (ids != 0).long()}, None, True
+    )
+    hidden = outputs.hidden_states
+    assert torch.equal(outputs.cls((0, 1)), torch.stack([hidden[i][[0, 1], [2, 4]] for i in (0, 1)], 1))
+    torch.testing.assert_close(outputs.cls((len(hidden) - 1,))[:, 0], outputs.pooled)

@@ -4,12 +4,16 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
+from teachback.evaluate import EvaluationArguments, track_scores
+from teachback.metrics import Score
+from teachback.tables import Evaluated
 from teachback.tracking import NO_TRACKS, Tracks, grouped, tracking
 
 
@@ -38,6 +42,26 @@ def test_numbers_reach_every_tracker_and_words_none():
     NO_TRACKS.log({"loss": 0.5}, step=3)
 
 
+def test_stage_7_puts_its_scores_after_the_training_of_each_checkpoint(tmp_path):
+    logs = tmp_path / "logs"
+    with tracking(["tensorboard"], logs / "books/student_second", {}) as tracks:
+        tracks.log({"loss": 0.5}, 6)
+    record = {"arguments": {"episodes": 20}, "history": [{"step": 3}, {"step": 6}]}
+    checkpoints = [SimpleNamespace(stage="books/student_second", record=record),
+                   SimpleNamespace(stage="books/curriculum", record={"arguments": {"episodes": 20}})]  # fmt: skip
+    scores = {"books": Score("accuracy", 0.75, 8)}
+    found = [Evaluated(one.stage, "books", "teacher-meta", scores, 1, 1) for one in checkpoints]
+    for kind in ("none", "tensorboard"):
+        arguments = EvaluationArguments(report_to=kind)
+        track_scores(SimpleNamespace(arguments=arguments, run=tmp_path), checkpoints, found)
+        assert (logs / "books/curriculum").exists() == (kind != "none")
+    read = [EventAccumulator(str(logs / one.stage)).Reload() for one in checkpoints]
+    assert [[(event.step, event.value) for event in events.Scalars("test/books_accuracy")] for events in read] == [
+        [(7, 0.75)], [(21, 0.75)]
+    ]  # fmt: skip
+    assert [event.step for event in read[0].Scalars("train/loss")] == [6]
+
+
 def test_a_name_that_is_no_tracker_of_ours_is_left_to_others(tmp_path):
     with tracking(["mlflow"], tmp_path / "logs/run", {}) as tracks:
         assert not tracks.trackers
@@ -53,7 +77,11 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path):
     assert len(read.Scalars("eval/score")) == 2
 
 
-BLOCK, FILE_HEADER, RECORD_HEADER = 32768, 7, struct.Struct("<IHB")  # checksum, length, and which part it is of a record
+BLOCK, FILE_HEADER, RECORD_HEADER = (
+    32768,
+    7,
+    struct.Struct("<IHB"),
+)  # checksum, length, and which part it is of a record
 WHOLE, LAST = 1, 4
 
 

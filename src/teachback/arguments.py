@@ -125,8 +125,14 @@ class FirstStageArguments:
         require(self, "transfer_set", ("domain", "all"))
         require(self, "attention_target", ("scores", "probs"))
         require(self, "tkd_form", ("paper", "code"))
-        for name in ("embedding_weight", "hidden_weight", "attention_weight", "tkd_weight"):
+        weights = ("embedding_weight", "hidden_weight", "attention_weight", "tkd_weight")
+        for name in weights:
             require_at_least(self, name, 0)
+        if self.first != "none" and not any(getattr(self, name) for name in weights):
+            raise TeachbackError(
+                f"{', '.join(name.upper() for name in weights)} are all 0, so stage 4 would learn nothing; set one above 0, "
+                "or FIRST=none to pass the initial student on"
+            )
 
 
 # What the papers take for an argument of stage 5 that is left unset.

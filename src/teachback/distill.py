@@ -21,6 +21,8 @@ from teachback.teacher import Teacher, knowledge_by_row
 from teachback.teacher_states import LiveTeacher, Told, WrittenTeacher
 from teachback.training import TrainingModule
 
+ALIGNED = {"embedding": "embedding", "hidden": "hidden states", "attention": "attention"}  # losses between tokens
+
 
 def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
     """Teacher layer (counted from 1) of each student layer.
@@ -60,13 +62,14 @@ class Teachers:
     written: WrittenTeacher
 
     def answer(self, batch: dict) -> Told:
-        return (self.written if "teacher_states" in batch else self.live).answer(batch)
+        return (self.written if "teacher_means" in batch else self.live).answer(batch)
 
 
 class FirstStage(TrainingModule):
     """Stage 4: embedding, hidden-state, attention and transferable-knowledge losses, weighted per example by lambda.
 
-    Teacher and student read the same tokens. Labels serve lambda alone; a hidden one is the teacher's own answer.
+    All but the last compare token by token, so teacher and student read the same tokens; where they do not, each batch
+    brings ``teacher_means``. Labels serve lambda alone; a hidden one is the teacher's own answer.
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class FirstStage(TrainingModule):
         super().__init__()
         self.student, self.arguments, self.use_expertise_weights = student, arguments, use_expertise_weights
         student_config, teacher_config = student.model.config, teacher.classifier.model.config
-        self.layers = layer_map(arguments.layer_map, student_config.num_hidden_layers, teacher_config.num_hidden_layers)
+        depths = student_config.num_hidden_layers, teacher_config.num_hidden_layers
+        by_layer = arguments.hidden_weight or arguments.attention_weight
+        self.layers = layer_map(arguments.layer_map, *depths) if by_layer else []
         widths = student_config.hidden_size, teacher_config.hidden_size
         self.projection = nn.Linear(*widths, bias=False) if widths[0] != widths[1] else nn.Identity()
         self.transferable = self._transferable(teacher, widths[0]) if arguments.tkd_weight else None
@@ -134,12 +139,11 @@ class FirstStage(TrainingModule):
         """The losses that have a weight, by sequence [S], from the student's projected states; sums over layers are TinyBERT's."""
         a, mask = self.arguments, batch["attention_mask"]
         zero = torch.zeros((), device=mask.device)
-        embeddings, *layers = told.hidden
         terms: dict[str, torch.Tensor] = {}
         if a.embedding_weight:
-            terms["embedding"] = hidden_state_loss(student[0], embeddings, mask)
+            terms["embedding"] = hidden_state_loss(student[0], told.hidden[0], mask)
         if a.hidden_weight:
-            pairs = zip(student[1:], layers)
+            pairs = zip(student[1:], told.hidden[1:])
             terms["hidden"] = sum((hidden_state_loss(s, t, mask) for s, t in pairs), start=zero)
         if a.attention_weight:
             both = zip(self._student_attention.take(), told.attention)
@@ -159,6 +163,25 @@ class FirstStage(TrainingModule):
         if not self.use_expertise_weights:
             return torch.ones(len(logits), device=logits.device)
         return expertise_weight(batch["weight"], teacher_error(logits, known_labels(batch["label"], logits)))
+
+
+def require_no_common_tokens(args: FirstStageArguments, transferable: bool) -> None:
+    """Refuse the losses that compare token by token, as teacher and student have other tokens.
+
+    ``transferable``: whether the teacher has the knowledge that the one other loss compares.
+    """
+    aligned = [name for name in ALIGNED if getattr(args, f"{name}_weight")]
+    if not aligned:
+        return
+    advice = "FIRST=none: the losses of stage 5 need no common tokens"
+    if transferable:
+        switches = " ".join(f"{name.upper()}_WEIGHT=0" for name in aligned)
+        advice = f"{switches} to learn by the transferable-knowledge loss alone, or {advice}"
+    raise TeachbackError(
+        "teacher and student have different tokenizers, so stage 4 cannot align their tokens for these losses: "
+        f"{', '.join(ALIGNED[name] for name in aligned)}; set {advice}. Or take STUDENT_INIT=teacher, or a STUDENT_MODEL with "
+        "the teacher's vocabulary"
+    )
 
 
 def known_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

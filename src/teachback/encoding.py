@@ -60,6 +60,15 @@ class EncodedRows(Dataset):
         lengths = self.inputs["input_ids"].lengths.tolist()
         return [max(self._of_row(lengths, i)) for i in range(len(self))] if self.sequences else lengths
 
+    @classmethod
+    def joined(cls, parts: list["EncodedRows"]) -> "EncodedRows":
+        """Token ids of parts one after the other, without their columns."""
+        if len(parts) == 1:
+            return parts[0]
+        inputs = {name: Slices.joined([part.inputs[name] for part in parts]) for name in parts[0].inputs}
+        some = any(part.sequences for part in parts)
+        return cls(inputs, sequences=[n for part in parts for n in part.sequences or [1] * len(part)] if some else [])
+
     def chosen(self, order: list[int]) -> "EncodedRows":
         """Some of the rows, in the given order, without their ``states``."""
         columns = {name: values[order] for name, values in self.columns.items()}

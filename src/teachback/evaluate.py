@@ -49,6 +49,7 @@ from teachback.tables import (
     serves_more,
 )
 from teachback.teacher import predicted_labels
+from teachback.tracking import require_installed, tracking
 
 
 @dataclass
@@ -73,11 +74,15 @@ class EvaluationArguments:
     device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
     submission: bool = option(False, "Also write the leaderboard's files of the hidden tests.")
     report: bool = option(True, "Also write report.html, which shows the whole run.")
+    report_to: str = option(
+        "none", "tensorboard, wandb or none: scores beside the curves of each checkpoint's training."
+    )
     dry_run: bool = option(False, "Only say what would be scored; nothing is touched.")
 
     def __post_init__(self):
         require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
         require(self, "split", SPLITS)
+        require(self, "report_to", ("none", "tensorboard", "wandb"))
         self.metric = self.metric or "auto"
         if self.metric != "auto":
             parts(self.metric)
@@ -263,6 +268,7 @@ def _as_file(stage: str) -> str:
 
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
     """Score every checkpoint of the run, write its numbers, costs and predictions, and print the tables."""
+    require_installed([arguments.report_to])
     evaluation = Evaluation(arguments)
     checkpoints = find_checkpoints(evaluation.run, evaluation.targets, evaluation.teachers)
     if arguments.dry_run:
@@ -282,8 +288,22 @@ def _evaluate(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> list
     evaluated = evaluation.evaluate_all(checkpoints)
     merge_costs(evaluation.run / "costs.tsv", evaluated, measured_on(arguments))
     write_cards(evaluation, checkpoints)
+    track_scores(evaluation, checkpoints, evaluated)
     print_tables(evaluation, evaluated)
     return evaluated
+
+
+def track_scores(evaluation: Evaluation, checkpoints: Sequence[Checkpoint], evaluated: Sequence[Evaluated]) -> None:
+    """Put scores where REPORT_TO shows the curves of each checkpoint's training, as a step after its last one."""
+    arguments, records = evaluation.arguments, {checkpoint.stage: checkpoint.record for checkpoint in checkpoints}
+    for one in evaluated if arguments.report_to != "none" else ():
+        record = records[one.stage]
+        steps = [entry.get("step", 0) for entry in record.get("history") or []]
+        values = {f"{arguments.split}/{name}_{score.metric}": score.value for name, score in one.scores.items()}
+        with tracking(
+            [arguments.report_to], evaluation.run / "logs" / one.stage, record["arguments"], one.stage
+        ) as tracks:
+            tracks.log(values, max(steps, default=record["arguments"].get("episodes", 0)) + 1)
 
 
 def write_cards(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> None:

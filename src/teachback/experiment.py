@@ -217,14 +217,17 @@ class Experiment:
             return encode_rows(rows, self.data, domains, tokenizer, self.args.max_length)
 
     def fit(self, run: StageRun, module: TrainingModule, train_rows: EncodedRows, dev: list[Row], domains: list[str],
-            tokenizer, scored: bool = True, prepare=None) -> tuple[DistillationTrainer, dict]:  # fmt: skip
+            tokenizer, scored: bool = True, prepare=None, dev_columns=None) -> tuple[DistillationTrainer, dict]:  # fmt: skip
         """Train; return the trainer with the best checkpoint restored, and that one's metrics on the selection rows.
 
-        ``prepare`` is called with the encoded rows of both, in the order in which they are used.
+        ``prepare`` is called with the encoded rows of both, in the order in which they are used. ``dev_columns``: what
+        batches of the selection rows carry along, one value a row.
         """
         if named := self.training.resume_from_checkpoint:
             run.require_own(Path(named))
-        dev_rows, order = self.encode(dev, domains, tokenizer).sorted_by_length()  # padded least, whatever the batch
+        dev_rows = self.encode(dev, domains, tokenizer)
+        dev_rows.columns |= dev_columns or {}
+        dev_rows, order = dev_rows.sorted_by_length()  # padded least, whatever the batch
         metrics = score_by_domain([dev[i] for i in order], self.data) if scored else None
         with self.training.main_process_first(desc="preparing the stage folder"):
             if self.training.should_save:
@@ -297,27 +300,35 @@ class Experiment:
         return TeacherCache(self.teachers.parent / "teacher_states", self.args.teacher_cache_gb)
 
     def teacher_features(
-        self, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...] = ()
+        self, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...] = (), means: bool = False
     ) -> Features:
-        """The teacher's pooled states, and [CLS] states of ``layers``, on its own encoding of one domain's rows.
+        """The teacher's pooled states, [CLS] states of ``layers``, and where asked for means, on its own encoding of rows.
 
         They are kept on disk, if they fit.
         """
         tokenizer = load_tokenizer(str(folder))
-        encoded, cache = self.encode(rows, [rows[0].domain], tokenizer), self.teacher_cache
+        encoded, cache = self.encode(rows, sorted({row.domain for row in rows}), tokenizer), self.teacher_cache
+        if len(set(encoded.sequences)) > 1:
+            raise TeachbackError(
+                "questions with choices stand beside other rows, and a teacher of other tokens than the student's answers "
+                "rows of one kind; set TRANSFER_SET=domain"
+            )
 
         def compute() -> Features:
-            return features(teacher.classifier, encoded, layers=layers, **self.settings(tokenizer))
+            return features(teacher.classifier, encoded, layers=layers, means=means, **self.settings(tokenizer))
 
-        size = features_size(teacher, encoded, layers)
+        size = features_size(teacher, encoded, layers, means)
         if cache.refusal(size):
             return compute()
-        key = self._features_key(hash_model(str(folder)), layers, encoded)
+        key = self._features_key(hash_model(str(folder)), layers, encoded, means)
         with self.training.main_process_first(desc="asking the teacher"):
             return load_features(cache.get(key, size, lambda place: save_features(place, compute())))
 
-    def _features_key(self, teacher_hash: str, layers: tuple[int, ...], encoded: EncodedRows) -> str:
-        return "features-" + key_of(teacher_hash, self.args.precision, layers, False, encoded)
+    def _features_key(
+        self, teacher_hash: str, layers: tuple[int, ...], encoded: EncodedRows, means: bool = False
+    ) -> str:
+        kind = "means" if means else "features"
+        return f"{kind}-{key_of(teacher_hash, self.args.precision, layers, False, encoded)}"
 
     def write_teacher_states(
         self, run: StageRun, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows
@@ -347,7 +358,7 @@ class Experiment:
         """Keep the pooled states that came with all others as the features that stage 5 asks for, if they fit."""
         width = teacher.classifier.model.config.hidden_size
         told = Features(encoded.columns["teacher_means"][..., :width].contiguous())
-        size = features_size(teacher, encoded, ())
+        size = features_size(teacher, encoded, (), means=False)
         if not self.teacher_cache.refusal(size):
             key = self._features_key(teacher_hash, (), encoded)
             self.teacher_cache.get(key, size, lambda place: save_features(place, told))

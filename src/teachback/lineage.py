@@ -9,8 +9,11 @@ BEFORE = {"curriculum": "student_second", "student_second": "student_first"}
 def base_model(folder: Path, record: dict) -> str:
     """Hub name, folder or scratch name of the model that the checkpoint's weights began as; "" where it is not known.
 
-    ``folder``: <root>/<suite>/seed<k>/..., where the stages before it are found too, or in the roots that it names.
+    ``folder``: <root>/<suite>/seed<k>/..., where the stages before it are found too, or in the roots that it names. A
+    record that has no stages before it says itself what it began as.
     """
+    if "base_model" in record:
+        return record["base_model"]
     told, stage = record["arguments"], record["stage"]
     if "teacher_model" in told:
         return told["teacher_model"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from teachback.encoding import EncodedRows
@@ -44,10 +45,20 @@ def require_loader(loader, name: str) -> None:
         raise TeachbackError(f"{name} has no batches; give one with at least one row")
 
 
-def one_pass(loader: Iterable, name: str) -> list:
-    """All batches of a loader, as they come."""
+class Passed(list):
+    """All batches of a loader, as they came, and the data set that they are of, if it has one."""
+
+    dataset: object = None
+
+
+def one_pass(loader: Iterable, name: str) -> Passed:
+    """Pass through a loader once; what was passed through already stays as it is."""
     require_loader(loader, name)
-    return list(loader)
+    if isinstance(loader, Passed):
+        return loader
+    passed = Passed(loader)
+    passed.dataset = getattr(loader, "dataset", None)
+    return passed
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,8 @@ class LoaderBatches:
     """A loader's batches as dicts: label, domain, weight [B], sequences [B] of choices, then tokens [S, L].
 
     ``name`` is what errors call the loader; ``fields`` are those that the model reads. Rows whose `row_keys` are
-    ``held_out`` are left out of their batches. ``answers(batch)`` adds what a teacher says of a batch.
+    ``held_out`` are left out of their batches. ``answers(batch)`` adds what a teacher says of a batch, and ``translate``
+    then makes another model's tokens of the loader's.
     """
 
     loader: Loader
@@ -67,6 +79,7 @@ class LoaderBatches:
     needs_labels: bool = True
     held_out: frozenset[bytes] = frozenset()
     answers: Callable[[dict], dict] | None = None
+    translate: Callable[[dict], dict] | None = None
 
     def __post_init__(self):
         require_loader(self.loader, self.name)
@@ -86,6 +99,7 @@ class LoaderBatches:
             batch = self._without_held_out(self._read(values, f"{self.name}, batch {number}"))
             if len(batch["label"]):
                 told = self.answers(batch) if self.answers else {}
+                batch = self.translate(batch) if self.translate else batch
                 unread = [name for name in TOKENS if name not in self.fields and name != "attention_mask"]
                 yield {name: value for name, value in {**told, **batch}.items() if name not in unread}
 
@@ -168,12 +182,21 @@ def row_keys(batch: dict[str, torch.Tensor]) -> list[bytes]:
     """For each row a hash of its real tokens, by which it is known again in another pass."""
     rows = len(batch["label"])
     ids, mask = (batch[name].reshape(rows, -1, batch[name].shape[-1]) for name in ("input_ids", "attention_mask"))
-    keys = []
-    for row, real in zip(ids, mask.bool()):
-        digest = blake2b(real.sum(1).numpy().tobytes(), digest_size=16)
-        digest.update(row[real].numpy().tobytes())
-        keys.append(digest.digest())
-    return keys
+    return [_key(real.sum(1).numpy(), row[real].numpy()) for row, real in zip(ids, mask.bool())]
+
+
+def keys_of(rows: EncodedRows) -> list[bytes]:
+    """The same of encoded rows."""
+    found = [rows[i]["input_ids"] for i in range(len(rows))]
+    each = found if rows.sequences else [[ids] for ids in found]
+    return [_key(np.array([len(ids) for ids in own]), np.concatenate(own)) for own in each]
+
+
+def _key(lengths: np.ndarray, ids: np.ndarray) -> bytes:
+    """A hash of a row's sequences: of how many tokens each is, and of these one after the other."""
+    digest = blake2b(lengths.astype(np.int64).tobytes(), digest_size=16)
+    digest.update(ids.astype(np.int64).tobytes())
+    return digest.digest()
 
 
 def gathered(batches: Iterable[dict[str, torch.Tensor]]) -> EncodedRows:

@@ -26,16 +26,18 @@ from teachback.devices import resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.files import write_atomically
 from teachback.metrics import by_domain
+from teachback.model_card import read_text, write_card, write_text
 from teachback.models import load_finished_classifier, load_tokenizer, locate
 from teachback.phase_history import SPEED
 from teachback.plain_models import write_checkpoint
 from teachback.predictor import Checkpoint, Predictor
 from teachback.processing import ProcessArguments, process
 from teachback.runs import read_stage, seed_folder
-from teachback.settings import MetaKDConfig, refuse_unknown, takes
+from teachback.settings import MetaKDConfig, refuse_unknown, takes, with_settings
 from teachback.stages import distil, train_teachers
 from teachback.suite_data import SuiteData
 from teachback.suites.schema import Row, clean_text
+from teachback.tables import Result
 from teachback.teacher import predicted_labels
 
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain", "split")
@@ -128,7 +130,7 @@ class MetaKD:
         The table has text_a, label and domain, for pairs text_b, and may have split (train, quiz, dev or test);
         ``settings`` are fields of `MetaKDConfig`.
         """
-        config = replace(config or MetaKDConfig(), **settings)
+        config = with_settings(config, MetaKDConfig, settings)
         data = self._prepare(dataframe, config)
         folders = self._run_stages(config)
         seed = seed_folder(str(self.output_dir / "outputs"), "custom", config.seed)
@@ -161,9 +163,8 @@ class MetaKD:
         data = DataArguments(suite="custom", domain="all", data_dir=str(self._data_dir),
                              output_root=str(self.output_dir / "outputs"), max_length=config.max_length,
                              precision=self.precision, device=str(self.device))  # fmt: skip
-        kind = self._student.teacher
-        teacher = TeacherArguments(teacher=kind, teacher_model=self.teacher_model)
-        first = FirstStageArguments(tkd_weight=0.5 if kind == "meta" else 0.0)  # only a meta-teacher has that knowledge
+        teacher = TeacherArguments(teacher=self._student.teacher, teacher_model=self.teacher_model)
+        first = self._first_stage(config)
         second = SecondStageArguments(temperature=config.temperature)
         taught = train_teachers(data, teacher, self._optimizer(config, config.teacher_epochs, config.teacher_lr))
         constant = self._optimizer(config, config.first_epochs, config.first_lr, lr_scheduler_type="constant")
@@ -171,6 +172,13 @@ class MetaKD:
         student = replace(self._student, stage="second")
         linear = self._optimizer(config, config.second_epochs, config.second_lr)
         return taught + distil(data, student, first, second, MetaTeacherArguments(), linear)
+
+    def _first_stage(self, config: MetaKDConfig) -> FirstStageArguments:
+        names = ("first", "layer_map", "embedding_weight", "hidden_weight", "attention_weight")
+        weight = config.tkd_weight
+        if weight is None:  # only a meta-teacher has that knowledge
+            weight = 0.5 if self._student.teacher == "meta" else 0.0
+        return FirstStageArguments(tkd_weight=weight, **{name: getattr(config, name) for name in names})
 
     def _optimizer(self, config: MetaKDConfig, epochs: int, learning_rate: float, **more) -> OptimizerArguments:
         return on_one_device(
@@ -182,8 +190,12 @@ class MetaKD:
         rows = [row for row in data.rows("test", [name]) if row.label]
         found = {"dev": _dev(self._checkpoints[name].record)}
         if rows:
-            scores = by_domain(data.suite, rows, self._answers(name, rows, data))
-            found["test"] = {scores[name].metric: scores[name].value}
+            score = by_domain(data.suite, rows, self._answers(name, rows, data))[name]
+            found["test"] = {score.metric: score.value}
+            checkpoint = self._checkpoints[name]
+            place = (checkpoint.method, checkpoint.stage, self._config.seed, "test")
+            result = Result(data.suite.name, name, *place, score.metric, score.value, score.n)
+            write_card(checkpoint.folder, checkpoint.record, data.suite, [result])
         return found
 
     def _answers(self, name: str, rows: list[Row], data: SuiteData) -> list[str]:
@@ -198,9 +210,11 @@ class MetaKD:
         return self._answers(domain, rows, SuiteData.read(str(self._data_dir), "custom")) if rows else []
 
     def save_student(self, domain: str, path: str | Path) -> None:
-        """Write a domain's student as a plain checkpoint with its tokenizer."""
+        """Write a domain's student as a plain checkpoint with its tokenizer and its model card."""
         self._require(domain)
-        write_checkpoint(path, self.students[domain], load_tokenizer(str(self._checkpoints[domain].folder)))
+        folder = self._checkpoints[domain].folder
+        write_checkpoint(path, self.students[domain], load_tokenizer(str(folder)))
+        write_text(path, read_text(folder))
 
     def _require(self, domain: str) -> None:
         if domain not in self.students:

@@ -50,10 +50,21 @@ def write_card(
 
     A card that was changed by hand stays; returns whether one was written.
     """
+    return write_text(folder, card(record, suite, results, Path(place or folder)))
+
+
+def read_text(folder: str | Path) -> str:
+    """The card in a folder, "" where there is none."""
     path = Path(folder) / NAME
-    if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def write_text(folder: str | Path, text: str) -> bool:
+    """Write a card in the place of one of ours; returns whether one was written."""
+    before = read_text(folder)
+    if before and MARK not in before:
         return False
-    write_atomically(path, card(record, suite, results, Path(place or folder)))
+    write_atomically(Path(folder) / NAME, text)
     return True
 
 
@@ -62,13 +73,14 @@ def card(record: dict, suite: Suite, results: Sequence[Result], place: Path) -> 
     domains = [suite.domain(name) for name in record["answers"]]
     found = measured(record, domains, results)
     base = base_model(place, record)
-    title = f"{suite.name}, {', '.join(d.name for d in domains)}: {record['stage']}"
+    names = dict.fromkeys([suite.name, ", ".join(domain.name for domain in domains)])
+    title = f"{', '.join(names)}: {record['stage']}"
     return _environment().get_template("model_card.md").render(
         metadata=metadata(title, suite, found, base).to_yaml().rstrip(), mark=MARK, title=title,
         made=_made(record, suite),
         trained=record.get("head_trained", True), usage=_usage(domains[0], record), answers=_answers(domains),
         scores=_scores(found), scores_note=_scores_note(record, found),
-        tested=any(_plain(m.split) == "test" for m in found),
+        untested=_untested(record, found),
         origin=_origin(record, suite, base), limits=_limits(record, domains, found), settings=_settings(record),
         versions=", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items()),
     )  # fmt: skip
@@ -125,19 +137,24 @@ def metadata(title: str, suite: Suite, found: Sequence[Measured], base: str) -> 
 
 def _made(record: dict, suite: Suite) -> str:
     what = MADE.get(record["stage"], "A teacher: a large model from which students are distilled")
-    return f"{what}. Made by Teachback from the suite {suite.name}, seed {record.get('seed', 'unknown')}."
+    return f"{what}. Made by Teachback from {_data(record, suite)}, seed {record.get('seed', 'unknown')}."
+
+
+def _data(record: dict, suite: Suite) -> str:
+    """What it was trained on, where that is no suite of files the loaders that a program gave."""
+    return record.get("data", f"the suite {suite.name}")
 
 
 def _usage(domain: Domain, record: dict) -> str:
     """Code to copy."""
-    length = record["arguments"].get("max_length", 128)
     call = {"pair": '{"text": "a text", "text_pair": "another"}'}.get(domain.kind, '"a text"')
     lines = [
         "from transformers import pipeline",
         "",
         'answer = pipeline("text-classification", "<this folder or its hub name>")',
     ]
-    options = f"truncation=True, max_length={length}"
+    length = record["arguments"].get("max_length")
+    options = f"truncation=True, max_length={length}" if length else "truncation=True"
     if domain.kind == "choices":
         lines += [
             'question, choices = "a question", ["one answer", "another"]',
@@ -185,11 +202,20 @@ def _scores_note(record: dict, found: Sequence[Measured]) -> str:
     return text
 
 
+def _untested(record: dict, found: Sequence[Measured]) -> str:
+    """What is to be said where there is no score on test rows."""
+    if any(_plain(m.split) == "test" for m in found):
+        return ""
+    if "data" in record:
+        return "It was not scored on test rows."
+    return "Test scores are in `results.tsv` of the run, from `7_eval.sh` on, which adds them here."
+
+
 def _origin(record: dict, suite: Suite, base: str) -> str:
     secrets = environment_secrets()
     rows = [["base model", _shown(base, secrets) or "unknown"], ["stage", record["stage"]]]
     rows += [["teacher", record["teacher_folder"]]] if record.get("teacher_folder") else []
-    rows += [["data", f"suite {suite.name}"]]
+    rows += [["data", _data(record, suite).removeprefix("the ")]]
     rows += [[f"data: {name}", value] for name, value in flat(suite.settings, secrets).items()]
     return markdown_table(["", ""], rows, 2)
 
@@ -204,7 +230,7 @@ def _limits(record: dict, domains: Sequence[Domain], found: Sequence[Measured]) 
     return [
         f"It has learnt from {names} alone; of other texts nothing is known but what stands under Results.",
         "It answers every text with one of its answers, also texts that none of them fits.",
-        f"It reads the first {told.get('max_length', 128)} tokens of a text.",
+        *([f"It reads the first {told['max_length']} tokens of a text."] if told.get("max_length") else []),
         "It keeps what its base model and its data hold of errors and of bias; none of it was measured.",
         LICENCE,
         *(["It was selected on the reported rows (PROTOCOL=paper)."] if told.get("protocol") == "paper" else []),

@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,12 +310,21 @@ def spread_layers(count: int, depth: int) -> list[int]:
 class Outputs:
     """What a classifier says of a batch: logits [B, C], pooled [S, H], hidden states [S, L, H] (embeddings first).
 
-    S = B sequences, but where rows are questions with several choices.
+    S = B sequences, but where rows are questions with several choices. ``places`` [S]: which token a decoder classifies
+    from; None: the first, [CLS].
     """
 
     logits: torch.Tensor
     pooled: torch.Tensor
     hidden_states: tuple[torch.Tensor, ...] = ()
+    places: torch.Tensor | None = None
+
+    def cls(self, layers: Sequence[int]) -> torch.Tensor:
+        """States after the given layers of the token that stands for its sequence, [CLS] or a decoder's last: [S, K, H]."""
+        if self.places is None:
+            return torch.stack([self.hidden_states[layer][:, 0] for layer in layers], 1)
+        sequences = torch.arange(len(self.places), device=self.places.device)
+        return torch.stack([self.hidden_states[layer][sequences, self.places] for layer in layers], 1)
 
 
 def fold(values: torch.Tensor, sequences: torch.Tensor, width: int, fill: float = 0.0) -> torch.Tensor:
@@ -393,10 +403,12 @@ class Classifier(nn.Module):
         result = self.model(**inputs, output_hidden_states=hidden_states, return_dict=True)
         pooled, self._pooled = self._pooled, None
         assert pooled is not None  # the final layer's hook has just kept it
+        places = None
         if pooled.ndim == 3:  # of a decoder, whose final layer reads every token
-            pooled = last_token(pooled, batch["input_ids"], self.model.config.pad_token_id)
+            places = last_places(batch["input_ids"], self.model.config.pad_token_id)
+            pooled = pooled[torch.arange(len(places), device=places.device), places]
         logits = self._by_row(result.logits, pooled, head, batch.get("sequences"))
-        return Outputs(logits, pooled, result.hidden_states or ())
+        return Outputs(logits, pooled, result.hidden_states or (), places)
 
     def head_logits(
         self, pooled: torch.Tensor, head: torch.Tensor | None = None, sequences: torch.Tensor | None = None
@@ -425,11 +437,10 @@ class Classifier(nn.Module):
         return nn.functional.pad(logits, (0, self.classes - logits.shape[1]), value=ABSENT_CLASS)
 
 
-def last_token(states: torch.Tensor, input_ids: torch.Tensor, pad_token_id: int) -> torch.Tensor:
-    """States of each sequence's last token that is no padding, which Hugging Face's decoders classify: -> [S, H]."""
+def last_places(input_ids: torch.Tensor, pad_token_id: int) -> torch.Tensor:
+    """Place of each sequence's last token that is no padding, which Hugging Face's decoders classify: [S, L] -> [S]."""
     places = torch.arange(input_ids.shape[1], device=input_ids.device)
-    last = (places * (input_ids != pad_token_id)).argmax(-1)
-    return states[torch.arange(len(states), device=states.device), last]
+    return (places * (input_ids != pad_token_id)).argmax(-1)
 
 
 def mean_over_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

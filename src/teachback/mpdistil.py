@@ -4,7 +4,8 @@ Attributes ``teacher`` and ``student`` are plain Hugging Face models, and what i
 """
 
 import inspect
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,17 @@ from teachback.devices import autocast, resolve_device, resolve_precision
 from teachback.errors import TeachbackError
 from teachback.files import write_atomically
 from teachback.loader_batches import LoaderBatches, one_pass, require_loader
+from teachback.loader_cards import loader_card, loader_record
 from teachback.locks import locked
+from teachback.model_card import read_text, write_text
 from teachback.models import load_finished_classifier, load_tokenizer
+from teachback.own_tokens import OwnTokens, token_datasets, tokenizer_of
 from teachback.phases import Phases, Task
 from teachback.plain_models import fields_of, tokenizers_of, write_checkpoint
 from teachback.predictor import evaluation_precision
-from teachback.settings import TrainingConfig, refuse_unknown, takes
+from teachback.settings import TrainingConfig, refuse_unknown, takes, with_settings
 from teachback.suites.schema import Domain, clean_text
-from teachback.task_metrics import answers, chosen_metric, metric_values
+from teachback.task_metrics import answers, chosen_metric, metric_values, selecting_metric
 
 
 class MPDistil:
@@ -60,9 +64,13 @@ class MPDistil:
         self.teacher: PreTrainedModel | None = None
         self.student: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        self._card = ""  # the student's model card
 
     def _check_labels(self) -> None:
         fewest = 1 if self.is_regression else 2
+        if not isinstance(self.num_labels, Integral):  # numpy's whole numbers are some too
+            raise TeachbackError(f"num_labels={self.num_labels!r}: expected a whole number")
+        self.num_labels = int(self.num_labels)
         if self.num_labels < fewest or (self.is_regression and self.num_labels != 1):
             raise TeachbackError(f"num_labels={self.num_labels}: a regression has 1, a classification 2 or more")
         if self._labels and (self.is_regression or len(self._labels) != self.num_labels):
@@ -78,7 +86,11 @@ class MPDistil:
         Phase 4 runs where ``meta_loaders`` {task: loader} names other tasks to choose from. Under the task's own name
         it may hold the rows that phases 3 and 4 learn from; else a share of the train rows is kept for that.
         """
-        config = replace(config or TrainingConfig(), **settings)
+        config = with_settings(config, TrainingConfig, settings)
+        if not isinstance(meta_loaders, (dict, type(None))):
+            raise TeachbackError(
+                f"meta_loaders is a {type(meta_loaders).__name__}; give a dict of task names and loaders"
+            )
         if test_loader is not None:
             require_loader(test_loader, "test_loader")
         set_seed(config.seed)
@@ -91,23 +103,34 @@ class MPDistil:
         self.load_student(phases.student_folder)
         if test_loader is not None:
             history["test"] = self._tested(test_loader)
+            if "metrics" in history["test"]:
+                score, rows = history["test"]["metrics"]["score"], len(history["test"]["predictions"])
+                phases.write_student_card({"score": score, "rows": rows})
+                self._card = read_text(phases.student_folder)
         return history | {"config": asdict(config)}
 
     def _task(self, train_loader, val: list) -> Task:
-        names = (self.teacher_model, self.student_model)
+        names = (self.teacher_model, self.teacher_model if self.student_init == "teacher" else self.student_model)
         tokenizers = tokenizers_of(names, self._given_tokenizer, train_loader, self.data_dir)
-        labels = self._labels or tuple(getattr(getattr(train_loader, "dataset", None), "label_names", ()))
-        choices = isinstance(val[0], (tuple, list)) and getattr(val[0][0], "ndim", 2) == 3  # one axis more
-        return Task(self._domain(labels, choices), self.metric, names, self.student_layers, self.student_init,
-                    tuple(tokenizers), self.device, self.precision, self.data_dir, self.output_dir)  # fmt: skip
+        texts = token_datasets(train_loader)
+        dataset = texts[0] if texts else getattr(train_loader, "dataset", None)
+        labels = self._labels or tuple(getattr(dataset, "label_names", ()))
+        kind = "pair" if texts and texts[0].has_pairs else "single"
+        if isinstance(val[0], (tuple, list)) and getattr(val[0][0], "ndim", 2) == 3:  # one axis more
+            kind = "choices"
+        read = {"max_length": texts[0].max_length} if texts else {}
+        return Task(self._domain(labels, kind), self.metric, names, self.student_layers, self.student_init,
+                    tuple(tokenizers), read, self.device, self.precision, self.data_dir, self.output_dir)  # fmt: skip
 
-    def _domain(self, labels: tuple = (), choices: bool = False) -> Domain:
+    def _domain(self, labels: tuple = (), kind: str = "single") -> Domain:
         """The task as the stages describe one."""
+        metric = selecting_metric(self.metric)
         if self.is_regression:
-            return Domain(self.task_name, self.task_name, (), task="regression")
+            kind = "single" if kind == "choices" else kind
+            return Domain(self.task_name, self.task_name, (), metric, kind, task="regression")
         if len(labels) != self.num_labels or not all(isinstance(label, str) for label in labels):
             labels = tuple(f"LABEL_{number}" for number in range(self.num_labels))
-        return Domain(self.task_name, self.task_name, labels, kind="choices" if choices else "single")
+        return Domain(self.task_name, self.task_name, labels, metric, kind)
 
     def _tested(self, loader) -> dict:
         logits, labels = self._answers(loader, "test_loader")
@@ -120,14 +143,15 @@ class MPDistil:
     def _answers(self, loader, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The student's logits [N, C] and the loader's labels [N] in its order, -1 where it has none."""
         student, found, labels = self._require_student().eval(), [], []
-        domain = self._domain(choices=student.config.num_labels != self.num_labels)  # one output, for each choice
-        batches = LoaderBatches(
-            loader, name, domain, student.config.vocab_size, float_labels=self.is_regression, needs_labels=False
-        )
+        domain = self._domain(kind=self._kind_of_student())
+        vocabulary = len(tokenizer_of(loader, ())) or student.config.vocab_size
+        own = OwnTokens.of(loader, name, self.tokenizer, assumed=self.tokenizer)
+        batches = LoaderBatches(loader, name, domain, vocabulary, float_labels=self.is_regression, needs_labels=False,
+                                translate=own.batch if own else None)  # fmt: skip
         precision, fields = evaluation_precision("auto", self.device), fields_of(student)
         for batch in batches:
             with autocast(precision, self.device):
-                logits = student(**{name: batch[name].to(self.device) for name in fields}).logits
+                logits = student(**{name: batch[name].to(self.device) for name in fields if name in batch}).logits
             found.append(logits.float().reshape(len(batch["label"]), -1).cpu())
             labels.append(batch["label"])
         return torch.cat(found).numpy(), torch.cat(labels).numpy()
@@ -142,16 +166,29 @@ class MPDistil:
         return self.student
 
     def save_student(self, path: str | Path) -> None:
-        """Write the student as a plain checkpoint with its tokenizer."""
+        """Write the student as a plain checkpoint with its tokenizer and its model card, if no other README.md is there."""
         write_checkpoint(path, self._require_student(), self.tokenizer)
+        write_text(path, self._card or self._card_of_unknown_origin())
+
+    def _kind_of_student(self) -> str:
+        """One output for several labels is run on a question with each choice."""
+        return "choices" if self._require_student().config.num_labels != self.num_labels else "single"
+
+    def _card_of_unknown_origin(self) -> str:
+        labels = self._require_student().config.id2label or {}
+        domain = self._domain(tuple(map(str, labels.values())), self._kind_of_student())
+        return loader_card(loader_record("student", domain, "", {"metric": self.metric}, {}), domain)
 
     def load_student(self, path: str | Path) -> None:
         """Take a saved student of this task in the place of the present one."""
+        if not (Path(path) / "config.json").is_file():
+            raise TeachbackError(f"{path} holds no model (no config.json); name a folder that save_student wrote")
         student = load_finished_classifier(path)
         expected = (self.num_labels, 1) if not self.is_regression else (1,)  # one output where rows are choices
         if student.config.num_labels not in expected:
             raise TeachbackError(f"{path} has {student.config.num_labels} outputs, and num_labels is {self.num_labels}")
         self.student, self.tokenizer = student.to(self.device), load_tokenizer(str(path), self.data_dir)
+        self._card = read_text(path)
 
     def save_predictions(self, predictions, path: str | Path, label_mapping: dict | None = None) -> None:
         """Write a TSV with the columns index and prediction; ``label_mapping`` names the classes by number."""

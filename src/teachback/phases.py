@@ -9,8 +9,11 @@ through once; its rows choose the best epoch and the best episode. Quiz, what ph
 the task's own among ``meta_loaders``, or a share of the train rows: these are recognised by their tokens and left out
 of every batch of phases 1 and 2. In phase 4 other tasks' batches are drawn from their loaders; of the target's quiz
 the curriculum needs known rows, a half to learn from and the other for rewards.
+
+Loaders yield the tokens of one tokenizer. A model of another one reads the texts behind them; see `own_tokens`.
 """
 
+from collections.abc import Callable, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,9 +36,11 @@ from teachback.drawn_study import DrawnStudy, endless, task_of
 from teachback.encoding import EncodedRows
 from teachback.episodes import Episodes, give_heads, new_accelerator, study_of
 from teachback.errors import Stopped, TeachbackError
-from teachback.loader_batches import LoaderBatches, cut_quiz, gathered, one_pass
+from teachback.loader_batches import LoaderBatches, Passed, cut_quiz, gathered, one_pass
+from teachback.loader_cards import loader_record, write_loader_card
 from teachback.meta_teacher import MetaTeacher, Quiz, meta_heads, train_meta_teacher
 from teachback.models import Classifier, class_count, load_classifier, load_finished_classifier
+from teachback.own_tokens import OwnTokens, tokenizer_of
 from teachback.phase_history import episodes_history, epochs_history
 from teachback.plain_models import fields_of, new_student, write_checkpoint
 from teachback.second_stage import SecondStage, pkd_layer_map
@@ -43,11 +48,12 @@ from teachback.settings import TrainingConfig
 from teachback.suites.schema import Domain
 from teachback.task_metrics import metric_values
 from teachback.teacher import Teacher, TeacherTraining
-from teachback.teacher_outputs import Features, features, logits_of, own_logits, states
+from teachback.teacher_outputs import features, logits_of, own_logits, states
 from teachback.tracking import Tracks, tracking
 from teachback.training import TrainingModule, train
 
 EVAL_BATCH_SIZE = 64
+TEACHER, STUDENT = 0, 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Task:
     student_layers: int | str | None
     student_init: str
     tokenizers: tuple  # of teacher and student
+    texts: dict  # what is known of how texts were read
     device: torch.device
     precision: str
     data_dir: str
@@ -67,20 +74,37 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Rows of a loader that are kept, as the teacher reads them and as the student does."""
+
+    teacher: EncodedRows
+    student: EncodedRows
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.teacher.columns["label"]
+
+
+@dataclass(frozen=True)
 class FrozenTeacher:
-    """Answers on a batch: logits [B, C], and [CLS] states of ``layers`` where there are some [B, n, K, H]."""
+    """Answers on a batch: logits [B, C], and [CLS] states of ``layers`` where there are some [B, n, K, H].
+
+    ``translate`` makes the teacher's tokens of a batch that has others.
+    """
 
     teacher: Teacher
     layers: tuple[int, ...]
     device: torch.device
     precision: str
+    translate: Callable[[dict], dict] | None = None
 
     def __call__(self, batch: dict) -> dict[str, torch.Tensor]:
         fields = fields_of(self.teacher.classifier.model)
-        placed = {name: batch[name].to(self.device) for name in fields}
-        pooled, *cls = states(self.teacher.classifier, placed, len(batch["label"]), self.precision, self.layers)
-        logits = logits_of(self.teacher, Features(pooled), 0)[:, : class_count(self.teacher.domains[0])]
-        return {"teacher_logits": logits} | ({"teacher_cls": cls[0]} if cls else {})
+        batch = self.translate(batch) if self.translate else batch
+        placed = {name: batch[name].to(self.device) for name in fields if name in batch}
+        told = states(self.teacher.classifier, placed, len(batch["label"]), self.precision, self.layers)
+        logits = logits_of(self.teacher, told, 0)[:, : class_count(self.teacher.domains[0])]
+        return {"teacher_logits": logits} | ({} if told.cls is None else {"teacher_cls": told.cls})
 
 
 class Phases:
@@ -96,34 +120,54 @@ class Phases:
         self.others = {name: loader for name, loader in meta_loaders.items() if name != task.domain.name}
         passed = {name: one_pass(loader, _called(name)) for name, loader in self.others.items()}
         self.domains = [task.domain, *(task_of(name, batches, _called(name)) for name, batches in passed.items())]
-        self.val = gathered(self._batches(val_loader, "val_loader"))
+        self._own_tokens: dict[tuple, OwnTokens | None] = {}
+        self.val = self._held(self._batches(val_loader, "val_loader"))
         self.train_batches = self._batches(train_loader, "train_loader")
-        self.quiz: dict[str, EncodedRows] = {}
+        self.quiz: dict[str, Held] = {}
         if config.meta_epochs:
             self._keep_quiz(meta_loaders.get(task.domain.name), passed)
 
-    def _keep_quiz(self, own, passed: dict[str, list]) -> None:
+    def _keep_quiz(self, own, passed: dict[str, Passed]) -> None:
         """Rows of every task for phases 3 and 4, the target's first."""
         name = self.task.domain.name
         if own is not None:
-            self.quiz[name] = gathered(self._batches(own, _called(name)))
+            self.quiz[name] = self._held(self._batches(own, _called(name)))
         else:
-            self.quiz[name], keys = cut_quiz(self.train_batches, self.config.quiz_fraction, self.config.seed)
+            rows, keys = cut_quiz(self.train_batches, self.config.quiz_fraction, self.config.seed)
+            self.quiz[name] = self._held(self.train_batches, rows)
             self.train_batches = replace(self.train_batches, held_out=keys)
         for domain in self.domains[1:]:
-            self.quiz[domain.name] = gathered(self._batches(passed[domain.name], _called(domain.name), domain))
+            self.quiz[domain.name] = self._held(self._batches(passed[domain.name], _called(domain.name), domain))
 
     def _batches(self, loader, name: str, domain: Domain | None = None) -> LoaderBatches:
         numbers = any(known.task == "regression" for known in self.domains)
-        vocabulary = len(self.task.tokenizers[0])
+        vocabulary = len(tokenizer_of(loader, self.task.tokenizers[TEACHER]))
         return LoaderBatches(loader, name, domain or self.task.domain, vocabulary, float_labels=numbers)
 
-    @property
-    def settings(self) -> dict:
-        """How a model that only answers is run."""
+    def _held(self, batches: LoaderBatches, rows: EncodedRows | None = None) -> Held:
+        """Rows of a loader's batches (all of them, where none are given) in the tokens of both models."""
+        rows = gathered(batches) if rows is None else rows
+        own = [self._own(batches, model) for model in (TEACHER, STUDENT)]
+        return Held(*(rows if tokens is None else tokens.encoded(rows) for tokens in own))
+
+    def _own(self, batches: LoaderBatches, model: int) -> OwnTokens | None:
+        """How the teacher, or the student, reads a loader of other tokens; None where it reads it as it is."""
+        key = batches.name, model
+        if key not in self._own_tokens:
+            # A loader that does not tell of its tokens is taken to have those of both models.
+            assumed = self.task.tokenizers[STUDENT if model == TEACHER else TEACHER]
+            self._own_tokens[key] = OwnTokens.of(batches.loader, batches.name, self.task.tokenizers[model], assumed)
+        return self._own_tokens[key]
+
+    def _translate(self, batches: LoaderBatches, model: int) -> Callable[[dict], dict] | None:
+        own = self._own(batches, model)
+        return own.batch if own else None
+
+    def _settings(self, model: int) -> dict:
+        """How the teacher, or the student, is run where it only answers."""
         task = self.task
-        return {"pad_token_id": task.tokenizers[0].pad_token_id, "batch_size": EVAL_BATCH_SIZE, "device": task.device,
-                "precision": task.precision}  # fmt: skip
+        return {"pad_token_id": task.tokenizers[model].pad_token_id, "batch_size": EVAL_BATCH_SIZE,
+                "device": task.device, "precision": task.precision}  # fmt: skip
 
     @property
     def teacher_folder(self) -> Path:
@@ -145,13 +189,14 @@ class Phases:
 
     def train_teacher(self) -> None:
         task = self.task
-        model = load_classifier(task.models[0], task.domain, task.tokenizers[0], task.data_dir)
+        model = load_classifier(task.models[TEACHER], task.domain, task.tokenizers[TEACHER], task.data_dir)
         teacher = Teacher(model, "single", [task.domain], transferable=False)
-        args = TeacherArguments(teacher="single", teacher_model=task.models[0], use_domain_loss=False)
-        batches = replace(self.train_batches, fields=fields_of(model))
-        module = TeacherTraining(teacher, args)
-        self._fit("phase1", module, teacher.classifier, batches, self.config.teacher_epochs, self.config.teacher_lr)
-        write_checkpoint(self.teacher_folder, model, task.tokenizers[0])
+        args = TeacherArguments(teacher="single", teacher_model=task.models[TEACHER], use_domain_loss=False)
+        own = self._translate(self.train_batches, TEACHER)
+        batches = replace(self.train_batches, fields=fields_of(model), translate=own)
+        module, config = TeacherTraining(teacher, args), self.config
+        self._fit("phase1", module, teacher.classifier, TEACHER, batches, config.teacher_epochs, config.teacher_lr)
+        self._write(self.teacher_folder, model, TEACHER, "teacher", "phase1")
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -164,7 +209,7 @@ class Phases:
         task, config = self.task, self.config
         cut_from = self.teacher if task.student_init == "teacher" else None
         model = new_student(
-            task.models[1], task.student_layers, task.domain, task.tokenizers[1], task.data_dir, cut_from
+            task.models[STUDENT], task.student_layers, task.domain, task.tokenizers[STUDENT], task.data_dir, cut_from
         )
         model.requires_grad_(True)
         args = SecondStageArguments(method="mpdistil", soft_loss=config.soft_loss, temperature=config.temperature,
@@ -175,10 +220,11 @@ class Phases:
         layers = tuple(pkd_layer_map(config.pkd_layers, *depths)) if config.beta else ()
         student = Classifier(model, {task.domain.head: task.domain})
         module = SecondStage(student, args, False, teacher_width=of_teacher.hidden_size if layers else 0)
-        answers = FrozenTeacher(self.teacher, layers, task.device, task.precision)
-        batches = replace(self.train_batches, fields=fields_of(model), answers=answers)
-        self._fit("phase2", module, student, batches, config.student_epochs, config.student_lr)
-        write_checkpoint(self.student_folder, model, task.tokenizers[1])
+        own = [self._translate(self.train_batches, model) for model in (TEACHER, STUDENT)]
+        answers = FrozenTeacher(self.teacher, layers, task.device, task.precision, own[TEACHER])
+        batches = replace(self.train_batches, fields=fields_of(model), answers=answers, translate=own[STUDENT])
+        self._fit("phase2", module, student, STUDENT, batches, config.student_epochs, config.student_lr)
+        self._write(self.student_folder, model, STUDENT, "student_second", "phase2")
 
     def train_meta_teacher(self) -> MetaTeacher:
         """The teacher's head, and one for each other task, learn on quiz, from its own and the student's states."""
@@ -186,17 +232,17 @@ class Phases:
         student = self._student()
         meta = MetaTeacher(meta_heads(self.teacher, self.domains), student.model.config.hidden_size)
         quizzes = [
-            Quiz(domain.name, self._pooled(self.teacher.classifier, self.quiz[domain.name]),
-                 self._pooled(student, self.quiz[domain.name]), self.quiz[domain.name].columns["label"])
+            Quiz(domain.name, self._pooled_by_teacher(self.quiz[domain.name]),
+                 self._pooled(student, self.quiz[domain.name].student, STUDENT), self.quiz[domain.name].labels)
             for domain in self.domains
         ]  # fmt: skip
         form = "competitive" if config.use_competitive_loss else "collaborative"
         args = MetaTeacherArguments(meta_loss=form, meta_epochs=config.meta_epochs, meta_lr=config.meta_lr)
         losses = train_meta_teacher(meta.to(self.task.device), quizzes, args, config.batch_size, config.seed)
         with torch.no_grad():
-            pooled = self._pooled(self.teacher.classifier, self.val).to(self.task.device)
+            pooled = self._pooled_by_teacher(self.val).to(self.task.device)
             logits = meta.of_teacher(pooled, self.task.domain.name).cpu()
-        self._note("phase3", {"train_losses": losses, "val_metrics": [self._metrics(logits, self.val)]})
+        self._note("phase3", {"train_losses": losses, "val_metrics": [self._metrics(logits)]})
         return meta
 
     def run_curriculum(self, meta: MetaTeacher) -> None:
@@ -210,13 +256,12 @@ class Phases:
         accelerator = new_accelerator(task.precision)
         classifier = self._student()
         give_heads(classifier, meta, {domain.name: domain for domain in self.domains})
-        student = Student(classifier, meta, args, accelerator, self.settings["pad_token_id"])
+        student = Student(classifier, meta, args, accelerator, task.tokenizers[STUDENT].pad_token_id)
         studies = [self._study(domain, classifier, meta) for domain in self.domains]
         found: list[dict] = []
 
         def score(classifier: Classifier) -> float:
-            logits = own_logits(classifier, self._readable(classifier.model, self.val), **self.settings)
-            found.append(self._metrics(logits, self.val))
+            found.append(self._metrics(self._logits(classifier, STUDENT)))
             return found[-1]["score"]
 
         with self._tracking("phase4") as tracks:
@@ -225,17 +270,19 @@ class Phases:
             while episodes.left:
                 episodes.run_next()
         classifier.load_state_dict(episodes.best)
-        write_checkpoint(self.student_folder, classifier.model, task.tokenizers[1])
         self._note("phase4", episodes_history(episodes, found))
+        self._write(self.student_folder, classifier.model, STUDENT, "curriculum", "phase4")
 
     def _study(self, domain: Domain, student: Classifier, meta: MetaTeacher) -> Study:
-        rows = self._readable(student.model, self.quiz[domain.name])
-        pooled = self._pooled(self.teacher.classifier, self.quiz[domain.name])
+        rows = self._readable(student.model, self.quiz[domain.name].student)
+        pooled = self._pooled_by_teacher(self.quiz[domain.name])
         study = study_of(domain, rows, list(student.heads), domain.name, meta, pooled)
         if domain is self.task.domain:
             return study
         batches = self._batches(self.others[domain.name], _called(domain.name), domain)
-        return DrawnStudy(**vars(study), source=endless(replace(batches, fields=fields_of(student.model))))
+        own = self._translate(batches, STUDENT)
+        source = endless(replace(batches, fields=fields_of(student.model), translate=own))
+        return DrawnStudy(**vars(study), source=source)
 
     def _student(self) -> Classifier:
         """The student of phase 2, with a head for each task."""
@@ -248,28 +295,37 @@ class Phases:
         inputs = {name: values for name, values in rows.inputs.items() if name in fields_of(model)}
         return replace(rows, inputs=inputs)
 
-    def _pooled(self, classifier: Classifier, rows: EncodedRows) -> torch.Tensor:
-        return features(classifier, self._readable(classifier.model, rows), **self.settings).pooled
+    def _pooled(self, classifier: Classifier, rows: EncodedRows, model: int) -> torch.Tensor:
+        return features(classifier, self._readable(classifier.model, rows), **self._settings(model)).pooled
 
-    def _metrics(self, logits: torch.Tensor, rows: EncodedRows) -> dict[str, float]:
-        return metric_values(self.task.metric, rows.columns["label"].numpy(), logits.float().numpy())
+    def _pooled_by_teacher(self, rows: Held) -> torch.Tensor:
+        return self._pooled(self.teacher.classifier, rows.teacher, TEACHER)
 
-    def _fit(self, phase: str, module: TrainingModule, classifier: Classifier, batches: LoaderBatches, epochs: int,
-             learning_rate: float) -> None:  # fmt: skip
+    def _val(self, classifier: Classifier, model: int) -> EncodedRows:
+        return self._readable(classifier.model, self.val.teacher if model == TEACHER else self.val.student)
+
+    def _logits(self, classifier: Classifier, model: int) -> torch.Tensor:
+        return own_logits(classifier, self._val(classifier, model), **self._settings(model))
+
+    def _metrics(self, logits: torch.Tensor) -> dict[str, float]:
+        """Of logits of the rows of val."""
+        return metric_values(self.task.metric, self.val.labels.numpy(), logits.float().numpy())
+
+    def _fit(self, phase: str, module: TrainingModule, classifier: Classifier, model: int, batches: LoaderBatches,
+             epochs: int, learning_rate: float) -> None:  # fmt: skip
         """Train for some epochs and restore the best; with none, only score."""
         args = self._optimizer_arguments(epochs, learning_rate)
-        val = self._readable(classifier.model, self.val)
         if not epochs:
-            metrics = self._metrics(own_logits(classifier, val, **self.settings), val)
+            metrics = self._metrics(self._logits(classifier, model))
             return self._note(phase, {"train_losses": [], "val_metrics": [metrics], "best_epoch": 0})
         folder = TemporaryDirectory(dir=self.task.output_dir, prefix=".checkpoints-")
+        val, pad = self._val(classifier, model), self.task.tokenizers[model].pad_token_id
         with folder as checkpoints, self._tracking(phase) as tracks:
-            log = self._log_of_training(module, batches, val, args, Path(checkpoints), tracks)
+            log = self._log_of_training(module, batches, val, args, Path(checkpoints), pad, tracks)
         self._note(phase, epochs_history(log))
 
-    def _log_of_training(self, module, batches, val, args, checkpoints: Path, tracks: Tracks) -> list[dict]:
+    def _log_of_training(self, module, batches, val, args, checkpoints: Path, pad: int, tracks: Tracks) -> list[dict]:
         """Train; a stop that was asked for is said as it is here, where nothing is left to go on from."""
-        pad = self.settings["pad_token_id"]
         try:
             trainer = train(module, batches, val, args, checkpoints, None, pad, self._compute_metrics, tracks)
             stopped = trainer.told_to_stop
@@ -285,9 +341,37 @@ class Phases:
     def _note(self, phase: str, found: dict) -> None:
         """Take in what a phase was, and print the scores of what it kept."""
         self.history[phase] = found
-        best = max(found["val_metrics"], key=lambda metrics: metrics["score"])
-        values = [f"{name} {value:.4f}" for name, value in best.items() if name not in ("score", "loss")]
+        values = [f"{name} {value:.4f}" for name, value in self._best(phase).items() if name not in ("score", "loss")]
         print(f"{phase}: val {', '.join(values)}")
+
+    def _best(self, phase: str) -> dict[str, float]:
+        """The val metrics of what a phase kept."""
+        return max(self.history[phase]["val_metrics"], key=lambda metrics: metrics["score"])
+
+    def _write(self, folder: Path, model, which: int, stage: str, phase: str) -> None:
+        """Write a checkpoint with its model card."""
+        task = self.task
+        write_checkpoint(folder, model, task.tokenizers[which])
+        cut = which == STUDENT and task.student_init == "teacher"
+        settings = {
+            "teacher_model": task.models[TEACHER], "student_model": task.models[STUDENT],
+            "student_layers": task.student_layers, "student_init": task.student_init, **task.texts, **vars(self.config),
+        }  # fmt: skip
+        self._record = loader_record(
+            stage, self._counted, task.models[TEACHER if cut else which], settings, self._best(phase)
+        )
+        write_loader_card(folder, self._record, self._counted)
+
+    def write_student_card(self, tested: dict) -> None:
+        """The student's card again, with ``score`` on so many ``rows`` of a test loader."""
+        write_loader_card(self.student_folder, self._record, self._counted, tested)
+
+    @property
+    def _counted(self) -> Domain:
+        """The task with how many rows its loaders have."""
+        dataset = getattr(self.train_batches.loader, "dataset", None)
+        train = {"train": len(dataset)} if isinstance(dataset, Sized) else {}
+        return replace(self.task.domain, rows=train | {"val": len(self.val.labels)})
 
     def _tracking(self, phase: str) -> AbstractContextManager[Tracks]:
         config, name = self.config, f"{self.config.wandb_run_name or self.task.domain.name}-{phase}"

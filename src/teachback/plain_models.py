@@ -8,30 +8,37 @@ from pathlib import Path
 from teachback.errors import TeachbackError
 from teachback.loader_batches import TOKENS
 from teachback.models import cut_layers, layer_list, load_classifier, load_tokenizer
+from teachback.own_tokens import tokenizer_of
 from teachback.students import kept_layers
 from teachback.suites.schema import Domain
 from teachback.teacher import Teacher
 
 
 def tokenizers_of(names: tuple[str, str], given, loader, data_dir: str) -> list:
-    """The tokenizers of teacher and student, which read the same tokens.
+    """The tokenizers of teacher and student.
 
     A model from scratch takes the other's, or the one that the loader's texts were tokenised with.
     """
-    loaded = [given or (None if name.startswith("scratch:") else load_tokenizer(name, data_dir)) for name in names]
-    of_loader = getattr(getattr(loader, "dataset", None), "tokenizer", None)
-    known = next((one for one in (*loaded, of_loader) if one is not None), None)
+    loaded = [_tokenizer_of_model(name, given, data_dir) for name in names]
+    of_loader = tokenizer_of(loader, getattr(getattr(loader, "dataset", None), "tokenizer", None))
+    known = next((one for one in (given, *loaded, of_loader) if one is not None), None)
     if known is None:
         raise TeachbackError(
             "models from scratch have no tokenizer of their own; give the one of the loaders' tokens as tokenizer="
         )
-    chosen = [one or known for one in loaded]
-    if chosen[0].get_vocab() != chosen[1].get_vocab():
-        raise TeachbackError(
-            f"{names[0]} and {names[1]} have different tokenizers, and a loader yields the tokens of one; choose "
-            "models of one vocabulary, or run the stages, which encode each text for each model"
-        )
-    return chosen
+    return [one or known for one in loaded]
+
+
+def _tokenizer_of_model(name: str, given, data_dir: str):
+    """A model's own tokenizer; the given one where it has none, and None from scratch."""
+    if name.startswith("scratch:"):
+        return None
+    try:
+        return load_tokenizer(name, data_dir)
+    except TeachbackError:
+        if given is None:
+            raise
+        return given
 
 
 def new_student(

@@ -8,8 +8,8 @@ from teachback.encoding import EncodedRows
 from teachback.errors import TeachbackError
 from teachback.losses import expertise_weight, hard_label_loss, pkd_loss, soft_loss, teacher_error
 from teachback.meta_teacher import MetaTeacher, Quiz, train_meta_teacher
-from teachback.models import Classifier, per_row
-from teachback.teacher_outputs import features, first_token
+from teachback.models import Classifier, Outputs, per_row
+from teachback.teacher_outputs import features
 from teachback.training import TrainingModule
 
 
@@ -82,12 +82,12 @@ class SecondStage(TrainingModule):
             return {}
         return {"loss_meta_teacher": self._step.take(self.student)[-1]}
 
-    def _distillation(self, outputs, hard: torch.Tensor, batch: dict) -> torch.Tensor:
+    def _distillation(self, outputs: Outputs, hard: torch.Tensor, batch: dict) -> torch.Tensor:
         a, teacher = self.arguments, self._teacher_logits(batch)
         terms = {"soft": soft_loss(outputs.logits, teacher, a.temperature, a.soft_loss), "hard": hard}
         loss = a.alpha_soft * terms["soft"] + (1 - a.alpha_soft) * hard
         if self.pkd_layers:
-            terms["pkd"] = self._pkd(outputs.hidden_states, batch)
+            terms["pkd"] = self._pkd(outputs, batch)
             loss = loss + a.beta_pkd * terms["pkd"]
         self.note(**terms)
         if self.use_expertise_weights:
@@ -99,7 +99,7 @@ class SecondStage(TrainingModule):
             return batch["teacher_logits"]
         return self.meta.of_teacher(batch["teacher_pooled"], self._step.head)
 
-    def _pkd(self, hidden_states, batch: dict) -> torch.Tensor:
-        states = self.projection(first_token(hidden_states, self.pkd_layers).float())
+    def _pkd(self, outputs: Outputs, batch: dict) -> torch.Tensor:
+        states = self.projection(outputs.cls(self.pkd_layers).float())
         teacher = batch["teacher_cls"].flatten(0, 1).float()
         return per_row(pkd_loss(states, teacher), batch.get("sequences"))

@@ -4,7 +4,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from teachback.arguments import require, require_above_zero, require_at_least
 from teachback.errors import TeachbackError
@@ -55,6 +55,13 @@ class Settings:
     @classmethod
     def names(cls) -> list[str]:
         return [field.name for field in fields(cls)]
+
+
+def with_settings(config, kind: type[Settings], settings: dict):
+    """A config of ``kind`` (None: the defaults) with some fields replaced."""
+    if not isinstance(config, (kind, type(None))):
+        raise TeachbackError(f"config is a {type(config).__name__}; give a {kind.__name__}(...), or its fields by name")
+    return replace(config or kind(), **settings)
 
 
 @dataclass
@@ -114,6 +121,12 @@ class MetaKDConfig(Settings):
     teacher_lr: float = 2e-5
     first_lr: float = 5e-5
     second_lr: float = 3e-5
+    first: str = "metakd"  # none: no stage 4
+    layer_map: str = "uniform"  # of stage 4: teacher layer of each student layer
+    embedding_weight: float = 1.0  # of stage 4's losses
+    hidden_weight: float = 1.0
+    attention_weight: float = 1.0
+    tkd_weight: float | None = None  # None: 0.5 with a meta-teacher, which alone has what it compares
     temperature: float = 1.0  # of stage 5
     max_length: int = 128
     batch_size: int = 32

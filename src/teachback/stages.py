@@ -15,7 +15,7 @@ from teachback.arguments import (
     StudentArguments,
     TeacherArguments,
 )
-from teachback.distill import FirstStage
+from teachback.distill import FirstStage, require_no_common_tokens
 from teachback.errors import TeachbackError
 from teachback.experiment import Experiment
 from teachback.losses import average_predictions
@@ -96,19 +96,25 @@ def distil_first(
     model, tokenizer = initial_student(
         student_args, experiment.data, domain, experiment.args.data_dir, teacher, teacher_path
     )
-    _require_same_tokens(tokenizer, load_tokenizer(str(teacher_path)))
+    same_tokens = tokenizer.get_vocab() == load_tokenizer(str(teacher_path)).get_vocab()
+    if not same_tokens:
+        require_no_common_tokens(args, transferable=teacher.transferable is not None)
     module = FirstStage(Classifier(model, {domain.head: domain}), teacher, args, weighted)
     teacher.to(experiment.training.device)
     encoded = experiment.encode(rows, names, tokenizer)
-
     record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher_path.name,
               "head_trained": student_args.student_init == "teacher"}  # fmt: skip
 
-    def prepare(*parts) -> None:
+    def write_states(*parts) -> None:
         kept = experiment.write_teacher_states(run, module.live_teacher, inputs["teacher"], tokenizer, *parts)
         record["teacher_states_kept"] = kept
 
-    trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False, prepare=prepare)
+    dev_means = None
+    if not same_tokens:
+        encoded.columns |= _teacher_means(experiment, teacher, teacher_path, rows)
+        dev_means = _teacher_means(experiment, teacher, teacher_path, dev)
+    trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False,
+                                      prepare=write_states if same_tokens else None, dev_columns=dev_means)  # fmt: skip
     experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
     return folder
 
@@ -134,13 +140,11 @@ def _copied(run: StageRun, experiment: Experiment, domain: Domain) -> bool:
     return False
 
 
-def _require_same_tokens(student, teacher) -> None:
-    if student.get_vocab() != teacher.get_vocab():
-        raise TeachbackError(
-            "teacher and student have different tokenizers, so their tokens cannot be aligned for the embedding, hidden-state "
-            "and attention losses; set STUDENT_INIT=teacher, or a STUDENT_MODEL with the teacher's vocabulary, or FIRST=none: "
-            "stage 5's losses, on predictions and pooled states, need no common tokens"
-        )
+def _teacher_means(experiment: Experiment, teacher: Teacher, folder: Path, rows: list[Row]) -> dict[str, torch.Tensor]:
+    """What a student of other tokens learns from, by row: the teacher's states that belong to no one token."""
+    told = experiment.teacher_features(teacher, folder, rows, means=True)
+    assert told.means is not None  # they were asked for
+    return {"teacher_means": torch.cat([told.pooled, told.means], -1)}
 
 
 def _save_trained(folder: Path, module: FirstStage | SecondStage, tokenizer) -> None:

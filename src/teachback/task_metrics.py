@@ -29,6 +29,12 @@ def chosen_metric(name: str, task_name: str, regression: bool) -> str:
     return name
 
 
+def selecting_metric(metric: str) -> str:
+    """What selects the best model, by the name that it has in stages."""
+    names, short = REPORTED[metric]
+    return next((name for name in names if SHORT[name] == short), "+".join(names))
+
+
 def _usual_metric(task_name: str, regression: bool) -> str:
     if regression:
         return "correlation"

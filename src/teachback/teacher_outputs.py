@@ -1,6 +1,7 @@
 """What a model says about each example, computed once, in the examples' order."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +9,31 @@ import torch
 
 from teachback.devices import autocast
 from teachback.encoding import EncodedRows, batches
-from teachback.models import Classifier, final_layer
+from teachback.models import Classifier, final_layer, mean_over_tokens
 from teachback.teacher import Teacher
 
 
 @dataclass
 class Features:
-    """Frozen states of N rows of one domain, each of n sequences (n = 1 but for choices).
+    """Frozen states of N rows, each of n sequences (n = 1 but for choices).
 
-    ``pooled`` [N, n, H] in float32; ``cls`` [N, n, K, H] in half precision, the first token's states of K layers.
+    ``pooled`` [N, n, H] in float32; ``cls`` [N, n, K, H] in half precision, the states after K layers of the token that
+    stands for its sequence; ``means`` [N, n, H] in float32, the last layer's states averaged over real tokens.
     """
 
     pooled: torch.Tensor
     cls: torch.Tensor | None = None
+    means: torch.Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["Features"], order: torch.Tensor) -> "Features":
+        """Parts one after the other, and of them the rows of these numbers."""
+
+        def column(name: str) -> torch.Tensor:
+            return torch.cat([getattr(part, name) for part in parts])[order]
+
+        further = {name: column(name) for name in ("cls", "means") if getattr(parts[0], name) is not None}
+        return cls(column("pooled"), **further)
 
 
 @torch.no_grad()
@@ -46,34 +59,34 @@ def own_logits(classifier: Classifier, encoded: EncodedRows, **settings) -> torc
 @torch.no_grad()
 def features(
     classifier: Classifier, encoded: EncodedRows, pad_token_id: int, batch_size: int, device, precision: str,
-    layers: tuple[int, ...] = (),
+    layers: tuple[int, ...] = (), means: bool = False,
 ) -> Features:  # fmt: skip
-    """Pooled states, and [CLS] states after the given layers (from 1; 0 the embeddings). The mode is restored after."""
+    """Pooled states, [CLS] states after the given layers (from 1; 0 the embeddings), and where asked for ``means``.
+
+    The mode is restored after.
+    """
     training = classifier.training
     classifier.to(device).eval()
-    found: list[tuple[torch.Tensor, ...]] = []
-    order = []
+    found, order = [], []
     for batch in batches(encoded, batch_size, pad_token_id):
         order.append(batch.pop("index"))
         batch = {name: values.to(device) for name, values in batch.items()}
-        found.append(states(classifier, batch, len(order[-1]), precision, layers))
+        found.append(states(classifier, batch, len(order[-1]), precision, layers, means))
     classifier.train(training)
-    place = torch.cat(order).argsort()
-    pooled, *cls = (torch.cat(parts)[place] for parts in zip(*found))
-    return Features(pooled, cls[0] if cls else None)
+    return Features.joined(found, torch.cat(order).argsort())
 
 
 def save_features(folder: Path, told: Features) -> None:
     """One file a tensor, which can be mapped into memory."""
-    np.save(folder / "pooled.npy", told.pooled.numpy(), allow_pickle=False)
-    if told.cls is not None:
-        np.save(folder / "cls.npy", told.cls.numpy(), allow_pickle=False)
+    for name, values in vars(told).items():
+        if values is not None:
+            np.save(folder / f"{name}.npy", values.numpy(), allow_pickle=False)
 
 
 def load_features(folder: Path) -> Features:
     """What `save_features` wrote, read from disk as it is asked for."""
-    cls = folder / "cls.npy"
-    return Features(_mapped(folder / "pooled.npy"), _mapped(cls) if cls.exists() else None)
+    kept = [field.name for field in fields(Features) if (folder / f"{field.name}.npy").exists()]
+    return Features(**{name: _mapped(folder / f"{name}.npy") for name in kept})
 
 
 def _mapped(path: Path) -> torch.Tensor:
@@ -81,29 +94,26 @@ def _mapped(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
-def features_size(teacher: Teacher, encoded: EncodedRows, layers: tuple[int, ...]) -> int:
+def features_size(teacher: Teacher, encoded: EncodedRows, layers: tuple[int, ...], means: bool) -> int:
     """Bytes that `save_features` writes of these rows."""
     width = teacher.classifier.model.config.hidden_size
-    return len(encoded.inputs["input_ids"]) * width * (4 + 2 * len(layers))
+    return len(encoded.inputs["input_ids"]) * width * (4 + 2 * len(layers) + 4 * means)
 
 
 @torch.no_grad()
 def states(
-    classifier: Classifier, batch: dict, rows: int, precision: str, layers: tuple[int, ...]
-) -> tuple[torch.Tensor, ...]:
-    """Of one padded batch what `features` gives of all rows: pooled states, then, if any, those of ``layers``."""
+    classifier: Classifier, batch: dict, rows: int, precision: str, layers: tuple[int, ...] = (), means: bool = False
+) -> Features:
+    """Of one padded batch what `features` gives of all rows."""
     head = torch.zeros(rows, dtype=torch.long, device=batch["input_ids"].device)
     with autocast(precision, batch["input_ids"].device):
-        outputs = classifier(batch, head, hidden_states=bool(layers))
-    pooled = by_row(outputs.pooled.float(), rows).cpu()
-    if not layers:
-        return (pooled,)
-    return pooled, by_row(first_token(outputs.hidden_states, layers).half(), rows).cpu()
-
-
-def first_token(hidden_states, layers: tuple[int, ...]) -> torch.Tensor:
-    """[CLS] states after the given layers: tuple of [S, L, H] -> [S, K, H]."""
-    return torch.stack([hidden_states[layer][:, 0] for layer in layers], 1)
+        outputs = classifier(batch, head, hidden_states=bool(layers) or means)
+    found = Features(by_row(outputs.pooled.float(), rows).cpu())
+    if layers:
+        found.cls = by_row(outputs.cls(layers).half(), rows).cpu()
+    if means:
+        found.means = by_row(mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"]), rows).cpu()
+    return found
 
 
 def by_row(values: torch.Tensor, rows: int) -> torch.Tensor:

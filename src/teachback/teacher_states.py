@@ -2,7 +2,8 @@
 
 A batch brings ``teacher_states`` where they come from disk. Half precision, real tokens only, [L, F] a sequence: hidden
 states of the embeddings and the mapped layers, then queries and keys of those layers, from which attention scores are
-products (and which are smaller than the scores). ``teacher_means`` [B, n, 2 H] are pooled and averaged last states.
+products (and which are smaller than the scores). ``teacher_means`` [B, n, 2 H] are pooled and averaged last states; they
+come alone where the teacher has other tokens than the student.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ from teachback.teacher_cache import TeacherCache
 class Told:
     """A teacher's answer to a batch: logits [B, C], hidden states (embeddings, then mapped layers) [S, L, H] each,
 
-    queries and keys of the mapped layers, and h_d before its tanh [B, H] (None without that module).
+    queries and keys of the mapped layers, and h_d before its tanh [B, H] (None without that module). Of other tokens than
+    the student's there are no hidden states, queries and keys.
     """
 
     logits: torch.Tensor
@@ -78,7 +80,7 @@ class WrittenTeacher:
     def answer(self, batch: dict) -> Told:
         """The same answer as the model's, to half precision."""
         width = self.teacher.classifier.model.config.hidden_size
-        parts = list(batch["teacher_states"].split(width, -1))
+        parts = list(batch["teacher_states"].split(width, -1)) if "teacher_states" in batch else []
         hidden, rest = parts[: len(self.layers) + 1], parts[len(self.layers) + 1 :]
         attention = [
             Projections(by_head(query, self.heads), by_head(key, self.heads))

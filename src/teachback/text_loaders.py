@@ -18,14 +18,30 @@ from teachback.suites.problems import Problems
 from teachback.suites.schema import Domain, Row
 from teachback.suites.superglue import SUITE
 
+FEWEST_TOKENS = 4  # three special ones of a pair, and one of a text
+
 
 @dataclass
 class TokenDataset(Dataset):
-    """Tokenised rows, the tokenizer, and the names of the labels by number (empty: unknown)."""
+    """Rows, tokenised, and how: the tokenizer, most tokens, and the rows' domains where they are known.
 
+    A model of another tokenizer reads the texts again.
+    """
+
+    rows: list[Row]
     encoded: EncodedRows
     tokenizer: PreTrainedTokenizerBase
-    label_names: tuple[str, ...] = ()
+    max_length: int
+    domains: dict[str, Domain] | None = None
+
+    @property
+    def has_pairs(self) -> bool:
+        return any(row.text_b for row in self.rows[:1])
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels by number; empty: unknown."""
+        return next(iter(self.domains.values())).labels if self.domains else ()
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -88,8 +104,9 @@ def _tokenizer(name, texts: list[str], data_dir: str = "data"):
 
 
 def _dataset(rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None) -> TokenDataset:
-    labels = next(iter(domains.values())).labels if domains else ()
-    return TokenDataset(encode(rows, tokenizer, max_length, domains), tokenizer, labels)
+    if max_length < FEWEST_TOKENS:
+        raise TeachbackError(f"max_length={max_length}: must be at least {FEWEST_TOKENS}")
+    return TokenDataset(rows, encode(rows, tokenizer, max_length, domains), tokenizer, max_length, domains)
 
 
 def _loader(dataset: TokenDataset, batch_size: int, shuffle: bool) -> DataLoader:
@@ -109,6 +126,8 @@ def load_superglue_dataset(
     the official dev set, and test the official test without labels. ``max_samples``: most train rows, and half as many
     of the others.
     """
+    if max_samples is not None and max_samples < 1:
+        raise TeachbackError(f"max_samples={max_samples}: must be at least 1; None takes all")
     parsed, domain = _read_task(task_name, data_dir, source, protocol, allow_partial)
     splits = {"train": "train", "val": "dev", "test": "test"}
     if protocol == "paper":

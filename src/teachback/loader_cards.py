@@ -1,0 +1,39 @@
+"""Model cards of what the Python API trains from loaders, which tell less of themselves than a suite's files do."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from teachback.model_card import card, write_card
+from teachback.runs import PACKAGES
+from teachback.suites.schema import Domain, Suite
+from teachback.tables import Result
+
+
+def loader_record(stage: str, domain: Domain, base_model: str, settings: dict, metrics: dict) -> dict:
+    """What a stage would write of itself to stage.json. ``metrics`` are those on the rows that selected the model."""
+    return {
+        "stage": stage, "answers": {domain.name: asdict(domain)}, "arguments": settings, "base_model": base_model,
+        "data": f"the loaders of {domain.name}", "selected_on": "val", "dev": metrics,
+        "seed": settings.get("seed", "unknown"),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }  # fmt: skip
+
+
+def write_loader_card(folder: Path, record: dict, domain: Domain, tested: dict | None = None) -> None:
+    """README.md beside a checkpoint. ``tested``: ``score`` on so many ``rows`` of a test loader."""
+    write_card(folder, record, Suite(domain.name, {domain.name: domain}), _results(record, domain, tested))
+
+
+def loader_card(record: dict, domain: Domain) -> str:
+    """The same as text."""
+    return card(record, Suite(domain.name, {domain.name: domain}), (), Path(domain.name))
+
+
+def _results(record: dict, domain: Domain, tested: dict | None) -> Sequence[Result]:
+    if not tested:
+        return ()
+    score = (domain.metric, tested["score"], tested["rows"])
+    return [Result(domain.name, domain.name, "mpdistil", record["stage"], record["seed"], "test", *score)]

@@ -1,9 +1,16 @@
-"""The stages' commands, called in this process: what they print and the status they leave with."""
+"""The stages' commands, called in this process: what they print and the status they leave with.
+
+As a script it runs a JSON list of commands [[entry point, flag ...] ...] one after the other, for torchrun.
+"""
 
 import importlib.util
 import io
+import json
+import os
+import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+import tempfile
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +18,10 @@ from unittest.mock import patch
 
 from teachback.errors import run_entry_point
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
+# Takes the place of Python: writes its arguments down.
+FAKE_PYTHON = '#!/bin/sh\nprintf "%s\\0" "$@" > "$0.arguments"\n'
 
 
 @dataclass(frozen=True)
@@ -42,3 +52,31 @@ def command(script: str, *flags: str) -> Finished:
         except SystemExit as left:
             status = left.code or 0
     return Finished(status, output.getvalue(), error.getvalue())
+
+
+def stage(script: str, home: Path, *flags: str, **variables: str) -> Finished:
+    """Run a numbered script from ``home`` up to its entry point, which then runs in this process.
+
+    All but a new interpreter, whose imports take longer than the work of a two-layer model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder, "python")
+        python.write_text(FAKE_PYTHON)
+        python.chmod(0o755)
+        said = subprocess.run(
+            ["bash", str(ROOT / script), *flags], cwd=home, env={**os.environ, **variables, "PYTHON": str(python)},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        arguments = Path(f"{python}.arguments")
+        if not arguments.exists():
+            return Finished(said.returncode, said.stdout, said.stderr)
+        entry_point, *flags = arguments.read_text().split("\0")[:-1]
+    with chdir(home):
+        done = command(Path(entry_point).name, *flags)
+    return Finished(done.status, said.stdout + done.output, said.stderr + done.error)
+
+
+if __name__ == "__main__":
+    for entry_point, *flags in json.loads(sys.argv[1]):
+        sys.argv = [entry_point, *flags]
+        run_entry_point(_main(entry_point))

@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 os.fsync = lambda handle: None
 
 # The costly files, dearest first: handed out by file, one that begins last would be waited for alone.
-COSTLY = "end_to_end curriculum stages evaluate reproduce api bad_data faults shell benchmarks".split()
+COSTLY = "end_to_end curriculum stages evaluate reproduce api bad_data faults benchmarks".split()
 
 
 def pytest_collection_modifyitems(items):

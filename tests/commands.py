@@ -1,10 +1,17 @@
-"""The stages' commands: the variables that scripts declare, and entry points called in this process."""
+"""The stages' commands: variables that scripts declare, and entry points called in this process, with what they print.
+
+As a script it runs a JSON list of commands [[entry point, flag ...] ...] one after the other, for torchrun.
+"""
 
 import importlib.util
 import io
+import json
+import os
 import re
+import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+import tempfile
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 STAGES = sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))
 DECLARATION = re.compile(r'^: "\$\{([A-Z][A-Z0-9_]*)=(.*)\}"\s*(#.*)?$', re.MULTILINE)
+# Takes the place of Python: writes its arguments down.
+FAKE_PYTHON = '#!/bin/sh\nprintf "%s\\0" "$@" > "$0.arguments"\n'
 
 
 def declarations(path: Path) -> dict[str, str]:
@@ -57,3 +66,31 @@ def command(script: str, *flags: str) -> Finished:
         except SystemExit as left:
             status = left.code or 0
     return Finished(status, output.getvalue(), error.getvalue())
+
+
+def stage(script: str, home: Path, *flags: str, **variables: str) -> Finished:
+    """Run a numbered script from ``home`` up to its entry point, which then runs in this process.
+
+    All but a new interpreter, whose imports take longer than the work of a two-layer model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder, "python")
+        python.write_text(FAKE_PYTHON)
+        python.chmod(0o755)
+        said = subprocess.run(
+            ["bash", str(ROOT / script), *flags], cwd=home, env={**os.environ, **variables, "PYTHON": str(python)},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        arguments = Path(f"{python}.arguments")
+        if not arguments.exists():
+            return Finished(said.returncode, said.stdout, said.stderr)
+        entry_point, *flags = arguments.read_text().split("\0")[:-1]
+    with chdir(home):
+        done = command(Path(entry_point).name, *flags)
+    return Finished(done.status, said.stdout + done.output, said.stderr + done.error)
+
+
+if __name__ == "__main__":
+    for entry_point, *flags in json.loads(sys.argv[1]):
+        sys.argv = [entry_point, *flags]
+        run_entry_point(_main(entry_point))

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import BOOKS, GENRE, NO_DROPOUT, classifier, text_rows, tiny_teacher, tokenizer
 from transformers import AutoModelForSequenceClassification
 
+from teachback import curriculum_record
 from teachback.arguments import (
     CURRICULUM_STAGE,
     STUDENT_STAGES,
@@ -24,7 +25,7 @@ from teachback.arguments import (
     parse,
 )
 from teachback.curriculum import Curriculum, Student, Study, halves
-from teachback.curriculum_record import chosen_shares, moving_mean
+from teachback.curriculum_record import chosen_shares, moving_mean, write_record
 from teachback.curriculum_run import Rehearsal, run_curriculum
 from teachback.encoding import encode
 from teachback.errors import Stopped, TeachbackError
@@ -44,6 +45,15 @@ from teachback.suites.schema import (
     write_rows,
     write_suite,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(request, monkeypatch):
+    """Leave the plots' files empty but in the test that looks at them: drawing takes longer than studying."""
+    if "drawn" not in request.node.name:
+        for plot in ("_plot_rewards", "_plot_domains"):
+            monkeypatch.setattr(curriculum_record, plot, lambda *arguments: arguments[-1].touch())
+
 
 # The parts, on models in memory
 
@@ -195,6 +205,16 @@ def test_moving_mean_and_shares_by_hand():
     assert moving_mean([1.0, 3.0, 5.0, 7.0], window=2).tolist() == [1, 2, 4, 6]
     steps = [{"episode": e, "domain": d} for e, d in ((0, "a"), (0, "b"), (1, "a"), (1, "a"))]
     assert chosen_shares(steps, ["a", "b", "c"], 2).tolist() == [[0.5, 0.5, 0], [1, 0, 0]]
+
+
+def test_rewards_and_choices_are_drawn_and_tabulated(tmp_path):
+    episode = {"episode": 0, "steps": 2, "reward": 0.5, "student_loss": 1.0, "policy_loss": 0.0, "entropy": 0.7}
+    step = {"episode": 0, "step": 0, "domain": "a", "reward": 0.25, "probability": 0.5}
+    write_record(tmp_path, [episode, episode | {"episode": 1}], [step, step | {"episode": 1}], ["a", "b"])
+    assert (tmp_path / "rewards.tsv").read_text().splitlines()[1] == "0\t2\t0.5\t1.0\t0.0\t0.7"
+    assert (tmp_path / "trajectory.tsv").read_text().splitlines()[2] == "1\t0\ta\t0.25\t0.5"
+    for name in ("rewards.png", "domains.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 # The stage, on domains with different heads

@@ -1,13 +1,12 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from commands import command
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, pipeline
 
@@ -21,10 +20,16 @@ from teachback.suites.schema import Domain, Row, Suite, write_rows, write_suite
 from teachback.tables import read_results
 from teachback.teacher import Teacher, load_teacher
 
-ROOT = Path(__file__).parents[1]
 LABELS = ("negative", "positive")
 SUITE = Suite("tiny", {name: Domain(name, "sentiment", LABELS, kind="pair") for name in ("books", "dvd")})
 WORDS = "good bad plot paper screen quite never loud thin read watch bought again once twice".split()
+
+
+@pytest.fixture(autouse=True)
+def quick_clock(monkeypatch):
+    """A pass on a row is timed, and one on a batch: how long they take is no matter here."""
+    monkeypatch.setattr("teachback.predictor.TIMED_ROWS", 1)
+    monkeypatch.setattr("teachback.predictor.TIMED_PASSES", 1)
 
 
 def rows():
@@ -364,27 +369,15 @@ def test_timed_rows_are_spread_over_all_lengths():
     assert sorted(spread(lengths, 64)) == list(range(8)) and spread([], 4) == []
 
 
-def test_the_command_line(workplace):
-    flags = [
-        "--suite",
-        "tiny",
-        "--domain",
-        "books",
-        "--data_dir",
-        "data",
-        "--output_root",
-        "outputs",
-        "--device",
-        "cpu",
-    ]
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *flags]
-    environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "books/student_second" in done.stdout
-    failed = subprocess.run([*command, "--seed", "7"], cwd=workplace, env=environment, capture_output=True, text=True)
-    assert failed.returncode == 1 and failed.stderr.startswith("error: outputs/tiny/seed7 holds no finished checkpoint")
-    assert "Traceback" not in failed.stderr
+def test_the_command_line(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    flags = ("--suite", "tiny", "--domain", "books", "--data_dir", "data", "--output_root", "outputs", "--device", "cpu")
+    done = command("evaluate.py", *flags)
+    assert done.status == 0, done.error
+    assert "books/student_second" in done.output
+    failed = command("evaluate.py", *flags, "--seed", "7")
+    assert failed.status == 1 and failed.error.startswith("error: outputs/tiny/seed7 holds no finished checkpoint")
+    assert "Traceback" not in failed.error
 
 
 INFERENCE = ("entailment", "neutral", "contradiction")

@@ -334,9 +334,9 @@ def test_defaults_are_the_papers():
 
 def test_pkd_compares_directions_of_each_layer_by_hand():
     student = torch.tensor([[[3.0, 4.0], [0.0, 2.0]], [[1.0, 0.0], [5.0, 0.0]]])
-    teacher = torch.tensor([[[5.0, 0.0], [0.0, 7.0]], [[-2.0, 0.0], [0.0, 1.0]]])
-    # Squared gaps of unit vectors: (3/5, 4/5) and (1, 0), equal ones; opposite ones, (1, 0) and (0, 1).
-    close(pkd_loss(student, teacher), [(0.16 + 0.64) / 4, (4 + 1 + 1) / 4])
+    teacher = torch.tensor([[[8.0, 6.0], [0.0, 7.0]], [[-2.0, 0.0], [0.0, 1.0]]])
+    # Squared gaps of unit vectors: (3/5, 4/5) and (4/5, 3/5), equal ones; opposite ones, (1, 0) and (0, 1).
+    close(pkd_loss(student, teacher), [(0.04 + 0.04) / 4, (4 + 1 + 1) / 4])
     close(pkd_loss(7 * student, teacher), pkd_loss(student, teacher))
 
 

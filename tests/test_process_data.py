@@ -2,14 +2,12 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import command
 
 from teachback import files, processing
 from teachback.errors import TeachbackError
@@ -17,7 +15,6 @@ from teachback.processing import ProcessArguments, process
 from teachback.prototypes import prototype_scores
 from teachback.suites.schema import Row, read_rows, read_suite, write_rows
 
-ROOT = Path(__file__).parents[1]
 OUTPUT = {
     "train.tsv", "quiz.tsv", "dev.tsv", "test.tsv", "suite.json", "stage.json", "embeddings.npy", "prototype_scores.png",
 }  # fmt: skip
@@ -340,25 +337,12 @@ def test_without_raw_files_it_names_stage_1(tmp_path, suite):
 
 
 def test_the_entry_points_make_a_suite_from_nothing(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-
-    def call(script: str, *flags: str):
-        command = [
-            sys.executable,
-            str(ROOT / "scripts" / script),
-            "--suite",
-            "sample",
-            "--data_dir",
-            str(tmp_path),
-            *flags,
-        ]
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-    failed = call("process_data.py", "--embedding_model", "scratch:tiny")
-    assert failed.returncode == 1 and failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr
-    assert call("get_data.py").returncode == 0
+    place = ("--suite", "sample", "--data_dir", tmp_path)
+    failed = command("process_data.py", *place, "--embedding_model", "scratch:tiny")
+    assert failed.status == 1 and failed.error.startswith("error: ") and "Traceback" not in failed.error
+    assert command("get_data.py", *place).status == 0
     flags = ("--embedding_model", "scratch:tiny", "--max_length", "32", "--skip_bad_rows", "0", "--quiz_fraction", "0")
-    done = call("process_data.py", *flags)
-    assert done.returncode == 0, done.stderr
+    done = command("process_data.py", *place, *flags)
+    assert done.status == 0, done.error
     settings = json.loads((tmp_path / "sample/suite.json").read_text())["settings"]
     assert settings["max_length"] == 32 and settings["quiz_fraction"] == 0

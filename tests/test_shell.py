@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import fields
+from itertools import cycle
 
 import pytest
 from commands import DECLARATION, ROOT, STAGES, declarations
@@ -176,10 +177,14 @@ def test_a_failing_entry_point_stops_the_stage_with_its_status(stage, tmp_path, 
 
 
 @pytest.mark.parametrize("name", STAGES)
-@pytest.mark.parametrize("value", ["two  blanks", "'quoted\"", "a;touch evaluated", "$(touch evaluated)", "*", "`id`"])
-def test_values_arrive_as_they_are(stage, tmp_path, name, value):
-    assert value_of(stage(name, cwd=tmp_path, DOMAINS=value, DATA_DIR=value), "--data_dir") == value
-    assert stage(name, "--flag", value, cwd=tmp_path)[-2:] == ["--flag", value]
+def test_values_arrive_as_they_are(stage, tmp_path, name):
+    awkward = ("two  blanks", "'quoted\"", "a;touch evaluated", "$(touch evaluated)", "*", "`touch evaluated`")
+    flags = own_variables(name) | {"DATA_DIR": "--data_dir"}
+    given = dict(zip(flags, cycle(awkward)))
+    arguments = stage(name, cwd=tmp_path, SUITE="custom", **given)  # which alone has a SOURCE in stage 2
+    assert {variable: value_of(arguments, flag) for variable, flag in flags.items()} == given
+    words = [word for value in awkward for word in ("--flag", value)]
+    assert stage(name, *words, cwd=tmp_path)[-len(words) :] == words
     assert not (tmp_path / "evaluated").exists()
 
 

@@ -113,6 +113,19 @@ def suite(tmp_path) -> Path:
     return tmp_path
 
 
+def copied(finished: Path, output_root: Path, *stages: str) -> Path:
+    """Copies of finished stages in another output folder; the folder of the last one."""
+    for stage in stages:
+        folder = Path(shutil.copytree(finished / stage, output_root / "tiny/seed42" / stage))
+    return folder
+
+
+def with_copy_of(finished: Path, output_root: Path, *stages: str) -> list[str]:
+    """Flags for a new output folder that holds copies of finished stages."""
+    copied(finished, output_root, *stages)
+    return ["--output_root", str(output_root)]
+
+
 def test_files_of_each_stage(finished):
     assert names(finished) == {"teacher-meta", "books", "logs"}  # no work folder is left
     assert names(finished / "logs") == {"3_train_teacher.log", "4_student_first.log", "5_student_second.log"}
@@ -148,8 +161,8 @@ def test_stages_change_the_weights_they_train(finished):
     assert not torch.equal(second[layer], first[layer]) and not torch.equal(second[head], first[head])
 
 
-def test_a_finished_stage_does_nothing_when_run_again(suite, capsys, monkeypatch):
-    folder = teach(suite)
+def test_a_finished_stage_does_nothing_when_run_again(suite, finished, capsys, monkeypatch):
+    folder = copied(finished, suite / "outputs", "teacher-meta")
     before = (folder / "stage.json").stat().st_mtime_ns
     monkeypatch.setattr(DistillationTrainer, "train", lambda *a, **k: pytest.fail("trained again"))
     # Another place, device or logger is no reason to train again.
@@ -171,8 +184,8 @@ def test_every_argument_of_the_teacher_has_an_effect(finished, change, tmp_path)
     assert not same(weights(folder), weights(finished / "teacher-meta"))
 
 
-def test_changed_rows_and_arguments_are_named_and_the_stage_made_again(suite, caplog):
-    folder = teach(suite)
+def test_changed_rows_and_arguments_are_named_and_the_stage_made_again(suite, finished, caplog):
+    folder = copied(finished, suite / "outputs", "teacher-meta")
     before = weights(folder)
     path = suite / "data/tiny/train.tsv"
     rows = read_rows(path)
@@ -258,9 +271,8 @@ def test_a_stage_that_is_told_to_stop_in_its_last_step_is_finished_and_nothing_a
     assert names(suite / "outputs/tiny/seed42") == {"teacher-single-books", "logs"}
 
 
-def test_the_second_stage_continues_within_an_epoch(suite, monkeypatch):
-    teach(suite)
-    distil(suite, "first")
+def test_the_second_stage_continues_within_an_epoch(suite, finished, monkeypatch):
+    copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
     more = ("--method", "mpdistil", "--student_layers", "2", "--beta_pkd", "0", "--meta_teacher_every_epoch", "0")
     uninterrupted = weights(distil(suite, "second", *more)[0])
     shutil.rmtree(suite / "outputs/tiny/seed42/books/student_second")
@@ -381,13 +393,6 @@ def test_a_run_that_was_moved_after_its_last_step_still_finds_its_best_checkpoin
     assert same(weights(folder), weights(finished / "teacher-meta"))
 
 
-def with_copy_of(finished: Path, output_root: Path, *stages: str) -> list[str]:
-    """Flags for a new output folder that holds copies of finished stages."""
-    for stage in stages:
-        shutil.copytree(finished / stage, output_root / "tiny/seed42" / stage)
-    return ["--output_root", str(output_root)]
-
-
 def test_the_same_student_is_copied_between_domains(finished, capsys, tmp_path):
     place = with_copy_of(finished, tmp_path, "teacher-meta")
     first, second = distil(finished.parents[2], "first", *place, "--transfer_set", "all", "--domain", "all")
@@ -427,8 +432,8 @@ def test_every_argument_of_the_first_stage_has_an_effect(finished, change, tmp_p
     assert not same(weights(folder), weights(finished / "books/student_first"))
 
 
-def test_states_from_disk_give_the_student_that_the_running_teacher_gives(suite, capsys):
-    teach(suite)
+def test_states_from_disk_give_the_student_that_the_running_teacher_gives(suite, finished, capsys):
+    copied(finished, suite / "outputs", "teacher-meta")
     (written,) = distil(suite, "first")
     assert "the teacher has run once" in capsys.readouterr().out
     kept = weights(written)
@@ -456,9 +461,8 @@ def test_free_disk_decides_once_for_a_run_whether_states_are_kept(finished, tmp_
     assert read_stage(folder)["teacher_states_kept"] is False
 
 
-def test_the_second_stage_asks_the_teacher_once(suite, monkeypatch):
-    teach(suite)
-    distil(suite, "first")
+def test_the_second_stage_asks_the_teacher_once(suite, finished, monkeypatch):
+    copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
     (folder,) = distil(suite, "second", "--beta_pkd", "0")
     once = weights(folder)
     shutil.rmtree(folder)
@@ -475,17 +479,15 @@ def test_processes_that_make_batches_change_nothing(finished, tmp_path):
     assert same(weights(folder), weights(finished / "books/student_first"))
 
 
-def test_unlabelled_texts_are_learnt_from(suite):
-    teach(suite)
-    (folder,) = distil(suite, "first")
-    before = weights(folder)
+def test_unlabelled_texts_are_learnt_from(suite, finished):
+    before = weights(copied(finished, suite / "outputs", "teacher-meta", "books/student_first"))
     (suite / "more.txt").write_text("a good disc\nvery bad plot\n", encoding="utf-8")
     (folder,) = distil(suite, "first", "--unlabelled", str(suite / "more.txt"))
     assert not same(weights(folder), before)
 
 
-def test_a_bad_unlabelled_file_is_named_with_its_line(suite):
-    teach(suite)
+def test_a_bad_unlabelled_file_is_named_with_its_line(suite, finished):
+    copied(finished, suite / "outputs", "teacher-meta")
     (suite / "more.txt").write_text("a good disc\n\n", encoding="utf-8")
     with pytest.raises(TeachbackError, match="more.txt line 2: expected one text"):
         distil(suite, "first", "--unlabelled", str(suite / "more.txt"))
@@ -505,8 +507,8 @@ def test_every_argument_of_the_second_stage_has_an_effect(finished, change, tmp_
     assert not same(weights(folder), weights(finished / "books/student_second"))
 
 
-def test_the_undistilled_student_never_meets_the_teacher(suite):
-    teach(suite)
+def test_the_undistilled_student_never_meets_the_teacher(suite, finished):
+    copied(finished, suite / "outputs", "teacher-meta")
     (folder,) = distil(suite, "second", "--method", "finetune")
     before = weights(folder)
     teach(suite, "--learning_rate", "2e-3")
@@ -520,10 +522,10 @@ def test_the_papers_protocol_selects_on_the_reported_rows(suite):
     assert read_stage(folder)["selected_on"] == "test"
 
 
-def test_what_is_missing_and_what_to_run_is_said(suite):
+def test_what_is_missing_and_what_to_run_is_said(suite, finished):
     with pytest.raises(TeachbackError, match="teacher-meta.*TEACHER=meta bash 3_train_teacher.sh"):
         distil(suite, "first")
-    teach(suite)
+    copied(finished, suite / "outputs", "teacher-meta")
     with pytest.raises(TeachbackError, match="books/student_first.*DOMAIN=books bash 4_student_first.sh"):
         distil(suite, "second")
     with pytest.raises(TeachbackError, match="TEACHER=single DOMAIN=dvd bash 3_train_teacher.sh"):
@@ -576,9 +578,10 @@ def test_a_loss_that_is_no_number_stops_the_stage(suite, monkeypatch):
     assert not (suite / "outputs/tiny/seed42/teacher-meta").exists()
 
 
-def on_two_processes(script: str, argv: list[str]) -> str:
-    """Run an entry point through torchrun; what it printed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, *argv]
+def on_two_processes(*commands: list[str]) -> str:
+    """Run entry points one after the other through one torchrun, as its imports take the longest; what they printed."""
+    several = [str(ROOT / "tests/commands.py"), json.dumps(commands)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *several]
     environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -592,28 +595,24 @@ def assert_same_way(start: dict, one: dict, two: dict, name: str) -> None:
 
 
 def test_two_processes_learn_what_one_learns_with_the_doubled_batch(suite):
-    still = ["--use_domain_loss", "0", "--num_train_epochs", "1", "--teacher_model", str(still_model(suite))]
-    one = weights(teach(suite, *still, "--per_device_train_batch_size", "8"))
-    more = ["--per_device_train_batch_size", "4", "--output_root", str(suite / "two")]
-    on_two_processes("scripts/train_teacher.py", flags(suite, *still, *more))
-    two = weights(suite / "two/tiny/seed42/teacher-meta")
-    assert_same_way(weights(still_model(suite)), one, two, "bert.encoder.layer.1.output.dense.weight")
-
-
-def test_two_processes_read_the_teachers_states_and_learn_what_one_learns(suite):
-    still = str(still_model(suite))
-    teacher = teach(suite, "--use_domain_loss", "0", "--num_train_epochs", "1", "--teacher_model", still)
+    """In all three stages; in stage 4 the two read the teacher's states. Each stage starts from the same weights."""
+    half = ["--per_device_train_batch_size", "4", "--num_train_epochs", "1"]
+    still = ["--use_domain_loss", "0", "--teacher_model", str(still_model(suite)), "--num_train_epochs", "1"]
+    teacher = teach(suite, *still)
+    commands = [["train_teacher.py", *flags(suite, *still, *half, "--output_root", str(suite / "twice"))]]
+    start, layer = weights(teacher), "bert.encoder.layer.{}.output.dense.weight"
     place = with_copy_of(teacher.parent, suite / "two", teacher.name)
-    more = ["--tkd_weight", "0", "--num_train_epochs", "1"]
-    half = [*more, *place, "--per_device_train_batch_size", "4", "--student_layers", "1", "--student_init", "teacher"]
-    start = weights(teacher)
+    student = ["--tkd_weight", "0", "--student_layers", "1", "--student_init", "teacher"]
     for stage in ("first", "second"):
-        one = weights(distil(suite, stage, *more, "--per_device_train_batch_size", "8")[0])
-        printed = on_two_processes("scripts/distill_student.py", flags(suite, *half, "--stage", stage))
-        two = weights(suite / f"two/tiny/seed42/books/student_{stage}")
-        assert_same_way(start, one, two, "bert.encoder.layer.0.output.dense.weight")
+        commands.append(["distill_student.py", *flags(suite, *student, *half, *place, "--stage", stage)])
+    printed = on_two_processes(*commands)
+    two = weights(suite / "twice/tiny/seed42/teacher-meta")
+    assert_same_way(weights(still_model(suite)), start, two, layer.format(1))
+    for stage in ("first", "second"):
+        one = weights(distil(suite, stage, "--tkd_weight", "0", "--num_train_epochs", "1")[0])
+        assert_same_way(start, one, weights(suite / f"two/tiny/seed42/books/student_{stage}"), layer.format(0))
         start = one
-        assert ("the teacher has run once" in printed) == (stage == "first")
+    assert printed.count("the teacher has run once") == 1  # for stage 4 alone
     kept = [names(root / "tiny/teacher_states") for root in (suite / "outputs", suite / "two")]
     assert kept[0] == kept[1] and len(kept[0]) == 3
 

@@ -634,6 +634,14 @@ def test_the_record_holds_no_secret(suite, monkeypatch):
     assert "hf_secret_word" not in json.dumps(read_stage(folder))
 
 
+def test_a_compiled_model_learns_what_an_uncompiled_one_learns(suite):
+    still = ["--teacher_model", str(still_model(suite)), "--max_steps", "2"]
+    plain = weights(teach(suite, *still))
+    compiled = weights(teach(suite, *still, "--torch_compile", "1", "--torch_compile_backend", "aot_eager"))
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=0, atol=1e-5, msg=name)
+
+
 def test_tensorboard_gets_losses_by_term_and_scores_by_domain(suite):
     folder = teach(suite, "--num_train_epochs", "1", "--report_to", "tensorboard")
     read = EventAccumulator(str(folder.parent / "logs/teacher-meta")).Reload()

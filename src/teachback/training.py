@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -94,7 +94,7 @@ class DistillationTrainer(Trainer):
         return LengthBucketSampler(dataset.lengths, self.args.train_batch_size * self.args.world_size, seed)
 
     def training_step(self, model, inputs, *args, **kwargs):
-        with fast_dropout(self.args.device):
+        with nullcontext() if self.args.torch_compile else fast_dropout(self.args.device):  # compiled code draws its own
             loss = super().training_step(model, inputs, *args, **kwargs)
         self.loss_watch.add(self.state.global_step + 1, self._get_learning_rate(), inputs.get("index"), loss)
         return loss

@@ -131,7 +131,7 @@ def test_held_out_rows_are_never_learnt_from():
     run = curriculum(reward_rows="held_out", episode_steps=9)
     learnt = []
     learn = run.student.learn
-    run.student.learn = lambda study, rows: learnt.extend(rows.tolist()) or learn(study, rows)
+    run.student.learn = lambda study, rows, *more: learnt.extend(rows.tolist()) or learn(study, rows, *more)
     run.run_episode()
     assert set(learnt) and not set(learnt) & set(run.rewarded_on.tolist())
     first, second = halves(7, 1)

@@ -17,6 +17,7 @@ from unittest.mock import patch
 from commands import ROOT, SCRIPTS, STAGES, declarations, entry_point
 from markdown_it import MarkdownIt
 
+from teachback import arguments
 from teachback.arguments import _Parser
 
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "scripts", "src", "tests")
@@ -297,8 +298,11 @@ def _parser_of(program: str) -> argparse.ArgumentParser:
     def stop(parser, *_, **__):
         raise _Asked(parser)
 
-    module, stopped = load(program), {"parse": lambda *classes: stop(_Parser(classes))}
-    with patch.dict(vars(module), stopped), patch.object(argparse.ArgumentParser, "parse_known_args", stop):
+    def parse(*classes):
+        stop(_Parser(classes))
+
+    module = load(program)
+    with patch.object(arguments, "parse", parse), patch.object(argparse.ArgumentParser, "parse_known_args", stop):
         try:
             module.main()
         except _Asked as asked:

@@ -22,7 +22,7 @@ KINDS = {
     "products of attention and its loss": r"aten::(bmm|baddbmm|matmul)",
     "attention kernel": r"aten::_scaled_dot_product",
     "softmax": r"aten::_(log_)?softmax|aten::_safe_softmax",
-    "dropout's random numbers": r"aten::(bernoulli_|native_dropout)",
+    "dropout's random numbers": r"aten::(bernoulli_|native_dropout|random_)",
     "layer norm": r"aten::native_layer_norm",
     "activation": r"aten::gelu|aten::tanh",
     "embeddings": r"aten::embedding|aten::index_select",

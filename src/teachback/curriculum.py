@@ -50,10 +50,6 @@ class Study:
         """A padded batch to learn from, of the given row numbers."""
         return collate([self.rows[i] for i in rows.tolist()])
 
-    def guids_of(self, rows: torch.Tensor) -> list[str]:
-        """Names of rows in messages, where they have some."""
-        return [self.rows.guids[i] for i in rows.tolist()] if self.rows.guids else []
-
 
 def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.Tensor]:
     """Row numbers [N] in batches, shuffled by the seeds."""
@@ -119,7 +115,7 @@ class Student:
         if self.args.student_update == "step":
             self.flush()
         value = loss.item()
-        refuse_bad_loss(value, f"{where}, on {study.name}", self.args.curriculum_lr, study.guids_of(rows))
+        refuse_bad_loss(value, f"{where}, on {study.name}", self.args.curriculum_lr, study.rows.guids, rows)
         return value
 
     def flush(self) -> None:

@@ -12,13 +12,16 @@ EVERY = 16  # steps whose losses are fetched from a GPU together, as fetching wa
 SHOWN = 8  # guids in the message
 
 
-def refuse_bad_loss(loss: float, where: str, rate: float, guids: Sequence[str]) -> None:
-    """Raise if the loss of the rows is no number."""
+def refuse_bad_loss(
+    loss: float, where: str, rate: float, guids: Sequence[str] = (), rows: torch.Tensor | None = None
+) -> None:
+    """Raise if the loss of ``rows``, numbers [B] among ``guids`` where these are known, is no number."""
     if math.isfinite(loss):
         return
-    rows = ", ".join(guids[:SHOWN]) + (f" and {len(guids) - SHOWN} more" if len(guids) > SHOWN else "")
+    names = [guids[row] for row in rows.tolist()] if guids and rows is not None else []
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     raise TeachbackError(
-        f"the loss became {loss} at {where}, with learning rate {rate:g}, on the rows {rows or '(unknown)'}; "
+        f"the loss became {loss} at {where}, with learning rate {rate:g}, on the rows {shown or '(unknown)'}; "
         "lower the learning rate, use PRECISION=fp32, or look at these rows. The checkpoint before it is kept"
     )
 
@@ -51,7 +54,4 @@ class LossWatch:
         steps, self.steps = self.steps, []
         losses = torch.stack([step.loss for step in steps]).tolist() if steps else []
         for step, loss in zip(steps, losses):
-            refuse_bad_loss(loss, f"step {step.number}", step.rate, self._guids_of(step.index))
-
-    def _guids_of(self, index: torch.Tensor | None) -> list[str]:
-        return [self.guids[row] for row in index.tolist()] if self.guids and index is not None else []
+            refuse_bad_loss(loss, f"step {step.number}", step.rate, self.guids, step.index)

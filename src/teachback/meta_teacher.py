@@ -114,8 +114,8 @@ def train_meta_teacher(
         for number, i in enumerate(order, 1):
             quiz, rows = steps[i]
             loss = _step(meta, optimizer, steps[i], args.meta_loss)
-            guids = [quiz.guids[row] for row in rows.tolist()] if quiz.guids else []
-            refuse_bad_loss(loss, f"step {number} of the meta-teacher's epoch {epoch}", args.meta_lr, guids)
+            where = f"step {number} of the meta-teacher's epoch {epoch}"
+            refuse_bad_loss(loss, where, args.meta_lr, quiz.guids, rows)
             total += loss
         losses.append(total / len(steps))
     optimizer.zero_grad()

@@ -28,7 +28,6 @@ def freed_memory_kept() -> Iterator[None]:
 def _set(values: dict[int, int]) -> None:
     if not sys.platform.startswith("linux"):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent from musl, for example
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda name, value: 0)  # absent from musl, for example
     for name, value in values.items():
-        if mallopt is not None:
-            mallopt(name, value)
+        mallopt(name, value)

@@ -94,10 +94,7 @@ def restore(model) -> None:
 def whole_vocabulary(model) -> Iterator[None]:
     """While this holds, ``model`` has its whole table, as what is written to disk has to."""
     table = model.get_input_embeddings()
-    if not isinstance(table, UsedEmbedding):
-        yield
-        return
-    model.set_input_embeddings(table.restored())
+    restore(model)
     try:
         yield
     finally:

@@ -222,18 +222,20 @@ def test_teacher_error_is_what_the_true_class_lacks():
 
 
 def test_hidden_state_loss_and_gradient_by_hand():
-    student = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
+    teacher = torch.tensor([[[1.0, -2.0], [0.5, 3.0], [7.0, 7.0]]])
+    student = teacher + torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
     mask = torch.tensor([[1, 1, 0]])
-    close(hidden_state_loss(student, torch.zeros(1, 3, 2), mask), [(2.5 + 12.5) / 2])
-    found = gradient(lambda x: hidden_state_loss(x, torch.zeros(1, 3, 2), mask), student)
+    close(hidden_state_loss(student, teacher, mask), [(2.5 + 12.5) / 2])
+    found = gradient(lambda x: hidden_state_loss(x, teacher, mask), student)
     close(found, [[[0.5, 1.0], [1.5, 2.0], [0.0, 0.0]]])
 
 
 def test_attention_loss_on_scores_and_gradient_by_hand():
-    student = torch.tensor([[[[1.0, 2.0, 8.0], [3.0, 4.0, 8.0], [8.0, 8.0, 8.0]]]])
+    teacher = torch.tensor([[[[1.0, -2.0, 5.0], [0.5, 3.0, 5.0], [5.0, 5.0, 5.0]]]])
+    student = teacher + torch.tensor([[[[1.0, 2.0, 8.0], [3.0, 4.0, 8.0], [8.0, 8.0, 8.0]]]])
     mask = torch.tensor([[1, 1, 0]])
-    close(attention_loss(student, torch.zeros(1, 1, 3, 3), mask), [(1 + 4 + 9 + 16) / 4])
-    found = gradient(lambda x: attention_loss(x, torch.zeros(1, 1, 3, 3), mask), student)
+    close(attention_loss(student, teacher, mask), [(1 + 4 + 9 + 16) / 4])
+    found = gradient(lambda x: attention_loss(x, teacher, mask), student)
     close(found, [[[[0.5, 1.0, 0.0], [1.5, 2.0, 0.0], [0.0, 0.0, 0.0]]]])
 
 

@@ -11,13 +11,14 @@ from teachback.errors import TeachbackError
 from teachback.models import load_encoder
 from teachback.prototypes import (
     StoredEmbeddings,
+    class_of,
     describe_scores,
     embed,
     plot_scores,
     prototype_scores,
     write_embeddings,
 )
-from teachback.suites.schema import Row
+from teachback.suites.schema import Domain, Row, Suite
 
 # Two classes in three domains, one row each, but two in (a, +): their mean is (1, 1).
 ROWS = np.array([[2.0, 0.0], [0.0, 2.0], [0.0, 3.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
@@ -173,6 +174,31 @@ def test_stored_embeddings_stay_on_disk_and_hold_no_pickle(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(ValueError):
         StoredEmbeddings(tmp_path / "objects.npy")
+
+
+def test_of_stored_embeddings_only_the_rows_that_are_meant_are_given(tmp_path):
+    np.save(tmp_path / "e.npy", ROWS, allow_pickle=False)
+    stored = StoredEmbeddings(tmp_path / "e.npy", [1, 3, 4])
+    assert len(stored) == 3 and stored.shape == (3, 2)
+    np.testing.assert_array_equal(stored[1:3], ROWS[[3, 4]])
+    empty = StoredEmbeddings(tmp_path / "e.npy", [])
+    assert len(empty) == 0 and empty[0:1].shape == (0, 2)
+
+
+def test_labels_of_other_heads_are_other_classes_and_numbers_are_one():
+    labels = ("yes", "no")
+    domains = [
+        Domain("a", "shared", labels), Domain("b", "shared", labels), Domain("c", "own", labels),
+        Domain("d", "number", ("score",), task="regression"),
+    ]  # fmt: skip
+    suite = Suite("made", {domain.name: domain for domain in domains})
+
+    def named(domain: str, label: str) -> str:
+        return class_of(Row("0", "a text", "", label, domain), suite)
+
+    assert named("a", "yes") is named("b", "yes") != named("a", "no")
+    assert named("a", "yes") != named("c", "yes")
+    assert named("d", "1.5") == named("d", "4") != named("a", "yes")
 
 
 @pytest.mark.parametrize("form", ["paper", "code"])

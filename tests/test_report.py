@@ -278,6 +278,8 @@ def test_curves_end_where_training_ended_and_ring_the_kept_epoch(home):
     assert training(run_of(home)).figures[1].reading == (
         "The loss ends at 33 % (books) to 50 % (dvd) of where it began; the checkpoints kept are of epochs 2 (books) to 3 (dvd)."
     )
+    write_stage(home / "outputs/tiny/seed42", "dvd/student_second", method="metakd", history=slower, dev={"score": 0.75})
+    assert training(run_of(home)).figures[1].reading.endswith("began; the checkpoints kept are all of epoch 2.")
 
 
 def test_a_curriculums_rewards_and_choices_are_read_back(home):

@@ -144,6 +144,8 @@ def _curves_reading(lines: dict[str, Curves]) -> str:
     if not kept:
         return f"{text}."
     first, last = min(kept, key=kept.__getitem__), max(kept, key=kept.__getitem__)
+    if kept[first] == kept[last]:
+        return f"{text}; the checkpoints kept are all of epoch {kept[first]:.3g}."
     return f"{text}; the checkpoints kept are of epochs {kept[first]:.3g} ({first}) to {kept[last]:.3g} ({last})."
 
 

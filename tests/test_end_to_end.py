@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from commands import Finished, stage
 from transformers import pipeline
 
+from teachback.runs import read_stage
 from teachback.suites.schema import read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +79,14 @@ def test_the_results_name_every_checkpoint(run):
     assert {row["domain"] for row in rows} == {"books", "dvd", "electronics", "kitchen"}
     assert all(0 <= float(row["value"]) <= 1 and int(row["n"]) > 20 and row["split"] == "test" for row in rows)
     assert all(stage in printed["7_eval.sh"] for stage in stages)
+
+
+def test_every_checkpoint_says_what_its_weights_began_as(run):
+    folder = run[0] / "outputs/sample/seed42"
+    students = ("student_first", "student_second", "curriculum")
+    for place in (folder / name for name in ("teacher-meta", *(f"books/{student}" for student in students))):
+        assert read_stage(place)["base_model"] == "scratch:tiny", place
+        assert "base model | scratch:tiny" in re.sub(" +", " ", (place / "README.md").read_text())
 
 
 def test_the_curriculum_is_written_down(run):

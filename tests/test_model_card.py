@@ -11,10 +11,9 @@ from test_predict import write_model
 from tiny import BOOKS, CAUSE, SCORE, SUITE
 
 from teachback.evaluate import write_cards
-from teachback.lineage import base_model
 from teachback.model_card import MARK, card, write_card
 from teachback.predictor import Checkpoint
-from teachback.runs import hash_model
+from teachback.runs import base_model, hash_model
 from teachback.suites.schema import Domain, Suite
 from teachback.tables import Result, merge_results
 
@@ -33,79 +32,52 @@ def suite_of(*domains: Domain, **settings) -> Suite:
     return Suite("tiny", {domain.name: domain for domain in domains or (BOOKS,)}, settings)
 
 
-def write_run(folder, **first):
-    """Stages 3 to 5 of a run, of which only stage.json is read."""
-    run = folder / "outputs/tiny/seed7"
-    records = {
-        "teacher-meta": {"arguments": {"teacher_model": "bert-base-uncased"}},
-        "books/student_first": {
-            "arguments": {"student_model": "huawei-noah/TinyBERT_General_4L_312D"},
-            "teacher_folder": "teacher-meta",
-        },
-        "books/student_second": {"arguments": {}, "teacher_folder": "teacher-meta"},
-        "books/curriculum": {"arguments": {}},
-    }
-    records["books/student_first"]["arguments"] |= first
-    for stage, record in records.items():
-        (run / stage).mkdir(parents=True)
-        (run / stage / "stage.json").write_text(json.dumps(record | {"stage": stage.split("/")[-1]}))
-    return run
-
-
 def test_the_hub_reads_what_the_card_says(tmp_path):
-    run = write_run(tmp_path)
     suite = suite_of(replace(BOOKS, rows={"train": 1631, "dev": 170}))
     results = [Result("tiny", "books", "metakd", "books/student_second", 7, "test", "accuracy", 0.8125, 199)]
-    assert write_card(run / "books/student_second", record_of(), suite, results)
-    told = ModelCard.load(run / "books/student_second/README.md").data
+    assert write_card(tmp_path, record_of(base_model="huawei-noah/TinyBERT_General_4L_312D"), suite, results)
+    told = ModelCard.load(tmp_path / "README.md").data
     assert told.library_name == "transformers" and told.pipeline_tag == "text-classification"
     assert told.base_model == "huawei-noah/TinyBERT_General_4L_312D" and told.metrics == ["accuracy"]
     assert told.language is None and told.license is None
     scores = {(r.dataset_split, r.dataset_name, r.metric_type): r.metric_value for r in told.eval_results}
     assert scores == {("dev", "tiny: books", "accuracy"): 0.75, ("test", "tiny: books", "accuracy"): 0.8125}
-    text = (run / "books/student_second/README.md").read_text()
+    text = (tmp_path / "README.md").read_text()
     assert re.search(r"\| books +\| dev +\| accuracy +\| +75.00 +\| +170 \|", text)
     assert re.search(r"\| books +\| test +\| accuracy +\| +81.25 +\| +199 \|", text)
     assert "standard error of 3.3 points" in text and "Test scores are in" not in text
     assert "max_length=96" in text and re.search(r"\| temperature +\| 2.0 +\|", text) and "torch 2.13.0" in text
 
 
-def test_what_is_not_known_is_left_out_or_said(tmp_path):
-    told = ModelCard(text := card(record_of(dev={}), suite_of(), [], tmp_path)).data
+def test_what_is_not_known_is_left_out_or_said():
+    told = ModelCard(text := card(record_of(dev={}), suite_of())).data
     assert told.base_model is None and told.eval_results is None and told.metrics is None
     assert "No score has been measured." in text and "Test scores are in `results.tsv`" in text
     assert re.search(r"\| base model +\| unknown", text)
-    untrained = card(record_of(head_trained=False, stage="student_first"), suite_of(), [], tmp_path)
+    untrained = card(record_of(head_trained=False, stage="student_first"), suite_of())
     assert "not trained yet: it answers nothing" in untrained and "not trained yet" not in text
 
 
-def test_a_base_model_is_followed_back_stage_by_stage(tmp_path):
-    run = write_run(tmp_path)
-    for stage, expected in (
-        ("curriculum", "huawei-noah/TinyBERT_General_4L_312D"),
-        ("student_second", "huawei-noah/TinyBERT_General_4L_312D"),
-    ):
-        assert base_model(run / "books" / stage, {"stage": stage, "arguments": {}}) == expected
-    cut = write_run(tmp_path / "cut", student_init="teacher")
-    assert base_model(cut / "books/curriculum", {"stage": "curriculum", "arguments": {}}) == "bert-base-uncased"
-    elsewhere = {"stage": "student_second", "arguments": {}, "places": {"student_root": str(tmp_path / "outputs")}}
-    assert base_model(tmp_path / "other/tiny/seed7/books/student_second", elsewhere).startswith("huawei")
+def test_a_base_model_is_what_the_first_stage_began_with(tmp_path):
+    assert base_model("bert-base-uncased") == "bert-base-uncased"
+    for told, expected in (({"base_model": "mine/model"}, "mine/model"), ({}, "")):
+        (tmp_path / "stage.json").write_text(json.dumps(told))
+        assert base_model(tmp_path) == expected
 
 
-def test_folders_and_secrets_stay_at_home(tmp_path, monkeypatch):
+def test_folders_and_secrets_stay_at_home(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "a-token-of-mine")
     told = {"teacher_model": "/home/someone/private/models/mine", "hub_token": "hf_12345", "note": "a-token-of-mine"}
-    text = card(
-        record_of(arguments=told, stage="teacher-meta"), suite_of(source="/home/someone/of/archives"), [], tmp_path
-    )
+    record = record_of(arguments=told, stage="teacher-meta", base_model=told["teacher_model"])
+    text = card(record, suite_of(source="/home/someone/of/archives"))
     assert "someone" not in text and "hf_12345" not in text and "a-token-of-mine" not in text
     assert "…/models/mine" in text and "(hidden)" in text and "base_model" not in text.split("---")[1]
 
 
-def test_names_cannot_break_the_card(tmp_path):
+def test_names_cannot_break_the_card():
     domain = Domain(EVIL, "h", (EVIL, "b"), metric="accuracy")
     record = record_of(domain, dev={"score": 0.5}, arguments={EVIL: EVIL}, teacher_folder=EVIL)
-    text = card(record, Suite(EVIL, {EVIL: domain}, {EVIL: EVIL}), [], tmp_path)
+    text = card(record, Suite(EVIL, {EVIL: domain}, {EVIL: EVIL}))
     told = ModelCard(text)
     assert told.data.eval_results[0].dataset_name.startswith(EVIL.split("\n")[0])
     assert "\n# title" not in told.text and not re.search(r"(?<!\\)(<script|\[x\]|\*z)", told.text)
@@ -120,7 +92,7 @@ def test_names_cannot_break_the_card(tmp_path):
     ids=["single", "choices", "regression", "pair"],
 )  # fmt: skip
 def test_the_code_suits_the_task_and_runs(domain, expected, tmp_path):
-    text = card(record_of(domain, dev={}), suite_of(domain), [], tmp_path)
+    text = card(record_of(domain, dev={}), suite_of(domain))
     assert expected in text
     code = (
         text.split("```python\n")[1]
@@ -132,20 +104,20 @@ def test_the_code_suits_the_task_and_runs(domain, expected, tmp_path):
     assert found["best"] in found["choices"] if domain.kind == "choices" else found["told"]
 
 
-def test_a_teachers_card_has_every_domain(tmp_path):
+def test_a_teachers_card_has_every_domain():
     domains = [SUITE.domain(name) for name in ("books", "dvd")]
     record = record_of(
         *domains, stage="teacher-meta", dev={"books_accuracy": 0.5, "dvd_accuracy": 0.25, "score": 0.375}
     )
-    told = ModelCard(card(record, SUITE, [], tmp_path)).data
+    told = ModelCard(card(record, SUITE)).data
     assert [(r.dataset_name, r.metric_value) for r in told.eval_results] == [("tiny: books", 0.5), ("tiny: dvd", 0.25)]
 
 
-def test_composite_metrics_are_in_the_table_and_their_parts_alone_in_the_hubs_fields(tmp_path):
+def test_composite_metrics_are_in_the_table_and_their_parts_alone_in_the_hubs_fields():
     domain = replace(SCORE, metric="pearson+spearman")
     names = ("pearson+spearman", "pearson", "spearman")
     results = [Result("tiny", "score", "m", "score/student_second", 7, "test-selected", name, 0.5, 9) for name in names]
-    text = card(record_of(domain, dev={}), suite_of(domain), results, tmp_path)
+    text = card(record_of(domain, dev={}), suite_of(domain), results)
     assert {r.metric_type for r in ModelCard(text).data.eval_results} == {"pearsonr", "spearmanr"}
     assert "pearson+spearman" in text and "the very rows that it was selected on" in text
 
@@ -161,15 +133,15 @@ def test_a_card_that_was_changed_stays_and_none_changes_the_models_hash(tmp_path
 
 
 def test_stage_7_adds_its_scores_to_the_cards_that_may_be_written(tmp_path, monkeypatch):
-    run = write_run(tmp_path)
-    student, teacher = (run / name for name in ("books/student_second", "teacher-meta"))
-    (student / "config.json").write_text("{}")
     names = ("books/student_second", "teacher-meta")
+    student, teacher = (tmp_path / name for name in names)
+    student.mkdir(parents=True)
+    (student / "config.json").write_text("{}")
     merge_results(
-        run / "results.tsv", [Result("tiny", "books", "m", n, 7, "test", "accuracy", 0.8125, 199) for n in names]
+        tmp_path / "results.tsv", [Result("tiny", "books", "m", n, 7, "test", "accuracy", 0.8125, 199) for n in names]
     )
     found = [Checkpoint(student, names[0], "books", record_of()), Checkpoint(teacher, names[1], "", {"arguments": {}})]
-    scene = SimpleNamespace(run=run, data=SimpleNamespace(suite=suite_of()))
+    scene = SimpleNamespace(run=tmp_path, data=SimpleNamespace(suite=suite_of()))
     write_cards(scene, found)
     scores = [r.metric_value for r in ModelCard.load(student / "README.md").data.eval_results]
     assert scores == [0.75, 0.8125] and not (teacher / "README.md").exists()  # an older record says too little

@@ -143,6 +143,8 @@ def test_stage_json_tells_the_whole_run(finished):
     assert 0 <= record["dev"]["books_accuracy"] <= 1 and record["wall_time_seconds"] > 0
     assert record["peak_memory_bytes"]["resident"] > 1e6
     assert any("loss_domain_corruption" in entry for entry in record["history"])
+    cut_from_it = ("books/student_first", "books/student_second")
+    assert {read_stage(finished / name)["base_model"] for name in ("teacher-meta", *cut_from_it)} == {"scratch:tiny"}
 
 
 def test_a_student_loads_with_standard_loaders_and_names_its_labels(finished):

@@ -117,7 +117,8 @@ class Scene:
         folder = self.experiment.student_folder(self.target, "meta_teacher")
         names = [domain.name for domain in self.domains]
         choices = {"teacher": self.args.teacher, "batch_size": self.args.batch_size}
-        return self.experiment.run(folder, (meta_args, choices), names, self.inputs(), quiz=self.quiz_rows())
+        told = (meta_args, choices)
+        return self.experiment.run(folder, told, names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
 
     def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:
         folder = self.experiment.student_folder(self.target, "curriculum")
@@ -126,7 +127,7 @@ class Scene:
         inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be made first"}
         chosen = {k: v for k, v in asdict(args).items() if k not in ("report_to", "eval_batch_size")}
         rows = {"quiz": self.quiz_rows(), "selection": self.selection}
-        return self.experiment.run(folder, (chosen,), names, inputs, **rows)
+        return self.experiment.run(folder, (chosen,), names, inputs, self.student_folder, **rows)
 
     def load_student(self) -> tuple[Classifier, PreTrainedTokenizerBase]:
         """Stage 5's student with a head for every domain's label set, its own first, and its tokenizer."""

@@ -14,7 +14,7 @@ from teachback.encoding import EncodedRows
 from teachback.errors import Stopped, TeachbackError
 from teachback.model_card import write_card
 from teachback.models import load_tokenizer, locate
-from teachback.runs import StageRun, hash_model, hash_rows, read_stage, seed_folder
+from teachback.runs import StageRun, base_model, hash_model, hash_rows, read_stage, seed_folder
 from teachback.seen_scores import rescored
 from teachback.stage_log import stage_log
 from teachback.suite_data import SuiteData, encode_rows, kept_numbers, labelled
@@ -160,12 +160,16 @@ class Experiment:
                 f"(SUITE={self.args.suite} SEED={self.training.seed}, and the same OUTPUT_DIR)"
             )
 
-    def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, **rows: list[Row]) -> StageRun:
-        """A run of a stage. ``arguments``: dataclasses and dicts; ``inputs``: hashes beside those of the rows."""
+    def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, origin: Path | str,
+            **rows: list[Row]) -> StageRun:  # fmt: skip
+        """A run of a stage. ``arguments``: dataclasses and dicts; ``inputs``: hashes beside those of the rows;
+        ``origin``: where its weights come from, a model's name or the folder of a finished stage.
+        """
         chosen = as_arguments(self.args, *arguments, without=(*PLACES, "dry_run"))
         read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
         read["domains"] = repr([replace(self.data.suite.domain(name), rows={}) for name in domains])
-        return StageRun(folder, folder.name, chosen | relevant(self.training), read | inputs, self.args.dry_run)
+        told = chosen | relevant(self.training)
+        return StageRun(folder, folder.name, told, read | inputs, self.args.dry_run, base_model(origin))
 
     def model_input(self, name: str) -> dict[str, str]:
         """Hash of the model that a run starts from; from scratch, of the texts it learns its vocabulary from."""
@@ -273,7 +277,7 @@ class Experiment:
         with run.publishing(record) as folder:
             save(folder)
             if (folder / "config.json").is_file():  # heads alone are no model
-                write_card(folder, run.description(record), self.data.suite, place=run.folder)
+                write_card(folder, run.description(record), self.data.suite)
         print(f"wrote {run.folder}")
 
     def answers(self, domains: str | list[str]) -> dict[str, dict]:

@@ -29,7 +29,7 @@ def write_loader_card(folder: Path, record: dict, domain: Domain, tested: dict |
 
 def loader_card(record: dict, domain: Domain) -> str:
     """The same as text."""
-    return card(record, Suite(domain.name, {domain.name: domain}), (), Path(domain.name))
+    return card(record, Suite(domain.name, {domain.name: domain}))
 
 
 def _results(record: dict, domain: Domain, tested: dict | None) -> Sequence[Result]:

@@ -11,7 +11,6 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from teachback.files import write_atomically
-from teachback.lineage import base_model
 from teachback.markdown import escape_markdown, markdown_table
 from teachback.metrics import parts
 from teachback.readable import environment_secrets, flat
@@ -43,14 +42,9 @@ class Measured(NamedTuple):
     n: int
 
 
-def write_card(
-    folder: Path, record: dict, suite: Suite, results: Sequence[Result] = (), place: Path | None = None
-) -> bool:
-    """Write the card of a checkpoint; ``results``: stage 7's, ``place``: where the folder is going to be.
-
-    A card that was changed by hand stays; returns whether one was written.
-    """
-    return write_text(folder, card(record, suite, results, Path(place or folder)))
+def write_card(folder: Path, record: dict, suite: Suite, results: Sequence[Result] = ()) -> bool:
+    """Write the card of a checkpoint; ``results``: stage 7's. One that was changed by hand stays; returns whether one was written."""
+    return write_text(folder, card(record, suite, results))
 
 
 def read_text(folder: str | Path) -> str:
@@ -68,11 +62,11 @@ def write_text(folder: str | Path, text: str) -> bool:
     return True
 
 
-def card(record: dict, suite: Suite, results: Sequence[Result], place: Path) -> str:
+def card(record: dict, suite: Suite, results: Sequence[Result] = ()) -> str:
     """The card's text: YAML for the hub, then Markdown. All that is not of our own is escaped."""
     domains = [suite.domain(name) for name in record["answers"]]
     found = measured(record, domains, results)
-    base = base_model(place, record)
+    base = record.get("base_model", "")
     names = dict.fromkeys([suite.name, ", ".join(domain.name for domain in domains)])
     title = f"{', '.join(names)}: {record['stage']}"
     return _environment().get_template("model_card.md").render(

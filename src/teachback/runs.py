@@ -66,15 +66,27 @@ def read_stage(folder: Path) -> dict:
         raise TeachbackError(f"{path} is not a stage's description ({error}); remove {folder} and run its stage again") from error
 
 
+def base_model(origin: Path | str) -> str:
+    """What weights from ``origin`` began as: the model of that name, or what a finished stage's folder says; "" if unknown.
+
+    A stage asks when it begins and writes it down, so that no folder before it is needed when it ends.
+    """
+    return origin if isinstance(origin, str) else read_stage(origin).get("base_model", "")
+
+
 class StageRun:
     """One run of one stage into ``folder``.
 
     ``arguments`` and ``inputs`` (name -> hash) are all that the result depends on; a finished folder, or unfinished
     work, of other arguments or inputs is never taken for this run's. With ``dry_run`` nothing on disk is touched.
+    ``base_model``: what its weights began as, which is only told.
     """
 
-    def __init__(self, folder: Path, stage: str, arguments: dict, inputs: dict, dry_run: bool = False):
+    def __init__(
+        self, folder: Path, stage: str, arguments: dict, inputs: dict, dry_run: bool = False, base_model: str = ""
+    ):
         self.folder, self.stage, self.arguments, self.inputs = Path(folder), stage, arguments, inputs
+        self.base_model = base_model
         self.work = self.folder.parent / f".{self.folder.name}.partial"
         self.started = time.time()
         if not dry_run:
@@ -222,6 +234,7 @@ class StageRun:
             "fingerprint": self.fingerprint,
             "arguments": self.arguments,
             "inputs": self.inputs,
+            "base_model": self.base_model,
             "wall_time_seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": peak_memory_bytes(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

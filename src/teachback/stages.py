@@ -52,7 +52,8 @@ def train_teacher(experiment: Experiment, args: TeacherArguments, names: list[st
     rows, dev = experiment.labelled_rows(names, shortened)
     folder = experiment.teacher_folder(args.teacher, names[0])
     inputs = experiment.model_input(args.teacher_model)
-    run = experiment.run(folder, (args, {"trained_domains": names}), names, inputs, train=rows, selection=dev)
+    told = (args, {"trained_domains": names})
+    run = experiment.run(folder, told, names, inputs, args.teacher_model, train=rows, selection=dev)
     if experiment.skip(run):
         return folder
     tokenizer = load_tokenizer(args.teacher_model, data_dir, data.texts())
@@ -90,7 +91,8 @@ def distil_first(
     if student_args.student_init == "pretrained":
         inputs |= experiment.model_input(student_args.student_model)
     head = {"head": head_name(student_args.teacher, domain), "use_expertise_weights": weighted}
-    run = experiment.run(folder, (student_args, args, head), used, inputs, train=rows, selection=dev)
+    origin = teacher_path if student_args.student_init == "teacher" else student_args.student_model
+    run = experiment.run(folder, (student_args, args, head), used, inputs, origin, train=rows, selection=dev)
     if experiment.skip(run) or _copied(run, experiment, domain):
         return folder
     model, tokenizer = initial_student(
@@ -165,14 +167,15 @@ def _save_student(folder: Path, model, tokenizer) -> None:
 def pass_on(experiment: Experiment, student_args: StudentArguments, domain: Domain) -> Path:
     """Stage 4 with FIRST=none: the initial student, as it is. Returns its folder."""
     teacher_path, teacher = None, None
+    origin: Path | str = student_args.student_model
     if student_args.student_init == "teacher":
         teacher_path, teacher = _teacher_of(experiment, student_args, domain)
-        inputs = {"teacher": hash_model(str(teacher_path))}
+        origin, inputs = teacher_path, {"teacher": hash_model(str(teacher_path))}
     else:
         inputs = experiment.model_input(student_args.student_model)
     folder = experiment.student_folder(domain, "student_first")
     choices = {"first": "none"} | {name: getattr(student_args, name) for name in INITIAL_STUDENT}
-    run = experiment.run(folder, (choices,), [domain.name], inputs)
+    run = experiment.run(folder, (choices,), [domain.name], inputs, origin)
     if experiment.skip(run):
         return folder
     model, tokenizer = initial_student(
@@ -200,7 +203,7 @@ def distil_second(experiment: Experiment, student_args: StudentArguments, args: 
     choices = {"teacher": student_args.teacher, "use_expertise_weights": weighted}
     inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))}
     arguments = (args, choices, meta_args) if quiz else (args, choices)
-    run = experiment.run(folder, arguments, [domain.name], inputs, train=rows, selection=dev, quiz=quiz)
+    run = experiment.run(folder, arguments, [domain.name], inputs, first, train=rows, selection=dev, quiz=quiz)
     if experiment.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
@@ -238,7 +241,7 @@ def distil_several(
         "student_first": hash_model(str(first))
     }
     folder = experiment.student_folder(domain, "student_second")
-    run = experiment.run(folder, (args, choices), [domain.name], inputs, train=rows, selection=dev)
+    run = experiment.run(folder, (args, choices), [domain.name], inputs, first, train=rows, selection=dev)
     if experiment.skip(run):
         return folder
     logits = [_answers(experiment, name, rows, domain) for name, _ in teachers]
@@ -304,8 +307,9 @@ def finetune_student(
         "student_model": student_args.student_model,
         "student_layers": student_args.student_layers,
     }
-    inputs = experiment.model_input(student_args.student_model)
-    run = experiment.run(folder, (choices,), [domain.name], inputs, train=rows, selection=dev)
+    origin = student_args.student_model
+    inputs = experiment.model_input(origin)
+    run = experiment.run(folder, (choices,), [domain.name], inputs, origin, train=rows, selection=dev)
     if experiment.skip(run):
         return folder
     model, tokenizer = initial_student(student_args, experiment.data, domain, experiment.args.data_dir)

@@ -175,6 +175,11 @@ def test_mpdistils_variants_go_on_with_one_student_and_share_the_meta_teacher(tm
         assert cell.needs == ("teacher.CB.seed1", "collaborative-no-curriculum.CB.seed1")
         assert cell.scripts == (SCRIPTS["6"], SCRIPTS["7"])
         assert cell.variables["STUDENT_DIR"].endswith("collaborative-no-curriculum")
+    for loss in ("collaborative", "competitive"):
+        cell = found[f"{loss}-no-curriculum.CB.seed1"]
+        assert cell.scripts == (SCRIPTS["5"], SCRIPTS["7"]) and cell.variables["META_LOSS"] == loss
+        assert "kd.CB.seed1" in cell.needs and cell.variables["STUDENT_DIR"].endswith("kd")
+    assert found["kd.CB.seed1"].scripts == (SCRIPTS["4"], SCRIPTS["5"], SCRIPTS["7"])
     assert found["uniform.CB.seed1"].variables["POLICY"] == "uniform"
     assert found["kd.CB.seed1"].variables["META_TEACHER_EVERY_EPOCH"] == "0"
     assert not any(name.startswith("meta-teacher") for name in found)  # made by the rows with the real reward

@@ -130,12 +130,20 @@ METAKD = _by_name(
 )  # fmt: skip
 
 
-def _mpdistil(name: str, title: str, compared_with: str = "kd", **variables: str) -> TableRow:
-    """A student of stage 5: the method's loss, from a teacher that stands still or learns back after each epoch."""
+def _mpdistil(name: str, title: str, compared_with: str = "kd", student: str = "", **variables: str) -> TableRow:
+    """A student of stage 5: the method's loss, from a teacher that stands still or learns back after each epoch.
+
+    ``student``: the row whose first stage, which is the same, it goes on with.
+    """
     return TableRow(
-        name, title, "457", "{domain}/student_second", {"METHOD": "mpdistil", "TEACHER": "single", **variables}, "teacher",
-        compared_with=compared_with,
+        name, title, "57" if student else "457", "{domain}/student_second",
+        {"METHOD": "mpdistil", "TEACHER": "single", **variables}, "teacher", student, compared_with=compared_with,
     )  # fmt: skip
+
+
+def _no_curriculum(loss: str) -> TableRow:
+    variables = {"META_TEACHER_EVERY_EPOCH": "1", "META_LOSS": loss}
+    return _mpdistil(f"{loss}-no-curriculum", f"{loss} − curriculum", student="kd", **variables)
 
 
 def _curriculum(
@@ -169,8 +177,8 @@ MPDISTIL = _by_name(
     _curriculum("collaborative-real", "collaborative + real", "collaborative", "real"),
     _curriculum("competitive-binary", "competitive + binary", "competitive", "binary"),
     _curriculum("competitive-real", "competitive + real", "competitive", "real"),
-    _mpdistil("collaborative-no-curriculum", "collaborative − curriculum", META_TEACHER_EVERY_EPOCH="1", META_LOSS="collaborative"),
-    _mpdistil("competitive-no-curriculum", "competitive − curriculum", META_TEACHER_EVERY_EPOCH="1", META_LOSS="competitive"),
+    _no_curriculum("collaborative"),
+    _no_curriculum("competitive"),
     # Not in the paper: is the policy worth it?
     _curriculum("uniform", "collaborative + real, uniform", "collaborative", "real", "uniform", "collaborative-real"),
     _curriculum("target-only", "collaborative + real, target only", "collaborative", "real", "target_only", "collaborative-real"),

@@ -17,7 +17,7 @@ from teachback.published import Column, published_table
 from teachback.recipes import METAKD, MPDISTIL, RECIPES
 from teachback.significance import mcnemar, paired_bootstrap
 from teachback.suites.schema import Domain, Suite, write_suite
-from teachback.table_formats import comparisons, escape_latex, escape_tsv, latex, markdown, plain, tsv
+from teachback.table_formats import comparisons, escape_latex, escape_tsv, latex, markdown, plain, signed, tsv
 from teachback.tables import Result, merge_results, predictions_file
 
 LABELS = ("negative", "positive")
@@ -324,3 +324,7 @@ def test_on_the_screen_the_best_student_is_marked_without_escapes(two_seeds):
     line = next(line for line in text.splitlines() if line.startswith("Meta-teacher → Meta-distillation"))
     assert ">75.0 ± 7.1<" in line and "Best student in > <." in text
     assert "   published" in text and "\\" not in text
+
+
+def test_a_difference_has_a_sign_unless_it_rounds_to_zero():
+    assert [signed(value) for value in (1.26, -1.26, 0.04, -0.04, 0.0)] == ["+1.3", "−1.3", "0.0", "0.0", "0.0"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from textwrap import wrap
 
 from markupsafe import Markup
 
@@ -16,6 +17,8 @@ from teachback.table_formats import Line, comparison_lines, comparisons, header,
 FIGURES = 6  # columns with a figure of their own
 NO_BREAK = "\u00a0"
 AVERAGE_OF = "the average over domains"
+TITLE_WIDTH = 22  # characters of a row's title in a line of a figure
+ONE_LINE, TWO_LINES = 0.27, 0.38  # inches that a row of a figure takes
 
 
 def scores(table: PaperTable) -> Section:
@@ -108,6 +111,8 @@ def _figure(table: PaperTable, column: Column) -> Figure:
     """Rows below each other, ours with its deviation, the published beside it."""
     rows = _scored(table, column)
     entries = [table.entry(row, column) for row in rows]
+    titles = ["\n".join(wrap(shorten(row.title, 2 * TITLE_WIDTH), TITLE_WIDTH)) for row in rows]
+    height = TWO_LINES if any("\n" in title for title in titles) else ONE_LINE
     ours, theirs = _looks()
 
     def plot(axes):
@@ -120,12 +125,12 @@ def _figure(table: PaperTable, column: Column) -> Figure:
                 *zip(*told), color=theirs.colour, marker=theirs.marker, linestyle="", markersize=6, fillstyle="none"
             )
         axes.set(xlabel=f"{column.metric} (%)", ylabel="row")
-        axes.set_yticks(places, [shorten(row.title) for row in rows])
+        axes.set_yticks(places, titles)
         axes.invert_yaxis()
         axes.margins(x=0.08)
 
     reading = _reading(entries, rows)
-    svg = draw(plot, f"Dot plot of each row's score, ours and the published. {reading}", 1.0 + 0.27 * len(rows))
+    svg = draw(plot, f"Dot plot of each row's score, ours and the published. {reading}", 1.0 + height * len(rows))
     return Figure(f"Scores: {named(column)}", svg, reading)
 
 

@@ -29,8 +29,10 @@ class Line:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    text = f"{abs(value):.{digits}f}"
-    return ("+" if value >= 0 else MINUS) + text
+    """A difference with its sign; what rounds to zero has none."""
+    rounded = round(value, digits)
+    sign = "" if rounded == 0 else "+" if rounded > 0 else MINUS
+    return f"{sign}{abs(rounded):.{digits}f}"
 
 
 def ours(entry: Entry) -> str:

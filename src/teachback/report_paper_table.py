@@ -111,7 +111,7 @@ def _figure(table: PaperTable, column: Column) -> Figure:
     """Rows below each other, ours with its deviation, the published beside it."""
     rows = _scored(table, column)
     entries = [table.entry(row, column) for row in rows]
-    titles = ["\n".join(wrap(shorten(row.title, 2 * TITLE_WIDTH), TITLE_WIDTH)) for row in rows]
+    titles = ["\n".join(wrap(shorten(row.title, 2 * TITLE_WIDTH), TITLE_WIDTH, break_on_hyphens=False)) for row in rows]
     height = TWO_LINES if any("\n" in title for title in titles) else ONE_LINE
     ours, theirs = _looks()
 

@@ -116,8 +116,7 @@ class Scene:
     def meta_run(self, meta_args: MetaTeacherArguments) -> StageRun:
         folder = self.experiment.student_folder(self.target, "meta_teacher")
         names = [domain.name for domain in self.domains]
-        choices = {"teacher": self.args.teacher, "batch_size": self.args.batch_size}
-        told = (meta_args, choices)
+        told = (meta_args, {"teacher": self.args.teacher, "batch_size": self.args.batch_size})
         return self.experiment.run(folder, told, names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
 
     def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:

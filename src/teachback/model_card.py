@@ -43,7 +43,10 @@ class Measured(NamedTuple):
 
 
 def write_card(folder: Path, record: dict, suite: Suite, results: Sequence[Result] = ()) -> bool:
-    """Write the card of a checkpoint; ``results``: stage 7's. One that was changed by hand stays; returns whether one was written."""
+    """Write the card of a checkpoint; ``results``: stage 7's.
+
+    One that was changed by hand stays; returns whether one was written.
+    """
     return write_text(folder, card(record, suite, results))
 
 

@@ -79,7 +79,7 @@ class StageRun:
 
     ``arguments`` and ``inputs`` (name -> hash) are all that the result depends on; a finished folder, or unfinished
     work, of other arguments or inputs is never taken for this run's. With ``dry_run`` nothing on disk is touched.
-    ``base_model``: what its weights began as, which is only told.
+    ``base_model``: what its weights began as, which is only told; "" where it has none, or it is not known.
     """
 
     def __init__(
@@ -229,12 +229,11 @@ class StageRun:
 
     def description(self, record: dict) -> dict:
         """What stage.json says: ``record``, and what is known of every run."""
-        return record | {
+        return record | ({"base_model": self.base_model} if self.base_model else {}) | {
             "stage": self.stage,
             "fingerprint": self.fingerprint,
             "arguments": self.arguments,
             "inputs": self.inputs,
-            "base_model": self.base_model,
             "wall_time_seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": peak_memory_bytes(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

@@ -167,15 +167,14 @@ def _save_student(folder: Path, model, tokenizer) -> None:
 def pass_on(experiment: Experiment, student_args: StudentArguments, domain: Domain) -> Path:
     """Stage 4 with FIRST=none: the initial student, as it is. Returns its folder."""
     teacher_path, teacher = None, None
-    origin: Path | str = student_args.student_model
     if student_args.student_init == "teacher":
         teacher_path, teacher = _teacher_of(experiment, student_args, domain)
-        origin, inputs = teacher_path, {"teacher": hash_model(str(teacher_path))}
+        inputs = {"teacher": hash_model(str(teacher_path))}
     else:
         inputs = experiment.model_input(student_args.student_model)
     folder = experiment.student_folder(domain, "student_first")
     choices = {"first": "none"} | {name: getattr(student_args, name) for name in INITIAL_STUDENT}
-    run = experiment.run(folder, (choices,), [domain.name], inputs, origin)
+    run = experiment.run(folder, (choices,), [domain.name], inputs, teacher_path or student_args.student_model)
     if experiment.skip(run):
         return folder
     model, tokenizer = initial_student(

@@ -11,13 +11,14 @@ from transformers import BertConfig
 from teachback.cells import CHANGED, DONE
 from teachback.errors import TeachbackError
 from teachback.markdown import escape_markdown
+from teachback.numerals import decimal, signed
 from teachback.paper_table import BOOTSTRAP, MCNEMAR, PaperTable
 from teachback.plan import Plan
 from teachback.published import Column, published_table
 from teachback.recipes import METAKD, MPDISTIL, RECIPES
 from teachback.significance import mcnemar, paired_bootstrap
 from teachback.suites.schema import Domain, Suite, write_suite
-from teachback.table_formats import comparisons, escape_latex, escape_tsv, latex, markdown, plain, signed, tsv
+from teachback.table_formats import comparisons, escape_latex, escape_tsv, latex, markdown, plain, tsv
 from teachback.tables import Result, merge_results, predictions_file
 
 LABELS = ("negative", "positive")
@@ -328,3 +329,4 @@ def test_on_the_screen_the_best_student_is_marked_without_escapes(two_seeds):
 
 def test_a_difference_has_a_sign_unless_it_rounds_to_zero():
     assert [signed(value) for value in (1.26, -1.26, 0.04, -0.04, 0.0)] == ["+1.3", "−1.3", "0.0", "0.0", "0.0"]
+    assert [decimal(value, 1) for value in (1.26, -1.26, 0.04, -0.04, 0.0)] == ["1.3", "−1.3", "0.0", "0.0", "0.0"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import PCA
 
+from teachback.numerals import decimal
 from teachback.report_figures import ACCENT, INK, draw, legend, series_of
-from teachback.report_parts import Figure, Section, counted, listed, percent, shorten, signed
+from teachback.report_parts import Figure, Section, counted, listed, percent, shorten
 from teachback.report_run import Run, read_tsv
 
 ADVICE = "run 2_process_data.sh"
@@ -94,10 +95,10 @@ def _scores_reading(found: dict[str, np.ndarray], by_median: list[str]) -> str:
     below = int((everything < 0).sum())
     negative = f"{counted(below, 'row')} of {len(everything):,} below 0" if below else "no row below 0"
     if len(found) == 1:
-        return f"{lowest}: half of the rows lie above {signed(np.median(everything), 4)}, {negative}."
+        return f"{lowest}: half of the rows lie above {decimal(np.median(everything), 4)}, {negative}."
     return (
-        f"The median runs from {signed(np.median(found[lowest]), 4)} ({lowest}) to "
-        f"{signed(np.median(found[highest]), 4)} ({highest}), with {negative}."
+        f"The median runs from {decimal(np.median(found[lowest]), 4)} ({lowest}) to "
+        f"{decimal(np.median(found[highest]), 4)} ({highest}), with {negative}."
     )
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import binomtest
 
+from teachback.numerals import decimal
 from teachback.predictor import Checkpoint
 from teachback.report_figures import ACCENT, INK, MUTED, SERIES, draw
-from teachback.report_parts import Case, Figure, Section, Text, counted, cut, percent, shorten, signed
+from teachback.report_parts import Case, Figure, Section, Text, counted, cut, percent, shorten
 from teachback.report_run import Prediction, Run, named, read_tsv
 from teachback.suites.schema import CHOICE_SEPARATOR
 from teachback.tables import model_name
@@ -180,7 +181,7 @@ def _scatter(both: Both) -> Figure:
     spread = float(np.corrcoef(values.T)[0, 1]) if len(values) > 1 and values.std(0).min() > 0 else 0.0
     reading = (
         f"{both.target}: on {counted(len(values), 'row')} the student's numbers lie {np.abs(gaps).mean():.2g} from its teacher's "
-        f"in the mean ({'above' if gaps.mean() > 0 else 'below'} it by {abs(gaps.mean()):.2g}), with a correlation of {signed(spread, 2)}."
+        f"in the mean ({'above' if gaps.mean() > 0 else 'below'} it by {abs(gaps.mean()):.2g}), with a correlation of {decimal(spread, 2)}."
     )
     svg = draw(plot, f"Scatter plot, dashed where both are equal. {reading}", 3.6)
     return Figure(

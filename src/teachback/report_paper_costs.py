@@ -6,12 +6,13 @@ from pathlib import Path
 from statistics import fmean
 
 from teachback.costs import Cost, read_costs
+from teachback.numerals import decimal
 from teachback.paper_table import PaperTable
 from teachback.published import Column
 from teachback.recipes import TableRow
 from teachback.report_figures import MUTED, draw, legend
 from teachback.report_paper_table import best_of, left_out, mean_text, named, shown_columns
-from teachback.report_parts import Figure, Section, Table, signed
+from teachback.report_parts import Figure, Section, Table
 from teachback.report_results import KIND_STYLES, millions
 from teachback.tables import model_name
 
@@ -138,7 +139,7 @@ def _best(table: PaperTable, column: Column) -> list[TableRow]:
 def _reading(column: Column, best: list[_Point]) -> str:
     """The best student against the best teacher."""
     told = [
-        f"{point.row.title} ({signed(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with "
+        f"{point.row.title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with "
         f"{millions(point.parameters)} parameters"
         for point in best
     ]

@@ -7,11 +7,12 @@ from textwrap import wrap
 from markupsafe import Markup
 
 from teachback.curves import Curve
+from teachback.numerals import decimal
 from teachback.paper_table import Entry, PaperTable
 from teachback.published import Column
 from teachback.recipes import TableRow
 from teachback.report_figures import draw, legend, series_of
-from teachback.report_parts import Figure, Key, Section, Table, counted, shorten, signed
+from teachback.report_parts import Figure, Key, Section, Table, counted, shorten
 from teachback.table_formats import Line, comparison_lines, comparisons, header, notes, score_lines
 
 FIGURES = 6  # columns with a figure of their own
@@ -69,7 +70,7 @@ def best_of(table: PaperTable, column: Column, student: bool) -> TableRow | None
 def mean_text(table: PaperTable, row: TableRow, column: Column) -> str:
     """A row's mean in %, a dash where it has none."""
     mean = table.entry(row, column).mean
-    return "–" if mean is None else signed(mean, 1)
+    return "–" if mean is None else decimal(mean, 1)
 
 
 def _scored(table: PaperTable, column: Column) -> list[TableRow]:
@@ -141,10 +142,10 @@ def _reading(entries: list[Entry], rows: list[TableRow]) -> str:
         return "The paper has no such score of these rows."
     least, most = min(apart, key=apart.__getitem__), max(apart, key=apart.__getitem__)
     if least == most:
-        return f"{least}: ours minus the published is {signed(apart[least], 1)} points."
+        return f"{least}: ours minus the published is {decimal(apart[least], 1)} points."
     return (
-        f"Ours minus the published runs from {signed(apart[least], 1)} points ({least}) to "
-        f"{signed(apart[most], 1)} points ({most})."
+        f"Ours minus the published runs from {decimal(apart[least], 1)} points ({least}) to "
+        f"{decimal(apart[most], 1)} points ({most})."
     )
 
 
@@ -185,5 +186,5 @@ def _curve_reading(curve: Curve, rows: list[TableRow]) -> str:
         means = {title: entry.mean for title, entry in entries.items() if entry.mean is not None}
         if means:
             best = max(means, key=means.__getitem__)
-            return f"With {share:g} % of the rows {best} is best, with {signed(means[best], 1)} %."
+            return f"With {share:g} % of the rows {best} is best, with {decimal(means[best], 1)} %."
     return ""

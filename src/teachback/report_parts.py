@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from teachback.numerals import decimal
+
 NAME_LENGTH = 24  # characters of a domain's, label's or checkpoint's name in a figure
 TEXT_LENGTH = 400  # characters of an example's text
 TITLE_LENGTH = 2000  # characters of it that appear when one points at a text that was cut
@@ -103,12 +105,7 @@ def counted(number: int, noun: str) -> str:
 
 def percent(value: float, digits: int = 1) -> str:
     """A fraction in per cent: "58.6 %"."""
-    return f"{signed(100 * value, digits)} %"
-
-
-def signed(value: float, digits: int) -> str:
-    """A number with a proper minus sign, and none before a zero."""
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+    return f"{decimal(100 * value, digits)} %"
 
 
 def difference(value: float, reference: float) -> str:

@@ -5,9 +5,10 @@ size and speed.
 from dataclasses import dataclass, replace
 
 from teachback.costs import Cost
+from teachback.numerals import decimal, signed
 from teachback.predictor import Checkpoint
 from teachback.report_figures import MUTED, SERIES, Series, draw, legend
-from teachback.report_parts import Figure, Section, Table, counted, difference, listed, percent, shorten, signed
+from teachback.report_parts import Figure, Section, Table, counted, difference, listed, percent, shorten
 from teachback.report_run import Run, named
 from teachback.tables import OPTIMISTIC, Result, model_name
 
@@ -161,7 +162,7 @@ def _line(run: Run, target: str, one: Checkpoint, sizes: list[int]) -> list[str]
     any_cost = next(iter(cost.values()), None)
     points = "–"
     if own and reference and own.metric == reference.metric and not one.is_teacher:
-        points = signed(100 * (own.value - reference.value), 1)
+        points = signed(100 * (own.value - reference.value))
     return [
         target, model_name(one.stage), _score(own), points,
         millions(any_cost.parameters) if any_cost else "–", f"{any_cost.bytes / 1e6:.1f}" if any_cost else "–",
@@ -173,7 +174,7 @@ def _line(run: Run, target: str, one: Checkpoint, sizes: list[int]) -> list[str]
 def _score(result: Result | None) -> str:
     if not result:
         return "–"
-    return signed(100 * result.value, 2) + ("*" if result.split.endswith(OPTIMISTIC) else "")
+    return decimal(100 * result.value, 2) + ("*" if result.split.endswith(OPTIMISTIC) else "")
 
 
 def _layout(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
@@ -195,12 +196,12 @@ def _layout(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
 def _mean(scores: dict[str, Result], groups: dict[str, list]) -> str:
     if set(scores) != set(groups):
         return "–"
-    return signed(100 * sum(result.value for result in scores.values()) / len(scores), 2)
+    return decimal(100 * sum(result.value for result in scores.values()) / len(scores), 2)
 
 
 def _all_rows(run: Run) -> Table:
     header = ["domain", "method", "stage", "split", "metric", "value", "n"]
-    rows = [[r.domain, r.method, r.stage, r.split, r.metric, signed(r.value, 4), f"{r.n:,}"] for r in run.results]
+    rows = [[r.domain, r.method, r.stage, r.split, r.metric, decimal(r.value, 4), f"{r.n:,}"] for r in run.results]
     note = f"The first {RAW_ROWS} of {len(rows)} rows." if len(rows) > RAW_ROWS else ""
     return Table("All rows of results.tsv", header, rows[:RAW_ROWS], words=range(5), note=note, folded=True)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from teachback.curriculum_record import WINDOW, chosen_shares, moving_mean
+from teachback.numerals import decimal
 from teachback.predictor import Checkpoint
 from teachback.report_figures import INK, MUTED, OTHERS, Series, draw, legend, series_of, whole_numbers
-from teachback.report_parts import Figure, Section, listed, percent, shorten, signed
+from teachback.report_parts import Figure, Section, listed, percent, shorten
 from teachback.report_run import Run, read_tsv
 from teachback.tables import STAGE_NAMES, model_name
 
@@ -255,8 +256,8 @@ def _rewards_reading(one: Episodes) -> str:
     first, last = float(np.mean(one.rewards[:span])), float(np.mean(one.rewards[-span:]))
     digits = max(1, 1 - math.floor(math.log10(max(abs(first), abs(last), 1e-9))))  # two that say something
     text = (
-        f"{one.target}: an episode earns {signed(last, digits)} in the mean of the last {span} of {len(one.rewards)}, "
-        f"against {signed(first, digits)} in the first {span}"
+        f"{one.target}: an episode earns {decimal(last, digits)} in the mean of the last {span} of {len(one.rewards)}, "
+        f"against {decimal(first, digits)} in the first {span}"
     )
     if one.best not in one.scores:
         return f"{text}."

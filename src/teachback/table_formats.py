@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from teachback.markdown import escape_markdown, padded_table
+from teachback.numerals import MINUS, signed
 from teachback.paper_table import Comparison, Entry, PaperTable
 from teachback.published import Column
 from teachback.recipes import TableRow
 from teachback.tables import format_table
 
-MINUS, NOTHING, MARK = "−", "–", "*"
+NOTHING, MARK = "–", "*"
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,6 @@ class Line:
 
     cells: tuple[Text, ...]
     group: bool = False
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """A difference with its sign; what rounds to zero has none."""
-    rounded = round(value, digits)
-    sign = "" if rounded == 0 else "+" if rounded > 0 else MINUS
-    return f"{sign}{abs(rounded):.{digits}f}"
 
 
 def ours(entry: Entry) -> str:

@@ -134,8 +134,23 @@ def test_held_out_rows_are_never_learnt_from():
     run.student.learn = lambda study, rows, *more: learnt.extend(rows.tolist()) or learn(study, rows, *more)
     run.run_episode()
     assert set(learnt) and not set(learnt) & set(run.rewarded_on.tolist())
-    first, second = halves(7, 1)
-    assert sorted([*first.tolist(), *second.tolist()]) == list(range(7)) and len(second) == 4
+
+
+def test_both_halves_of_a_quiz_have_its_labels_in_the_same_shares():
+    labels = torch.tensor([1] * 11 + [0] * 10 + [2])
+    splits = [halves(labels, seed) for seed in range(5)]
+    for learnt, rewarded in splits:
+        assert sorted([*learnt.tolist(), *rewarded.tolist()]) == list(range(22)) and len(learnt) == len(rewarded)
+        counts = [torch.bincount(labels[rows], minlength=3) for rows in (learnt, rewarded)]
+        assert (counts[0] - counts[1]).abs().max() <= 1
+    assert len({tuple(learnt.tolist()) for learnt, _ in splits}) == 5  # which rows of a label is the seed's choice
+    assert [len(rows) for rows in halves(torch.zeros(7, dtype=torch.long), 1)] == [3, 4]
+
+
+def test_both_halves_of_a_regression_quiz_have_low_and_high_numbers():
+    numbers = torch.linspace(0, 5, 41)
+    learnt, rewarded = (numbers[rows].mean().item() for rows in halves(numbers, 3))
+    assert learnt == pytest.approx(2.5) and rewarded == pytest.approx(2.5)
 
 
 def test_the_policy_learns_from_a_first_action_that_is_drawn_unless_it_is_ignored():

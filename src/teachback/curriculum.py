@@ -56,10 +56,15 @@ def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.T
     return list(rows[torch.randperm(len(rows), generator=_generator(*seeds))].split(size))
 
 
-def halves(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows to learn from and rows to be rewarded on, disjoint: numbers below ``count``, the latter the larger half."""
-    shuffled = torch.randperm(count, generator=_generator(seed))
-    return shuffled[: count // 2].sort().values, shuffled[count // 2 :].sort().values
+def halves(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows to learn from and rows to be rewarded on, disjoint: numbers of labels [N], the latter the larger half.
+
+    Both have each label in the same share, or numbers as large: a small quiz drawn without regard to its labels
+    teaches the student to prefer one of them.
+    """
+    shuffled = torch.randperm(len(labels), generator=_generator(seed))
+    by_label = shuffled[labels[shuffled].argsort(stable=True)]
+    return by_label[1::2].sort().values, by_label[::2].sort().values
 
 
 def _generator(*seeds: int) -> torch.Generator:
@@ -146,7 +151,7 @@ class Curriculum:
         self.learnt_from = [torch.arange(len(study.rows)) for study in studies]
         self.rewarded_on = self.learnt_from[target]
         if args.reward_rows == "held_out" and len(self.rewarded_on) > 1:
-            self.learnt_from[target], self.rewarded_on = halves(len(studies[target].rows), args.seed)
+            self.learnt_from[target], self.rewarded_on = halves(studies[target].rows.columns["label"], args.seed)
         self.steps_an_episode = args.episode_steps or math.ceil(len(studies[target].rows) / args.batch_size)
         self.choices = [i for i in range(len(studies)) if args.choose_from == "all" or i != target]
         self.progress = Progress(len(studies))

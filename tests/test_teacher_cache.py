@@ -1,10 +1,13 @@
 """What teachers said, on disk: whole or absent, and never more than is allowed."""
 
+import multiprocessing
 import os
+import shutil
 
 import pytest
 
-from teachback.teacher_cache import TeacherCache
+from teachback.errors import TeachbackError
+from teachback.teacher_cache import ATTEMPTS, TeacherCache
 
 MEGABYTE = 1_000_000
 
@@ -18,6 +21,11 @@ def writer(size=MEGABYTE, calls=None):
     return write
 
 
+def kept(cache, name, write):
+    """The folder of what is kept, as whoever asks for it finds it."""
+    return cache.get(name, MEGABYTE, write, lambda place: place)
+
+
 def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -28,27 +36,27 @@ def used_at(place, seconds: float) -> None:
 
 def test_a_key_is_written_once(tmp_path):
     cache, calls = TeacherCache(tmp_path, None), []
-    place = cache.get("one", MEGABYTE, writer(calls=calls))
-    assert cache.get("one", MEGABYTE, writer(calls=calls)) == place == tmp_path / "one" and len(calls) == 1
+    place = kept(cache, "one", writer(calls=calls))
+    assert kept(cache, "one", writer(calls=calls)) == place == tmp_path / "one" and len(calls) == 1
     assert (place / "file.npy").stat().st_size == MEGABYTE
 
 
 def test_what_was_not_used_for_longest_makes_room(tmp_path):
     cache = TeacherCache(tmp_path, 2.5 * MEGABYTE / 1e9)
     for number, name in enumerate(("old", "older", "new")):
-        place = cache.get(name, MEGABYTE, writer())
+        place = kept(cache, name, writer())
         used_at(place, {"old": 2000, "older": 1000, "new": 3000}[name])
         assert len(names(tmp_path)) == min(number + 1, 2)
     assert names(tmp_path) == ["new", "old"]
-    cache.get("old", MEGABYTE, writer())  # using it makes it the newest
-    cache.get("next", MEGABYTE, writer())
+    kept(cache, "old", writer())  # using it makes it the newest
+    kept(cache, "next", writer())
     assert names(tmp_path) == ["next", "old"]
 
 
 def test_nothing_is_removed_while_there_is_room(tmp_path):
     cache = TeacherCache(tmp_path, 2 * MEGABYTE / 1e9)
-    cache.get("one", MEGABYTE, writer())
-    cache.get("two", MEGABYTE, writer())
+    kept(cache, "one", writer())
+    kept(cache, "two", writer())
     assert names(tmp_path) == ["one", "two"]
 
 
@@ -65,7 +73,7 @@ def test_what_was_not_finished_is_not_there(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        TeacherCache(tmp_path, None).get("one", MEGABYTE, fail)
+        kept(TeacherCache(tmp_path, None), "one", fail)
     assert names(tmp_path) == []
 
 
@@ -77,5 +85,60 @@ def test_another_process_that_was_faster_is_believed(tmp_path):
         (tmp_path / "one" / "theirs").write_text("whole")
         writer()(folder)
 
-    place = cache.get("one", MEGABYTE, write)
+    place = kept(cache, "one", write)
     assert names(place) == ["theirs"] and names(tmp_path) == ["one"]
+
+
+def test_what_another_process_removed_before_it_was_read_is_written_again(tmp_path):
+    cache, calls, removals = TeacherCache(tmp_path, None), [], iter([True, True, False])
+
+    def read(place):
+        if next(removals):
+            shutil.rmtree(place)
+        return (place / "file.npy").stat().st_size
+
+    assert cache.get("one", MEGABYTE, writer(calls=calls), read) == MEGABYTE and len(calls) == 3
+    assert names(tmp_path) == ["one"]
+
+
+def test_a_folder_with_a_missing_file_is_written_again(tmp_path):
+    cache = TeacherCache(tmp_path, None)
+    (kept(cache, "one", writer()) / "file.npy").unlink()
+    assert cache.get("one", MEGABYTE, writer(), lambda place: (place / "file.npy").stat().st_size) == MEGABYTE
+
+
+def test_processes_that_leave_each_other_no_room_are_told_of(tmp_path):
+    calls = []
+
+    def read(place):
+        shutil.rmtree(place)
+        return (place / "file.npy").read_bytes()
+
+    with pytest.raises(TeachbackError, match="one: was removed 5 times .* TEACHER_CACHE_GB"):
+        TeacherCache(tmp_path, None).get("one", MEGABYTE, writer(calls=calls), read)
+    assert len(calls) == ATTEMPTS
+
+
+def ask(folder, own: str) -> None:
+    """A process's wishes: two keys of its own and one that all have, in a cache that holds two."""
+
+    def write(place):
+        for part in ("a", "b"):
+            (place / part).write_bytes(place.name.split(".")[1].encode().ljust(MEGABYTE // 2, b"."))
+
+    for turn in range(40):
+        name = (f"{own}1", "shared", f"{own}2")[turn % 3]
+        found = TeacherCache(folder, 2.1 * MEGABYTE / 1e9).get(
+            name, MEGABYTE, write, lambda place: [(place / part).read_bytes().rstrip(b".") for part in ("a", "b")]
+        )
+        assert found == [name.encode()] * 2
+
+
+def test_processes_that_share_a_cache_with_little_room_all_read_what_they_asked_for(tmp_path):
+    processes = [multiprocessing.get_context("fork").Process(target=ask, args=(tmp_path, own)) for own in "xyz"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert all(not name.startswith(".") for name in names(tmp_path))

@@ -326,7 +326,7 @@ class Experiment:
             return compute()
         key = self._features_key(hash_model(str(folder)), layers, encoded, means)
         with self.training.main_process_first(desc="asking the teacher"):
-            return load_features(cache.get(key, size, lambda place: save_features(place, compute())))
+            return cache.get(key, size, lambda place: save_features(place, compute()), load_features)
 
     def _features_key(
         self, teacher_hash: str, layers: tuple[int, ...], encoded: EncodedRows, means: bool = False
@@ -365,7 +365,7 @@ class Experiment:
         size = features_size(teacher, encoded, (), means=False)
         if not self.teacher_cache.refusal(size):
             key = self._features_key(teacher_hash, (), encoded)
-            self.teacher_cache.get(key, size, lambda place: save_features(place, told))
+            self.teacher_cache.get(key, size, lambda place: save_features(place, told), load_features)
 
     def settings(self, tokenizer) -> dict:
         """How a model that only answers is run."""

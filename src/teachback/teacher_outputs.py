@@ -1,7 +1,8 @@
 """What a model says about each example, computed once, in the examples' order."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,8 @@ def save_features(folder: Path, told: Features) -> None:
 
 def load_features(folder: Path) -> Features:
     """What `save_features` wrote, read from disk as it is asked for."""
-    kept = [field.name for field in fields(Features) if (folder / f"{field.name}.npy").exists()]
-    return Features(**{name: _mapped(folder / f"{name}.npy") for name in kept})
+    names = sorted({"pooled.npy", *os.listdir(folder)})
+    return Features(**{name.removesuffix(".npy"): _mapped(folder / name) for name in names})
 
 
 def _mapped(path: Path) -> torch.Tensor:

@@ -127,11 +127,15 @@ def attach_states(
 ) -> None:
     """Let batches of ``encoded`` bring the teacher's states, written to ``cache`` first where they are not there."""
     key = key_of(teacher_hash, settings["precision"], live.layers, live.reader is not None, encoded)
-    place = cache.get(key, states_size(encoded, live), lambda folder: _write(folder, encoded, live, settings))
-    lengths = [len(ids) for ids in encoded.inputs["input_ids"]]
-    encoded.states["teacher_states"] = Slices(np.load(place / "tokens.npy", mmap_mode="r", allow_pickle=False), lengths)
-    means = torch.from_numpy(np.load(place / "means.npy", allow_pickle=False))
-    encoded.columns["teacher_means"] = means.unflatten(0, (len(encoded), -1))
+    size = states_size(encoded, live)
+    tokens, means = cache.get(key, size, lambda folder: _write(folder, encoded, live, settings), _read)
+    encoded.states["teacher_states"] = Slices(tokens, [len(ids) for ids in encoded.inputs["input_ids"]])
+    encoded.columns["teacher_means"] = torch.from_numpy(means).unflatten(0, (len(encoded), -1))
+
+
+def _read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+    return tokens, np.load(folder / "means.npy", allow_pickle=False)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from teachback.errors import TeachbackError
+from teachback.files import remove_at_once
 from teachback.teacher_cache import ATTEMPTS, TeacherCache
 
 MEGABYTE = 1_000_000
@@ -21,11 +22,6 @@ def writer(size=MEGABYTE, calls=None):
     return write
 
 
-def kept(cache, name, write):
-    """The folder of what is kept, as whoever asks for it finds it."""
-    return cache.get(name, MEGABYTE, write, lambda place: place)
-
-
 def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -36,27 +32,27 @@ def used_at(place, seconds: float) -> None:
 
 def test_a_key_is_written_once(tmp_path):
     cache, calls = TeacherCache(tmp_path, None), []
-    place = kept(cache, "one", writer(calls=calls))
-    assert kept(cache, "one", writer(calls=calls)) == place == tmp_path / "one" and len(calls) == 1
+    place = cache.keep("one", MEGABYTE, writer(calls=calls))
+    assert cache.keep("one", MEGABYTE, writer(calls=calls)) == place == tmp_path / "one" and len(calls) == 1
     assert (place / "file.npy").stat().st_size == MEGABYTE
 
 
 def test_what_was_not_used_for_longest_makes_room(tmp_path):
     cache = TeacherCache(tmp_path, 2.5 * MEGABYTE / 1e9)
     for number, name in enumerate(("old", "older", "new")):
-        place = kept(cache, name, writer())
+        place = cache.keep(name, MEGABYTE, writer())
         used_at(place, {"old": 2000, "older": 1000, "new": 3000}[name])
         assert len(names(tmp_path)) == min(number + 1, 2)
     assert names(tmp_path) == ["new", "old"]
-    kept(cache, "old", writer())  # using it makes it the newest
-    kept(cache, "next", writer())
+    cache.keep("old", MEGABYTE, writer())  # using it makes it the newest
+    cache.keep("next", MEGABYTE, writer())
     assert names(tmp_path) == ["next", "old"]
 
 
 def test_nothing_is_removed_while_there_is_room(tmp_path):
     cache = TeacherCache(tmp_path, 2 * MEGABYTE / 1e9)
-    kept(cache, "one", writer())
-    kept(cache, "two", writer())
+    cache.keep("one", MEGABYTE, writer())
+    cache.keep("two", MEGABYTE, writer())
     assert names(tmp_path) == ["one", "two"]
 
 
@@ -73,7 +69,7 @@ def test_what_was_not_finished_is_not_there(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        kept(TeacherCache(tmp_path, None), "one", fail)
+        TeacherCache(tmp_path, None).keep("one", MEGABYTE, fail)
     assert names(tmp_path) == []
 
 
@@ -85,7 +81,7 @@ def test_another_process_that_was_faster_is_believed(tmp_path):
         (tmp_path / "one" / "theirs").write_text("whole")
         writer()(folder)
 
-    place = kept(cache, "one", write)
+    place = cache.keep("one", MEGABYTE, write)
     assert names(place) == ["theirs"] and names(tmp_path) == ["one"]
 
 
@@ -103,7 +99,7 @@ def test_what_another_process_removed_before_it_was_read_is_written_again(tmp_pa
 
 def test_a_folder_with_a_missing_file_is_written_again(tmp_path):
     cache = TeacherCache(tmp_path, None)
-    (kept(cache, "one", writer()) / "file.npy").unlink()
+    (cache.keep("one", MEGABYTE, writer()) / "file.npy").unlink()
     assert cache.get("one", MEGABYTE, writer(), lambda place: (place / "file.npy").stat().st_size) == MEGABYTE
 
 
@@ -142,3 +138,26 @@ def test_processes_that_share_a_cache_with_little_room_all_read_what_they_asked_
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert all(not name.startswith(".") for name in names(tmp_path))
+
+
+def test_the_rest_of_a_removal_that_was_cut_short_is_removed_later(tmp_path, monkeypatch):
+    cache = TeacherCache(tmp_path, 1.5 * MEGABYTE / 1e9)
+    place = cache.keep("old", MEGABYTE, writer())
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", refuse)
+        remove_at_once(place)
+    assert [name.startswith(".old.") for name in names(tmp_path)] == [True]
+    cache.keep("new", MEGABYTE, writer())
+    assert names(tmp_path) == ["new"]
+
+
+def test_what_may_not_be_removed_stays_whole(tmp_path, monkeypatch):
+    place = TeacherCache(tmp_path, None).keep("one", MEGABYTE, writer())
+    monkeypatch.setattr(type(place), "rename", refuse)
+    remove_at_once(place)
+    remove_at_once(tmp_path / "never there")
+    assert names(tmp_path) == ["one"] and names(place) == ["file.npy"]
+
+
+def refuse(*_):
+    raise PermissionError

@@ -57,9 +57,9 @@ def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.T
 
 
 def halves(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows to learn from and rows to be rewarded on, disjoint: numbers of labels [N], the latter the larger half.
+    """Rows to learn from and rows to be rewarded on, disjoint: places in ``labels`` [N], the latter the larger half.
 
-    Both have each label in the same share, or numbers as large: a small quiz drawn without regard to its labels
+    Both have each label in the same share, or values as large: a small quiz drawn without regard to its labels
     teaches the student to prefer one of them.
     """
     shuffled = torch.randperm(len(labels), generator=_generator(seed))

@@ -365,7 +365,7 @@ class Experiment:
         size = features_size(teacher, encoded, (), means=False)
         if not self.teacher_cache.refusal(size):
             key = self._features_key(teacher_hash, (), encoded)
-            self.teacher_cache.get(key, size, lambda place: save_features(place, told), load_features)
+            self.teacher_cache.keep(key, size, lambda place: save_features(place, told))
 
     def settings(self, tokenizer) -> dict:
         """How a model that only answers is run."""

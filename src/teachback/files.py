@@ -90,6 +90,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_at_once(folder: Path) -> None:
+    """Take a folder away in one move, so that nobody reads a part of it, and delete it; what may not be removed stays.
+
+    It takes no room, which a full disk does not have. What a killed process leaves is removed as `working_folder`'s is.
+    """
+    leaving = folder.with_name(f".{folder.name}.{HERE}.{os.getpid()}{UNFINISHED}")
+    with suppress(OSError):
+        folder.rename(leaving)
+        shutil.rmtree(leaving)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a whole file so that no reader ever sees a part of it."""
     with replacing(path) as file:

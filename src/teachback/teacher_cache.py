@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from teachback.errors import TeachbackError, naming
-from teachback.files import sync, working_folder
+from teachback.files import remove_at_once, sync, working_folder
 
 SHARE_OF_DISK = 0.2  # of what is free, for everything that is kept
 GIGABYTE = 1e9
@@ -28,10 +28,11 @@ class TeacherCache:
 
     def refusal(self, size: int) -> str:
         """Why ``size`` bytes are not kept, "" where they fit."""
-        if size <= self._allowed():
+        allowed = self._allowed(self._kept())
+        if size <= allowed:
             return ""
         of = "a fifth of the free disk" if self.limit is None else "TEACHER_CACHE_GB"
-        return f"they would take {size / GIGABYTE:.1f} GB, and {of} is {self._allowed() / GIGABYTE:.1f} GB"
+        return f"they would take {size / GIGABYTE:.1f} GB, and {of} is {allowed / GIGABYTE:.1f} GB"
 
     def get(self, key: str, size: int, write: Callable[[Path], None], read: Callable[[Path], Kept]) -> Kept:
         """``read(folder)`` of what is kept as ``key``; where it is not, ``write(folder)`` fills it with about ``size`` bytes.
@@ -39,17 +40,18 @@ class TeacherCache:
         Processes share the folder, and another one may make room at any moment: what is gone by then is written again.
         """
         for _ in range(ATTEMPTS):
-            place = self._written(key, size, write)
+            place = self.keep(key, size, write)
             try:
                 return read(place)
             except FileNotFoundError:
-                self._remove(place)  # where it is still there, a file of it is missing
+                remove_at_once(place)  # where it is still there, a file of it is missing
         raise TeachbackError(
             f"{self.folder / key}: was removed {ATTEMPTS} times as soon as it was written, as several processes have too little "
             "room there; set a higher TEACHER_CACHE_GB, or run fewer at a time"
         )
 
-    def _written(self, key: str, size: int, write: Callable[[Path], None]) -> Path:
+    def keep(self, key: str, size: int, write: Callable[[Path], None]) -> Path:
+        """The folder of ``key``, filled as in `get`; to read it is `get`'s business, as another process may remove it."""
         place = self.folder / key
         with suppress(FileNotFoundError):
             os.utime(place)
@@ -65,36 +67,30 @@ class TeacherCache:
                     raise
         return place
 
-    def _allowed(self) -> float:
+    def _allowed(self, kept: dict[Path, int]) -> float:
         if self.limit is not None:
             return self.limit * GIGABYTE
         self.folder.mkdir(parents=True, exist_ok=True)
-        return SHARE_OF_DISK * (shutil.disk_usage(self.folder).free + sum(map(_size, self._kept())))
+        return SHARE_OF_DISK * (shutil.disk_usage(self.folder).free + sum(kept.values()))
 
-    def _kept(self) -> list[Path]:
-        """Whole folders, the one that was not used for longest first."""
+    def _kept(self) -> dict[Path, int]:
+        """Whole folders and their bytes, the one that was not used for longest first."""
         used = {}
         for path in self.folder.glob("[!.]*"):
             with suppress(FileNotFoundError):
                 if path.is_dir():
                     used[path] = path.stat().st_mtime
-        return sorted(used, key=lambda path: used[path])
+        return {path: _size(path) for path in sorted(used, key=used.__getitem__)}
 
     def _make_room(self, size: int) -> None:
         """Remove what is too much; a process that still reads a removed file keeps it until it is done."""
-        kept = {path: _size(path) for path in self._kept()}
-        excess = sum(kept.values()) + size - self._allowed()
+        kept = self._kept()
+        excess = sum(kept.values()) + size - self._allowed(kept)
         for path, taken in kept.items():
             if excess <= 0:
                 return
             excess -= taken
-            self._remove(path)
-
-    @staticmethod
-    def _remove(place: Path) -> None:
-        """Away with a folder in one move, so that nobody ever reads a part of it."""
-        with working_folder(place) as rubbish, suppress(FileNotFoundError):
-            place.rename(rubbish / place.name)
+            remove_at_once(path)
 
 
 def _size(folder: Path) -> int:

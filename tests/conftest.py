@@ -3,8 +3,9 @@
 import os
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
-# Small tensors: more threads only wait for each other, and several processes of tests for each other's threads.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Small tensors: more threads only wait for each other, and several processes of tests for each other's threads. Not to be
+# told apart by PYTEST_XDIST_WORKER: the processes inherit what the one that starts them has set here.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A disk takes milliseconds to say that a file has reached it, which matters only where the power can fail.
 os.fsync = lambda handle: None
 

@@ -438,6 +438,10 @@ REFUSED = {
         teach(model="nobody/no-such-model"),
         "cannot load model 'nobody/no-such-model': .*MODELS=1 bash 1_get_data.sh",
     ),
+    "model folder that is not there": (
+        teach(model="./no/such/model"),
+        "model './no/such/model': there is no such folder .a relative path counts from /",
+    ),
     "unknown size from scratch": (teach(model="scratch:huge"), "sizes from scratch are: scratch:tiny, scratch:mini"),
     "encoder of the scores without a weight": (
         encoder_without_a_weight,

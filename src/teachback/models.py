@@ -33,13 +33,21 @@ LONG = re.compile(rf"\S{{{LONGEST_WORD + 1}}}")
 
 
 def locate(name: str, data_dir: str | Path) -> str:
-    """A model's folder under data/models where stage 1 fetched it, else the name itself (a folder or a hub name)."""
+    """A model's folder under data/models where stage 1 fetched it, else the name itself (a folder or a hub name).
+
+    Raises:
+        TeachbackError: an unknown size from scratch, or a path, which no hub name can be, of a folder that is not there.
+    """
     if name.startswith("scratch:"):
         if name not in SCRATCH_SIZES:
             raise TeachbackError(f"model {name!r} is unknown; sizes from scratch are: {', '.join(SCRATCH_SIZES)}")
         return name
     fetched = Path(data_dir) / "models" / name.replace("/", "--")
-    return str(fetched) if fetched.is_dir() else name
+    if fetched.is_dir():
+        return str(fetched)
+    if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        raise TeachbackError(f"model {name!r}: there is no such folder (a relative path counts from {Path.cwd()})")
+    return name
 
 
 @contextmanager

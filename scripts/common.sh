@@ -31,12 +31,17 @@ entry_point() {  # the script that this stage starts
     sed -nE 's/^(run|launch) (scripts\/[a-z_]+\.py).*/\2/p' "$stage" | tail -n 1
 }
 
-print_help() {  # the stage's comment and variables, read from the stage itself
+print_help() {  # the script's comment and variables, read from the script itself
+    local config="or in the file that CONFIG names" example=
+    if [[ $(basename "$stage") == [1-7]_* ]]; then
+        example=" Example:\n  CONFIG=configs/amazon.sh SEED=1 bash $beside$(basename "$stage") --seed 2"
+    else
+        config="and those of stages also in the file that CONFIG names"
+    fi
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$stage"
-    printf '\nVariables, with their defaults; set them in the environment or in the file that CONFIG names:\n'
+    printf '\nVariables, with their defaults; set them in the environment, %s:\n' "$config"
     variable_lines "$stage" "$root/scripts/common.sh" | awk -F '\t' '{ printf "  %-62s %s\n", $1 "=" $2, $3 }'
-    printf '\nLater wins: default < config file < environment < flag. Example:\n'
-    printf '  CONFIG=configs/amazon.sh SEED=1 bash %s --seed 2\n' "$(basename "$stage")"
+    printf '\nLater wins: default < config file < environment < flag.%b\n' "$example"
     printf 'Flags go to %s as they are. To list them all:\n' "$(entry_point)"
     echo "  PYTHONPATH=${beside}src $(find_python) ${beside}$(entry_point) --help"
 }
@@ -67,6 +72,9 @@ refuse_unknown() {  # file name...: a variable that no stage knows is an error, 
     for name in "${@:2}"; do
         if grep -qx "$name" <<<"$known"; then continue; fi
         line=$(grep -nE "(^|[^A-Za-z0-9_])$name(\+|:)?=" "$file" | cut -d : -f 1 | tr "\n" " ")
+        if variable_lines "$root"/scripts/*.sh | grep -q "^$name\b"; then
+            fail "$file line ${line%% *}: $name is no variable of a stage; set it in the environment"
+        fi
         hint=$(closest_variable "$name")
         fail "$file line ${line%% *}: no stage knows the variable $name${hint:+; did you mean $hint?}"
     done

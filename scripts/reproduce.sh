@@ -18,8 +18,8 @@ source "$(dirname "$0")/common.sh"
 : "${DOMAIN=}"                        # only these domains' students, separated by commas or blanks; empty or all: all
 : "${DOMAINS=}"                       # domains that the stages use; empty: those of the table
 : "${HOLD_OUT=}"                     # in place of the table: these domains, each held out of the teachers in turn
-: "${TRAIN_FRACTION=}"                     # in place of the table: scores by these shares of DOMAIN's train rows, such as 0.01 0.1 1
-: "${TEACHER_DOMAIN=}"                     # with HOLD_OUT: whose single teacher it is compared with; empty: the next domain's
+: "${TRAIN_FRACTION=}"               # in place of the table: scores by these shares of DOMAIN's train rows, such as 0.01 0.1 1
+: "${TEACHER_DOMAIN=}"               # with HOLD_OUT: whose single teacher it is compared with; empty: the next domain's
 : "${JOBS=1}"                         # cells that run side by side, on a GPU each where there are several
 : "${LAUNCHER=local}"                 # local; slurm submits the cells as jobs, JOBS of them at a time
 : "${SLURM_OPTIONS=}"                 # slurm: what sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00

@@ -151,6 +151,11 @@ def test_unknown_variable_is_found_however_it_is_set(stage, line):
     assert done.returncode == 1 and "line 2" in done.stderr and "DOMIAN" in done.stderr
 
 
+def test_a_variable_of_no_stage_is_known_and_belongs_into_the_environment(stage):
+    done = stage("scripts/reproduce.sh", "metakd_amazon", config='SUITE=amazon\nSEEDS="1 2"\n', check=False)
+    assert done.returncode == 1 and "config.sh line 2: SEEDS is no variable of a stage; set it in the environment" in done.stderr
+
+
 @pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.sh")), ids=lambda path: path.stem)
 def test_configs_are_known_to_every_stage(stage, name, config):
@@ -166,6 +171,12 @@ def test_help_needs_nothing_installed(stage, name):
     for variable, default in declarations(ROOT / name).items():
         assert re.search(rf"^  {variable}={re.escape(default)}\s+\w", done.stdout, re.MULTILINE), variable
     assert "scripts/" in done.stdout.splitlines()[-1] and done.stdout.splitlines()[-1].endswith(".py --help")
+
+
+@pytest.mark.parametrize("name", ["reproduce.sh", "predict.sh", "export.sh"])
+def test_help_gives_no_example_that_the_script_refuses(stage, name):
+    said = stage(f"scripts/{name}", "--help", check=False, PYTHON="/nowhere/python").stdout
+    assert "those of stages also in the file that CONFIG names" in said and "--seed" not in said
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -165,6 +165,8 @@ def test_a_first_stage_that_can_be_copied_is_waited_for(tmp_path):
     found = cells(tmp_path, rows="meta-distillation", transfer_set="all")
     assert found["meta-distillation.dvd.seed1"].after == ("meta-distillation.books.seed1",)
     assert found["meta-distillation.books.seed1"].after == ()
+    single = cells(tmp_path, rows="single-tinybert", transfer_set="all")
+    assert single["single-tinybert.dvd.seed1"].after == ()  # another teacher's
     assert cells(tmp_path, rows="meta-distillation")["meta-distillation.dvd.seed1"].after == ()
 
 

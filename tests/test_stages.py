@@ -405,6 +405,22 @@ def test_the_same_student_is_copied_between_domains(finished, capsys, tmp_path):
     assert list(record["answers"]) == ["dvd"] and "# tiny, dvd: student\\_first" in (second / "README.md").read_text()
 
 
+def test_a_single_teacher_answers_for_every_domain_of_its_labels(suite):
+    teach(suite, "--teacher", "single", "--num_train_epochs", "1")
+    outputs, all_texts = suite / "outputs", ("--transfer_set", "all")
+
+    def student(place: str, *more: str) -> Path:
+        there = with_copy_of(outputs / "tiny/seed42", suite / place, "teacher-single-books")
+        return distil(suite, "first", *there, "--teacher", "single", "--tkd_weight", "0", *more)[0]
+
+    def steps(folder: Path) -> int:
+        return read_stage(folder)["history"][-1]["step"]
+
+    own, every, without = student("own"), student("every", *all_texts), student("no_dvd", *all_texts, "--hold_out", "dvd")
+    assert steps(every) == 2 * steps(own) and steps(without) == steps(own)  # the suite has two domains
+    assert not same(weights(every), weights(own))
+
+
 def test_a_student_with_a_head_of_its_own_is_not_copied(suite):
     teacher = teach(suite, "--teacher", "mtl", "--num_train_epochs", "1")
     more = ("--teacher", "mtl", "--tkd_weight", "0", "--transfer_set", "all", "--num_train_epochs", "1")

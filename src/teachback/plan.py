@@ -169,8 +169,9 @@ class Plan:
         return own | ({"TEACHER_DOMAIN": self._other(domain)} if row.taught_by_other else {})
 
     def _copied_from(self, row: TableRow, domain: str, seed: int) -> tuple[str, ...]:
-        """The first domain's cell, where the others copy its stage 4."""
-        if not self.one_first_stage or SCRIPTS["4"] not in row.scripts or domain == self.targets[0]:
+        """The first domain's cell, where the others copy its stage 4, as they have one teacher."""
+        alike = self.one_first_stage and SCRIPTS["4"] in row.scripts and not self.recipe.row(row.teacher).by_domain
+        if not alike or domain == self.targets[0]:
             return ()
         return (self.cell_name(row, self.targets[0], seed),)
 

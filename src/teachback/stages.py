@@ -82,8 +82,8 @@ def distil_first(
     """Stage 4 for one domain. Returns the student's folder."""
     weighted = student_args.use_expertise_weights is not False
     teacher_path, teacher = _teacher_of(experiment, student_args, domain)
+    used = transfer_domains(experiment, teacher, args, domain)
     names = [d.name for d in teacher.domains]
-    used = [n for n in experiment.data.trainable if n in names] if args.transfer_set == "all" else [domain.name]
     rows = _scored(experiment.train_rows(used, domain.name), student_args) + read_unlabelled(args.unlabelled, domain)
     dev = experiment.selection_rows(used, with_label=False)
     folder = experiment.student_folder(domain, "student_first")
@@ -119,6 +119,22 @@ def distil_first(
                                       prepare=write_states if same_tokens else None, dev_columns=dev_means)  # fmt: skip
     experiment.publish(run, trainer, lambda path: _save_trained(path, module, tokenizer), record, metrics)
     return folder
+
+
+def transfer_domains(experiment: Experiment, teacher: Teacher, args: FirstStageArguments, domain: Domain) -> list[str]:
+    """Names of the domains whose texts the first stage learns on, all of which the teacher answers for from here on.
+
+    A single teacher does so for every domain of its label set but a held-out one; the others for those that they know.
+    """
+    if args.transfer_set == "domain":
+        return [domain.name]
+    known = {d.name for d in teacher.domains}
+    for name in experiment.data.trainable:
+        other = experiment.data.suite.domain(name)
+        if teacher.kind == "single" and other.head == domain.head and name not in {*known, experiment.args.hold_out}:
+            teacher.add_unseen(other)
+            known.add(name)
+    return [name for name in experiment.data.trainable if name in known]
 
 
 def _teacher_of(experiment: Experiment, args: StudentArguments, domain: Domain) -> tuple[Path, Teacher]:

@@ -79,12 +79,13 @@ class Curve:
         return lines
 
     def notes(self) -> str:
-        target, seeds = self.setting.target, ", ".join(map(str, self.tables[0].plan.seeds))
+        target, numbers = self.setting.target, self.tables[0].plan.seeds
+        over = "mean ± standard deviation over seeds" if len(numbers) > 1 else "of seed"
         sees = f"Teachers and students see the share of {target}'s train rows, and all rows of other domains."
         if self.setting.hold_out:
             sees = f"No teacher has seen a row of {target}; the student sees the share of its train rows."
         return (
-            f"Test scores in %: mean ± standard deviation over seeds {seeds}. {sees} Prototype scores are "
+            f"Test scores in %, {over} {', '.join(map(str, numbers))}. {sees} Prototype scores are "
             f"of what is seen. Differences are in points, with {MCNEMAR}. Published: {self.tables[0].published.paper}."
         )
 

@@ -4,9 +4,6 @@ PYTHONPATH=src python scripts/predict.py --folder outputs/amazon/seed42/books/st
 PYTHONPATH=src python scripts/predict.py --folder ... --input reviews.tsv --text_a review --output answers.tsv
 """
 
-import os
-import sys
-
 from teachback.errors import run_entry_point
 
 
@@ -19,10 +16,7 @@ def main():
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     (arguments,) = parse(PredictionArguments)
-    try:
-        predict(arguments)
-    except BrokenPipeError:  # the reader has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    predict(arguments)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,15 @@ from teachback.errors import TeachbackError, disk_message, naming, run_entry_poi
 from teachback.files import reserve, write_atomically
 
 SOURCE = str(Path(__file__).parents[1] / "src")
+TALKATIVE = """
+from teachback.errors import run_entry_point
+
+def main():
+    while True:
+        print("a line")
+
+run_entry_point(main)
+"""
 IN_A_DESTRUCTOR = """
 import os, signal, sys
 from teachback.errors import run_entry_point
@@ -43,6 +52,17 @@ def outcome(main, capsys) -> tuple[int, str]:
     with pytest.raises(SystemExit) as end:
         run_entry_point(main)
     return end.value.code, capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word():
+    command = [sys.executable, "-c", TALKATIVE]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": SOURCE}
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE  # as the shell tells of other commands before `head`
 
 
 @pytest.mark.parametrize(

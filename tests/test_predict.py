@@ -3,9 +3,7 @@
 import io
 import json
 import os
-import runpy
 import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -164,18 +162,6 @@ def test_the_script_takes_a_folder_and_variables(tmp_path):
                     "cpu", "--window", "1"]  # fmt: skip
     bare = subprocess.run(command[:2], capture_output=True, text=True)
     assert bare.returncode == 1 and "name the folder of a student" in bare.stderr
-
-
-def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
-    def cut_off(arguments):
-        raise BrokenPipeError
-
-    redirected = []
-    monkeypatch.setattr(sys, "argv", ["predict.py", "--folder", "any", "--max_length", ""])
-    monkeypatch.setattr(module, "predict", cut_off)
-    monkeypatch.setattr(os, "dup2", lambda *ends: redirected.append(ends))
-    runpy.run_path(str(ROOT / "scripts/predict.py"), run_name="__main__")
-    assert len(redirected) == 1
 
 
 def test_standard_output_holds_answers_alone(student, monkeypatch, capfdbinary):

@@ -40,6 +40,7 @@ def run_entry_point(main):
     """Call ``main``; print what the user can mend as one line without a traceback and exit with 1.
 
     Ctrl-C and SIGTERM end it at once, with a line and the usual status (130, 143), but where a training has them wait.
+    So does a reader of its output that goes away, without a line (141).
     ``main`` imports what it needs itself: that takes seconds, in which a signal may come as well.
     """
     before = {number: signal.signal(number, _leave) for number in NAMES}
@@ -47,6 +48,9 @@ def run_entry_point(main):
         main()
     except TeachbackError as error:
         fail(str(error), 128 + error.signal if isinstance(error, Stopped) else 1)
+    except BrokenPipeError:  # as in `... --only_table | head`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes as it ends
+        sys.exit(128 + signal.SIGPIPE)
     except (OSError, SafetensorError) as error:
         message = disk_message(error)
         if not message:

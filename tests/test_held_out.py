@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from commands import command
 from test_stages import distil, review, same, teach, weights, write_tiny_suite
 
 from teachback.arguments import CURRICULUM_STAGE, parse
@@ -100,6 +101,12 @@ def test_another_domains_teacher(home):
     (folder,) = distil(home, "first", *more)
     assert read_stage(folder)["teacher_folder"] == "teacher-single-dvd" and folder.parent.name == "books"
     distil(home, "second", *more)
+    places = ("--suite", "tiny", "--data_dir", home / "data", "--device", "cpu", "--teacher", "single")
+    for flags in (("--domain", "dvd", "--output_root", home / "outputs"), ("--domain", "books", *more[-4:])):
+        done = command("evaluate.py", *places, *flags)
+        assert done.status == 0, done
+    text = (home / "other/tiny/seed42/report.html").read_text(encoding="utf-8")
+    assert "books: distilled student and teacher-single-dvd" in text  # whose answers on books are the other run's
 
 
 def test_combinations_without_a_meaning_are_refused(home):

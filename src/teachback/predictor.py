@@ -95,11 +95,13 @@ def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = 
 
 def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
     """Teacher folders, each with its one domain or ""; other domains' single teachers are left out."""
-    found = [
-        (path, domain_of_folder(path.name.removeprefix(SINGLE)) if path.name.startswith(SINGLE) else "")
-        for path in run.glob("teacher-*")
-    ]
+    found = [(path, domain_of_teacher(path.name)) for path in run.glob("teacher-*")]
     return sorted((path, target) for path, target in found if not target or target in targets)
+
+
+def domain_of_teacher(stage: str) -> str:
+    """The domain that a teacher's folder is named after; "" for a teacher of several."""
+    return domain_of_folder(stage.removeprefix(SINGLE)) if stage.startswith(SINGLE) else ""
 
 
 class Answering(Protocol):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from teachback.costs import Cost, read_costs
 from teachback.errors import TeachbackError
-from teachback.predictor import SINGLE, Checkpoint, find_checkpoints
+from teachback.predictor import SINGLE, Checkpoint, domain_of_teacher, find_checkpoints
+from teachback.runs import read_stage
 from teachback.suites.names import domain_of_folder
 from teachback.suites.schema import Domain, Suite, read_suite
 from teachback.tables import META_TEACHER, OPTIMISTIC, STAGE_NAMES, Result, model_name, read_results
@@ -146,7 +147,7 @@ def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | Non
     order = {name: place for place, name in enumerate(suite.domains if suite else ())}
     names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
     checkpoints = find_checkpoints(folder, names)
-    borrowed = _borrowed_teachers(checkpoints, names, teachers)
+    borrowed = _borrowed_teachers(checkpoints, teachers)
     results, costs = read_results(folder / "results.tsv"), read_costs(folder / "costs.tsv")
     if borrowed and teachers:
         stages = {checkpoint.stage for checkpoint in borrowed}
@@ -155,13 +156,16 @@ def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | Non
     return Run(folder, data, split, suite, borrowed + checkpoints, results, costs)
 
 
-def _borrowed_teachers(checkpoints: list[Checkpoint], names: list[str], teachers: Path | None) -> list[Checkpoint]:
-    """The teachers of another run that these checkpoints had, if they are still there."""
+def _borrowed_teachers(checkpoints: list[Checkpoint], teachers: Path | None) -> list[Checkpoint]:
+    """The teachers of another run that these checkpoints had, if they are still there, another domain's among them."""
     wanted = {c.teacher_stage("meta") for c in checkpoints if not c.is_teacher and c.method != "finetune"}
-    wanted -= {c.stage for c in checkpoints}
-    if teachers is None or not any((teachers / stage / "stage.json").is_file() for stage in wanted if stage):
-        return []
-    return [checkpoint for checkpoint in find_checkpoints(teachers, names) if checkpoint.stage in wanted]
+    wanted -= {"", *(c.stage for c in checkpoints)}
+    folders = [teachers / stage for stage in sorted(wanted)] if teachers else []
+    return [
+        Checkpoint(folder, folder.name, domain_of_teacher(folder.name), read_stage(folder))
+        for folder in folders
+        if (folder / "stage.json").is_file()
+    ]
 
 
 def read_tsv(path: Path) -> Iterator[dict[str, str]]:

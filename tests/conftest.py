@@ -1,6 +1,10 @@
 """What all tests share: no model hub, no network, few threads, no waiting for the disk, and the order of the files."""
 
 import os
+import shutil
+import tempfile
+
+import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
 # Small tensors: more threads only wait for each other, and several processes of tests for each other's threads. Not to be
@@ -11,6 +15,16 @@ os.fsync = lambda handle: None
 
 # The costly files, dearest first: handed out by file, one that begins last would be waited for alone.
 COSTLY = "end_to_end curriculum stages evaluate reproduce api bad_data faults benchmarks".split()
+
+ROOM = 0.6  # GB of temporary folders at once
+
+
+def pytest_sessionstart():
+    """On a full disk hundreds of tests would fail, each with another message."""
+    place = tempfile.gettempdir()
+    free = shutil.disk_usage(place).free / 1e9
+    if free < ROOM:
+        pytest.exit(f"{place} has {free:.2f} GB free, and the tests need {ROOM}; make room or set TMPDIR", returncode=1)
 
 
 def pytest_collection_modifyitems(items):

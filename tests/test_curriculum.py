@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import BOOKS, GENRE, NO_DROPOUT, classifier, text_rows, tiny_teacher, tokenizer
 from transformers import AutoModelForSequenceClassification
 
-from teachback import curriculum_record
+from teachback import curriculum_record, curriculum_run
 from teachback.arguments import (
     CURRICULUM_STAGE,
     STUDENT_STAGES,
@@ -40,6 +41,7 @@ from teachback.suites.schema import (
     Domain,
     Row,
     Suite,
+    read_rows,
     read_suite,
     with_row_counts,
     write_rows,
@@ -145,6 +147,14 @@ def test_both_halves_of_a_quiz_have_its_labels_in_the_same_shares():
         assert (counts[0] - counts[1]).abs().max() <= 1
     assert len({tuple(learnt.tolist()) for learnt, _ in splits}) == 5  # which rows of a label is the seed's choice
     assert [len(rows) for rows in halves(torch.zeros(7, dtype=torch.long), 1)] == [3, 4]
+
+
+def test_rows_that_belong_together_are_in_one_half():
+    labels, units = torch.tensor([0, 1] * 12), torch.arange(24) // 3 * 3
+    for seed in range(5):
+        learnt, rewarded = halves(labels, seed, units)
+        assert sorted([*learnt.tolist(), *rewarded.tolist()]) == list(range(24)) and len(learnt) == len(rewarded)
+        assert not set(units[learnt].tolist()) & set(units[rewarded].tolist())
 
 
 def test_both_halves_of_a_regression_quiz_have_low_and_high_numbers():
@@ -353,6 +363,26 @@ def test_stage_json_tells_what_was_selected_and_on_what(root):
     assert json.dumps(record["arguments"]["gamma"]) == "0.0"
     again = load_file(folder / "training_only.safetensors")
     assert {name.split(".")[0] for name in again} == {"policy", "other_heads"}
+
+
+def test_questions_on_one_text_are_on_one_side_of_the_quiz(root, monkeypatch):
+    described = root / "data/mixed/suite.json"
+    suite = json.loads(described.read_text())
+    suite["domains"]["books"]["marks"] = ["*"]
+    described.write_text(json.dumps(suite))
+    rows = list(read_rows(root / "data/mixed/quiz.tsv"))
+    other_half = {}  # a row of books -> the one before it, whose text it has with another mark
+    own = [row for row in rows if row.domain == "books"]
+    for first, second in zip(own[::2], own[1::2]):
+        other_half |= {first.guid: second.guid, second.guid: first.guid}
+    texts = {second.guid: f"*{first.text_a}" for first, second in zip(own[::2], own[1::2])}
+    write_rows(root / "data/mixed/quiz.tsv", [replace(row, text_a=texts.get(row.guid, row.text_a)) for row in rows])
+    made = []
+    monkeypatch.setattr(curriculum_run, "Curriculum", lambda *more: made.append(Curriculum(*more)) or made[-1])
+    study_on(root, "books")
+    guids = made[0].studies[made[0].target].rows.guids
+    learnt = {guids[place] for place in made[0].learnt_from[made[0].target].tolist()}
+    assert learnt and {other_half[guid] for guid in learnt} == learnt
 
 
 def test_a_seed_reproduces_the_whole_stage(root, prepared, tmp_path_factory):

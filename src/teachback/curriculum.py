@@ -56,15 +56,19 @@ def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.T
     return list(rows[torch.randperm(len(rows), generator=_generator(*seeds))].split(size))
 
 
-def halves(labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def halves(labels: torch.Tensor, seed: int, units: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows to learn from and rows to be rewarded on, disjoint: places in ``labels`` [N], the latter the larger half.
 
     Both have each label in the same share, or values as large: a small quiz drawn without regard to its labels
-    teaches the student to prefer one of them.
+    teaches the student to prefer one of them. ``units`` [N]: the first row that each may not be parted from
+    (`splits.units_of`), whose label counts for them all.
     """
-    shuffled = torch.randperm(len(labels), generator=_generator(seed))
+    units = torch.arange(len(labels)) if units is None else units
+    firsts = units.unique()
+    shuffled = firsts[torch.randperm(len(firsts), generator=_generator(seed))]
     by_label = shuffled[labels[shuffled].argsort(stable=True)]
-    return by_label[1::2].sort().values, by_label[::2].sort().values
+    learnt = torch.isin(units, by_label[1::2])
+    return learnt.nonzero()[:, 0], (~learnt).nonzero()[:, 0]
 
 
 def _generator(*seeds: int) -> torch.Generator:
@@ -144,14 +148,22 @@ class Student:
 
 
 class Curriculum:
-    """The episodes. All that changes is in `state`, from which an interrupted run goes on."""
+    """The episodes. All that changes is in `state`, from which an interrupted run goes on.
 
-    def __init__(self, student: Student, studies: list[Study], target: int, args: CurriculumArguments):
+    ``units``: which rows of the target's quiz belong together, as `halves` takes them.
+    """
+
+    def __init__(
+        self, student: Student, studies: list[Study], target: int, args: CurriculumArguments,
+        units: torch.Tensor | None = None,
+    ):  # fmt: skip
         self.student, self.studies, self.target, self.args = student, studies, target, args
         self.learnt_from = [torch.arange(len(study.rows)) for study in studies]
         self.rewarded_on = self.learnt_from[target]
         if args.reward_rows == "held_out" and len(self.rewarded_on) > 1:
-            self.learnt_from[target], self.rewarded_on = halves(studies[target].rows.columns["label"], args.seed)
+            self.learnt_from[target], self.rewarded_on = halves(
+                studies[target].rows.columns["label"], args.seed, units
+            )
         self.steps_an_episode = args.episode_steps or math.ceil(len(studies[target].rows) / args.batch_size)
         self.choices = [i for i in range(len(studies)) if args.choose_from == "all" or i != target]
         self.progress = Progress(len(studies))

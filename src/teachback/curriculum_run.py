@@ -34,6 +34,7 @@ from teachback.runs import StageRun, hash_model
 from teachback.stopping import stop_request
 from teachback.suite_data import labelled
 from teachback.suites.schema import Domain, Row
+from teachback.suites.splits import units_of
 from teachback.teacher import head_name, predicted_labels
 from teachback.teacher_outputs import features, own_logits
 from teachback.vocabulary import use_only, whole_vocabulary
@@ -179,7 +180,8 @@ class Rehearsal:
         self.selection = self.experiment.encode(scene.selection, [scene.target.name], self.tokenizer)
         use_only(classifier.model, [self.selection, *(study.rows for study in studies)], self.tokenizer.pad_token_id)
         student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
-        curriculum = Curriculum(student, studies, names.index(scene.target.name), args)
+        units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}))
+        curriculum = Curriculum(student, studies, names.index(scene.target.name), args, units)
         self.episodes = Episodes(curriculum, self._told_score)
 
     def _study(self, domain: Domain, heads: list[str]) -> Study:

@@ -44,7 +44,7 @@ def cut(rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain])
 
     Every group keeps at least one row, however small it is. Rows that are graded together stay together.
     """
-    units = _units(rows, domains)
+    units = units_of(rows, domains)
     groups = defaultdict(list)
     for index, stratum in enumerate(_strata(rows, fraction, domains)):
         if units[index] == index:
@@ -64,8 +64,8 @@ def cut_each(rows: list[Row], fraction: float, seed: int, domains: dict[str, Dom
     return [row for stays, _ in parts for row in stays], [row for _, taken in parts for row in taken]
 
 
-def _units(rows: list[Row], domains: dict[str, Domain]) -> list[int]:
-    """For each row the index of the first that it may not be parted from."""
+def units_of(rows: list[Row], domains: dict[str, Domain]) -> list[int]:
+    """For each row the index of the first that it may not be parted from, its own where it stands alone."""
     first: dict[tuple[str, ...], int] = {}  # what rows share -> number of the first such row
     units = (_unit(row, domains[row.domain]) for row in rows)
     return [first.setdefault(unit, index) if unit else index for index, unit in enumerate(units)]

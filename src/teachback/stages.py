@@ -82,7 +82,7 @@ def distil_first(
     """Stage 4 for one domain. Returns the student's folder."""
     weighted = student_args.use_expertise_weights is not False
     teacher_path, teacher = _teacher_of(experiment, student_args, domain)
-    used = transfer_domains(experiment, teacher, args, domain)
+    used = _transfer_domains(experiment, teacher, args, domain)
     names = [d.name for d in teacher.domains]
     rows = _scored(experiment.train_rows(used, domain.name), student_args) + read_unlabelled(args.unlabelled, domain)
     dev = experiment.selection_rows(used, with_label=False)
@@ -121,7 +121,7 @@ def distil_first(
     return folder
 
 
-def transfer_domains(experiment: Experiment, teacher: Teacher, args: FirstStageArguments, domain: Domain) -> list[str]:
+def _transfer_domains(experiment: Experiment, teacher: Teacher, args: FirstStageArguments, domain: Domain) -> list[str]:
     """Names of the domains whose texts the first stage learns on, all of which the teacher answers for from here on.
 
     A single teacher does so for every domain of its label set but a held-out one; the others for those that they know.

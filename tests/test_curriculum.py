@@ -69,7 +69,7 @@ def study(name: str, head: int, meta_head: str, seed: int, flipped: bool = False
     return Study(name, encoded, head, meta_head, torch.full((12,), 0.5))
 
 
-def curriculum(**arguments) -> Curriculum:
+def curriculum(units: torch.Tensor | None = None, **arguments) -> Curriculum:
     """Two domains: ``books``, the target, and ``wrong``, the same texts with flipped labels."""
     args = CurriculumArguments(**{"batch_size": 4, "curriculum_lr": 1e-2, "policy": "target_only", **arguments})
     OptimizerArguments(use_cpu=True, report_to="none")  # sets up the one process that accelerate then finds
@@ -78,7 +78,7 @@ def curriculum(**arguments) -> Curriculum:
     meta = MetaTeacher(meta_heads(tiny_teacher(), [BOOKS]), 32).requires_grad_(False)
     studies = [study("books", 0, "sentiment", 1), study("wrong", 0, "sentiment", 2, flipped=True)]
     torch.manual_seed(args.seed)
-    return Curriculum(Student(student, meta, args, Accelerator(cpu=True), 0), studies, 0, args)
+    return Curriculum(Student(student, meta, args, Accelerator(cpu=True), 0), studies, 0, args, units)
 
 
 def rewards_of_always(domain: int, **arguments) -> list[float]:
@@ -155,6 +155,12 @@ def test_rows_that_belong_together_are_in_one_half():
         learnt, rewarded = halves(labels, seed, units)
         assert sorted([*learnt.tolist(), *rewarded.tolist()]) == list(range(24)) and len(learnt) == len(rewarded)
         assert not set(units[learnt].tolist()) & set(units[rewarded].tolist())
+
+
+def test_a_quiz_on_one_text_is_learnt_from_and_rewarded_on_as_a_whole():
+    run = curriculum(units=torch.zeros(12, dtype=torch.long), reward_rows="held_out")
+    run.run_episode()
+    assert run.learnt_from[0].tolist() == run.rewarded_on.tolist() == list(range(12))
 
 
 def test_both_halves_of_a_regression_quiz_have_low_and_high_numbers():

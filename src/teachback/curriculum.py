@@ -57,7 +57,7 @@ def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.T
 
 
 def halves(labels: torch.Tensor, seed: int, units: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows to learn from and rows to be rewarded on, disjoint: places in ``labels`` [N], the latter the larger half.
+    """Rows to learn from and rows to be rewarded on, disjoint: places in ``labels`` [N], the latter the larger half in units.
 
     Both have each label in the same share, or values as large: a small quiz drawn without regard to its labels
     teaches the student to prefer one of them. ``units`` [N]: the first row that each may not be parted from
@@ -160,7 +160,8 @@ class Curriculum:
         self.student, self.studies, self.target, self.args = student, studies, target, args
         self.learnt_from = [torch.arange(len(study.rows)) for study in studies]
         self.rewarded_on = self.learnt_from[target]
-        if args.reward_rows == "held_out" and len(self.rewarded_on) > 1:
+        units = self.rewarded_on if units is None else units
+        if args.reward_rows == "held_out" and len(units.unique()) > 1:
             self.learnt_from[target], self.rewarded_on = halves(
                 studies[target].rows.columns["label"], args.seed, units
             )

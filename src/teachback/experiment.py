@@ -139,10 +139,14 @@ class Experiment:
             )
         return folder, teacher
 
+    def seen_with_labels_of(self, target: Domain) -> list[Domain]:
+        """The run's domains of the target's label set, without a held-out one."""
+        domains = [self.data.suite.domain(name) for name in self.data.trainable]
+        return [domain for domain in domains if domain.head == target.head and domain.name != self.args.hold_out]
+
     def single_teachers(self, target: Domain) -> list[tuple[str, Path]]:
         """Domains of the target's label set, and the finished folders of their single teachers."""
-        domains = [self.data.suite.domain(name) for name in self.data.trainable]
-        names = [d.name for d in domains if d.head == target.head and d.name != self.args.hold_out]
+        names = [domain.name for domain in self.seen_with_labels_of(target)]
         if len(names) < 2:
             raise TeachbackError(
                 f"TEACHER=multi: no other domain of this run has {target.name}'s labels; use TEACHER=single"

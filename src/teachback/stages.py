@@ -129,11 +129,10 @@ def _transfer_domains(experiment: Experiment, teacher: Teacher, args: FirstStage
     if args.transfer_set == "domain":
         return [domain.name]
     known = {d.name for d in teacher.domains}
-    for name in experiment.data.trainable:
-        other = experiment.data.suite.domain(name)
-        if teacher.kind == "single" and other.head == domain.head and name not in {*known, experiment.args.hold_out}:
+    for other in experiment.seen_with_labels_of(domain) if teacher.kind == "single" else ():
+        if other.name not in known:
             teacher.add_unseen(other)
-            known.add(name)
+            known.add(other.name)
     return [name for name in experiment.data.trainable if name in known]
 
 

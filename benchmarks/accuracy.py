@@ -10,7 +10,7 @@ import plain
 import torch
 from parts import Reviews
 
-from teachback.models import load_tokenizer
+from teachback.models.loading import load_tokenizer
 
 FAST, SLOW, PLAIN = "ours", "ours, fp32, teacher at each step", "plain"
 

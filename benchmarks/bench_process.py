@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from teachback.devices import peak_memory_bytes, resolve_device, resolve_precision
-from teachback.models import load_encoder
-from teachback.prototypes import CHUNK, FORMS, StoredEmbeddings, embed, prototype_scores, write_embeddings
-from teachback.suites.schema import Row
+from teachback.core.devices import peak_memory_bytes, resolve_device, resolve_precision
+from teachback.data.schema import Row
+from teachback.methods.prototypes import CHUNK, FORMS, StoredEmbeddings, embed, prototype_scores, write_embeddings
+from teachback.models.loading import load_encoder
 
 DOMAINS = ("books", "electronics", "kitchen")
 LABELS = ("negative", "positive")

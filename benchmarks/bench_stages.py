@@ -21,7 +21,7 @@ from accuracy import compare_accuracy
 from arithmetic import Counts, counting, matrix_rate
 from parts import Part, Quizzes, Reviews
 
-from teachback.devices import resolve_device
+from teachback.core.devices import resolve_device
 
 STAGES: dict[str, type[Reviews | Quizzes]] = {"3": Reviews, "45": Reviews, "45small": Reviews, "6": Quizzes, "6level": Quizzes}
 

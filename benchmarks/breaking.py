@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from teachback.locks import release_all
+from teachback.core.locks import release_all
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "shutil.rmtree"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from teachback.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
-from teachback.curriculum_run import run_curriculum
-from teachback.evaluate import EvaluationArguments, evaluate
-from teachback.runs import read_stage
-from teachback.stages import distil, train_teachers
-from teachback.suites import sample
-from teachback.suites.schema import TRAIN_COLUMNS, Domain, Row, Suite, with_row_counts, write_rows, write_suite
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.runs import read_stage
+from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, with_row_counts, write_rows, write_suite
+from teachback.data.suites import sample
+from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.stage6_curriculum import run_curriculum
+from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
 
 LABELS = ("negative", "positive")
 TARGET = {"train": 320, "quiz": 64, "dev": 200, "test": 400}  # rows by split

@@ -45,16 +45,12 @@ from pathlib import Path
 
 from breaking import Ended, after, counting_changes, failing_from, killed_before, run_broken
 
+import teachback.data.download
+import teachback.data.model_download  # noqa: F401
+
 # What the entry points import, so that forked processes need not.
-import teachback.curriculum_run
-import teachback.evaluate
-import teachback.processing
-import teachback.report
-import teachback.stages
-import teachback.suites.download
-import teachback.suites.hub  # noqa: F401
-from teachback.costs import COLUMNS
-from teachback.suites import amazon, sample
+from teachback.data.suites import amazon, sample
+from teachback.inference.costs import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}

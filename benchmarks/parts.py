@@ -12,15 +12,15 @@ import plain
 import torch
 from transformers import AutoModel, BertConfig
 
-from teachback.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
-from teachback.curriculum_run import run_curriculum
-from teachback.files import write_atomically
-from teachback.models import SCRATCH_SIZES, load_encoder, load_tokenizer
-from teachback.processing import ProcessArguments, process
-from teachback.stages import distil, train_teachers
-from teachback.suites import definition
-from teachback.suites.download import get_data
-from teachback.suites.schema import TRAIN_COLUMNS, Row, read_rows, read_suite, write_rows
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.files import write_atomically
+from teachback.data.download import get_data
+from teachback.data.schema import TRAIN_COLUMNS, Row, read_rows, read_suite, write_rows
+from teachback.data.suites import definition
+from teachback.models.loading import SCRATCH_SIZES, load_encoder, load_tokenizer
+from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.stage2_data import ProcessArguments, process
+from teachback.stages.stage6_curriculum import run_curriculum
 
 SMALL_LAYERS, SMALL_WIDTH = SCRATCH_SIZES["scratch:tiny"]
 # As in configs/amazon_minilm.sh.

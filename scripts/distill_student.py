@@ -1,12 +1,12 @@
 """Stages 4 and 5: distil a student. Example: python scripts/distill_student.py --stage first --suite sample --domain books"""
 
-from teachback.errors import run_entry_point
+from teachback.core.errors import run_entry_point
 
 
 def main():
-    from teachback.arguments import STUDENT_STAGES, parse
-    from teachback.hub import check_hub, push
-    from teachback.stages import distil
+    from teachback.core.arguments import STUDENT_STAGES, parse
+    from teachback.inference.hub import check_hub, push
+    from teachback.stages.distillation import distil
 
     data, student, first, second, meta, training = parse(*STUDENT_STAGES)
     check_hub(training)

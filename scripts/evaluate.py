@@ -7,16 +7,16 @@ PYTHONPATH=src python scripts/evaluate.py --suite superglue --domain CB --teache
 
 from pathlib import Path
 
-from teachback.errors import run_entry_point
+from teachback.core.errors import run_entry_point
 
 
 def main():
     from transformers.utils import logging
 
-    from teachback.arguments import parse
-    from teachback.evaluate import EvaluationArguments, evaluate
-    from teachback.report import write_report
-    from teachback.runs import seed_folder
+    from teachback.core.arguments import parse
+    from teachback.core.runs import seed_folder
+    from teachback.reports.run_page import write_report
+    from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -3,14 +3,14 @@
 PYTHONPATH=src python scripts/export.py --folder outputs/amazon/seed42/books/student_second
 """
 
-from teachback.errors import run_entry_point
+from teachback.core.errors import run_entry_point
 
 
 def main():
     from transformers.utils import logging
 
-    from teachback.arguments import parse
-    from teachback.export import ExportArguments, export
+    from teachback.core.arguments import parse
+    from teachback.inference.export import ExportArguments, export
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

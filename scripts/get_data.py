@@ -6,7 +6,7 @@ PYTHONPATH=src python scripts/get_data.py --suite amazon --source ../shared/data
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from teachback.errors import run_entry_point
+from teachback.core.errors import run_entry_point
 
 
 @dataclass
@@ -32,11 +32,11 @@ class GetDataArguments:
 
 
 def main() -> None:
-    from teachback.arguments import parse
-    from teachback.stage_log import stage_log
-    from teachback.suites import definition
-    from teachback.suites.download import get_data, outlook
-    from teachback.suites.hub import fetch_model
+    from teachback.core.arguments import parse
+    from teachback.core.log import stage_log
+    from teachback.data.download import get_data, outlook
+    from teachback.data.model_download import fetch_model
+    from teachback.data.suites import definition
 
     (arguments,) = parse(GetDataArguments)
     data_dir, suite = Path(arguments.data_dir), definition(arguments.suite)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from get_data import GetDataArguments
 
-from teachback.arguments import (
+from teachback.core.arguments import (
     REFUSED,
     CurriculumArguments,
     DataArguments,
@@ -21,13 +21,13 @@ from teachback.arguments import (
     StudentArguments,
     TeacherArguments,
 )
-from teachback.evaluate import EvaluationArguments
-from teachback.export import ExportArguments
-from teachback.hub import HubArguments
-from teachback.markdown import escape_markdown
-from teachback.predict import PredictionArguments
-from teachback.processing import ProcessArguments
-from teachback.reproduce import ReproduceArguments
+from teachback.core.markdown import escape_markdown
+from teachback.inference.export import ExportArguments
+from teachback.inference.hub import HubArguments
+from teachback.inference.predict import PredictionArguments
+from teachback.reports.reproduce import ReproduceArguments
+from teachback.stages.stage2_data import ProcessArguments
+from teachback.stages.stage7_evaluate import EvaluationArguments
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {path.name[0]: path for path in sorted(ROOT.glob("[1-7]_*.sh"))}

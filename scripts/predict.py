@@ -4,14 +4,14 @@ PYTHONPATH=src python scripts/predict.py --folder outputs/amazon/seed42/books/st
 PYTHONPATH=src python scripts/predict.py --folder ... --input reviews.tsv --text_a review --output answers.tsv
 """
 
-from teachback.errors import run_entry_point
+from teachback.core.errors import run_entry_point
 
 
 def main():
     from transformers.utils import logging
 
-    from teachback.arguments import parse
-    from teachback.predict import PredictionArguments, predict
+    from teachback.core.arguments import parse
+    from teachback.inference.predict import PredictionArguments, predict
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -3,12 +3,12 @@
 PYTHONPATH=src python scripts/process_data.py --suite sample --embedding_model scratch:mini
 """
 
-from teachback.errors import run_entry_point
+from teachback.core.errors import run_entry_point
 
 
 def main() -> None:
-    from teachback.arguments import parse
-    from teachback.processing import ProcessArguments, process
+    from teachback.core.arguments import parse
+    from teachback.stages.stage2_data import ProcessArguments, process
 
     (arguments,) = parse(ProcessArguments)
     process(arguments)

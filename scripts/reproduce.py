@@ -1,11 +1,11 @@
 """Reproduce a published table. Example: python scripts/reproduce.py --name metakd_amazon --seeds "1 2" --dry_run"""
 
-from teachback.errors import run_entry_point
+from teachback.core.errors import run_entry_point
 
 
 def main():
-    from teachback.arguments import parse
-    from teachback.reproduce import ReproduceArguments, reproduce
+    from teachback.core.arguments import parse
+    from teachback.reports.reproduce import ReproduceArguments, reproduce
 
     reproduce(*parse(ReproduceArguments))
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the code with ruff and mypy, then runs the tests and measures which lines of src/ they run. All of it runs, and any
 # of it can fail the command, as do fewer than 90 % of the lines (pyproject.toml). Makes or reuses .venv.
-# With arguments, which go to pytest (e.g. tests/test_losses.py -x), only the tests.
+# With arguments, which go to pytest (e.g. tests/methods/test_losses.py -x), only the tests.
 # The tests need no network; they download nothing and ask no model hub.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,12 +1,12 @@
 """Stage 3: train a teacher. Example: python scripts/train_teacher.py --suite sample --teacher_model scratch:mini"""
 
-from teachback.errors import run_entry_point
+from teachback.core.errors import run_entry_point
 
 
 def main():
-    from teachback.arguments import TEACHER_STAGE, parse
-    from teachback.hub import check_hub, push
-    from teachback.stages import train_teachers
+    from teachback.core.arguments import TEACHER_STAGE, parse
+    from teachback.inference.hub import check_hub, push
+    from teachback.stages.distillation import train_teachers
 
     data, teacher, training = parse(*TEACHER_STAGE)
     check_hub(training)

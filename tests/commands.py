@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
-from teachback.errors import run_entry_point
+from teachback.core.errors import run_entry_point
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"

@@ -17,8 +17,8 @@ from unittest.mock import patch
 from commands import ROOT, SCRIPTS, STAGES, declarations, entry_point
 from markdown_it import MarkdownIt
 
-from teachback import arguments
-from teachback.arguments import _Parser
+from teachback.core import arguments
+from teachback.core.arguments import _Parser
 
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "scripts", "src", "tests")
 KINDS = {".cff", ".ipynb", ".md", ".py", ".sh", ".svg", ".toml", ".txt"}  # of files that this repository may hold
@@ -205,11 +205,17 @@ def wrong_name(text: str) -> Iterator[str]:
     if (
         match
         and match[2] not in ("html", "json", "py", "toml", "tsv")
-        and (ROOT / f"src/teachback/{match[1]}.py").exists()
+        and (module := _module(match[1]))
     ):
-        thing = getattr(importlib.import_module(f"teachback.{match[1]}"), match[2], None)
+        thing = getattr(importlib.import_module(module), match[2], None)
         if thing is None or (match[3] and not hasattr(thing, match[3])):
             yield f"teachback has no {text}"
+
+
+def _module(name: str) -> str | None:
+    """The dotted name of the library's module that is called so, whatever folder it is in."""
+    found = sorted((ROOT / "src/teachback").rglob(f"{name}.py"))
+    return ".".join(found[0].relative_to(ROOT / "src").with_suffix("").parts) if found else None
 
 
 def wrong_command(command: Command) -> Iterator[str]:

@@ -22,14 +22,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 import teachback
 from teachback import MetaKD, MPDistil, TeachbackError, TrainingConfig, create_simple_dataloader, load_superglue_dataset
 from teachback.cli import STAGES, main
-from teachback.curriculum import Student
+from teachback.data.schema import Domain
+from teachback.inference.task_metrics import chosen_metric, metric_values
 from teachback.loader_batches import LoaderBatches, cut_quiz, gathered, row_keys
+from teachback.methods.curriculum import Student
+from teachback.methods.predictions import SecondStage
+from teachback.methods.teacher import Teacher, TeacherTraining
 from teachback.phases import FrozenTeacher, Phases
 from teachback.plain_models import fields_of, new_student, tokenizers_of
-from teachback.second_stage import SecondStage
-from teachback.suites.schema import Domain
-from teachback.task_metrics import chosen_metric, metric_values
-from teachback.teacher import Teacher, TeacherTraining
 
 ROOT = Path(__file__).parents[1]
 QUICK = {"teacher_epochs": 1, "student_epochs": 1, "num_episodes": 1, "teacher_lr": 2e-3, "beta": 0}

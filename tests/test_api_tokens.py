@@ -10,13 +10,13 @@ from tiny import LABELS, WORDS
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from teachback import MetaKD, MPDistil, TeachbackError, create_simple_dataloader
+from teachback.data.schema import Domain
 from teachback.loader_batches import LoaderBatches, gathered, keys_of, row_keys
-from teachback.models import load_classifier, load_tokenizer
+from teachback.methods.predictions import SecondStage
+from teachback.methods.teacher import Teacher, TeacherTraining
+from teachback.models.loading import load_classifier, load_tokenizer
 from teachback.own_tokens import OwnTokens, token_datasets
 from teachback.phases import FrozenTeacher
-from teachback.second_stage import SecondStage
-from teachback.suites.schema import Domain
-from teachback.teacher import Teacher, TeacherTraining
 
 TASK = Domain("toy", "toy", LABELS)
 QUICK = {"teacher_epochs": 1, "student_epochs": 1, "num_episodes": 1, "beta": 1.0}

@@ -21,8 +21,8 @@ import profile_stages
 from arithmetic import Count, Encoder, counting, forward_flops, matrix_rate, training_flops
 from parts import Reviews
 
-from teachback.encoding import LengthBucketSampler, encode
-from teachback.models import load_tokenizer
+from teachback.data.encoding import LengthBucketSampler, encode
+from teachback.models.loading import load_tokenizer
 
 ROWS, EPOCHS, EPISODES, BATCH = 16, 2, 1, 4
 ARGUMENTS = (

@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from teachback.processing import ProcessArguments, process
-from teachback.suites.schema import read_rows
+from teachback.data.schema import read_rows
+from teachback.stages.stage2_data import ProcessArguments, process
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import support_tickets

@@ -14,9 +14,9 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from teachback.models import backbone, label_options
-from teachback.suites.schema import Domain, Row, Suite
-from teachback.teacher import Teacher
+from teachback.data.schema import Domain, Row, Suite, label_options
+from teachback.methods.teacher import Teacher
+from teachback.models.layers import backbone
 
 LABELS = ("negative", "positive")
 BOOKS, DVD, KITCHEN = (Domain(name, "sentiment", LABELS) for name in ("books", "dvd", "kitchen"))

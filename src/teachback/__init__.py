@@ -12,9 +12,9 @@ _PLACES = {
     "TrainingConfig": "settings",
     "MetaKD": "metakd",
     "MetaKDConfig": "settings",
-    "TeachbackError": "errors",
-    "create_simple_dataloader": "text_loaders",
-    "load_superglue_dataset": "text_loaders",
+    "TeachbackError": "core.errors",
+    "create_simple_dataloader": "loaders",
+    "load_superglue_dataset": "loaders",
 }
 __all__ = [  # loaded at the first use
     "MPDistil",

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from teachback.curriculum import Study
-from teachback.encoding import Collator
-from teachback.errors import TeachbackError
-from teachback.suites.schema import Domain
+from teachback.core.errors import TeachbackError
+from teachback.data.encoding import Collator
+from teachback.data.schema import Domain
+from teachback.methods.curriculum import Study
 
 
 @dataclass(frozen=True)

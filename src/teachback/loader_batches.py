@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from teachback.encoding import EncodedRows
-from teachback.errors import TeachbackError
-from teachback.slices import Slices
-from teachback.suites.schema import Domain, Row
-from teachback.suites.splits import cut
+from teachback.core.errors import TeachbackError
+from teachback.data.encoding import EncodedRows
+from teachback.data.schema import Domain, Row
+from teachback.data.slices import Slices
+from teachback.data.splits import cut
 
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 

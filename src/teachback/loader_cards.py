@@ -6,10 +6,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from teachback.model_card import card, write_card
-from teachback.runs import PACKAGES
-from teachback.suites.schema import Domain, Suite
-from teachback.tables import Result
+from teachback.core.runs import PACKAGES
+from teachback.data.schema import Domain, Suite
+from teachback.inference.model_card import card, write_card
+from teachback.inference.results import Result
 
 
 def loader_record(stage: str, domain: Domain, base_model: str, settings: dict, metrics: dict) -> dict:

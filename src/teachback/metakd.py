@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from teachback.arguments import (
+from teachback.core.arguments import (
     DataArguments,
     FirstStageArguments,
     MetaTeacherArguments,
@@ -22,23 +22,23 @@ from teachback.arguments import (
     TeacherArguments,
     on_one_device,
 )
-from teachback.devices import resolve_device, resolve_precision
-from teachback.errors import TeachbackError
-from teachback.files import write_atomically
-from teachback.metrics import by_domain
-from teachback.model_card import read_text, write_card, write_text
-from teachback.models import load_finished_classifier, load_tokenizer, locate
+from teachback.core.devices import resolve_device, resolve_precision
+from teachback.core.errors import TeachbackError
+from teachback.core.files import write_atomically
+from teachback.core.runs import read_stage, seed_folder
+from teachback.data.schema import Row, clean_text
+from teachback.data.suite_data import SuiteData
+from teachback.inference.metrics import by_domain
+from teachback.inference.model_card import read_text, write_card, write_text
+from teachback.inference.predictor import Checkpoint, Predictor
+from teachback.inference.results import Result
+from teachback.inference.scores import predicted_labels
+from teachback.models.loading import load_finished_classifier, load_tokenizer, locate
 from teachback.phase_history import SPEED
 from teachback.plain_models import write_checkpoint
-from teachback.predictor import Checkpoint, Predictor
-from teachback.processing import ProcessArguments, process
-from teachback.runs import read_stage, seed_folder
 from teachback.settings import MetaKDConfig, refuse_unknown, takes, with_settings
-from teachback.stages import distil, train_teachers
-from teachback.suite_data import SuiteData
-from teachback.suites.schema import Row, clean_text
-from teachback.tables import Result
-from teachback.teacher import predicted_labels
+from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.stage2_data import ProcessArguments, process
 
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain", "split")
 NEEDED = ("text_a", "label", "domain")

@@ -12,22 +12,22 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from teachback.arguments import require
-from teachback.devices import autocast, resolve_device, resolve_precision
-from teachback.errors import TeachbackError
-from teachback.files import write_atomically
+from teachback.core.arguments import require
+from teachback.core.devices import autocast, resolve_device, resolve_precision
+from teachback.core.errors import TeachbackError
+from teachback.core.files import write_atomically
+from teachback.core.locks import locked
+from teachback.data.schema import Domain, clean_text
+from teachback.inference.model_card import read_text, write_text
+from teachback.inference.predictor import evaluation_precision
+from teachback.inference.task_metrics import answers, chosen_metric, metric_values, selecting_metric
 from teachback.loader_batches import LoaderBatches, one_pass, require_loader
 from teachback.loader_cards import loader_card, loader_record
-from teachback.locks import locked
-from teachback.model_card import read_text, write_text
-from teachback.models import load_finished_classifier, load_tokenizer
+from teachback.models.loading import load_finished_classifier, load_tokenizer
 from teachback.own_tokens import OwnTokens, token_datasets, tokenizer_of
 from teachback.phases import Phases, Task
 from teachback.plain_models import fields_of, tokenizers_of, write_checkpoint
-from teachback.predictor import evaluation_precision
 from teachback.settings import TrainingConfig, refuse_unknown, takes, with_settings
-from teachback.suites.schema import Domain, clean_text
-from teachback.task_metrics import answers, chosen_metric, metric_values, selecting_metric
 
 
 class MPDistil:

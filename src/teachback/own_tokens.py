@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from teachback.encoding import Collator, EncodedRows, encode
-from teachback.errors import TeachbackError
+from teachback.core.errors import TeachbackError
+from teachback.data.encoding import Collator, EncodedRows, encode
 from teachback.loader_batches import keys_of, row_keys
-from teachback.text_loaders import TokenDataset
+from teachback.loaders import TokenDataset
 
 
 def token_datasets(loader) -> list[TokenDataset]:

@@ -1,6 +1,6 @@
 """What the history of MPDistil's phases tells, from the records of what trained."""
 
-from teachback.episodes import Episodes
+from teachback.methods.episodes import Episodes
 
 SPEED = ("runtime", "samples_per_second", "steps_per_second")  # what a Trainer reports beside metrics
 

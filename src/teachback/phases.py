@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from teachback.arguments import (
+from teachback.core.arguments import (
     CurriculumArguments,
     MetaTeacherArguments,
     OptimizerArguments,
@@ -31,26 +31,27 @@ from teachback.arguments import (
     on_one_device,
     prepare_machine,
 )
-from teachback.curriculum import Curriculum, Student, Study
+from teachback.core.errors import Stopped, TeachbackError
+from teachback.core.tracking import Tracks, tracking
+from teachback.data.encoding import EncodedRows
+from teachback.data.schema import Domain, class_count
 from teachback.drawn_study import DrawnStudy, endless, task_of
-from teachback.encoding import EncodedRows
-from teachback.episodes import Episodes, give_heads, new_accelerator, study_of
-from teachback.errors import Stopped, TeachbackError
+from teachback.inference.task_metrics import metric_values
 from teachback.loader_batches import LoaderBatches, Passed, cut_quiz, gathered, one_pass
 from teachback.loader_cards import loader_record, write_loader_card
-from teachback.meta_teacher import MetaTeacher, Quiz, meta_heads, train_meta_teacher
-from teachback.models import Classifier, class_count, load_classifier, load_finished_classifier
+from teachback.methods.curriculum import Curriculum, Student, Study
+from teachback.methods.episodes import Episodes, give_heads, new_accelerator, study_of
+from teachback.methods.meta_teacher import MetaTeacher, Quiz, meta_heads, train_meta_teacher
+from teachback.methods.predictions import SecondStage, pkd_layer_map
+from teachback.methods.teacher import Teacher, TeacherTraining
+from teachback.methods.teacher_outputs import features, logits_of, own_logits, states
+from teachback.models.heads import Classifier
+from teachback.models.loading import load_classifier, load_finished_classifier
 from teachback.own_tokens import OwnTokens, tokenizer_of
 from teachback.phase_history import episodes_history, epochs_history
 from teachback.plain_models import fields_of, new_student, write_checkpoint
-from teachback.second_stage import SecondStage, pkd_layer_map
 from teachback.settings import TrainingConfig
-from teachback.suites.schema import Domain
-from teachback.task_metrics import metric_values
-from teachback.teacher import Teacher, TeacherTraining
-from teachback.teacher_outputs import features, logits_of, own_logits, states
-from teachback.tracking import Tracks, tracking
-from teachback.training import TrainingModule, train
+from teachback.training.trainer import TrainingModule, train
 
 EVAL_BATCH_SIZE = 64
 TEACHER, STUDENT = 0, 1

@@ -5,13 +5,14 @@ import os
 import tempfile
 from pathlib import Path
 
-from teachback.errors import TeachbackError
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain
 from teachback.loader_batches import TOKENS
-from teachback.models import cut_layers, layer_list, load_classifier, load_tokenizer
+from teachback.methods.student import kept_layers
+from teachback.methods.teacher import Teacher
+from teachback.models.layers import cut_layers, layer_list
+from teachback.models.loading import load_classifier, load_tokenizer
 from teachback.own_tokens import tokenizer_of
-from teachback.students import kept_layers
-from teachback.suites.schema import Domain
-from teachback.teacher import Teacher
 
 
 def tokenizers_of(names: tuple[str, str], given, loader, data_dir: str) -> list:

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
-from teachback.arguments import require, require_above_zero, require_at_least
-from teachback.errors import TeachbackError
+from teachback.core.arguments import require, require_above_zero, require_at_least
+from teachback.core.errors import TeachbackError
 
 
 class UnknownArgument(TeachbackError, TypeError):

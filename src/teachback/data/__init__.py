@@ -1,0 +1,1 @@
+"""From raw archives to encoded rows."""

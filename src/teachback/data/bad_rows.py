@@ -1,0 +1,76 @@
+"""Rows that cannot be used: where they are, why, and what happens to them."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain, Row
+
+SHOWN = 20
+LISTED = 10  # names in a message
+
+
+@dataclass
+class Problems:
+    """Collects bad rows while raw files are read, so that one run reports them all."""
+
+    found: list[str] = field(default_factory=list)
+    guids: set[str] = field(default_factory=set)
+
+    def add(self, path: Path, line: int, reason: str) -> None:
+        self.found.append(f"{path} line {line}: {reason}")
+
+    def accepts(self, row: Row, domains: dict[str, Domain], path: Path, line: int, label_needed: bool = True) -> bool:
+        """Whether the row is usable; if not, the reason is noted."""
+        reason = self._reason(row, domains, label_needed)
+        if reason:
+            self.add(path, line, reason)
+        else:
+            self.guids.add(row.guid)
+        return not reason
+
+    def _reason(self, row: Row, domains: dict[str, Domain], label_needed: bool) -> str:
+        if not any(map(str.isprintable, row.text_a.replace(" ", ""))):  # joiners and marks of direction are no text
+            return "empty text"
+        if row.domain not in domains:
+            return f"unknown domain {row.domain!r}; known: {listed(domains)}"
+        if not row.label and label_needed:
+            return "empty label"
+        if row.label and (reason := misfit(row.label, domains[row.domain])):
+            return reason
+        return f"duplicate guid {row.guid!r}" if row.guid in self.guids else ""
+
+    def settle(self, skip: bool) -> None:
+        """Show the bad rows; stop unless they are to be skipped."""
+        if not self.found:
+            return
+        hidden = len(self.found) - SHOWN
+        lines = self.found[:SHOWN] + ([f"... and {hidden} more"] if hidden > 0 else [])
+        listing = "\n  ".join([f"{len(self.found)} bad row{'s' if len(self.found) > 1 else ''}:", *lines])
+        if not skip:
+            raise TeachbackError(f"{listing}\nMend them, or drop them with SKIP_BAD_ROWS=1. Nothing was written.")
+        print(f"SKIP_BAD_ROWS=1 drops {listing}")
+
+
+def misfit(label: str, domain: Domain) -> str:
+    """Why the label is none of the domain's, "" if it is one."""
+    if domain.task == "regression":
+        return "" if is_number(label) else f"label {label!r} is not a finite number"
+    return "" if label in domain.labels else f"unknown label {label!r}; known: {listed(domain.labels)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a message; of many the first ones."""
+    names = list(names)
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,351 @@
+"""Stage 1: get a suite's archives, verify them, unpack them, and check what they hold.
+
+data/raw/<suite>/ then has each archive, its SHA-256 beside it, and ``content/`` with the unpacked files.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import pooch
+import requests
+
+from teachback.core.errors import TeachbackError, is_of_the_disk, naming
+from teachback.core.files import sha256, sync, working_folder, write_atomically
+from teachback.core.locks import locked, owner_of
+from teachback.data.archives import archive_damage, unpack
+from teachback.data.suites.definition import PACKED, Archive, Definition, or_restrict
+
+RETRIES = 2  # further attempts at each address
+MARK = "unpacked.sha256"  # in ``content``: of what archives it is
+TIMEOUT = 30  # seconds without an answer
+
+
+def get_data(
+    suite: Definition,
+    data_dir: Path,
+    source: str = "",
+    allow_partial: bool = False,
+    seed: int = 42,
+    domains: str = "",
+) -> Path:
+    """Run stage 1 for a suite, or for the named domains of one that has an archive for each; returns its raw folder."""
+    raw = raw_folder(suite, data_dir)
+    if not suite.archives:
+        print(
+            f"SUITE={suite.name} has nothing to fetch: put your TSV files into {raw}, or give stage 2 their place with SOURCE="
+        )
+        return raw
+    with locked(raw), naming(raw):
+        raw.mkdir(parents=True, exist_ok=True)
+        _get_data(suite, raw, source, allow_partial, seed, domains)
+    print(f"{raw} is complete")
+    return raw
+
+
+def raw_folder(suite: Definition, data_dir: Path) -> Path:
+    return Path(data_dir) / "raw" / suite.name
+
+
+def _get_data(suite: Definition, raw: Path, source: str, allow_partial: bool, seed: int, domains: str) -> None:
+    if suite.generate:
+        _refuse_source(suite, source)
+        _generate(suite, suite.generate, raw, seed)
+    wanted = suite.archives_of(domains)
+    _check_source(suite, wanted, raw, source)
+    for archive in suite.archives:
+        if archive in wanted or (raw / archive.name).is_file():
+            _obtain(suite, archive, raw, source)
+    _unpack_all(suite, raw)
+    _check_content(suite, raw / "content", allow_partial, {name for archive in wanted for name in archive.domains})
+    _tell_left_out(suite, raw)
+
+
+def outlook(suite: Definition, data_dir: Path, source: str = "", domains: str = "") -> list[str]:
+    """What running stage 1 would do, and why, a line for each archive and one for its content."""
+    raw = raw_folder(suite, data_dir)
+    if owner := owner_of(raw):
+        return [f"{raw} is being made by {owner}"]
+    wanted = suite.archives_of(domains)
+    lines = [_outlook_of(suite, archive, raw, source) for archive in wanted]
+    if not suite.archives:
+        lines.append(f"{raw}: SUITE={suite.name} has nothing to fetch")
+    elif not all((raw / f"{archive.name}.sha256").is_file() for archive in wanted):
+        lines.append(f"{raw / 'content'} would be unpacked, as archives are still to come")
+    elif _is_unpacked(raw, _hashes(raw, _archives_there(suite, raw))):
+        lines.append(f"{raw / 'content'} is up to date")
+    else:
+        lines.append(f"{raw / 'content'} would be unpacked, as it is not there yet or of other archives")
+    return lines
+
+
+def _outlook_of(suite: Definition, archive: Archive, raw: Path, source: str) -> str:
+    path = raw / archive.name
+    if suite.generate:
+        return f"{path} would be generated, which takes a second"
+    if path.is_file():
+        return f"{path} is there and would be verified"
+    place = _shown(source) if source else " or ".join(archive.urls)
+    return f"{path} would be fetched from {place}, as it is not there yet"
+
+
+def _tell_left_out(suite: Definition, raw: Path) -> None:
+    absent = {name for a in suite.archives if not a.without and not (raw / a.name).is_file() for name in a.domains}
+    if absent:
+        names = [name for name in suite.domain_names if name in absent]
+        print(f"left out, as DOMAINS does not name them: {', '.join(names)}")
+
+
+def _refuse_source(suite: Definition, source: str) -> None:
+    if source:
+        raise TeachbackError(f"SUITE={suite.name} is generated, not fetched; unset SOURCE, or choose another SUITE")
+
+
+def _generate(suite: Definition, generate: Callable[[Path, int], None], raw: Path, seed: int) -> None:
+    """Write the archives anew: they take a second, and another seed gives others."""
+    for archive in suite.archives:
+        (raw / f"{archive.name}.sha256").unlink(missing_ok=True)
+    generate(raw, seed)
+    print(f"generated the archive of SUITE={suite.name} with seed {seed}")
+
+
+def _obtain(suite: Definition, archive: Archive, raw: Path, source: str) -> None:
+    """Have a whole archive at its place, with the hash that was recorded when it first came."""
+    path = raw / archive.name
+    if not path.is_file():
+        if not _bring_or_warn(suite, archive, path, source):
+            return
+    elif reason := _damage(archive, path):
+        raise TeachbackError(f"{path} is not a whole archive ({reason}); remove it and run again")
+    _verify(path)
+
+
+def _bring_or_warn(suite: Definition, archive: Archive, path: Path, source: str) -> bool:
+    """Whether the archive came; that one did not come which can be done without is a warning only."""
+    try:
+        _bring(suite, archive, path, source)
+    except TeachbackError as error:
+        if not archive.without:
+            raise
+        print(f"warning: {error}\nWithout {archive.name} {archive.without}.")
+        return False
+    return True
+
+
+def _verify(path: Path) -> None:
+    """Compare with the recorded SHA-256, or record it (in the format of sha256sum) the first time."""
+    record = path.with_name(f"{path.name}.sha256")
+    found = sha256(path)
+    if not record.is_file():
+        write_atomically(record, f"{found}  {path.name}\n")
+        print(f"{path.name}: SHA-256 {found} recorded")
+        return
+    expected = (record.read_text(encoding="utf-8").split() or [""])[0]
+    if found != expected:
+        raise TeachbackError(
+            f"{path} has SHA-256 {found}, but {expected} was recorded when it was first fetched; remove {path.name} "
+            f"to fetch it again, or {record.name} if the new content is meant"
+        )
+    print(f"{path.name}: SHA-256 verified")
+
+
+def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None:
+    """Copy or download the archive to ``path``, which appears whole or not at all."""
+    if source and not _is_url(source):
+        _copy(archive, _local_archive(suite, archive, source), path)
+        return
+    urls = _source_urls(suite, archive, source) if source else archive.urls
+    failures = []
+    for url in urls:
+        failure = _download(archive, url, path)
+        if not failure:
+            return
+        print(f"{_shown(url)}: {failure}")
+        failures.append(f"  {_shown(url)}: {failure}")
+    by_hand = _by_hand(archive, path, tuple(map(_shown, urls)))
+    raise TeachbackError("\n".join([f"could not download {archive.name}:", *failures, by_hand]))
+
+
+def _by_hand(archive: Archive, path: Path, urls: tuple[str, ...]) -> str:
+    restrict = f" Or leave {', '.join(archive.domains)} out: name others with DOMAINS=." if archive.domains else ""
+    return (
+        f"Without network: download {' or '.join(urls)} on another machine, put the file at {path}, "
+        f"or name the folder that holds {archive.name} with SOURCE=, and run again.{restrict}"
+    )
+
+
+def _shown(url: str) -> str:
+    """An address without the password or token that it may hold, for messages and logs."""
+    parts = urlsplit(url)
+    if not _is_url(url):
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="..." if parts.query else "").geturl()
+
+
+def _is_url(source: str) -> bool:
+    return urlsplit(source).scheme in ("http", "https")
+
+
+def _source_urls(suite: Definition, archive: Archive, source: str) -> tuple[str, ...]:
+    """A URL of the archive itself, or of the folder that holds it."""
+    name = PurePosixPath(unquote(urlsplit(source).path)).name
+    if name != archive.name and not name.endswith(PACKED):
+        return (f"{source.rstrip('/')}/{archive.name}",)
+    _check_file_source(suite, archive, source, name)
+    return (source,)
+
+
+def _check_file_source(suite: Definition, archive: Archive, source: str, name: str) -> None:
+    if len(suite.archives) > 1 and name != archive.name:
+        raise TeachbackError(
+            f"SOURCE={_shown(source)}: SUITE={suite.name} has several archives; name the folder that holds them"
+        )
+
+
+def _local_archive(suite: Definition, archive: Archive, source: str) -> Path:
+    """The archive in a folder (below one called after the suite, or directly), or the file itself."""
+    place = _local_place(source)
+    if place.is_file():
+        _check_file_source(suite, archive, source, place.name)
+        return place
+    candidates = _candidates(suite, archive, place)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise TeachbackError(f"SOURCE={source}: there is neither {candidates[0]} nor {candidates[1]}")
+
+
+def _local_place(source: str) -> Path:
+    return Path(unquote(urlsplit(source).path)) if source.startswith("file://") else Path(source).expanduser()
+
+
+def _candidates(suite: Definition, archive: Archive, place: Path) -> list[Path]:
+    return [place / suite.name / archive.name, place / archive.name]
+
+
+def _check_source(suite: Definition, wanted: list[Archive], raw: Path, source: str) -> None:
+    """Before anything is copied, name all archives of a suite of several that the SOURCE folder does not hold."""
+    place = _local_place(source)
+    if not source or _is_url(source) or not suite.separate or place.is_file():
+        return
+    needed = [archive for archive in wanted if not archive.without]
+    places = {archive: [raw / archive.name, *_candidates(suite, archive, place)] for archive in needed}
+    absent = [archive for archive in needed if not any(path.is_file() for path in places[archive])]
+    if absent:
+        here = {name for a in needed for name in a.domains} - {name for a in absent for name in a.domains}
+        raise TeachbackError(
+            f"SOURCE={source}: neither {place / suite.name} nor {place} holds "
+            f"{', '.join(archive.name for archive in absent)}; get what is missing{or_restrict([name for name in suite.domain_names if name in here])}"
+        )
+
+
+def _copy(archive: Archive, found: Path, path: Path) -> None:
+    if reason := _damage(archive, found):
+        raise TeachbackError(f"{found} is not a whole archive ({reason}); get it again")
+    with _beside(path) as temporary:
+        shutil.copyfile(found, temporary)
+    print(f"copied {found}")
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder that takes the place of ``path`` when all went well."""
+    with working_folder(path) as folder:
+        temporary = folder / path.name
+        yield temporary
+        sync(folder)
+        os.replace(temporary, path)
+
+
+def _download(archive: Archive, url: str, path: Path) -> str:
+    """Fetch ``url`` to ``path``, with retries; returns what went wrong, "" if nothing did."""
+    pooch.get_logger().setLevel("WARNING")  # else it prints the address as it is
+    with working_folder(path) as folder:
+        fetcher = pooch.create(
+            folder, base_url="", registry={path.name: None}, urls={path.name: url}, retry_if_failed=RETRIES
+        )  # fmt: skip
+        downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
+        try:
+            found = Path(fetcher.fetch(path.name, downloader=downloader))
+        except (requests.RequestException, OSError, ValueError) as error:
+            if is_of_the_disk(error):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            return reason.replace(url, _shown(url)).replace(urlsplit(url).query or url, "...")
+        if reason := _damage(archive, found):
+            return f"what came is not a whole archive ({reason})"
+        sync(folder)
+        os.replace(found, path)
+    return ""
+
+
+def _damage(archive: Archive, path: Path) -> str:
+    """Why the file is no archive that can be read to its end, or no plain data, "" if it is."""
+    if not archive.packed:
+        return _text_damage(path)
+    return archive_damage(path)
+
+
+def _text_damage(path: Path) -> str:
+    with open(path, "rb") as file:
+        start = file.read(1000).lstrip()
+    return "it is empty" if not start else "it is a web page" if start.startswith(b"<") else ""
+
+
+def _unpack_all(suite: Definition, raw: Path) -> None:
+    """Unpack every archive that is there below ``content``, unless that is what it holds already."""
+    content = raw / "content"
+    archives = _archives_there(suite, raw)
+    hashes = _hashes(raw, archives)
+    if _is_unpacked(raw, hashes):
+        return
+    with working_folder(content) as folder:
+        new = folder / "content"
+        placed = [path for archive in archives for path in _place(raw / archive.name, archive, new / archive.folder)]
+        sync(new)
+        if gone := [path for path in placed if not path.is_file()]:
+            raise TeachbackError(
+                f"{gone[0]} is gone; somebody removed it while it was unpacked. Run the same command again"
+            )
+        write_atomically(new / MARK, hashes)
+        if content.exists():
+            os.rename(content, folder / "old")
+        os.rename(new, content)
+
+
+def _archives_there(suite: Definition, raw: Path) -> list[Archive]:
+    return [archive for archive in suite.archives if (raw / archive.name).is_file()]
+
+
+def _hashes(raw: Path, archives: list[Archive]) -> str:
+    return "".join((raw / f"{archive.name}.sha256").read_text(encoding="utf-8") for archive in archives)
+
+
+def _is_unpacked(raw: Path, hashes: str) -> bool:
+    mark = raw / "content" / MARK
+    return mark.is_file() and mark.read_text(encoding="utf-8") == hashes
+
+
+def _place(path: Path, archive: Archive, folder: Path) -> list[Path]:
+    if archive.packed:
+        return unpack(path, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(path, folder / path.name))]
+
+
+def _check_content(suite: Definition, content: Path, allow_partial: bool, domains: set[str]) -> None:
+    """Compare what is there, in the given domains of a suite of several archives, with what it is known to hold."""
+    wrong = [
+        f"  {count.what}: expected {count.expected}, found {count.found}"
+        for count in suite.counts(content)
+        if count.expected != count.found and (not count.domain or count.domain in domains)
+    ]
+    if not wrong:
+        return
+    report = "\n".join([f"{content} is not what SUITE={suite.name} is known to hold:", *wrong])
+    if not allow_partial:
+        raise TeachbackError(f"{report}\nIf a part is what you want, run again with ALLOW_PARTIAL=1.")
+    print(f"warning: {report}")

@@ -1,0 +1,262 @@
+"""Suites, domains and rows, and the TSV and JSON files that hold them.
+
+A suite is a folder with train.tsv, quiz.tsv, dev.tsv, test.tsv and suite.json, and with hidden.tsv where the official
+test is unlabelled.
+TSV files are UTF-8, have one header line, one row a line and no quoting.
+"""
+
+import hashlib
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, astuple, dataclass, field, replace
+from pathlib import Path
+
+from teachback.core.errors import TeachbackError
+from teachback.core.files import replacing, write_atomically
+
+PROTOCOLS = ("honest", "paper")
+SPLITS = ("train", "quiz", "dev", "test")
+HIDDEN = "hidden"  # the official unlabelled test rows, in hidden.tsv where a suite has some
+CHOICE_SEPARATOR = " ||| "
+COLUMNS = ("guid", "text_a", "text_b", "label", "domain")
+TRAIN_COLUMNS = (*COLUMNS, "weight")
+LARGEST_WEIGHT = 1.000001  # a mean of cosines, and rounding
+KINDS, TASKS, TRUNCATED = ("single", "pair", "choices"), ("classification", "regression"), ("longest", "text_a")
+FIELD_END = re.compile(r"[\t\n\r]")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example. ``label`` is a label name (regression: the number as text), "" where it is hidden.
+
+    A million of them are held at once: they have slots, and those of one label or domain share its name.
+    """
+
+    guid: str
+    text_a: str
+    text_b: str
+    label: str
+    domain: str
+    weight: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "label", sys.intern(self.label))
+        object.__setattr__(self, "domain", sys.intern(self.domain))
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One slice of data: its head, label names in order, metric, kind and task, rows by split, and its encoding.
+
+    A row of kind ``choices`` is a question: ``text_b`` holds one choice for each label, joined by `join_choices`.
+    """
+
+    name: str
+    head: str
+    labels: tuple[str, ...]
+    metric: str = "accuracy"
+    kind: str = "single"  # "single" text, "pair" of texts, or "choices"
+    task: str = "classification"  # or "regression"
+    rows: dict[str, int] = field(default_factory=dict)
+    truncate: str = "longest"  # what is cut of a pair that is too long: the longer text first, or only "text_a"
+    marks: tuple[str, ...] = ()  # what stands, between blanks, before and after each marked span of the texts
+    submission: str = ""  # format of the leaderboard's file: "", "superglue" or "glue"
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has train rows of its own; a domain without any is for evaluation only."""
+        return not self.rows or self.rows.get("train", 0) > 0
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named set of domains, in a fixed order."""
+
+    name: str
+    domains: dict[str, Domain]
+    settings: dict = field(default_factory=dict)  # how the splits and the weights were made
+
+    def domain(self, name: str) -> Domain:
+        if name not in self.domains:
+            raise TeachbackError(f"suite {self.name!r} has no domain {name!r}; it has: {', '.join(self.domains)}")
+        return self.domains[name]
+
+    def heads(self) -> dict[str, Domain]:
+        """Head name -> a domain that uses it (all domains of a head share labels and task)."""
+        return {domain.head: domain for domain in self.domains.values()}
+
+
+def clean_text(text: str) -> str:
+    """A text as one TSV field: every run of tabs, line breaks, other control characters and blanks becomes one blank."""
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+
+
+def join_choices(choices: list[str]) -> str:
+    """Choices as one text; a choice that is empty or holds the separator is a ValueError."""
+    for choice in choices:
+        if not choice or CHOICE_SEPARATOR.strip() in choice:
+            raise ValueError(f"choice {choice!r} is empty or holds {CHOICE_SEPARATOR.strip()!r}")
+    return CHOICE_SEPARATOR.join(choices)
+
+
+def split_choices(text: str) -> list[str]:
+    """The choices that `join_choices` joined."""
+    return text.split(CHOICE_SEPARATOR)
+
+
+def write_rows(path: Path, rows: Iterable[Row], columns: tuple[str, ...] = COLUMNS) -> None:
+    """Write rows as TSV one by one, so that a generator may make them; atomically. ``weight`` keeps every digit."""
+    with replacing(path) as file:
+        file.write(("\t".join(columns) + "\n").encode("utf-8"))
+        for row in rows:
+            file.write(("\t".join([_field(row, column) for column in columns]) + "\n").encode("utf-8"))
+
+
+def _field(row: Row, column: str) -> str:
+    value = getattr(row, column)
+    text = repr(float(value)) if column == "weight" else value
+    if FIELD_END.search(text):
+        raise ValueError(f"row {row.guid!r}: column {column} holds a tab or a line break")
+    return text
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a TSV that `write_rows` wrote; anything malformed is an error with file and line."""
+    path = Path(path)
+    if not path.is_file():
+        raise TeachbackError(f"{path} does not exist; run 2_process_data.sh first")
+    with open(path, "rb") as file:
+        columns = tuple(_fields(path, 1, file.readline()))
+        if columns not in (COLUMNS, TRAIN_COLUMNS):
+            raise TeachbackError(
+                f"{path} line 1: columns are {columns}, expected {COLUMNS}; run 2_process_data.sh again"
+            )
+        return [_parse(path, number, line, columns) for number, line in enumerate(file, start=2)]
+
+
+def _fields(path: Path, number: int, line: bytes) -> list[str]:
+    try:
+        return line.removesuffix(b"\n").decode("utf-8").split("\t")
+    except UnicodeDecodeError:
+        raise TeachbackError(f"{path} line {number}: not UTF-8; run 2_process_data.sh again") from None
+
+
+def _parse(path: Path, number: int, line: bytes, columns: tuple[str, ...]) -> Row:
+    fields = _fields(path, number, line)
+    if len(fields) != len(columns):
+        raise TeachbackError(
+            f"{path} line {number}: {len(fields)} columns, expected {len(columns)}; run 2_process_data.sh again"
+        )
+    guid, text_a, text_b, label, domain, *weight = fields
+    return Row(guid, text_a, text_b, label, domain, *[_weight(path, number, text) for text in weight])
+
+
+def _weight(path: Path, number: int, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= LARGEST_WEIGHT:
+        raise TeachbackError(
+            f"{path} line {number}: weight {text!r} is no number from -1 to 1; run 2_process_data.sh again"
+        )
+    return value
+
+
+def write_suite(folder: Path, suite: Suite) -> None:
+    """Write suite.json."""
+    write_atomically(Path(folder) / "suite.json", json.dumps(asdict(suite), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_suite(folder: Path) -> Suite:
+    """Read suite.json of a processed suite."""
+    path = Path(folder) / "suite.json"
+    if not path.is_file():
+        raise TeachbackError(f"{path} does not exist; run 2_process_data.sh first")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for part, kind in (("name", str), ("domains", dict), ("settings", dict)):
+            if not isinstance(content[part], kind):
+                raise TypeError(f"{part} is {content[part]!r}")
+        domains = {name: _domain(name, values) for name, values in content["domains"].items()}
+        _check_heads(domains)
+        return Suite(content["name"], domains, content["settings"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TeachbackError(f"{path} is not a suite description ({error!r}); run 2_process_data.sh again") from error
+
+
+def _domain(name: str, values: dict) -> Domain:
+    """The domain that ``values`` describe; a field of another type or value than it may have is a ValueError."""
+    values = {"marks": [], **values}
+    for field_name in ("labels", "marks"):
+        if not isinstance(values[field_name], list):
+            raise TypeError(f"domain {name!r}: {field_name} is no list")
+    domain = Domain(**{**values, "labels": tuple(values["labels"]), "marks": tuple(values["marks"])})
+    for field_name, right in _checks(name, domain):
+        if not right:
+            raise ValueError(f"domain {name!r}: {field_name} is {getattr(domain, field_name)!r}")
+    return domain
+
+
+def _checks(name: str, domain: Domain) -> Iterator[tuple[str, bool]]:
+    """(field, whether its value is one that it may have)."""
+    yield "name", name == domain.name != ""
+    for field_name in ("head", "metric", "submission"):
+        yield field_name, isinstance(getattr(domain, field_name), str)
+    yield "kind", domain.kind in KINDS
+    yield "task", domain.task in TASKS
+    yield "truncate", domain.truncate in TRUNCATED
+    yield "marks", all(isinstance(mark, str) for mark in domain.marks)
+    different = all(isinstance(label, str) for label in domain.labels) and len(set(domain.labels)) == len(domain.labels)
+    yield "labels", different and (not domain.labels if domain.task == "regression" else len(domain.labels) > 1)
+    counts = domain.rows.items() if isinstance(domain.rows, dict) else [("", None)]
+    yield "rows", all(type(count) is int and count >= 0 for _, count in counts)
+
+
+def _check_heads(domains: dict[str, Domain]) -> None:
+    """Domains of one head share labels and task."""
+    first: dict[str, Domain] = {}
+    for domain in domains.values():
+        other = first.setdefault(domain.head, domain)
+        if (domain.labels, domain.task) != (other.labels, other.task):
+            raise ValueError(f"domains {other.name!r} and {domain.name!r} share a head, but not labels and task")
+
+
+def with_row_counts(suite: Suite, rows: dict[str, list[Row]]) -> Suite:
+    """The suite with the number of rows of each domain in each split filled in."""
+    counts = {name: dict.fromkeys(rows, 0) for name in suite.domains}
+    for split, split_rows in rows.items():
+        for row in split_rows:
+            counts[row.domain][split] += 1
+    return replace(suite, domains={name: replace(d, rows=counts[name]) for name, d in suite.domains.items()})
+
+
+def output_names(domain: Domain) -> tuple[str, ...]:
+    """What a head's outputs are called, in order; of choices it has one, run on a question with each choice."""
+    if domain.task == "regression":
+        return ("LABEL_0",)  # Hugging Face's own name
+    return ("plausible",) if domain.kind == "choices" else domain.labels
+
+
+def label_options(domain: Domain) -> dict:
+    """The config fields that describe a head's outputs, all that a config may hold of another head."""
+    names = dict(enumerate(output_names(domain)))
+    kind = "regression" if domain.task == "regression" else None
+    label2id = {label: i for i, label in names.items()}
+    return {"num_labels": len(names), "id2label": names, "label2id": label2id, "problem_type": kind}
+
+
+def class_count(domain: Domain) -> int:
+    """Logits of a row of the domain: one a class or choice, one for a regression."""
+    return len(domain.labels) if domain.kind == "choices" else len(output_names(domain))
+
+
+def hash_rows(rows: list[Row]) -> str:
+    """SHA-256 of rows in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(astuple(row)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""How rows are divided: the authors' Amazon split, and cuts stratified by domain and label or value."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain, Row
+
+AUTHORS_SEED = 11111
+FOLDS = 10
+BINS = 10  # of a regression's values, at most
+
+
+def authors_split(rows: list[Row]) -> dict[str, list[Row]]:
+    """Train, dev and test as in the released Meta-KD code, from rows in the raw order.
+
+    Shuffle, take the first of ten stratified folds as test, and the first of ten over the rest as dev.
+    """
+    # pandas' DataFrame.sample(frac=1, random_state=s) is this permutation.
+    shuffled = [rows[i] for i in np.random.RandomState(AUTHORS_SEED).permutation(len(rows))]
+    rest, test = _first_fold(shuffled)
+    train, dev = _first_fold(rest)
+    return {"train": train, "dev": dev, "test": test}
+
+
+def _first_fold(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    counts = Counter(row.label for row in rows)
+    few = [f"{count} rows of {label}" for label, count in counts.items() if count < FOLDS]
+    if few or not rows:
+        raise TeachbackError(
+            f"the authors' split takes a {FOLDS}th of each label twice, and there are only {' and '.join(few) or 'no rows'}; "
+            "get whole review files, or give your reviews as SUITE=custom"
+        )
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=AUTHORS_SEED)
+    rest, fold = next(folds.split(np.zeros(len(rows)), [row.label for row in rows]))
+    return [rows[i] for i in rest], [rows[i] for i in fold]
+
+
+def cut(rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain]) -> tuple[list[Row], list[Row]]:
+    """(what stays, what is cut): ``fraction`` of each domain and label, rounded, both in the order of ``rows``.
+
+    Every group keeps at least one row, however small it is. Rows that are graded together stay together.
+    """
+    units = units_of(rows, domains)
+    groups = defaultdict(list)
+    for index, stratum in enumerate(_strata(rows, fraction, domains)):
+        if units[index] == index:
+            groups[stratum].append(index)
+    random = np.random.RandomState(seed)
+    taken = set()
+    for key in sorted(groups):
+        size = min(round(fraction * len(groups[key])), len(groups[key]) - 1)
+        taken.update(random.permutation(groups[key])[:size].tolist())
+    stays = [row for row, unit in zip(rows, units) if unit not in taken]
+    return stays, [row for row, unit in zip(rows, units) if unit in taken]
+
+
+def cut_each(rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain]) -> tuple[list[Row], list[Row]]:
+    """Like `cut`, but what is cut of a domain does not depend on which others there are; the order is by domain."""
+    parts = [cut([row for row in rows if row.domain == name], fraction, seed, domains) for name in domains]
+    return [row for stays, _ in parts for row in stays], [row for _, taken in parts for row in taken]
+
+
+def units_of(rows: list[Row], domains: dict[str, Domain]) -> list[int]:
+    """For each row the index of the first that it may not be parted from, its own where it stands alone."""
+    first: dict[tuple[str, ...], int] = {}  # what rows share -> number of the first such row
+    units = (_unit(row, domains[row.domain]) for row in rows)
+    return [first.setdefault(unit, index) if unit else index for index, unit in enumerate(units)]
+
+
+def _unit(row: Row, domain: Domain) -> tuple[str, ...]:
+    """What rows that belong together share: a MultiRC paragraph, or texts but for their marks; () for other rows.
+
+    One text with its marks at other words is another question with, mostly, the opposite answer (WSC): a model that has
+    seen the one in training answers the other wrongly, and a dev split of such rows selects the worst checkpoint.
+    """
+    if "exact_match" in domain.metric.split("+"):
+        return (row.domain, row.guid.rsplit("-", 2)[0])
+    if domain.marks:
+        return (row.domain, _unmarked(row.text_a, domain.marks), _unmarked(row.text_b, domain.marks))
+    return ()
+
+
+def _unmarked(text: str, marks: tuple[str, ...]) -> str:
+    for mark in marks:
+        text = text.replace(mark, " ")
+    return "".join(text.split())
+
+
+def _strata(rows: list[Row], fraction: float, domains: dict[str, Domain]) -> Iterator[tuple[str, str]]:
+    """(domain, label) of each row; in a regression (domain, bin of the value), bins being of equally many rows."""
+    values = defaultdict(list)
+    for row in rows:
+        if domains[row.domain].task == "regression":
+            values[row.domain].append(float(row.label))
+    edges = {name: _edges(numbers, fraction) for name, numbers in values.items()}
+    for row in rows:
+        bin_of = edges.get(row.domain)
+        yield row.domain, row.label if bin_of is None else str(np.searchsorted(bin_of, float(row.label)))
+
+
+def _edges(values: list[float], fraction: float) -> np.ndarray:
+    """Inner borders of the bins; few values have fewer, so that each bin gives a row to the cut."""
+    bins = max(1, min(BINS, round(fraction * len(values))))
+    return np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])

@@ -1,0 +1,172 @@
+"""A processed suite in memory, and its rows as encoded datasets with the columns that losses need."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+
+from teachback.core.errors import TeachbackError
+from teachback.data.bad_rows import listed, misfit
+from teachback.data.encoding import EncodedRows
+from teachback.data.raw_lines import tsv_lines
+from teachback.data.schema import HIDDEN, Domain, Row, Suite, read_rows, read_suite
+from teachback.data.token_store import encode_once
+
+
+@dataclass
+class SuiteData:
+    """A suite restricted to some domains, with its rows by split."""
+
+    suite: Suite
+    folder: Path
+    selected: list[str]  # domain names, in the suite's order
+
+    @classmethod
+    def read(cls, data_dir: str, suite: str, domains: str = "") -> "SuiteData":
+        folder = Path(data_dir) / suite
+        description = read_suite(folder)
+        names = [description.domain(name).name for name in domains.replace(",", " ").split()]
+        return cls(description, folder, [name for name in description.domains if not names or name in names])
+
+    @property
+    def trainable(self) -> list[str]:
+        """The selected domains with train rows of their own; the others are only scored."""
+        return [name for name in self.selected if self.suite.domain(name).trainable]
+
+    def rows(self, split: str, domains: list[str] | None = None) -> list[Row]:
+        """Labelled and unlabelled rows of a split in the given (default: all selected) domains.
+
+        A suite without hidden tests has no rows in the split "hidden".
+        """
+        path = self.folder / f"{split}.tsv"
+        if split == HIDDEN and not path.is_file():
+            return []
+        wanted = set(domains or self.selected)
+        return [row for row in self._read(path) if row.domain in wanted]
+
+    def _read(self, path: Path) -> list[Row]:
+        """Every row of a file, each of a domain and a label that the suite has."""
+        rows, known = read_rows(path), self.suite.domains
+        wrong = {pair for pair in {(row.domain, row.label) for row in rows} if _reason(*pair, known)}
+        for number, row in enumerate(rows if wrong else [], start=2):
+            if (row.domain, row.label) in wrong:
+                raise TeachbackError(
+                    f"{path} line {number}: {_reason(row.domain, row.label, known)}; run 2_process_data.sh again"
+                )
+        return rows
+
+    def target(self, name: str) -> Domain:
+        """The named domain, or the first selected one that can be trained on."""
+        trainable = self.trainable
+        name = name or (trainable or self.selected)[0]
+        if name not in self.selected:
+            raise TeachbackError(f"DOMAIN={name} is not among the domains of this run: {', '.join(self.selected)}")
+        if name not in trainable:
+            raise TeachbackError(
+                f"DOMAIN={name} has no train rows of its own, it is only scored; "
+                f"domains of this run that have some: {', '.join(trainable) or 'none'}"
+            )
+        return self.suite.domain(name)
+
+    def targets(self, name: str) -> list[Domain]:
+        """The named domain, or for ``all`` every selected one that can be trained on."""
+        if name == "all" and self.trainable:
+            return [self.suite.domain(n) for n in self.trainable]
+        return [self.target("" if name == "all" else name)]
+
+    def all_train_rows(self) -> list[Row]:
+        """Train rows of every domain, selected or not."""
+        return self._read(self.folder / "train.tsv")
+
+    def texts(self) -> list[str]:
+        """All train texts of the whole suite, for learning a vocabulary."""
+        return [text for row in self.all_train_rows() for text in (row.text_a, row.text_b) if text]
+
+
+def _reason(domain: str, label: str, known: dict[str, Domain]) -> str:
+    """Why a row of a processed file is none of the suite's, "" if it is one; a label may be hidden."""
+    if domain not in known:
+        return f"unknown domain {domain!r}; known: {listed(known)}"
+    return misfit(label, known[domain]) if label else ""
+
+
+def labelled(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.label]
+
+
+def kept_numbers(rows: list[Row], domain: Domain, fraction: float, seed: int) -> list[int]:
+    """Places of the rows, of ``domain`` only of a fraction of each label's, at least one, in ascending order.
+
+    The rows of a smaller fraction are among those of a larger one. A regression's labels are not told apart.
+    """
+    if fraction == 1:
+        return list(range(len(rows)))
+    by_label: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        if row.domain == domain.name:
+            by_label.setdefault("" if domain.task == "regression" else row.label, []).append(number)
+    dropped: set[int] = set()
+    for label, numbers in by_label.items():
+        Random(f"{seed} {domain.name} {label}").shuffle(numbers)
+        dropped.update(numbers[max(1, round(fraction * len(numbers))) :])
+    return [number for number in range(len(rows)) if number not in dropped]
+
+
+def label_ids(rows: list[Row], suite: Suite) -> torch.Tensor:
+    """Label numbers in their head's order [N], -1 where hidden.
+
+    Floats where any domain of the suite is a regression, whose hidden numbers are NaN.
+    """
+    numbers = {name: {label: i for i, label in enumerate(d.labels)} for name, d in suite.domains.items()}
+    regression = {name for name, d in suite.domains.items() if d.task == "regression"}
+    values = []
+    for row in rows:
+        if row.domain in regression:
+            values.append(float(row.label) if row.label else math.nan)
+        else:
+            values.append(numbers[row.domain][row.label] if row.label else -1)
+    return torch.tensor(values, dtype=torch.float if regression else torch.long)
+
+
+def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer, max_length: int) -> EncodedRows:
+    """Encoded rows with columns ``label``, ``domain`` (number among ``domains``) and ``weight``.
+
+    Their token ids are in the suite's folder ``tokens`` from the first time on.
+    """
+    if not rows:
+        raise TeachbackError(f"{data.folder}: no rows to work on; check DOMAINS, DOMAIN and stage 2's output")
+    unseen = sorted({row.domain for row in rows} - set(domains))
+    if unseen:
+        raise TeachbackError(
+            f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train one that was, or set TRANSFER_SET=domain"
+        )
+    encoded = encode_once(data.folder, rows, tokenizer, max_length, data.suite.domains)
+    encoded.guids = [row.guid for row in rows]
+    encoded.columns = {
+        "label": label_ids(rows, data.suite),
+        "domain": torch.tensor([domains.index(row.domain) for row in rows]),
+        "weight": torch.tensor([row.weight for row in rows], dtype=torch.float),
+    }
+    return encoded
+
+
+def read_unlabelled(path: str, domain: Domain) -> list[Row]:
+    """Rows of weight 1 without labels from a file of texts, one a line. "" is no file.
+
+    A tab separates a pair, and a question from its choices, which are joined as in the suite's files.
+    """
+    if not path:
+        return []
+    if not Path(path).is_file():
+        raise TeachbackError(f"UNLABELLED={path}: there is no such file")
+    columns = ("text_a",) if domain.kind == "single" else ("text_a", "text_b")
+    form = "one text, no tab" if domain.kind == "single" else "two texts and one tab"
+    rows = []
+    for number, values, reason in tsv_lines(Path(path), columns):
+        texts = list((values or {}).values())
+        if not texts or not texts[0].strip():
+            raise TeachbackError(f"{path} line {number}: expected {form}; found {reason or 'an empty text'}")
+        rows.append(Row(f"unlabelled-{number}", texts[0], "".join(texts[1:]), "", domain.name))
+    return rows

@@ -1,0 +1,197 @@
+"""GLUE (Wang and others 2018): nine tasks of tab-separated fields. Each is a domain with a head of its own.
+
+MNLI's mismatched set has rows for evaluation only: it is a domain of its own, on MNLI's head.
+MRPC comes as its authors' files, and a file of ids tells which of its train rows are GLUE's dev set.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from teachback.core.errors import TeachbackError
+from teachback.data.bad_rows import Problems, is_number
+from teachback.data.raw_lines import BadLine, tsv_lines
+from teachback.data.schema import Domain, Row, clean_text
+from teachback.data.suites import benchmark
+from teachback.data.suites.definition import Archive, Count, Definition
+
+ADDRESS = "https://dl.fbaipublicfiles.com/glue/data/"
+MRPC_ADDRESS = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
+MRPC_ID_COLUMNS = ("#1 ID", "#2 ID")
+SCORE_RANGE = (0.0, 5.0)  # of STS-B
+ENTAILMENT = ("entailment", "not_entailment")
+NLI = ("entailment", "neutral", "contradiction")
+SENTENCES = ("sentence1", "sentence2")
+
+
+@dataclass(frozen=True)
+class Task(benchmark.Task):
+    """A GLUE task: its files by official part, and the columns of texts, label and the test's index."""
+
+    files: dict[str, str]  # below the archive's folder
+    texts: tuple[str, ...]
+    label: str = "label"
+    index: str = "index"
+    span: tuple[float, float] | None = None  # of a regression's numbers
+    numbered: bool = False  # the files give labels as numbers, in the order of the names
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of files without a header, by official part
+
+
+def counts(content: Path) -> Iterator[Count]:
+    """Known and found number of rows; without the file of ids, MRPC's dev rows are among those of train."""
+    tasks = dict(TASKS)
+    if not _ids_file(content).is_file():
+        train, dev, test = tasks["MRPC"].known
+        tasks["MRPC"] = replace(tasks["MRPC"], known=(train + dev, 0, test))
+    return benchmark.counts(tasks.values(), _rows, content)
+
+
+def _rows(task: Task, part: str, content: Path, domains: dict[str, Domain], problems: Problems) -> Iterator[Row]:
+    """Rows of an official part; labels of the test are left out even where a file has them."""
+    path = content / task.archive.folder / task.files.get(part, "")
+    if part not in task.files or not benchmark.official_file(path, part):
+        return
+    dev_ids = _dev_ids(content) if task.name == "MRPC" and part != "test" else None
+    for place, (number, values, reason) in enumerate(tsv_lines(path, task.columns.get(part, ()))):
+        if dev_ids is not None and (_mrpc_ids(values) in dev_ids) != (part == "val"):
+            continue
+        try:
+            row = _row(task, part, place, values, reason)
+        except BadLine as error:
+            problems.add(path, number, str(error))
+            continue
+        if problems.accepts(row, domains, path, number, label_needed=part != "test"):
+            yield row
+
+
+def _row(task: Task, part: str, place: int, values: dict[str, str] | None, reason: str) -> Row:
+    """The row of a line, numbered by the test's own index, else by its place in the file."""
+    if values is None:
+        raise BadLine(reason)
+    first, *second = [_text(values, name) for name in task.texts]
+    index = values.get(task.index, str(place)) if part == "test" else str(place)
+    if not index.isdecimal():
+        raise BadLine(f"{task.index} {index!r} is no number")
+    label = "" if part == "test" else _label(task, _text(values, task.label))
+    return Row(f"{task.name}-{part}-{index}", first, "".join(second), label, task.name)
+
+
+def _label(task: Task, value: str) -> str:
+    names = {str(number): name for number, name in enumerate(task.domain.labels)} if task.numbered else {}
+    if task.span and is_number(value) and not task.span[0] <= float(value) <= task.span[1]:
+        raise BadLine(f"{task.label} {value!r} is not between {task.span[0]:g} and {task.span[1]:g}")
+    return names.get(value, value)
+
+
+def _text(values: dict[str, str], name: str) -> str:
+    """A column that has to be there with something in it."""
+    if name not in values:
+        raise BadLine(f"there is no column {name!r}")
+    text = clean_text(values[name])
+    if not text:
+        raise BadLine(f"empty {name}")
+    return text
+
+
+def _ids_file(content: Path) -> Path:
+    return content / MRPC_IDS.folder / MRPC_IDS.name
+
+
+def _dev_ids(content: Path) -> set[tuple[str, ...]]:
+    """Pairs of sentence ids of MRPC's dev rows; none where their file is not there."""
+    path = _ids_file(content)
+    if not path.is_file():
+        return set()
+    found = set()
+    for number, values, reason in tsv_lines(path, MRPC_ID_COLUMNS):
+        if values is None:
+            raise TeachbackError(f"{path} line {number}: {reason}; get the file again with 1_get_data.sh")
+        found.add(_mrpc_ids(values))
+    return found
+
+
+def _mrpc_ids(values: dict[str, str] | None) -> tuple[str, ...]:
+    return tuple((values or {}).get(name, "").strip() for name in MRPC_ID_COLUMNS)
+
+
+def _domain(name: str, labels: tuple[str, ...], metric: str = "accuracy", kind: str = "pair", **options) -> Domain:
+    return Domain(name, **{"head": name, "submission": "glue", **options}, labels=labels, metric=metric, kind=kind)
+
+
+def _zip(name: str, *domains: str) -> Archive:
+    return Archive(f"{name}.zip", (f"{ADDRESS}{name}.zip",), domains or (name,))
+
+
+def _files(folder: str, val: str = "dev", test: str = "test") -> dict[str, str]:
+    return {"train": f"{folder}/train.tsv", "val": f"{folder}/{val}.tsv", "test": f"{folder}/{test}.tsv"}
+
+
+COLA_COLUMNS = ("source", "label", "star", "sentence")
+MNLI_ARCHIVE = _zip("MNLI", "MNLI", "MNLI-mm")
+MRPC_TRAIN, MRPC_TEST = (
+    Archive(name, (MRPC_ADDRESS + name,), ("MRPC",), place="MRPC")
+    for name in ("msr_paraphrase_train.txt", "msr_paraphrase_test.txt")
+)
+MRPC_IDS = Archive(
+    "mrpc_dev_ids.tsv",
+    (f"{ADDRESS}mrpc_dev_ids.tsv",),
+    ("MRPC",),
+    place="MRPC",
+    without="MRPC's dev set is cut from its train",
+)
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            _domain("CoLA", ("unacceptable", "acceptable"), metric="matthews", kind="single"),
+            _zip("CoLA"), (8551, 1043, 1063), _files("CoLA"), ("sentence",),
+            numbered=True, columns={"train": COLA_COLUMNS, "val": COLA_COLUMNS},
+        ),
+        Task(
+            _domain("SST-2", ("negative", "positive"), kind="single"),
+            _zip("SST-2"), (67349, 872, 1821), _files("SST-2"), ("sentence",), numbered=True,
+        ),
+        Task(
+            _domain("MRPC", ("not_equivalent", "equivalent"), metric="accuracy+macro_f1"),
+            MRPC_TRAIN, (3668, 408, 1725),
+            {"train": MRPC_TRAIN.name, "val": MRPC_TRAIN.name, "test": MRPC_TEST.name},
+            ("#1 String", "#2 String"), label="Quality", numbered=True,
+        ),
+        Task(
+            _domain("STS-B", (), metric="pearson+spearman", task="regression"),
+            _zip("STS-B"), (5749, 1500, 1379), _files("STS-B"), SENTENCES, label="score", span=SCORE_RANGE,
+        ),
+        Task(
+            _domain("QQP", ("not_duplicate", "duplicate"), metric="accuracy+macro_f1"),
+            _zip("QQP-clean", "QQP"), (363846, 40430, 390965), _files("QQP"), ("question1", "question2"),
+            label="is_duplicate", index="id", numbered=True,
+        ),
+        Task(
+            _domain("MNLI", NLI),
+            MNLI_ARCHIVE, (392702, 9815, 9796), _files("MNLI", "dev_matched", "test_matched"), SENTENCES,
+            label="gold_label",
+        ),
+        Task(
+            _domain("MNLI-mm", NLI, head="MNLI", rows={"train": 0}),
+            MNLI_ARCHIVE, (0, 9832, 9847),
+            {"val": "MNLI/dev_mismatched.tsv", "test": "MNLI/test_mismatched.tsv"}, SENTENCES, label="gold_label",
+        ),
+        Task(
+            _domain("QNLI", ENTAILMENT),
+            _zip("QNLIv2", "QNLI"), (104743, 5463, 5463), _files("QNLI"), ("question", "sentence"),
+        ),
+        Task(_domain("RTE", ENTAILMENT), _zip("RTE"), (2490, 277, 3000), _files("RTE"), SENTENCES),
+        Task(
+            _domain("WNLI", ENTAILMENT[::-1]),
+            _zip("WNLI"), (635, 71, 146), _files("WNLI"), SENTENCES, numbered=True,
+        ),
+    )
+}  # fmt: skip
+SUITE = Definition(
+    "glue",
+    partial(benchmark.read, TASKS, _rows),
+    tuple(dict.fromkeys([*(task.archive for task in TASKS.values()), MRPC_TEST, MRPC_IDS])),
+    counts,
+    paper_quiz=0.1,
+)

@@ -1,0 +1,76 @@
+"""What a suite's rows make one doubt, though they can be used: told as warnings, each with its counts."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from teachback.data.bad_rows import listed
+from teachback.data.overlap import shared_texts
+from teachback.data.schema import Domain
+from teachback.data.suites.definition import Parsed
+
+
+def cautions(parsed: Parsed, wanted: Iterable[str]) -> Iterator[str]:
+    """One sentence for each thing that is odd. ``wanted``: splits in which every trainable domain should have rows."""
+    yield from _alike("domains", parsed.domains)
+    for labels in dict.fromkeys(domain.labels for domain in parsed.domains.values()):
+        yield from _alike("labels", labels)
+    yield from _numbers_as_labels(parsed)
+    yield from _one_label(parsed)
+    for split in wanted:
+        yield from _absent(parsed, split)
+    for (learnt, scored), count in shared_texts(parsed.rows).items():
+        yield f"{count} {learnt} rows have the very texts of {scored} rows; DEDUPLICATE=1 leaves them out of {learnt}"
+
+
+def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
+    """Names that are one but for case, blanks and signs between words."""
+    groups = defaultdict(list)
+    for name in names:
+        groups["".join(filter(str.isalnum, name.casefold())) or name].append(name)
+    for same in groups.values():
+        if len(same) > 1:
+            yield f"the {what} {listed(map(repr, same))} differ in case or blanks alone, and are taken for different ones"
+
+
+def _numbers_as_labels(parsed: Parsed) -> Iterator[str]:
+    """Domains of the user's own whose labels look like measurements."""
+    trained = defaultdict(set)
+    for row in parsed.rows["train"]:
+        trained[row.domain].add(row.label)
+    odd = [name for name, labels in trained.items() if len(labels) > 10 and all(map(_is_fraction, labels))]
+    if odd and all(parsed.domains[name].task == "classification" for name in odd):
+        yield f"the labels of {listed(odd)} are numbers with fractions, and each becomes a class of its own"
+
+
+def _is_fraction(text: str) -> bool:
+    whole, _, part = text.lstrip("+-").partition(".")
+    return whole.isdecimal() and part.isdecimal()
+
+
+def _one_label(parsed: Parsed) -> Iterator[str]:
+    """Domains in which the train rows have one and the same label, though their head knows several."""
+    found = defaultdict(set)
+    for row in parsed.rows["train"]:
+        found[row.domain].add(row.label)
+    single = [name for name, labels in found.items() if len(labels) == 1 and _is_class(parsed.domains[name])]
+    if single:
+        yield f"all train rows of {listed(single)} have one label; such a domain alone teaches nothing"
+
+
+def _is_class(domain: Domain) -> bool:
+    return domain.task == "classification"
+
+
+def _absent(parsed: Parsed, split: str) -> Iterator[str]:
+    """Trainable domains without a row of a split."""
+    there = {row.domain for row in parsed.rows.get(split, [])}
+    absent = [name for name, domain in parsed.domains.items() if domain.trainable and name not in there]
+    if absent:
+        yield f"no {split} rows of {listed(absent)}; {WITHOUT[split]}"
+
+
+WITHOUT = {
+    "quiz": "stage 6 leaves such a domain out (QUIZ_FRACTION is the share, rounded for each label)",
+    "dev": "nothing is selected on such a domain, and it can have no student",
+    "test": "such a domain gets no score",
+}

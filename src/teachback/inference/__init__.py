@@ -1,0 +1,1 @@
+"""Finished checkpoints at work: prediction, scores, model cards and export."""

@@ -1,0 +1,182 @@
+"""A student as ONNX files for deployment, in float32 and int8, each checked against PyTorch on dev."""
+
+import copy
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from teachback.core.arguments import option
+from teachback.core.errors import TeachbackError
+from teachback.core.files import write_atomically
+from teachback.core.markdown import markdown_table
+from teachback.core.runs import StageRun, hash_model
+from teachback.data.encoding import EncodedRows
+from teachback.data.schema import Domain, Row, hash_rows
+from teachback.data.suite_data import SuiteData, labelled
+from teachback.inference.finished import open_checkpoint
+from teachback.inference.metrics import by_domain, metric_for
+from teachback.inference.onnx_model import OPSET, PACKAGES, OnnxClassifier, require_packages, write_int8, write_onnx
+from teachback.inference.predictor import TIMED_PASSES, TIMED_ROWS, Predictor
+from teachback.inference.results import format_table
+from teachback.inference.scores import predicted_labels
+
+SPLIT = "dev"
+BATCH_SIZES = (1, 32)
+TOLERANCE = 1e-3  # of a logit that float32 may differ by, as a share of the largest logit
+FULL, SMALL = "model.onnx", "model_int8.onnx"
+
+
+@dataclass
+class ExportArguments:
+    """Which student is exported, and where the rows are that it is checked on."""
+
+    folder: str = option("", "The student's folder; the files are written into its folder onnx.")
+    data_dir: str = option("data", "Folder of the processed suites.")
+    suite: str = option("", "Suite of the rows; empty: the student's own.")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One form of the student on the rows. ``difference``: largest of a logit from PyTorch's; ``score`` in %.
+
+    ``milliseconds`` an example, in the order of `timings`.
+    """
+
+    name: str
+    megabytes: float
+    difference: float
+    score: float
+    milliseconds: tuple[float, ...]
+
+
+def timings() -> list[tuple[int, int]]:
+    """Batch size and threads of each time that is measured: on one thread, and on all."""
+    return [(size, threads) for threads in dict.fromkeys([1, os.cpu_count() or 1]) for size in BATCH_SIZES]
+
+
+def export(args: ExportArguments) -> Path:
+    """Write, check and publish the files; returns their folder."""
+    require_packages()
+    checkpoint, domain = open_checkpoint(Path(args.folder))
+    told = checkpoint.record["arguments"]
+    data, rows = _rows(args, told.get("suite", ""), domain)
+    length = told.get("max_length", 128)
+    inputs = {"model": hash_model(args.folder), f"{SPLIT} rows": hash_rows(rows)}
+    made_by = {name: version(name) for name in PACKAGES} | {"opset": OPSET}
+    run = StageRun(Path(args.folder) / "onnx", "export", {"max_length": length} | made_by, inputs)
+    if run.up_to_date():
+        print(f"{run.folder} is up to date")
+        return run.folder
+    predictor = Predictor(checkpoint, data.suite, "cpu", "fp32", length, max(BATCH_SIZES))
+    with run.publishing({"domain": domain.name, "suite": data.suite.name}) as folder:
+        write_onnx(
+            folder / FULL, predictor.classifier.model, {"attention_mask", *predictor.tokenizer.model_input_names}
+        )
+        write_int8(folder / SMALL, folder / FULL)
+        predictor.classifier.model.config.save_pretrained(folder)
+        predictor.tokenizer.save_pretrained(folder)
+        checks = check(predictor, folder, rows, data)
+        table = _header(data.suite.domain(domain.name)), [_cells(one) for one in checks]
+        write_checks(folder, *table, _notes(len(rows)))
+    print(f"{format_table(*table)}\n\n{_notes(len(rows))}\nwrote {run.folder}")
+    return run.folder
+
+
+def _rows(args: ExportArguments, suite: str, domain: Domain) -> tuple[SuiteData, list[Row]]:
+    """The suite, and its labelled dev rows of the student's domain."""
+    name = args.suite or suite
+    if not name:
+        raise TeachbackError(f"{args.folder} does not say which suite it is of; name it with --suite")
+    data = SuiteData.read(args.data_dir, name, domain.name)
+    rows = labelled(data.rows(SPLIT))
+    if not rows:
+        raise TeachbackError(f"{data.folder / SPLIT}.tsv has no labelled rows of {domain.name} to check the files on")
+    return data, rows
+
+
+def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) -> list[Check]:
+    """PyTorch first, then both files, on the same rows of one domain; a float32 file that answers otherwise is refused."""
+    encoded, domain = predictor.encode(rows), data.suite.domain(rows[0].domain)
+    reference = predictor.logits(encoded)
+    weights = 4 * sum(parameter.numel() for parameter in predictor.classifier.model.parameters())
+    found = [_check("PyTorch", weights, reference, reference, rows, data, _times(predictor, encoded))]
+    for name, path in (("ONNX", folder / FULL), ("ONNX, int8", folder / SMALL)):
+        forms = {threads: with_onnx(predictor, path, domain, threads) for _, threads in timings()}
+        logits = forms[1].logits(encoded)
+        if path.name == FULL:
+            _refuse_unlike(logits, reference)
+        times = [forms[threads].milliseconds(encoded, size) for size, threads in timings()]
+        found.append(_check(name, path.stat().st_size, logits, reference, rows, data, times))
+    return found
+
+
+def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) -> Predictor:
+    """The predictor, with ONNX Runtime in place of PyTorch."""
+    other = copy.copy(predictor)
+    other.answering = OnnxClassifier(path, domain, threads)
+    return other
+
+
+def _check(name: str, size: int, logits, reference, rows: list[Row], data: SuiteData, times) -> Check:
+    (score,) = by_domain(data.suite, rows, predicted_labels(logits, rows, data)).values()
+    return Check(name, size / 1e6, (logits - reference).abs().max().item(), 100 * score.value, tuple(times))
+
+
+def _times(predictor: Predictor, encoded: EncodedRows) -> list[float]:
+    found = []
+    for size, threads in timings():
+        with torch_threads(threads):
+            found.append(predictor.milliseconds(encoded, size))
+    return found
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _refuse_unlike(logits: torch.Tensor, reference: torch.Tensor) -> None:
+    """A file in the same number format that answers otherwise is not the student."""
+    difference = (logits - reference).abs().max().item()
+    if not difference <= TOLERANCE * max(1.0, reference.abs().max().item()):
+        raise TeachbackError(
+            f"the ONNX file's logits differ from the student's by up to {difference:.2g}, so nothing was written: this "
+            f"architecture cannot be exported with torch {version('torch')} and transformers {version('transformers')}"
+        )
+
+
+def _header(domain: Domain) -> list[str]:
+    """``ms`` are those of `timings`."""
+    times = [f"ms, batch {size}, {threads} thread{'s' if threads > 1 else ''}" for size, threads in timings()]
+    return ["version", "MB", "largest logit difference", f"{metric_for(domain)} %", *times]
+
+
+def _cells(one: Check) -> list[str]:
+    times = [f"{value:.2f}" for value in one.milliseconds]
+    return [one.name, f"{one.megabytes:.1f}", f"{one.difference:.2g}", f"{one.score:.2f}", *times]
+
+
+def _notes(count: int) -> str:
+    return (
+        f"On {count:,} labelled {SPLIT} rows. ms: an example without tokenising, on {platform.machine()} with "
+        f"{os.cpu_count()} cores: {TIMED_ROWS} rows of all lengths, or one batch where that is more, median of "
+        f"{TIMED_PASSES} passes after a warm-up."
+    )
+
+
+def write_checks(folder: Path, header: list[str], rows: list[list[str]], notes: str) -> None:
+    """The table as TSV and as Markdown."""
+    lines = ["\t".join(line) for line in [header, *rows]]
+    write_atomically(folder / "checks.tsv", "\n".join(lines) + "\n")
+    write_atomically(folder / "checks.md", f"{markdown_table(header, rows)}\n\n{notes}\n")

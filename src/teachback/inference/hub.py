@@ -1,0 +1,60 @@
+"""Uploading finished folders to the Hugging Face hub, where the user asks for it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError, HTTPError
+
+from teachback.core.arguments import option
+from teachback.core.errors import TeachbackError
+
+# What a user of the model has no need of, and what tells of the machine that made it.
+LEFT_OUT = ["stage.json", "*/stage.json", "training_only.safetensors", "last/*", "*.tsv", "*.png", ".*"]
+
+
+@dataclass
+class HubArguments:
+    """Where finished folders are uploaded to; Hugging Face's own names. Stages 3 to 5 have them with all others."""
+
+    push_to_hub: bool = option(False, "Upload the finished folder.")
+    hub_model_id: str | None = option(None, "Repository, such as user/name; of several domains name-<domain>.")
+    hub_private_repo: bool | None = option(None, "Make it a private one, if it is new.")
+    hub_token: str | None = option(None, "Token that may write to it; unset: that of `hf auth login` or HF_TOKEN.")
+
+
+def check_hub(arguments) -> None:
+    """Refuse what could not be uploaded, before hours of work. ``arguments`` have the fields of `HubArguments`."""
+    if arguments.push_to_hub and not arguments.hub_model_id:
+        raise TeachbackError("--push_to_hub needs --hub_model_id, the repository, such as user/name")
+    if arguments.hub_model_id and not arguments.push_to_hub:
+        raise TeachbackError(f"--hub_model_id {arguments.hub_model_id} has no effect without --push_to_hub")
+
+
+def push(folders: Sequence[Path], arguments) -> None:
+    """Upload each finished folder to a repository of its own, if that was asked for."""
+    if not arguments.push_to_hub:
+        return
+    for folder in folders:
+        repository = arguments.hub_model_id
+        if len(folders) > 1:  # of several domains
+            name = folder.name.removeprefix("teacher-single-") if "teacher-" in folder.name else folder.parent.name
+            repository += "-" + re.sub(r"[^\w.-]+", "-", name)
+        _upload(folder, repository, arguments)
+
+
+def _upload(folder: Path, repository: str, arguments) -> None:
+    api = HfApi(token=arguments.hub_token)
+    try:
+        place = api.create_repo(repository, private=arguments.hub_private_repo, exist_ok=True)
+        api.upload_folder(
+            repo_id=place.repo_id, folder_path=folder, ignore_patterns=LEFT_OUT, commit_message=f"Upload {folder.name}"
+        )
+    except (HTTPError, HFValidationError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise TeachbackError(
+            f"{folder} is finished, but could not be uploaded to {repository} ({reason}); the same command tries again"
+        ) from error
+    print(f"uploaded {folder} to {repository}")

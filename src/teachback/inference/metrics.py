@@ -1,0 +1,170 @@
+"""Metrics on arrays, and the scores of a set of predictions by domain.
+
+A metric is a function of two arrays [n], gold and predicted label indices in the domain's label order (regression:
+numbers), and gives a fraction, not a percentage; one of `GROUPED` also takes each row's group. A new metric is one
+more entry in `METRICS` and in the set of the rows that it suits. Where a metric is not defined, as the correlation
+with a constant, it is 0.
+
+Names joined by "+" are a composite: the mean of its parts.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import ConstantInputWarning, NearConstantInputWarning, pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain, Row, Suite
+
+
+class Score(NamedTuple):
+    """One number: the metric's name, its value, what it counts (rows, for `GROUPED` groups); a composite's parts."""
+
+    metric: str
+    value: float
+    n: int
+    parts: tuple["Score", ...] = ()
+
+
+def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean F1 over the classes that occur in either array; a class that is never predicted counts 0."""
+    return f1_score(labels, predictions, average="macro", zero_division=0.0)
+
+
+def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """F1 of the second of two labels."""
+    return f1_score(labels, predictions, pos_label=1, zero_division=0.0)
+
+
+def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Matthews' correlation."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A single label was found", category=UserWarning)
+        return matthews_corrcoef(labels, predictions)
+
+
+def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Linear correlation."""
+    return _correlation(pearsonr, labels, predictions)
+
+
+def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Correlation of ranks."""
+    return _correlation(spearmanr, labels, predictions)
+
+
+def _correlation(function, labels: np.ndarray, predictions: np.ndarray) -> float:
+    if len(labels) < 2:
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        warnings.simplefilter("ignore", NearConstantInputWarning)
+        value = float(function(labels, predictions).statistic)
+    return value if np.isfinite(value) else 0.0
+
+
+def exact_match(labels: np.ndarray, predictions: np.ndarray, groups: Sequence[str]) -> float:
+    """Share of the groups (MultiRC: questions) in which every row is right."""
+    whole = dict.fromkeys(groups, True)
+    for group, right in zip(groups, labels == predictions):
+        whole[group] &= bool(right)
+    return sum(whole.values()) / len(whole)
+
+
+METRICS: dict[str, Callable[..., float]] = {
+    "accuracy": accuracy_score,
+    "macro_f1": macro_f1,
+    "f1": f1,
+    "matthews": matthews,
+    "exact_match": exact_match,
+    "pearson": pearson,
+    "spearman": spearman,
+}
+REGRESSION = {"pearson", "spearman"}
+GROUPED = {"exact_match"}
+
+
+def parts(metric: str) -> list[str]:
+    """The known metrics that a name stands for: "accuracy+macro_f1" -> accuracy and macro_f1."""
+    names = metric.split("+")
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise TeachbackError(
+            f"unknown metric {unknown[0]!r}; known: {', '.join(METRICS)}, or several joined by + for their mean "
+            "(METRIC, or suite.json)"
+        )
+    return names
+
+
+def suits(metric: str, domain: Domain) -> bool:
+    """Whether every part means something on the domain's labels; groups only where its own metric has some."""
+    own = domain.metric.split("+")
+    return all(
+        (name in REGRESSION) == (domain.task == "regression")
+        and (name != "f1" or len(domain.labels) == 2)
+        and (name not in GROUPED or name in own)
+        for name in parts(metric)
+    )
+
+
+def metric_for(domain: Domain, metric: str = "auto") -> str:
+    """``metric``, or the domain's own where ``metric`` is "auto" or suits other labels than the domain's."""
+    return domain.metric if metric == "auto" or not suits(metric, domain) else metric
+
+
+def score(
+    metric: str, labels: Sequence | np.ndarray, predictions: Sequence | np.ndarray, groups: Sequence[str] | None = None
+) -> float:
+    """Value of a named metric on gold and predicted labels of equal, non-zero length: [n], [n] -> float."""
+    names = parts(metric)
+    gold, predicted = np.asarray(labels), np.asarray(predictions)
+    if gold.shape != predicted.shape or gold.ndim != 1 or not len(gold):
+        raise ValueError(f"{metric} needs two vectors of equal, non-zero length, not {gold.shape}, {predicted.shape}")
+    if groups is None and GROUPED & set(names):
+        raise ValueError(f"{metric} needs the group of each row")
+    grouped = {name: (groups,) if name in GROUPED else () for name in names}
+    return float(np.mean([METRICS[name](gold, predicted, *grouped[name]) for name in names]))
+
+
+def by_domain(suite: Suite, rows: Sequence[Row], predictions: Sequence[str], metric: str = "auto") -> dict[str, Score]:
+    """Scores of predicted label names by domain, in the suite's order.
+
+    Rows whose label is hidden ("") are not scored, and a domain with no labelled row has no score.
+    ``metric``: see `metric_for`.
+    """
+    if len(rows) != len(predictions):
+        raise ValueError(f"{len(predictions)} predictions for {len(rows)} rows")
+    scores = {}
+    for domain in suite.domains.values():
+        scored = [(row, name) for row, name in zip(rows, predictions) if row.domain == domain.name and row.label]
+        if scored:
+            scores[domain.name] = _domain_score(domain, metric_for(domain, metric), *zip(*scored))
+    return scores
+
+
+def _domain_score(domain: Domain, metric: str, rows: Sequence[Row], predictions: Sequence[str]) -> Score:
+    gold, predicted = as_numbers(domain, [row.label for row in rows]), as_numbers(domain, predictions)
+    groups = [row.guid.rpartition("-")[0] for row in rows]  # a question's answers differ in the last field alone
+    single = [
+        Score(name, score(name, gold, predicted, groups), len(set(groups)) if name in GROUPED else len(rows))
+        for name in parts(metric)
+    ]
+    if len(single) == 1:
+        return single[0]
+    return Score(metric, float(np.mean([part.value for part in single])), len(rows), tuple(single))
+
+
+def as_numbers(domain: Domain, names: Sequence[str]) -> np.ndarray:
+    """Label names as indices in the domain's order; a regression's numbers as floats: [n]."""
+    if domain.task == "regression":
+        return np.array([float(name) for name in names])
+    unknown = sorted(set(names) - set(domain.labels))
+    if unknown:
+        raise TeachbackError(
+            f"domain {domain.name!r} has the labels {', '.join(domain.labels)}, not {', '.join(map(repr, unknown))}; "
+            "run 2_process_data.sh, then the training stages again"
+        )
+    return np.array([domain.labels.index(name) for name in names])

@@ -1,0 +1,161 @@
+"""A student's answers to texts of any number: read, answered and written a window of rows at a time.
+
+Within a window rows are sorted by length, so that batches hold little padding; they are written in the order they came.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from teachback.core.arguments import option, require_at_least
+from teachback.core.errors import TeachbackError
+from teachback.core.files import replacing
+from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
+from teachback.inference.finished import open_checkpoint
+from teachback.inference.predictor import Predictor
+
+STANDARD = ""  # in place of a file: standard input or output
+MAX_LENGTH = 128
+
+
+@dataclass
+class PredictionArguments:
+    """Which student answers, where its texts are, and how it computes."""
+
+    folder: str = option("", "The student's folder.")
+    input: str = option(STANDARD, "File of texts; empty: standard input.")
+    output: str = option(STANDARD, "TSV that is written; empty: standard output.")
+    text_a: str = option("", "Column of the texts, where the input is a TSV with a header; empty: one text a line.")
+    text_b: str = option("", "Column of the second texts, or of the choices.")
+    max_length: int | None = option(None, "Tokens after which a text is cut; unset: as the student was trained.")
+    batch_size: int = option(64, "Rows a batch.")
+    window: int = option(64, "Batches that are read at a time, and sorted by length.")
+    precision: str = option("auto", "fp32, bf16, fp16, or auto: fp32.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
+
+    def __post_init__(self):
+        for name in ("batch_size", "window"):
+            require_at_least(self, name, 1)
+        if self.max_length is not None:
+            require_at_least(self, "max_length", 4)
+        if self.text_b and not self.text_a:
+            raise TeachbackError(f"--text_b {self.text_b} needs --text_a, the column of the first texts")
+
+
+def predict(args: PredictionArguments) -> int:
+    """Answer every row of the input; returns how many there were."""
+    checkpoint, domain = open_checkpoint(Path(args.folder))
+    length = args.max_length or checkpoint.record["arguments"].get("max_length", MAX_LENGTH)
+    suite = Suite(domain.name, {domain.name: domain})
+    predictor = Predictor(checkpoint, suite, args.device, args.precision, length, args.batch_size)
+    count, start = 0, time.perf_counter()
+    with _input(args.input) as source, _output(args.output) as target:
+        rows = read_rows(source, args, domain)
+        target.write(_line(header(domain)).encode("utf-8"))
+        while window := list(islice(rows, args.window * args.batch_size)):
+            target.write("".join(map(_line, answers(domain, predictor.predict(window)))).encode("utf-8"))
+            target.flush()
+            count += len(window)
+    seconds = time.perf_counter() - start
+    print(f"{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} a second)", file=sys.stderr)
+    return count
+
+
+def header(domain: Domain) -> list[str]:
+    """Names of the columns: label and a probability a label; of numbers the value alone."""
+    return ["value"] if domain.task == "regression" else ["label", *(f"p({label})" for label in domain.labels)]
+
+
+def answers(domain: Domain, logits: torch.Tensor) -> Iterator[list[str]]:
+    """The columns of each row: [N, C] -> N lists."""
+    if domain.task == "regression":
+        yield from ([f"{value:.7g}"] for value in logits[:, 0].tolist())
+        return
+    for probabilities in logits.softmax(-1).tolist():
+        best = max(range(len(domain.labels)), key=probabilities.__getitem__)
+        yield [domain.labels[best], *(f"{p:.7g}" for p in probabilities)]
+
+
+def _line(values: list[str]) -> str:
+    return "\t".join(map(clean_text, values)) + "\n"
+
+
+def read_rows(source: Iterable[bytes], args: PredictionArguments, domain: Domain) -> Iterator[Row]:
+    """The input's rows one at a time, checked; errors name the line."""
+    place = args.input or "standard input"
+    fields = _fields(source, place)
+    if args.text_a:
+        fields = _columns(fields, [args.text_a] + ([args.text_b] if args.text_b else []), place)
+    for number, texts in fields:
+        texts = [clean_text(text) for text in texts]
+        if problem := _problem(texts, domain):
+            raise TeachbackError(f"{place} line {number}: {problem}")
+        yield Row(str(number), texts[0], texts[1] if len(texts) > 1 else "", "", domain.name)
+
+
+def _fields(source: Iterable[bytes], place: str) -> Iterator[tuple[int, list[str]]]:
+    """Number and tab-separated fields of each line."""
+    for number, line in enumerate(source, start=1):
+        try:
+            text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise TeachbackError(
+                f"{place} line {number} is not UTF-8 ({error.reason}); convert it, as with iconv"
+            ) from None
+        yield number, text.split("\t")
+
+
+def _columns(fields: Iterator[tuple[int, list[str]]], names: list[str], place: str) -> Iterator[tuple[int, list[str]]]:
+    """The named columns of a TSV's rows; its first line is the header."""
+    _, header = next(fields, (1, [""]))
+    for name in names:
+        if header.count(name) != 1:
+            raise TeachbackError(f"{place} line 1: there is no one column {name!r}; there are: {', '.join(header)}")
+    places = [header.index(name) for name in names]
+    for number, values in fields:
+        if len(values) != len(header):
+            raise TeachbackError(f"{place} line {number}: {len(values)} columns, expected {len(header)}")
+        yield number, [values[i] for i in places]
+
+
+def _problem(texts: list[str], domain: Domain) -> str:
+    """What keeps a row from being answered; "" if nothing does. Rows of an unknown kind may be pairs or not."""
+    wanted = {"single": (1,), "pair": (2,), "choices": (2,)}.get(domain.kind, (1, 2))
+    forms = {"single": "one text", "pair": "two texts, a tab between them (or --text_b)",
+             "choices": "a question and its choices, a tab between them (or --text_b)"}  # fmt: skip
+    if len(texts) not in wanted:
+        return f"{len(texts)} texts; this student reads {forms.get(domain.kind, 'one text or two')}"
+    if domain.kind == "choices" and len(split_choices(texts[1])) != len(domain.labels):
+        found = len(split_choices(texts[1]))
+        return f"{found} choices, joined by ' ||| '; this student chooses between {len(domain.labels)}"
+    return ""
+
+
+@contextmanager
+def _input(name: str) -> Iterator[BinaryIO]:
+    if name == STANDARD:
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(name, "rb")
+    except OSError as error:
+        raise TeachbackError(f"--input {name}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+@contextmanager
+def _output(name: str) -> Iterator[BinaryIO]:
+    """Standard output, or a file that appears when all of it is written."""
+    if name == STANDARD:
+        yield sys.stdout.buffer
+    else:
+        with replacing(Path(name)) as file:
+            yield file

@@ -1,0 +1,210 @@
+"""A finished stage ready to predict: where there are some, which heads answer for which domain, logits and speed."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from teachback.core.devices import autocast, resolve_device, resolve_precision
+from teachback.core.errors import TeachbackError
+from teachback.core.runs import read_stage
+from teachback.data.encoding import EncodedRows, batches, encode
+from teachback.data.names import domain_of_folder, folder_name
+from teachback.data.schema import Domain, Row, Suite, output_names
+from teachback.data.token_store import encode_once
+from teachback.inference.results import META_TEACHER, STAGE_NAMES
+from teachback.methods.meta_teacher import load_meta_teacher
+from teachback.methods.teacher import Teacher, head_name, load_teacher
+from teachback.models.heads import Classifier, Outputs
+from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
+
+SINGLE = "teacher-single-"
+# Rows timed one by one, or one batch where that is more. Drawn evenly from all lengths, few stand for all rows.
+TIMED_ROWS = 16
+TIMED_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A finished stage folder. ``stage``: its path below the seed's folder; ``target``: its one domain, or "".
+
+    ``teachers``: the folder that its teacher is in, where it is of another run.
+    """
+
+    folder: Path
+    stage: str
+    target: str
+    record: dict
+    teachers: Path | None = None
+
+    @property
+    def is_teacher(self) -> bool:
+        return self.stage.startswith("teacher-")
+
+    @property
+    def is_meta_teacher(self) -> bool:
+        return self.folder.name == META_TEACHER
+
+    @property
+    def method(self) -> str:
+        """The teacher's own name, or how the student learned: metakd, mpdistil, finetune, ..."""
+        named = self.record.get("method") or self.record["arguments"].get("method")
+        return self.stage if self.is_teacher else named or Path(self.stage).name
+
+    @property
+    def has_trained_head(self) -> bool:
+        """False for a student of stage 4 whose classification layer still holds its first, random values."""
+        return self.record.get("head_trained", True)
+
+    def teacher_stage(self, default: str) -> str:
+        """The teacher's folder that a student, or what a teacher became, is compared with; "" for a teacher."""
+        if self.is_teacher:
+            return ""
+        if "teacher_folder" in self.record:
+            return self.record["teacher_folder"]
+        kind = default if self.method == "finetune" else self.record["arguments"].get("teacher", default)
+        return f"{SINGLE}{folder_name(self.target)}" if kind == "single" else f"teacher-{kind}"
+
+
+def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = None) -> list[Checkpoint]:
+    """Finished teachers, then the finished stages of each target domain in the tables' order."""
+    students = [(run / folder_name(target) / stage, target) for target in targets for stage in STAGE_NAMES]
+    folders = [
+        (path, target) for path, target in [*_teachers(run, targets), *students] if (path / "stage.json").is_file()
+    ]
+    if not folders:
+        raise TeachbackError(
+            f"{run} holds no finished checkpoint for {', '.join(targets)}; run 3_train_teacher.sh, then "
+            "4_student_first.sh and 5_student_second.sh, with the same SUITE, SEED and OUTPUT_DIR"
+        )
+    return [
+        Checkpoint(path, path.relative_to(run).as_posix(), target, read_stage(path), teachers)
+        for path, target in folders
+    ]
+
+
+def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
+    """Teacher folders, each with its one domain or ""; other domains' single teachers are left out."""
+    found = [(path, domain_of_teacher(path.name)) for path in run.glob("teacher-*")]
+    return sorted((path, target) for path, target in found if not target or target in targets)
+
+
+def domain_of_teacher(stage: str) -> str:
+    """The domain that a teacher's folder is named after; "" for a teacher of several."""
+    return domain_of_folder(stage.removeprefix(SINGLE)) if stage.startswith(SINGLE) else ""
+
+
+class Answering(Protocol):
+    """A classifier, or what stands in for one: batch, number of each row's head [B] -> logits [B, classes]."""
+
+    classes: int
+
+    def __call__(self, batch: dict, head: torch.Tensor | None = None) -> Outputs: ...
+
+
+class Predictor:
+    """A checkpoint ready to predict. ``heads``: each domain that it serves -> number of its head.
+
+    With the suite's ``folder`` it reads tokens that other stages or checkpoints have kept there.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, suite: Suite, device: str = "auto", precision: str = "auto",
+        max_length: int = 128, batch_size: int = 64, folder: Path | None = None,
+    ):  # fmt: skip
+        self.domains, self.max_length, self.batch_size = suite.domains, max_length, batch_size
+        self.folder = folder
+        self.device = resolve_device(device)
+        self.precision = evaluation_precision(precision, self.device)
+        self.classifier, self.heads, tokenizer = load_heads(checkpoint, suite)
+        self.tokenizer = load_tokenizer(str(tokenizer))
+        self.classifier.to(self.device).eval()
+        self.answering: Answering = self.classifier  # what gives the logits
+
+    def encode(self, rows: list[Row]) -> EncodedRows:
+        """Token ids of rows, with the number of each row's head."""
+        how = (rows, self.tokenizer, self.max_length, self.domains)
+        encoded = encode_once(self.folder, *how) if self.folder else encode(*how)
+        encoded.columns["head"] = torch.tensor([self.heads[row.domain] for row in rows], dtype=torch.long)
+        return encoded
+
+    @torch.inference_mode()
+    def logits(self, encoded: EncodedRows, batch_size: int = 0) -> torch.Tensor:
+        """Logits of each row's own head in float32, in row order whatever the batches: [N, C]."""
+        result = torch.empty(len(encoded), self.answering.classes)
+        for batch in batches(encoded, batch_size or self.batch_size, self.tokenizer.pad_token_id):
+            inputs = {name: value.to(self.device) for name, value in batch.items()}
+            with autocast(self.precision, self.device):
+                outputs = self.answering(inputs, inputs["head"])
+            result[batch["index"]] = outputs.logits.float().cpu()
+        return result
+
+    def predict(self, rows: list[Row]) -> torch.Tensor:
+        """Logits of rows: [N, C]."""
+        return self.logits(self.encode(rows))
+
+    def milliseconds(self, encoded: EncodedRows, batch_size: int) -> float:
+        """Median milliseconds an example over passes on rows of all lengths, after a warm-up; without tokenising."""
+        timed = encoded.chosen(spread(encoded.lengths, max(TIMED_ROWS, batch_size)))
+        self.logits(timed.chosen(list(range(min(batch_size, len(timed))))), batch_size)
+        seconds = []
+        for _ in range(TIMED_PASSES):
+            start = time.perf_counter()
+            self.logits(timed, batch_size)  # ends with a copy to the CPU, hence waits for a GPU
+            seconds.append(time.perf_counter() - start)
+        return 1000 * statistics.median(seconds) / len(timed)
+
+
+def spread(lengths: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` numbers of rows, evenly spread over the rows in order of length, longest first."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    count = min(count, len(order))
+    return [order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)]
+
+
+def evaluation_precision(name: str, device: torch.device) -> str:
+    """Like training's, but ``auto`` is fp32 everywhere: a score must not depend on the machine."""
+    return resolve_precision("fp32" if name == "auto" else name, device)
+
+
+def check_labels(folder: Path, domain: Domain) -> None:
+    """A checkpoint of other labels, or of another order, was trained on an older form of the suite."""
+    id2label, expected = load_config(folder).id2label, output_names(domain)
+    names = [id2label[i] for i in sorted(id2label)]
+    if names != list(expected):
+        raise TeachbackError(
+            f"{folder} predicts {', '.join(names)}, but the labels of {domain.name} are now "
+            f"{'numbers' if domain.task == 'regression' else ', '.join(expected)}; run the stage that made it again, "
+            "on the suite as it is now"
+        )
+
+
+def load_heads(checkpoint: Checkpoint, suite: Suite) -> tuple[Classifier, dict[str, int], Path]:
+    """The classifier, domain -> number of its head for the domains that it serves, and the tokenizer's folder.
+
+    A head serves every domain of its label set, also those that the checkpoint never saw or that have no train rows.
+    """
+    if checkpoint.is_meta_teacher:
+        teacher, folder = load_meta_teacher(checkpoint.folder, suite, checkpoint.teachers)
+        own = suite.domain(checkpoint.target).head  # its other heads serve the curriculum, and are no result of it
+        heads = {name: i for name, i in _teacher_heads(teacher, suite).items() if suite.domain(name).head == own}
+        return teacher.classifier, heads, folder
+    folder = checkpoint.folder
+    if checkpoint.is_teacher:
+        check_labels(folder, suite.domain(checkpoint.record["arguments"]["trained_domains"][0]))
+        teacher = load_teacher(folder, checkpoint.record, suite)
+        return teacher.classifier, _teacher_heads(teacher, suite), folder
+    target = suite.domain(checkpoint.target)
+    check_labels(folder, target)
+    classifier = Classifier(load_finished_classifier(folder), {target.head: target})
+    return classifier, {name: 0 for name, domain in suite.domains.items() if domain.head == target.head}, folder
+
+
+def _teacher_heads(teacher: Teacher, suite: Suite) -> dict[str, int]:
+    order = list(teacher.classifier.heads)
+    names = {name: head_name(teacher.kind, domain) for name, domain in suite.domains.items()}
+    return {name: order.index(head) for name, head in names.items() if head in order}

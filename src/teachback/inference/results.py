@@ -1,0 +1,227 @@
+"""results.tsv, and the tables printed from scores.
+
+results.tsv holds one number a row. A row's key is every column but value and n. Stages stand in an order of their
+own, so that the file does not depend on which was scored when, or again.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+
+from filelock import FileLock
+
+from teachback.core.errors import TeachbackError
+from teachback.core.files import write_atomically
+from teachback.inference.metrics import Score
+
+OPTIMISTIC = "-selected"  # after a split's name: checkpoints were selected on the very rows that are scored
+META_TEACHER = "meta_teacher"
+# Stage folders of a target domain, in the tables' order, and what the tables call them.
+STAGE_NAMES = {
+    META_TEACHER: "meta-teacher",
+    "student_finetune": "undistilled",
+    "student_first": "first stage",
+    "student_second": "distilled",
+    "curriculum": "curriculum",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of results.tsv. ``stage`` is the checkpoint's folder below the seed's folder."""
+
+    suite: str
+    domain: str
+    method: str
+    stage: str
+    seed: int
+    split: str
+    metric: str
+    value: float
+    n: int
+
+    @property
+    def key(self) -> tuple:
+        return astuple(self)[:-2]
+
+
+COLUMNS = tuple(field.name for field in fields(Result))
+
+
+def read_results(path: Path) -> list[Result]:
+    """The rows of a results.tsv; a missing file has none."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    header, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    if tuple(header.split("\t")) != COLUMNS:
+        raise TeachbackError(
+            f"{path} line 1: columns are not {' '.join(COLUMNS)}; move the file away and run 7_eval.sh again"
+        )
+    return [_parse(path, number, line) for number, line in enumerate(lines, start=2)]
+
+
+def _parse(path: Path, number: int, line: str) -> Result:
+    try:
+        *texts, value, n = line.split("\t")
+        suite, domain, method, stage, seed, split, metric = texts
+        return Result(suite, domain, method, stage, int(seed), split, metric, float(value), int(n))
+    except ValueError as error:
+        raise TeachbackError(f"{path} line {number} is not a result ({error}); mend or remove the line") from error
+
+
+def merge_results(path: Path, new: Iterable[Result]) -> None:
+    """Put rows into results.tsv in place of those with the same key; safe among parallel processes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        rows = {result.key: result for result in [*read_results(path), *new]}
+        ordered = sorted(rows.values(), key=lambda result: (*stage_order(result.stage), result.split))
+        lines = ["\t".join(COLUMNS), *("\t".join(map(_text, astuple(result))) for result in ordered)]
+        write_atomically(path, "\n".join(lines) + "\n")
+
+
+def stage_order(stage: str) -> tuple:
+    """What sorts stages: teachers first, then each target's checkpoints in the order in which they are made."""
+    target, _, name = stage.rpartition("/")
+    return target, list(STAGE_NAMES).index(name) if name in STAGE_NAMES else len(STAGE_NAMES), name
+
+
+def predictions_file(run: Path, stage: str, split: str) -> Path:
+    """Where stage 7 writes what a checkpoint says of each row."""
+    return Path(run) / "predictions" / f"{stage.replace('/', '__')}-{split}.tsv"
+
+
+def _text(value) -> str:
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a table says of one checkpoint. ``milliseconds``: batch size -> milliseconds an example."""
+
+    stage: str
+    target: str  # the domain a student (or single-domain teacher) is for, "" for the other teachers
+    teacher: str  # stage of the teacher it is compared with, "" for a teacher
+    scores: dict[str, Score]  # by evaluated domain; empty where the head is untrained
+    parameters: int
+    bytes: int
+    milliseconds: dict[int, float] = field(default_factory=dict)
+    optimistic: bool = False  # selected on the rows that are scored
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """The first ``texts`` columns to the left, all others to the right, two blanks between."""
+    cells = [list(header), *map(list, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    sides = [str.ljust] * texts + [str.rjust] * (len(header) - texts)
+    lines = ["  ".join(side(text, width) for side, text, width in zip(sides, row, widths)).rstrip() for row in cells]
+    return "\n".join([lines[0], "-" * sum(widths, 2 * len(widths) - 2), *lines[1:]])
+
+
+def model_name(stage: str) -> str:
+    """What a checkpoint is, in a word or two."""
+    return STAGE_NAMES.get(stage.rpartition("/")[2], "teacher")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What the comparison shows beside the score on the target ``domains``."""
+
+    domains: Sequence[str]
+    parts: list[str]  # of the one target's composite metric
+    average: bool  # over all domains
+    sizes: list[int]  # batch sizes that were timed
+
+
+def comparison_table(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> str:
+    """One line a checkpoint: score on the target ``domains`` and on all, size, speed, ratio to its teacher."""
+    average = serves_more(evaluated, domains)
+    sizes = sorted({size for one in evaluated for size in one.milliseconds})
+    columns = _Columns(domains, _part_names(evaluated, domains), average, sizes)
+    metrics = metric_names(evaluated, domains)
+    header = [
+        "model", "checkpoint", "target", f"{metrics.pop() if len(metrics) == 1 else 'score'} %",
+        *(f"{name} %" for name in columns.parts), *(["average"] if average else []), "parameters", "MB",
+        *(f"ms, batch {size}" for size in sizes), "of teacher",
+    ]  # fmt: skip
+    teachers = {one.stage: one for one in evaluated if not one.teacher}
+    return format_table(header, [_line(one, teachers.get(one.teacher), columns) for one in evaluated], texts=3)
+
+
+def serves_more(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> bool:
+    """Whether some checkpoint has scores beside those of its targets, so that a mean over all says something else."""
+    return any(set(one.scores) - set(_targets(one, domains)) for one in evaluated)
+
+
+def _targets(one: Evaluated, domains: Sequence[str]) -> list[str]:
+    return [one.target] if one.target else list(domains)
+
+
+def metric_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> set[str]:
+    """Metrics of the scores on ``domains``."""
+    return {one.scores[domain].metric for one in evaluated for domain in domains if domain in one.scores}
+
+
+def _part_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> list[str]:
+    """The parts of the one target's composite; none where there are several targets."""
+    found = [one.scores[domain] for one in evaluated for domain in domains if domain in one.scores]
+    return [part.metric for part in found[0].parts] if found and len(domains) == 1 else []
+
+
+def _line(one: Evaluated, teacher: Evaluated | None, columns: _Columns) -> list[str]:
+    targets = _targets(one, columns.domains)
+    own, reference = mean_score(one, targets), mean_score(teacher, targets)
+    of_parts = {part.metric: part.value for part in one.scores[targets[0]].parts} if own is not None else {}
+    scores = [own, *map(of_parts.get, columns.parts), *([mean_score(one, list(one.scores))] if columns.average else [])]
+    return [
+        model_name(one.stage),
+        one.stage,
+        one.target or (targets[0] if len(targets) == 1 else "all"),
+        *(percent(value) + ("*" if one.optimistic and value is not None else "") for value in scores),
+        f"{one.parameters / 1e6:.2f} M",
+        f"{one.bytes / 1e6:.1f}",
+        *(f"{one.milliseconds[size]:.2f}" if size in one.milliseconds else "-" for size in columns.sizes),
+        f"{100 * own / reference:.1f} %" if own is not None and reference and reference > 0 else "-",
+    ]
+
+
+def mean_score(one: Evaluated | None, domains: Sequence[str]) -> float | None:
+    """Unweighted mean over ``domains``; None where a domain has no score."""
+    if one is None or not domains or any(domain not in one.scores for domain in domains):
+        return None
+    return sum(one.scores[domain].value for domain in domains) / len(domains)
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def domains_table(evaluated: Sequence[Evaluated], owners: dict[str, str]) -> str:
+    """The papers' layout: teachers by domain, and each domain's own student under what it is.
+
+    ``owners``: each domain -> the target whose student answers for it, another one where it has no train rows.
+    """
+    rows: dict[str, dict[str, Score]] = {}
+    for one in evaluated:
+        own = [domain for domain, owner in owners.items() if owner == one.target or not one.target]
+        scores = {domain: one.scores[domain] for domain in own if domain in one.scores}
+        if scores:
+            rows.setdefault(_row_name(one), {}).update(scores)
+    lines = [_domains_line(name, scores, list(owners)) for name, scores in rows.items()]
+    if len(metric_names(evaluated, list(owners))) > 1:
+        lines.insert(0, ["", *("/".join(metric_names(evaluated, [domain])) or "-" for domain in owners), ""])
+    return format_table(["each domain's own", *owners, "average"], lines)
+
+
+def _row_name(one: Evaluated) -> str:
+    """Students of several domains share a line; so do the single-domain teachers."""
+    name = STAGE_NAMES.get(one.stage.rpartition("/")[2], one.stage.removesuffix(f"-{one.target}"))
+    return name + "*" if one.optimistic else name
+
+
+def _domains_line(name: str, scores: dict[str, Score], domains: Sequence[str]) -> list[str]:
+    values = [scores[domain].value if domain in scores else None for domain in domains]
+    known = [value for value in values if value is not None]
+    average = sum(known) / len(known) if len(known) == len(values) else None
+    return [name, *map(percent, values), percent(average)]

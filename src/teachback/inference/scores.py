@@ -1,0 +1,64 @@
+"""Scores of predicted labels by domain, beside those of the majority class."""
+
+import logging
+from collections import Counter
+from statistics import fmean
+
+from teachback.data.schema import Domain, Row
+from teachback.data.suite_data import SuiteData
+from teachback.inference.metrics import Score, by_domain
+
+logger = logging.getLogger(__name__)
+
+
+def predicted_labels(logits, rows: list[Row], data: SuiteData) -> list[str]:
+    """Names of the highest of the rows' logits [N, C]: labels, a choice's by its position; of a regression numbers."""
+    names = []
+    for row, values in zip(rows, logits):
+        domain = data.suite.domain(row.domain)
+        if domain.task == "regression":
+            names.append(repr(float(values[0])))
+        else:
+            names.append(domain.labels[int(values[: len(domain.labels)].argmax())])
+    return names
+
+
+def score_by_domain(rows: list[Row], data: SuiteData):
+    """A Trainer's ``compute_metrics``: the score of each domain, and ``score``, their mean, on which we select."""
+
+    def compute_metrics(prediction) -> dict[str, float]:
+        scores = by_domain(data.suite, rows, predicted_labels(prediction.predictions, rows, data))
+        values = {f"{name}_{score.metric}": score.value for name, score in scores.items()}
+        return values | {"score": sum(score.value for score in scores.values()) / len(scores)}
+
+    return compute_metrics
+
+
+def majority_scores(train: list[Row], dev: list[Row], data: SuiteData) -> dict[str, Score]:
+    """The dev scores of always answering each domain's most frequent train label (of a regression the mean)."""
+    labels: dict[str, list[str]] = {}
+    for row in train:
+        labels.setdefault(row.domain, []).append(row.label)
+    answers = {name: _constant_answer(data.suite.domain(name), found) for name, found in labels.items()}
+    rows = [row for row in dev if row.domain in answers]
+    return by_domain(data.suite, rows, [answers[row.domain] for row in rows])
+
+
+def _constant_answer(domain: Domain, labels: list[str]) -> str:
+    if domain.task == "regression":
+        return repr(fmean(map(float, labels)))
+    return Counter(labels).most_common(1)[0][0]
+
+
+def report_scores(who: str, metrics: dict[str, float], majority: dict[str, Score], split: str) -> None:
+    """Print a teacher's or student's score by domain beside the majority class's, and warn where it is not better."""
+    width = max([12, *(len(base.metric) + 2 for base in majority.values())])
+    print(f"{'domain':<16}{'metric':<{width}}{split:>8}{'majority':>10}")
+    for name, base in majority.items():
+        value = metrics[f"eval_{name}_{base.metric}"]
+        print(f"{name:<16}{base.metric:<{width}}{value:8.3f}{base.value:10.3f}")
+        if value <= base.value:
+            logger.warning(
+                "the %s does not beat the majority class on %s (%.3f, majority %.3f)%s; train longer or with another learning rate",
+                who, name, value, base.value, ": a student would learn nothing from it" if who == "teacher" else "",
+            )  # fmt: skip

@@ -1,0 +1,60 @@
+"""Metrics of the Python API by the names that MPDistil's library gave them."""
+
+import numpy as np
+
+from teachback.core.errors import TeachbackError
+from teachback.data.suites import glue, superglue
+from teachback.inference.metrics import score
+
+# Name -> the metrics that are reported, and which of these (or their mean) selects the best model.
+REPORTED = {
+    "accuracy": (("accuracy",), "acc"),
+    "f1": (("accuracy", "macro_f1"), "f1"),
+    "mcc": (("matthews",), "mcc"),
+    "correlation": (("pearson", "spearman"), "corr"),
+}
+SHORT = {"accuracy": "acc", "macro_f1": "f1", "matthews": "mcc", "pearson": "pearson", "spearman": "spearmanr"}
+MEANS = {"f1": "acc_and_f1", "correlation": "corr"}
+
+
+def chosen_metric(name: str, task_name: str, regression: bool) -> str:
+    """The metric that ``name`` stands for; ``auto`` is the one that the task's benchmark reports."""
+    if name == "auto":
+        name = _usual_metric(task_name, regression)
+    if name not in REPORTED:
+        raise TeachbackError(f"metric={name!r} is unknown; use one of: {', '.join(REPORTED)}, auto")
+    if (name == "correlation") != regression:
+        right = "correlation" if regression else "accuracy, f1 or mcc"
+        raise TeachbackError(f"metric={name!r} does not suit is_regression={regression}; use {right}")
+    return name
+
+
+def selecting_metric(metric: str) -> str:
+    """What selects the best model, by the name that it has in stages."""
+    names, short = REPORTED[metric]
+    return next((name for name in names if SHORT[name] == short), "+".join(names))
+
+
+def _usual_metric(task_name: str, regression: bool) -> str:
+    if regression:
+        return "correlation"
+    tasks = {name.lower(): task.domain for name, task in {**glue.TASKS, **superglue.TASKS}.items()}
+    domain = tasks.get(task_name.lower())
+    parts = domain.metric.split("+") if domain else []
+    return "mcc" if "matthews" in parts else "f1" if {"f1", "macro_f1"} & set(parts) else "accuracy"
+
+
+def answers(logits: np.ndarray, regression: bool) -> np.ndarray:
+    """Class numbers, or a regression's numbers: [N, C] -> [N]."""
+    return logits[:, 0] if regression else logits.argmax(-1)
+
+
+def metric_values(metric: str, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Every value that a metric reports, by its short name, and ``score``, the one that selects: [N], [N, C]."""
+    names, selecting = REPORTED[metric]
+    predicted = answers(np.asarray(logits, dtype=np.float32), metric == "correlation")
+    labels = np.asarray(labels, dtype=np.float32 if metric == "correlation" else np.int64)
+    values = {SHORT[name]: score(name, labels, predicted) for name in names}
+    if metric in MEANS:
+        values[MEANS[metric]] = float(np.mean(list(values.values())))
+    return values | {"score": values[selecting]}

@@ -1,0 +1,160 @@
+"""Loaders for the Python API, made of texts: the user's own, or SuperGLUE's from the stages' data folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerBase
+
+from teachback.core.errors import TeachbackError
+from teachback.data.bad_rows import Problems
+from teachback.data.download import get_data
+from teachback.data.encoding import Collator, EncodedRows, encode
+from teachback.data.schema import PROTOCOLS, Domain, Row
+from teachback.data.suites.definition import Parsed, ReadSettings
+from teachback.data.suites.superglue import SUITE
+from teachback.models.loading import load_tokenizer
+
+FEWEST_TOKENS = 4  # three special ones of a pair, and one of a text
+
+
+@dataclass
+class TokenDataset(Dataset):
+    """Rows, tokenised, and how: the tokenizer, most tokens, and the rows' domains where they are known.
+
+    A model of another tokenizer reads the texts again.
+    """
+
+    rows: list[Row]
+    encoded: EncodedRows
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    domains: dict[str, Domain] | None = None
+
+    @property
+    def has_pairs(self) -> bool:
+        return any(row.text_b for row in self.rows[:1])
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels by number; empty: unknown."""
+        return next(iter(self.domains.values())).labels if self.domains else ()
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.encoded[index]
+
+
+@dataclass(frozen=True)
+class TupleCollator:
+    """Items as (input_ids, attention_mask, token_type_ids, label), padded to the batch's longest row."""
+
+    pad_token_id: int
+
+    def __call__(self, items: list[dict]) -> tuple[torch.Tensor, ...]:
+        batch = Collator(self.pad_token_id)(items)
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        tokens = [ids, mask, batch.get("token_type_ids", torch.zeros_like(ids))]
+        if "sequences" in batch:
+            tokens = [value.view(len(items), -1, value.shape[-1]) for value in tokens]
+        return (*tokens, batch["label"]) if "label" in batch else tuple(tokens)
+
+
+def create_simple_dataloader(
+    texts: Sequence[str | tuple[str, str]], labels: Sequence[float] | None, tokenizer_name="bert-base-uncased",
+    max_length: int = 128, batch_size: int = 8, shuffle: bool = True,
+) -> DataLoader:  # fmt: skip
+    """A loader of single texts or of pairs with their label numbers; ``labels`` None for rows to predict.
+
+    ``tokenizer_name``: a hub name, a folder, scratch:tiny|mini (a vocabulary learnt from these texts), or a tokenizer.
+    """
+    rows = [_row(number, text) for number, text in enumerate(texts)]
+    if not rows or (labels is not None and len(labels) != len(rows)):
+        raise TeachbackError(
+            f"there are {len(rows)} texts and {0 if labels is None else len(labels)} labels; give as many"
+        )
+    known = [text for row in rows for text in (row.text_a, row.text_b) if text]
+    dataset = _dataset(rows, _tokenizer(tokenizer_name, known), max_length)
+    if labels is not None:
+        dataset.encoded.columns["label"] = _numbers(labels)
+    return _loader(dataset, batch_size, shuffle)
+
+
+def _row(number: int, text: str | tuple[str, str]) -> Row:
+    pair = tuple(text) if isinstance(text, (tuple, list)) else (text, "")
+    if len(pair) != 2 or not all(isinstance(part, str) for part in pair) or not pair[0].strip():
+        raise TeachbackError(f"texts[{number}] is {text!r}; expected a text that is not empty, or a pair of texts")
+    return Row(str(number), *pair, "", "texts")
+
+
+def _numbers(labels: Sequence[float]) -> torch.Tensor:
+    try:
+        return torch.as_tensor([value.item() if hasattr(value, "item") else value for value in labels])
+    except (TypeError, ValueError):
+        raise TeachbackError("labels have to be numbers: 0, 1, ... for classes, or a regression's values") from None
+
+
+def _tokenizer(name, texts: list[str], data_dir: str = "data"):
+    return load_tokenizer(str(name), data_dir, texts) if isinstance(name, (str, Path)) else name
+
+
+def _dataset(rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None) -> TokenDataset:
+    if max_length < FEWEST_TOKENS:
+        raise TeachbackError(f"max_length={max_length}: must be at least {FEWEST_TOKENS}")
+    return TokenDataset(rows, encode(rows, tokenizer, max_length, domains), tokenizer, max_length, domains)
+
+
+def _loader(dataset: TokenDataset, batch_size: int, shuffle: bool) -> DataLoader:
+    collate = TupleCollator(dataset.tokenizer.pad_token_id)
+    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, collate_fn=collate)
+
+
+def load_superglue_dataset(
+    task_name: str, tokenizer_name="bert-base-uncased", max_length: int = 128, batch_size: int = 8,
+    max_samples: int | None = None, data_dir: str = "data", source: str = "", protocol: str = "honest",
+    allow_partial: bool = False,
+) -> tuple[dict[str, DataLoader], int]:  # fmt: skip
+    """({'train', 'val', 'test'}: loaders, number of labels) of a SuperGLUE task.
+
+    Its archive is that of ``data_dir``/raw/superglue, and comes there from ``source`` or the known address if absent.
+    ``protocol`` honest: val is cut from train, and test is the official dev set, whose labels are known. paper: val is
+    the official dev set, and test the official test without labels. ``max_samples``: most train rows, and half as many
+    of the others.
+    """
+    if max_samples is not None and max_samples < 1:
+        raise TeachbackError(f"max_samples={max_samples}: must be at least 1; None takes all")
+    parsed, domain = _read_task(task_name, data_dir, source, protocol, allow_partial)
+    splits = {"train": "train", "val": "dev", "test": "test"}
+    if protocol == "paper":
+        splits |= {"val": "test", "test": "hidden"}
+    texts = [text for row in parsed.rows["train"] for text in (row.text_a, row.text_b) if text]
+    tokenizer = _tokenizer(tokenizer_name, texts, data_dir)
+    loaders = {}
+    for name, split in splits.items():
+        rows = parsed.rows.get(split, [])
+        rows = rows if max_samples is None else rows[: max_samples if name == "train" else max(1, max_samples // 2)]
+        dataset = _dataset(rows, tokenizer, max_length, {domain.name: domain})
+        if split != "hidden":
+            dataset.encoded.columns["label"] = torch.tensor([domain.labels.index(row.label) for row in rows])
+        loaders[name] = _loader(dataset, batch_size, shuffle=name == "train")
+    return loaders, len(domain.labels)
+
+
+def _read_task(task_name: str, data_dir: str, source: str, protocol: str, allow_partial: bool) -> tuple[Parsed, Domain]:
+    """The rows of a task by split, from raw files that are fetched if they are absent, and its domain."""
+    if protocol not in PROTOCOLS:
+        raise TeachbackError(f"protocol={protocol!r} is unknown; use one of {', '.join(PROTOCOLS)}")
+    found = [name for name in SUITE.domain_names if name.lower() == task_name.lower()]
+    if not found:
+        raise TeachbackError(f"task_name={task_name!r} is unknown; SuperGLUE has: {', '.join(SUITE.domain_names)}")
+    content = Path(data_dir) / "raw" / SUITE.name / "content"
+    if not (content / found[0]).is_dir():
+        get_data(SUITE, Path(data_dir), source, allow_partial, domains=found[0])
+    problems = Problems()
+    parsed = SUITE.read(content, ReadSettings(protocol=protocol, domains=found[0]), problems)
+    problems.settle(skip=False)
+    return parsed, parsed.domains[found[0]]

@@ -1,0 +1,1 @@
+"""The two methods: losses, weights, teachers, students and the curriculum."""

@@ -1,0 +1,306 @@
+"""Stage 6: episodes in which the student chooses, by a policy, whose quiz batch to learn from next (MPDistil).
+
+An episode has as many steps as the target domain's quiz has batches. At each step the policy names a domain, the
+student takes an optimizer step on a quiz batch of it, and only then the reward is measured on rows of the target's
+quiz, so that it depends on the action. ``student_update=episode`` instead applies all gradients at the episode's end, as the released code does.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from teachback.core.arguments import CurriculumArguments
+from teachback.data.encoding import Collator, EncodedRows, batches
+from teachback.methods.losses import certainty, curriculum_student_loss, step_reward
+from teachback.methods.meta_teacher import MetaTeacher
+from teachback.methods.policy import (
+    Choice,
+    LearnedPolicy,
+    Progress,
+    centred_returns,
+    fixed_choice,
+    pooler_weight,
+    reinforce_loss,
+)
+from teachback.methods.teacher_outputs import by_row
+from teachback.models.heads import Classifier
+from teachback.models.layers import use_training_attention
+from teachback.training.checkpoints import random_states, restore_random_states
+from teachback.training.dropout import fast_dropout
+from teachback.training.loss_watch import refuse_bad_loss
+from teachback.training.vocabulary import decay_others
+
+COMPARED_ROWS = 64  # most rows that an improvement is measured on
+BASELINE_KEEP = 0.9  # of the past, in the running mean of rewards that is the baseline
+
+
+@dataclass(frozen=True)
+class Study:
+    """One domain's quiz: the student's encoding, the heads that serve it, and the meta-teacher's certainty [N]."""
+
+    name: str
+    rows: EncodedRows
+    student_head: int
+    meta_head: str
+    meta_certainty: torch.Tensor
+
+    def batch(self, rows: torch.Tensor, collate: Collator) -> dict[str, torch.Tensor]:
+        """A padded batch to learn from, of the given row numbers."""
+        return collate([self.rows[i] for i in rows.tolist()])
+
+
+def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.Tensor]:
+    """Row numbers [N] in batches, shuffled by the seeds."""
+    return list(rows[torch.randperm(len(rows), generator=_generator(*seeds))].split(size))
+
+
+def halves(labels: torch.Tensor, seed: int, units: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows to learn from and rows to be rewarded on, disjoint: places in ``labels`` [N], the latter the larger half in units.
+
+    Both have each label in the same share, or values as large: a small quiz drawn without regard to its labels
+    teaches the student to prefer one of them. ``units`` [N]: the first row that each may not be parted from
+    (`splits.units_of`), whose label counts for them all.
+    """
+    units = torch.arange(len(labels)) if units is None else units
+    firsts = units.unique()
+    shuffled = firsts[torch.randperm(len(firsts), generator=_generator(seed))]
+    by_label = shuffled[labels[shuffled].argsort(stable=True)]
+    learnt = torch.isin(units, by_label[1::2])
+    return learnt.nonzero()[:, 0], (~learnt).nonzero()[:, 0]
+
+
+def _generator(*seeds: int) -> torch.Generator:
+    mixed = 0
+    for seed in seeds:
+        mixed = (mixed * 1_000_003 + seed + 1) % (2**63 - 1)
+    return torch.Generator().manual_seed(mixed)
+
+
+@dataclass
+class Record:
+    """What is written down: one dict an episode, one a step."""
+
+    episodes: list[dict] = field(default_factory=list)
+    steps: list[dict] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of an episode was: its choice, the student's loss and the reward after it."""
+
+    choice: Choice
+    loss: float
+    reward: float
+
+
+class Student:
+    """The student as it learns: one optimizer step a batch, or gradients kept until `flush`."""
+
+    def __init__(self, classifier: Classifier, meta: MetaTeacher, args: CurriculumArguments, accelerator: Accelerator,
+                 pad_token_id: int):  # fmt: skip
+        use_training_attention(classifier, accelerator.device)
+        optimizer = torch.optim.AdamW(classifier.to(accelerator.device).parameters(), lr=args.curriculum_lr,
+                                      weight_decay=0.01, fused=accelerator.device.type in ("cpu", "cuda"))  # fmt: skip
+        self.classifier, self.optimizer = accelerator.prepare(classifier, optimizer)
+        self.meta, self.args, self.accelerator = meta.to(accelerator.device).eval(), args, accelerator
+        self.collate = Collator(pad_token_id)
+
+    def _placed(self, study: Study, batch: dict) -> tuple[dict, torch.Tensor]:
+        """A padded batch of quiz rows on the device, and the number of the head that serves each row."""
+        placed = {name: values.to(self.accelerator.device) for name, values in batch.items()}
+        return placed, torch.full((len(batch["label"]),), study.student_head, device=self.accelerator.device)
+
+    def learn(self, study: Study, rows: torch.Tensor, where: str) -> float:
+        """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss. ``where``: for messages."""
+        self.classifier.train()
+        batch, head = self._placed(study, study.batch(rows, self.collate))
+        with fast_dropout(self.accelerator.device):
+            outputs = self.classifier(batch, head)
+            told = self.meta.of_student(by_row(outputs.pooled, len(batch["label"])), study.meta_head)
+            loss = curriculum_student_loss(outputs.logits.float(), told, batch["label"]).mean()
+            self.accelerator.backward(loss)
+        if self.args.student_update == "step":
+            self.flush()
+        value = loss.item()
+        refuse_bad_loss(value, f"{where}, on {study.name}", self.args.curriculum_lr, study.rows.guids, rows)
+        return value
+
+    def flush(self) -> None:
+        """Apply the gradients."""
+        self.accelerator.clip_grad_norm_(self.classifier.parameters(), 1.0)
+        self.optimizer.step()
+        decay_others(self.classifier, self.optimizer)
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def certainty(self, study: Study, rows: torch.Tensor) -> torch.Tensor:
+        """How sure the student is of each row's label, without dropout: [B]."""
+        self.classifier.eval()
+        found = torch.empty(len(rows))
+        # A CPU gains from rows of like length in batches of their own; a GPU takes all rows at once in less time than two parts.
+        size = self.args.batch_size if self.accelerator.device.type == "cpu" else len(rows)
+        for padded in batches(study.rows.chosen(rows.tolist()), size, self.collate.pad_token_id):
+            batch, head = self._placed(study, padded)
+            found[padded["index"]] = certainty(self.classifier(batch, head).logits, batch["label"]).cpu()
+        return found
+
+
+class Curriculum:
+    """The episodes. All that changes is in `state`, from which an interrupted run goes on.
+
+    ``units``: which rows of the target's quiz belong together, as `halves` takes them.
+    """
+
+    def __init__(
+        self, student: Student, studies: list[Study], target: int, args: CurriculumArguments,
+        units: torch.Tensor | None = None,
+    ):  # fmt: skip
+        self.student, self.studies, self.target, self.args = student, studies, target, args
+        self.learnt_from = [torch.arange(len(study.rows)) for study in studies]
+        self.rewarded_on = self.learnt_from[target]
+        units = self.rewarded_on if units is None else units
+        if args.reward_rows == "held_out" and len(units.unique()) > 1:
+            self.learnt_from[target], self.rewarded_on = halves(
+                studies[target].rows.columns["label"], args.seed, units
+            )
+        self.steps_an_episode = args.episode_steps or math.ceil(len(studies[target].rows) / args.batch_size)
+        self.choices = [i for i in range(len(studies)) if args.choose_from == "all" or i != target]
+        self.progress = Progress(len(studies))
+        self.policy = self._new_policy() if args.policy == "learned" else None
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr) if self.policy else None
+        self.baseline: float | None = None
+        self.level = 0.0  # of the reward, after the last step
+        self.episode, self.steps_taken = 0, 0
+        self.record = Record()
+
+    def _new_policy(self) -> LearnedPolicy:
+        count = len(self.choices)
+        if self.args.state == "pooler":
+            height, width = pooler_weight(self.student.classifier.model).shape
+            return LearnedPolicy(count, height, pooler_width=width)
+        return LearnedPolicy(count, len(self.progress.features(0.0)))
+
+    def run_episode(self) -> None:
+        """One walk over the target's quiz, then one step of the policy."""
+        size, seeds = self.args.batch_size, (self.args.seed, self.episode)
+        orders = [shuffled_batches(rows, size, *seeds, i) for i, rows in enumerate(self.learnt_from)]
+        walk = shuffled_batches(self.rewarded_on, size, *seeds, len(orders))
+        taken, steps = [0] * len(orders), []
+        if self.args.advantage == "improvement":  # few rows alone would be mostly noise, so all steps share theirs
+            walk = [torch.cat(walk)[:COMPARED_ROWS]]
+            self.level = self._level(walk[0])
+        for position in range(self.steps_an_episode):
+            choice = self._choose(position, position / self.steps_an_episode)
+            order = orders[choice.action]
+            learnt = order[taken[choice.action] % len(order)]
+            taken[choice.action] += 1
+            steps.append(self._step(position, choice, learnt, walk[position % len(walk)]))
+        if self.args.student_update == "episode":
+            self.student.flush()
+        self._learn_to_choose(steps)
+        self.episode += 1
+
+    def _choose(self, position: int, part: float) -> Choice:
+        """The choice of a step, its action a number among the studies."""
+        chosen = self._choose_among(len(self.choices), position, part)
+        return replace(chosen, action=self.choices[chosen.action])
+
+    def _choose_among(self, count: int, position: int, part: float) -> Choice:
+        if self.policy is None:
+            target = self.choices.index(self.target) if self.args.policy == "target_only" else 0
+            return fixed_choice(self.args.policy, self.steps_taken, count, target)
+        if position > 0:
+            return self.policy.choose(self._state(part))
+        first = fixed_choice("uniform", 0, count, 0)  # MPDistil: an episode's first action
+        if self.args.first_action == "ignored":
+            return first
+        # A policy that is sure of a domain tries no other; what it learns from a drawn one can still change its mind.
+        return replace(self.policy.weigh(self._state(part), first.action), probability=first.probability)
+
+    def _state(self, part: float) -> torch.Tensor:
+        """Never attached to the student: no gradient of the policy reaches it."""
+        if self.args.state == "pooler":
+            return pooler_weight(self.student.classifier.model).cpu().clone()
+        return self.progress.features(part)
+
+    def _step(self, position: int, choice: Choice, learnt: torch.Tensor, measured: torch.Tensor) -> Step:
+        """The student learns, then the reward: the level after the step, or what the step changed of it."""
+        where = f"step {position + 1} of episode {self.episode + 1}"
+        loss = self.student.learn(self.studies[choice.action], learnt, where)
+        before, self.level = self.level, self._level(measured)
+        reward = self.level - before if self.args.advantage == "improvement" else self.level
+        step = Step(choice, loss, reward)
+        self.progress.update(choice.action, loss, step.reward)
+        self.record.steps.append({
+            "episode": self.episode, "step": position, "domain": self.studies[choice.action].name,
+            "reward": step.reward, "probability": choice.probability,
+        })  # fmt: skip
+        self.steps_taken += 1
+        return step
+
+    def _level(self, rows: torch.Tensor) -> float:
+        """Summed over the rows and divided by the size of the whole quiz (MPDistil)."""
+        study = self.studies[self.target]
+        student = self.student.certainty(study, rows)
+        return (step_reward(student, study.meta_certainty[rows], self.args.reward).sum() / len(study.rows)).item()
+
+    def _learn_to_choose(self, steps: list[Step]) -> None:
+        rewards = [step.reward for step in steps]
+        mean = sum(rewards) / len(rewards)
+        self.baseline = mean if self.baseline is None else BASELINE_KEEP * self.baseline + (1 - BASELINE_KEEP) * mean
+        # In units of the rewards' running size, so that the entropy's weight means the same for every form of reward.
+        returns = centred_returns(rewards, self.args.gamma, self.baseline)
+        returns = [value / (self.progress.size or 1.0) for value in returns]
+        loss = reinforce_loss([step.choice for step in steps], returns, self.args.entropy_weight)
+        if self.optimizer and loss is not None:
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        entropies = [step.choice.entropy.item() for step in steps if step.choice.entropy is not None]
+        self.record.episodes.append({
+            "episode": self.episode, "steps": len(steps), "reward": sum(rewards),
+            "student_loss": sum(step.loss for step in steps) / len(steps),
+            "policy_loss": loss.item() if loss is not None else 0.0,
+            "entropy": sum(entropies) / len(entropies) if entropies else 0.0,
+            "probabilities": self._mean_probabilities([step.choice for step in steps]),
+        })  # fmt: skip
+
+    def _mean_probabilities(self, choices: list[Choice]) -> dict[str, float]:
+        """Of each domain that could be chosen, over the steps of an episode."""
+        means = [sum(values) / len(choices) for values in zip(*(choice.probabilities for choice in choices))]
+        return {self.studies[number].name: mean for number, mean in zip(self.choices, means)}
+
+    def state(self) -> dict:
+        """All that the coming episodes depend on, and the record so far."""
+        return {
+            "student": self.student.classifier.state_dict(),
+            "student_optimizer": self.student.optimizer.state_dict(),
+            "policy": self.policy.state_dict() if self.policy else {},
+            "policy_optimizer": self.optimizer.state_dict() if self.optimizer else {},
+            "progress": vars(self.progress),
+            "baseline": self.baseline,
+            "episode": self.episode,
+            "steps_taken": self.steps_taken,
+            "record": asdict(self.record),
+            "random": random_states(),
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Go on where `state` was taken."""
+        self.student.classifier.load_state_dict(state["student"])
+        self.student.optimizer.load_state_dict(state["student_optimizer"])
+        if self.policy and self.optimizer:
+            self.policy.load_state_dict(state["policy"])
+            self.optimizer.load_state_dict(state["policy_optimizer"])
+        vars(self.progress).update(state["progress"])
+        self.baseline, self.episode, self.steps_taken = state["baseline"], state["episode"], state["steps_taken"]
+        self.record = Record(**state["record"])
+        restore_random_states(state["random"])
+
+
+def weights(classifier: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a model's weights, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in classifier.state_dict().items()}

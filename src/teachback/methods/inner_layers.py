@@ -1,0 +1,200 @@
+"""Stage 4: the student learns the teacher's inner layers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from teachback.core.arguments import FirstStageArguments
+from teachback.core.errors import TeachbackError
+from teachback.methods.attention_loss import projected_attention_loss
+from teachback.methods.losses import (
+    expertise_weight,
+    hidden_state_loss,
+    is_regression,
+    teacher_error,
+    transferable_knowledge_loss,
+)
+from teachback.methods.teacher import Teacher, knowledge_by_row
+from teachback.methods.teacher_states import LiveTeacher, Told, WrittenTeacher
+from teachback.models.attention import AttentionProjections
+from teachback.models.heads import Classifier, TransferableKnowledge, per_row
+from teachback.models.layers import backbone, spread_layers
+from teachback.training.trainer import TrainingModule
+
+ALIGNED = {"embedding": "embedding", "hidden": "hidden states", "attention": "attention"}  # losses between tokens
+
+
+def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
+    """Teacher layer (counted from 1) of each student layer.
+
+    uniform: (i+1)*N_T/N_S, rounded down; last and first: the teacher's last or first N_S; or a list "3,6,9,12".
+    """
+    if name in ("uniform", "last", "first") and student_layers > teacher_layers:
+        raise TeachbackError(
+            f"LAYER_MAP={name}: the student has {student_layers} layers, the teacher {teacher_layers}; give a list"
+        )
+    if name == "uniform":
+        return [layer + 1 for layer in spread_layers(student_layers, teacher_layers)]
+    if name == "last":
+        return list(range(teacher_layers - student_layers + 1, teacher_layers + 1))
+    if name == "first":
+        return list(range(1, student_layers + 1))
+    layers = number_list("LAYER_MAP", name)
+    if len(layers) != student_layers or not all(1 <= layer <= teacher_layers for layer in layers):
+        raise TeachbackError(
+            f"LAYER_MAP={name}: give one teacher layer, 1 to {teacher_layers}, for each of the {student_layers} student layers"
+        )
+    return layers
+
+
+def number_list(name: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise TeachbackError(f"{name}={text}: expected numbers separated by commas") from None
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """The frozen teacher, outside the modules that a training module trains, saves and wraps."""
+
+    live: LiveTeacher
+    written: WrittenTeacher
+
+    def answer(self, batch: dict) -> Told:
+        return (self.written if "teacher_means" in batch else self.live).answer(batch)
+
+
+class FirstStage(TrainingModule):
+    """Stage 4: embedding, hidden-state, attention and transferable-knowledge losses, weighted per example by lambda.
+
+    All but the last compare token by token, so teacher and student read the same tokens; where they do not, each batch
+    brings ``teacher_means``. Labels serve lambda alone; a hidden one is the teacher's own answer.
+    """
+
+    def __init__(
+        self, student: Classifier, teacher: Teacher, arguments: FirstStageArguments, use_expertise_weights: bool
+    ):
+        super().__init__()
+        self.student, self.arguments, self.use_expertise_weights = student, arguments, use_expertise_weights
+        student_config, teacher_config = student.model.config, teacher.classifier.model.config
+        depths = student_config.num_hidden_layers, teacher_config.num_hidden_layers
+        by_layer = arguments.hidden_weight or arguments.attention_weight
+        self.layers = layer_map(arguments.layer_map, *depths) if by_layer else []
+        widths = student_config.hidden_size, teacher_config.hidden_size
+        self.projection = nn.Linear(*widths, bias=False) if widths[0] != widths[1] else nn.Identity()
+        self.transferable = self._transferable(teacher, widths[0]) if arguments.tkd_weight else None
+        attention = bool(arguments.attention_weight)
+        if attention:
+            self._student_attention = AttentionProjections(student.model, list(range(len(self.layers))))
+        self._teachers = Teachers(LiveTeacher(teacher, self.layers, attention), WrittenTeacher(teacher, self.layers))
+        freeze_head(student.model)
+
+    def _transferable(self, teacher: Teacher, width: int) -> TransferableKnowledge:
+        if teacher.transferable is None:
+            raise TeachbackError(
+                f"the {teacher.kind} teacher was trained without the domain loss, so its transferable knowledge does not exist; "
+                "set TKD_WEIGHT=0, or use TEACHER=meta with USE_DOMAIN_LOSS=1"
+            )
+        module = TransferableKnowledge(width, len(teacher.domains))
+        if width == teacher.transferable.dense.in_features:
+            module.load_state_dict(teacher.transferable.state_dict())
+        return module
+
+    def train(self, mode: bool = True):
+        """The usual switch; with ``first_dropout`` off the student is never in train mode, which means dropout alone."""
+        super().train(mode)
+        if not self.arguments.first_dropout:
+            self.student.eval()
+        return self
+
+    @property
+    def live_teacher(self) -> LiveTeacher:
+        return self._teachers.live
+
+    def forward(self, **batch) -> dict[str, torch.Tensor]:
+        told = self._teachers.answer(batch)
+        seen = self.student(batch, hidden_states=True)
+        projected = [self.projection(states) for states in seen.hidden_states]  # a product like the model's own
+        with torch.autocast(seen.logits.device.type, enabled=False):
+            terms = self._terms(projected, told, batch)
+            terms = {name: per_row(values, batch.get("sequences")) for name, values in terms.items()}
+            if self.transferable is not None:
+                terms["transferable"] = self._transferable_loss(self.transferable, seen.hidden_states, told, batch)
+            weights = self._weights(told.logits, batch)
+            self.note(**terms, expertise_weight=weights)
+            return {"loss": (weights * sum(self._scaled(terms), start=torch.zeros_like(weights))).mean()}
+
+    def _scaled(self, terms: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        a = self.arguments
+        scale = {
+            "embedding": a.embedding_weight,
+            "hidden": a.hidden_weight,
+            "attention": a.attention_weight,
+            "transferable": a.tkd_weight,
+        }
+        return [scale[name] * value for name, value in terms.items()]
+
+    def _terms(self, student, told: Told, batch: dict) -> dict[str, torch.Tensor]:
+        """The losses that have a weight, by sequence [S], from the student's projected states; sums over layers are TinyBERT's."""
+        a, mask = self.arguments, batch["attention_mask"]
+        zero = torch.zeros((), device=mask.device)
+        terms: dict[str, torch.Tensor] = {}
+        if a.embedding_weight:
+            terms["embedding"] = hidden_state_loss(student[0], told.hidden[0], mask)
+        if a.hidden_weight:
+            pairs = zip(student[1:], told.hidden[1:])
+            terms["hidden"] = sum((hidden_state_loss(s, t, mask) for s, t in pairs), start=zero)
+        if a.attention_weight:
+            both = zip(self._student_attention.take(), told.attention)
+            losses = (projected_attention_loss(s, t, mask, a.attention_target) for s, t in both)
+            terms["attention"] = sum(losses, start=zero)
+        return terms
+
+    def _transferable_loss(self, transferable: TransferableKnowledge, student, told: Told, batch: dict) -> torch.Tensor:
+        """L_TKD by row [B]."""
+        learnt, known = knowledge_by_row(transferable, student[-1].float(), batch), told.knowledge
+        assert known is not None  # `_transferable` refuses teachers without it
+        if self.arguments.tkd_form == "paper":
+            known, learnt = known.tanh(), learnt.tanh()
+        return transferable_knowledge_loss(self.projection(learnt), known)
+
+    def _weights(self, logits: torch.Tensor, batch: dict) -> torch.Tensor:
+        if not self.use_expertise_weights:
+            return torch.ones(len(logits), device=logits.device)
+        return expertise_weight(batch["weight"], teacher_error(logits, known_labels(batch["label"], logits)))
+
+
+def require_no_common_tokens(args: FirstStageArguments, transferable: bool) -> None:
+    """Refuse the losses that compare token by token, as teacher and student have other tokens.
+
+    ``transferable``: whether the teacher has the knowledge that the one other loss compares.
+    """
+    aligned = [name for name in ALIGNED if getattr(args, f"{name}_weight")]
+    if not aligned:
+        return
+    advice = "FIRST=none: the losses of stage 5 need no common tokens"
+    if transferable:
+        switches = " ".join(f"{name.upper()}_WEIGHT=0" for name in aligned)
+        advice = f"{switches} to learn by the transferable-knowledge loss alone, or {advice}"
+    raise TeachbackError(
+        "teacher and student have different tokenizers, so stage 4 cannot align their tokens for these losses: "
+        f"{', '.join(ALIGNED[name] for name in aligned)}; set {advice}. Or take STUDENT_INIT=teacher, or a STUDENT_MODEL with "
+        "the teacher's vocabulary"
+    )
+
+
+def known_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Labels [B], with the teacher's own answer where a label is hidden: -1 for classes, NaN for a regression."""
+    regression = is_regression(logits)
+    hidden = torch.where(regression, labels.isnan(), labels < 0)
+    answer = torch.where(regression, logits[:, 0].float(), logits.argmax(-1).float())
+    return torch.where(hidden, answer.to(labels.dtype), labels)
+
+
+def freeze_head(model) -> None:
+    """Stop gradients of what stage 4 has no loss for: everything behind the last layer's token states."""
+    encoder = {id(p) for name, p in backbone(model).named_parameters() if "pooler" not in name}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in encoder)

@@ -1,0 +1,217 @@
+"""Every equation of the methods, as a pure function on tensors.
+
+One value per example unless a docstring says otherwise, so that examples can be weighted before the mean is taken.
+B rows, L tokens, H width, A attention heads, C classes, K domains. ``mask`` [B, L] is 1 at real tokens.
+Rows of different heads may share a batch: classes that a row's head lacks have the logit `ABSENT_CLASS`.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from teachback.models.heads import ABSENT_CLASS
+
+
+def present_classes(logits: torch.Tensor) -> torch.Tensor:
+    """Which classes each row's head has: [B, C] -> bool [B, C]."""
+    return logits > ABSENT_CLASS / 2  # half precision rounds the constant itself
+
+
+def is_regression(logits: torch.Tensor) -> torch.Tensor:
+    """Which rows have one output, a number: those whose classes after the first are all absent: [B, C] -> bool [B]."""
+    return ~present_classes(logits[:, 1:]).any(-1)
+
+
+def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with the gold label; squared error in rows that are a regression: [B, C], [B] -> [B]."""
+    logits = logits.float()
+    if logits.shape[-1] == 1:
+        return (logits.squeeze(-1) - labels.float()).square()
+    if not labels.is_floating_point():  # label numbers alone: no domain of the suite is a regression
+        return F.cross_entropy(logits, labels.long(), reduction="none")
+    regression = is_regression(logits)
+    cross_entropy = F.cross_entropy(logits, _class_labels(labels, regression), reduction="none")
+    return torch.where(regression, _number_error(logits, labels, regression).square(), cross_entropy)
+
+
+def _class_labels(labels: torch.Tensor, regression: torch.Tensor) -> torch.Tensor:
+    """Label numbers, with 0 in rows that are a regression: [B], [B] -> long [B]."""
+    return labels.masked_fill(regression, 0).long()
+
+
+def _number_error(logits: torch.Tensor, labels: torch.Tensor, regression: torch.Tensor) -> torch.Tensor:
+    """Prediction - y in rows that are a regression, 0 in the others: [B, C], [B], [B] -> [B]."""
+    return (logits[:, 0] - labels.float()).masked_fill(~regression, 0.0)
+
+
+def false_domains(domains: torch.Tensor, count: int) -> torch.Tensor:
+    """A domain other than the true one for each row, all equally likely: [B] -> [B] (Meta-KD, L_DA)."""
+    if count < 2:
+        raise ValueError("a false domain needs at least two domains")
+    shift = torch.randint(1, count, domains.shape, device=domains.device)
+    return (domains + shift) % count
+
+
+def permuted_domains(domains: torch.Tensor) -> torch.Tensor:
+    """The batch's domain ids in random order (Meta-KD's released code); some stay true: [B] -> [B]."""
+    return domains[torch.randperm(len(domains), device=domains.device)]
+
+
+def domain_corruption_loss(domain_logits: torch.Tensor, false_domain: torch.Tensor) -> torch.Tensor:
+    """L_DA = -log softmax(domain_logits)[z] with a corrupted domain label z: [B, K], [B] -> [B]."""
+    return F.cross_entropy(domain_logits.float(), false_domain, reduction="none")
+
+
+def meta_teacher_loss(hard, corruption, weights, corruption_weight: float, form: str = "paper") -> torch.Tensor:
+    """The meta-teacher's loss, mean over rows: [B], [B], [B] -> scalar.
+
+    paper: t * CE + gamma * L_DA; code: t * (CE + gamma * L_DA).
+    """
+    if form == "code":
+        return (weights * (hard + corruption_weight * corruption)).mean()
+    return (weights * hard + corruption_weight * corruption).mean()
+
+
+def expertise_weight(weights: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    """lambda = (1 + t) / (exp(error^2) + 1), large where the teacher is right: [B], [B] -> [B].
+
+    ``error`` is 1 - p(y) for classification and prediction - y for regression (Meta-KD, domain-expertise weight).
+    """
+    return (1 + weights) / (error.square().exp() + 1)
+
+
+def teacher_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How wrong the teacher is: 1 - p(y) for classes, prediction - y for a regression: [B, C], [B] -> [B]."""
+    logits = logits.float()
+    regression = is_regression(logits)
+    # A regression's one class has probability 1, so that its first term is 0.
+    right = logits.softmax(-1).gather(1, _class_labels(labels, regression).unsqueeze(1)).squeeze(1)
+    return 1 - right + _number_error(logits, labels, regression)
+
+
+def average_predictions(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Logits whose softmax at ``temperature`` is the mean of K teachers' softmax at it: [K, B, C] -> [B, C].
+
+    Averaged soft targets (You et al. 2017, multi-teacher networks); of a regression (C = 1) the mean number.
+    """
+    if logits.shape[-1] == 1:
+        return logits.mean(0)
+    return temperature * ((logits / temperature).log_softmax(-1).logsumexp(0) - math.log(len(logits)))
+
+
+def hidden_state_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over real tokens (L_hidn and L_embd): [B, L, H], [B, L, H], [B, L] -> [B]."""
+    mask = mask.float()
+    return _WeightedSquares.apply(student.float() - teacher.float(), mask / (mask.sum(1, keepdim=True) * student.shape[-1]))
+
+
+class _WeightedSquares(torch.autograd.Function):
+    """Sum over tokens of weighted squared lengths, passing over the states as few times as can be: [B, L, H], [B, L] -> [B]."""
+
+    @staticmethod
+    def forward(ctx, difference, weights):
+        ctx.save_for_backward(difference, weights)
+        return (torch.linalg.vector_norm(difference, dim=-1).square() * weights).sum(1)
+
+    @staticmethod
+    def backward(ctx, outer):
+        difference, weights = ctx.saved_tensors
+        return difference * (2 * outer[:, None] * weights)[..., None], None
+
+
+def attention_loss(
+    student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, target: str = "scores"
+) -> torch.Tensor:
+    """Mean squared error of attention maps over pairs of real tokens (L_attn): [B, A, L, L] twice, [B, L] -> [B].
+
+    Maps are scores before softmax and dropout; ``target`` "probs" compares their softmax over real keys. Where the
+    numbers of heads differ, the mean map over each model's heads is compared, as heads then have no counterpart.
+    """
+    student, teacher = student.float(), teacher.float()
+    if target == "probs":
+        student, teacher = masked_softmax(student, mask), masked_softmax(teacher, mask)
+    if student.shape[1] != teacher.shape[1]:
+        student, teacher = student.mean(1, keepdim=True), teacher.mean(1, keepdim=True)
+    mask = mask.float()
+    pairs = mask.unsqueeze(2) * mask.unsqueeze(1)
+    return ((student - teacher).square().mean(1) * pairs).sum((1, 2)) / pairs.sum((1, 2))
+
+
+def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Softmax over real keys: [B, A, L, L], [B, L] -> [B, A, L, L]."""
+    hidden_keys = mask[:, None, None, :] == 0
+    return scores.masked_fill(hidden_keys, torch.finfo(scores.dtype).min).softmax(-1)
+
+
+def transferable_knowledge_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """L_TKD: mean squared error of the (projected) domain representations h_d: [B, H], [B, H] -> [B]."""
+    return (student.float() - teacher.float()).square().mean(-1)
+
+
+def soft_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0, form: str = "ce") -> torch.Tensor:
+    """Distance of the student's to the teacher's predictions, times T^2: [B, C], [B, C] -> [B].
+
+    ce: -sum p_T log p_S; kl: sum p_T log(p_T / p_S); mse: mean (p_S - p_T)^2 over the row's own classes, all at
+    temperature T (T^2 keeps the size of the gradient: Hinton et al. 2015). Rows that are a regression: squared error.
+    """
+    student, teacher = student.float(), teacher.float()
+    squared = (student[:, 0] - teacher[:, 0]).square()
+    if student.shape[-1] == 1:
+        return squared
+    present = present_classes(student)
+    # Masked again after the division, for a large T would give absent classes a probability.
+    student, teacher = ((logits / temperature).masked_fill(~present, ABSENT_CLASS) for logits in (student, teacher))
+    value = _distance(student, teacher, present, form) * temperature**2
+    return torch.where(present[:, 1:].any(-1), value, squared)
+
+
+def _distance(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tensor, form: str) -> torch.Tensor:
+    """`soft_loss` of classes at temperature 1; ``present`` [B, C] says which count in the mean."""
+    if form == "ce":
+        return -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1)
+    if form == "kl":
+        return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+    if form == "mse":
+        return (student.softmax(-1) - teacher.softmax(-1)).square().sum(-1) / present.sum(-1)
+    raise ValueError(f"soft loss {form!r} is unknown; use ce, kl or mse")
+
+
+def pkd_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of L2-normalised [CLS] states of K layer pairs: [B, K, H], [B, K, H] -> [B] (Sun et al. 2019)."""
+    if student.shape != teacher.shape:
+        raise ValueError(f"PKD compares states of equal shape, not {tuple(student.shape)} and {tuple(teacher.shape)}")
+    student, teacher = F.normalize(student.float(), dim=-1), F.normalize(teacher.float(), dim=-1)
+    return (student - teacher).square().mean((1, 2))
+
+
+def certainty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How sure a model is of the label: p(y) for classes, -|prediction - y| for a regression: [B, C], [B] -> [B]."""
+    error = teacher_error(logits, labels)
+    return torch.where(is_regression(logits), -error.abs(), 1 - error)
+
+
+def collaborative_loss(of_teacher: torch.Tensor, of_student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """MPDistil: 1/2 CE(T'(h_T), y) + 1/2 CE(T'(h_S), y): [B, C], [B, C], [B] -> [B]."""
+    return 0.5 * hard_label_loss(of_teacher, labels) + 0.5 * hard_label_loss(of_student, labels)
+
+
+def competitive_loss(of_teacher: torch.Tensor, of_student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """MPDistil: -p_T'(y|h_T) + p_T'(y|h_S) + CE(T'(h_T), y), p being `certainty`: [B, C], [B, C], [B] -> [B]."""
+    return certainty(of_student, labels) - certainty(of_teacher, labels) + hard_label_loss(of_teacher, labels)
+
+
+def curriculum_student_loss(student: torch.Tensor, meta_teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The student's loss in the curriculum: [B, C] its logits, [B, C] the meta-teacher's from its states, [B] -> [B].
+
+    CE(S(x), y) - p_S(y) + p_T'(y | h_S) (MPDistil).
+    """
+    return hard_label_loss(student, labels) - certainty(student, labels) + certainty(meta_teacher, labels)
+
+
+def step_reward(student: torch.Tensor, meta_teacher: torch.Tensor, form: str) -> torch.Tensor:
+    """A row's reward from both models' certainty of its label: [B], [B] -> [B] (MPDistil).
+
+    binary: 1 where the student is surer than the meta-teacher; real: by how much.
+    """
+    return (student > meta_teacher).float() if form == "binary" else student - meta_teacher

@@ -1,0 +1,175 @@
+"""MPDistil's meta-teacher: the teacher's frozen encoder with heads that learn on quiz, also from the student's states."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from teachback.core.arguments import MetaTeacherArguments
+from teachback.core.errors import TeachbackError
+from teachback.core.runs import hash_model, read_stage
+from teachback.data.schema import Domain, Suite
+from teachback.methods.losses import certainty, collaborative_loss, competitive_loss
+from teachback.methods.teacher import Teacher, head_name, head_names, load_teacher
+from teachback.training.loss_watch import refuse_bad_loss
+
+LOSSES = {"collaborative": collaborative_loss, "competitive": competitive_loss}
+
+
+class MetaTeacher(nn.Module):
+    """Heads over pooled states of the teacher and, through a projection where widths differ, of the student.
+
+    It holds no encoder: pooled states [B, n, H] come from outside, so that no gradient can reach one. A row has n
+    sequences, one a choice; n = 1 for all other kinds.
+    """
+
+    def __init__(self, heads: dict[str, nn.Linear], student_width: int):
+        super().__init__()
+        width = next(iter(heads.values())).in_features
+        self.heads = nn.ModuleDict({_key(name): layer for name, layer in heads.items()})
+        self.projection = nn.Linear(student_width, width, bias=False) if student_width != width else nn.Identity()
+
+    def head(self, name: str) -> nn.Linear:
+        return cast(nn.Linear, self.heads[_key(name)])
+
+    def of_teacher(self, pooled: torch.Tensor, name: str) -> torch.Tensor:
+        """Logits from the teacher's states: [B, n, H] -> [B, C]; the one output of each choice side by side."""
+        return self.head(name)(pooled.float()).flatten(1)
+
+    def of_student(self, pooled: torch.Tensor, name: str) -> torch.Tensor:
+        """Logits from the student's states: [B, n, H_S] -> [B, C]."""
+        return self.of_teacher(self.projection(pooled.float()), name)
+
+    def student_head(self, name: str) -> nn.Linear:
+        """The head and the projection before it as one layer, which a student's own head may start from."""
+        head = self.head(name)
+        weight = head.weight @ self.projection.weight if isinstance(self.projection, nn.Linear) else head.weight
+        layer = nn.Linear(weight.shape[1], weight.shape[0])
+        bias = torch.zeros_like(layer.bias) if head.bias is None else head.bias.detach().clone()
+        layer.load_state_dict({"weight": weight.detach().clone(), "bias": bias})
+        return layer
+
+
+def _key(name: str) -> str:
+    """A head's name as part of a parameter's name, in which a dot separates."""
+    return name.replace(".", "\u2024")
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """One domain's quiz as the meta-teacher sees it: frozen states [N, n, H] and [N, n, H_S], labels [N], its head.
+
+    ``guids`` name the rows in messages, where they are known.
+    """
+
+    head: str
+    teacher: torch.Tensor
+    student: torch.Tensor
+    labels: torch.Tensor
+    guids: Sequence[str] = ()
+
+
+def meta_heads(teacher: Teacher, domains: list[Domain]) -> dict[str, nn.Linear]:
+    """A copy of the teacher's head for every domain that it knows, and a new one for every other label set."""
+    extended = extend(teacher, domains)
+    return {head_name(teacher.kind, domain): _copy(extended.head_for(domain)) for domain in extended.domains}
+
+
+def extend(teacher: Teacher, domains: list[Domain]) -> Teacher:
+    """The teacher with heads for further domains, new ones where none serves them; its encoder is shared."""
+    known = [domain.name for domain in teacher.domains]
+    every = [*teacher.domains, *(domain for domain in domains if domain.name not in known)]
+    extended = Teacher(teacher.classifier.model, teacher.kind, every, transferable=False)
+    for domain in teacher.domains:
+        extended.head_for(domain).load_state_dict(teacher.head_for(domain).state_dict())
+    return extended.eval()
+
+
+def _copy(layer: nn.Linear) -> nn.Linear:
+    copied = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)  # decoders' heads have none
+    copied.load_state_dict(layer.state_dict())
+    return copied
+
+
+def train_meta_teacher(
+    meta: MetaTeacher, quizzes: list[Quiz], args: MetaTeacherArguments, batch_size: int, seed: int
+) -> list[float]:
+    """Train heads and projection on frozen states, batches of all quizzes in random order; mean loss by epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    meta.requires_grad_(True)
+    optimizer = torch.optim.AdamW(meta.parameters(), lr=args.meta_lr)
+    losses = []
+    for epoch in range(1, args.meta_epochs + 1):
+        steps = [
+            (quiz, rows)
+            for quiz in quizzes
+            for rows in torch.randperm(len(quiz.labels), generator=generator).split(batch_size)
+        ]
+        order = torch.randperm(len(steps), generator=generator).tolist()
+        total = 0.0
+        for number, i in enumerate(order, 1):
+            quiz, rows = steps[i]
+            loss = _step(meta, optimizer, steps[i], args.meta_loss)
+            where = f"step {number} of the meta-teacher's epoch {epoch}"
+            refuse_bad_loss(loss, where, args.meta_lr, quiz.guids, rows)
+            total += loss
+        losses.append(total / len(steps))
+    optimizer.zero_grad()
+    meta.requires_grad_(False)
+    return losses
+
+
+def _step(meta: MetaTeacher, optimizer, batch: tuple[Quiz, torch.Tensor], form: str) -> float:
+    quiz, rows = batch
+    device = next(meta.parameters()).device
+    teacher, student, labels = (values[rows].to(device) for values in (quiz.teacher, quiz.student, quiz.labels))
+    loss = LOSSES[form](meta.of_teacher(teacher, quiz.head), meta.of_student(student, quiz.head), labels).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(meta.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def quiz_certainty(meta: MetaTeacher, quiz: Quiz) -> torch.Tensor:
+    """How sure the meta-teacher is of each quiz row's label, from the teacher's states: [N]."""
+    device = next(meta.parameters()).device
+    return certainty(meta.of_teacher(quiz.teacher.to(device), quiz.head), quiz.labels.to(device)).cpu()
+
+
+def save_meta_teacher(folder: Path, meta: MetaTeacher) -> None:
+    save_file({k: v.contiguous() for k, v in meta.state_dict().items()}, Path(folder) / "training_only.safetensors")
+
+
+def load_meta_heads(folder: Path, meta: MetaTeacher) -> MetaTeacher:
+    """Fill ``meta`` with what `save_meta_teacher` wrote; a weight that is missing or left over is an error."""
+    try:
+        meta.load_state_dict(load_file(Path(folder) / "training_only.safetensors"))
+    except (OSError, RuntimeError) as error:
+        raise TeachbackError(
+            f"{folder}: the meta-teacher is not whole ({error}); remove it, run 6_curriculum.sh"
+        ) from error
+    return meta.requires_grad_(False)
+
+
+def load_meta_teacher(folder: Path, suite: Suite, teachers: Path | None = None) -> tuple[Teacher, Path]:
+    """The meta-teacher of a finished stage 6 as a teacher whose heads are its own, and the teacher's folder.
+
+    ``teachers`` holds the teacher where it is of another run.
+    """
+    record = read_stage(folder)
+    place = (teachers or Path(folder).parent.parent) / record["teacher_folder"]
+    if hash_model(str(place)) != record["inputs"]["teacher"]:
+        raise TeachbackError(f"{place} is another teacher than {folder} was made with; run 6_curriculum.sh again")
+    domains = [suite.domain(name) for name in record["meta_domains"]]
+    teacher = extend(load_teacher(place, read_stage(place), suite), domains)
+    saved = load_file(Path(folder) / "training_only.safetensors")
+    for name, domain in head_names(teacher.kind, teacher.domains).items():
+        head = teacher.head_for(domain)
+        head.load_state_dict({part: saved[f"heads.{_key(name)}.{part}"] for part in head.state_dict()})
+    return teacher, place

@@ -1,0 +1,124 @@
+"""Which domain the student studies next: a learned policy (REINFORCE), and the simple ones to compare it with."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from teachback.core.errors import TeachbackError
+from teachback.models.layers import final_layer, layer_list
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen domain, its probability, and for a learned policy the log-probability and entropy (with gradients).
+
+    ``probabilities``: of every domain that could have been chosen.
+    """
+
+    action: int
+    probability: float
+    log_probability: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None
+    probabilities: tuple[float, ...] = ()
+
+
+class LearnedPolicy(nn.Module):
+    """softmax(Linear(state -> domains)). ``pooler_width`` > 0: the state is Linear(width -> 1) over a weight matrix."""
+
+    def __init__(self, domains: int, size: int, pooler_width: int = 0):
+        super().__init__()
+        self.reduce = nn.Linear(pooler_width, 1) if pooler_width else None
+        self.choice = nn.Linear(size, domains)
+        if not pooler_width:  # begins without a preference
+            nn.init.zeros_(self.choice.weight)
+            nn.init.zeros_(self.choice.bias)
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of the domains [K], from features [F] or a weight matrix [H, W]."""
+        if self.reduce is not None:
+            state = self.reduce(state).squeeze(-1)
+        return self.choice(state).log_softmax(-1)
+
+    def choose(self, state: torch.Tensor) -> Choice:
+        """Draw a domain."""
+        return self.weigh(state, int(torch.multinomial(self(state).detach().exp(), 1)))
+
+    def weigh(self, state: torch.Tensor, action: int) -> Choice:
+        """What the policy thinks of a domain, whoever chose it."""
+        log_probabilities = self(state)
+        probabilities = log_probabilities.exp()
+        entropy = -(probabilities * log_probabilities).sum()
+        everybody = tuple(probabilities.tolist())
+        return Choice(action, everybody[action], log_probabilities[action], entropy, everybody)
+
+
+def fixed_choice(kind: str, step: int, domains: int, target: int) -> Choice:
+    """What ``uniform``, ``target_only`` and ``round_robin`` choose at a step, counted over all episodes."""
+    if kind == "uniform":
+        return Choice(int(torch.randint(domains, (1,))), 1 / domains, probabilities=(1 / domains,) * domains)
+    chosen = target if kind == "target_only" else step % domains
+    return Choice(chosen, 1.0, probabilities=tuple(float(domain == chosen) for domain in range(domains)))
+
+
+def centred_returns(rewards: list[float], gamma: float, baseline: float) -> list[float]:
+    """R_i = sum over j >= i of gamma^(j - i) * (r_j - baseline).
+
+    The baseline is subtracted from each reward, not from the returns, whose size falls with i merely because fewer
+    rewards are left: so equal rewards prefer no step.
+    """
+    total, returns = 0.0, []
+    for reward in reversed(rewards):
+        total = reward - baseline + gamma * total
+        returns.append(total)
+    return returns[::-1]
+
+
+def reinforce_loss(choices: list[Choice], returns: list[float], entropy_weight: float) -> torch.Tensor | None:
+    """-mean R_i log pi(a_i | s_i) - weight * mean entropy over the choices that the policy made; None without any."""
+    made = [(c.log_probability, c.entropy, value) for c, value in zip(choices, returns)]
+    gains = [value * log_probability for log_probability, _, value in made if log_probability is not None]
+    entropies = [entropy for _, entropy, _ in made if entropy is not None]
+    if not gains:
+        return None
+    return -torch.stack(gains).mean() - entropy_weight * torch.stack(entropies).mean()
+
+
+class Progress:
+    """The state ``progress``: per domain the recent loss, the recent reward and how often it was chosen of late.
+
+    Rewards are divided by their running size, so that the policy's input does not depend on the reward's form.
+    """
+
+    KEEP = 0.8  # of the past, in every running mean
+
+    def __init__(self, domains: int):
+        self.loss, self.reward, self.chosen = ([0.0] * domains for _ in range(3))
+        self.size = 0.0
+
+    def update(self, action: int, loss: float, reward: float) -> None:
+        """Take in what one step on ``action``'s domain gave."""
+        keep = self.KEEP if self.size else 0.0
+        self.size = keep * self.size + (1 - keep) * abs(reward)
+        self.loss[action] = self._mean(self.loss[action], loss)
+        self.reward[action] = self._mean(self.reward[action], reward)
+        self.chosen = [self._mean(share, float(i == action)) for i, share in enumerate(self.chosen)]
+
+    def _mean(self, old: float, new: float) -> float:
+        return self.KEEP * old + (1 - self.KEEP) * new
+
+    def features(self, position: float) -> torch.Tensor:
+        """[3 K + 1]; ``position`` says how much of the episode is over, 0 to 1."""
+        rewards = [value / (self.size or 1.0) for value in self.reward]
+        return torch.tensor([*self.loss, *rewards, *self.chosen, position])
+
+
+def pooler_weight(model) -> torch.Tensor:
+    """The square matrix between the encoder's layers and the final layer [H, H], without gradient (MPDistil's state)."""
+    inside = {id(module) for module in layer_list(model).modules()}
+    width = final_layer(model).in_features
+    found = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.shape == (width, width)]
+    found = [module for module in found if id(module) not in inside and module is not final_layer(model)]
+    if not found:
+        raise TeachbackError(f"STATE=pooler: {type(model).__name__} has no pooler; set STATE=progress")
+    return found[-1].weight.detach().float()

@@ -1,0 +1,105 @@
+"""Stage 5: the student learns predictions, from a teacher that stands still or one that learns from its student."""
+
+import torch
+from torch import nn
+
+from teachback.core.arguments import MetaTeacherArguments, SecondStageArguments
+from teachback.core.errors import TeachbackError
+from teachback.data.encoding import EncodedRows
+from teachback.methods.losses import expertise_weight, hard_label_loss, pkd_loss, soft_loss, teacher_error
+from teachback.methods.meta_teacher import MetaTeacher, Quiz, train_meta_teacher
+from teachback.methods.teacher_outputs import features
+from teachback.models.heads import Classifier, Outputs, per_row
+from teachback.training.trainer import TrainingModule
+
+
+def pkd_layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
+    """Teacher layer of each student layer but the last, which the predictions train: PKD's "first", "skip" or "last".
+
+    first: the teacher's first layers (MPDistil's released code); skip: every (N_T/N_S)-th; last: those below its last.
+    """
+    if student_layers < 2 or student_layers > teacher_layers:
+        raise TeachbackError(
+            f"PKD compares inner layers of a student of 2 to {teacher_layers} layers, and this one has {student_layers}; "
+            "set BETA_PKD=0 (in Python beta=0)"
+        )
+    count = student_layers - 1
+    if name == "skip":
+        return [(i + 1) * teacher_layers // student_layers for i in range(count)]
+    start = 1 if name == "first" else teacher_layers - count
+    return list(range(start, start + count))
+
+
+class TeacherStep:
+    """The meta-teacher's step after each epoch: quiz rows, the teacher's frozen states of them, and how it learns."""
+
+    def __init__(self, meta: MetaTeacher, head: str, teacher_pooled: torch.Tensor, encoded: EncodedRows,
+                 args: MetaTeacherArguments, settings: dict, batch_size: int, seed: int):  # fmt: skip
+        self.meta, self.head, self.teacher_pooled, self.encoded = meta, head, teacher_pooled, encoded
+        self.args, self.settings, self.batch_size, self.seed = args, settings, batch_size, seed
+
+    def take(self, student: Classifier) -> list[float]:
+        """Train the heads on the teacher's states and the student's present ones; mean loss by pass over quiz."""
+        pooled = features(student, self.encoded, **self.settings).pooled
+        quiz = Quiz(self.head, self.teacher_pooled, pooled, self.encoded.columns["label"], self.encoded.guids)
+        return train_meta_teacher(self.meta, [quiz], self.args, self.batch_size, self.seed)
+
+
+class SecondStage(TrainingModule):
+    """Soft targets, a share of hard labels, and [CLS] states of inner layers, weighted by lambda where asked.
+
+    A batch brings ``teacher_logits`` [B, C], or with a meta-teacher ``teacher_pooled`` [B, n, H], which its current
+    heads answer from; and ``teacher_cls`` [B, n, K, H] for PKD. Without any of them it is plain fine-tuning.
+    """
+
+    def __init__(self, student: Classifier, args: SecondStageArguments, use_expertise_weights: bool,
+                 step: TeacherStep | None = None, teacher_width: int = 0):  # fmt: skip
+        super().__init__()
+        self.student, self.arguments, self.use_expertise_weights = student, args, use_expertise_weights
+        self.meta = step.meta.requires_grad_(False) if step else None
+        self._step = step
+        self.pkd_layers = tuple(range(1, student.model.config.num_hidden_layers)) if teacher_width else ()
+        width = student.model.config.hidden_size
+        projects = self.pkd_layers and width != teacher_width
+        self.projection = nn.Linear(width, teacher_width, bias=False) if projects else nn.Identity()
+
+    def forward(self, **batch) -> dict[str, torch.Tensor]:
+        distils = "teacher_logits" in batch or "teacher_pooled" in batch
+        outputs = self.student(batch, hidden_states=distils and bool(self.pkd_layers))
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            loss = hard_label_loss(outputs.logits, batch["label"])
+            if distils:
+                loss = self._distillation(outputs, loss, batch)
+        return {"loss": loss.mean(), "logits": outputs.logits}
+
+    def further_rows(self) -> list[EncodedRows]:
+        """The quiz, from which the meta-teacher learns after each epoch."""
+        return [self._step.encoded] if self._step else []
+
+    def on_epoch_end(self) -> dict[str, float]:
+        """The meta-teacher learns from its student; its answers to the next epoch are those of its new heads."""
+        if self._step is None:
+            return {}
+        return {"loss_meta_teacher": self._step.take(self.student)[-1]}
+
+    def _distillation(self, outputs: Outputs, hard: torch.Tensor, batch: dict) -> torch.Tensor:
+        a, teacher = self.arguments, self._teacher_logits(batch)
+        terms = {"soft": soft_loss(outputs.logits, teacher, a.temperature, a.soft_loss), "hard": hard}
+        loss = a.alpha_soft * terms["soft"] + (1 - a.alpha_soft) * hard
+        if self.pkd_layers:
+            terms["pkd"] = self._pkd(outputs, batch)
+            loss = loss + a.beta_pkd * terms["pkd"]
+        self.note(**terms)
+        if self.use_expertise_weights:
+            loss = loss * expertise_weight(batch["weight"], teacher_error(teacher, batch["label"]))
+        return loss
+
+    def _teacher_logits(self, batch: dict) -> torch.Tensor:
+        if self.meta is None or self._step is None:
+            return batch["teacher_logits"]
+        return self.meta.of_teacher(batch["teacher_pooled"], self._step.head)
+
+    def _pkd(self, outputs: Outputs, batch: dict) -> torch.Tensor:
+        states = self.projection(outputs.cls(self.pkd_layers).float())
+        teacher = batch["teacher_cls"].flatten(0, 1).float()
+        return per_row(pkd_loss(states, teacher), batch.get("sequences"))

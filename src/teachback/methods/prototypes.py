@@ -1,0 +1,230 @@
+"""Prototype scores (Meta-KD): how typical an example is of its class, in its own and in the other domains.
+
+Embeddings come from an encoder that has not been fine-tuned; only train rows take part.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from teachback.core.devices import autocast
+from teachback.core.errors import TeachbackError
+from teachback.core.files import replacing
+from teachback.data.encoding import EncodedRows, batches, encode
+from teachback.data.schema import Row, Suite
+from teachback.models.heads import mean_over_tokens
+from teachback.models.layers import require_positions
+
+FORMS = ("paper", "code")
+CHUNK = 10_000  # rows of which token ids, or embeddings in double precision, are in memory at once
+
+
+def embed(
+    rows: list[Row], model, tokenizer, max_length: int, batch_size: int, precision: str, device, chunk: int = CHUNK
+) -> Iterator[np.ndarray]:
+    """Last-layer token states of each row, averaged over its real tokens: float32 [n, H] a chunk, in the rows' order.
+
+    A question with all its choices is one pair of texts here.
+    """
+    model = model.to(device).eval()
+    for start in range(0, len(rows), chunk):
+        encoded = encode(rows[start : start + chunk], tokenizer, max_length)
+        require_positions(model, max(encoded.lengths))
+        yield _embed(encoded, model, tokenizer.pad_token_id, batch_size, precision, device)
+
+
+@torch.inference_mode()
+def _embed(encoded: EncodedRows, model, pad_token_id: int, batch_size: int, precision: str, device) -> np.ndarray:
+    """Embeddings of a chunk in its order [n, H]; the device is waited for once."""
+    order, means = [], []
+    for batch in batches(encoded, batch_size, pad_token_id):
+        order.append(batch.pop("index"))
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with autocast(precision, device):
+            states = model(**batch).last_hidden_state
+        means.append(mean_over_tokens(states.float(), batch["attention_mask"]))
+    result = np.empty((len(encoded), model.config.hidden_size), dtype=np.float32)
+    result[torch.cat(order).numpy()] = torch.cat(means).cpu().numpy()
+    return result
+
+
+def write_embeddings(path: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int]) -> None:
+    """Write arrays [n, H] one below the other as one float32 .npy of ``shape`` [N, H], whole or not at all."""
+    description = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    written = 0
+    with replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, description)
+        for chunk in chunks:
+            file.write(chunk.astype("<f4", copy=False).tobytes())
+            written += len(chunk)
+        if written != shape[0]:
+            raise ValueError(f"{path}: {written} embeddings for {shape[0]} rows")
+
+
+class StoredEmbeddings:
+    """The rows of an .npy file [N, H]. A slice of it is mapped alone, so that what has been read does not add up.
+
+    ``numbers``: the places of the rows that are meant, in ascending order; None: all.
+    """
+
+    def __init__(self, path: Path, numbers: Sequence[int] | None = None):
+        self.path, self.numbers = Path(path), None if numbers is None else np.asarray(numbers, dtype=np.intp)
+        length, width = self._mapped().shape
+        self.shape = (length if self.numbers is None else len(self.numbers), width)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self._mapped()[rows if self.numbers is None else self.numbers[rows]]
+
+    def _mapped(self) -> np.ndarray:
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+
+def class_of(row: Row, suite: Suite) -> str:
+    """A name of the row's class, one object a name: labels of different heads differ, and a number is no class."""
+    domain = suite.domain(row.domain)
+    return sys.intern(domain.head if domain.task == "regression" else f"{domain.head}\t{row.label}")
+
+
+def prototype_scores(
+    embeddings: np.ndarray | StoredEmbeddings,
+    labels: Sequence[str],
+    domains: Sequence[str],
+    form: str = "paper",
+    alpha: float = 0.5,
+    chunk: int = CHUNK,
+) -> np.ndarray:
+    """The score t of every row: [N, H], N labels, N domains -> float64 [N] (docs/method.md).
+
+    paper: alpha * cos(p_k^(m), h) + (1 - alpha) * mean over k' != k of cos(p_k'^(m), h), p_k^(m) the mean of class m in
+    domain k. code: the same with one centroid a domain, the others averaged before the cosine. Where no other domain
+    has the class (one domain alone, for instance), t is the cosine with the own one.
+    Embeddings are read twice, ``chunk`` rows at a time: for the centroids, then for the cosines.
+    """
+    if form not in FORMS:
+        raise TeachbackError(f"PROTOTYPE={form}: use one of {', '.join(FORMS)}")
+    if not 0 <= alpha <= 1:
+        raise TeachbackError(f"ALPHA={alpha}: use a number from 0 to 1")
+    if not len(embeddings) == len(labels) == len(domains):
+        raise ValueError(f"{len(embeddings)} embeddings, {len(labels)} labels and {len(domains)} domains")
+    score = _class_scores if form == "paper" else _domain_scores
+    groups = Groups.of(labels if form == "paper" else [""] * len(domains), domains)
+    centroids = _centroids(embeddings, groups, chunk)
+    scores = np.empty(len(embeddings))
+    for own, places, rows in _by_class(embeddings, groups, chunk):
+        scores[places] = score(rows, centroids[own], groups.place[places] - own.start, alpha)
+    return scores
+
+
+def _numbers(names: Sequence[str]) -> np.ndarray:
+    """Each name's place among the different ones in alphabetical order [N]."""
+    place = {name: i for i, name in enumerate(sorted(set(names)))}
+    return np.fromiter((place[name] for name in names), dtype=np.intp, count=len(names))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The pairs of class and domain that have rows, sorted: each row's class and pair [N], and where classes begin."""
+
+    classes: np.ndarray
+    place: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, labels: Sequence[str], domains: Sequence[str]) -> "Groups":
+        classes, numbers = _numbers(labels), _numbers(domains)
+        width = numbers.max(initial=0) + 1
+        present, place = np.unique(classes * width + numbers, return_inverse=True)
+        return cls(classes, place, np.searchsorted(present // width, np.arange(classes.max(initial=-1) + 2)))
+
+
+def _by_class(embeddings, groups: Groups, chunk: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """(the class's groups, numbers of rows [n], these rows in double precision [n, H]), one class of one chunk a time."""
+    for start in range(0, len(groups.classes), chunk):
+        rows = _finite(embeddings[start : start + chunk])
+        classes = groups.classes[start : start + chunk]
+        order = np.argsort(classes, kind="stable")
+        for members in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1):
+            first = classes[members[0]]
+            yield slice(*groups.starts[first : first + 2]), start + members, rows[members]
+
+
+def _finite(embeddings: np.ndarray) -> np.ndarray:
+    rows = np.asarray(embeddings, dtype=np.float64)
+    if not np.isfinite(rows).all():
+        raise TeachbackError(
+            "the embeddings hold numbers that are not finite; use PRECISION=fp32 or another EMBEDDING_MODEL"
+        )
+    return rows
+
+
+def _centroids(embeddings, groups: Groups, chunk: int) -> np.ndarray:
+    """Mean row of each class in each domain that has it [G, H]."""
+    counts = np.bincount(groups.place)
+    sums = np.zeros((len(counts), embeddings.shape[1]))
+    for own, places, rows in _by_class(embeddings, groups, chunk):
+        membership = np.arange(own.start, own.stop)[:, None] == groups.place[places]
+        sums[own] += membership.astype(np.float64) @ rows
+    return sums / counts[:, None]
+
+
+def _class_scores(rows: np.ndarray, centroids: np.ndarray, place: np.ndarray, alpha: float) -> np.ndarray:
+    """Scores of rows [n, H] of one class, the centroids [K, H] being those of the domains that have it."""
+    cosines = _unit(rows) @ _unit(centroids).T
+    own = cosines[np.arange(len(rows)), place]
+    if len(centroids) == 1:
+        return own
+    others = (cosines.sum(1) - own) / (len(centroids) - 1)
+    return alpha * own + (1 - alpha) * others
+
+
+def _domain_scores(rows: np.ndarray, centroids: np.ndarray, place: np.ndarray, alpha: float) -> np.ndarray:
+    """Scores of rows [n, H] by domain centroids [K, H], classes left aside."""
+    unit = _unit(rows)
+    own = (unit * _unit(centroids)[place]).sum(1)
+    if len(centroids) == 1:
+        return own
+    others = (centroids.sum(0) - centroids) / (len(centroids) - 1)
+    return alpha * own + (1 - alpha) * (unit * _unit(others)[place]).sum(1)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length 1; a zero vector stays zero, so that its cosines are 0."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths == 0, 1, lengths)
+
+
+def describe_scores(domains: Sequence[str], scores: np.ndarray) -> str:
+    """A table of the distribution of the scores [N] by the rows' domains."""
+    lines = [
+        f"{'prototype scores':20s} {'rows':>7s} {'min':>8s} {'25 %':>8s} {'median':>8s} {'75 %':>8s} {'max':>8s} {'mean':>8s}"
+    ]
+    for domain, weights in _by_domain(domains, scores).items():
+        numbers = [*np.quantile(weights, [0, 0.25, 0.5, 0.75, 1]), weights.mean()]
+        lines.append(f"{domain:20s} {len(weights):7d} " + " ".join(f"{number:8.4f}" for number in numbers))
+    return "\n".join(lines)
+
+
+def plot_scores(domains: Sequence[str], scores: np.ndarray, path: Path) -> None:
+    """The same distribution as a picture, one outline a domain."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    found = _by_domain(domains, scores)
+    edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=40)
+    for domain, weights in found.items():
+        axes.hist(weights, bins=edges.tolist(), histtype="step", density=True, label=domain)
+    axes.set(xlabel="prototype score", ylabel="density", title="Prototype scores of the train rows")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _by_domain(domains: Sequence[str], scores: np.ndarray) -> dict[str, np.ndarray]:
+    numbers = _numbers(domains)
+    return {domain: scores[numbers == number] for number, domain in enumerate(sorted(set(domains)))}

@@ -1,0 +1,27 @@
+"""Prototype scores where HOLD_OUT or TRAIN_FRACTION withholds train rows: of the rows that may be seen alone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Row, Suite
+from teachback.methods.prototypes import StoredEmbeddings, class_of, prototype_scores
+
+
+def rescored(folder: Path, suite: Suite, rows: Sequence[Row], numbers: Sequence[int]) -> list[Row]:
+    """Some of a processed suite's train rows, with the scores that stage 2 would give them if there were no others.
+
+    ``rows`` are all of train.tsv and ``numbers`` the places of those that are seen. Their centroids are made of stage 2's
+    embeddings of seen rows, as a score from all rows would tell of rows that are withheld.
+    """
+    path = folder / "embeddings.npy"
+    if not path.is_file():
+        raise TeachbackError(f"{path} is missing, and HOLD_OUT and TRAIN_FRACTION need it; run 2_process_data.sh again")
+    if len(StoredEmbeddings(path)) != len(rows):
+        raise TeachbackError(f"{path} and train.tsv have different rows; run 2_process_data.sh again")
+    seen = [rows[number] for number in numbers]
+    classes, domains = [class_of(row, suite) for row in seen], [row.domain for row in seen]
+    form, alpha = suite.settings.get("prototype", "paper"), suite.settings.get("alpha", 0.5)
+    scores = prototype_scores(StoredEmbeddings(path, numbers), classes, domains, form, alpha)
+    return [replace(row, weight=float(score)) for row, score in zip(seen, scores)]

@@ -1,0 +1,169 @@
+"""Stage 3: the meta-teacher of Meta-KD and the paper's baselines (single, mix, mtl)."""
+
+import logging
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from teachback.core.arguments import TeacherArguments
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain
+from teachback.methods.losses import (
+    domain_corruption_loss,
+    false_domains,
+    hard_label_loss,
+    meta_teacher_loss,
+    permuted_domains,
+)
+from teachback.models.heads import Classifier, TransferableKnowledge, mean_over_tokens, per_row, per_sequence
+from teachback.models.layers import final_layer
+from teachback.models.loading import check_finite, load_finished_classifier
+from teachback.training.trainer import TrainingModule
+
+logger = logging.getLogger(__name__)
+
+
+def head_names(kind: str, domains: list[Domain]) -> dict[str, Domain]:
+    """Heads of a teacher, in order: one a label set, or one a domain for ``mtl``."""
+    heads: dict[str, Domain] = {}
+    for domain in domains:
+        heads.setdefault(head_name(kind, domain), domain)
+    return heads
+
+
+def head_name(kind: str, domain: Domain) -> str:
+    """The head that answers for a domain; one that is never trained on has none of its own, even with ``mtl``."""
+    return domain.name if kind == "mtl" and domain.trainable else domain.head
+
+
+class Teacher(nn.Module):
+    """A classifier over several domains, with what the meta-teacher adds to it.
+
+    ``forward`` needs the batch's ``domain`` [B], numbers among ``domains``.
+    """
+
+    head_of_domain: torch.Tensor
+
+    def __init__(self, model, kind: str, domains: list[Domain], transferable: bool):
+        super().__init__()
+        heads = head_names(kind, domains)
+        self.kind, self.domains = kind, domains
+        self.classifier = Classifier(model, heads)
+        head_of = [list(heads).index(head_name(kind, domain)) for domain in domains]
+        self.register_buffer("head_of_domain", torch.tensor(head_of), persistent=False)
+        width = model.config.hidden_size
+        self.transferable = TransferableKnowledge(width, len(domains)) if transferable else None
+        self.domain_classifier = nn.Linear(width, len(domains)) if transferable else None
+
+    def outputs(self, batch: dict, hidden_states: bool = False):
+        """Logits of each row's own head, pooled and hidden states."""
+        return self.classifier(batch, self.head_of_domain[batch["domain"]], hidden_states=hidden_states)
+
+    def logits_of(self, pooled: torch.Tensor, batch: dict) -> torch.Tensor:
+        """The same logits from pooled states [S, H] alone: [B, C]."""
+        return self.classifier.head_logits(pooled, self.head_of_domain[batch["domain"]], batch.get("sequences"))
+
+    def domain_knowledge(self, hidden_states, batch: dict) -> torch.Tensor:
+        """h_d before its tanh, from the last layer's states; of several sequences their mean: [B, H]."""
+        assert self.transferable is not None  # only teachers that have it are asked
+        return knowledge_by_row(self.transferable, hidden_states[-1], batch)
+
+    def head_for(self, domain: Domain) -> nn.Linear:
+        """The final layer that serves ``domain``."""
+        index = int(self.head_of_domain[[d.name for d in self.domains].index(domain.name)])
+        return cast(nn.Linear, self.classifier.other_heads[index - 1]) if index else final_layer(self.classifier.model)
+
+    def add_unseen(self, domain: Domain) -> None:
+        """Let the teacher answer for a domain that it was not trained on.
+
+        The head is that of the domain's label set; its domain embedding is the mean of the trained ones.
+        """
+        heads, head = list(self.classifier.heads), head_name(self.kind, domain)
+        if head not in heads:
+            why = "a head for each of its domains alone" if self.kind == "mtl" else "no head for its labels"
+            raise TeachbackError(f"the {self.kind} teacher never saw {domain.name} and has {why}; use another TEACHER")
+        self.domains = [*self.domains, domain]
+        self.head_of_domain = torch.cat([self.head_of_domain, self.head_of_domain.new_tensor([heads.index(head)])])
+        if self.transferable is not None:
+            self.transferable.add_mean_domain()
+
+    def training_only(self) -> dict[str, torch.Tensor]:
+        """The weights that the plain checkpoint has no place for."""
+        return {
+            name: value.contiguous()
+            for name, value in self.state_dict().items()
+            if not name.startswith("classifier.model.")
+        }
+
+    def save(self, folder: Path, tokenizer) -> None:
+        """Write the plain checkpoint, the tokenizer, and the rest in training_only.safetensors."""
+        self.classifier.model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        save_file(self.training_only(), Path(folder) / "training_only.safetensors")
+
+
+def knowledge_by_row(transferable: TransferableKnowledge, last_hidden: torch.Tensor, batch: dict) -> torch.Tensor:
+    """What ``transferable`` makes of token states [S, L, H], each row's sequences averaged: [B, H], before the tanh."""
+    return knowledge_of_means(transferable, mean_over_tokens(last_hidden, batch["attention_mask"]), batch)
+
+
+def knowledge_of_means(transferable: TransferableKnowledge, means: torch.Tensor, batch: dict) -> torch.Tensor:
+    """The same from each sequence's averaged token states [S, H]: [B, H], before the tanh."""
+    sequences = batch.get("sequences")
+    domain = per_sequence(batch["domain"], sequences, len(means))
+    return per_row(transferable.of_mean(means, domain), sequences)
+
+
+def load_teacher(folder: Path, record: dict, suite) -> Teacher:
+    """The teacher of a finished stage 3 in eval mode; a weight it lacks is an error."""
+    arguments = record["arguments"]
+    domains = [suite.domain(name) for name in arguments["trained_domains"]]
+    teacher = Teacher(load_finished_classifier(folder), arguments["teacher"], domains, record["transferable"])
+    model = {f"classifier.model.{name}": value for name, value in teacher.classifier.model.state_dict().items()}
+    try:
+        teacher.load_state_dict(load_file(Path(folder) / "training_only.safetensors") | model)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise TeachbackError(
+            f"{folder}: the teacher is not whole ({reason}); remove the folder and run 3_train_teacher.sh again"
+        ) from error
+    check_finite(str(folder), teacher)
+    return teacher.eval()
+
+
+class TeacherTraining(TrainingModule):
+    """The teacher and its loss: cross-entropy, for ``meta`` weighted and with the domain-corruption loss."""
+
+    def __init__(self, teacher: Teacher, arguments: TeacherArguments):
+        super().__init__()
+        self.teacher = teacher
+        self.arguments = arguments
+        self.meta = arguments.teacher == "meta"
+
+    def forward(self, **batch) -> dict[str, torch.Tensor]:
+        classifier = self.teacher.domain_classifier
+        outputs = self.teacher.outputs(batch, hidden_states=classifier is not None)
+        hard = hard_label_loss(outputs.logits, batch["label"])
+        weights = torch.ones_like(hard)
+        if self.meta and self.arguments.use_sample_weights:
+            weights = batch["weight"].clamp(min=0)  # a cosine may be negative, and would then reward a wrong answer
+        corruption = torch.zeros_like(hard)
+        if classifier is not None:
+            corruption = self._corruption(classifier, outputs.hidden_states, batch)
+        self.note(hard=hard, domain_corruption=corruption)
+        loss = meta_teacher_loss(
+            hard, corruption, weights, self.arguments.domain_loss_weight, self.arguments.domain_loss_form
+        )
+        return {"loss": loss, "logits": outputs.logits}
+
+    def _corruption(self, classifier: nn.Linear, hidden_states, batch: dict) -> torch.Tensor:
+        knowledge = torch.tanh(self.teacher.domain_knowledge(hidden_states, batch))
+        if self.arguments.domain_labels == "permuted":
+            target = permuted_domains(batch["domain"])
+        else:
+            target = false_domains(batch["domain"], len(self.teacher.domains))
+        return domain_corruption_loss(classifier(knowledge), target)

@@ -1,0 +1,102 @@
+"""What frozen teachers said, kept on disk in folders named by key, each of which appears whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from teachback.core.errors import TeachbackError, naming
+from teachback.core.files import remove_at_once, sync, working_folder
+
+SHARE_OF_DISK = 0.2  # of what is free, for everything that is kept
+GIGABYTE = 1e9
+ATTEMPTS = 5  # to read what was written, before another process makes room
+
+Kept = TypeVar("Kept")
+
+
+class TeacherCache:
+    """Folders by key below ``folder``, of at most ``limit`` gigabytes together (None: a share of the free disk).
+
+    A key names all that its content depends on. What was not used for longest makes room for what is new.
+    """
+
+    def __init__(self, folder: Path, limit: float | None):
+        self.folder, self.limit = Path(folder), limit
+
+    def refusal(self, size: int) -> str:
+        """Why ``size`` bytes are not kept, "" where they fit."""
+        allowed = self._allowed(self._kept())
+        if size <= allowed:
+            return ""
+        of = "a fifth of the free disk" if self.limit is None else "TEACHER_CACHE_GB"
+        return f"they would take {size / GIGABYTE:.1f} GB, and {of} is {allowed / GIGABYTE:.1f} GB"
+
+    def get(self, key: str, size: int, write: Callable[[Path], None], read: Callable[[Path], Kept]) -> Kept:
+        """``read(folder)`` of what is kept as ``key``; where it is not, ``write(folder)`` fills it with about ``size`` bytes.
+
+        Processes share the folder, and another one may make room at any moment: what is gone by then is written again.
+        """
+        for _ in range(ATTEMPTS):
+            place = self.keep(key, size, write)
+            try:
+                return read(place)
+            except FileNotFoundError:
+                remove_at_once(place)  # where it is still there, a file of it is missing
+        raise TeachbackError(
+            f"{self.folder / key}: was removed {ATTEMPTS} times as soon as it was written, as several processes have too little "
+            "room there; set a higher TEACHER_CACHE_GB, or run fewer at a time"
+        )
+
+    def keep(self, key: str, size: int, write: Callable[[Path], None]) -> Path:
+        """The folder of ``key``, filled as in `get`; to read it is `get`'s business, as another process may remove it."""
+        place = self.folder / key
+        with suppress(FileNotFoundError):
+            os.utime(place)
+            return place
+        self._make_room(size)
+        with naming(self.folder), working_folder(place) as partial:
+            write(partial)
+            sync(partial)
+            try:
+                partial.rename(place)
+            except OSError:
+                if not place.exists():  # else another process was faster
+                    raise
+        return place
+
+    def _allowed(self, kept: dict[Path, int]) -> float:
+        if self.limit is not None:
+            return self.limit * GIGABYTE
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return SHARE_OF_DISK * (shutil.disk_usage(self.folder).free + sum(kept.values()))
+
+    def _kept(self) -> dict[Path, int]:
+        """Whole folders and their bytes, the one that was not used for longest first."""
+        used = {}
+        for path in self.folder.glob("[!.]*"):
+            with suppress(FileNotFoundError):
+                if path.is_dir():
+                    used[path] = path.stat().st_mtime
+        return {path: _size(path) for path in sorted(used, key=used.__getitem__)}
+
+    def _make_room(self, size: int) -> None:
+        """Remove what is too much; a process that still reads a removed file keeps it until it is done."""
+        kept = self._kept()
+        excess = sum(kept.values()) + size - self._allowed(kept)
+        for path, taken in kept.items():
+            if excess <= 0:
+                return
+            excess -= taken
+            remove_at_once(path)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of a folder's files; of one that another process removes meanwhile, those that are left."""
+    taken = 0
+    with suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            taken += path.stat().st_size
+    return taken

@@ -1,0 +1,123 @@
+"""What a model says about each example, computed once, in the examples' order."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from teachback.core.devices import autocast
+from teachback.data.encoding import EncodedRows, batches
+from teachback.methods.teacher import Teacher
+from teachback.models.heads import Classifier, mean_over_tokens
+from teachback.models.layers import final_layer
+
+
+@dataclass
+class Features:
+    """Frozen states of N rows, each of n sequences (n = 1 but for choices).
+
+    ``pooled`` [N, n, H] in float32; ``cls`` [N, n, K, H] in half precision, the states after K layers of the token that
+    stands for its sequence; ``means`` [N, n, H] in float32, the last layer's states averaged over real tokens.
+    """
+
+    pooled: torch.Tensor
+    cls: torch.Tensor | None = None
+    means: torch.Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["Features"], order: torch.Tensor) -> "Features":
+        """Parts one after the other, and of them the rows of these numbers."""
+
+        def column(name: str) -> torch.Tensor:
+            return torch.cat([getattr(part, name) for part in parts])[order]
+
+        further = {name: column(name) for name in ("cls", "means") if getattr(parts[0], name) is not None}
+        return cls(column("pooled"), **further)
+
+
+@torch.no_grad()
+def logits_of(teacher: Teacher, told: Features, domain: int) -> torch.Tensor:
+    """What the teacher's own head says of the states of rows of one domain, its ``domain``-th: [N, C] in float32."""
+    rows, count = told.pooled.shape[:2]
+    batch = {"domain": torch.full((rows,), domain)}
+    if count > 1:
+        batch["sequences"] = torch.full((rows,), count)
+    device = teacher.head_of_domain.device
+    batch = {name: values.to(device) for name, values in batch.items()}
+    return teacher.logits_of(told.pooled.to(device).flatten(0, 1), batch).float().cpu()
+
+
+@torch.no_grad()
+def own_logits(classifier: Classifier, encoded: EncodedRows, **settings) -> torch.Tensor:
+    """What the model's own final layer says of rows, in their order: [N, C] in float32. ``settings``: see `features`."""
+    pooled = features(classifier, encoded, **settings).pooled
+    layer = final_layer(classifier.model)
+    return layer(pooled.to(layer.weight.device)).flatten(1).cpu()
+
+
+@torch.no_grad()
+def features(
+    classifier: Classifier, encoded: EncodedRows, pad_token_id: int, batch_size: int, device, precision: str,
+    layers: tuple[int, ...] = (), means: bool = False,
+) -> Features:  # fmt: skip
+    """Pooled states, [CLS] states after the given layers (from 1; 0 the embeddings), and where asked for ``means``.
+
+    The mode is restored after.
+    """
+    training = classifier.training
+    classifier.to(device).eval()
+    found, order = [], []
+    for batch in batches(encoded, batch_size, pad_token_id):
+        order.append(batch.pop("index"))
+        batch = {name: values.to(device) for name, values in batch.items()}
+        found.append(states(classifier, batch, len(order[-1]), precision, layers, means))
+    classifier.train(training)
+    return Features.joined(found, torch.cat(order).argsort())
+
+
+def save_features(folder: Path, told: Features) -> None:
+    """One file a tensor, which can be mapped into memory."""
+    for name, values in vars(told).items():
+        if values is not None:
+            np.save(folder / f"{name}.npy", values.numpy(), allow_pickle=False)
+
+
+def load_features(folder: Path) -> Features:
+    """What `save_features` wrote, read from disk as it is asked for."""
+    names = sorted({"pooled.npy", *os.listdir(folder)})
+    return Features(**{name.removesuffix(".npy"): _mapped(folder / name) for name in names})
+
+
+def _mapped(path: Path) -> torch.Tensor:
+    """Copy-on-write, as PyTorch has no tensors that cannot be written to."""
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def features_size(teacher: Teacher, encoded: EncodedRows, layers: tuple[int, ...], means: bool) -> int:
+    """Bytes that `save_features` writes of these rows."""
+    width = teacher.classifier.model.config.hidden_size
+    return len(encoded.inputs["input_ids"]) * width * (4 + 2 * len(layers) + 4 * means)
+
+
+@torch.no_grad()
+def states(
+    classifier: Classifier, batch: dict, rows: int, precision: str, layers: tuple[int, ...] = (), means: bool = False
+) -> Features:
+    """Of one padded batch what `features` gives of all rows."""
+    head = torch.zeros(rows, dtype=torch.long, device=batch["input_ids"].device)
+    with autocast(precision, batch["input_ids"].device):
+        outputs = classifier(batch, head, hidden_states=bool(layers) or means)
+    found = Features(by_row(outputs.pooled.float(), rows).cpu())
+    if layers:
+        found.cls = by_row(outputs.cls(layers).half(), rows).cpu()
+    if means:
+        found.means = by_row(mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"]), rows).cpu()
+    return found
+
+
+def by_row(values: torch.Tensor, rows: int) -> torch.Tensor:
+    """States of the sequences of a batch of one domain, by row: [S, ...] -> [B, n, ...]."""
+    return values.reshape(rows, -1, *values.shape[1:])

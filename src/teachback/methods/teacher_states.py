@@ -1,0 +1,168 @@
+"""What stage 4 asks of the frozen teacher, from the model itself or from states of it that were written to disk once.
+
+A batch brings ``teacher_states`` where they come from disk. Half precision, real tokens only, [L, F] a sequence: hidden
+states of the embeddings and the mapped layers, then queries and keys of those layers, from which attention scores are
+products (and which are smaller than the scores). ``teacher_means`` [B, n, 2 H] are pooled and averaged last states; they
+come alone where the teacher has other tokens than the student.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from teachback.core.devices import autocast
+from teachback.core.files import reserve
+from teachback.data.encoding import EncodedRows, batches
+from teachback.data.slices import Slices
+from teachback.methods.teacher import Teacher, knowledge_of_means
+from teachback.methods.teacher_cache import TeacherCache
+from teachback.models.attention import AttentionProjections, Projections, by_head
+from teachback.models.heads import mean_over_tokens
+
+
+@dataclass(frozen=True)
+class Told:
+    """A teacher's answer to a batch: logits [B, C], hidden states (embeddings, then mapped layers) [S, L, H] each,
+
+    queries and keys of the mapped layers, and h_d before its tanh [B, H] (None without that module). Of other tokens than
+    the student's there are no hidden states, queries and keys.
+    """
+
+    logits: torch.Tensor
+    hidden: list[torch.Tensor]
+    attention: list[Projections]
+    knowledge: torch.Tensor | None
+
+
+class LiveTeacher:
+    """Runs the teacher on every batch. ``layers`` are counted from 1."""
+
+    def __init__(self, teacher: Teacher, layers: list[int], attention: bool):
+        self.teacher, self.layers = teacher.eval().requires_grad_(False), layers
+        model = teacher.classifier.model
+        self.reader = AttentionProjections(model, [layer - 1 for layer in layers]) if attention else None
+
+    @torch.no_grad()
+    def answer(self, batch: dict) -> Told:
+        """The teacher's answer to a batch of its own tokens."""
+        outputs = self.teacher.outputs(batch, hidden_states=True)
+        knowledge = None
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            if self.teacher.transferable is not None:
+                knowledge = self.teacher.domain_knowledge([outputs.hidden_states[-1].float()], batch)
+        hidden = [outputs.hidden_states[layer] for layer in (0, *self.layers)]
+        return Told(outputs.logits, hidden, self.reader.take() if self.reader else [], knowledge)
+
+    def states(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is written to disk of a batch: [S, L, F] in half precision, and [S, 2 H]."""
+        outputs = self.teacher.outputs(batch, hidden_states=True)
+        parts = [outputs.hidden_states[layer] for layer in (0, *self.layers)]
+        for read in self.reader.take() if self.reader else []:
+            parts += [x.transpose(1, 2).flatten(2) for x in (read.query, read.key)]
+        with torch.autocast(outputs.logits.device.type, enabled=False):  # which joins no half-precision tensors
+            mean = mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"])
+            return torch.cat([part.half() for part in parts], -1), torch.cat([outputs.pooled.float(), mean], -1)
+
+
+class WrittenTeacher:
+    """Answers from the states that a batch brings along; of the teacher only its heads are run."""
+
+    def __init__(self, teacher: Teacher, layers: list[int]):
+        self.teacher, self.layers = teacher.eval().requires_grad_(False), layers
+        self.heads = teacher.classifier.model.config.num_attention_heads
+
+    @torch.no_grad()
+    def answer(self, batch: dict) -> Told:
+        """The same answer as the model's, to half precision."""
+        width = self.teacher.classifier.model.config.hidden_size
+        parts = list(batch["teacher_states"].split(width, -1)) if "teacher_states" in batch else []
+        hidden, rest = parts[: len(self.layers) + 1], parts[len(self.layers) + 1 :]
+        attention = [
+            Projections(by_head(query, self.heads), by_head(key, self.heads))
+            for query, key in zip(rest[::2], rest[1::2])
+        ]
+        pooled, mean = batch["teacher_means"].flatten(0, 1).split(width, -1)
+        with torch.autocast(pooled.device.type, enabled=False):
+            logits = self.teacher.logits_of(pooled, batch)
+            transferable = self.teacher.transferable
+            knowledge = knowledge_of_means(transferable, mean, batch) if transferable is not None else None
+        return Told(logits, hidden, attention, knowledge)
+
+
+def key_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: bool, encoded: EncodedRows) -> str:
+    """Name of the states: of the teacher, how it computes, which layers, and every token of every sequence in order."""
+    digest = hashlib.sha256(json.dumps([teacher_hash, precision, list(layers), attention, 1]).encode())
+    for name, values in encoded.inputs.items():
+        digest.update(name.encode())
+        for ids in values:
+            digest.update(len(ids).to_bytes(4, "little") + np.asarray(ids, dtype=np.int32).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def states_width(live: LiveTeacher) -> int:
+    """F: numbers a token."""
+    width = live.teacher.classifier.model.config.hidden_size
+    return width * (len(live.layers) + 1 + (2 * len(live.layers) if live.reader else 0))
+
+
+def states_size(encoded: EncodedRows, live: LiveTeacher) -> int:
+    """Bytes that the states of all tokens take."""
+    return 2 * states_width(live) * sum(len(ids) for ids in encoded.inputs["input_ids"])
+
+
+def refusal(parts: Sequence[EncodedRows], live: LiveTeacher, cache: TeacherCache) -> str:
+    """Why the states of all these rows cannot be kept, "" where they can."""
+    if any(len(set(part.sequences)) > 1 for part in parts):
+        return "questions with choices stand beside other rows"
+    return cache.refusal(sum(states_size(part, live) for part in parts))
+
+
+def attach_states(
+    encoded: EncodedRows, live: LiveTeacher, cache: TeacherCache, settings: dict, teacher_hash: str
+) -> None:
+    """Let batches of ``encoded`` bring the teacher's states, written to ``cache`` first where they are not there."""
+    key = key_of(teacher_hash, settings["precision"], live.layers, live.reader is not None, encoded)
+    size = states_size(encoded, live)
+    tokens, means = cache.get(key, size, lambda folder: _write(folder, encoded, live, settings), _read)
+    encoded.states["teacher_states"] = Slices(tokens, [len(ids) for ids in encoded.inputs["input_ids"]])
+    encoded.columns["teacher_means"] = torch.from_numpy(means).unflatten(0, (len(encoded), -1))
+
+
+def _read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+    return tokens, np.load(folder / "means.npy", allow_pickle=False)
+
+
+@torch.no_grad()
+def _write(folder: Path, encoded: EncodedRows, live: LiveTeacher, settings: dict) -> None:
+    lengths = [len(ids) for ids in encoded.inputs["input_ids"]]
+    starts = np.cumsum([0, *lengths])
+    shape = (int(starts[-1]), states_width(live))
+    tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
+    reserve(folder / "tokens.npy", tokens.offset + tokens.nbytes)
+    means = np.zeros((len(lengths), 2 * live.teacher.classifier.model.config.hidden_size), dtype=np.float32)
+    for sequences, states, mean in _batches(encoded, live, settings):
+        for sequence, values in zip(sequences, states):
+            tokens[starts[sequence] : starts[sequence + 1]] = values[: lengths[sequence]]
+        means[sequences] = mean
+    tokens.flush()
+    np.save(folder / "means.npy", means, allow_pickle=False)
+
+
+def _batches(
+    encoded: EncodedRows, live: LiveTeacher, settings: dict
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Numbers of sequences, their states [S, L, F] and means [S, 2 H]."""
+    count = encoded.sequences[0] if encoded.sequences else 1
+    device, precision = settings["device"], settings["precision"]
+    live.teacher.to(device)
+    for batch in batches(encoded, settings["batch_size"], settings["pad_token_id"]):
+        rows = batch["index"].tolist()
+        with autocast(precision, device):
+            states, mean = live.states({name: values.to(device) for name, values in batch.items()})
+        yield [row * count + i for row in rows for i in range(count)], states.cpu().numpy(), mean.cpu().numpy()

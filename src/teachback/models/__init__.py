@@ -1,0 +1,1 @@
+"""Loading encoders, choosing and cutting their layers, and the heads on them."""

@@ -1,0 +1,76 @@
+"""Attention scores of chosen layers, before softmax and dropout, while a model keeps its fast attention.
+
+Fast kernels never build the score matrix, so it is computed from the outputs of the query and key projections.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from teachback.core.errors import TeachbackError
+from teachback.models.layers import layer_list
+
+# Names of the query and key projections inside a layer. Models whose scores are more than QK^T/sqrt(d), such as
+# those with rotary or disentangled positions, are absent on purpose: their product would not be the true score.
+PROJECTIONS = (("query", "key"), ("q_lin", "k_lin"))
+PLAIN_ATTENTION = {"bert", "roberta", "electra", "distilbert", "camembert", "xlm-roberta"}
+
+
+def _projections(model, index: int) -> tuple[nn.Module, nn.Module]:
+    modules = {name.rsplit(".", 1)[-1]: module for name, module in layer_list(model)[index].named_modules()}
+    for query, key in PROJECTIONS:
+        if query in modules and key in modules and model.config.model_type in PLAIN_ATTENTION:
+            return modules[query], modules[key]
+    raise TeachbackError(
+        f"attention scores of {model.config.model_type!r} models cannot be read; set ATTENTION_WEIGHT=0 to distil without "
+        f"the attention loss (it works for: {', '.join(sorted(PLAIN_ATTENTION))})"
+    )
+
+
+@dataclass
+class AttentionProjections:
+    """Reads queries and keys of ``layers`` (counted from 0) in every forward pass of a Hugging Face classifier."""
+
+    model: PreTrainedModel
+    layers: list[int]
+
+    def __post_init__(self):
+        self._seen: dict[tuple[int, str], torch.Tensor] = {}
+        for index in self.layers:
+            for name, module in zip(("query", "key"), _projections(self.model, index)):
+                module.register_forward_hook(self._remember((index, name)))
+
+    def _remember(self, place):
+        def hook(module, inputs, output):
+            self._seen[place] = output
+
+        return hook
+
+    def take(self) -> list["Projections"]:
+        """Queries and keys of the last forward pass, one pair a layer; forgets them."""
+        seen, self._seen = self._seen, {}
+        heads = self.model.config.num_attention_heads
+        return [Projections(by_head(seen[i, "query"], heads), by_head(seen[i, "key"], heads)) for i in self.layers]
+
+
+@dataclass(frozen=True)
+class Projections:
+    """A layer's queries and keys by head: [B, A, L, d] each."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+
+
+def by_head(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """[B, L, H] -> [B, A, L, d]."""
+    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def scores(projections: Projections) -> torch.Tensor:
+    """QK^T/sqrt(d): [B, A, L, L] in float32."""
+    query, key = projections.query, projections.key
+    with torch.autocast(query.device.type, enabled=False):
+        return query.float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])

@@ -1,0 +1,106 @@
+"""The layers of a model: finding them, cutting a student out of them, their positions and attention."""
+
+import copy
+
+import torch
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+)
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain, label_options
+
+
+def use_training_attention(module: nn.Module, device: torch.device) -> None:
+    """Let the Hugging Face models in ``module`` compute attention in the way that learns fastest on the device.
+
+    On a CPU that is the plain one: the fused kernel's backward pass takes nearly as long as all matrix products there, and
+    with dropout there is no such kernel. Models that only answer keep it.
+    """
+    if device.type == "cpu":
+        for part in module.modules():
+            if isinstance(part, PreTrainedModel):
+                part.set_attn_implementation("eager")
+
+
+def final_layer(model) -> nn.Linear:
+    """The linear layer that makes the logits: the last one with as many outputs as labels."""
+    found = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
+    if not found:
+        raise TeachbackError(f"{type(model).__name__} has no final linear layer with {model.config.num_labels} outputs")
+    return found[-1]
+
+
+def backbone(model):
+    """The encoder inside a sequence classifier."""
+    return getattr(model, model.base_model_prefix)
+
+
+def layer_list(model) -> nn.ModuleList:
+    """The transformer layers of an encoder, whatever the architecture calls them."""
+    depth = model.config.num_hidden_layers
+    for module in backbone(model).modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise TeachbackError(
+        f"{type(model).__name__} has no list of its {depth} layers (do they share weights?), so it cannot be cut, nor its attention "
+        "be read: set ATTENTION_WEIGHT=0 to distil without the attention loss, and STUDENT_INIT=pretrained without STUDENT_LAYERS"
+    )
+
+
+def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = None):
+    """A copy of a classifier with only some layers (counted from 0), ``domain``'s labels, and ``head`` as final layer.
+
+    Without ``head`` the final layer is new.
+    """
+    layers = layer_list(model)
+    if not keep or max(keep) >= len(layers) or min(keep) < 0:
+        raise TeachbackError(
+            f"STUDENT_LAYERS: layers {[i + 1 for i in keep]} cannot be kept, as the model has {len(layers)}"
+        )
+    config = copy.deepcopy(model.config)  # building a model changes the config it is given
+    config.num_hidden_layers = len(keep)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in keep]
+    config.update(label_options(domain))
+    student = type(model)(config)
+    _copy_all_but(model, student, (_name_of(layer_list, model), _name_of(final_layer, model)))
+    for target, source in zip(layer_list(student), keep):
+        target.load_state_dict(layers[source].state_dict())
+    if head is not None:
+        final_layer(student).load_state_dict(head.state_dict())
+    return student.train()
+
+
+def _name_of(find, model) -> str:
+    found = find(model)
+    return next(name for name, module in model.named_modules() if module is found) + "."
+
+
+def _copy_all_but(source, target, prefixes: tuple[str, ...]) -> None:
+    weights = {name: value for name, value in source.state_dict().items() if not name.startswith(prefixes)}
+    missing, unexpected = target.load_state_dict(weights, strict=False)
+    assert not unexpected and all(name.startswith(prefixes) for name in missing)
+
+
+def spread_layers(count: int, depth: int) -> list[int]:
+    """``count`` of ``depth`` layers, evenly spread and ending with the last (counted from 0)."""
+    return [(i + 1) * depth // count - 1 for i in range(count)]
+
+
+def most_tokens(model: nn.Module) -> int | None:
+    """Length of the longest sequence that a model has positions for; None where it has no table of them."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def require_positions(model: nn.Module, length: int, most: int | None = None) -> None:
+    """Refuse sequences of ``length`` tokens where the model has no positions for them. ``most``: how many it has."""
+    most = most_tokens(model) if most is None else most
+    if most is not None and length > most:
+        raise TeachbackError(
+            f"a text of {length} tokens, and {type(model).__name__} reads at most {most}; set MAX_LENGTH={most} in all stages"
+        )

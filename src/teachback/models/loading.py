@@ -1,0 +1,212 @@
+"""Loading encoders, classifiers and tokenizers: from a hub, a folder, or from scratch."""
+
+import logging
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tokenizers import BertWordPieceTokenizer
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertTokenizer,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain, label_options
+
+SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
+SCRATCH_VOCABULARY = 4000
+LONGEST_WORD = 100  # characters; WordPiece takes a longer one for an unknown word
+LONG = re.compile(rf"\S{{{LONGEST_WORD + 1}}}")
+
+
+def locate(name: str, data_dir: str | Path) -> str:
+    """A model's folder under data/models where stage 1 fetched it, else the name itself (a folder or a hub name).
+
+    Raises:
+        TeachbackError: an unknown size from scratch, or a path, which no hub name can be, of a folder that is not there.
+    """
+    if name.startswith("scratch:"):
+        if name not in SCRATCH_SIZES:
+            raise TeachbackError(f"model {name!r} is unknown; sizes from scratch are: {', '.join(SCRATCH_SIZES)}")
+        return name
+    fetched = Path(data_dir) / "models" / name.replace("/", "--")
+    if fetched.is_dir():
+        return str(fetched)
+    if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        raise TeachbackError(f"model {name!r}: there is no such folder (a relative path counts from {Path.cwd()})")
+    return name
+
+
+@contextmanager
+def _explained(name: str):
+    """Turn what a loader raises into a message that says what to do."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # new heads are announced as "missing" weights; ours are checked in _check_loaded
+    disable_progress_bar()
+    try:
+        yield
+    except (TeachbackError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file may raise anything; the Rust libraries raise Exception itself
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TeachbackError(
+            f"cannot load model {name!r}: {reason} "
+            "Give a folder with config.json, model.safetensors and tokenizer files, a hub name that can be reached, "
+            "or fetch it with MODELS=1 bash 1_get_data.sh on a machine with network."
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def load_config(folder: str | Path):
+    """The config of a model's folder; one that brings code of its own is refused."""
+    with _explained(str(folder)):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | None = None):
+    """The fast tokenizer of a model; ``scratch:`` learns a WordPiece vocabulary from ``texts``."""
+    place = locate(name, data_dir)
+    if place in SCRATCH_SIZES:
+        return _learnt_tokenizer(texts or [])
+    with _explained(name):
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made of a config alone, it knows no word
+        raise TeachbackError(f"model {name!r} comes without a vocabulary; put its tokenizer.json beside its config.json")
+    if tokenizer.pad_token is None:  # of many decoders; the attention mask tells padding from the end of a text
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise TeachbackError(f"the tokenizer of {name!r} has no padding token; give it one in tokenizer_config.json")
+    if not tokenizer.is_fast:
+        raise TeachbackError(
+            f"model {name!r} has no fast tokenizer (tokenizer.json); convert it with the tokenizers library"
+        )
+    for how_it_was_found in ("is_local", "local_files_only"):  # else what is saved would depend on HF_HUB_OFFLINE
+        tokenizer.init_kwargs.pop(how_it_was_found, None)
+    return tokenizer
+
+
+def _learnt_tokenizer(texts: list[str]):
+    if not texts:
+        raise TeachbackError(
+            "a model from scratch learns its vocabulary from the suite's train texts, and there are none"
+        )
+    learner = BertWordPieceTokenizer(lowercase=True)
+    words = {word for text in texts for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalize(text))}
+    # The learner numbers continuing characters in the order of a hash table and merges equally frequent pairs by
+    # number. So that every run learns the same pieces, they are numbered before it starts, and none is left out.
+    continuing = sorted({f"##{character}" for word in words for character in word[1:]})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    learnable = [_without_long_words(text, learner) for text in texts]  # before it starts, for then it is locked
+    learner.train_from_iterator(
+        learnable, vocab_size=SCRATCH_VOCABULARY, min_frequency=2, special_tokens=special + continuing,
+        limit_alphabet=len({character for word in words for character in word}), show_progress=False,
+    )  # fmt: skip
+    pieces = sorted(set(learner.get_vocab()) - set(special))
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(special + pieces)}, model_max_length=512)
+
+
+def _without_long_words(text: str, learner: BertWordPieceTokenizer) -> str:
+    """A text without the words that WordPiece never divides, as a megabyte of letters would be learnt from for minutes."""
+    if not LONG.search(text):
+        return text
+    words = [word for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalize(text))]
+    return " ".join(word for word in words if len(word) <= LONGEST_WORD)
+
+
+def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_dir: str | Path = "data"):
+    """(encoder in eval mode, fast tokenizer) without a head, as published: not fine-tuned."""
+    tokenizer = load_tokenizer(name, data_dir, texts)
+    place = locate(name, data_dir)
+    if place in SCRATCH_SIZES:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = AutoModel.from_config(_scratch_config(place, tokenizer))
+    else:
+        with _explained(name):
+            model, report = AutoModel.from_pretrained(
+                place, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+        _check_loaded(name, model, report)
+        _check_vocabulary(name, model, tokenizer)
+    return model.eval(), tokenizer
+
+
+def _scratch_config(name: str, tokenizer) -> BertConfig:
+    layers, width = SCRATCH_SIZES[name]
+    return BertConfig(
+        vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64,
+        intermediate_size=4 * width, max_position_embeddings=512, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+
+def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path = "data"):
+    """A Hugging Face sequence classifier with ``domain``'s labels and a new head, in train mode."""
+    place = locate(name, data_dir)
+    if place in SCRATCH_SIZES:
+        config = _scratch_config(place, tokenizer)
+        config.update(label_options(domain))
+        return AutoModelForSequenceClassification.from_config(config).train()
+    with _explained(name):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            place, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
+            **label_options(domain),
+        )  # fmt: skip
+    _check_loaded(name, model, report)
+    _check_vocabulary(name, model, tokenizer)
+    if model.config.pad_token_id is None:  # of many decoders; without one they classify no batches
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model.train()
+
+
+def _check_loaded(name: str, model, report: dict) -> None:
+    """Only the pooler and the head may be new: an encoder weight that the checkpoint lacks would be random."""
+    base = "" if model.base_model is model else f"{model.base_model_prefix}."
+    lost = {*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])}
+    encoder = sorted(key for key in lost if key.startswith(base) and "pooler" not in key)
+    if encoder:
+        raise TeachbackError(
+            f"model {name!r} lacks {len(encoder)} weights of its encoder, first {encoder[0]!r}; use a complete checkpoint"
+        )
+    check_finite(f"model {name!r}", model)
+
+
+def check_finite(where: str, model: nn.Module, advice: str = "use another checkpoint") -> None:
+    """Refuse weights that are no numbers: whatever is computed with them would be none either."""
+    for key, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise TeachbackError(f"{where}: the weight {key!r} holds NaN or infinity; {advice}")
+
+
+def _check_vocabulary(name: str, model, tokenizer) -> None:
+    if len(tokenizer) > model.config.vocab_size:
+        raise TeachbackError(
+            f"model {name!r} embeds {model.config.vocab_size} tokens and its tokenizer has {len(tokenizer)}; "
+            "use the tokenizer the model was trained with"
+        )
+
+
+def load_finished_classifier(folder: str | Path):
+    """The classifier of a finished stage, in eval mode; a weight that is missing or left over is an error."""
+    with _explained(str(folder)):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    wrong = sorted(
+        {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
+    )
+    if wrong:
+        raise TeachbackError(
+            f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; remove the folder and run its stage again"
+        )
+    check_finite(str(folder), model)
+    return model.eval()

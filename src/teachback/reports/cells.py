@@ -1,0 +1,145 @@
+"""A cell of a table: one run of stages, as a bash script of its own, with marks on disk that say how it went.
+
+Beside the script lie its log and one mark: ``.done``, written after the last stage, holds what was run and the seconds it
+took; ``.failed`` the exit status. A script that neither finished nor failed was interrupted; it is run again, and its
+stages go on from their last checkpoints.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from teachback.core.files import sha256, write_atomically
+from teachback.data.schema import SPLITS
+from teachback.reports.recipes import SCRIPTS
+
+DONE, CHANGED, FAILED, TODO = "done", "changed", "failed", "todo"
+# Where things are and how fast they are computed: without effect on a cell's result.
+WITHOUT_EFFECT = {
+    "CONFIG", "PYTHON", "DATA_DIR", "OUTPUT_DIR", "TEACHER_DIR", "STUDENT_DIR", "SOURCE", "DEVICE", "REPORT_TO",
+    "TEACHER_CACHE_GB", "ALLOW_PARTIAL", "MODELS",
+}  # fmt: skip
+
+# What each cell says for itself: an environment that has these means the table, or another run.
+PER_CELL = ("HOLD_OUT", "TRAIN_FRACTION", "TEACHER_DOMAIN", "TEACHER_DIR", "STUDENT_DIR")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of stages. ``name`` is unique in a table; ``folder`` holds its script, log and mark."""
+
+    name: str
+    folder: Path
+    scripts: tuple[str, ...]
+    variables: dict[str, str]
+    kind: str = ""  # cells of a kind take about as long: the row
+    needs: tuple[str, ...] = ()  # cells that have to be done before
+    after: tuple[str, ...] = ()  # cells that it would repeat the work of beside, and can use once they have run
+
+    @property
+    def script(self) -> Path:
+        return self.folder / f"{self.name}.sh"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def makes_data(self) -> bool:
+        """Whether it writes the data that all others read."""
+        return SCRIPTS["2"] in self.scripts
+
+    def mark(self, what: str) -> Path:
+        return self.folder / f"{self.name}.{what}"
+
+    @property
+    def command(self) -> str:
+        """The stages as one line to copy."""
+        words = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.variables.items())
+        return f"(export {words} && {' && '.join(f'bash {script}' for script in self.scripts)})"
+
+
+@cache
+def declared_variables(script: Path) -> frozenset[str]:
+    """The variables that a stage declares in lines of its own."""
+    return frozenset(re.findall(r'^: "\$\{([A-Z][A-Z0-9_]*):?=', script.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@dataclass
+class Workplace:
+    """What all cells of a table have in common: the project, what the user set, the data."""
+
+    root: Path  # of the project
+    data: Path  # of the processed suite
+    config: Path
+    given: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def settings(self, cell: Cell) -> dict[str, str]:
+        """The variables of a cell's stages: its own, and of the others those that the environment gives."""
+        known = {"CONFIG", "PYTHON", "DATA_DIR", "OUTPUT_DIR"}
+        known = known.union(*(declared_variables(self.root / script) for script in cell.scripts))
+        shared = sorted(known & self.given.keys() - set(PER_CELL))
+        return {name: self.given[name] for name in shared} | cell.variables
+
+    def fingerprint(self, cell: Cell, cells: dict[str, Cell]) -> str:
+        """What a cell's result depends on: its stages and settings, the data, and the same of the cells that it needs."""
+        settings = {name: value for name, value in self.settings(cell).items() if name not in WITHOUT_EFFECT}
+        needs = [self.fingerprint(cells[name], cells) for name in cell.needs if not cells[name].makes_data]
+        data = "" if cell.makes_data else data_digest(self.data)
+        parts = [cell.scripts, settings, self.config.read_text(encoding="utf-8"), data, needs]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def state(self, cell: Cell, cells: dict[str, Cell]) -> str:
+        """done, changed (finished with other settings or data), failed or todo."""
+        if cell.mark(FAILED).is_file():
+            return FAILED
+        if not cell.mark(DONE).is_file():
+            return TODO
+        return DONE if done_mark(cell)[0] == self.fingerprint(cell, cells) else CHANGED
+
+    def write_script(self, cell: Cell, cells: dict[str, Cell]) -> None:
+        """Write the cell as a script that runs anywhere the project's folder and data are."""
+        mark = shlex.quote(str(cell.folder.absolute() / cell.name))
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in self.settings(cell).items()]
+        lines = [
+            "#!/usr/bin/env bash",
+            f"# {cell.name}: made by scripts/reproduce.sh",
+            "set -euo pipefail",
+            f"cd {shlex.quote(os.getcwd())}",
+            f"unset {' '.join(PER_CELL)}",
+            *exports,
+            f"mark={mark}",
+            'rm -f "$mark.done" "$mark.failed"',
+            "trap 'exit 143' TERM",  # once the stage has ended, which may write a checkpoint first
+            """trap 'status=$?; if [[ $status != 0 ]]; then echo "$status" > "$mark.failed"; fi' EXIT""",
+            *(f"bash {shlex.quote(str(self.root / script))}" for script in cell.scripts),
+            f'printf \'%s\\t%s\\n\' {self.fingerprint(cell, cells)} "$SECONDS" > "$mark.partial"',
+            'mv "$mark.partial" "$mark.done"',
+        ]
+        write_atomically(cell.script, "\n".join(lines) + "\n")
+
+
+def done_mark(cell: Cell) -> tuple[str, float]:
+    """What a finished cell was run with, and the seconds it took."""
+    fingerprint, seconds = cell.mark(DONE).read_text(encoding="utf-8").rstrip("\n").split("\t")
+    return fingerprint, float(seconds)
+
+
+def data_digest(folder: Path) -> str:
+    """Hash of a processed suite's rows and description; "" where it is not there yet."""
+    paths = [folder / "suite.json", *(folder / f"{split}.tsv" for split in SPLITS)]
+    if not paths[0].is_file():
+        return ""
+    stamps = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.is_file())
+    return _digest(stamps)
+
+
+@cache
+def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
+    """Read once as long as the files do not change."""
+    return hashlib.sha256("".join(sha256(Path(name)) for name, *_ in stamps).encode()).hexdigest()

@@ -1,0 +1,134 @@
+"""The settings in which a domain has no data, or few: scores by the share of its train rows, as tables and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from teachback.core.files import replacing, write_atomically
+from teachback.core.markdown import escape_markdown
+from teachback.reports.paper_table import MCNEMAR, Entry, PaperTable
+from teachback.reports.plan import WHOLE, Setting
+from teachback.reports.published import Published
+from teachback.reports.recipes import TableRow
+from teachback.reports.table_formats import (
+    Line,
+    Text,
+    compared,
+    markdown_table,
+    ours,
+    plain_table,
+    published,
+    seeds,
+    tabular,
+    tsv,
+)
+
+
+def published_in(about: Published, setting: Setting) -> Published:
+    """What the paper says of a setting."""
+    if setting.fraction != WHOLE:
+        return about.nothing()
+    return about.without(setting.target) if setting.hold_out else about
+
+
+class Curve:
+    """One target domain's tables, one for each share of its train rows."""
+
+    def __init__(self, tables: Sequence[PaperTable]):
+        self.tables = tables
+        self.setting = tables[0].plan.setting
+        self.columns = [(table, column) for table in tables for column in table.columns]
+        self.rows: list[TableRow] = [row for row in tables[0].plan.rows if any(row in table.rows for table in tables)]
+
+    @property
+    def title(self) -> str:
+        name, target = self.tables[0].published.name, self.setting.target
+        return f"{name}, {target} " + ("held out of the teacher" if self.setting.hold_out else "with few data")
+
+    @property
+    def file_name(self) -> str:
+        return f"{'held-out' if self.setting.hold_out else 'few-data'}-{self.setting.target}"
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the target's train rows, in %, of each column."""
+        return [100 * float(table.plan.setting.fraction) for table, _ in self.columns]
+
+    def entries(self, row: TableRow) -> list[Entry]:
+        return [table.entries.get((row.name, column), Entry()) for table, column in self.columns]
+
+    def header(self) -> list[str]:
+        return [self.title, *(f"{table.plan.setting.name} of train" for table, _ in self.columns), "seeds"]
+
+    def lines(self) -> list[Line]:
+        """Ours, the published where there are some, and the difference to the row that the others are compared with."""
+        lines = []
+        for row in self.rows:
+            entries, wanted = self.entries(row), len(self.tables[0].plan.seeds)
+            lines.append(
+                Line((Text(row.title), *(Text(ours(entry)) for entry in entries), Text(seeds(entries, wanted))))
+            )
+            if any(entry.published is not None for entry in entries):
+                told = [Text(published(entry, False)) for entry in entries]
+                lines.append(Line((Text("   published"), *told, Text(""))))
+            tests = [table.compare(row, column) if row in table.rows else None for table, column in self.columns]
+            if first := next(filter(None, tests), None):
+                cells = [Text(compared(test)) for test in tests]
+                lines.append(Line((Text(f"   to {first.other.title}"), *cells, Text(""))))
+        return lines
+
+    def notes(self) -> str:
+        target, numbers = self.setting.target, self.tables[0].plan.seeds
+        over = "mean ± standard deviation over seeds" if len(numbers) > 1 else "of seed"
+        sees = f"Teachers and students see the share of {target}'s train rows, and all rows of other domains."
+        if self.setting.hold_out:
+            sees = f"No teacher has seen a row of {target}; the student sees the share of its train rows."
+        return (
+            f"Test scores in %, {over} {', '.join(map(str, numbers))}. {sees} Prototype scores are "
+            f"of what is seen. Differences are in points, with {MCNEMAR}. Published: {self.tables[0].published.paper}."
+        )
+
+    def markdown(self) -> str:
+        return f"{markdown_table(self.header(), self.lines(), 1)}\n\n{escape_markdown(self.notes())}\n"
+
+    def plain(self) -> str:
+        return f"{plain_table(self.header(), self.lines(), 1)}\n\n{self.notes()}\n"
+
+    def latex(self) -> str:
+        return f"% {self.notes()}\n\n{tabular(self.header(), self.lines(), 1)}\n"
+
+    def tsv(self) -> str:
+        """The lines of each share's table, with the share as first column."""
+        parts = [(table.plan.setting.fraction, tsv(table).splitlines()) for table in self.tables]
+        lines = [f"fraction\t{parts[0][1][0]}"]
+        lines += [f"{fraction}\t{line}" for fraction, (_, *body) in parts for line in body]
+        return "\n".join(lines) + "\n"
+
+    def plot(self, path: Path) -> None:
+        """Score over share, one line a row, with the standard deviation between seeds."""
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        shares = self.shares
+        for row in self.rows:
+            entries = zip(shares, self.entries(row))
+            points = [(share, entry.mean, entry.std or 0) for share, entry in entries if entry.mean is not None]
+            if points:
+                x, y, spread = zip(*points)
+                axes.errorbar(x, y, yerr=spread, marker="o", capsize=3, label=row.title)
+        axes.set_xscale("log")
+        axes.set_xticks(shares, [f"{share:g}" for share in shares])
+        axes.minorticks_off()
+        axes.set(xlabel=f"% of {self.setting.target}'s train rows", ylabel="test score, %", title=self.title)
+        if axes.has_data():
+            axes.legend()
+        with replacing(path) as file:
+            figure.savefig(file, dpi=120, format="png")
+
+
+def write_curve(curve: Curve, folder: Path) -> None:
+    """The curve as table and picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending, text in (("md", curve.markdown()), ("tsv", curve.tsv()), ("tex", curve.latex())):
+        write_atomically(folder / f"{curve.file_name}.{ending}", text)
+    curve.plot(folder / f"{curve.file_name}.png")

@@ -1,0 +1,246 @@
+"""A table's numbers: ours over seeds from stage 7's files, the published ones beside them, and paired tests."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+from transformers import AutoConfig
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Row, Suite, read_suite
+from teachback.inference.metrics import as_numbers, by_domain, parts
+from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results
+from teachback.reports.cells import CHANGED, DONE
+from teachback.reports.plan import Plan, answering
+from teachback.reports.published import Column, Published
+from teachback.reports.recipes import TableRow
+from teachback.reports.significance import mcnemar, paired_bootstrap
+
+MCNEMAR = "exact McNemar, predictions of all seeds pooled"
+BOOTSTRAP = "paired bootstrap over test rows"
+SPLIT = "test"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row's score in one column: a fraction for each seed, and the published score in %."""
+
+    scores: dict[int, float] = field(default_factory=dict)
+    published: float | None = None
+    selected: bool = False  # its checkpoints were selected on the rows that are reported
+
+    @property
+    def n(self) -> int:
+        return len(self.scores)
+
+    @property
+    def mean(self) -> float | None:
+        """In %."""
+        return 100 * fmean(self.scores.values()) if self.scores else None
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation between seeds (n - 1), in points."""
+        return 100 * stdev(self.scores.values()) if self.n > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the published, in points."""
+        return None if self.mean is None or self.published is None else self.mean - self.published
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against ``other`` on the same test rows and seeds: mean difference in points, and the test."""
+
+    other: TableRow
+    difference: float
+    p: float
+    test: str
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a checkpoint said of a domain's labelled test rows: numbers of gold and predicted labels, by guid."""
+
+    guids: tuple[str, ...]
+    gold: np.ndarray
+    predicted: np.ndarray
+
+
+class PaperTable:
+    """All of a plan's rows and columns. ``states``: cell -> its state; cells that are not done have no numbers."""
+
+    def __init__(self, plan: Plan, published: Published, states: dict[str, str]):
+        self.plan, self.published, self.states = plan, published, states
+        self.columns = self._columns()
+        self.rows = [row for row in plan.needed_rows() if self._is_planned(row)]
+        self._results: dict[Path, list[Result]] = {}
+        self._answers: dict[tuple, Answers] = {}
+        self.entries: dict[tuple[str, Column], Entry] = {}
+        for row in self.rows:
+            for column in self.columns:  # the average is the last
+                self.entries[row.name, column] = self._entry(row, column)
+        self.best = {column: self._best_student(column) for column in self.columns}
+
+    @cached_property
+    def suite(self) -> Suite:
+        return read_suite(self.plan.data_dir / self.plan.suite)
+
+    def _columns(self) -> list[Column]:
+        """The published columns of the plan's domains; further domains have their own metrics."""
+        shown = [name for name in self.plan.domains if answering(name) in self.plan.targets]
+        columns = [column for column in self.published.columns if column.domain in shown]
+        for name in shown:
+            if name not in {column.domain for column in columns}:
+                columns += [Column(name, metric) for metric in parts(self.suite.domain(name).metric)]
+        average = [column for column in self.published.columns if column.is_average]
+        return columns + (average if len(columns) > 1 else [])
+
+    @property
+    def targets(self) -> list[str]:
+        """The domains whose checkpoints answer in the columns."""
+        return list(dict.fromkeys(answering(column.domain) for column in self.columns if not column.is_average))
+
+    def checkpoints(self, row: TableRow) -> list[tuple[Path, str]]:
+        """The row's finished checkpoints: the run's folder, and the stage's below it, each once."""
+        found = [
+            (self._run(row, domain, seed), self._stage(row, domain))
+            for domain in self.targets
+            for seed in self.plan.seeds
+            if self._state(row, domain, seed) in (DONE, CHANGED)
+        ]
+        return list(dict.fromkeys(found))
+
+    def sizes(self, student: bool) -> list[str]:
+        """The finished students' or teachers' different sizes in words, such as "6 layers, 384 wide"."""
+        folders = [run / stage for row in self.rows if row.is_student == student for run, stage in self.checkpoints(row)]
+        configs = [AutoConfig.from_pretrained(folder) for folder in folders if (folder / "config.json").is_file()]
+        return list(dict.fromkeys(f"{c.num_hidden_layers} layers, {c.hidden_size} wide" for c in configs))
+
+    def _is_planned(self, row: TableRow) -> bool:
+        """Whether some cell makes it; of teachers that only others' students need, there may be none here."""
+        return any(self._state(row, column.domain, seed) for column in self.columns for seed in self.plan.seeds)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every published column is here and no other, so that averages mean the same."""
+        return set(self.columns) == set(self.published.columns)
+
+    def entry(self, row: TableRow, column: Column) -> Entry:
+        return self.entries[row.name, column]
+
+    def is_best(self, row: TableRow, column: Column) -> bool:
+        """Whether no student's mean is higher."""
+        return row.name in self.best[column]
+
+    def _best_student(self, column: Column) -> set[str]:
+        means = {row.name: self.entry(row, column).mean for row in self.rows if row.is_student}
+        highest = max((mean for mean in means.values() if mean is not None), default=None)
+        return {name for name, mean in means.items() if mean is not None and mean == highest}
+
+    def _entry(self, row: TableRow, column: Column) -> Entry:
+        published = self.published.score(row.name, column)
+        if column.is_average:
+            return self._average(row, published if self.is_whole else None)
+        found = {seed: self._result(row, column, seed) for seed in self.plan.seeds}
+        scores = {seed: value for seed, (value, _) in found.items() if value is not None}
+        return Entry(scores, published, any(selected for _, selected in found.values()))
+
+    def _average(self, row: TableRow, published: float | None) -> Entry:
+        """Over the columns, for each seed that all of them have."""
+        entries = [self.entry(row, column) for column in self.columns if not column.is_average]
+        seeds = [seed for seed in self.plan.seeds if all(seed in entry.scores for entry in entries)]
+        scores = {seed: fmean(entry.scores[seed] for entry in entries) for seed in seeds}
+        return Entry(scores, published, any(entry.selected for entry in entries))
+
+    def _result(self, row: TableRow, column: Column, seed: int) -> tuple[float | None, bool]:
+        """A score, and whether it is of a checkpoint that was selected on the scored rows."""
+        if self._state(row, column.domain, seed) not in (DONE, CHANGED):
+            return None, False
+        run, stage = self._run(row, column.domain, seed), self._stage(row, column.domain)
+        if run not in self._results:
+            self._results[run] = read_results(run / "results.tsv")
+        own = [r for r in self._results[run] if (r.stage, r.domain) == (stage, column.domain)]
+        own = [r for r in own if r.split in (SPLIT, SPLIT + OPTIMISTIC)]
+        if not own:
+            return None, False
+        selected = own[-1].split != SPLIT
+        values = [r.value for r in own if r.metric == column.metric and r.split == own[-1].split]
+        return (values[-1] if values else self._computed(row, column, seed)), selected
+
+    def _state(self, row: TableRow, domain: str, seed: int) -> str:
+        return self.states.get(self.plan.cell_name(row, answering(domain), seed), "")
+
+    def _run(self, row: TableRow, domain: str, seed: int) -> Path:
+        return self.plan.run_folder(row, answering(domain), seed)
+
+    @staticmethod
+    def _stage(row: TableRow, domain: str) -> str:
+        return row.checkpoint.format(domain=answering(domain))
+
+    def _computed(self, row: TableRow, column: Column, seed: int) -> float | None:
+        """A metric that results.tsv does not have, from the predictions."""
+        rows, predicted = self._predictions(row, column.domain, seed)
+        return by_domain(self.suite, rows, predicted, column.metric)[column.domain].value if rows else None
+
+    def _predictions(self, row: TableRow, domain: str, seed: int) -> tuple[list[Row], list[str]]:
+        """Labelled test rows of a domain, and what was predicted for them."""
+        path = predictions_file(self._run(row, domain, seed), self._stage(row, domain), SPLIT)
+        if not path.is_file():
+            return [], []
+        header, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        if header.split("\t")[:4] != ["guid", "domain", "gold", "predicted"]:
+            raise TeachbackError(f"{path} line 1: these are no predictions; run 7_eval.sh again")
+        fields = [line.split("\t")[:4] for line in lines]
+        own = [(Row(guid, "", "", gold, domain), told) for guid, of, gold, told in fields if of == domain and gold]
+        return [row for row, _ in own], [told for _, told in own]
+
+    def _answers_of(self, row: TableRow, domain: str, seed: int) -> Answers:
+        key = row.name, domain, seed
+        if key not in self._answers:
+            rows, predicted = self._predictions(row, domain, seed)
+            about = self.suite.domain(domain)
+            numbers = as_numbers(about, [one.label for one in rows]), as_numbers(about, predicted)
+            self._answers[key] = Answers(tuple(one.guid for one in rows), *numbers)
+        return self._answers[key]
+
+    def compare(self, row: TableRow, column: Column) -> Comparison | None:
+        """The row against the one that its recipe compares it with; None where they share no seed."""
+        other = self.plan.opponent(row)
+        if other is None or (other.name, column) not in self.entries:
+            return None
+        ours, theirs = self.entry(row, column), self.entry(other, column)
+        seeds = [seed for seed in ours.scores if seed in theirs.scores]
+        if not seeds:
+            return None
+        difference = 100 * fmean(ours.scores[seed] - theirs.scores[seed] for seed in seeds)
+        tested = [column] if not column.is_average else [c for c in self.columns if not c.is_average]
+        if any(c.metric != "accuracy" for c in tested) and len(tested) > 1:
+            return None
+        pairs = [(c, seed, *self._pair(row, other, c.domain, seed)) for c in tested for seed in seeds]
+        if tested[0].metric == "accuracy":
+            right = [
+                np.concatenate([a.gold == a.predicted for a in side]) for side in zip(*(pair[2:] for pair in pairs))
+            ]
+            return Comparison(other, difference, mcnemar(*right), MCNEMAR, len(seeds))
+        gold = pairs[0][2].gold
+        p = paired_bootstrap(column.metric, gold, [x[2].predicted for x in pairs], [x[3].predicted for x in pairs])
+        return Comparison(other, difference, p, BOOTSTRAP, len(seeds))
+
+    def _pair(self, row: TableRow, other: TableRow, domain: str, seed: int) -> tuple[Answers, Answers]:
+        """Both rows' answers, which have to be to the same test rows."""
+        ours, theirs = self._answers_of(row, domain, seed), self._answers_of(other, domain, seed)
+        if ours.guids != theirs.guids:
+            raise TeachbackError(
+                f"{row.name} and {other.name} were scored on different test rows of {domain} (seed {seed}); run the "
+                "cells that are listed as changed by --dry_run again"
+            )
+        return ours, theirs
+
+    def made_with_other_settings(self) -> int:
+        """How many cells the table shows that were made with other settings or data than are asked for now."""
+        return sum(state == CHANGED for state in self.states.values())

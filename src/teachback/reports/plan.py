@@ -1,0 +1,186 @@
+"""Which cells a table consists of: its rows, seeds and domains, in folders of their own, on shared teachers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from teachback.core.errors import TeachbackError
+from teachback.reports.cells import Cell
+from teachback.reports.recipes import ANSWERED_BY, SCRIPTS, Recipe, TableRow
+
+DATA = "data"
+WHOLE = "1"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which of the target domain's train rows teachers and students see; the papers' tables: all."""
+
+    target: str = ""
+    hold_out: bool = False  # teachers of several domains never see it
+    fraction: str = WHOLE  # share of its rows, for whoever sees them
+
+    @property
+    def name(self) -> str:
+        return f"{100 * float(self.fraction):g} %"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table's rows for some seeds and target domains. ``folder`` holds a folder for each row."""
+
+    recipe: Recipe
+    suite: str
+    folder: Path
+    data_dir: Path
+    seeds: tuple[int, ...]
+    targets: tuple[str, ...]  # the domains whose students are made
+    domains: tuple[str, ...]  # the domains that the stages use
+    rows: tuple[TableRow, ...]
+    variables: dict[str, str] = field(default_factory=dict)  # of all cells
+    undistilled: dict[str, str] = field(default_factory=dict)  # of the undistilled student's cells
+    one_first_stage: bool = False  # TRANSFER_SET=all: stage 4 copies another domain's student where it can
+    setting: Setting = Setting()
+    against: str = ""  # row that the others are compared with; "": each with its recipe's
+    teacher_domain: str = ""  # whose teacher another domain's is; "": the domain after the target
+
+    def maker(self, row: TableRow) -> TableRow:
+        """The row whose cells make this row's checkpoint."""
+        return self.recipe.row(row.cells_of) if row.cells_of else row
+
+    def opponent(self, row: TableRow) -> TableRow | None:
+        """The row that a row is compared with."""
+        name = self.against if self.against and self.against != row.name else row.compared_with
+        return self.recipe.rows.get(name)
+
+    def home(self, row: TableRow, domain: str) -> Path:
+        """OUTPUT_DIR of a row's cells."""
+        return self.folder.joinpath(*self._setting_parts(row, domain), self.maker(row).name)
+
+    def run_folder(self, row: TableRow, domain: str, seed: int) -> Path:
+        """Where stage 7 wrote a row's scores."""
+        return self.home(row, domain) / self.suite / f"seed{seed}"
+
+    def cell_name(self, row: TableRow, domain: str, seed: int) -> str:
+        row = self.maker(row)
+        own = [domain] if row.by_domain else []
+        return ".".join([row.name, *own, *self._setting_parts(row, domain), f"seed{seed}"])
+
+    def _setting_parts(self, row: TableRow, domain: str) -> list[str]:
+        """What tells a row's cells from those of other settings; none where the setting does not concern them."""
+        without = [f"without-{self.setting.target}"] if self._holds_out(row) else []
+        return without + ([f"{self.setting.target}-{self.setting.fraction}"] if self._shortens(row, domain) else [])
+
+    def _holds_out(self, row: TableRow) -> bool:
+        """Whether the row is a teacher of several domains or learns from one."""
+        several = row.variables.get("TEACHER") in ("meta", "mix", "mtl")
+        return self.setting.hold_out and several and not row.meets_no_teacher
+
+    def _shortens(self, row: TableRow, domain: str) -> bool:
+        """Whether the row sees the target domain's rows, and not all of them."""
+        sees = domain == self.setting.target if row.by_domain else not self._holds_out(row)
+        return sees and self.setting.fraction != WHOLE
+
+    def needed_rows(self) -> list[TableRow]:
+        """The rows that are asked for and those that they build on, in the recipe's order."""
+        wanted, waiting = set(), [row.name for row in self.rows]
+        while waiting:
+            name = waiting.pop()
+            if name not in wanted:
+                wanted.add(name)
+                waiting += self.recipe.row(name).builds_on
+        return [row for row in self.recipe.rows.values() if row.name in wanted]
+
+    def _requests(self, row: TableRow, domain: str) -> list[tuple[TableRow, str]]:
+        """Rows and domains whose cells a cell needs."""
+        found = []
+        for name in row.builds_on:
+            domains: Sequence[str] = (domain,)
+            if name == row.teacher and row.variables.get("TEACHER") == "multi":
+                domains = targets_of(self.domains)
+            elif name == row.teacher and row.taught_by_other:
+                domains = (self._other(domain),)
+            found += [(self.recipe.row(name), one) for one in domains]
+        return found
+
+    def _other(self, domain: str) -> str:
+        """The domain whose teacher stands for another domain's."""
+        domains = targets_of(self.domains)
+        chosen = self.teacher_domain or domains[(domains.index(domain) + 1) % len(domains)]
+        if chosen == domain or chosen not in domains:
+            raise TeachbackError(
+                f"TEACHER_DOMAIN={chosen}: name another domain than {domain}, one of {', '.join(domains)}"
+            )
+        return chosen
+
+    def cells(self, with_data: bool) -> list[Cell]:
+        """Every cell once, those of a seed together; ``with_data``: first the one that makes the data."""
+        order = [row.name for row in self.recipe.rows.values()]
+        wanted: dict[str, tuple[int, int, Cell]] = {}
+
+        def want(row: TableRow, domain: str, seed: int) -> None:
+            row = self.maker(row)
+            name = self.cell_name(row, domain, seed)
+            if name not in wanted:
+                wanted[name] = (seed, order.index(row.name), self._cell(row, domain, seed, with_data))
+                for other, its_domain in self._requests(row, domain):
+                    want(other, its_domain, seed)
+
+        for seed in self.seeds:
+            for row in self.rows:
+                for domain in self.targets:
+                    want(row, domain, seed)
+        place = {seed: number for number, seed in enumerate(self.seeds)}
+        cells = [cell for *_, cell in sorted(wanted.values(), key=lambda found: (place[found[0]], found[1]))]
+        return ([self._data_cell()] if with_data else []) + cells
+
+    def _data_cell(self) -> Cell:
+        variables = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "QUIZ_FRACTION": self.recipe.quiz_fraction}
+        variables["DOMAINS"] = " ".join(self.domains)
+        shared = {name: value for name, value in self.variables.items() if name in ("CONFIG", "PROTOCOL")}
+        return Cell(DATA, self.folder / "cells", (SCRIPTS["1"], SCRIPTS["2"]), shared | variables, DATA)
+
+    def _cell(self, row: TableRow, domain: str, seed: int, with_data: bool) -> Cell:
+        home = self.home(row, domain)
+        needs = [self.cell_name(other, its_domain, seed) for other, its_domain in self._requests(row, domain)]
+        return Cell(
+            self.cell_name(row, domain, seed), home / "cells", row.scripts,
+            self.variables | self._which(row, domain, seed) | row.variables | self._from(row, domain), row.name,
+            tuple([DATA] * with_data + needs), self._copied_from(row, domain, seed),
+        )  # fmt: skip
+
+    def _which(self, row: TableRow, domain: str, seed: int) -> dict[str, str]:
+        """Data, place, seed, domain and setting of a cell."""
+        shortens = self._shortens(row, domain)
+        name = domain if row.by_domain else self.setting.target if shortens else "all"
+        which = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "OUTPUT_DIR": str(self.home(row, domain)),
+                 "SEED": str(seed), "DOMAIN": name, "DOMAINS": " ".join(self.domains)}  # fmt: skip
+        which |= {"SPLIT": "test", "METRIC": ""} if SCRIPTS["7"] in row.scripts else {}
+        which |= {"HOLD_OUT": self.setting.target} if self._holds_out(row) else {}
+        return which | ({"TRAIN_FRACTION": self.setting.fraction} if shortens else {})
+
+    def _from(self, row: TableRow, domain: str) -> dict[str, str]:
+        """Whose teacher and student a cell goes on with."""
+        own = dict(self.undistilled) if row.meets_no_teacher else {}
+        requests = {other.name: (other, its_domain) for other, its_domain in self._requests(row, domain)}
+        for variable, name in (("TEACHER_DIR", row.teacher), ("STUDENT_DIR", row.student)):
+            if name in requests:
+                own[variable] = str(self.home(*requests[name]))
+        return own | ({"TEACHER_DOMAIN": self._other(domain)} if row.taught_by_other else {})
+
+    def _copied_from(self, row: TableRow, domain: str, seed: int) -> tuple[str, ...]:
+        """The first domain's cell, where the others copy its stage 4, as they have one teacher."""
+        alike = self.one_first_stage and SCRIPTS["4"] in row.scripts and not self.recipe.row(row.teacher).by_domain
+        if not alike or domain == self.targets[0]:
+            return ()
+        return (self.cell_name(row, self.targets[0], seed),)
+
+
+def answering(domain: str) -> str:
+    """The domain whose teacher and student answer for a domain's rows."""
+    return ANSWERED_BY.get(domain, domain)
+
+
+def targets_of(domains: Sequence[str]) -> tuple[str, ...]:
+    """The domains with teachers and students of their own."""
+    return tuple(dict.fromkeys(answering(domain) for domain in domains))

@@ -1,0 +1,72 @@
+"""The papers' tables, as data: published.toml, with the source of each."""
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from teachback.core.errors import TeachbackError
+
+AVERAGE = "average"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of scores: a metric on a domain's rows, or the average of the columns before it."""
+
+    domain: str
+    metric: str = "accuracy"
+
+    @property
+    def is_average(self) -> bool:
+        return self.domain == AVERAGE
+
+    @property
+    def name(self) -> str:
+        return self.domain if self.metric == "accuracy" else f"{self.domain} {self.metric}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published table: scores in % by row and column, and where they come from."""
+
+    name: str
+    paper: str
+    source: str
+    models: str
+    selected_on_reported: bool  # checkpoints were selected on the very rows that are reported
+    columns: tuple[Column, ...]
+    rows: dict[str, dict[Column, float]]
+    held_out: dict[str, dict[str, float]] = field(default_factory=dict)  # by domain that the teacher never saw, and row
+
+    def score(self, row: str, column: Column) -> float | None:
+        """In %; None where the paper has no such number."""
+        return self.rows.get(row, {}).get(column)
+
+    def without(self, domain: str) -> "Published":
+        """The same with the scores of a teacher that never saw ``domain``."""
+        scores = self.held_out.get(domain, {})
+        return replace(self, rows={row: {Column(domain): score} for row, score in scores.items()})
+
+    def nothing(self) -> "Published":
+        """The same for a setting of which the paper gives no numbers."""
+        return replace(self, rows={})
+
+
+def table_names() -> list[str]:
+    return list(_read())
+
+
+def published_table(name: str) -> Published:
+    """The table of a name; an unknown name is an error that lists those that there are."""
+    tables = _read()
+    if name not in tables:
+        raise TeachbackError(f"there is no published table {name!r}; there are: {', '.join(tables)}")
+    values = tables[name]
+    columns = tuple(Column(*text.split("/")) for text in values["columns"])
+    rows = {row: dict(zip(columns, scores, strict=True)) for row, scores in values["rows"].items()}
+    about = {key: values[key] for key in ("paper", "source", "models", "selected_on_reported")}
+    return Published(name, **about, columns=columns, rows=rows, held_out=values.get("held_out", {}))
+
+
+def _read() -> dict:
+    return tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))

@@ -1,0 +1,200 @@
+"""What each row of a published table is: which stages run, with which variables, on whose teacher.
+
+A row's *cells* are its runs of stages, one a seed and (but for teachers of all domains) one a domain. What a row does not
+name comes from the configuration and the environment. Names are those of published.toml where the paper has the row.
+"""
+
+from dataclasses import dataclass, field
+
+from teachback.core.errors import TeachbackError
+
+SCRIPTS = {
+    "1": "1_get_data.sh", "2": "2_process_data.sh", "3": "3_train_teacher.sh", "4": "4_student_first.sh",
+    "5": "5_student_second.sh", "6": "6_curriculum.sh", "7": "7_eval.sh",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a table. ``checkpoint``: the folder that is scored, below the seed's, with ``{domain}`` to fill in."""
+
+    name: str
+    title: str
+    stages: str  # their numbers, in order
+    checkpoint: str
+    variables: dict[str, str] = field(default_factory=dict)
+    teacher: str = ""  # row whose teacher it learns from
+    student: str = ""  # row whose student it goes on with
+    cells_of: str = ""  # row whose cells make its checkpoint too
+    compared_with: str = ""  # row of the paired test
+    by_domain: bool = True
+    taught_by_other: bool = False  # by another domain's single teacher
+    extra: bool = False  # made only where it is asked for
+
+    @property
+    def builds_on(self) -> list[str]:
+        """Rows whose cells its own need."""
+        return [name for name in (self.cells_of, self.teacher, self.student) if name]
+
+    @property
+    def meets_no_teacher(self) -> bool:
+        return self.variables.get("METHOD") == "finetune"
+
+    @property
+    def is_student(self) -> bool:
+        return "teacher" not in self.checkpoint
+
+    @property
+    def scripts(self) -> tuple[str, ...]:
+        return tuple(SCRIPTS[number] for number in self.stages)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a published table is reproduced."""
+
+    rows: dict[str, TableRow]
+    quiz_fraction: str  # of stage 2, where there is no processed data yet
+    undistilled_as_long: bool = False  # the undistilled student has the epochs of stages 4 and 5; else those of stage 5
+    # Rows of the settings in which a domain has no or few data, and the row that the others are compared with.
+    held_out_rows: tuple[str, ...] = ()
+    few_data_rows: tuple[str, ...] = ()
+
+    @property
+    def table_rows(self) -> tuple[TableRow, ...]:
+        return tuple(row for row in self.rows.values() if not row.extra)
+
+    def row(self, name: str) -> TableRow:
+        if name not in self.rows:
+            raise TeachbackError(f"ROWS={name}: this table has no such row; it has: {', '.join(self.rows)}")
+        return self.rows[name]
+
+
+def _by_name(*rows: TableRow) -> dict[str, TableRow]:
+    return {row.name: row for row in rows}
+
+
+def _teacher(name: str, title: str, kind: str, **variables: str) -> TableRow:
+    single = kind == "single"
+    checkpoint = "teacher-single-{domain}" if single else f"teacher-{kind}"
+    against = "teacher-mtl" if name == "teacher-meta" else "teacher-meta"
+    return TableRow(
+        name, title, "37", checkpoint, {"TEACHER": kind, **variables}, compared_with=against, by_domain=single
+    )
+
+
+def _metakd(name: str, title: str, teacher: str, kind: str = "meta", **variables: str) -> TableRow:
+    """A student of both Meta-KD stages, all of its losses on but for those that ``variables`` turn off."""
+    every = {"METHOD": "metakd", "FIRST": "metakd", "USE_EXPERTISE_WEIGHTS": "1", "USE_SAMPLE_WEIGHTS": "1"}
+    against = "meta-tinybert" if name == "meta-distillation" else "meta-distillation"
+    return TableRow(
+        name, title, "457", "{domain}/student_second", {**every, "TEACHER": kind, **variables}, teacher,
+        compared_with=against,
+    )  # fmt: skip
+
+
+# TinyBERT-KD: the same distiller without lambda (hence without prototype scores) and without L_TKD.
+_TINYBERT = {"USE_EXPERTISE_WEIGHTS": "0", "TKD_WEIGHT": "0"}
+
+METAKD = _by_name(
+    _teacher("teacher-single", "BERT-single (teacher)", "single"),
+    _teacher("teacher-mix", "BERT-mix (teacher)", "mix"),
+    _teacher("teacher-mtl", "BERT-mtl (teacher)", "mtl"),
+    _teacher("teacher-meta", "Meta-teacher", "meta", USE_SAMPLE_WEIGHTS="1", USE_DOMAIN_LOSS="1"),
+    _teacher("teacher-no-prototypes", "Meta-teacher without prototype weights", "meta", USE_SAMPLE_WEIGHTS="0", USE_DOMAIN_LOSS="1"),
+    _teacher("teacher-no-domain-loss", "Meta-teacher without domain loss", "meta", USE_SAMPLE_WEIGHTS="1", USE_DOMAIN_LOSS="0"),
+    # Not in the paper. It has as many epochs on its labels as the distilled students have in both stages.
+    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
+             compared_with="meta-distillation"),
+    _metakd("single-tinybert", "single → TinyBERT-KD", "teacher-single", "single", **_TINYBERT),
+    # For a domain of which no teacher has seen data.
+    TableRow("other-tinybert", "another domain's single → TinyBERT-KD", "457", "{domain}/student_second",
+             {"METHOD": "metakd", "FIRST": "metakd", "TEACHER": "single", **_TINYBERT}, "teacher-single",
+             compared_with="meta-distillation", taught_by_other=True, extra=True),
+    _metakd("mix-tinybert", "mix → TinyBERT-KD", "teacher-mix", "mix", **_TINYBERT),
+    _metakd("mtl-tinybert", "mtl → TinyBERT-KD", "teacher-mtl", "mtl", **_TINYBERT),
+    # The mean of the domain teachers' soft targets (You et al. 2017). Encoders that were fine-tuned apart have no common
+    # layers to average, so the first stage is that of single → TinyBERT-KD, and the rows differ in the soft targets alone.
+    TableRow("multi-mtn", "multi-teachers → MTN-KD", "57", "{domain}/student_second",
+             {"METHOD": "metakd", "TEACHER": "multi", "USE_EXPERTISE_WEIGHTS": "0"}, "teacher-single", "single-tinybert",
+             compared_with="meta-distillation"),
+    _metakd("meta-tinybert", "Meta-teacher → TinyBERT-KD", "teacher-meta", **_TINYBERT),
+    _metakd("meta-distillation", "Meta-teacher → Meta-distillation", "teacher-meta"),
+    # Ablations, not in the paper.
+    _metakd("no-lambda", "− expertise weights λ", "teacher-meta", USE_EXPERTISE_WEIGHTS="0"),
+    # Neither the teacher's loss nor lambda reads a prototype score: t is 1 in both.
+    _metakd("no-prototypes", "− prototype weights", "teacher-no-prototypes", USE_SAMPLE_WEIGHTS="0"),
+    # Without it there is no transferable knowledge either, hence no L_TKD.
+    _metakd("no-domain-loss", "− domain loss (and L_TKD)", "teacher-no-domain-loss", TKD_WEIGHT="0"),
+    _metakd("no-tkd", "− L_TKD", "teacher-meta", TKD_WEIGHT="0"),
+)  # fmt: skip
+
+
+def _mpdistil(name: str, title: str, compared_with: str = "kd", student: str = "", **variables: str) -> TableRow:
+    """A student of stage 5: the method's loss, from a teacher that stands still or learns back after each epoch.
+
+    ``student``: the row whose first stage, which is the same, it goes on with.
+    """
+    return TableRow(
+        name, title, "57" if student else "457", "{domain}/student_second",
+        {"METHOD": "mpdistil", "TEACHER": "single", **variables}, "teacher", student, compared_with=compared_with,
+    )  # fmt: skip
+
+
+def _no_curriculum(loss: str) -> TableRow:
+    variables = {"META_TEACHER_EVERY_EPOCH": "1", "META_LOSS": loss}
+    return _mpdistil(f"{loss}-no-curriculum", f"{loss} − curriculum", student="kd", **variables)
+
+
+def _curriculum(
+    name: str, title: str, loss: str, reward: str, policy: str = "learned", compared_with: str = "kd"
+) -> TableRow:
+    """A student of stage 6, which goes on with the one that was distilled under the same meta-teacher's loss."""
+    variables = {"TEACHER": "single", "META_LOSS": loss, "REWARD": reward, "POLICY": policy}
+    return TableRow(
+        name, title, "67", "{domain}/curriculum", variables, "teacher", f"{loss}-no-curriculum", compared_with=compared_with
+    )  # fmt: skip
+
+
+def _meta_teacher(loss: str) -> TableRow:
+    """Made by stage 6 of the row with the real-valued reward, on which it does not depend."""
+    return TableRow(
+        f"meta-teacher-{loss}", f"Meta-teacher, {loss}", "", "{domain}/meta_teacher", cells_of=f"{loss}-real",
+        compared_with="teacher",
+    )  # fmt: skip
+
+
+MPDISTIL = _by_name(
+    TableRow("teacher", "Teacher", "37", "teacher-single-{domain}", {"TEACHER": "single"}),
+    _meta_teacher("collaborative"),
+    _meta_teacher("competitive"),
+    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
+             compared_with="kd"),
+    # The method's own loss (soft, hard and PKD terms) from the fixed teacher, so that "− curriculum" adds one thing to it:
+    # a teacher that learns back.
+    _mpdistil("kd", "Student, KD", "undistilled", META_TEACHER_EVERY_EPOCH="0"),
+    _curriculum("collaborative-binary", "collaborative + binary", "collaborative", "binary"),
+    _curriculum("collaborative-real", "collaborative + real", "collaborative", "real"),
+    _curriculum("competitive-binary", "competitive + binary", "competitive", "binary"),
+    _curriculum("competitive-real", "competitive + real", "competitive", "real"),
+    _no_curriculum("collaborative"),
+    _no_curriculum("competitive"),
+    # Not in the paper: is the policy worth it?
+    _curriculum("uniform", "collaborative + real, uniform", "collaborative", "real", "uniform", "collaborative-real"),
+    _curriculum("target-only", "collaborative + real, target only", "collaborative", "real", "target_only", "collaborative-real"),
+)  # fmt: skip
+
+# Domains without train rows -> the domain whose teacher and student answer for them.
+ANSWERED_BY = {"MNLI-mm": "MNLI"}
+
+# The last one is what the others are compared with.
+_HELD_OUT = ("teacher-meta", "undistilled", "meta-distillation", "other-tinybert")
+_FEW_DATA = ("teacher-single", "teacher-meta", "undistilled", "meta-distillation", "single-tinybert")
+
+RECIPES = {
+    # The paper trains on all of train, and has no stage 6.
+    "metakd_amazon": Recipe(METAKD, "0", True, _HELD_OUT, _FEW_DATA),
+    "metakd_mnli": Recipe(METAKD, "0", True, _HELD_OUT, _FEW_DATA),
+    "mpdistil_superglue": Recipe(MPDISTIL, quiz_fraction="0.1"),
+    "mpdistil_glue": Recipe(MPDISTIL, quiz_fraction="0.1"),
+}

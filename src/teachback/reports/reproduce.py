@@ -1,0 +1,239 @@
+"""A published table with one command: every row, domain and seed, and ours beside the published numbers."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from teachback.core.arguments import option, require, require_at_least
+from teachback.core.errors import TeachbackError
+from teachback.core.files import write_atomically
+from teachback.data.schema import read_suite
+from teachback.reports.cells import TODO, Cell, Workplace
+from teachback.reports.curves import Curve, published_in, write_curve
+from teachback.reports.paper_table import PaperTable
+from teachback.reports.plan import Plan, Setting, answering, targets_of
+from teachback.reports.published import Published, published_table
+from teachback.reports.recipes import RECIPES
+from teachback.reports.run_cells import RUNNING, Launcher, LocalLauncher, Schedule, runs_elsewhere
+from teachback.reports.slurm import SlurmLauncher
+from teachback.reports.table_formats import latex, markdown, plain, tsv
+from teachback.reports.table_page import write_curve_report, write_table_report
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class ReproduceArguments:
+    """Which table, which part of it, and how its cells run."""
+
+    name: str = option("metakd_amazon", f"Published table: {', '.join(RECIPES)}.")
+    suite: str = option("amazon", "Suite that the stages run on.")
+    rows: str = option("", "Rows to make, with those that they build on; empty: all.")
+    seeds: str = option("1 2 3 4 5", "Seeds, separated by blanks or commas.")
+    targets: str = option("", "Domains whose students are made; empty: all of the table.")
+    domains: str = option("", "Domains that the stages use; empty: those of the table.")
+    data_dir: str = option("data", "Folder of raw and processed suites.")
+    output_root: str = option("outputs", "The table's folder is <output_root>/reproduce/<name>.")
+    config: str = option("", "File of variables for all stages.")
+    protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
+    student_init: str = option("pretrained", "What students start from, as in stage 4.")
+    teacher_model: str = option("bert-base-uncased", "What teachers start from, as in stage 3.")
+    transfer_set: str = option("domain", "Texts of stage 4.")
+    stage_epochs: str = option("10 3", "Epochs of stages 4 and 5.")
+    undistilled_epochs: str = option("", "Of the undistilled student; empty: both together with Meta-KD, else stage 5's.")
+    undistilled_lr: str = option("", "Its learning rate; empty: that of stage 5.")
+    hold_out: str = option("", "Domains, each held out of teachers' training in turn, in place of the table.")
+    train_fraction: str = option("", "Shares of the target's train rows, in place of the table.")
+    teacher_domain: str = option("", "Whose single teacher is another domain's; empty: the next domain's.")
+    device: str = option("auto", "Where the stages compute: with auto or cuda, cells are spread over the GPUs.")
+    jobs: int = option(1, "Cells that run side by side.")
+    launcher: str = option("local", "local: processes of this machine; slurm: jobs, submitted with sbatch.")
+    slurm_options: str = option("", "What sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00.")
+    dry_run: bool = option(False, "Only list the cells, one a line, with their state.")
+    only_table: bool = option(False, "Run nothing: make the table of the cells that are done.")
+
+    def __post_init__(self):
+        require(self, "name", tuple(RECIPES))
+        require(self, "protocol", ("honest", "paper"))
+        require(self, "launcher", ("local", "slurm"))
+        require_at_least(self, "jobs", 1)
+
+
+def reproduce(args: ReproduceArguments) -> None:
+    """List the cells, or run those that are not done; then the tables of those that are."""
+    plans = make_plans(args)
+    place = Workplace(ROOT, Path(args.data_dir) / args.suite, _config(args.config))
+    with_data = not (place.data / "suite.json").is_file()
+    cells = {cell.name: cell for plan in plans for cell in plan.cells(with_data)}  # plans share some
+    schedule = Schedule(list(cells.values()), place, make_launcher(args), args.jobs)
+    if args.dry_run:
+        list_cells(schedule)
+        return
+    if not args.only_table:
+        schedule.run()
+    show_results(plans, published_table(args.name), schedule.cells, schedule.states)
+    if not args.only_table:
+        schedule.report_failures()
+
+
+def make_launcher(args: ReproduceArguments) -> Launcher:
+    if args.launcher == "slurm":
+        return SlurmLauncher(args.slurm_options)
+    return LocalLauncher(args.jobs, visible_gpus(args.device))
+
+
+def make_plans(args: ReproduceArguments) -> list[Plan]:
+    """The table's plan; or with HOLD_OUT or TRAIN_FRACTION one for each target domain and share."""
+    plan, held_out = make_plan(args), _words(args.hold_out)
+    if not held_out and not args.train_fraction:
+        return [plan]
+    rows = plan.recipe.held_out_rows if held_out else plan.recipe.few_data_rows
+    if not rows:
+        raise TeachbackError(f"{args.name} has no setting for HOLD_OUT or TRAIN_FRACTION; Meta-KD's tables have")
+    if unknown := [row.name for row in plan.rows if args.rows and row.name not in rows]:
+        raise TeachbackError(f"ROWS={unknown[0]} is not of this setting; it has: {', '.join(rows)}")
+    chosen = tuple(plan.recipe.row(name) for name in rows if not args.rows or name in _words(args.rows))
+    plans = replace(plan, rows=chosen, against=rows[-1], teacher_domain=args.teacher_domain)
+    targets = held_out or (plan.targets if args.targets else plan.targets[:1])
+    if unknown := [name for name in targets if name not in plan.targets]:
+        raise TeachbackError(f"HOLD_OUT={unknown[0]} is not among the domains: {', '.join(plan.targets)}")
+    return [
+        replace(plans, targets=(target,), setting=Setting(target, bool(held_out), fraction))
+        for target in targets for fraction in _fractions(args.train_fraction)
+    ]  # fmt: skip
+
+
+def _fractions(text: str) -> list[str]:
+    """Shares of train rows in ascending order, each in one spelling."""
+    try:
+        values = sorted({float(word) for word in _words(text)} or {1.0})
+    except ValueError:
+        raise TeachbackError(f"TRAIN_FRACTION={text!r}: give numbers with blanks between, such as 0.01 0.1 1") from None
+    if not (0 < values[0] and values[-1] <= 1):
+        raise TeachbackError(f"TRAIN_FRACTION={text!r}: a share is above 0 and at most 1")
+    return [f"{value:g}" for value in values]
+
+
+def make_plan(args: ReproduceArguments) -> Plan:
+    """The part of the table that is asked for; names that it does not have are errors."""
+    recipe, folder = RECIPES[args.name], args.name + ("-paper" if args.protocol == "paper" else "")
+    domains = _domains(args)
+    wanted = _words(args.targets)
+    targets = targets_of(domains)
+    if unknown := [name for name in wanted if name not in targets]:
+        raise TeachbackError(f"DOMAIN={unknown[0]} is not among the table's domains: {', '.join(targets)}")
+    _check_data(args)
+    return Plan(
+        recipe, args.suite, Path(args.output_root) / "reproduce" / folder, Path(args.data_dir), _seeds(args.seeds),
+        tuple(name for name in targets if not wanted or name in wanted), domains,
+        tuple(recipe.row(name) for name in _words(args.rows)) or recipe.table_rows,
+        {"PROTOCOL": args.protocol} | ({"CONFIG": args.config} if args.config else {}),
+        _undistilled(args), args.transfer_set == "all",
+    )  # fmt: skip
+
+
+def _undistilled(args: ReproduceArguments) -> dict[str, str]:
+    """Variables of the undistilled student. Where others are cut from the teacher, it is the same cut of what that began as."""
+    epochs = args.undistilled_epochs
+    if not epochs and RECIPES[args.name].undistilled_as_long:
+        epochs = f"{sum(map(float, _words(args.stage_epochs))):g}"
+    variables = {name: value for name, value in (("EPOCHS", epochs), ("LR", args.undistilled_lr)) if value}
+    if args.student_init == "teacher":
+        variables |= {"STUDENT_INIT": "pretrained", "STUDENT_MODEL": args.teacher_model}
+    return variables
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    words = _words(text)
+    if not words or not all(word.isdigit() for word in words):
+        raise TeachbackError(f"SEEDS={text!r}: give whole numbers with blanks between")
+    return tuple(dict.fromkeys(map(int, words)))
+
+
+def _domains(args: ReproduceArguments) -> tuple[str, ...]:
+    """The domains in use: those of DOMAINS, else the table's own; the suite has to have them."""
+    published = [column.domain for column in published_table(args.name).columns if not column.is_average]
+    names = _words(args.domains) or list(dict.fromkeys(published))
+    if missing := [name for name in names if answering(name) not in names]:
+        raise TeachbackError(f"DOMAINS: {missing[0]} has no rows to train on; name {answering(missing[0])} too")
+    folder = Path(args.data_dir) / args.suite
+    if (folder / "suite.json").is_file():
+        suite = read_suite(folder)
+        for name in names:
+            suite.domain(name)
+    return tuple(names)
+
+
+def _check_data(args: ReproduceArguments) -> None:
+    """Data that is there already has to be of the same protocol, and of a quiz where the table needs one."""
+    folder = Path(args.data_dir) / args.suite
+    if not (folder / "suite.json").is_file():
+        return
+    settings, quiz = read_suite(folder).settings, RECIPES[args.name].quiz_fraction
+    again = f"PROTOCOL={args.protocol} QUIZ_FRACTION={quiz} bash 2_process_data.sh"
+    made = settings.get("protocol", args.protocol)
+    if made != args.protocol:
+        raise TeachbackError(
+            f"{folder} was made with PROTOCOL={made}, and this run has PROTOCOL={args.protocol}; run {again}, "
+            "or set another DATA_DIR"
+        )
+    fraction = settings.get("quiz_fraction")
+    if fraction is not None and (fraction == 0) != (float(quiz) == 0):
+        message = f"{folder} was made with QUIZ_FRACTION={fraction}, and the paper's is {quiz}"
+        if fraction == 0:
+            raise TeachbackError(f"{message}: stages 5 and 6 need a quiz; run {again}, or set another DATA_DIR")
+        print(f"note: {message}; for the paper's data run {again}")
+
+
+def _config(name: str) -> Path:
+    """The file that CONFIG names, from here or else from the project, as the stages look for it."""
+    if not name:
+        return Path(os.devnull)
+    return Path(name) if Path(name).is_file() else ROOT / name
+
+
+def visible_gpus(device: str) -> list[str]:
+    """The GPUs that cells are spread over; none where a device is named."""
+    if device not in ("auto", "cuda"):
+        return []
+    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return named.split(",")
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def list_cells(schedule: Schedule) -> None:
+    """One line a cell: its state, name and command."""
+    width = max(len(name) for name in schedule.cells)
+    for name, cell in schedule.cells.items():
+        state = RUNNING if schedule.states[name] == TODO and runs_elsewhere(cell) else schedule.states[name]
+        print(f"{state:<8} {name:<{width}}  {cell.command}")
+
+
+def show_results(plans: list[Plan], about: Published, cells: dict[str, Cell], states: dict[str, str]) -> None:
+    """Print and write the table, or a curve for each target domain of a setting, each with its report."""
+    folder = plans[0].folder
+    if not plans[0].setting.target:
+        table = PaperTable(plans[0], about, states)
+        show_table(table, folder)
+        print(f"wrote {write_table_report(table, list(cells.values()), states)}")
+        return
+    for target in dict.fromkeys(plan.setting.target for plan in plans):
+        own = [plan for plan in plans if plan.setting.target == target]
+        curve = Curve([PaperTable(plan, published_in(about, plan.setting), states) for plan in own])
+        write_curve(curve, folder)
+        print(f"\n{curve.plain()}\nwrote {folder}/{curve.file_name}.md, .tsv, .tex and .png")
+        names = {cell.name for plan in own for cell in plan.cells(with_data=False)}
+        print(f"wrote {write_curve_report(curve, [cell for name, cell in cells.items() if name in names], states)}")
+
+
+def show_table(table: PaperTable, folder: Path) -> None:
+    """Print the table and write it in every format."""
+    for name, text in (("table.md", markdown(table)), ("table.tsv", tsv(table)), ("table.tex", latex(table))):
+        write_atomically(folder / name, text)
+    print(f"\n{plain(table)}\nwrote {folder}/table.md, table.tsv and table.tex")

@@ -1,0 +1,279 @@
+"""Running cells: several at once, each after those that it needs, with a progress line and an expected end."""
+
+import itertools
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import fmean
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from teachback.core.errors import TeachbackError
+from teachback.reports.cells import CHANGED, DONE, FAILED, TODO, Cell, Workplace, done_mark
+from teachback.reports.slurm import queued_job
+
+RUNNING, BLOCKED = "running", "blocked"
+
+
+class Job(Protocol):
+    """A cell that was started."""
+
+    def finished(self) -> bool: ...
+
+    def stop(self) -> None: ...
+
+
+class Launcher(Protocol):
+    """Where cells run. ``check`` refuses cells that cannot run there; ``pause``: seconds between two looks at the jobs."""
+
+    pause: float
+    started: str  # what progress calls the cells that were started and have not ended
+    goes_on: str  # how the command goes on after an interruption
+
+    def check(self, cells: list[Cell]) -> None: ...
+
+    def start(self, cell: Cell, slot: int) -> Job: ...
+
+
+class LocalJob:
+    """A cell's script as a child process, in a group of its own, so that its stages stop with it."""
+
+    def __init__(self, cell: Cell, environment: dict[str, str]):
+        with open(cell.log, "wb") as log:
+            self.process = subprocess.Popen(
+                ["bash", str(cell.script)], env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def finished(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> None:
+        """End the script and its stages, and wait for them: a stage may write a checkpoint first."""
+        if self.finished():
+            return
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
+        while _group_exists(self.process.pid):
+            time.sleep(0.05)
+
+
+def _group_exists(number: int) -> bool:
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class LocalLauncher:
+    """Cells as processes of this machine, on one GPU each where there are several, and an even share of the cores."""
+
+    pause = 0.2
+    started = "running"
+    goes_on = "with unfinished cells from their last checkpoints"
+
+    def __init__(self, jobs: int, gpus: list[str]):
+        self.gpus = gpus
+        self.threads = max(1, (os.cpu_count() or 1) // jobs)
+
+    def check(self, cells: list[Cell]) -> None:
+        """Refuse to run beside Slurm jobs that were submitted for the same cells."""
+        if numbers := " ".join(filter(None, map(queued_job, cells))):
+            raise TeachbackError(f"cells are in Slurm's queue: go on with LAUNCHER=slurm, or scancel {numbers}")
+
+    def start(self, cell: Cell, slot: int) -> LocalJob:
+        environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        return LocalJob(cell, environment)
+
+
+def runs_elsewhere(cell: Cell) -> bool:
+    """Whether another command holds the cell, or a Slurm job that was submitted for it is still there."""
+    if queued_job(cell):
+        return True
+    if not cell.mark("lock").is_file():
+        return False
+    try:
+        with FileLock(cell.mark("lock"), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def expected_seconds(left: list[Cell], finished: list[Cell], jobs: int) -> float | None:
+    """How long the cells that are left will take, by the mean time of finished cells like them; None before the first.
+
+    Like them: of the same row, else with the same stages, else any.
+    """
+    times = [(cell, done_mark(cell)[1]) for cell in finished]
+    if not times:
+        return None
+
+    def expected(cell: Cell) -> float:
+        alike = [
+            [seconds for other, seconds in times if other.kind == cell.kind],
+            [seconds for other, seconds in times if other.scripts == cell.scripts],
+            [seconds for _, seconds in times],
+        ]
+        return fmean(next(found for found in alike if found))
+
+    return sum(map(expected, left)) / max(1, min(jobs, len(left)))
+
+
+@dataclass
+class Running:
+    cell: Cell
+    job: Job
+    slot: int
+    lock: FileLock
+
+
+class Schedule:
+    """All cells of a table, run by a launcher. A failed cell keeps only those that need it from running."""
+
+    def __init__(
+        self, cells: list[Cell], place: Workplace, launcher: Launcher, jobs: int, say: Callable[[str], None] = print
+    ):
+        self.cells = {cell.name: cell for cell in cells}
+        self.place, self.launcher, self.jobs, self.say = place, launcher, jobs, say
+        self.states = {name: place.state(cell, self.cells) for name, cell in self.cells.items()}
+        self.running: dict[str, Running] = {}
+
+    def run(self) -> None:
+        """Run every cell that is not done."""
+        self.launcher.check(list(self.cells.values()))
+        for name, state in self.states.items():
+            if state in (FAILED, CHANGED):
+                self.states[name] = TODO
+        self._progress()
+        with _interruptible():
+            try:
+                while self._step():
+                    time.sleep(self.launcher.pause)
+            except KeyboardInterrupt:
+                for running in self.running.values():
+                    running.job.stop()
+                    running.cell.mark(FAILED).unlink(missing_ok=True)  # it was told to end
+                raise TeachbackError(
+                    f"interrupted; the same command goes on from here, {self.launcher.goes_on}"
+                ) from None
+
+    def _step(self) -> bool:
+        """Note what finished, start what can start; whether anything is left to wait for."""
+        changed = [self._finish(running) for running in list(self.running.values()) if running.job.finished()]
+        self._block()
+        for cell in [cell for cell in self.cells.values() if self._ready(cell)]:
+            if len(self.running) >= self.jobs:
+                break
+            changed.append(self._start(cell))
+        if any(changed):
+            self._progress()
+        return bool(self.running) or TODO in self.states.values()
+
+    def _ready(self, cell: Cell) -> bool:
+        needs = all(self.states[name] == DONE for name in cell.needs)
+        return self.states[cell.name] == TODO and needs and not any(
+            self.states[name] in (TODO, RUNNING) for name in cell.after
+        )  # fmt: skip
+
+    def _block(self) -> None:
+        """A cell that needs a failed one cannot run; nor can those that need it."""
+        for name, cell in self.cells.items():
+            if self.states[name] == TODO and any(self.states[need] in (FAILED, BLOCKED) for need in cell.needs):
+                self.states[name] = BLOCKED
+
+    def _start(self, cell: Cell) -> bool:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cell.mark("lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # another command runs it
+            return False
+        if self.place.state(cell, self.cells) == DONE:  # it has just been made there
+            lock.release()
+            self.states[cell.name] = DONE
+            return True
+        self.place.write_script(cell, self.cells)
+        for what in (DONE, FAILED):
+            cell.mark(what).unlink(missing_ok=True)
+        taken = {running.slot for running in self.running.values()}
+        slot = next(number for number in itertools.count() if number not in taken)
+        try:
+            self.running[cell.name] = Running(cell, self.launcher.start(cell, slot), slot, lock)
+            self.states[cell.name] = RUNNING
+        except TeachbackError as error:
+            cell.log.write_text(f"{error}\n", encoding="utf-8")
+            self._failed(cell)
+            lock.release()
+        return True
+
+    def _finish(self, running: Running) -> bool:
+        cell = self.running.pop(running.cell.name).cell
+        self.states[cell.name] = DONE
+        if not cell.mark(DONE).is_file():
+            self._failed(cell)
+        running.lock.release()
+        return True
+
+    def _failed(self, cell: Cell) -> None:
+        self.states[cell.name] = FAILED
+        if not cell.mark(FAILED).is_file():  # it was killed, and could not say so itself
+            cell.mark(FAILED).write_text("no exit status\n", encoding="utf-8")
+        self.say(f"failed: {cell.name}; log: {cell.log}")
+
+    def of_state(self, *states: str) -> list[Cell]:
+        return [cell for name, cell in self.cells.items() if self.states[name] in states]
+
+    def _progress(self) -> None:
+        count = {state: len(self.of_state(state)) for state in (DONE, RUNNING, TODO, FAILED, BLOCKED)}
+        parts = [
+            f"{count[DONE]} of {len(self.cells)} cells done",
+            f"{count[RUNNING]} {self.launcher.started}",
+            f"{count[TODO]} left",
+        ]
+        if count[FAILED] or count[BLOCKED]:
+            parts.append(f"{count[FAILED]} failed, {count[BLOCKED]} waiting for a failed one")
+        seconds = expected_seconds(self.of_state(RUNNING, TODO), self.of_state(DONE), self.jobs)
+        now = datetime.now()
+        if seconds is not None and count[RUNNING] + count[TODO]:
+            parts.append(f"expected end {now + timedelta(seconds=seconds):%d %b %H:%M}")
+        self.say(f"[{now:%H:%M:%S}] {', '.join(parts)}")
+
+    def report_failures(self) -> None:
+        """Name the failed cells with their logs, and those that could not run for want of them."""
+        failed = self.of_state(FAILED)
+        for cell in failed:
+            self.say(f"failed: {cell.name}\n  log: {cell.log}\n  {_last_line(cell)}")
+        for cell in self.of_state(BLOCKED):
+            missing = [name for name in cell.needs if self.states[name] in (FAILED, BLOCKED)]
+            self.say(f"not run: {cell.name} needs {', '.join(missing)}")
+        if failed:
+            raise TeachbackError(f"{len(failed)} of {len(self.cells)} cells failed; the same command tries them again")
+
+
+def _last_line(cell: Cell) -> str:
+    text = cell.log.read_text(encoding="utf-8", errors="replace") if cell.log.is_file() else ""
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "(the log is empty)")
+
+
+@contextmanager
+def _interruptible():
+    """Treat a request to terminate, and Ctrl-C, as an exception, so that the children are stopped too."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,209 @@
+"""The report's sections on what stage 2 wrote: prototype scores by domain, and a map of the embeddings."""
+
+from array import array
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from teachback.core.numerals import decimal
+from teachback.reports.figures import ACCENT, INK, draw, legend, series_of
+from teachback.reports.parts import Figure, Section, counted, listed, percent, shorten
+from teachback.reports.run import Run, read_tsv
+
+ADVICE = "run 2_process_data.sh"
+RIDGES = 20  # domains in the figure of scores
+BINS = 50
+MAPPED_ROWS = 1500  # rows that are read from embeddings.npy
+CLASSES = 4  # labels a domain may have for its classes' centroids to be drawn
+
+
+@dataclass(frozen=True)
+class TrainRows:
+    """Columns of train.tsv: weights [N], and the numbers of each row's domain and label, [N] each.
+
+    ``domains`` are those that have rows, in the suite's order.
+    """
+
+    weights: np.ndarray
+    domains: list[str]
+    domain: np.ndarray
+    labels: list[str]
+    label: np.ndarray
+
+
+def read_train(path: Path, order: list[str]) -> TrainRows:
+    """What the figures need of train.tsv, read row by row; texts are not kept. ``order``: of the suite's domains."""
+    weights, domain, label = array("d"), array("q"), array("q")
+    domains = {name: number for number, name in enumerate(order)}
+    labels: dict[str, int] = {}
+    for row in read_tsv(path):
+        weights.append(float(row.get("weight", 1)))
+        domain.append(domains.setdefault(row["domain"], len(domains)))
+        label.append(labels.setdefault(row["label"], len(labels)))
+    present, numbers = np.unique(domain, return_inverse=True)
+    names = list(domains)
+    return TrainRows(np.array(weights), [names[i] for i in present], numbers, list(labels), np.array(label))
+
+
+def data_sections(run: Run) -> list[Section]:
+    """Both sections, from one pass over train.tsv."""
+    path = run.data / "train.tsv"
+    rows = read_train(path, list(run.suite.domains) if run.suite else []) if path.is_file() else None
+    return [scores(rows), embedding_map(run, rows)]
+
+
+def scores(rows: TrainRows | None) -> Section:
+    """The distribution of the prototype scores, a ridge a domain."""
+    section = Section("scores", "Prototype scores by domain")
+    if rows is None or not len(rows.weights):
+        return replace(section, missing=f"There are no train rows: {ADVICE}.")
+    found = {name: rows.weights[rows.domain == number] for number, name in enumerate(rows.domains)}
+    by_median = sorted(found, key=lambda name: float(np.median(found[name])))
+    shown = by_median if len(found) <= RIDGES else by_median[: RIDGES // 2] + by_median[-RIDGES // 2 :]
+    note = f"The {RIDGES // 2} lowest and {RIDGES // 2} highest of {len(found)} domains are shown, by their medians."
+    reading = _scores_reading(found, by_median)
+    alt = f"Ridges of the distribution of prototype scores. {reading}"
+    svg = draw(lambda axes: _ridges(axes, {name: found[name] for name in shown}), alt, 1.2 + 0.3 * len(shown))
+    intro = (
+        "How typical each train row is of its class, in its own and in the other domains; the meta-teacher weighs rows by it. "
+        "A ridge's height stands for the share of the domain's rows, its line for their median."
+    )
+    notes = [note] if len(shown) < len(found) else []
+    return replace(section, intro=intro, figures=[Figure("Distribution of train rows", svg, reading)], notes=notes)
+
+
+def _ridges(axes, found: dict[str, np.ndarray]) -> None:
+    """Histograms above each other, each of its own height, with a mark at the median."""
+    edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=BINS)
+    middles = (edges[1:] + edges[:-1]) / 2
+    for place, values in enumerate(found.values()):
+        counts = np.histogram(values, bins=edges)[0]
+        heights = place + 0.85 * counts / counts.max()
+        axes.fill_between(middles, place, heights, color=ACCENT, alpha=0.35, linewidth=0, step="mid")
+        axes.step(middles, heights, where="mid", color=ACCENT, linewidth=1)
+        axes.plot([np.median(values)] * 2, [place, place + 0.85], color=INK, linewidth=1.5)
+    axes.set(xlabel="prototype score (cosine, −1 to 1)", ylabel="domain")
+    axes.set_yticks(range(len(found)), [shorten(name, 16) for name in found])
+    axes.tick_params(axis="y", length=0)
+
+
+def _scores_reading(found: dict[str, np.ndarray], by_median: list[str]) -> str:
+    lowest, highest = by_median[0], by_median[-1]
+    everything = np.concatenate(list(found.values()))
+    below = int((everything < 0).sum())
+    negative = f"{counted(below, 'row')} of {len(everything):,} below 0" if below else "no row below 0"
+    if len(found) == 1:
+        return f"{lowest}: half of the rows lie above {decimal(np.median(everything), 4)}, {negative}."
+    return (
+        f"The median runs from {decimal(np.median(found[lowest]), 4)} ({lowest}) to "
+        f"{decimal(np.median(found[highest]), 4)} ({highest}), with {negative}."
+    )
+
+
+def embedding_map(run: Run, rows: TrainRows | None) -> Section:
+    """Train rows of the first domains on the two principal components of a sample, with centroids."""
+    section = Section("map", "Map of the embeddings")
+    path = run.data / "embeddings.npy"
+    if rows is None or not path.is_file():
+        return replace(section, missing=f"There are no embeddings: {ADVICE}.")
+    embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    if embeddings.ndim != 2 or len(embeddings) != len(rows.weights):
+        return replace(section, missing=f"embeddings.npy and train.tsv have different rows: {ADVICE} again.")
+    styles = series_of(rows.domains)
+    chosen = _sample(np.flatnonzero(rows.domain < len(styles)))
+    if len(chosen) < 3 or embeddings.shape[1] < 2:
+        return replace(section, missing="There are too few train rows for a map.")
+    sample = _Sample(np.asarray(embeddings[chosen], dtype=np.float64), rows.domain[chosen], rows.label[chosen])
+    figure = _map_figure(sample, rows, styles, classes=_few_classes(run, rows))
+    notes = (
+        [f"{counted(len(chosen), 'row')} drawn at random from {len(embeddings):,}."]
+        if len(chosen) < len(embeddings)
+        else []
+    )
+    if len(styles) < len(rows.domains):
+        notes.append(f"The first {len(styles)} of {len(rows.domains)} domains are shown.")
+    intro = "Mean token states of the encoder before any training. Large: a domain's centroid; small, joined to it: its classes'."
+    return replace(section, intro=intro, legend=legend(styles, line=False), figures=[figure], notes=notes)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """embeddings [N, H]; numbers of domain and label, [N] each."""
+
+    embeddings: np.ndarray
+    domain: np.ndarray
+    label: np.ndarray
+
+    def centroid(self, domain: int, label: int | None = None) -> np.ndarray:
+        own = (self.domain == domain) & (True if label is None else self.label == label)
+        return self.embeddings[own].mean(0)
+
+
+def _sample(candidates: np.ndarray) -> np.ndarray:
+    """At most MAPPED_ROWS of the row numbers, in ascending order, the same ones each time."""
+    if len(candidates) <= MAPPED_ROWS:
+        return candidates
+    return np.sort(np.random.default_rng(0).choice(candidates, MAPPED_ROWS, replace=False))
+
+
+def _few_classes(run: Run, rows: TrainRows) -> bool:
+    """Whether rows have classes, and few enough to be told apart; numbers are none."""
+    domains = [run.domain(name) for name in rows.domains]
+    return all(domain is not None and 1 < len(domain.labels) <= CLASSES for domain in domains)
+
+
+def _map_figure(sample: _Sample, rows: TrainRows, styles: dict, classes: bool) -> Figure:
+    pca = PCA(2, svd_solver="full" if min(sample.embeddings.shape) < 10 else "randomized", random_state=0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # rows that are all the same have no variance to share
+        points = pca.fit_transform(sample.embeddings)
+    shares = np.nan_to_num(pca.explained_variance_ratio_)
+
+    def plot(axes):
+        for number, style in enumerate(styles.values()):
+            own = points[sample.domain == number]
+            look = {"color": style.colour, "marker": style.marker, "linestyle": ""}
+            axes.plot(*own.T, markersize=3, alpha=0.35, markeredgewidth=0, **look)
+        for number, style in enumerate(styles.values()):
+            if (sample.domain == number).any():
+                _draw_centroids(axes, sample, pca, number, style, classes)
+        axes.set(
+            xlabel=f"1st principal component ({percent(shares[0], 0)} of variance)",
+            ylabel=f"2nd principal component ({percent(shares[1], 0)})",
+        )
+        axes.margins(0.05)
+
+    reading = _map_reading(sample, list(styles), shares)
+    svg = draw(plot, f"Scatter plot of train rows by domain. {reading}", height=3.9)
+    return Figure("Train rows and centroids", svg, reading)
+
+
+def _draw_centroids(axes, sample: _Sample, pca: PCA, number: int, style, classes: bool) -> None:
+    centre = pca.transform(sample.centroid(number)[None])[0]
+    look = {"color": style.colour, "marker": style.marker, "markeredgecolor": INK, "zorder": 4}
+    if classes:
+        for label in np.unique(sample.label[sample.domain == number]):
+            place = pca.transform(sample.centroid(number, label)[None])[0]
+            axes.plot(*zip(centre, place), color=INK, linewidth=0.8, zorder=3)
+            axes.plot(*place, markersize=5, markeredgewidth=0.8, **(look | {"zorder": 5}))
+    axes.plot(*centre, markersize=10, markeredgewidth=1.4, **look)
+
+
+def _map_reading(sample: _Sample, names: list[str], shares: np.ndarray) -> str:
+    """How much of the variance one sees, and how far the domains lie apart in all dimensions."""
+    seen = f"The two axes hold {percent(shares.sum(), 0)} of the variance"
+    present = [number for number in range(len(names)) if (sample.domain == number).any()]
+    if len(present) < 2:
+        return f"{seen} of {counted(len(sample.domain), 'row')} of {listed([names[number] for number in present])}."
+    centroids = np.stack([sample.centroid(number) for number in present])
+    distances = ((sample.embeddings[:, None] - centroids[None]) ** 2).sum(-1)
+    right = np.mean(np.array(present)[distances.argmin(1)] == sample.domain)
+    apart = ((centroids[:, None] - centroids[None]) ** 2).sum(-1)
+    apart[np.diag_indices(len(present))] = np.inf
+    first, second = np.unravel_index(apart.argmin(), apart.shape)
+    nearest = f"{names[present[first]]} and {names[present[second]]} lie closest to each other"
+    return (
+        f"{seen}; in all dimensions {percent(right, 0)} of the rows are nearest to their own domain's centroid, "
+        f"and the centroids of {nearest}."
+    )

@@ -1,0 +1,247 @@
+"""The report's section on where students disagree with their teachers: who says what how often, and the surest cases."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import binomtest
+
+from teachback.core.numerals import decimal
+from teachback.data.schema import CHOICE_SEPARATOR
+from teachback.inference.predictor import Checkpoint
+from teachback.inference.results import model_name
+from teachback.reports.figures import ACCENT, INK, MUTED, SERIES, draw
+from teachback.reports.parts import Case, Figure, Section, Text, counted, cut, percent, shorten
+from teachback.reports.run import Prediction, Run, named, read_tsv
+
+CASES = 20
+DOMAINS = 50  # whose predictions are read
+FIGURES = 6  # domains with a figure of their own
+LABEL_LENGTH = 16  # characters
+LABELS = 8  # of a confusion; the rarest others are one
+POINTS = 1000  # rows of a scatter plot
+OTHER = "other labels"
+RIGHT = {(True, True): "both are right", (True, False): "the student is right", (False, True): "the teacher is right"}
+
+
+@dataclass(frozen=True)
+class Both:
+    """What a domain's student and its teacher said of the same rows."""
+
+    target: str
+    student: Checkpoint
+    teacher: Checkpoint
+    rows: dict[str, tuple[Prediction, Prediction]]  # guid -> (student's, teacher's)
+    regression: bool
+
+    @property
+    def apart(self) -> dict[str, tuple[Prediction, Prediction]]:
+        """The rows on which the two say different labels."""
+        return {guid: both for guid, both in self.rows.items() if both[0].predicted != both[1].predicted}
+
+
+def disagreements(run: Run) -> Section:
+    """Confusions of the first domains, and the cases in which both were surest, of all of them."""
+    section = Section("disagreements", "Where the student disagrees with its teacher")
+    found = read_both(run)
+    if not found:
+        advice = f"No student and its teacher both have predictions on the {run.split} split: run 7_eval.sh with the TEACHER they had."
+        return replace(section, missing=advice)
+    figures = [_scatter(both) if both.regression else _confusion(run, both) for both in found[:FIGURES]]
+    notes = []
+    if len(found) > FIGURES or len(run.targets) > DOMAINS:
+        notes.append(
+            f"Figures show the first {FIGURES}, the list below the first {min(DOMAINS, len(found))} of {len(run.targets)} domains."
+        )
+    ranked = most_confident(found)
+    if not ranked:
+        notes.append("The students say the same as their teachers on every row.")
+    texts = _texts(run, {(both.target, guid) for both, guid in ranked})
+    if ranked and not texts:
+        notes.append(
+            f"{run.split}.tsv of the processed data does not hold these rows: run 2_process_data.sh, then 7_eval.sh."
+        )
+    cases = [_case(both, guid, texts.get((both.target, guid), [])) for both, guid in ranked]
+    title = (
+        f"The {counted(len(cases), 'disagreement')} of which both are surest" if len(cases) > 1 else "The disagreement"
+    )
+    return replace(section, figures=figures, notes=notes, cases=cases, cases_title=title)
+
+
+def read_both(run: Run) -> list[Both]:
+    """Predictions of each domain's student and of its teacher; each file is read once."""
+    targets = run.targets[:DOMAINS]
+    students = {target: student for target in targets if (student := run.student(target) or _unscored(run, target))}
+    teachers = {target: teacher for target, student in students.items() if (teacher := run.teacher(student))}
+    told: dict[str, dict[str, dict[str, Prediction]]] = {}
+    for stage in dict.fromkeys(teacher.stage for teacher in teachers.values()):
+        domains = {target for target, teacher in teachers.items() if teacher.stage == stage}
+        told[stage] = run.predictions(run.teachers[stage], domains)
+    found = []
+    for target, teacher in teachers.items():
+        own, its = run.predictions(students[target], {target})[target], told[teacher.stage][target]
+        rows = {guid: (said, its[guid]) for guid, said in own.items() if guid in its}
+        if rows:
+            found.append(Both(target, students[target], teacher, rows, _is_regression(run, target, rows)))
+    return found
+
+
+def _unscored(run: Run, target: str) -> Checkpoint | None:
+    """A student that has predictions but, as no label is known, no score."""
+    return next((c for c in reversed(run.of(target)) if not c.is_teacher and run.predictions_file(c).is_file()), None)
+
+
+def _is_regression(run: Run, target: str, rows: dict[str, tuple[Prediction, Prediction]]) -> bool:
+    domain = run.domain(target)
+    if domain:
+        return domain.task == "regression"
+    return all(said.probability is None for both in rows.values() for said in both)
+
+
+def _confusion(run: Run, both: Both) -> Figure:
+    """A grid of counts: what the teacher says by what the student says."""
+    said = Counter((teacher.predicted, student.predicted) for student, teacher in both.rows.values())
+    labels = _labels(run, both, said)
+    place = {label: number for number, label in enumerate(labels)}
+    grid = np.zeros((len(labels), len(labels)), dtype=int)
+    for (teacher, student), count in said.items():
+        grid[place.get(teacher, len(labels) - 1), place.get(student, len(labels) - 1)] += count
+
+    apart = (grid - np.diag(grid.diagonal())).max()
+
+    def plot(axes):
+        for (row, column), count in np.ndenumerate(grid):
+            colour, most, scale = (MUTED, grid.max(), 0.2) if row == column else (ACCENT, apart, 0.55)
+            shade = 0.05 + scale * count / most if count else 0
+            axes.fill([column - 0.5, column + 0.5, column + 0.5, column - 0.5], [row - 0.5, row - 0.5, row + 0.5, row + 0.5],
+                      color=colour, alpha=shade, linewidth=0)  # fmt: skip
+            axes.text(
+                column, row, f"{count:,}", ha="center", va="center", color=INK, size=9 if len(labels) < 6 else 7.5
+            )
+        upright = len(labels) > 3
+        across = [shorten(label, LABEL_LENGTH if upright else 40 // len(labels)) for label in labels]
+        axes.set_xticks(range(len(labels)), across, rotation=90 if upright else 0)
+        axes.set_yticks(range(len(labels)), [shorten(label, LABEL_LENGTH) for label in labels])
+        axes.set(xlabel="the student says (rows)", ylabel="the teacher says (rows)", ylim=(len(labels) - 0.5, -0.5))
+        axes.set_xlim(-0.5, len(labels) - 0.5)
+        axes.grid(False)
+
+    reading = _confusion_reading(both)
+    svg = draw(plot, f"Grid of counts. {reading}", min(4.6, 1.5 + 0.55 * len(labels)))
+    return Figure(
+        f"{shorten(both.target, 40)}: {model_name(both.student.stage)} student and {named(both.teacher)}", svg, reading
+    )
+
+
+def _labels(run: Run, both: Both, said: Counter) -> list[str]:
+    """The domain's labels in order, or those that occur; where there are many, the most frequent and one for the rest."""
+    occurring = Counter(label for pair, count in said.items() for label in pair for _ in range(count))
+    domain = run.domain(both.target)
+    known = [*(domain.labels if domain else ()), *sorted(set(occurring) - set(domain.labels if domain else ()))]
+    if len(known) <= LABELS:
+        return known
+    most = {label for label, _ in occurring.most_common(LABELS - 1)}
+    return [*(label for label in known if label in most), OTHER]
+
+
+def _confusion_reading(both: Both) -> str:
+    apart = both.apart
+    text = f"{both.target}: the two disagree on {len(apart):,} of {counted(len(both.rows), 'row')} ({percent(len(apart) / len(both.rows))})"
+    known = [
+        (student.predicted == student.gold, teacher.predicted == teacher.gold)
+        for student, teacher in apart.values()
+        if student.gold
+    ]
+    student, teacher = known.count((True, False)), known.count((False, True))
+    if student + teacher:
+        p = binomtest(student, student + teacher).pvalue
+        text += f"; the student alone is right on {student}, the teacher alone on {teacher} (exact McNemar test: p = {p:.2g})"
+    if apart:
+        (says, instead), count = Counter((t.predicted, s.predicted) for s, t in apart.values()).most_common(1)[0]
+        text += (
+            f"; most often, {count} times, the student says {shorten(instead)} where the teacher says {shorten(says)}"
+        )
+    return text + "."
+
+
+def _scatter(both: Both) -> Figure:
+    """Numbers that student and teacher gave the same rows."""
+    values = np.array([[float(teacher.predicted), float(student.predicted)] for student, teacher in both.rows.values()])
+    shown = values[:: max(1, -(-len(values) // POINTS))]
+
+    def plot(axes):
+        ends = [values.min(), values.max()]
+        axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle="--")
+        axes.plot(
+            *shown.T, marker="o", linestyle="", markersize=2.5, color=SERIES[0].colour, alpha=0.5, markeredgewidth=0
+        )
+        axes.set(xlabel="the teacher's number (the label's unit)", ylabel="the student's number (the same unit)")
+
+    gaps = values[:, 1] - values[:, 0]
+    spread = float(np.corrcoef(values.T)[0, 1]) if len(values) > 1 and values.std(0).min() > 0 else 0.0
+    reading = (
+        f"{both.target}: on {counted(len(values), 'row')} the student's numbers lie {np.abs(gaps).mean():.2g} from its teacher's "
+        f"in the mean ({'above' if gaps.mean() > 0 else 'below'} it by {abs(gaps.mean()):.2g}), with a correlation of {decimal(spread, 2)}."
+    )
+    svg = draw(plot, f"Scatter plot, dashed where both are equal. {reading}", 3.6)
+    return Figure(
+        f"{shorten(both.target, 40)}: {model_name(both.student.stage)} student and {named(both.teacher)}", svg, reading
+    )
+
+
+def most_confident(found: list[Both]) -> list[tuple[Both, str]]:
+    """(domain, guid) of the cases to show: labels by the less sure of the two, numbers by their distance.
+
+    Distances are in units of the teacher's spread, and come after all labels.
+    """
+    labels, numbers = [], []
+    for both in found:
+        if both.regression:
+            spread = np.std([float(teacher.predicted) for _, teacher in both.rows.values()]) or 1.0
+            for guid, (student, teacher) in both.rows.items():
+                numbers.append((abs(float(student.predicted) - float(teacher.predicted)) / spread, both, guid))
+        else:
+            labels += [(min(s.probability or 0, t.probability or 0), both, guid) for guid, (s, t) in both.apart.items()]
+    ranked = sorted(labels, key=lambda case: -case[0]) + sorted(numbers, key=lambda case: -case[0])
+    return [(both, guid) for _, both, guid in ranked[:CASES]]
+
+
+def _texts(run: Run, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list[Text]]:
+    """The texts of the wanted (domain, guid)."""
+    path = run.data / f"{run.split}.tsv"
+    if not wanted or not path.is_file():
+        return {}
+    found = {}
+    for row in read_tsv(path):
+        key = (row["domain"], row["guid"])
+        if key in wanted:
+            parts = [row["text_a"], *row["text_b"].split(CHOICE_SEPARATOR)]
+            found[key] = [cut(part) for part in parts if part]
+    return found
+
+
+def _case(both: Both, guid: str, texts: list[Text]) -> Case:
+    student, teacher = both.rows[guid]
+    gold = student.gold
+    answers = [
+        (f"student ({model_name(both.student.stage)})", _answer(student)),
+        (f"teacher ({both.teacher.stage})", _answer(teacher)),
+    ]
+    if gold:
+        answers.append(("label", gold))
+    return Case(f"{both.target} · {guid}", answers, _verdict(both, student, teacher), texts)
+
+
+def _answer(said: Prediction) -> str:
+    if said.probability is None:
+        return f"{float(said.predicted):.2f}"
+    return f"{said.predicted} ({percent(said.probability)})"
+
+
+def _verdict(both: Both, student: Prediction, teacher: Prediction) -> str:
+    if not student.gold:
+        return "no label is known"
+    if both.regression:
+        off = [abs(float(said.predicted) - float(student.gold)) for said in (student, teacher)]
+        return "the student is nearer" if off[0] < off[1] else "the teacher is nearer"
+    return RIGHT.get((student.predicted == student.gold, teacher.predicted == teacher.gold), "neither is right")

@@ -1,0 +1,56 @@
+"""report.html: one file, in a run's folder, that shows the whole run to a reader without the project or a network."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from teachback.core.files import write_atomically
+from teachback.reports.parts import Section
+from teachback.reports.run import Run, read_run
+from teachback.reports.run_data import data_sections
+from teachback.reports.run_disagreements import disagreements
+from teachback.reports.run_results import headline, results, tradeoff
+from teachback.reports.run_settings import settings
+from teachback.reports.run_training import curriculum, training
+
+
+def write_report(
+    folder: Path, data: Path, split: str = "test", extra: Sequence[Section] = (), teachers: Path | None = None
+) -> Path:
+    """Write report.html into a run's folder, ``<outputs>/<suite>/seed<k>``; returns its path.
+
+    ``data`` is the suite's folder that stage 2 wrote; ``extra`` sections come after the results. What is not there is
+    left out, and the report says which stage makes it. ``teachers``: folder of the run whose teachers the students had
+    (``TEACHER_DIR``), where it is another.
+    """
+    run = read_run(folder, data, split, teachers)
+    path = run.folder / "report.html"
+    about = f"Teachback: what the students of this run reach on the {run.split} split, how, and with which settings."
+    write_atomically(path, render(f"{run.name}, seed {run.seed}", about, sections(run, extra)))
+    return path
+
+
+def sections(run: Run, extra: Sequence[Section] = ()) -> list[Section]:
+    """What the report consists of, the most important first."""
+    return [
+        headline(run), results(run), *extra, tradeoff(run), disagreements(run), training(run), curriculum(run),
+        *data_sections(run), settings(run),
+    ]  # fmt: skip
+
+
+def render(title: str, about: str, parts: Sequence[Section]) -> str:
+    """The page; whatever is not markup of our own is escaped. ``about``: a sentence below the title."""
+    return _environment().get_template("report.html").render(title=title, about=about, sections=parts)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("teachback.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

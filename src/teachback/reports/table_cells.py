@@ -1,0 +1,137 @@
+"""How far a published table is, what makes each of its rows, with which settings, and where its runs' reports are."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from teachback.core.readable import environment_secrets, flat, told
+from teachback.core.runs import read_stage
+from teachback.reports.cells import CHANGED, DONE, FAILED, TODO, Cell, done_mark
+from teachback.reports.paper_table import PaperTable
+from teachback.reports.parts import Section, Table, counted, listed
+from teachback.reports.plan import DATA
+from teachback.reports.recipes import TableRow
+from teachback.reports.run_cells import BLOCKED, RUNNING
+from teachback.reports.run_settings import by_value
+
+STATES = (DONE, RUNNING, TODO, FAILED, BLOCKED, CHANGED)
+# Of settings: what names a run rather than what is done in it.
+NAMES_OF_RUNS = {"seed", "domain", "data_dir", "output_root", "teacher_root", "student_root", "trained_domains"}
+MADE = ("row", "name", "stages", "variables", "learns from")
+FAILURES = 20  # that are named with their logs
+
+
+def progress(folder: Path, cells: Sequence[Cell], states: dict[str, str], titles: dict[str, str]) -> Section:
+    """How many cells of each row are done, and the logs of those that failed. ``titles``: of rows, by name."""
+    kinds: dict[str, list[Cell]] = {}
+    for cell in cells:
+        kinds.setdefault(cell.kind, []).append(cell)
+    shown = [state for state in STATES if state == DONE or state in states.values()]
+    rows = []
+    for kind, own in kinds.items():
+        count = Counter(states[cell.name] for cell in own)
+        title = "data (stages 1 and 2)" if kind == DATA else titles.get(kind, kind)
+        rows.append([title, *(f"{count[state]:,}" for state in shown), f"{len(own):,}", _hours(own, states)])
+    done = sum(states[cell.name] == DONE for cell in cells)
+    intro = f"{done:,} of {counted(len(cells), 'cell')} are done, in {_hours(cells, states)} hours."
+    table = Table("Cells by row", ["row", *shown, "all", "hours"], rows)
+    return Section("progress", "Progress", intro=intro, tables=[table], notes=_failures(folder, cells, states))
+
+
+def _hours(cells: Sequence[Cell], states: dict[str, str]) -> str:
+    seconds = [
+        done_mark(cell)[1] for cell in cells if states[cell.name] in (DONE, CHANGED) and cell.mark(DONE).is_file()
+    ]
+    return f"{sum(seconds) / 3600:,.2f}"
+
+
+def _failures(folder: Path, cells: Sequence[Cell], states: dict[str, str]) -> list[str]:
+    failed = [cell for cell in cells if states[cell.name] == FAILED]
+    notes = [Markup("Failed: {}, see its {}.").format(cell.name, link(folder, cell.log, "log")) for cell in failed]
+    more = len(notes) - FAILURES
+    return notes[:FAILURES] + ([f"… and {counted(more, 'further failed cell')}."] if more > 0 else [])
+
+
+def link(folder: Path, target: Path, text: str) -> Markup:
+    """A link from a page in ``folder``, which stays right when the folder is moved or sent whole."""
+    return Markup('<a href="{}">{}</a>').format(quote(target.relative_to(folder).as_posix()), text)
+
+
+def runs(tables: Sequence[PaperTable]) -> Section:
+    """What makes each row, and links to the report of each of its runs."""
+    folder, seeds = tables[0].plan.folder, tables[0].plan.seeds
+    rows = [row for row in tables[0].plan.needed_rows() if any(row in table.rows for table in tables)]
+    links = []
+    for table in tables:
+        share = [] if len(tables) == 1 else [table.plan.setting.name]
+        own = [row for row in rows if row in table.rows]
+        links += [[row.title, *share, *(_reports(table, row, seed, folder) for seed in seeds)] for row in own]
+    header = ["row", *(["share"] if len(tables) > 1 else []), *(f"seed {seed}" for seed in seeds)]
+    made = [_recipe(row, tables[0].plan.maker(row)) for row in rows]
+    return Section(
+        "runs", "The rows and their runs",
+        intro="Each run's own report shows its training, its predictions and where student and teacher disagree.",
+        tables=[
+            Table("Reports, by row and seed", header, links),
+            Table("What makes each row", MADE, made, range(5), folded=True),
+        ],
+        notes=["Links lead into the folders beside this page; they work where the folder is there as a whole."],
+    )  # fmt: skip
+
+
+def _reports(table: PaperTable, row: TableRow, seed: int, folder: Path) -> str:
+    """A link to the report of the run, which all domains of a row and seed share, or more where they do not."""
+    paths = dict.fromkeys(table.plan.run_folder(row, domain, seed) / "report.html" for domain in table.targets)
+    links = [link(folder, path, "report") for path in paths if path.is_file()]
+    return Markup(", ").join(links) or "–"
+
+
+def _recipe(row: TableRow, maker: TableRow) -> list[str]:
+    variables = " ".join(f"{name}={value}" for name, value in maker.variables.items())
+    sources = [name for name in (maker.teacher, maker.student) if name]
+    return [row.title, row.name, ", ".join(maker.stages), variables or "–", listed(sources) or "–"]
+
+
+def settings(tables: Sequence[PaperTable]) -> Section:
+    """Every setting and version of the checkpoints that the table scores, a line for each value."""
+    secrets, rows = environment_secrets(), {}
+    versions: dict[str, dict[str, str]] = {}
+    for table in tables:
+        for row in table.rows:
+            records = _records(table, row)
+            if records:
+                rows[row.title] = _values([_settings(record, secrets) for record in records])
+                versions[row.title] = _values([record.get("versions", {}) for record in records])
+    section = Section("settings", "Settings and versions")
+    if not rows:
+        return replace(section, missing="No checkpoint of the table is finished yet.")
+    shown = [
+        by_value("Versions", "package", versions, where="rows"),
+        by_value("Settings, one line for each value", "setting", rows, folded=True, where="rows"),
+    ]
+    note = "Of stages that a checkpoint builds on, their own rows and reports tell. Folders are cut to their last two parts."
+    return replace(section, tables=shown, notes=[note])
+
+
+def _records(table: PaperTable, row: TableRow) -> list[dict]:
+    """stage.json of each of the row's finished checkpoints."""
+    folders = [run / stage for run, stage in table.checkpoints(row)]
+    return [read_stage(folder) for folder in folders if (folder / "stage.json").is_file()]
+
+
+def _settings(record: dict, secrets: list[str]) -> dict[str, str]:
+    values = flat(told(record), secrets)
+    return {name: value for name, value in values.items() if name not in NAMES_OF_RUNS}
+
+
+def _values(found: list[dict[str, str]]) -> dict[str, str]:
+    """Each name with all values that it has."""
+    names = dict.fromkeys(name for one in found for name in one)
+    return {
+        name: listed(list(dict.fromkeys(one[name] for one in found if name in one)), most=4, length=200)
+        for name in names
+    }

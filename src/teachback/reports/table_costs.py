@@ -1,0 +1,147 @@
+"""A published table's score against size and speed: what stage 7 measured of each row's checkpoints, over its runs."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+from teachback.core.numerals import decimal
+from teachback.inference.costs import Cost, read_costs
+from teachback.inference.results import model_name
+from teachback.reports.figures import MUTED, draw, legend
+from teachback.reports.paper_table import PaperTable
+from teachback.reports.parts import Figure, Section, Table
+from teachback.reports.published import Column
+from teachback.reports.recipes import TableRow
+from teachback.reports.run_results import KIND_STYLES, millions
+from teachback.reports.table_scores import best_of, left_out, mean_text, named, shown_columns
+
+SECTION = Section("tradeoff", "Score against size and speed")
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """Means over a row's checkpoints; ``milliseconds`` by batch size, an example."""
+
+    parameters: float
+    bytes: float
+    milliseconds: dict[int, float]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """``score`` in %; ``milliseconds`` an example at the figure's batch size."""
+
+    row: TableRow
+    score: float
+    parameters: float
+    milliseconds: float
+
+
+def tradeoff(table: PaperTable) -> Section:
+    """A figure of the average, or of the first columns, and a table of every row."""
+    measured = {row.name: _costs_of(table, row) for row in table.rows}
+    machines = Counter(cost.machine for costs in measured.values() for cost in costs)
+    if not machines:
+        return replace(SECTION, missing="No sizes and times are known: stage 7 writes costs.tsv in each row's runs.")
+    machine = machines.most_common(1)[0][0]
+    of_machine = {name: _mean([c for c in own if c.machine == machine]) for name, own in measured.items()}
+    costs = {name: cost for name, cost in of_machine.items() if cost}
+    found = [_figure(table, column, costs) for column in shown_columns(table)]
+    kinds = {model_name(row.checkpoint) for row in table.rows if row.name in costs}
+    return replace(
+        SECTION, intro="Up and to the left is better. A marker's area stands for the number of parameters.",
+        legend=legend({kind: style for kind, style in KIND_STYLES.items() if kind in kinds}, line=False),
+        figures=[figure for figure in found if figure], tables=[_table(table, costs)], notes=left_out(table) + _notes(machine, machines),
+    )  # fmt: skip
+
+
+def _costs_of(table: PaperTable, row: TableRow) -> list[Cost]:
+    """What was measured of the row's finished checkpoints, of all domains and seeds."""
+    runs: dict[Path, set[str]] = {}
+    for run, stage in table.checkpoints(row):
+        runs.setdefault(run, set()).add(stage)
+    return [cost for run, stages in runs.items() for cost in read_costs(run / "costs.tsv") if cost.stage in stages]
+
+
+def _mean(costs: list[Cost]) -> RowCost | None:
+    if not costs:
+        return None
+    by_size: dict[int, list[float]] = {}
+    for cost in sorted(costs, key=lambda cost: cost.batch_size):
+        by_size.setdefault(cost.batch_size, []).append(cost.milliseconds)
+    milliseconds = {size: fmean(values) for size, values in by_size.items()}
+    return RowCost(fmean(c.parameters for c in costs), fmean(c.bytes for c in costs), milliseconds)
+
+
+def _notes(machine: str, machines: Counter) -> list[str]:
+    text = f"ms: forward pass an example on {machine}, mean over the row's runs. MB: the checkpoint's file."
+    notes = [f"{text} Times that were taken while other cells ran (JOBS above 1) say little."]
+    if len(machines) > 1:
+        notes.append(f"Runs on {len(machines) - 1} other machines or number formats are left out of the times.")
+    return notes
+
+
+def _table(table: PaperTable, costs: dict[str, RowCost]) -> Table:
+    sizes = sorted({size for cost in costs.values() for size in cost.milliseconds})
+    columns = shown_columns(table)
+    header = [
+        "row",
+        *(f"{column.name} %" for column in columns),
+        "parameters",
+        "MB",
+        *(f"ms, batch {n}" for n in sizes),
+    ]
+    rows = [
+        [
+            row.title, *(mean_text(table, row, column) for column in columns), millions(cost.parameters), f"{cost.bytes / 1e6:.1f}",
+            *(f"{cost.milliseconds[n]:.2f}" if n in cost.milliseconds else "–" for n in sizes),
+        ]
+        for row in table.rows if (cost := costs.get(row.name))
+    ]  # fmt: skip
+    return Table("Score, size and time of each row", header, rows)
+
+
+def _figure(table: PaperTable, column: Column, costs: dict[str, RowCost]) -> Figure | None:
+    """Rows that have a score in the column and were timed at the largest batch that most were."""
+    means = [(row, table.entry(row, column).mean) for row in table.rows if row.name in costs]
+    scored = [(row, mean) for row, mean in means if mean is not None]
+    sizes = Counter(size for row, _ in scored for size in costs[row.name].milliseconds)
+    if not sizes:
+        return None
+    size = max(sizes, key=lambda n: (sizes[n], n))
+    points = [_Point(row, mean, costs[row.name].parameters, costs[row.name].milliseconds[size])
+              for row, mean in scored if size in costs[row.name].milliseconds]  # fmt: skip
+    largest = max(point.parameters for point in points) or 1
+    best = [point for row in _best(table, column) for point in points if point.row is row]
+
+    def plot(axes):
+        axes.plot([p.milliseconds for p in best], [p.score for p in best], color=MUTED, linewidth=0.8, linestyle=":")
+        for point in points:
+            style = KIND_STYLES[model_name(point.row.checkpoint)]
+            axes.scatter(
+                point.milliseconds, point.score, s=25 + 150 * point.parameters / largest, marker=style.marker,
+                facecolor="none", edgecolor=style.colour, linewidth=1.8, zorder=3, clip_on=False,
+            )  # fmt: skip
+        axes.set(xlabel=f"time an example (ms, batch {size})", ylabel=f"{column.metric} (%)")
+        axes.set_xlim(0, 1.15 * max(point.milliseconds for point in points))
+        axes.margins(y=0.18)
+
+    reading = _reading(column, best)
+    return Figure(f"Rows: {named(column)}", draw(plot, f"Scatter plot of score against time. {reading}"), reading)
+
+
+def _best(table: PaperTable, column: Column) -> list[TableRow]:
+    found = (best_of(table, column, student) for student in (True, False))
+    return [row for row in found if row]
+
+
+def _reading(column: Column, best: list[_Point]) -> str:
+    """The best student against the best teacher."""
+    told = [
+        f"{point.row.title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with "
+        f"{millions(point.parameters)} parameters"
+        for point in best
+    ]
+    who = "the best student, " if len(told) == 2 else ""
+    return f"Of {named(column)}: {who}{', the best teacher, '.join(told) or 'the best rows were not timed'}."

@@ -1,0 +1,232 @@
+"""A paper's table as Markdown, LaTeX (booktabs) and TSV. All text is escaped for where it goes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from teachback.core.markdown import escape_markdown, padded_table
+from teachback.core.numerals import MINUS, signed
+from teachback.inference.results import format_table
+from teachback.reports.paper_table import Comparison, Entry, PaperTable
+from teachback.reports.published import Column
+from teachback.reports.recipes import TableRow
+
+NOTHING, MARK = "–", "*"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A table's cell before it is escaped."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One printed line: a name and cells; ``group`` starts a new group of rows."""
+
+    cells: tuple[Text, ...]
+    group: bool = False
+
+
+def ours(entry: Entry) -> str:
+    """Mean ± standard deviation between seeds, in %."""
+    if entry.mean is None:
+        return NOTHING
+    spread = "" if entry.std is None else f" ± {entry.std:.1f}"
+    return f"{entry.mean:.1f}{spread}" + (MARK if entry.selected else "")
+
+
+def published(entry: Entry, selected: bool) -> str:
+    """The published score, and by how much ours is above it."""
+    if entry.published is None:
+        return NOTHING
+    difference = "" if entry.difference is None else f" ({signed(entry.difference)})"
+    return f"{entry.published:.1f}{MARK if selected else ''}{difference}"
+
+
+def seeds(entries: Sequence[Entry], wanted: int) -> str:
+    """How many seeds the row's numbers are of, and of how many where some are missing."""
+    counts = sorted({entry.n for entry in entries})
+    span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return span if counts == [wanted] else f"{span} of {wanted}"
+
+
+def score_lines(table: PaperTable) -> list[Line]:
+    """Two lines a row: ours, and where the paper has it the published."""
+    lines, before = [], None
+    for row in table.rows:
+        entries = [table.entry(row, column) for column in table.columns]
+        bold = [row.is_student and table.is_best(row, column) for column in table.columns]
+        cells = [Text(ours(entry), best) for entry, best in zip(entries, bold)]
+        group = before is not None and before != row.is_student
+        lines.append(Line((Text(row.title), *cells, Text(seeds(entries, len(table.plan.seeds)))), group))
+        if any(entry.published is not None for entry in entries):
+            told = [Text(published(entry, table.published.selected_on_reported)) for entry in entries]
+            lines.append(Line((Text("   published"), *told, Text(""))))
+        before = row.is_student
+    return lines
+
+
+def comparisons(table: PaperTable) -> list[tuple[TableRow, dict[Column, Comparison]]]:
+    """Rows that are compared with another, and in which columns."""
+    found = [
+        (row, {column: one for column in table.columns if (one := table.compare(row, column))}) for row in table.rows
+    ]
+    return [(row, by) for row, by in found if by]
+
+
+def comparison_lines(table: PaperTable, found: Sequence[tuple[TableRow, dict[Column, Comparison]]]) -> list[Line]:
+    return [
+        Line((Text(row.title), Text(next(iter(by.values())).other.title),
+              *(Text(compared(by.get(column))) for column in table.columns)))
+        for row, by in found
+    ]  # fmt: skip
+
+
+def compared(one: Comparison | None) -> str:
+    return NOTHING if one is None else f"{signed(one.difference)}, {p_value(one.p)}"
+
+
+def p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
+    """What the numbers are, one sentence each."""
+    about, wanted = table.published, len(table.plan.seeds)
+    over = f"{wanted} seed{'s' if wanted != 1 else ''} ({', '.join(map(str, table.plan.seeds))})"
+    scores = (
+        f"Test scores in %, accuracy where no metric is named: mean ± standard deviation over {over}; below it the "
+        f"published score, and in brackets ours minus it. Best student in {best}."
+    )
+    lines = [scores, f"Published: {about.paper}; {about.models}. {about.source}"]
+    if ours := our_models(table):
+        lines.append(ours)
+    if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
+        lines.append(f"{MARK} optimistic: the checkpoint was selected on the very rows that are reported.")
+    tests = dict.fromkeys(one.test for _, by in found for one in by.values())
+    if tests:
+        lines.append(
+            f"Paired tests on the same test rows: {'; '.join(tests)}. Seeds share their test rows, so that pooled "
+            "predictions are not independent, and p of several seeds is on the small side."
+        )
+    if count := table.made_with_other_settings():
+        lines.append(f"{count} cells were made with other settings or data than now; --dry_run lists them as changed.")
+    return lines
+
+
+def our_models(table: PaperTable) -> str:
+    """Data and sizes of ours beside those of the paper, "" where no checkpoint is there."""
+    teachers, students = (" or ".join(table.sizes(student)) for student in (False, True))
+    told = [f"{who}: {sizes}" for who, sizes in (("teachers", teachers), ("students", students)) if sizes]
+    return f"Ours: SUITE={table.plan.suite}; {'; '.join(told)}." if told else ""
+
+
+def header(table: PaperTable, *first: str) -> list[str]:
+    return [*first, *(column.name for column in table.columns)]
+
+
+def markdown(table: PaperTable) -> str:
+    return _page(table, markdown_table, escape_markdown)
+
+
+def plain(table: PaperTable) -> str:
+    """For the screen."""
+    return _page(table, plain_table, str, "> <")
+
+
+def _page(table: PaperTable, form: Callable[..., str], escape: Callable[[str], str], best: str = "bold") -> str:
+    """Scores, paired tests and notes, one below the other."""
+    found = comparisons(table)
+    parts = [form([*header(table, table.published.name), "seeds"], score_lines(table), 1)]
+    if found:
+        parts.append(form(header(table, "difference in points", "to"), comparison_lines(table, found), 2))
+    return "\n\n".join([*parts, *map(escape, notes(table, found, best))]) + "\n"
+
+
+def plain_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
+    """Columns of a screen; the best is between > and <, as a screen has no bold."""
+    return format_table(names, [[_styled(cell, str, ">{}<") for cell in line.cells] for line in lines], texts)
+
+
+def markdown_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
+    """The best in bold; cells padded to one width."""
+    rows = [[_styled(cell, escape_markdown, "**{}**") for cell in line.cells] for line in lines]
+    return padded_table([[escape_markdown(name) for name in names], *rows], texts)
+
+
+def _styled(cell: Text, escape: Callable[[str], str], bold: str) -> str:
+    text = escape(cell.text)
+    return bold.format(text) if cell.bold else text
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "→": r"$\rightarrow$", "λ": r"$\lambda$", MINUS: "$-$", NOTHING: "--", MARK: r"$^{*}$",
+}  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it is; leading blanks become an indent."""
+    indent = len(text) - len(text.lstrip(" "))
+    return (r"\quad " if indent else "") + "".join(LATEX.get(character, character) for character in text[indent:])
+
+
+def latex(table: PaperTable) -> str:
+    """Two tabulars for a document that loads booktabs: scores, and paired tests; the notes are comments."""
+    found = comparisons(table)
+    parts = ["\n".join(f"% {line}" for line in notes(table, found))]
+    parts.append(tabular([*header(table, ""), "seeds"], score_lines(table), 1))
+    if found:
+        parts.append(tabular(header(table, "difference in points", "to"), comparison_lines(table, found), 2))
+    return "\n\n".join(parts) + "\n"
+
+
+def tabular(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
+    body = []
+    for line in lines:
+        if line.group:
+            body.append(r"\midrule")
+        body.append(" & ".join(_styled(cell, escape_latex, r"\textbf{{{}}}") for cell in line.cells) + r" \\")
+    columns = "l" * texts + "r" * (len(names) - texts)
+    top = " & ".join(map(escape_latex, names)) + r" \\"
+    inside = [r"\toprule", top, r"\midrule", *body, r"\bottomrule"]
+    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *inside, r"\end{tabular}"])
+
+
+TSV_COLUMNS = (
+    "table", "row", "title", "column", "metric", "mean", "std", "n", "seeds", "published", "difference", "selected", "best",
+    "compared_with", "compared_difference", "p", "test",
+)  # fmt: skip
+
+
+def tsv(table: PaperTable) -> str:
+    """Every number on a line of its own, in %; seeds as seed=score."""
+    lines = [TSV_COLUMNS]
+    for row in table.rows:
+        for column in table.columns:
+            entry, one = table.entry(row, column), table.compare(row, column)
+            test = (
+                ("", "", "", "")
+                if one is None
+                else (one.other.name, _number(one.difference), f"{one.p:.6g}", one.test)
+            )
+            scores = " ".join(f"{seed}={100 * value:.4f}" for seed, value in entry.scores.items())
+            lines.append((
+                table.published.name, row.name, row.title, column.domain, column.metric, _number(entry.mean),
+                _number(entry.std), str(entry.n), scores, "" if entry.published is None else f"{entry.published:.1f}",
+                _number(entry.difference), str(int(entry.selected)), str(int(row.is_student and table.is_best(row, column))),
+                *test,
+            ))  # fmt: skip
+    return "".join("\t".join(map(escape_tsv, line)) + "\n" for line in lines)
+
+
+def escape_tsv(text: str) -> str:
+    """One field: tabs and line breaks become blanks."""
+    return " ".join(text.split())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

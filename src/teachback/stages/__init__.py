@@ -1,0 +1,1 @@
+"""The drivers of stages 2 to 7."""

@@ -1,0 +1,319 @@
+"""Stage 2: raw files -> train, quiz, dev and test TSVs, embeddings, prototype scores, suite.json."""
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from teachback.core.arguments import option, require_at_least, require_seed
+from teachback.core.devices import resolve_device, resolve_precision
+from teachback.core.errors import TeachbackError
+from teachback.core.files import sha256
+from teachback.core.locks import locked
+from teachback.core.log import stage_log
+from teachback.core.runs import StageRun, hash_model
+from teachback.data.bad_rows import Problems
+from teachback.data.download import raw_folder
+from teachback.data.overlap import shared_texts, without_shared
+from teachback.data.schema import (
+    COLUMNS,
+    HIDDEN,
+    PROTOCOLS,
+    SPLITS,
+    TRAIN_COLUMNS,
+    Row,
+    Suite,
+    read_suite,
+    with_row_counts,
+    write_rows,
+    write_suite,
+)  # fmt: skip
+from teachback.data.splits import cut, cut_each
+from teachback.data.suites import definition
+from teachback.data.suites.definition import Parsed, ReadSettings, choose
+from teachback.data.token_store import FOLDER as TOKENS
+from teachback.data.warnings import cautions
+from teachback.methods.prototypes import (
+    FORMS,
+    StoredEmbeddings,
+    class_of,
+    describe_scores,
+    embed,
+    plot_scores,
+    prototype_scores,
+    write_embeddings,
+)
+from teachback.models.loading import load_encoder, locate
+
+logger = logging.getLogger(__name__)
+
+WITHOUT_EFFECT = ("suite", "data_dir", "source", "eval_batch_size", "device", "dry_run")  # the suite names the folder
+QUIZ_FRACTION = 0.1  # with PROTOCOL=paper a suite has its own: MPDistil's have a quiz, Meta-KD's have none
+
+
+@dataclass
+class ProcessArguments:
+    """Flags of stage 2."""
+
+    suite: str = option("amazon", "which suite: sample, amazon, mnli, superglue, glue or custom")
+    domains: str = option("", "domains to keep, separated by blanks or commas; empty: all")
+    data_dir: str = option("data", "folder of raw, processed and fetched data")
+    source: str = option("", "custom only: the user's file or folder; empty: <data_dir>/raw/custom")
+    seed: int = option(42, "fixes which rows are cut from train, and scratch: models")
+    quiz_fraction: float | None = option(
+        None,
+        "share of train that becomes quiz; unset: 0.1, or for protocol paper 0 in all suites but superglue and glue",
+    )
+    dev_fraction: float = option(0.1, "custom only: share that becomes dev where none is given")
+    test_fraction: float = option(0.1, "custom only: share that becomes test where none is given")
+    protocol: str = option(
+        "honest", "honest, or paper (superglue and glue have no dev then; the others select on dev in both)"
+    )
+    skip_bad_rows: bool = option(False, "drop bad rows instead of stopping")
+    deduplicate: bool = option(False, "leave train and quiz rows out whose texts are in test or dev")
+    embedding_model: str = option("bert-base-uncased", "encoder of the prototype scores, not fine-tuned")
+    prototype: str = option("paper", "form of the prototype score: paper or code")
+    alpha: float = option(0.5, "weight of the own domain in the prototype score")
+    max_length: int = option(128, "tokens a row, the rest is cut off")
+    eval_batch_size: int = option(64, "rows a batch")
+    precision: str = option("auto", "auto, fp32, bf16 or fp16")
+    device: str = option("auto", "auto, cpu, cuda or cuda:<number>")
+    dry_run: bool = option(False, "only say whether the suite would be made, and why; nothing is touched")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.data_dir) / self.suite
+
+    @property
+    def quiz(self) -> float:
+        if self.quiz_fraction is not None:
+            return self.quiz_fraction
+        return definition(self.suite).paper_quiz if self.protocol == "paper" else QUIZ_FRACTION
+
+
+def process(arguments: ProcessArguments) -> Suite | None:
+    """Run stage 2, if it is not up to date; the old output stays as it is unless the new one is complete.
+
+    A dry run says what it would do, and returns None.
+    """
+    _check(arguments)
+    run = _stage_run(arguments)
+    if arguments.dry_run:
+        print(f"{run.folder} {_outlook(run)}")
+        return None
+    if run.up_to_date() and not _missing(run.folder):
+        run.tidy()
+        print(f"{run.folder} is up to date")
+        return read_suite(run.folder)
+    for change in [*run.changes(), *_missing(run.folder)]:
+        logger.warning("%s is made again, as this changed: %s", run.folder, change)
+    with locked(run.folder), stage_log(Path(arguments.data_dir) / "logs" / f"{arguments.suite}-2_process_data.log"):
+        suite = _make(run, arguments)
+        print(f"wrote {run.folder}")
+    return suite
+
+
+def _make(run: StageRun, arguments: ProcessArguments) -> Suite:
+    parsed = _select(_with_quiz(_parse(arguments), arguments), arguments.domains)
+    if arguments.deduplicate:
+        parsed = _deduplicated(parsed)
+    _check_train(parsed)
+    for caution in cautions(parsed, _wanted(arguments, parsed)):
+        logger.warning("%s: %s", run.folder, caution)
+    suite = with_row_counts(Suite(arguments.suite, parsed.domains, _settings(arguments, parsed)), parsed.rows)
+    print(_describe(suite))
+    with run.publishing({}, keep=(TOKENS,)) as folder:
+        _write(folder, suite, parsed.rows, arguments)
+    return suite
+
+
+def _stage_run(arguments: ProcessArguments) -> StageRun:
+    """All that the output depends on."""
+    device = resolve_device(arguments.device)
+    settings = asdict(arguments) | {
+        "domains": " ".join(arguments.domains.replace(",", " ").split()),
+        "quiz_fraction": arguments.quiz,
+        "precision": resolve_precision(arguments.precision, device),
+    }
+    chosen = {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
+    source = _source(arguments)
+    base = source.parent if source.is_file() else source
+    read = {str(path.relative_to(base)): sha256(path) for path in _raw_files(arguments)}
+    read["embedding model"] = hash_model(locate(arguments.embedding_model, arguments.data_dir))
+    return StageRun(arguments.folder, "process_data", chosen, read, arguments.dry_run)
+
+
+def _raw_files(arguments: ProcessArguments) -> list[Path]:
+    """The files that are read, or may be."""
+    suite, source = definition(arguments.suite), _source(arguments)
+    if not suite.archives:
+        return [source] if source.is_file() else sorted(source.glob("*.tsv"))
+    folders = [source / archive.folder for archive in suite.archives_of(arguments.domains)]
+    return sorted(path for folder in set(folders) for path in folder.rglob("*") if path.is_file())
+
+
+def _missing(folder: Path) -> list[str]:
+    """Files of a finished folder that somebody has removed."""
+    if not (folder / "suite.json").is_file():
+        return []
+    try:
+        domains = read_suite(folder).domains.values()
+    except TeachbackError as error:
+        return [str(error)]
+    names = [f"{split}.tsv" for split in (*SPLITS, HIDDEN) if any(split in d.rows for d in domains)]
+    return [f"{name}: it is gone" for name in names if not (folder / name).is_file()]
+
+
+def _outlook(run: StageRun) -> str:
+    missing = _missing(run.folder) if run.up_to_date() else []
+    return f"would be made again: {'; '.join(missing)}" if missing else run.outlook()
+
+
+def _check(arguments: ProcessArguments) -> None:
+    if arguments.protocol not in PROTOCOLS:
+        raise TeachbackError(f"PROTOCOL={arguments.protocol}: use one of {', '.join(PROTOCOLS)}")
+    if arguments.source and arguments.suite != "custom":
+        raise TeachbackError(
+            f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; give SOURCE to 1_get_data.sh"
+        )
+    if arguments.source and Path(arguments.source).resolve().is_relative_to(arguments.folder.resolve()):
+        raise TeachbackError(
+            f"SOURCE={arguments.source} lies in {arguments.folder}, which this stage writes anew; move your files elsewhere"
+        )
+    require_seed(arguments)
+    for name in ("max_length", "eval_batch_size"):
+        require_at_least(arguments, name, 4 if name == "max_length" else 1)
+    if arguments.prototype not in FORMS:
+        raise TeachbackError(f"PROTOTYPE={arguments.prototype}: use one of {', '.join(FORMS)}")
+    if not 0 <= arguments.alpha <= 1:
+        raise TeachbackError(f"ALPHA={arguments.alpha}: use a number from 0 to 1")
+    for name in ("quiz", "dev_fraction", "test_fraction"):
+        if not 0 <= getattr(arguments, name) < 1:
+            raise TeachbackError(f"{name}={getattr(arguments, name)}: a fraction is at least 0 and below 1")
+    if arguments.dev_fraction + arguments.test_fraction >= 1:
+        raise TeachbackError("DEV_FRACTION and TEST_FRACTION leave no train rows; their sum has to be below 1")
+
+
+def _parse(arguments: ProcessArguments) -> Parsed:
+    """Read the raw files; stop at bad rows, or drop them."""
+    suite, source = definition(arguments.suite), _source(arguments)
+    problems = Problems()
+    settings = ReadSettings(
+        arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains
+    )
+    try:
+        parsed = suite.read(source, settings, problems)
+    except TeachbackError:
+        problems.settle(arguments.skip_bad_rows)  # bad rows may be why the suite cannot be divided
+        raise
+    problems.settle(arguments.skip_bad_rows)
+    for what, number in parsed.notes.items():
+        print(f"{number} {what}")
+    if problems.found:
+        parsed.notes["bad rows dropped"] = len(problems.found)
+    return parsed
+
+
+def _source(arguments: ProcessArguments) -> Path:
+    """The folder of the raw files; a suite of the user's own may be one file."""
+    suite = definition(arguments.suite)
+    raw = raw_folder(suite, Path(arguments.data_dir))
+    return raw / "content" if suite.archives else Path(arguments.source or raw)
+
+
+def _with_quiz(parsed: Parsed, arguments: ProcessArguments) -> Parsed:
+    """All four splits, quiz cut from train unless the source brought its own, and the hidden test if it has rows."""
+    rows = dict(parsed.rows)
+    if "quiz" not in rows:
+        divide = cut_each if definition(arguments.suite).separate else cut
+        rows["train"], rows["quiz"] = divide(rows["train"], arguments.quiz, arguments.seed, parsed.domains)
+    splits = SPLITS + ((HIDDEN,) if rows.get(HIDDEN) else ())
+    return replace(parsed, rows={split: rows.get(split, []) for split in splits})
+
+
+def _select(parsed: Parsed, names: str) -> Parsed:
+    """Only the named domains, in the suite's order; the splits are those of the whole suite."""
+    domains = {name: parsed.domains[name] for name in choose(names, parsed.domains)}
+    rows = {split: [row for row in part if row.domain in domains] for split, part in parsed.rows.items()}
+    return replace(parsed, domains=domains, rows=rows)
+
+
+def _deduplicated(parsed: Parsed) -> Parsed:
+    notes = {
+        f"{learnt} rows left out, as their texts are in {scored}": count
+        for (learnt, scored), count in shared_texts(parsed.rows).items()
+    }
+    for what, number in notes.items():
+        print(f"{number} {what}")
+    return replace(parsed, rows=without_shared(parsed.rows), notes=parsed.notes | notes)
+
+
+def _wanted(arguments: ProcessArguments, parsed: Parsed) -> list[str]:
+    """Splits that are not empty on purpose."""
+    empty = [] if arguments.quiz else ["quiz"]
+    if arguments.protocol == "paper" and not parsed.rows["dev"]:
+        empty.append("dev")
+    return [split for split in ("quiz", "dev", "test") if split not in empty]
+
+
+def _check_train(parsed: Parsed) -> None:
+    """Every domain has train rows, or is for evaluation only and on the head of one that has some.
+
+    A head of classes has at least two.
+    """
+    trained = {row.domain for row in parsed.rows["train"]}
+    empty = [name for name, domain in parsed.domains.items() if domain.trainable and name not in trained]
+    if empty or not parsed.domains:
+        raise TeachbackError(
+            f"no train rows for: {', '.join(empty) or 'any domain'}; leave such domains out with DOMAINS="
+        )
+    heads = {parsed.domains[name].head for name in trained}
+    for name, domain in parsed.domains.items():
+        if domain.head not in heads:
+            raise TeachbackError(f"{name} is for evaluation only; name {domain.head} too in DOMAINS=")
+        if domain.task == "classification" and len(domain.labels) < 2:
+            raise TeachbackError(
+                f"{name} has the one label {', '.join(domain.labels)}: there is nothing to tell apart; add rows of "
+                "another label, or leave it out with DOMAINS="
+            )
+
+
+def _settings(arguments: ProcessArguments, parsed: Parsed) -> dict:
+    """What the files depend on beside the raw data."""
+    names = ["seed", "protocol", "embedding_model", "prototype", "alpha", "max_length"]
+    if arguments.suite == "custom":
+        names += ["dev_fraction", "test_fraction"]
+    settings = {name: getattr(arguments, name) for name in names}
+    return settings | {"quiz_fraction": arguments.quiz, "notes": parsed.notes}
+
+
+def _describe(suite: Suite) -> str:
+    splits = list(next(iter(suite.domains.values())).rows)
+    lines = [f"{'rows of ' + suite.name:20s} " + " ".join(f"{split:>7s}" for split in splits)]
+    for name, domain in suite.domains.items():
+        lines.append(f"{name:20s} " + " ".join(f"{number:7d}" for number in domain.rows.values()))
+    return "\n".join(lines)
+
+
+def _write(folder: Path, suite: Suite, rows: dict[str, list[Row]], arguments: ProcessArguments) -> None:
+    train, domains = rows["train"], [row.domain for row in rows["train"]]
+    _write_embeddings(folder / "embeddings.npy", train, arguments)
+    classes = [class_of(row, suite) for row in train]
+    embeddings = StoredEmbeddings(folder / "embeddings.npy")
+    scores = prototype_scores(embeddings, classes, domains, arguments.prototype, arguments.alpha)
+    print(describe_scores(domains, scores))
+    plot_scores(domains, scores, folder / "prototype_scores.png")
+    weighted = (replace(row, weight=float(score)) for row, score in zip(train, scores))
+    write_rows(folder / "train.tsv", weighted, TRAIN_COLUMNS)
+    for split in [split for split in rows if split != "train"]:
+        write_rows(folder / f"{split}.tsv", rows[split], COLUMNS)
+    write_suite(folder, suite)
+
+
+def _write_embeddings(path: Path, train: list[Row], arguments: ProcessArguments) -> None:
+    """Write what the encoder makes of each train row, chunk by chunk."""
+    device = resolve_device(arguments.device)
+    precision = resolve_precision(arguments.precision, device)
+    texts = [text for row in train for text in (row.text_a, row.text_b) if text]
+    model, tokenizer = load_encoder(arguments.embedding_model, texts, arguments.seed, arguments.data_dir)
+    chunks = embed(train, model, tokenizer, arguments.max_length, arguments.eval_batch_size, precision, device)
+    write_embeddings(path, chunks, (len(train), model.config.hidden_size))

@@ -1,0 +1,289 @@
+"""Stage 6, from arguments to two finished folders: the meta-teacher, and the student after its curriculum."""
+
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
+from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
+from teachback.core.errors import Stopped, TeachbackError, naming
+from teachback.core.files import sync
+from teachback.core.runs import StageRun, hash_model
+from teachback.data.schema import Domain, Row
+from teachback.data.splits import units_of
+from teachback.data.suite_data import labelled
+from teachback.inference.metrics import by_domain
+from teachback.inference.scores import predicted_labels
+from teachback.methods.curriculum import Curriculum, Student, Study, weights
+from teachback.methods.curriculum_record import write_record
+from teachback.methods.episodes import Episodes, give_heads, new_accelerator, study_of
+from teachback.methods.meta_teacher import (
+    MetaTeacher,
+    Quiz,
+    load_meta_heads,
+    meta_heads,
+    save_meta_teacher,
+    train_meta_teacher,
+)
+from teachback.methods.teacher import head_name
+from teachback.methods.teacher_outputs import features, own_logits
+from teachback.models.heads import Classifier
+from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
+from teachback.stages.experiment import Experiment
+from teachback.training.checkpoints import is_whole, load_state, save_state
+from teachback.training.memory import freed_memory_kept
+from teachback.training.stopping import stop_request
+from teachback.training.vocabulary import use_only, whole_vocabulary
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2  # checkpoints of an unfinished run
+
+
+def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, args: CurriculumArguments) -> list[Path]:
+    """Stage 6 for the target domain, or for each domain in turn where ``domain`` is all."""
+    if data_args.hold_out or data_args.train_fraction != 1:
+        raise TeachbackError(
+            "HOLD_OUT and TRAIN_FRACTION are of stages 3 to 5; stage 6 learns from quiz, not from train"
+        )
+    experiment = Experiment(data_args, machine(data_args, args))
+    targets = experiment.data.targets(data_args.domain)
+    return experiment.each("6_curriculum", targets, lambda domain: run_domain(experiment, meta_args, args, domain))
+
+
+def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArguments:
+    """Device, precision and seed in the form that the other stages have them in; nothing else of it is used."""
+    device = resolve_device(data_args.device)
+    choose_gpu(device)
+    precision = resolve_precision(data_args.precision, device)
+    return OptimizerArguments(
+        use_cpu=device.type == "cpu", bf16=precision == "bf16", fp16=precision == "fp16", seed=args.seed,
+        per_device_eval_batch_size=args.eval_batch_size, per_device_train_batch_size=args.batch_size,
+        report_to=args.report_to,
+    )  # fmt: skip
+
+
+def run_domain(
+    experiment: Experiment, meta_args: MetaTeacherArguments, args: CurriculumArguments, target: Domain
+) -> Path:
+    """Stage 6 for one domain. Returns the student's folder."""
+    scene = Scene(experiment, args, target)
+    meta_run = scene.meta_run(meta_args)
+    if not experiment.skip(meta_run):
+        make_meta_teacher(scene, meta_run, meta_args)
+    run = scene.run(args, meta_run)
+    if experiment.skip(run):
+        return run.folder
+    meta = load_meta_heads(meta_run.folder, scene.new_meta_teacher())
+    Rehearsal(scene, run, args, meta).finish()
+    return run.folder
+
+
+class Scene:
+    """What a target domain's stage 6 works with: its teacher, its student and everybody's quiz."""
+
+    def __init__(self, experiment: Experiment, args: CurriculumArguments, target: Domain):
+        self.experiment, self.args, self.target = experiment, args, target
+        self.teacher_folder, self.teacher = experiment.read_teacher(args.teacher, target.name)
+        self.student_folder = experiment.student_before(target, "student_second", "5_student_second.sh")
+        experiment.quiz([target.name])
+        self.domains = self._domains()
+        if args.choose_from == "others" and len(self.domains) < 2:
+            raise TeachbackError(
+                f"CHOOSE_FROM=others: {target.name} is the only domain with a quiz; set CHOOSE_FROM=all"
+            )
+        self.quiz = {domain.name: experiment.quiz([domain.name]) for domain in self.domains}
+        self.selection = experiment.selection_rows([target.name])
+
+    def _domains(self) -> list[Domain]:
+        """The domains that have a quiz, in the suite's order."""
+        data = self.experiment.data
+        with_quiz = {row.domain for row in labelled(data.rows("quiz"))}
+        for name in data.trainable:
+            if name not in with_quiz:
+                logger.warning("%s has no quiz rows and cannot be chosen", name)
+        return [data.suite.domain(name) for name in data.trainable if name in with_quiz]
+
+    def inputs(self) -> dict[str, str]:
+        return {"teacher": hash_model(str(self.teacher_folder)), "student": hash_model(str(self.student_folder))}
+
+    def quiz_rows(self) -> list[Row]:
+        return [row for rows in self.quiz.values() for row in rows]
+
+    def meta_run(self, meta_args: MetaTeacherArguments) -> StageRun:
+        folder = self.experiment.student_folder(self.target, "meta_teacher")
+        names = [domain.name for domain in self.domains]
+        told = (meta_args, {"teacher": self.args.teacher, "batch_size": self.args.batch_size})
+        return self.experiment.run(folder, told, names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
+
+    def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:
+        folder = self.experiment.student_folder(self.target, "curriculum")
+        names = [domain.name for domain in self.domains]
+        made = meta_run.up_to_date()  # else this is a dry run
+        inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be made first"}
+        chosen = {k: v for k, v in asdict(args).items() if k not in ("report_to", "eval_batch_size")}
+        rows = {"quiz": self.quiz_rows(), "selection": self.selection}
+        return self.experiment.run(folder, (chosen,), names, inputs, self.student_folder, **rows)
+
+    def load_student(self) -> tuple[Classifier, PreTrainedTokenizerBase]:
+        """Stage 5's student with a head for every domain's label set, its own first, and its tokenizer."""
+        heads = {self.target.head: self.target} | {domain.head: domain for domain in reversed(self.domains)}
+        model = load_finished_classifier(self.student_folder).train()
+        return Classifier(model, heads), load_tokenizer(str(self.student_folder))
+
+    def new_meta_teacher(self) -> MetaTeacher:
+        width = load_config(self.student_folder).hidden_size
+        return MetaTeacher(meta_heads(self.teacher, self.domains), width)
+
+    def teacher_quiz(self, domain: Domain) -> torch.Tensor:
+        return self.experiment.teacher_features(self.teacher, self.teacher_folder, self.quiz[domain.name]).pooled
+
+
+def make_meta_teacher(scene: Scene, run: StageRun, args: MetaTeacherArguments) -> None:
+    """Train the meta-teacher's heads on every domain's quiz and publish them."""
+    experiment, device = scene.experiment, scene.experiment.training.device
+    student, tokenizer = scene.load_student()
+    quizzes = []
+    for domain in scene.domains:
+        encoded = experiment.encode(scene.quiz[domain.name], [domain.name], tokenizer)
+        pooled = features(student, encoded, **experiment.settings(tokenizer)).pooled
+        head = head_name(scene.teacher.kind, domain)
+        quizzes.append(Quiz(head, scene.teacher_quiz(domain), pooled, encoded.columns["label"], encoded.guids))
+    meta = scene.new_meta_teacher().to(device)
+    losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, experiment.training.seed)
+    heads = sorted({quiz.head for quiz in quizzes})
+    experiment.say(f"meta-teacher ({args.meta_loss}): heads {', '.join(heads)} trained on quiz, loss {losses[-1]:.4f}")
+    everybody = [domain.name for domain in scene.domains]
+    record = {
+        "method": "meta_teacher", "domain": scene.target.name, "teacher_folder": scene.teacher_folder.name,
+        "meta_domains": everybody, "seed": experiment.training.seed, "loss_by_epoch": losses,
+    }  # fmt: skip
+    experiment.publish_as_is(run, lambda folder: save_meta_teacher(folder, meta), record)
+
+
+class Rehearsal:
+    """One run of the curriculum, from its checkpoints to its published folder."""
+
+    def __init__(self, scene: Scene, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
+        self.scene, self.stage, self.args, self.meta = scene, run, args, meta
+        self.experiment = scene.experiment
+        accelerator = new_accelerator(self.experiment.args.precision)
+        classifier, self.tokenizer = scene.load_student()
+        head_domains = {head_name(scene.teacher.kind, domain): domain for domain in scene.domains}
+        give_heads(classifier, meta, head_domains)
+        names = [domain.name for domain in scene.domains]
+        studies = [self._study(domain, list(classifier.heads)) for domain in scene.domains]
+        self.selection = self.experiment.encode(scene.selection, [scene.target.name], self.tokenizer)
+        use_only(classifier.model, [self.selection, *(study.rows for study in studies)], self.tokenizer.pad_token_id)
+        student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
+        units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}))
+        curriculum = Curriculum(student, studies, names.index(scene.target.name), args, units)
+        self.episodes = Episodes(curriculum, self._told_score)
+
+    def _study(self, domain: Domain, heads: list[str]) -> Study:
+        rows = self.experiment.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
+        head = head_name(self.scene.teacher.kind, domain)
+        return study_of(domain, rows, heads, head, self.meta, self.scene.teacher_quiz(domain))
+
+    def finish(self) -> None:
+        """Run the episodes that are left, and publish."""
+        self.stage.claim()
+        folder = self.stage.checkpoints()
+        self._resume(folder)
+        with self.experiment.tracking(self.stage) as self.episodes.tracks:
+            self.episodes.start()
+            self._run_episodes(folder)
+        self._publish()
+
+    def _run_episodes(self, folder: Path) -> None:
+        total, hidden = self.args.episodes, self.experiment.training.disable_tqdm
+        with (
+            freed_memory_kept(), stop_request() as request,
+            tqdm(total=total, initial=self.episodes.done, disable=hidden) as bar,
+        ):  # fmt: skip
+            while self.episodes.left:
+                scored = self.episodes.run_next()
+                last = self.episodes.last
+                bar.set_postfix(loss=last["student_loss"], reward=last["reward"], refresh=False)
+                bar.update()
+                if scored or request.made:
+                    self._save(folder)
+                if request.made:
+                    raise Stopped(
+                        request.signal,
+                        f"stopped after episode {self.episodes.done} of {total} with a checkpoint, "
+                        "run the same command again to continue",
+                    )
+
+    def _told_score(self, student: Classifier) -> float:
+        score = self._selection_score(student)
+        self.episodes.tracks.log({f"eval_{self.scene.target.name}_score": score}, self.episodes.done)
+        self.experiment.say(f"episode {self.episodes.done}: {self.experiment.split} {score:.4f}")
+        return score
+
+    def _selection_score(self, student: Classifier) -> float:
+        logits = own_logits(student, self.selection, **self.experiment.settings(self.tokenizer))
+        data, rows = self.experiment.data, self.scene.selection
+        return by_domain(data.suite, rows, predicted_labels(logits, rows, data))[self.scene.target.name].value
+
+    def _save(self, folder: Path) -> None:
+        """Write a checkpoint beside and rename it, so that a half-written one is never taken for a whole one."""
+        place = folder / f"episode-{self.episodes.done:06d}"
+        if place.exists() and is_whole(place):
+            return
+        shutil.rmtree(place, ignore_errors=True)
+        partial = folder / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        with naming(folder):
+            save_state(partial / "state", self.episodes.state())
+            sync(partial)
+            partial.rename(place)
+        for old in self._checkpoints(folder)[:-KEPT]:
+            shutil.rmtree(old)
+
+    @staticmethod
+    def _checkpoints(folder: Path) -> list[Path]:
+        return sorted(folder.glob("episode-*"))
+
+    def _resume(self, folder: Path) -> None:
+        checkpoints = [place for place in self._checkpoints(folder) if is_whole(place)]
+        if not checkpoints:
+            return
+        logger.warning("continuing from %s", checkpoints[-1])
+        self.episodes.load_state(load_state(checkpoints[-1] / "state"))
+
+    def _publish(self) -> None:
+        episodes, best = self.episodes, self.episodes.best_episode
+        record = {
+            "method": "curriculum", "domain": self.scene.target.name, "head_trained": True, "seed": self.args.seed,
+            "selected_on": self.experiment.split, "best_episode": best, "dev": {"score": episodes.scores[best]},
+            "scores_by_episode": episodes.scores, "domains": [study.name for study in episodes.curriculum.studies],
+        }  # fmt: skip
+        self.experiment.say(f"best after {best} of {self.args.episodes} episodes: {episodes.scores[best]:.4f}")
+        self.experiment.publish_as_is(self.stage, self._write, record)
+
+    def _write(self, folder: Path) -> None:
+        curriculum = self.episodes.curriculum
+        student = curriculum.student.classifier
+        self._write_student(folder / "last", student)
+        student.load_state_dict(self.episodes.best)
+        self._write_student(folder, student)
+        rest = {name: value for name, value in weights(student).items() if not name.startswith("model.")}
+        if curriculum.policy:
+            rest |= {f"policy.{name}": value.contiguous() for name, value in curriculum.policy.state_dict().items()}
+        if rest:
+            save_file(rest, folder / "training_only.safetensors")
+        names = [study.name for study in curriculum.studies]
+        write_record(folder, curriculum.record.episodes, curriculum.record.steps, names)
+
+    def _write_student(self, folder: Path, student: Classifier) -> None:
+        with whole_vocabulary(student.model):
+            student.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

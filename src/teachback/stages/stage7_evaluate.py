@@ -1,0 +1,368 @@
+"""Stage 7: every checkpoint of a run scored on one split, measured, and compared with its teacher.
+
+Scores are computed in float32 unless a precision is asked for, so that they equal what
+``pipeline("text-classification")`` says of the same checkpoint.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from teachback.core.arguments import option, require, require_at_least
+from teachback.core.devices import resolve_device
+from teachback.core.errors import TeachbackError, naming
+from teachback.core.files import write_atomically
+from teachback.core.locks import locked
+from teachback.core.log import stage_log
+from teachback.core.runs import seed_folder
+from teachback.core.tracking import require_installed, tracking
+from teachback.data.encoding import EncodedRows
+from teachback.data.names import folder_name
+from teachback.data.schema import HIDDEN, SPLITS, Row
+from teachback.data.suite_data import SuiteData
+from teachback.inference.costs import merge_costs
+from teachback.inference.metrics import METRICS, Score, by_domain, metric_for, parts
+from teachback.inference.model_card import write_card
+from teachback.inference.predictor import (
+    TIMED_PASSES,
+    TIMED_ROWS,
+    Checkpoint,
+    Predictor,
+    evaluation_precision,
+    find_checkpoints,
+)
+from teachback.inference.results import (
+    META_TEACHER,
+    OPTIMISTIC,
+    Evaluated,
+    Result,
+    comparison_table,
+    domains_table,
+    merge_results,
+    metric_names,
+    predictions_file,
+    read_results,
+    serves_more,
+)
+from teachback.inference.scores import predicted_labels
+from teachback.inference.submission import OFFICIAL_ROWS, file_name, submission
+
+
+@dataclass
+class EvaluationArguments:
+    """What stage 7 reads, on which rows it scores, and how it computes."""
+
+    suite: str = option("amazon", "Suite, a folder of data_dir that stage 2 wrote.")
+    domain: str = option("", "Whose students; empty: the suite's first domain; all: every domain's.")
+    domains: str = option("", "Domains scored and averaged over, separated by blanks or commas; empty: all.")
+    data_dir: str = option("data", "Folder of the processed suites.")
+    output_root: str = option("outputs", "Folder of the runs.")
+    teacher_root: str = option("", "Output root of the run whose teacher stage 6 used, where it is another.")
+    seed: int = option(42, "Which run: <output_root>/<suite>/seed<seed>.")
+    teacher: str = option("meta", "Teacher with which students that had none are compared: meta, mix, mtl or single.")
+    split: str = option("test", "train, quiz, dev or test.")
+    metric: str = option(
+        "", f"{', '.join(METRICS)}, or some joined by + for their mean; empty or auto: each domain's own."
+    )
+    max_length: int = option(128, "Tokens after which a text is cut.")
+    eval_batch_size: int = option(64, "Rows a batch; speed is measured at this size and at 1.")
+    precision: str = option("auto", "fp32, bf16, fp16, or auto: fp32, in which pipeline() computes.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
+    submission: bool = option(False, "Also write the leaderboard's files of the hidden tests.")
+    report: bool = option(True, "Also write report.html, which shows the whole run.")
+    report_to: str = option(
+        "none", "tensorboard, wandb or none: scores beside the curves of each checkpoint's training."
+    )
+    dry_run: bool = option(False, "Only say what would be scored; nothing is touched.")
+
+    def __post_init__(self):
+        require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
+        require(self, "split", SPLITS)
+        require(self, "report_to", ("none", "tensorboard", "wandb"))
+        self.metric = self.metric or "auto"
+        if self.metric != "auto":
+            parts(self.metric)
+        require_at_least(self, "max_length", 4)
+        require_at_least(self, "eval_batch_size", 1)
+
+
+def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: SuiteData) -> None:
+    """guid, domain, gold and predicted label names and one probability a label; the gold is empty where hidden."""
+    labels = list(dict.fromkeys(label for row in rows for label in data.suite.domain(row.domain).labels))
+    lines = ["\t".join(["guid", "domain", "gold", "predicted", *(f"p({label})" for label in labels)])]
+    table = zip(rows, predicted_labels(logits, rows, data), logits.softmax(-1).tolist())
+    for row, predicted, probabilities in table:
+        by_label = dict(zip(data.suite.domain(row.domain).labels, probabilities))
+        numbers = [f"{by_label[label]:.7g}" if label in by_label else "" for label in labels]
+        lines.append("\t".join([row.guid, row.domain, row.label, predicted, *numbers]))
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+class Evaluation:
+    """One run of stage 7: what it reads, and what it does with each checkpoint."""
+
+    def __init__(self, arguments: EvaluationArguments):
+        self.arguments = arguments
+        self.data = SuiteData.read(arguments.data_dir, arguments.suite, arguments.domains)
+        self.domains = self.data.selected
+        suite = self.data.suite
+        self.targets = [domain.name for domain in self.data.targets(arguments.domain)]
+        self.metrics = {name: metric_for(suite.domain(name), arguments.metric) for name in self.domains}
+        self.rows = self.data.rows(arguments.split)
+        if not self.rows:
+            raise TeachbackError(
+                f"{self.data.folder / arguments.split}.tsv has no rows of {', '.join(self.domains)}; "
+                "choose another SPLIT"
+            )
+        if arguments.metric not in ("auto", *self.metrics.values()):
+            raise TeachbackError(
+                f"METRIC={arguments.metric} suits none of {', '.join(self.domains)}; their own metrics are "
+                f"{', '.join(dict.fromkeys(self.metrics.values()))}"
+            )
+        formats = {name for name in self.domains if suite.domain(name).submission}
+        hidden = self.data.rows(HIDDEN) if arguments.submission else []
+        self.hidden = [row for row in hidden if row.domain in formats]
+        self.run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
+        self.teachers = seed_folder(arguments.teacher_root or arguments.output_root, arguments.suite, arguments.seed)
+
+    def evaluate(self, checkpoint: Checkpoint) -> Evaluated:
+        """Score, measure and record one checkpoint."""
+        args = self.arguments
+        predictor = Predictor(
+            checkpoint, self.data.suite, args.device, args.precision, args.max_length, args.eval_batch_size,
+            self.data.folder,
+        )  # fmt: skip
+        rows = [row for row in self.rows if row.domain in predictor.heads]
+        self._warn(checkpoint, rows)
+        encoded = predictor.encode(rows)
+        scores = self._scores(checkpoint, predictor, rows, encoded) if checkpoint.has_trained_head else {}
+        if checkpoint.has_trained_head:
+            self._submit(checkpoint, predictor)
+        sizes = sorted({1, args.eval_batch_size}) if rows else []
+        weights = "training_only.safetensors" if checkpoint.is_meta_teacher else "model*.safetensors"
+        return Evaluated(
+            checkpoint.stage,
+            checkpoint.target,
+            checkpoint.teacher_stage(args.teacher),
+            scores,
+            parameters=sum(parameter.numel() for parameter in predictor.classifier.model.parameters()),
+            bytes=sum(path.stat().st_size for path in checkpoint.folder.glob(weights)),
+            milliseconds={size: predictor.milliseconds(encoded, size) for size in sizes},
+            optimistic=self._is_optimistic(checkpoint),
+        )
+
+    def evaluate_all(self, checkpoints: Sequence[Checkpoint]) -> list[Evaluated]:
+        """Those that can be scored; a meta-teacher cannot where its teacher has been replaced since."""
+        evaluated = []
+        for checkpoint in checkpoints:
+            try:
+                evaluated.append(self.evaluate(checkpoint))
+            except TeachbackError as error:
+                if not checkpoint.is_meta_teacher:
+                    raise
+                print(f"{checkpoint.stage}: not scored; {error}")
+        return evaluated
+
+    def announce(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Say what would be scored; that is done anew each time, as the measured speed is part of it."""
+        split = self.arguments.split
+        scored = {result.stage for result in read_results(self.run / "results.tsv") if result.split.startswith(split)}
+        for checkpoint in checkpoints:
+            why = "again" if checkpoint.stage in scored else "as it has no scores yet"
+            print(f"{checkpoint.folder} would be scored on {split}, {why}")
+
+    def _is_optimistic(self, checkpoint: Checkpoint) -> bool:
+        """Whether the papers' protocol selected the checkpoint on the very rows that are reported."""
+        paper = checkpoint.record["arguments"].get("protocol") == "paper"
+        return paper and checkpoint.record.get("selected_on", "test") == self.arguments.split
+
+    def _warn(self, checkpoint: Checkpoint, rows: list[Row]) -> None:
+        """Say what keeps a checkpoint from a score, or makes it another one than the user expects."""
+        stage, split, length = checkpoint.stage, self.arguments.split, self.arguments.max_length
+        trained_length = checkpoint.record["arguments"].get("max_length", length)
+        if not checkpoint.has_trained_head:
+            print(f"{stage}: not scored; its classification layer is not trained yet (5_student_second.sh trains it)")
+        elif not any(row.label for row in rows):
+            print(f"{stage}: not scored; no row of the {split} split that it serves has a label")
+        if trained_length != length:
+            print(f"{stage}: trained with MAX_LENGTH={trained_length}, evaluated with {length}")
+
+    def _scores(
+        self, checkpoint: Checkpoint, predictor: Predictor, rows: list[Row], encoded: EncodedRows
+    ) -> dict[str, Score]:
+        """Predict, write predictions and results, and give the scores by domain."""
+        logits = predictor.logits(encoded)
+        path = predictions_file(self.run, checkpoint.stage, self.arguments.split)
+        write_predictions(path, rows, logits, self.data)
+        scores = by_domain(self.data.suite, rows, predicted_labels(logits, rows, self.data), self.arguments.metric)
+        results = [
+            self._result(checkpoint, domain, one) for domain, score in scores.items() for one in (score, *score.parts)
+        ]
+        merge_results(self.run / "results.tsv", results)
+        return scores
+
+    def _result(self, checkpoint: Checkpoint, domain: str, score: Score) -> Result:
+        split = self.arguments.split + (OPTIMISTIC if self._is_optimistic(checkpoint) else "")
+        where = (self.data.suite.name, domain, checkpoint.method, checkpoint.stage, self.arguments.seed, split)
+        return Result(*where, score.metric, score.value, score.n)
+
+    def _submit(self, checkpoint: Checkpoint, predictor: Predictor) -> None:
+        """Write the leaderboard's file of each domain that has hidden rows and that the checkpoint serves."""
+        rows = [row for row in self.hidden if row.domain in predictor.heads]
+        predictions = predicted_labels(predictor.predict(rows), rows, self.data) if rows else []
+        for name in dict.fromkeys(row.domain for row in rows):
+            domain = self.data.suite.domain(name)
+            own, labels = zip(*((row, label) for row, label in zip(rows, predictions) if row.domain == name))
+            path = self.run / "submission" / _as_file(checkpoint.stage) / file_name(domain)
+            write_atomically(path, submission(domain, own, labels))
+            print(f"wrote {path}")
+
+    def report_rows(self) -> None:
+        """Say how many rows are not scored, for a score over fewer rows is another number, and what is scored how."""
+        for domain in self.domains:
+            labels = [row.label for row in self.rows if row.domain == domain]
+            hidden = f"{labels.count('')} of {len(labels)} rows"
+            if not labels:
+                print(f"{domain}: has no {self.arguments.split} rows; no result")
+            elif not any(labels):
+                print(f"{domain}, {self.arguments.split}: {hidden} have no label and are not scored; no result")
+            elif "" in labels:
+                print(f"{domain}, {self.arguments.split}: {hidden} have no label and are not scored")
+            if self.arguments.metric not in ("auto", self.metrics[domain]):
+                print(
+                    f"{domain}: METRIC={self.arguments.metric} does not suit its labels; {self.metrics[domain]} is used"
+                )
+
+    def report_hidden_rows(self) -> None:
+        """Say of which hidden tests there can be a leaderboard's file, and which of them the leaderboard would refuse."""
+        if self.arguments.submission and not self.hidden:
+            print(
+                f"SUBMISSION=1: {self.data.folder}/{HIDDEN}.tsv has no rows that a leaderboard wants; nothing to write"
+            )
+        for name, count in Counter(row.domain for row in self.hidden).items():
+            official = OFFICIAL_ROWS.get(self.data.suite.domain(name).submission, {}).get(name, count)
+            if count != official:
+                print(f"{name}: {count} hidden rows of {official}; the leaderboard scores no incomplete file")
+
+    def owners(self) -> dict[str, str]:
+        """Each column of the papers' layout -> the target whose student answers for it.
+
+        A domain without train rows stands beside the target whose head it shares, if there is one such target.
+        """
+        domains = self.data.suite.domains
+        owners = {name: [t for t in self.targets if domains[t].head == domains[name].head] for name in self.domains}
+        return {
+            name: name if name in self.targets else own[0]
+            for name, own in owners.items()
+            if name in self.targets or (len(own) == 1 and not domains[name].trainable)
+        }
+
+
+def _as_file(stage: str) -> str:
+    return stage.replace("/", "__")
+
+
+def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
+    """Score every checkpoint of the run, write its numbers, costs and predictions, and print the tables."""
+    require_installed([arguments.report_to])
+    evaluation = Evaluation(arguments)
+    checkpoints = find_checkpoints(evaluation.run, evaluation.targets, evaluation.teachers)
+    if arguments.dry_run:
+        evaluation.announce(checkpoints)
+        return []
+    # Runs for other domains may go on side by side: tables are merged, and what both score comes out the same.
+    places = [evaluation.run / f"{arguments.split} scores of {folder_name(target)}" for target in evaluation.targets]
+    log = stage_log(evaluation.run / "logs" / "7_eval.log")
+    with locked(*places), naming(evaluation.run), log:
+        return _evaluate(evaluation, checkpoints)
+
+
+def _evaluate(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> list[Evaluated]:
+    arguments = evaluation.arguments
+    evaluation.report_rows()
+    evaluation.report_hidden_rows()
+    evaluated = evaluation.evaluate_all(checkpoints)
+    merge_costs(evaluation.run / "costs.tsv", evaluated, measured_on(arguments))
+    write_cards(evaluation, checkpoints)
+    track_scores(evaluation, checkpoints, evaluated)
+    print_tables(evaluation, evaluated)
+    return evaluated
+
+
+def track_scores(evaluation: Evaluation, checkpoints: Sequence[Checkpoint], evaluated: Sequence[Evaluated]) -> None:
+    """Put scores where REPORT_TO shows the curves of each checkpoint's training, as a step after its last one."""
+    arguments, records = evaluation.arguments, {checkpoint.stage: checkpoint.record for checkpoint in checkpoints}
+    for one in evaluated if arguments.report_to != "none" else ():
+        record = records[one.stage]
+        steps = [entry.get("step", 0) for entry in record.get("history") or []]
+        values = {f"{arguments.split}/{name}_{score.metric}": score.value for name, score in one.scores.items()}
+        with tracking(
+            [arguments.report_to], evaluation.run / "logs" / one.stage, record["arguments"], one.stage
+        ) as tracks:
+            tracks.log(values, max(steps, default=record["arguments"].get("episodes", 0)) + 1)
+
+
+def write_cards(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> None:
+    """Put the scores into the checkpoints' model cards; one that may not be written stays as it is."""
+    results = read_results(evaluation.run / "results.tsv")
+    for checkpoint in checkpoints:
+        if "answers" in checkpoint.record and (checkpoint.folder / "config.json").is_file():
+            own = [result for result in results if result.stage == checkpoint.stage]
+            with suppress(PermissionError):
+                write_card(checkpoint.folder, checkpoint.record, evaluation.data.suite, own)
+
+
+def print_tables(evaluation: Evaluation, evaluated: list[Evaluated]) -> None:
+    """Teachers first, students after; with several targets also the papers' layout."""
+    arguments, owners = evaluation.arguments, evaluation.owners()
+    print(f"\n{evaluation.data.suite.name}, seed {arguments.seed}, {arguments.split} split\n")
+    print(comparison_table(evaluated, evaluation.targets))
+    if len(owners) > 1:
+        print(f"\n{domains_table(evaluated, owners)}")
+    print("\n" + "\n".join(notes(evaluation, evaluated)))
+    students = {one.target for one in evaluated if "/" in one.stage and not one.stage.endswith(META_TEACHER)}
+    for target in evaluation.targets:
+        if target not in students:
+            print(f"{target} has no student yet: DOMAIN={target} bash 4_student_first.sh, then 5_student_second.sh")
+
+
+def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
+    """How the numbers of the table came about."""
+    timing = (
+        f"ms: forward pass an example on {measured_on(evaluation.arguments)}; {TIMED_ROWS} "
+        f"rows of all lengths, or one batch where that is more; median of {TIMED_PASSES} passes after a warm-up."
+    )
+    average = f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves."
+    mark = "* optimistic: PROTOCOL=paper selected the checkpoint on the rows that are scored here."
+    return [
+        *([mark] if any(one.optimistic for one in evaluated) else []),
+        *metric_notes(evaluation, evaluated),
+        *([average] if serves_more(evaluated, evaluation.targets) else []),
+        timing,
+        f"Numbers are in {evaluation.run / 'results.tsv'}, predictions in {evaluation.run / 'predictions'}.",
+    ]
+
+
+def measured_on(arguments: EvaluationArguments) -> str:
+    """What the times were measured on: device and number format."""
+    device = resolve_device(arguments.device)
+    where = (
+        f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    )
+    return f"{where} in {evaluation_precision(arguments.precision, device)}"
+
+
+def metric_notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
+    """Which domains have which metric, where they differ or where one is a mean."""
+    domains: dict[str, list[str]] = {}
+    for domain in evaluation.domains:
+        for metric in metric_names(evaluated, [domain]):
+            domains.setdefault(metric, []).append(domain)
+    if len(domains) < 2 and not any("+" in metric for metric in domains):
+        return []
+    listed = "; ".join(f"{metric} on {', '.join(names)}" for metric, names in domains.items())
+    return [f"score: {listed}; a + stands for the mean of both."]

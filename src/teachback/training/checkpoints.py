@@ -1,0 +1,95 @@
+"""Training state on disk without pickle: tensors as safetensors, everything else as JSON."""
+
+import json
+import logging
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from teachback.core.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+def save_state(path: Path, state) -> None:
+    """Write nested dicts, lists, numbers, strings and tensors as <path>.safetensors and <path>.json."""
+    tensors: dict[str, torch.Tensor] = {}
+    structure = _flatten(state, tensors)
+    path = Path(path)
+    save_file(tensors, path.with_suffix(".safetensors"))
+    write_atomically(path.with_suffix(".json"), json.dumps(structure))
+
+
+def load_state(path: Path):
+    """Read what `save_state` wrote."""
+    path = Path(path)
+    tensors = load_file(path.with_suffix(".safetensors"))
+    return _restore(json.loads(path.with_suffix(".json").read_text()), tensors)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every safetensors and JSON file of a checkpoint can be read to its end, so far as their headers tell."""
+    try:
+        for path in Path(folder).glob("*.safetensors"):
+            with safe_open(path, "pt"):
+                pass
+        for path in Path(folder).glob("*.json"):
+            json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SafetensorError) as error:
+        logger.warning("%s is damaged and not used: %s", folder, error)
+        return False
+    return True
+
+
+def _flatten(value, tensors: dict):
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):  # as pairs, as JSON would turn the numbers that key an optimizer's state into text
+        return {"dict": [[key, _flatten(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_flatten(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_flatten(item, tensors) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _restore(value, tensors: dict):
+    if isinstance(value, list):
+        return [_restore(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "tuple" in value:
+        return tuple(_restore(item, tensors) for item in value["tuple"])
+    return {key: _restore(item, tensors) for key, item in value["dict"]}
+
+
+def random_states() -> dict:
+    """The states of every random generator that training draws from."""
+    numpys = np.random.get_state(legacy=False)
+    keys = torch.from_numpy(numpys["state"]["key"].astype(np.int64))
+    states = {
+        "python": random.getstate(),
+        "numpy": (numpys["bit_generator"], keys, numpys["state"]["pos"], numpys["has_gauss"], numpys["gauss"]),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict) -> None:
+    """Continue the random generators where `random_states` read them."""
+    random.setstate(states["python"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

@@ -1,0 +1,57 @@
+"""Stop a training at the first step whose loss is no number, and say on which rows, before a checkpoint is spoilt by it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from teachback.core.errors import TeachbackError
+
+EVERY = 16  # steps whose losses are fetched from a GPU together, as fetching waits for it
+SHOWN = 8  # guids in the message
+
+
+def refuse_bad_loss(
+    loss: float, where: str, rate: float, guids: Sequence[str] = (), rows: torch.Tensor | None = None
+) -> None:
+    """Raise if the loss of ``rows``, numbers [B] among ``guids`` where these are known, is no number."""
+    if math.isfinite(loss):
+        return
+    names = [guids[row] for row in rows.tolist()] if guids and rows is not None else []
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    raise TeachbackError(
+        f"the loss became {loss} at {where}, with learning rate {rate:g}, on the rows {shown or '(unknown)'}; "
+        "lower the learning rate, use PRECISION=fp32, or look at these rows. The checkpoint before it is kept"
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its number, learning rate, rows and loss, the latter two on the device."""
+
+    number: int
+    rate: float
+    index: torch.Tensor | None  # row numbers [B]
+    loss: torch.Tensor
+
+
+@dataclass
+class LossWatch:
+    """Losses of steps that have not been looked at yet. ``guids``: of the train rows, where they have some."""
+
+    guids: Sequence[str] = ()
+    steps: list[Step] = field(default_factory=list)
+
+    def add(self, number: int, rate: float, index: torch.Tensor | None, loss: torch.Tensor) -> None:
+        """Note a step's loss; on a CPU look at it at once, before the weights are changed by it."""
+        self.steps.append(Step(number, rate, index, loss.detach()))
+        if loss.device.type == "cpu" or len(self.steps) >= EVERY:
+            self.check()
+
+    def check(self) -> None:
+        """Raise for the first noted loss that is no number."""
+        steps, self.steps = self.steps, []
+        losses = torch.stack([step.loss for step in steps]).tolist() if steps else []
+        for step, loss in zip(steps, losses):
+            refuse_bad_loss(loss, f"step {step.number}", step.rate, self.guids, step.index)

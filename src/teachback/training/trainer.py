@@ -1,0 +1,347 @@
+"""The one Trainer subclass, and running it so that an interrupted stage continues.
+
+A training module's ``forward(**batch)`` returns its mean ``loss``, and may return ``logits``; what it notes in
+``terms`` (name -> detached per-example values) is averaged into the log.
+"""
+
+import copy
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import BatchSampler
+from transformers import ProgressCallback, Trainer, TrainerCallback
+
+from teachback.core.arguments import OptimizerArguments
+from teachback.core.errors import TeachbackError, naming
+from teachback.core.files import sync, write_atomically
+from teachback.core.tracking import NO_TRACKS, TRACKERS, Tracks
+from teachback.data.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
+from teachback.models.heads import Classifier
+from teachback.models.layers import require_positions, use_training_attention
+from teachback.models.loading import check_finite
+from teachback.training.checkpoints import is_whole, load_state, random_states, restore_random_states, save_state
+from teachback.training.dropout import fast_dropout
+from teachback.training.loss_watch import LossWatch
+from teachback.training.memory import freed_memory_kept
+from teachback.training.stopping import SaveBetween, stop_request
+from teachback.training.vocabulary import EXACT_FOR, decay_others, restore, use_only
+
+logger = logging.getLogger(__name__)
+STATE = "trainer_state.json"  # the Trainer writes it last of a checkpoint
+
+
+class TrainingModule(nn.Module):
+    """Base of what is trained: models and their losses in one module, so that any wrapper sees one forward pass."""
+
+    accepts_loss_kwargs = False  # losses are means over the batch, so the Trainer averages accumulation steps
+
+    def __init__(self):
+        super().__init__()
+        self.term_sums: dict[str, torch.Tensor] = {}
+        self.term_count = 0
+
+    def note(self, **terms: torch.Tensor) -> None:
+        """Add per-example loss terms [B] to the running means, staying on the device."""
+        if not self.training:
+            return
+        self.term_count += 1
+        for name, values in terms.items():
+            self.term_sums[name] = self.term_sums.get(name, 0) + values.detach().mean()
+
+    def further_rows(self) -> list[EncodedRows]:
+        """Rows that the models of this module read besides those that they are trained and scored on."""
+        return []
+
+    def on_epoch_end(self) -> dict[str, float]:
+        """Called after an epoch's last step, before its evaluation and checkpoint; returns what to log."""
+        return {}
+
+    def take_terms(self) -> dict[str, float]:
+        """Mean of each term since the last call."""
+        means = {name: (total / self.term_count).item() for name, total in self.term_sums.items()}
+        self.term_sums, self.term_count = {}, 0
+        return means
+
+
+class DistillationTrainer(Trainer):
+    """Trainer with batches of similar length, loss terms in the log, and checkpoints without pickle."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss_watch = LossWatch(getattr(self.train_dataset, "guids", ()))
+
+    model: TrainingModule
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR
+    told_to_stop = 0  # the number of a signal that came too late for a checkpoint: the training was over
+
+    def get_train_dataloader(self):
+        """Batches of rows, or what makes batches of its own, as it is: its order is its owner's."""
+        return super().get_train_dataloader() if isinstance(self.train_dataset, EncodedRows) else self.train_dataset
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        # Batches of all processes together are cut first, so their number does not change who meets whom.
+        assert isinstance(dataset, EncodedRows)  # what makes batches of its own has no sampler
+        return LengthBucketSampler(dataset.lengths, self.args.train_batch_size * self.args.world_size, seed)
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        with nullcontext() if self.args.torch_compile else fast_dropout(self.args.device):  # compiled code draws its own
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        self.loss_watch.add(self.state.global_step + 1, self._get_learning_rate(), inputs.get("index"), loss)
+        return loss
+
+    def log(self, logs, *args, **kwargs):
+        if "loss" in logs:
+            logs = logs | {f"loss_{name}": value for name, value in self.model.take_terms().items()}
+        super().log(logs, *args, **kwargs)
+
+    def _save_checkpoint(self, *args, **kwargs):
+        self.loss_watch.check()
+        advice = "lower the learning rate, or use PRECISION=fp32; the checkpoint before it is kept"
+        check_finite(f"after step {self.state.global_step}", self.model, advice)
+        with naming(str(self.args.output_dir)):
+            super()._save_checkpoint(*args, **kwargs)
+
+    def _save(self, output_dir=None, state_dict=None):
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        state = state_dict or self.model.state_dict()
+        save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        target = self.model if model is None else model
+        target.load_state_dict(load_file(Path(resume_from_checkpoint) / "model.safetensors"))
+
+    def _load_best_model(self):
+        self._load_from_checkpoint(self.state.best_model_checkpoint, self.model)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if self.args.should_save:
+            state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
+            save_state(Path(output_dir) / "optimizer", state)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if checkpoint is not None:
+            state = load_state(Path(checkpoint) / "optimizer")
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.lr_scheduler.load_state_dict(state["scheduler"])
+
+    def _save_scaler(self, output_dir):
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and self.args.should_save:
+            save_state(Path(output_dir) / "scaler", scaler.state_dict())
+
+    def _load_scaler(self, checkpoint):
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and checkpoint is not None:
+            scaler.load_state_dict(load_state(Path(checkpoint) / "scaler"))
+
+    def _save_rng_state(self, output_dir):
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        save_state(Path(output_dir) / f"random_{self.args.process_index}", random_states())
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:  # the Trainer's state is written next, and says that all of this is there
+            sync(output_dir)
+
+    def _load_rng_state(self, checkpoint):
+        if checkpoint is not None:
+            restore_random_states(load_state(Path(checkpoint) / f"random_{self.args.process_index}"))
+
+
+class EpochEnd(TrainerCallback):
+    """Lets the training module act between epochs."""
+
+    def __init__(self, trainer: DistillationTrainer, module: TrainingModule):
+        self.trainer, self.module = trainer, module
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        values = self.module.on_epoch_end()
+        if values:
+            self.trainer.log(values)
+
+
+class DecayOfUnused(TrainerCallback):
+    """Keeps account of the weight decay of token embeddings that are left out of the training."""
+
+    def __init__(self, module: TrainingModule):
+        self.module = module
+
+    def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        decay_others(self.module, optimizer)
+
+
+class TrackLog(TrainerCallback):
+    """Passes on what is logged: losses by term, learning rate, and scores by domain."""
+
+    def __init__(self, tracks: Tracks):
+        self.tracks = tracks
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.tracks.log(logs or {}, state.global_step)
+
+
+class LossBar(ProgressCallback):
+    """Hugging Face's progress bar, with the loss beside the time left."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        super().on_log(args, state, control, logs, **kwargs)
+        if self.training_bar is not None and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
+
+
+class PaddingLog(TrainerCallback):
+    """Says once, before the first step, how much of the first epoch is padding, all processes together."""
+
+    def __init__(self, trainer: DistillationTrainer, rows: EncodedRows, multiple: int):
+        self.trainer, self.rows, self.multiple = trainer, rows, multiple
+
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if state.global_step:  # the run goes on from a checkpoint, whose history says it
+            return
+        batches = batches_of_all_processes(train_dataloader.batch_sampler)
+        found = count_padding(self.rows, batches, self.multiple)
+        self.trainer.log({"padding_share": found.share})
+        if state.is_world_process_zero:
+            print(found)
+
+
+def batches_of_all_processes(sampler: BatchSampler) -> Iterator[list[int]]:
+    """Row numbers of every batch of an epoch, from what one of the processes takes its own from."""
+    if not isinstance(sampler, BatchSamplerShard):
+        yield from sampler
+        return
+    for process in range(sampler.num_processes):
+        shard = copy.copy(sampler)
+        shard.process_index = process
+        yield from shard
+
+
+class StopOnBadLoss(TrainerCallback):
+    """End a run whose loss is no longer a number, rather than publish what it made of the weights."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        loss = (logs or {}).get("loss", (logs or {}).get("eval_loss", 0.0))
+        if not math.isfinite(loss):
+            raise TeachbackError(
+                f"the loss became {loss} by step {state.global_step}; lower the learning rate ({args.learning_rate})"
+            )
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, with the best one before it; partial and damaged ones are removed."""
+    states = {}
+    for checkpoint in Path(folder).glob("checkpoint-*"):
+        if (checkpoint / STATE).is_file() and is_whole(checkpoint):
+            states[checkpoint.name] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        else:
+            shutil.rmtree(checkpoint)
+    usable = [name for name, state in states.items() if _best_of(state) in (None, *states)]
+    if not usable:
+        return None
+    return str(Path(folder) / max(usable, key=lambda name: states[name]["global_step"]))
+
+
+def _best_of(state: dict) -> str | None:
+    """Name of the checkpoint that was best when the state was written."""
+    return Path(state["best_model_checkpoint"]).name if state.get("best_model_checkpoint") else None
+
+
+def _point_to_best(checkpoint: Path) -> None:
+    """Name the best checkpoint by where it is now: the Trainer goes on without one that it does not find.
+
+    The run may have begun in another working directory, or been moved since.
+    """
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    best = _best_of(state)
+    if best is None or state["best_model_checkpoint"] == str(checkpoint.parent / best):
+        return
+    if not (checkpoint.parent / best).is_dir():
+        raise TeachbackError(
+            f"{checkpoint} cannot be continued from, as the best checkpoint before it, {best}, is gone"
+        )
+    state["best_model_checkpoint"] = str(checkpoint.parent / best)
+    write_atomically(checkpoint / STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
+
+
+def _check_lengths(module: TrainingModule, *parts) -> None:
+    """Say before the first step that a text is too long, not when its batch comes."""
+    longest = max((max(part.lengths, default=0) for part in parts if isinstance(part, EncodedRows)), default=0)
+    for part in module.modules():
+        if isinstance(part, Classifier):
+            require_positions(part.model, longest)
+
+
+def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> OptimizerArguments:
+    """The arguments without what is done here in the Trainer's place. ``scored``: there is a metric ``score``."""
+    args = copy.copy(args)
+    args.output_dir = str(checkpoints)
+    # Hugging Face's __post_init__ has made a list of the one word of the command line.
+    args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]  # type: ignore[assignment]
+    args.push_to_hub = False  # the finished folder is uploaded, not what Trainer would make of it
+    if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
+        args.metric_for_best_model = "score" if scored else "loss"
+        args.greater_is_better = scored
+    return args
+
+
+@contextmanager
+def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: OptimizerArguments, pad_token_id: int):
+    """Within it the models that learn hold the embeddings of the tokens that they read, and no others."""
+    models = [part.model for part in module.modules() if isinstance(part, Classifier)]
+    if args.optim in EXACT_FOR and isinstance(train_rows, EncodedRows):
+        for model in models:
+            use_only(model, [train_rows, dev_rows, *module.further_rows()], pad_token_id)
+    try:
+        yield
+    finally:
+        for model in models:
+            restore(model)
+
+
+def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_rows: EncodedRows, args: OptimizerArguments,
+          checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
+          tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
+    """Train ``module`` in place, continuing from checkpoint ``last``; the best one on ``dev_rows`` is restored.
+
+    In the place of rows to train on may stand what has a length and yields padded batches, anew in every epoch.
+    Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
+    """
+    args = _for_trainer(args, checkpoints, scored=compute_metrics is not None)
+    use_training_attention(module, args.device)
+    _check_lengths(module, train_rows, dev_rows)
+    collator = Collator(pad_token_id, multiple=1 if args.use_cpu else 8)
+    trainer = DistillationTrainer(
+        model=module,
+        args=args,
+        data_collator=collator,
+        train_dataset=train_rows,
+        eval_dataset=dev_rows,
+        compute_metrics=compute_metrics,
+        callbacks=[StopOnBadLoss(), TrackLog(tracks)],
+    )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(LossBar())
+    trainer.add_callback(EpochEnd(trainer, module))
+    if isinstance(train_rows, EncodedRows):
+        trainer.add_callback(PaddingLog(trainer, train_rows, collator.multiple))
+    if last:
+        logger.warning("continuing from %s", last)
+        _point_to_best(Path(last))
+    with stop_request() as request, freed_memory_kept(), _used_embeddings(module, train_rows, dev_rows, args, pad_token_id):
+        trainer.add_callback(DecayOfUnused(module))
+        trainer.add_callback(SaveBetween(request))
+        trainer.train(resume_from_checkpoint=last)
+    trainer.told_to_stop = request.signal if request.made else 0
+    return trainer

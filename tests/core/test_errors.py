@@ -1,0 +1,152 @@
+"""What a user sees of a full disk, a read-only folder, a file that is gone, Ctrl-C and SIGTERM."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from teachback.core import files
+from teachback.core.errors import TeachbackError, disk_message, naming, run_entry_point
+from teachback.core.files import reserve, write_atomically
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+TALKATIVE = """
+from teachback.core.errors import run_entry_point
+
+def main():
+    while True:
+        print("a line")
+
+run_entry_point(main)
+"""
+IN_A_DESTRUCTOR = """
+import os, signal, sys
+from teachback.core.errors import run_entry_point
+
+class Thing:
+    def __del__(self):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        sum(range(1000))  # the handler runs here
+
+def main():
+    Thing()
+    print("went on", flush=True)
+
+run_entry_point(main)
+"""
+
+
+def system_error(number: int, path: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+def outcome(main, capsys) -> tuple[int, str]:
+    """Status and standard error of an entry point."""
+    with pytest.raises(SystemExit) as end:
+        run_entry_point(main)
+    return end.value.code, capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word():
+    command = [sys.executable, "-c", TALKATIVE]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": SOURCE}
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE  # as the shell tells of other commands before `head`
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (system_error(errno.ENOSPC, "/data/x"), "/data/x: the disk is full ("),
+        (system_error(errno.EDQUOT, "/data/x"), "/data/x: the quota is used up ("),
+        (system_error(errno.EFBIG, "/data/x"), "/data/x: a file may not grow any further (ulimit -f) ("),
+        (system_error(errno.ENOSPC), "the folder: the disk is full ("),
+        (OSError("4096 requested and 512 written"), "the folder: the disk is full ("),  # numpy
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "the folder: the disk is full ("),
+        (SafetensorError('IoError(Os { code: 28, kind: StorageFull })'), "the folder: the disk is full ("),
+        (system_error(errno.EROFS, "/data/x"), "/data/x: may not be written to (Read-only file system); change"),
+        (system_error(errno.EACCES, "/data/x"), "/data/x: may not be written to (Permission denied); change"),
+        (system_error(errno.ENOENT, "/data/x"), "/data/x: is gone, or was never there; was it removed while"),
+        (FileNotFoundError("No such file or directory: m"), "the folder: is gone"),  # safetensors
+        (system_error(errno.ECONNRESET), ""),
+        (OSError("something else"), ""),
+    ],
+)  # fmt: skip
+def test_errors_of_the_disk_name_the_place_and_what_to_do(error, words):
+    message = disk_message(error, "the folder")
+    assert message.startswith(words) and bool(message) == bool(words)
+
+
+def test_a_library_that_meets_a_file_size_limit_is_understood(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(TeachbackError, match=f"{tmp_path}: a file may not grow any further"), naming(tmp_path):
+            save_file({"x": np.zeros(1000)}, tmp_path / "x.safetensors")
+        with pytest.raises(TeachbackError, match="a file may not grow any further"), naming(tmp_path):
+            write_atomically(tmp_path / "text", "x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "text").exists()
+
+
+def test_a_mapped_files_blocks_are_reserved_so_that_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    mapped = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float16, shape=(1000, 1000))
+    assert os.stat(tmp_path / "x.npy").st_blocks * 512 < mapped.nbytes
+    reserve(tmp_path / "x.npy", mapped.offset + mapped.nbytes)
+    found = os.stat(tmp_path / "x.npy")
+    assert found.st_blocks * 512 >= mapped.nbytes and found.st_size == mapped.offset + mapped.nbytes
+
+    def refuse(*arguments):
+        raise system_error(errno.ENOSPC)
+
+    monkeypatch.setattr(files.os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="x.npy"):
+        reserve(tmp_path / "x.npy", 10)
+
+
+def test_an_entry_point_says_what_happened_in_a_line(capsys):
+    def full():
+        raise system_error(errno.ENOSPC, "/data/x")
+
+    before = signal.getsignal(signal.SIGTERM)
+    status, printed = outcome(full, capsys)
+    assert status == 1 and printed.startswith("error: /data/x: the disk is full") and printed.count("\n") == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("name", "shown"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])
+def test_a_signal_ends_an_entry_point_even_where_exceptions_are_lost(name, shown):
+    done = subprocess.run([sys.executable, "-c", IN_A_DESTRUCTOR, name], capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": SOURCE})  # fmt: skip
+    assert done.returncode == -getattr(signal, name) and done.stdout == ""
+    assert done.stderr == f"error: told to stop ({shown}); what was finished is intact, run the same command again to go on\n"
+
+
+@pytest.mark.parametrize("script", ["get_data", "process_data", "train_teacher", "distill_student", "curriculum", "evaluate"])
+def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback(script, tmp_path):
+    (tmp_path / "torch.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+    path = os.pathsep.join((str(tmp_path), SOURCE))
+    process = subprocess.Popen([sys.executable, Path(SOURCE).parent / f"scripts/{script}.py"], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path})  # fmt: skip
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1].startswith("error: told to stop (Ctrl-C)")
+    assert process.returncode == -signal.SIGINT
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_entry_point(lambda: 1 / 0)

@@ -1,0 +1,70 @@
+"""One process at a time in a folder, and a lock that dies with its process."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from teachback.core.errors import TeachbackError
+from teachback.core.locks import release_lock, take_lock
+
+HOLD = "import sys, time; from teachback.core.locks import take_lock; take_lock(sys.argv[1]); print('held', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def owner(tmp_path):
+    """Another process that holds the lock of the folder ``stage``."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "stage")]
+    source = str(Path(__file__).parents[2] / "src")
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": source}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_owner_is_named_and_its_death_frees_the_folder(tmp_path, owner):
+    with pytest.raises(TeachbackError, match=rf"stage is being made by process {owner.pid} on .* since .*; wait until"):
+        take_lock(tmp_path / "stage")
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    take_lock(tmp_path / "stage")
+    take_lock(tmp_path / "stage")  # its own lock stops nobody
+    release_lock(tmp_path / "stage")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_folders_are_free(tmp_path, owner):
+    take_lock(tmp_path / "other")
+    release_lock(tmp_path / "other")
+
+
+def test_a_lock_that_its_last_owner_removed_in_between_is_not_taken_for_the_present_one(tmp_path, monkeypatch):
+    import fcntl
+
+    original, path = fcntl.flock, tmp_path / ".stage.lock"
+
+    def remove_first(handle, how):
+        original(handle, how)
+        if remove_first.left:
+            remove_first.left -= 1
+            path.unlink()
+
+    remove_first.left = 1
+    monkeypatch.setattr("teachback.core.locks.fcntl.flock", remove_first)
+    take_lock(tmp_path / "stage")
+    assert path.exists()
+    release_lock(tmp_path / "stage")
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
+    def refuse(handle, how):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("teachback.core.locks.fcntl.flock", refuse)
+    take_lock(tmp_path / "stage")
+    assert "cannot be locked" in caplog.text
+    release_lock(tmp_path / "stage")

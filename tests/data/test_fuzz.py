@@ -1,0 +1,331 @@
+"""Parsers on what hypothesis makes up: an error of ours that names the place, or a right result, and nothing else."""
+
+import io
+import json
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from teachback.core import arguments
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.devices import resolve_device, resolve_precision
+from teachback.core.errors import TeachbackError
+from teachback.data import names
+from teachback.data.archives import archive_damage, unpack
+from teachback.data.bad_rows import Problems
+from teachback.data.schema import (
+    COLUMNS,
+    TRAIN_COLUMNS,
+    Domain,
+    Row,
+    Suite,
+    clean_text,
+    read_rows,
+    read_suite,
+    write_rows,
+    write_suite,
+)
+from teachback.data.suite_data import SuiteData, read_unlabelled
+from teachback.data.suites import amazon, custom, glue, mnli, superglue
+from teachback.data.suites.definition import ReadSettings
+from teachback.methods.inner_layers import layer_map
+from teachback.methods.student import kept_layers
+from teachback.stages.stage2_data import ProcessArguments, _check
+
+few = settings(
+    max_examples=50, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+# Characters that a parser may trip over, and any others.
+awkward = st.sampled_from("\t\n\r\x00\x0b\x1c\x85\u2028\ufeff\u200b\"'\\,;|<>{}[]/.%$-0aA \u05d0\U0001f600")
+texts = st.text(st.one_of(awkward, st.characters(codec="utf-8")), max_size=12)
+fragments = st.sampled_from(
+    [b"text_a", b"label", b"domain", b"guid", b"split", b"\t", b"\t", b"\n", b"\r\n", b"\r", b"\xef\xbb\xbf", b"\xff", b"\x00", b"a", b"x",
+     b"train", b"1.5", b"nan", b"", b"<review>\n", b"<review_text>", b"</review_text>", b"</review>\n"]
+)  # fmt: skip
+blobs = st.lists(st.one_of(fragments, st.binary(max_size=6)), max_size=40).map(b"".join)
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+def place() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="fuzz")
+
+
+def placed(problems: Problems, path: Path) -> None:
+    """Every bad row has its file and line."""
+    assert all(found.startswith(f"{path} line ") for found in problems.found), problems.found
+
+
+def read_or_refuse(read, path: Path):
+    """What ``read`` gives; None after an error of ours, which names the file."""
+    try:
+        return read()
+    except TeachbackError as error:
+        assert path.name in str(error), error
+        return None
+
+
+@few
+@given(blobs)
+def test_the_users_own_files(content):
+    with place() as folder:
+        path = Path(folder) / "mine.tsv"
+        path.write_bytes(content)
+        problems = Problems()
+        parsed = read_or_refuse(lambda: custom.read(path, ReadSettings(), problems), path)
+    placed(problems, path)
+    for row in [row for part in parsed.rows.values() for row in part] if parsed else []:
+        assert row.text_a == clean_text(row.text_a) != "" and row.domain in parsed.domains and "\t" not in row.guid
+
+
+table = st.lists(
+    st.tuples(texts, st.sampled_from(["x", "y", "", " x", "z" * 300]), st.sampled_from(["d", "e", "..", "a b", "all"])),
+    max_size=8,
+)
+
+
+@few
+@given(table, st.sampled_from(["\n", "\r\n"]))
+def test_rows_that_are_accepted_are_those_of_the_file(lines, end):
+    """With a right header, each line is a row or a bad row; texts come through but for their blanks."""
+    lines = [line for line in lines if not set("\t\n") & set(line[0])]
+    content = end.join(["text_a\tlabel\tdomain", *("\t".join(line) for line in lines)]) + end
+    with place() as folder:
+        path = Path(folder) / "mine.tsv"
+        path.write_bytes(content.encode())
+        problems = Problems()
+        settings_ = ReadSettings(dev_fraction=0, test_fraction=0)
+        parsed = read_or_refuse(lambda: custom.read(path, settings_, problems), path)
+    placed(problems, path)
+    if parsed:
+        train = parsed.rows["train"]
+        assert len(train) + len(problems.found) == len(lines)
+        assert {row.text_a for row in train} <= {clean_text(line[0]) for line in lines}
+
+
+def _lines(values: list) -> bytes:
+    return b"".join((value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n" for value in values)
+
+
+FIELDS = "premise hypothesis question passage sentence1 sentence2 start1 end1 start2 end2 label idx text target choice1 choice2 gold_label genre pairID questions answers span1_index span1_text span2_index span2_text"
+objects = st.dictionaries(
+    st.sampled_from(FIELDS.split()),
+    st.one_of(json_values, st.integers(-2, 9), st.just("cause"), st.just("a b")),
+    max_size=14,
+)
+
+
+@pytest.mark.parametrize("name", list(superglue.TASKS))
+@few
+@given(
+    st.lists(st.one_of(objects, json_values, st.binary(max_size=9).filter(lambda line: b"\n" not in line)), max_size=6)
+)
+def test_json_lines(name, values):
+    task = superglue.TASKS[name]
+    with place() as folder:
+        path = Path(folder) / name / name / "train.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(_lines(values))
+        problems = Problems()
+        rows = list(superglue._rows(task, "train", Path(folder), {name: task.domain}, problems))
+        placed(problems, path)
+        write_rows(Path(folder) / "rows.tsv", rows)
+        assert read_rows(Path(folder) / "rows.tsv") == rows
+
+
+@few
+@given(st.lists(st.one_of(objects, json_values), max_size=6))
+def test_sentence_pairs_of_json_lines(values):
+    domains = {"fiction": Domain("fiction", "nli", mnli.LABELS, kind="pair")}
+    with place() as folder:
+        path = Path(folder) / "train.jsonl"
+        path.write_bytes(_lines(values))
+        problems = Problems()
+        rows = list(mnli._rows(path, "train", domains, problems, mnli.Counter()))
+    placed(problems, path)
+    assert all(row.text_a and row.text_b and row.label in mnli.LABELS for row in rows)
+
+
+@few
+@given(blobs, st.sampled_from(["STS-B", "CoLA", "MRPC"]))
+def test_tables_of_glue(content, name):
+    task = glue.TASKS[name]
+    with place() as folder:
+        path = Path(folder) / task.archive.folder / task.files["train"]
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        problems = Problems()
+        list(glue._rows(task, "train", Path(folder), {name: task.domain}, problems))
+    placed(problems, path)
+
+
+@few
+@given(blobs)
+def test_review_files(content):
+    reviews = list(amazon.parse_reviews(content))
+    lines = content.count(b"\n") + 1
+    assert all(1 <= line <= lines and (text is None or text == clean_text(text)) for line, text in reviews)
+    assert [line for line, _ in reviews] == sorted({line for line, _ in reviews})
+
+
+@few
+@given(st.lists(texts, min_size=1, max_size=5))
+def test_reviews_come_back_from_their_file(bodies):
+    bodies = [clean_text(body.replace("<", "")) for body in bodies]
+    content = "".join(f"<review>\n<review_text>\n{body}\n</review_text>\n</review>\n" for body in bodies).encode()
+    assert [text for _, text in amazon.parse_reviews(content)] == bodies
+
+
+@few
+@given(st.one_of(blobs, st.builds(lambda lines: ("\t".join(TRAIN_COLUMNS) + "\n").encode() + lines, blobs)))
+def test_processed_tables(content):
+    with place() as folder:
+        path = Path(folder) / "train.tsv"
+        path.write_bytes(content)
+        rows = read_or_refuse(lambda: read_rows(path), path)
+        assert rows is None or all(abs(row.weight) <= 1.001 for row in rows)
+
+
+fields = st.builds(clean_text, texts)
+
+
+@few
+@given(st.lists(st.builds(Row, *[fields] * 5, st.floats(-1, 1)), max_size=5))
+def test_rows_come_back_as_they_were_written(rows):
+    with place() as folder:
+        path = Path(folder) / "rows.tsv"
+        write_rows(path, rows, TRAIN_COLUMNS)
+        assert read_rows(path) == rows
+        assert path.read_bytes().count(b"\n") == len(rows) + 1
+
+
+suite = {
+    "name": "tiny", "settings": {},
+    "domains": {"a": {"name": "a", "head": "h", "labels": ["x", "y"], "rows": {"train": 1}}},
+}  # fmt: skip
+paths = st.sampled_from([(), ("name",), ("settings",), ("domains",), ("domains", "a"), *(("domains", "a", key) for key in (
+    "name", "head", "labels", "metric", "kind", "task", "rows", "truncate", "marks", "submission", "color"))])  # fmt: skip
+
+
+@few
+@given(paths, st.one_of(json_values, st.lists(texts, max_size=3)))
+def test_suite_descriptions(keys, value):
+    content = json.loads(json.dumps(suite))
+    if keys:
+        inner = content
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+    else:
+        content = value
+    with place() as folder:
+        path = Path(folder) / "suite.json"
+        path.write_text(json.dumps(content))
+        (Path(folder) / "train.tsv").write_text("\t".join(COLUMNS) + "\n1\ttext\t\tx\ta\n")
+        found = read_or_refuse(lambda: read_suite(Path(folder)), path)
+        if found:
+            write_suite(Path(folder), found)
+            assert read_suite(Path(folder)) == found and isinstance(found, Suite)
+            read_or_refuse(lambda: SuiteData(found, Path(folder), list(found.domains)).rows("train"), Path("train.tsv"))
+
+
+@few
+@given(blobs, st.sampled_from(["single", "pair"]))
+def test_unlabelled_texts(content, kind):
+    domain = Domain("a", "h", ("x", "y"), kind=kind)
+    with place() as folder:
+        path = Path(folder) / "more.txt"
+        path.write_bytes(content)
+        rows = read_or_refuse(lambda: read_unlabelled(str(path), domain), path)
+        assert rows is None or all(row.text_a.strip() and bool(row.text_b) <= (kind == "pair") for row in rows)
+
+
+values = st.one_of(
+    st.sampled_from(["", "0", "-1", "1", "1.5", "nan", "inf", "-inf", "1e400", "true", "all", "auto", "cpu", "cuda:99", "3,2", "spread:2", "spread:",
+                     "9" * 30, "١", "1_0", "None", "{}", "paper", "linear", "epoch", "steps", "no"]),
+    texts.filter(lambda text: not text.startswith("-")),
+)  # fmt: skip
+NAMES = ["seed", "max_length", "learning_rate", "num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size",
+         "save_steps", "warmup_steps", "weight_decay", "max_grad_norm", "train_fraction", "teacher_cache_gb", "protocol", "precision", "device",
+         "temperature", "alpha_soft", "beta_pkd", "domain_loss_weight", "tkd_weight", "gamma", "episodes", "batch_size", "policy", "report_to",
+         "student_layers", "layer_map", "quiz_fraction", "dev_fraction", "alpha", "prototype", "lr_scheduler_type", "save_strategy",
+         "eval_strategy", "gradient_accumulation_steps", "logging_steps", "use_sample_weights", "skip_bad_rows"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "classes", [TEACHER_STAGE, STUDENT_STAGES, CURRICULUM_STAGE, (ProcessArguments,)], ids=["3", "4-5", "6", "2"]
+)
+@few
+@given(st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=2))
+def test_variables(classes, given_):
+    """Values of the stages' variables: parsed, or refused in one line that names what is wrong."""
+    known = {field.name for one in classes for field in arguments.fields(one)}
+    flags = [part for name, value in given_.items() if name in known for part in (f"--{name}", value)]
+    try:
+        parsed = parse(*classes, argv=["--device", "cpu", *flags])
+        for one in parsed:
+            if isinstance(one, ProcessArguments):
+                _check(one)
+            if hasattr(one, "student_layers") and one.student_layers:
+                kept_layers(one.student_layers, 4)
+            if hasattr(one, "layer_map"):
+                layer_map(one.layer_map, 2, 4)
+            if hasattr(one, "device") and hasattr(one, "precision"):
+                resolve_precision(one.precision, resolve_device(one.device))
+    except TeachbackError as error:
+        assert str(error) and "\nTraceback" not in str(error)
+
+
+@few
+@given(st.text(min_size=1, max_size=names.LONGEST))
+def test_every_name_is_refused_or_a_folder_of_its_own(name):
+    if not names.domain_misfit(name):
+        folder = names.folder_name(name)
+        assert (
+            names.domain_of_folder(folder) == name
+            and "/" not in folder
+            and folder not in (".", "..")
+            and folder.isascii()
+        )
+
+
+def _archive(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("folder/a.txt", "text " * 50)
+            archive.writestr("b.txt", "x")
+    else:
+        with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as archive:
+            for name, data in (("folder/a.txt", b"text " * 50), ("b.txt", b"x")):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+ARCHIVES = {kind: _archive(kind) for kind in ("zip", "gz", "xz", "bz2", "")}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+@few
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8), st.floats(0.3, 1))
+def test_damaged_archives(kind, changes, left):
+    content = bytearray(ARCHIVES[kind])
+    for where, value in changes:
+        content[int(where * (len(content) - 1))] = value
+    with place() as folder:
+        path, target = Path(folder) / "archive", Path(folder) / "unpacked/here"
+        path.write_bytes(content[: int(left * len(content))])
+        for read in (archive_damage, lambda path: unpack(path, target)):
+            read_or_refuse(lambda read=read: read(path), path)
+        assert {part.name for part in Path(folder).iterdir()} <= {"archive", "unpacked"}
+        assert {part.name for part in target.parent.glob("*")} <= {"here"}

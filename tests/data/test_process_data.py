@@ -1,0 +1,349 @@
+"""Stage 2 from raw files to suite.json, what it leaves when it fails, and both stages through their entry points."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import command
+
+from teachback.core import files
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Row, read_rows, read_suite, write_rows
+from teachback.methods.prototypes import prototype_scores
+from teachback.stages import stage2_data as processing
+from teachback.stages.stage2_data import ProcessArguments, process
+
+OUTPUT = {
+    "train.tsv", "quiz.tsv", "dev.tsv", "test.tsv", "suite.json", "stage.json", "embeddings.npy", "prototype_scores.png",
+}  # fmt: skip
+
+
+def write_custom(folder: Path, count: int = 20, extra: str = "") -> None:
+    lines = [
+        f'"{word}" text {i} of {domain}\t{label}\t{domain}'
+        for domain in ("a", "b") for label, word in (("yes", "good"), ("no", "bad")) for i in range(count)
+    ]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.tsv").write_text("text_a\tlabel\tdomain\n" + "\n".join(lines) + "\n" + extra)
+
+
+def run(data: Path, **options):
+    settings = {"suite": "custom", "data_dir": str(data), "embedding_model": "scratch:tiny", "device": "cpu", "precision": "fp32"}
+    return process(ProcessArguments(**{**settings, **options}))
+
+
+def test_the_files_their_rows_and_the_settings(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path, prototype="code", alpha=0.4)
+    folder = tmp_path / "custom"
+    assert {path.name for path in folder.iterdir()} == OUTPUT
+    suite = read_suite(folder)
+    assert suite.domain("b").rows == {"train": 28, "quiz": 4, "dev": 4, "test": 4}
+    assert (
+        suite.settings["prototype"] == "code"
+        and suite.settings["quiz_fraction"] == 0.1
+        and suite.settings["protocol"] == "honest"
+    )
+    splits = {split: read_rows(folder / f"{split}.tsv") for split in ("train", "quiz", "dev", "test")}
+    assert len({row.guid for rows in splits.values() for row in rows}) == 80
+    embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
+    train = splits["train"]
+    assert embeddings.dtype == np.float32 and len(embeddings) == len(train)
+    scores = prototype_scores(embeddings, [r.label for r in train], [r.domain for r in train], "code", 0.4)
+    np.testing.assert_array_equal([row.weight for row in train], scores)
+
+
+def test_the_papers_protocol_has_no_quiz_unless_asked_for(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    assert run(tmp_path, protocol="paper").domain("a").rows["quiz"] == 0
+    assert run(tmp_path, protocol="paper", quiz_fraction=0.25).domain("a").rows["quiz"] == 8
+
+
+def test_domains_are_chosen_after_the_split(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    whole = [row.guid for row in read_rows(tmp_path / "custom/test.tsv") if row.domain == "b"]
+    assert list(run(tmp_path, domains="b").domains) == ["b"]
+    assert [row.guid for row in read_rows(tmp_path / "custom/test.tsv")] == whole
+    with pytest.raises(TeachbackError, match="no domain 'c'"):
+        run(tmp_path, domains="a,c")
+
+
+def test_one_seed_gives_the_same_files(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    first = {
+        name: (tmp_path / "custom" / name).read_bytes() for name in OUTPUT if name.endswith((".tsv", ".npy", "suite.json"))
+    }
+    shutil.rmtree(tmp_path / "custom")
+    run(tmp_path)
+    assert first == {name: (tmp_path / "custom" / name).read_bytes() for name in first}
+
+
+def test_quotes_and_empty_columns_survive_for_csv_readers_too(tmp_path):
+    rows = [Row("1", '"He said ""hi"""', "", "yes", "a"), Row("2", "back\\slash 'x'", '"', "", "a")]
+    write_rows(tmp_path / "t.tsv", rows)
+    assert read_rows(tmp_path / "t.tsv") == rows
+    with open(tmp_path / "t.tsv", newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert [(r["text_a"], r["text_b"], r["label"]) for r in read] == [(r.text_a, r.text_b, r.label) for r in rows]
+    weighted = ("guid", "text_a", "text_b", "label", "domain", "weight")
+    write_rows(tmp_path / "w.tsv", [Row("1", "x", "", "", "a", 1 / 3)], weighted)
+    assert read_rows(tmp_path / "w.tsv")[0].weight == 1 / 3
+
+
+def test_bad_rows_stop_it_with_the_first_twenty_and_leave_the_old_output(tmp_path):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+    write_custom(tmp_path / "raw/custom", extra="one column\n" * 25)
+    with pytest.raises(TeachbackError) as caught:
+        run(tmp_path)
+    message = str(caught.value)
+    assert (
+        "25 bad rows" in message
+        and "mine.tsv line 82: 1 columns, expected 3" in message
+        and "... and 5 more" in message
+    )
+    assert message.count("mine.tsv line") == 20 and "SKIP_BAD_ROWS=1" in message
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+
+
+def test_bad_rows_are_dropped_and_counted_on_demand(tmp_path, capsys):
+    write_custom(tmp_path / "raw/custom", extra="one column\n" * 25)
+    suite = run(tmp_path, skip_bad_rows=True)
+    assert suite.settings["notes"] == {"bad rows dropped": 25} and "25 bad rows" in capsys.readouterr().out
+    assert sum(sum(domain.rows.values()) for domain in suite.domains.values()) == 80
+
+
+def test_a_failure_while_writing_leaves_the_old_output(tmp_path, monkeypatch):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+    monkeypatch.setattr(processing, "plot_scores", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, seed=1)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "logs", "raw"]
+
+
+def test_a_failure_while_publishing_leaves_the_old_output_with_its_kept_tokens(tmp_path, monkeypatch):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    (tmp_path / "custom/tokens").mkdir()
+    before = (tmp_path / "custom/train.tsv").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("teachback.core.runs.swap", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(tmp_path, seed=1)
+    assert {path.name for path in (tmp_path / "custom").iterdir()} == OUTPUT | {"tokens"}
+    assert (tmp_path / "custom/train.tsv").read_bytes() == before
+    run(tmp_path, seed=1)
+    assert {path.name for path in (tmp_path / "custom").iterdir()} == OUTPUT | {"tokens"}
+    assert (tmp_path / "custom/train.tsv").read_bytes() != before
+
+
+def test_a_second_run_does_nothing_and_a_changed_row_or_argument_is_named(tmp_path, capsys, caplog, monkeypatch):
+    write_custom(tmp_path / "raw/custom")
+    suite = run(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(processing, "_make", lambda *arguments: pytest.fail("made again"))
+        assert run(tmp_path, eval_batch_size=3) == suite
+    assert "custom is up to date" in capsys.readouterr().out
+    write_custom(tmp_path / "raw/custom", extra="one more\tyes\ta\n")
+    run(tmp_path, alpha=0.4, dry_run=True)
+    printed = capsys.readouterr().out
+    assert "custom would be made, as this changed: alpha: 0.5 -> 0.4; mine.tsv: '" in printed
+    assert read_suite(tmp_path / "custom") == suite and sorted(path.name for path in tmp_path.iterdir()) == ["custom", "logs", "raw"]
+    assert run(tmp_path, alpha=0.4).settings["alpha"] == 0.4
+    assert "alpha: 0.5 -> 0.4" in caplog.text and "mine.tsv: '" in caplog.text
+    (tmp_path / "custom/dev.tsv").unlink()
+    run(tmp_path, alpha=0.4)
+    assert "dev.tsv: it is gone" in caplog.text and (tmp_path / "custom/dev.tsv").is_file()
+
+
+def test_a_source_within_the_output_is_refused(tmp_path):
+    write_custom(tmp_path / "custom")
+    with pytest.raises(TeachbackError, match="which this stage writes anew"):
+        run(tmp_path, source=str(tmp_path / "custom/mine.tsv"))
+    assert (tmp_path / "custom/mine.tsv").is_file()
+
+
+def test_an_interrupted_writer_leaves_the_old_file_or_none(tmp_path, monkeypatch):
+    rows = [Row("1", "x", "", "yes", "a")]
+    write_rows(tmp_path / "t.tsv", rows)
+    monkeypatch.setattr(files.os, "fsync", lambda handle: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_rows(tmp_path / "t.tsv", rows * 2)
+    assert read_rows(tmp_path / "t.tsv") == rows and [path.name for path in tmp_path.iterdir()] == ["t.tsv"]
+
+
+def test_a_row_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    rows = [Row(str(i), f"text {i}", "", "yes", "a") for i in range(500)]
+    write_rows(tmp_path / "t.tsv", rows[:2])
+    for text in ("tab\there", "two\nlines", "two\rlines"):
+        with pytest.raises(ValueError, match="row 'bad': column text_b holds a tab or a line break"):
+            write_rows(tmp_path / "t.tsv", [*rows, Row("bad", "text", text, "yes", "a")])
+    with pytest.raises(UnicodeEncodeError):
+        write_rows(tmp_path / "t.tsv", [*rows, Row("bad", "half a pair \ud800", "", "yes", "a")])
+    assert read_rows(tmp_path / "t.tsv") == rows[:2] and [path.name for path in tmp_path.iterdir()] == ["t.tsv"]
+
+
+def test_rows_are_written_as_they_are_made(tmp_path):
+    write_rows(tmp_path / "t.tsv", (Row(str(i), "x", "", "yes", "a") for i in range(3)))
+    assert [row.guid for row in read_rows(tmp_path / "t.tsv")] == ["0", "1", "2"]
+
+
+def test_rows_are_small_and_share_the_names_of_labels_and_domains(tmp_path):
+    write_rows(tmp_path / "t.tsv", [Row(str(i), "x", "", "long label", "long domain") for i in range(2)])
+    first, second = read_rows(tmp_path / "t.tsv")
+    assert first.label is second.label and first.domain is second.domain and not hasattr(first, "__dict__")
+
+
+def test_embeddings_that_break_off_leave_the_old_output(tmp_path, monkeypatch):
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+
+    def broken_off(rows, model, *arguments):
+        yield np.zeros((1, model.config.hidden_size), dtype=np.float32)
+        raise InterruptedError
+
+    monkeypatch.setattr(processing, "embed", broken_off)
+    with pytest.raises(InterruptedError):
+        run(tmp_path, seed=1)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "logs", "raw"]
+
+
+def test_a_domain_of_one_train_row_has_embedding_and_weight(tmp_path):
+    write_custom(tmp_path / "raw/custom", extra="alone\tyes\tsingle\n")
+    suite = run(tmp_path)
+    assert suite.domain("single").rows == {"train": 1, "quiz": 0, "dev": 0, "test": 0}
+    train = read_rows(tmp_path / "custom/train.tsv")
+    embeddings = np.load(tmp_path / "custom/embeddings.npy", allow_pickle=False).astype(np.float64)
+    (place,) = [i for i, row in enumerate(train) if row.domain == "single"]
+    cos = lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y)  # noqa: E731
+    others = [
+        embeddings[[row.domain == domain and row.label == "yes" for row in train]].mean(0) for domain in ("a", "b")
+    ]
+    expected = 0.5 + 0.5 * np.mean([cos(other, embeddings[place]) for other in others])
+    np.testing.assert_allclose(train[place].weight, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"protocol": "papers"},
+        {"quiz_fraction": 1.0},
+        {"dev_fraction": 0.5, "test_fraction": 0.5},
+        {"suite": "amazon", "source": "x"},
+    ],
+)
+def test_options_that_cannot_be_are_refused(tmp_path, options):
+    write_custom(tmp_path / "raw/custom")
+    with pytest.raises(TeachbackError):
+        run(tmp_path, **options)
+
+
+def write_glue(data: Path) -> None:
+    """A sentence task, a regression, and MNLI with its mismatched set, each of 40 train rows."""
+    content = data / "raw/glue/content"
+    pair = "index\tsentence1\tsentence2\t"
+    files = {
+        "SST-2/SST-2/train": ["sentence\tlabel", *[f"text {i}\t{i % 2}" for i in range(40)]],
+        "SST-2/SST-2/dev": ["sentence\tlabel", "text\t1"],
+        "SST-2/SST-2/test": ["index\tsentence", "0\thidden text"],
+        "STS-B/STS-B/train": [f"{pair}score", *[f"{i}\ta {i}\tb {i}\t{i / 8}" for i in range(40)]],
+        "STS-B/STS-B/dev": [f"{pair}score", "0\ta\tb\t2.5"],
+        "MNLI/MNLI/train": [f"{pair}gold_label", *[f"{i}\ta {i}\tb\tneutral" for i in range(40)]],
+        "MNLI/MNLI/dev_matched": [f"{pair}gold_label", "0\ta\tb\tneutral"],
+        "MNLI/MNLI/dev_mismatched": [f"{pair}gold_label", "0\tc\td\tneutral"],
+    }
+    for name, lines in files.items():
+        path = content / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+
+
+def test_hidden_rows_regressions_and_a_domain_for_evaluation_only(tmp_path):
+    write_glue(tmp_path)
+    run(tmp_path, suite="glue", domains="SST-2 STS-B MNLI MNLI-mm")
+    folder = tmp_path / "glue"
+    suite = read_suite(folder)
+    assert {path.name for path in folder.iterdir()} == OUTPUT | {"hidden.tsv"}
+    assert suite.domain("SST-2").rows == {"train": 32, "quiz": 4, "dev": 4, "test": 1, "hidden": 1}
+    assert suite.domain("MNLI-mm").rows == {"train": 0, "quiz": 0, "dev": 0, "test": 1, "hidden": 0}
+    assert not suite.domain("MNLI-mm").trainable and suite.domain("MNLI").trainable
+    (hidden,) = read_rows(folder / "hidden.tsv")
+    assert (hidden.guid, hidden.text_a, hidden.label) == ("SST-2-test-0", "hidden text", "")
+    values = [float(row.label) for row in read_rows(folder / "quiz.tsv") if row.domain == "STS-B"]
+    assert suite.domain("STS-B").rows["quiz"] == len(values) and max(values) - min(values) > 2
+    weights = [row.weight for row in read_rows(folder / "train.tsv") if row.domain == "STS-B"]
+    assert all(-1 <= weight <= 1 for weight in weights)
+    run(tmp_path, suite="glue", domains="STS-B")
+    assert not (folder / "hidden.tsv").exists()  # of the domains that are no more in the suite
+
+
+def test_a_domain_for_evaluation_only_needs_the_one_that_trains_its_head(tmp_path):
+    write_glue(tmp_path)
+    with pytest.raises(TeachbackError, match="MNLI-mm is for evaluation only; name MNLI too"):
+        run(tmp_path, suite="glue", domains="SST-2 MNLI-mm")
+
+
+def test_in_glue_the_papers_protocol_has_a_quiz_and_no_dev(tmp_path):
+    write_glue(tmp_path)
+    rows = run(tmp_path, suite="glue", domains="SST-2", protocol="paper").domain("SST-2").rows
+    assert rows == {"train": 36, "quiz": 4, "dev": 0, "test": 1, "hidden": 1}
+    without = run(tmp_path, suite="glue", domains="SST-2", protocol="paper", quiz_fraction=0.0)
+    assert without.domain("SST-2").rows["train"] == 40
+
+
+def test_a_domains_quiz_does_not_depend_on_the_others(tmp_path):
+    write_glue(tmp_path)
+    found = []
+    for domains in ("SST-2 STS-B", "STS-B"):
+        run(tmp_path, suite="glue", domains=domains)
+        found.append([row for row in read_rows(tmp_path / "glue/quiz.tsv") if row.domain == "STS-B"])
+    assert found[0] == found[1]
+
+
+def test_choices_have_embeddings_and_weights(tmp_path):
+    lines = [
+        f'{{"premise": "p {i}", "choice1": "a", "choice2": "b", "question": "cause", "label": {i % 2}, "idx": {i}}}\n'
+        for i in range(20)
+    ]
+    place = tmp_path / "raw/superglue/content/COPA/COPA"
+    place.mkdir(parents=True)
+    for part in ("train", "val", "test"):
+        (place / f"{part}.jsonl").write_text("".join(lines))
+    suite = run(tmp_path, suite="superglue", domains="COPA")
+    assert read_suite(tmp_path / "superglue") == suite and suite.domain("COPA").kind == "choices"
+    assert (
+        np.load(tmp_path / "superglue/embeddings.npy", allow_pickle=False).shape[0]
+        == suite.domain("COPA").rows["train"]
+    )
+    assert all(
+        row.text_b == "a ||| b" and 0 < row.weight <= 1.001 for row in read_rows(tmp_path / "superglue/train.tsv")
+    )
+
+
+@pytest.mark.parametrize("suite", ["amazon", "mnli", "sample", "superglue", "glue"])
+def test_without_raw_files_it_names_stage_1(tmp_path, suite):
+    with pytest.raises(TeachbackError, match="run 1_get_data.sh"):
+        run(tmp_path, suite=suite)
+
+
+def test_the_entry_points_make_a_suite_from_nothing(tmp_path):
+    place = ("--suite", "sample", "--data_dir", tmp_path)
+    failed = command("process_data.py", *place, "--embedding_model", "scratch:tiny")
+    assert failed.status == 1 and failed.error.startswith("error: ") and "Traceback" not in failed.error
+    assert command("get_data.py", *place).status == 0
+    flags = ("--embedding_model", "scratch:tiny", "--max_length", "32", "--skip_bad_rows", "0", "--quiz_fraction", "0")
+    done = command("process_data.py", *place, *flags)
+    assert done.status == 0, done.error
+    settings = json.loads((tmp_path / "sample/suite.json").read_text())["settings"]
+    assert settings["max_length"] == 32 and settings["quiz_fraction"] == 0

@@ -1,0 +1,113 @@
+"""The review parser, and the authors' split on the real archive."""
+
+import hashlib
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from teachback.data.bad_rows import Problems
+from teachback.data.schema import Domain, Row
+from teachback.data.splits import authors_split, cut
+from teachback.data.suites import amazon
+from teachback.data.suites.definition import ReadSettings
+
+ARCHIVE = Path(__file__).parents[3] / "shared/data/amazon" / amazon.ARCHIVE.name
+SPLIT = {  # the authors' split: train, dev, test
+    "train": {"books": 1631, "dvd": 1621, "electronics": 1615, "kitchen": 1613},
+    "dev": {"books": 170, "dvd": 194, "electronics": 172, "kitchen": 184},
+    "test": {"books": 199, "dvd": 185, "electronics": 213, "kitchen": 203},
+}
+TEST_POLARITY = {"books": (105, 94), "dvd": (100, 85), "electronics": (102, 111), "kitchen": (93, 110)}
+
+
+def review(text: bytes) -> bytes:
+    return b"<review>\n<title>\nA & B <bold>\n</title>\n<review_text>\n" + text + b"\n</review_text>\n</review>\n"
+
+
+def texts(data: bytes) -> list[str | None]:
+    return [text for _, text in amazon.parse_reviews(data)]
+
+
+def test_blank_and_indented_lines_stay_whole():
+    assert texts(review(b"First line\n\n\tIndented here\n\n\nLast") + review(b"Next")) == [
+        "First line Indented here Last",
+        "Next",
+    ]
+
+
+def test_quotes_stay_as_they_are():
+    assert texts(review(b'"Great", he said: ""what"" a \'read\' &quot;')) == [
+        '"Great", he said: ""what"" a \'read\' &quot;'
+    ]
+
+
+def test_control_bytes_and_latin_1_do_not_lose_a_review():
+    assert texts(review(b"a\x1ab\x00 caf\xe9") + review("café".encode())) == ["a b café", "café"]
+
+
+def test_an_unclosed_review_is_told_by_its_line():
+    data = review(b"whole") + b"<review>\n<review_text>\ncut off"
+    assert list(amazon.parse_reviews(data)) == [(1, "whole"), (9, None)]
+
+
+def test_the_authors_split_shuffles_as_pandas_does():
+    rows = [Row(str(i), "x", "", "np"[i % 2], "d") for i in range(40)]
+    split = authors_split(rows)
+    assert {name: len(part) for name, part in split.items()} == {"train": 32, "dev": 4, "test": 4}
+    # pandas.DataFrame({"i": range(8)}).sample(frac=1, random_state=11111)["i"].tolist(), from pandas 3.1:
+    assert np.random.RandomState(11111).permutation(8).tolist() == [0, 3, 2, 6, 5, 7, 1, 4]
+
+
+def test_a_cut_is_stratified_and_keeps_the_order():
+    rows = [Row(str(i), "x", "", "np"[i % 2], "ab"[i // 100]) for i in range(200)]
+    domains = {name: Domain(name, "h", ("n", "p")) for name in "ab"}
+    stays, taken = cut(rows, 0.1, 1, domains)
+    assert Counter((row.domain, row.label) for row in taken) == dict.fromkeys(
+        [("a", "n"), ("a", "p"), ("b", "n"), ("b", "p")], 5
+    )
+    assert sorted(stays + taken, key=lambda row: int(row.guid)) == rows
+    assert [int(row.guid) for row in taken] == sorted(int(row.guid) for row in taken)
+    assert cut(rows, 0.1, 1, domains) == (stays, taken) and cut(rows, 0.1, 2, domains)[1] != taken
+    assert cut(rows, 0, 1, domains) == (rows, [])
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    if not ARCHIVE.is_file():
+        pytest.skip(f"{ARCHIVE} is not here")
+    content = tmp_path_factory.mktemp("amazon")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(content / amazon.ARCHIVE.folder, filter="data")
+    problems = Problems()
+    rows = amazon.read(content, ReadSettings(), problems).rows
+    assert not problems.found
+    return content, rows
+
+
+def test_the_real_archive_has_a_thousand_reviews_a_file(real):
+    content, rows = real
+    assert [count.found for count in amazon.counts(content)] == [1000] * 8
+    assert len({row.text_a for part in rows.values() for row in part}) == 7852
+
+
+def test_the_real_split_is_the_authors(real):
+    _, rows = real
+    assert {split: dict(Counter(row.domain for row in part)) for split, part in rows.items()} == SPLIT
+    polarity = Counter((row.domain, row.label) for row in rows["test"])
+    assert {d: (polarity[d, "negative"], polarity[d, "positive"]) for d in TEST_POLARITY} == TEST_POLARITY
+
+
+def test_the_real_folds_hold_the_rows_that_pandas_and_sklearn_put_there(real):
+    _, rows = real
+    guids = {split: "\n".join(row.guid for row in part) for split, part in rows.items()}
+    assert {split: hashlib.sha256(text.encode()).hexdigest() for split, text in guids.items()} == MEMBERS
+
+
+MEMBERS = {  # SHA-256 of the guids, one a line, from pandas' sample and sklearn's folds over the rows in the raw order
+    "train": "e52890266c98d21960a7c9c541b7348d9e5992691505641b892ae12d61e537b9",
+    "dev": "a4357f0803304b5b3afe77d3618fce4d284bc33ed810df9a0b173a87e43b75c2",
+    "test": "abac5b61226ea7b6452149db0c8339d1c20774eaf6bdf4870c4d7ca1004a6a9a",
+}

@@ -1,0 +1,114 @@
+"""Uploading finished folders: only when it is asked for, and only what a user of the model needs."""
+
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import filter_repo_objects
+
+from teachback.core.arguments import OptimizerArguments, parse, relevant
+from teachback.core.errors import TeachbackError
+from teachback.inference import hub
+from teachback.inference.hub import LEFT_OUT, HubArguments, check_hub, push
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+CPU = ["--use_cpu", "--device", "cpu"]
+
+
+@pytest.fixture
+def uploaded(monkeypatch) -> list:
+    """What was sent to the hub: (repository, folder, token, private)."""
+    calls = []
+
+    class Api:
+        def __init__(self, token):
+            self.token = token
+
+        def create_repo(self, repository, private, exist_ok):
+            assert exist_ok
+            self.private = private
+            return SimpleNamespace(repo_id=repository)
+
+        def upload_folder(self, repo_id, folder_path, ignore_patterns, commit_message):
+            assert ignore_patterns == LEFT_OUT and commit_message
+            calls.append((repo_id, folder_path.as_posix(), self.token, self.private))
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    return calls
+
+
+def test_nothing_is_sent_unless_it_is_asked_for(uploaded):
+    push([Path("books/student_second")], HubArguments())
+    push([Path("books/student_second")], OptimizerArguments(use_cpu=True))
+    assert uploaded == []
+
+
+def test_a_folder_goes_to_its_repository_and_several_to_one_a_domain(uploaded, capsys):
+    asked = HubArguments(True, "me/mine", True, "a-token")
+    push([Path("books/student_second")], asked)
+    push([Path("books/curriculum"), Path("sci fi/curriculum"), Path("teacher-single-dvd")], asked)
+    assert uploaded == [
+        ("me/mine", "books/student_second", "a-token", True),
+        ("me/mine-books", "books/curriculum", "a-token", True),
+        ("me/mine-sci-fi", "sci fi/curriculum", "a-token", True),
+        ("me/mine-dvd", "teacher-single-dvd", "a-token", True),
+    ]
+    assert "uploaded books/student_second to me/mine" in capsys.readouterr().out
+
+
+def test_what_tells_of_the_machine_stays_at_home():
+    files = ["model.safetensors", "config.json", "tokenizer.json", "README.md", "onnx/model.onnx", "onnx/checks.md"]
+    home = [
+        "stage.json",
+        "onnx/stage.json",
+        "training_only.safetensors",
+        "last/model.safetensors",
+        "rewards.tsv",
+        ".onnx.lock",
+    ]
+    assert list(filter_repo_objects(files + home, ignore_patterns=LEFT_OUT)) == files
+
+
+@pytest.mark.parametrize("error", [OfflineModeIsEnabled("offline"), OSError("no\nroute"), None])
+def test_a_failed_upload_says_that_the_folder_is_finished(monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    if error:
+        monkeypatch.setattr(hub.HfApi, "create_repo", refuse)
+    name = "me/mine" if error else "no name at all"  # which the hub's own check refuses before any request
+    with pytest.raises(TeachbackError, match="student_second is finished, but could not be uploaded to .*tries again"):
+        push([Path("books/student_second")], HubArguments(True, name))
+
+
+def test_flags_that_do_not_fit_are_refused_before_any_training():
+    with pytest.raises(TeachbackError, match="needs --hub_model_id"):
+        check_hub(HubArguments(push_to_hub=True))
+    with pytest.raises(TeachbackError, match="has no effect without --push_to_hub"):
+        check_hub(HubArguments(hub_model_id="me/mine"))
+    with pytest.raises(TeachbackError, match="uploaded once, when it is finished"):
+        parse(OptimizerArguments, argv=["--hub_strategy", "end"])
+
+
+def test_an_upload_does_not_make_a_finished_stage_another():
+    plain, asked = (
+        OptimizerArguments(use_cpu=True),
+        OptimizerArguments(use_cpu=True, push_to_hub=True, hub_model_id="me/mine"),
+    )
+    assert relevant(plain) == relevant(asked)
+
+
+@pytest.mark.parametrize(
+    ("script", "stage", "flags"),
+    [("train_teacher", "teachback.stages.distillation.train_teachers", CPU[:1]), ("distill_student", "teachback.stages.distillation.distil", CPU[:1]),
+     ("curriculum", "teachback.stages.stage6_curriculum.run_curriculum", [])],
+)  # fmt: skip
+def test_every_training_stage_uploads_what_it_made(script, stage, flags, uploaded, monkeypatch):
+    monkeypatch.setattr(stage, lambda *_: [Path("books/made")])
+    argv = [f"{script}.py", *flags, "--push_to_hub", "--hub_model_id", "me/mine"]
+    monkeypatch.setattr(sys, "argv", argv)
+    runpy.run_path(str(SCRIPTS / argv[0]), run_name="__main__")
+    assert uploaded == [("me/mine", "books/made", None, None)]

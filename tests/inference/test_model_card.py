@@ -1,0 +1,153 @@
+"""README.md in a checkpoint's folder: a card that a hub reads, of what the stage knows, and never without need."""
+
+import json
+import re
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import ModelCard
+from test_predict import write_model
+from tiny import BOOKS, CAUSE, SCORE, SUITE
+
+from teachback.core.runs import base_model, hash_model
+from teachback.data.schema import Domain, Suite
+from teachback.inference.model_card import MARK, card, write_card
+from teachback.inference.predictor import Checkpoint
+from teachback.inference.results import Result, merge_results
+from teachback.stages.stage7_evaluate import write_cards
+
+EVIL = "a|b: [x](http://y) <script> *z* `\n# title\n---\n"
+
+
+def record_of(*domains: Domain, stage="student_second", **changes) -> dict:
+    answers = {domain.name: asdict(domain) for domain in domains or (BOOKS,)}
+    told = {"max_length": 96, "temperature": 2.0, "protocol": "honest"}
+    dev = {"books_accuracy": 0.75, "score": 0.75, "loss": 1.0}
+    return {"stage": stage, "answers": answers, "arguments": told, "dev": dev, "selected_on": "dev", "seed": 7,
+            "versions": {"torch": "2.13.0"}, "teacher_folder": "teacher-meta"} | changes  # fmt: skip
+
+
+def suite_of(*domains: Domain, **settings) -> Suite:
+    return Suite("tiny", {domain.name: domain for domain in domains or (BOOKS,)}, settings)
+
+
+def test_the_hub_reads_what_the_card_says(tmp_path):
+    suite = suite_of(replace(BOOKS, rows={"train": 1631, "dev": 170}))
+    results = [Result("tiny", "books", "metakd", "books/student_second", 7, "test", "accuracy", 0.8125, 199)]
+    assert write_card(tmp_path, record_of(base_model="huawei-noah/TinyBERT_General_4L_312D"), suite, results)
+    told = ModelCard.load(tmp_path / "README.md").data
+    assert told.library_name == "transformers" and told.pipeline_tag == "text-classification"
+    assert told.base_model == "huawei-noah/TinyBERT_General_4L_312D" and told.metrics == ["accuracy"]
+    assert told.language is None and told.license is None
+    scores = {(r.dataset_split, r.dataset_name, r.metric_type): r.metric_value for r in told.eval_results}
+    assert scores == {("dev", "tiny: books", "accuracy"): 0.75, ("test", "tiny: books", "accuracy"): 0.8125}
+    text = (tmp_path / "README.md").read_text()
+    assert re.search(r"\| books +\| dev +\| accuracy +\| +75.00 +\| +170 \|", text)
+    assert re.search(r"\| books +\| test +\| accuracy +\| +81.25 +\| +199 \|", text)
+    assert "standard error of 3.3 points" in text and "Test scores are in" not in text
+    assert "max_length=96" in text and re.search(r"\| temperature +\| 2.0 +\|", text) and "torch 2.13.0" in text
+
+
+def test_what_is_not_known_is_left_out_or_said():
+    told = ModelCard(text := card(record_of(dev={}), suite_of())).data
+    assert told.base_model is None and told.eval_results is None and told.metrics is None
+    assert "No score has been measured." in text and "Test scores are in `results.tsv`" in text
+    assert re.search(r"\| base model +\| unknown", text)
+    untrained = card(record_of(head_trained=False, stage="student_first"), suite_of())
+    assert "not trained yet: it answers nothing" in untrained and "not trained yet" not in text
+
+
+def test_a_base_model_is_what_the_first_stage_began_with(tmp_path):
+    assert base_model("bert-base-uncased") == "bert-base-uncased"
+    for told, expected in (({"base_model": "mine/model"}, "mine/model"), ({}, "")):
+        (tmp_path / "stage.json").write_text(json.dumps(told))
+        assert base_model(tmp_path) == expected
+
+
+def test_folders_and_secrets_stay_at_home(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "a-token-of-mine")
+    told = {"teacher_model": "/home/someone/private/models/mine", "hub_token": "hf_12345", "note": "a-token-of-mine"}
+    record = record_of(arguments=told, stage="teacher-meta", base_model=told["teacher_model"])
+    text = card(record, suite_of(source="/home/someone/of/archives"))
+    assert "someone" not in text and "hf_12345" not in text and "a-token-of-mine" not in text
+    assert "…/models/mine" in text and "(hidden)" in text and "base_model" not in text.split("---")[1]
+
+
+def test_names_cannot_break_the_card():
+    domain = Domain(EVIL, "h", (EVIL, "b"), metric="accuracy")
+    record = record_of(domain, dev={"score": 0.5}, arguments={EVIL: EVIL}, teacher_folder=EVIL)
+    text = card(record, Suite(EVIL, {EVIL: domain}, {EVIL: EVIL}))
+    told = ModelCard(text)
+    assert told.data.eval_results[0].dataset_name.startswith(EVIL.split("\n")[0])
+    assert "\n# title" not in told.text and not re.search(r"(?<!\\)(<script|\[x\]|\*z)", told.text)
+    tables = [line for line in told.text.splitlines() if line.startswith("|")]
+    assert len(tables) > 10 and all(line.endswith("|") for line in tables)
+
+
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [(BOOKS, 'answer(["a text"], top_k=None'), (CAUSE, "best = choices[scores.index(max(scores))]"),
+     (SCORE, '(["a text"], function_to_apply="none"'), (replace(BOOKS, kind="pair"), '"text_pair": "another"}], top_k')],
+    ids=["single", "choices", "regression", "pair"],
+)  # fmt: skip
+def test_the_code_suits_the_task_and_runs(domain, expected, tmp_path):
+    text = card(record_of(domain, dev={}), suite_of(domain))
+    assert expected in text
+    code = (
+        text.split("```python\n")[1]
+        .split("```")[0]
+        .replace("<this folder or its hub name>", str(write_model(tmp_path / "model", domain)))
+    )
+    found: dict = {}
+    exec(code.replace("\nanswer([", "\ntold = answer(["), found)
+    assert found["best"] in found["choices"] if domain.kind == "choices" else found["told"]
+
+
+def test_a_teachers_card_has_every_domain():
+    domains = [SUITE.domain(name) for name in ("books", "dvd")]
+    record = record_of(
+        *domains, stage="teacher-meta", dev={"books_accuracy": 0.5, "dvd_accuracy": 0.25, "score": 0.375}
+    )
+    told = ModelCard(card(record, SUITE)).data
+    assert [(r.dataset_name, r.metric_value) for r in told.eval_results] == [("tiny: books", 0.5), ("tiny: dvd", 0.25)]
+
+
+def test_composite_metrics_are_in_the_table_and_their_parts_alone_in_the_hubs_fields():
+    domain = replace(SCORE, metric="pearson+spearman")
+    names = ("pearson+spearman", "pearson", "spearman")
+    results = [Result("tiny", "score", "m", "score/student_second", 7, "test-selected", name, 0.5, 9) for name in names]
+    text = card(record_of(domain, dev={}), suite_of(domain), results)
+    assert {r.metric_type for r in ModelCard(text).data.eval_results} == {"pearsonr", "spearmanr"}
+    assert "pearson+spearman" in text and "the very rows that it was selected on" in text
+
+
+def test_a_card_that_was_changed_stays_and_none_changes_the_models_hash(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    before = hash_model(str(tmp_path))
+    assert write_card(tmp_path, record_of(), suite_of()) and write_card(tmp_path, record_of(), suite_of())
+    assert hash_model(str(tmp_path)) == before
+    path = tmp_path / "README.md"
+    path.write_text(path.read_text().replace(MARK, "mine"))
+    assert not write_card(tmp_path, record_of(dev={}), suite_of()) and "75.00" in path.read_text()
+
+
+def test_stage_7_adds_its_scores_to_the_cards_that_may_be_written(tmp_path, monkeypatch):
+    names = ("books/student_second", "teacher-meta")
+    student, teacher = (tmp_path / name for name in names)
+    student.mkdir(parents=True)
+    (student / "config.json").write_text("{}")
+    merge_results(
+        tmp_path / "results.tsv", [Result("tiny", "books", "m", n, 7, "test", "accuracy", 0.8125, 199) for n in names]
+    )
+    found = [Checkpoint(student, names[0], "books", record_of()), Checkpoint(teacher, names[1], "", {"arguments": {}})]
+    scene = SimpleNamespace(run=tmp_path, data=SimpleNamespace(suite=suite_of()))
+    write_cards(scene, found)
+    scores = [r.metric_value for r in ModelCard.load(student / "README.md").data.eval_results]
+    assert scores == [0.75, 0.8125] and not (teacher / "README.md").exists()  # an older record says too little
+
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("teachback.stages.stage7_evaluate.write_card", refused)
+    write_cards(scene, found)

@@ -1,0 +1,171 @@
+"""A student's answers to texts: those of the standard library, in order, and in bounded memory."""
+
+import io
+import json
+import os
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import BOOKS, CAUSE, SCORE, WORDS, classifier, tokenizer
+from transformers import pipeline
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain
+from teachback.inference import predict as module
+from teachback.inference.finished import open_checkpoint
+from teachback.inference.predict import PredictionArguments, predict
+from teachback.inference.predictor import Predictor
+
+ROOT = Path(__file__).parents[2]
+PAIR = Domain("books", "sentiment", BOOKS.labels, kind="pair")
+TEXTS = [" ".join(WORDS[(i * 7 + j) % len(WORDS)] for j in range(1 + 5 * i % 11)) for i in range(23)]
+
+
+def write_model(folder: Path, domain: Domain = BOOKS, **record) -> Path:
+    """A finished student's folder."""
+    classifier(domain=domain).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    record = {"inputs": {}, "arguments": {"max_length": 32}, "answers": {domain.name: asdict(domain)}} | record
+    (folder / "stage.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("single") / "student")
+
+
+def answer(folder: Path, tmp_path: Path, text: str | bytes, **changes) -> list[list[str]]:
+    """Header and rows of what is written."""
+    source, target = tmp_path / "texts", tmp_path / "answers.tsv"
+    source.write_bytes(text if isinstance(text, bytes) else text.encode())
+    options = {"folder": str(folder), "input": str(source), "output": str(target), "device": "cpu"}
+    options["folder"] = changes.pop("of", options["folder"])
+    predict(PredictionArguments(**options | changes))
+    return [line.split("\t") for line in target.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
+
+
+def test_answers_are_those_of_the_standard_library_in_the_texts_order(student, tmp_path):
+    header, *rows = answer(student, tmp_path, "\n".join(TEXTS) + "\n", batch_size=4, window=2)
+    assert header == ["label", "p(negative)", "p(positive)"] and len(rows) == len(TEXTS)
+    expected = pipeline("text-classification", str(student), device="cpu")(TEXTS, top_k=None)
+    for row, told in zip(rows, expected):
+        scores = {one["label"]: one["score"] for one in told}
+        assert row[0] == told[0]["label"]
+        assert [float(p) for p in row[1:]] == pytest.approx([scores["negative"], scores["positive"]], abs=1e-5)
+    assert len({row[1] for row in rows}) > 10
+
+
+def test_no_more_than_a_window_is_held_and_each_is_sorted_by_length(student, tmp_path, monkeypatch):
+    windows, waiting = [], []
+
+    def predicted(self, rows):
+        windows.append(len(rows))
+        waiting.append(read[0] - sum(windows))
+        return original(self, rows)
+
+    def counted(source, args, domain):
+        for row in rows_of(source, args, domain):
+            read[0] += 1
+            yield row
+
+    read, original, rows_of = [0], Predictor.predict, module.read_rows
+    monkeypatch.setattr(Predictor, "predict", predicted)
+    monkeypatch.setattr(module, "read_rows", counted)
+    answer(student, tmp_path, "\n".join(TEXTS), batch_size=3, window=2)
+    assert windows == [6, 6, 6, 5] and waiting == [0, 0, 0, 0]
+
+
+def test_columns_of_a_tsv_are_named(student, tmp_path):
+    table = "id\treview\tstars\n" + "".join(f"{i}\t{text}\t5\n" for i, text in enumerate(TEXTS[:5]))
+    by_column = answer(student, tmp_path, table, text_a="review")
+    assert by_column == answer(student, tmp_path, "\r\n".join(TEXTS[:5]).encode("utf-8-sig"))
+    assert len(by_column) == 6
+
+
+def test_pairs_choices_and_numbers(tmp_path):
+    pairs = write_model(tmp_path / "pair", PAIR)
+    lines = "".join(f"{text}\t{WORDS[i]}\n" for i, text in enumerate(TEXTS[:4]))
+    assert answer(pairs, tmp_path, lines) == answer(pairs, tmp_path, "a\tb\n" + lines, text_a="a", text_b="b")
+    asked = write_model(tmp_path / "choices", CAUSE)
+    header, row = answer(asked, tmp_path, f"{TEXTS[3]}\tgood plot ||| bad\n")
+    model, encode = classifier(domain=CAUSE), tokenizer()
+    with torch.inference_mode():
+        logits = [model(**encode(TEXTS[3], choice, return_tensors="pt")).logits for choice in ("good plot", "bad")]
+    expected = torch.cat(logits).flatten().softmax(0).tolist()
+    assert header == ["label", "p(first)", "p(second)"] and row[0] == CAUSE.labels[expected[1] > expected[0]]
+    assert [float(p) for p in row[1:]] == pytest.approx(expected, abs=1e-5)
+    numbers = write_model(tmp_path / "number", SCORE)
+    header, *rows = answer(numbers, tmp_path, "\n".join(TEXTS[:3]))
+    with torch.inference_mode():
+        expected = [classifier(domain=SCORE)(**encode(text, return_tensors="pt")).logits.item() for text in TEXTS[:3]]
+    assert header == ["value"] and [float(row[0]) for row in rows] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_folder_of_another_origin_reads_texts_and_pairs(student, tmp_path):
+    folder = tmp_path / "plain"
+    classifier().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    lines = "\n".join(TEXTS[:3])
+    assert answer(folder, tmp_path, lines) == answer(student, tmp_path, lines)
+    assert len(answer(folder, tmp_path, "good\tbad\n")) == 2
+    choosing = tmp_path / "choosing"
+    classifier(domain=CAUSE).save_pretrained(choosing)
+    with pytest.raises(TeachbackError, match="does not say between how many"):
+        open_checkpoint(choosing)
+
+
+def test_no_text_is_no_answer_and_an_empty_line_is_a_text(student, tmp_path):
+    assert answer(student, tmp_path, "") == [["label", "p(negative)", "p(positive)"]]
+    assert len(answer(student, tmp_path, "good\n\nbad\n")) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [("good\nbad\tplot\n", {}, "texts line 2: 2 texts; this student reads one text"),
+     (b"good\n\xff\n", {}, "texts line 2 is not UTF-8"),
+     ("a\tb\n1\t2\n", {"text_a": "c"}, "line 1: there is no one column 'c'; there are: a, b"),
+     ("a\ta\n1\t2\n", {"text_a": "a"}, "no one column 'a'"),
+     ("a\tb\n1\n", {"text_a": "a"}, "line 2: 1 columns, expected 2"),
+     ("", {"input": "nowhere"}, "--input nowhere: No such file"),
+     ("", {"of": "nowhere"}, "nowhere holds no model"),
+     ("", {"text_b": "b"}, "--text_b b needs --text_a"), ("", {"window": 0}, "WINDOW=0"), ("", {"max_length": 3}, "MAX_LENGTH=3")],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_answered_is_explained_and_leaves_the_old_file(student, tmp_path, text, changes, message):
+    (tmp_path / "answers.tsv").write_text("old")
+    with pytest.raises(TeachbackError, match=message):
+        answer(student, tmp_path, text, **changes)
+    assert (tmp_path / "answers.tsv").read_text() == "old"
+
+
+def test_wrong_numbers_of_texts_or_choices_and_untrained_heads_are_refused(tmp_path):
+    with pytest.raises(TeachbackError, match="1 texts; this student reads two texts"):
+        answer(write_model(tmp_path / "pair", PAIR), tmp_path, "good\n")
+    with pytest.raises(TeachbackError, match="line 1: 3 choices.*chooses between 2"):
+        answer(write_model(tmp_path / "choices", CAUSE), tmp_path, "why\ta ||| b ||| c\n")
+    with pytest.raises(TeachbackError, match="not trained yet"):
+        answer(write_model(tmp_path / "first", head_trained=False), tmp_path, "good\n")
+
+
+def test_the_script_takes_a_folder_and_variables(tmp_path):
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    fake.chmod(0o755)
+    command = ["bash", f"{ROOT}/scripts/predict.sh", "a student", "--window", "1"]
+    environment = {**os.environ, "PYTHON": str(fake), "EVAL_BATCH_SIZE": "2", "DEVICE": "cpu"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True).stdout.splitlines()[1:]
+    assert said == ["--folder", "a student", "--max_length", "", "--batch_size", "2", "--precision", "auto", "--device",
+                    "cpu", "--window", "1"]  # fmt: skip
+    bare = subprocess.run(command[:2], capture_output=True, text=True)
+    assert bare.returncode == 1 and "name the folder of a student" in bare.stderr
+
+
+def test_standard_output_holds_answers_alone(student, monkeypatch, capfdbinary):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"good\nbad\n")))
+    assert predict(PredictionArguments(folder=str(student), device="cpu")) == 2
+    captured = capfdbinary.readouterr()
+    assert captured.out.count(b"\n") == 3 and captured.err.startswith(b"2 rows in ")

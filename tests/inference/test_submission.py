@@ -1,0 +1,173 @@
+"""The formats' rules, as the leaderboards give them: https://super.gluebenchmark.com/faq, https://gluebenchmark.com/faq."""
+
+import json
+
+import pytest
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain, Row
+from teachback.inference.submission import LABELS, OFFICIAL_ROWS, check_submission, file_name, indices, submission
+
+BOOLEAN = ("false", "true")
+INFERENCE = ("entailment", "contradiction", "neutral")
+ENTAILMENT = ("entailment", "not_entailment")
+SUPERGLUE = {
+    "BoolQ": BOOLEAN, "CB": INFERENCE, "COPA": ("choice1", "choice2"), "MultiRC": ("0", "1"), "RTE": ENTAILMENT,
+    "WiC": BOOLEAN, "WSC": BOOLEAN,
+}  # fmt: skip
+GLUE = {
+    "CoLA": ("unacceptable", "acceptable"), "SST-2": ("negative", "positive"), "MRPC": ("not_equivalent", "equivalent"),
+    "STS-B": (), "QQP": ("not_duplicate", "duplicate"), "MNLI": ("entailment", "neutral", "contradiction"),
+    "MNLI-mm": ("entailment", "neutral", "contradiction"), "QNLI": ENTAILMENT, "RTE": ENTAILMENT,
+    "WNLI": ("not_entailment", "entailment"),
+}  # fmt: skip
+
+
+def domain(form, name):
+    labels = {"superglue": SUPERGLUE, "glue": GLUE}[form][name]
+    return Domain(name, name, labels, task="classification" if labels else "regression", submission=form)
+
+
+def hidden(name, *ends):
+    return [Row(f"{name}-test-{end}", "a", "b", "", name) for end in ends]
+
+
+def written(form, name, *predictions):
+    return submission(domain(form, name), hidden(name, *range(len(predictions))), predictions)
+
+
+def test_the_files_bear_the_official_names():
+    assert [file_name(domain("superglue", name)) for name in SUPERGLUE] == [
+        "BoolQ.jsonl", "CB.jsonl", "COPA.jsonl", "MultiRC.jsonl", "RTE.jsonl", "WiC.jsonl", "WSC.jsonl",
+    ]  # fmt: skip
+    assert [file_name(domain("glue", name)) for name in GLUE] == [
+        "CoLA.tsv", "SST-2.tsv", "MRPC.tsv", "STS-B.tsv", "QQP.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "QNLI.tsv", "RTE.tsv",
+        "WNLI.tsv",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "predictions", "labels"),
+    [
+        ("BoolQ", ["true", "false"], ["true", "false"]),
+        ("WiC", ["true", "false"], ["true", "false"]),
+        ("WSC", ["true", "false"], ["True", "False"]),
+        ("CB", ["contradiction", "neutral"], ["contradiction", "neutral"]),
+        ("RTE", ["not_entailment", "entailment"], ["not_entailment", "entailment"]),
+        ("COPA", ["choice2", "choice1"], [1, 0]),
+    ],
+)
+def test_superglue_is_an_object_a_line_with_index_and_official_label(name, predictions, labels):
+    text = written("superglue", name, *predictions)
+    assert [json.loads(line) for line in text.splitlines()] == [
+        {"idx": index, "label": label} for index, label in enumerate(labels)
+    ]
+    assert text.endswith("}\n")
+
+
+def test_multirc_is_a_paragraph_a_line_with_questions_and_answers_inside():
+    rows = hidden("MultiRC", "1-2-5", "0-0-0", "0-0-1", "0-1-2", "1-2-4", "0-1-3")
+    text = submission(domain("superglue", "MultiRC"), rows, list("110010"))
+    assert [json.loads(line) for line in text.splitlines()] == [
+        {
+            "idx": 0,
+            "passage": {
+                "questions": [
+                    {"idx": 0, "answers": [{"idx": 0, "label": 1}, {"idx": 1, "label": 0}]},
+                    {"idx": 1, "answers": [{"idx": 2, "label": 0}, {"idx": 3, "label": 0}]},
+                ]
+            },
+        },
+        {"idx": 1, "passage": {"questions": [{"idx": 2, "answers": [{"idx": 4, "label": 1}, {"idx": 5, "label": 1}]}]}},
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in GLUE if name != "STS-B"])
+def test_glue_is_a_table_of_index_and_prediction(name):
+    labels = GLUE[name]
+    names = name in ("MNLI", "MNLI-mm", "QNLI", "RTE")
+    header, *lines = written("glue", name, *reversed(labels)).splitlines()
+    assert header == "index\tprediction"
+    assert lines == [f"{i}\t{labels[-1 - i] if names else len(labels) - 1 - i}" for i in range(len(labels))]
+
+
+def test_a_similarity_is_a_number_from_0_to_5():
+    assert written("glue", "STS-B", "-0.25", "2.34567", "5.01") == "index\tprediction\n0\t0.000\n1\t2.346\n2\t5.000\n"
+    assert "-" not in written("glue", "STS-B", "-0.0")
+    with pytest.raises(TeachbackError, match="STS-B line 2: .*nan"):
+        written("glue", "STS-B", "nan")
+
+
+def test_rows_are_in_the_order_of_their_index_whatever_the_rows_are_in():
+    text = submission(domain("glue", "MNLI-mm"), hidden("MNLI-mm", 10, 9, 2), ["neutral", "entailment", "neutral"])
+    assert text.splitlines()[1:] == ["2\tneutral", "9\tentailment", "10\tneutral"]
+
+
+def test_every_domain_of_both_formats_passes_its_own_check():
+    for form, domains in (("superglue", SUPERGLUE), ("glue", GLUE)):
+        assert set(LABELS[form]) == set(OFFICIAL_ROWS[form]) == set(domains)
+        for name, labels in domains.items():
+            ends = ("0-0-0", "0-0-1", "1-1-2") if name == "MultiRC" else (0, 1, 2)
+            predictions = (labels * 3)[:3] or ["1.5", "2", "0"]
+            text = submission(domain(form, name), hidden(name, *ends), predictions)
+            assert check_submission(text, form, name) == 3
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "text"),
+    [
+        ("superglue", "CB", ""),
+        ("superglue", "CB", '{"idx": 0, "label": "neutral"}'),  # not ended
+        ("superglue", "CB", '{"idx": 0, "label": "maybe"}\n'),
+        ("superglue", "CB", '{"idx": "0", "label": "neutral"}\n'),
+        ("superglue", "CB", '{"idx": true, "label": "neutral"}\n'),
+        ("superglue", "CB", '{"idx": 0}\n'),
+        ("superglue", "CB", '{"idx": 0, "label": "neutral", "p": 1}\n'),
+        ("superglue", "CB", '[0, "neutral"]\n'),
+        ("superglue", "CB", "0\n"),
+        ("superglue", "CB", '{"idx": 0, "label": "neutral"}\n\n'),
+        ("superglue", "CB", '{"idx": 0, "label": "neutral"}\n{"idx": 0, "label": "neutral"}\n'),
+        ("superglue", "CB", '{"idx": 1, "label": "neutral"}\n{"idx": 0, "label": "neutral"}\n'),
+        ("superglue", "BoolQ", '{"idx": 0, "label": true}\n'),  # the truth value, not its name
+        ("superglue", "BoolQ", '{"idx": 0, "label": "True"}\n'),
+        ("superglue", "WSC", '{"idx": 0, "label": "true"}\n'),
+        ("superglue", "COPA", '{"idx": 0, "label": "1"}\n'),
+        ("superglue", "COPA", '{"idx": 0, "label": true}\n'),
+        ("superglue", "COPA", '{"idx": 0, "label": 1.0}\n'),
+        ("superglue", "MultiRC", '{"idx": 0, "label": 1}\n'),
+        ("superglue", "MultiRC", '{"idx": 0, "passage": {"questions": []}}\n'),
+        ("superglue", "MultiRC", '{"idx": 0, "passage": {"questions": [{"idx": 0, "answers": []}]}}\n'),
+        ("superglue", "MultiRC", '{"idx": 0, "passage": {"questions": [{"idx": 0, "answers": [{"idx": 0, "label": "1"}]}]}}\n'),
+        ("glue", "RTE", "0\tentailment\n"),  # no header
+        ("glue", "RTE", "index\tprediction\n0\t1\n"),
+        ("glue", "RTE", "index\tprediction\n0\tentailment\tx\n"),
+        ("glue", "RTE", "index\tprediction\n1\tentailment\n0\tentailment\n"),
+        ("glue", "CoLA", "index\tprediction\n0\tacceptable\n"),
+        ("glue", "CoLA", "index\tprediction\n0\t1.0\n"),
+        ("glue", "STS-B", "index\tprediction\n0\t5.1\n"),
+        ("glue", "STS-B", "index\tprediction\n0\tnan\n"),
+    ],
+)  # fmt: skip
+def test_what_the_rules_forbid_is_refused(form, name, text):
+    with pytest.raises(TeachbackError, match=name):
+        check_submission(text, form, name)
+
+
+def test_two_rows_of_one_index_are_refused():
+    with pytest.raises(TeachbackError, match="CB line 2: index 3 follows 3"):
+        submission(domain("superglue", "CB"), hidden("CB", 3, 3), ["neutral", "neutral"])
+
+
+def test_guids_without_their_official_index_are_refused():
+    assert indices(hidden("MultiRC", "4-10-20")[0], 3) == (4, 10, 20)
+    with pytest.raises(TeachbackError, match="'CB-test-x' of CB does not end with 1 official indices"):
+        submission(domain("superglue", "CB"), hidden("CB", "x"), ["neutral"])
+    with pytest.raises(TeachbackError, match="3 official indices"):
+        indices(hidden("MultiRC", "4")[0], 3)
+
+
+def test_unknown_domains_and_labels_are_refused():
+    with pytest.raises(TeachbackError, match="'toys' in the format 'superglue'; known are superglue: BoolQ"):
+        submission(Domain("toys", "toys", ("a", "b"), submission="superglue"), hidden("toys", 0), ["a"])
+    with pytest.raises(TeachbackError, match="'maybe' is none of"):
+        written("superglue", "CB", "maybe")

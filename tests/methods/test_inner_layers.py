@@ -1,0 +1,506 @@
+import copy
+import math
+
+import pytest
+import torch
+from tiny import (
+    BOOKS,
+    CAUSE,
+    DVD,
+    GENRE,
+    KITCHEN,
+    NO_DROPOUT,
+    SCORE,
+    batch,
+    chosen,
+    classifier,
+    embedding_gradients,
+    mixed_batch,
+    mixed_chosen,
+    padded,
+    tiny_teacher,
+)
+from transformers import ModernBertConfig, ModernBertForSequenceClassification
+
+from teachback.core.arguments import FirstStageArguments
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Row, Suite
+from teachback.data.suite_data import label_ids
+from teachback.methods.inner_layers import FirstStage, known_labels, layer_map, number_list
+from teachback.models.heads import ABSENT_CLASS, Classifier
+from teachback.models.layers import backbone, final_layer
+
+TERMS = ("embedding", "hidden", "attention", "tkd")
+
+
+def only(*names, **options):
+    """Arguments with weight 1 for the named losses and 0 for the others."""
+    return FirstStageArguments(**{f"{name}_weight": float(name in names) for name in TERMS}, **options)
+
+
+def first_stage(arguments=None, teacher=None, use_expertise_weights=True, **student):
+    """A module in eval mode: two student layers, four teacher layers, all four losses."""
+    teacher = teacher or tiny_teacher(layers=4)
+    student = Classifier(classifier(**{"seed": 1, **student}), {"sentiment": BOOKS})
+    return FirstStage(student, teacher, arguments or FirstStageArguments(), use_expertise_weights).eval()
+
+
+def loss(module, rows):
+    return module(**rows)["loss"]
+
+
+def told(module, rows):
+    with torch.no_grad():
+        return module.live_teacher.teacher.outputs(rows, hidden_states=True)
+
+
+def expertise(module, rows):
+    """lambda from its definition, row by row."""
+    values = []
+    for row, logits in enumerate(told(module, rows).logits):
+        right = logits.softmax(-1)[rows["label"][row]].item()
+        values.append((1 + rows["weight"][row].item()) / (math.exp((1 - right) ** 2) + 1))
+    return values
+
+
+def mean_square(a, b):
+    return (a - b).square().mean().item()
+
+
+# The layer map
+
+
+@pytest.mark.parametrize(
+    ("name", "student", "teacher", "layers"),
+    [
+        ("uniform", 4, 12, [3, 6, 9, 12]), ("uniform", 3, 6, [2, 4, 6]), ("uniform", 4, 6, [1, 3, 4, 6]),
+        ("uniform", 6, 6, [1, 2, 3, 4, 5, 6]),
+        ("last", 3, 6, [4, 5, 6]), ("first", 3, 6, [1, 2, 3]), ("2,2,6", 3, 6, [2, 2, 6]), ("6", 1, 6, [6]),
+    ],
+)  # fmt: skip
+def test_layer_maps(name, student, teacher, layers):
+    assert layer_map(name, student, teacher) == layers
+
+
+@pytest.mark.parametrize("name", ["1,2", "1,2,3,4", "0,1,2", "1,2,7", "some", "1,,3", ""])
+def test_layer_maps_that_do_not_fit_are_refused(name):
+    with pytest.raises(TeachbackError, match="LAYER_MAP"):
+        layer_map(name, 3, 6)
+
+
+@pytest.mark.parametrize("name", ["uniform", "last", "first"])
+def test_a_deeper_student_needs_a_list(name):
+    with pytest.raises(TeachbackError, match="student has 6 layers, the teacher 3; give a list"):
+        layer_map(name, 6, 3)
+    assert layer_map("1,1,2,2,3,3", 6, 3) == [1, 1, 2, 2, 3, 3]
+
+
+def test_lists_of_numbers_name_the_variable_that_is_wrong():
+    assert number_list("ANY", "3, 6") == [3, 6]
+    with pytest.raises(TeachbackError, match="ANY=a,b: expected numbers"):
+        number_list("ANY", "a,b")
+
+
+# The loss by hand
+
+
+def test_embedding_loss_by_hand():
+    module, rows = first_stage(only("embedding")), batch((5, 3))
+    student = module.student(rows, hidden_states=True).hidden_states[0]
+    teacher = told(module, rows).hidden_states[0]
+    per_row = [mean_square(student[0], teacher[0]), mean_square(student[1, :3], teacher[1, :3])]
+    expected = sum(w * v for w, v in zip(expertise(module, rows), per_row)) / 2
+    assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"), [("uniform", [(1, 2), (2, 4)]), ("last", [(1, 3), (2, 4)]), ("3,1", [(1, 3), (2, 1)])]
+)
+def test_hidden_state_loss_by_hand_sums_the_mapped_layers(name, pairs):
+    module, rows = first_stage(only("hidden", layer_map=name)), batch((5, 3))
+    student, teacher = module.student(rows, hidden_states=True).hidden_states, told(module, rows).hidden_states
+    per_row = [
+        sum(mean_square(student[i][row, :n], teacher[j][row, :n]) for i, j in pairs) for row, n in ((0, 5), (1, 3))
+    ]
+    expected = sum(w * v for w, v in zip(expertise(module, rows), per_row)) / 2
+    assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_attention_loss_by_hand_on_probabilities_of_eager_attention():
+    module, rows = first_stage(only("attention", attention_target="probs")), batch((5, 3))
+
+    def probabilities(model, seed, layers):
+        eager = classifier(seed=seed, layers=layers, attn_implementation="eager")
+        eager.load_state_dict(model.state_dict())
+        return eager(
+            input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], output_attentions=True
+        ).attentions
+
+    student = probabilities(module.student.model, 1, 2)
+    teacher = probabilities(module.live_teacher.teacher.classifier.model, 7, 4)
+    per_row = [
+        sum(mean_square(student[i][row, :, :n, :n], teacher[j][row, :, :n, :n]) for i, j in ((0, 1), (1, 3)))
+        for row, n in ((0, 5), (1, 3))
+    ]
+    expected = sum(w * v for w, v in zip(expertise(module, rows), per_row)) / 2
+    assert loss(module, rows).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_transferable_knowledge_loss_by_hand(form):
+    module, rows = first_stage(only("tkd", tkd_form=form)), batch((5, 3))
+    student, teacher = module.student(rows, hidden_states=True).hidden_states[-1], told(module, rows).hidden_states[-1]
+    squash = torch.tanh if form == "paper" else lambda x: x
+    per_row = []
+    for row, length in ((0, 5), (1, 3)):
+        known, learnt = (
+            squash(part.dense(part.domain_embedding.weight[rows["domain"][row]] + states[row, :length].mean(0)))
+            for part, states in ((module.live_teacher.teacher.transferable, teacher), (module.transferable, student))
+        )
+        per_row.append(mean_square(learnt, known))
+    expected = sum(w * v for w, v in zip(expertise(module, rows), per_row)) / 2
+    assert loss(module, rows).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_losses_are_summed_with_their_weights():
+    rows = batch()
+    parts = {name: loss(first_stage(only(name)), rows).item() for name in TERMS}
+    weights = {"embedding": 0.5, "hidden": 2.0, "attention": 0.0, "tkd": 3.0}
+    module = first_stage(FirstStageArguments(**{f"{name}_weight": weight for name, weight in weights.items()}))
+    assert loss(module, rows).item() == pytest.approx(sum(weights[name] * parts[name] for name in TERMS), rel=1e-5)
+    assert all(value > 0 for value in parts.values())
+
+
+def test_transferable_knowledge_starts_from_the_teachers():
+    module = first_stage()
+    for name, value in module.transferable.state_dict().items():
+        assert torch.equal(value, module.live_teacher.teacher.transferable.state_dict()[name])
+    assert module.transferable is not module.live_teacher.teacher.transferable
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn():
+    teacher = tiny_teacher(layers=2)
+    module = first_stage(FirstStageArguments(layer_map="first"), teacher)
+    module.student.model.load_state_dict(teacher.classifier.model.state_dict())
+    assert loss(module, batch()).item() < 1e-10
+
+
+# Weights of examples
+
+
+def test_each_example_has_its_own_weight():
+    module, rows = first_stage(), batch()
+    alone = [loss(module, chosen(rows, [i])).item() for i in range(3)]
+    assert loss(module, rows).item() == pytest.approx(sum(alone) / 3, rel=1e-5)
+    plain = first_stage(use_expertise_weights=False)
+    unweighted = [loss(plain, chosen(rows, [i])).item() for i in range(3)]
+    assert [a / u for a, u in zip(alone, unweighted)] == pytest.approx(expertise(module, rows), rel=1e-4)
+    assert len({round(weight, 3) for weight in expertise(module, rows)}) == 3
+
+
+def test_an_example_of_weight_zero_gives_exactly_no_gradient():
+    module, rows = first_stage(), batch()
+    rows["weight"] = torch.tensor([0.5, -1.0, 0.2])  # lambda = (1 + t) / ... = 0
+    found = embedding_gradients(module.student.model, lambda: loss(module, rows))
+    assert (found[1] == 0).all()
+    assert found[0].abs().max() > 0 and found[2].abs().max() > 0
+
+
+def test_a_batch_of_weight_zero_moves_no_parameter():
+    module, rows = first_stage(width=16), batch()
+    rows["weight"] = torch.full((3,), -1.0)
+    loss(module, rows).backward()
+    assert all(p.grad is None or (p.grad == 0).all() for p in module.parameters())
+
+
+def test_a_hidden_label_counts_as_the_teachers_own_answer():
+    module, rows = first_stage(), batch()
+    answered = rows | {"label": told(module, rows).logits.argmax(-1)}
+    hidden = rows | {"label": torch.full((3,), -1)}
+    assert loss(module, hidden).item() == loss(module, answered).item()
+    wrong = rows | {"label": 1 - answered["label"]}
+    assert loss(module, wrong).item() < loss(module, hidden).item()
+
+
+def test_a_hidden_number_counts_as_the_teachers_own_answer():
+    teacher = tiny_teacher("single", (SCORE,), transferable=False, layers=4)
+    module, rows = first_stage(FirstStageArguments(tkd_weight=0), teacher), batch()
+    rows["domain"] = torch.zeros(3, dtype=torch.long)
+    hidden = label_ids([Row(str(i), "a", "", "", "score") for i in range(3)], Suite("tiny", {"score": SCORE}))
+    answered = told(module, rows).logits.squeeze(1)
+    assert loss(module, rows | {"label": hidden}).item() == pytest.approx(
+        loss(module, rows | {"label": answered}).item()
+    )
+
+
+def test_hidden_labels_of_every_kind_are_the_teachers_own_answers():
+    logits = torch.tensor([[0.1, 0.7, ABSENT_CLASS], [2.0, 1.0, 3.0], [-0.4, ABSENT_CLASS, ABSENT_CLASS]])
+    hidden = known_labels(torch.tensor([-1.0, -1.0, math.nan]), logits)
+    torch.testing.assert_close(hidden, torch.tensor([1.0, 2.0, -0.4]))
+    known = torch.tensor([0.0, 1.0, -1.0])
+    assert torch.equal(known_labels(known, logits), known)
+    assert known_labels(torch.tensor([-1, 0, 1]), logits[[0, 1, 1]]).tolist() == [1, 0, 1]
+
+
+def test_labels_serve_lambda_alone():
+    module, rows = first_stage(use_expertise_weights=False), batch()
+    assert loss(module, rows | {"label": 1 - rows["label"]}).item() == loss(module, rows).item()
+
+
+# Padding, order, batch size
+
+
+@pytest.mark.parametrize("width", [16, 128])
+@pytest.mark.parametrize("target", ["scores", "probs"])
+def test_padding_changes_neither_loss_nor_gradients(width, target):
+    module, rows = first_stage(FirstStageArguments(attention_target=target)), batch()
+    narrow = embedding_gradients(module.student.model, lambda: loss(module, rows))
+    wide = embedding_gradients(module.student.model, lambda: loss(module, padded(rows, width)))
+    torch.testing.assert_close(loss(module, padded(rows, width)), loss(module, rows), rtol=1e-4, atol=0)
+    torch.testing.assert_close(wide[:, :9], narrow, rtol=1e-3, atol=1e-5)
+    assert (wide[:, 9:] == 0).all()
+
+
+@pytest.mark.parametrize("architecture", ["roberta", "distilbert", "electra"])
+def test_padding_and_order_change_no_loss_in_other_architectures(architecture):
+    teacher = tiny_teacher(architecture=architecture, layers=4)
+    module, rows = first_stage(teacher=teacher, architecture=architecture), batch()
+    expected = loss(module, rows)
+    torch.testing.assert_close(loss(module, padded(rows, 128)), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(loss(module, chosen(rows, [2, 0, 1])), expected, rtol=1e-5, atol=0)
+
+
+def test_the_order_of_a_batch_does_not_matter():
+    module, rows = first_stage(), batch()
+    torch.testing.assert_close(loss(module, chosen(rows, [1, 2, 0])), loss(module, rows), rtol=1e-5, atol=0)
+
+
+def test_a_batch_may_hold_one_row_of_one_token():
+    assert loss(first_stage(), batch((1,))).isfinite()
+
+
+# Students of other sizes
+
+
+@pytest.mark.parametrize(
+    "student", [{"width": 16}, {"heads": 4}, {"width": 48, "heads": 3}, {"heads": 1, "layers": 4}, {"layers": 1}]
+)
+@pytest.mark.parametrize("target", ["scores", "probs"])
+def test_other_widths_depths_and_numbers_of_heads(student, target):
+    module = first_stage(FirstStageArguments(attention_target=target), **student)
+    value = loss(module, batch())
+    value.backward()
+    assert value.isfinite() and value > 0
+    assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+def test_widths_that_differ_meet_in_one_projection_that_is_trained_and_saved():
+    module = first_stage(width=16)
+    assert module.projection.weight.shape == (32, 16) and module.projection.bias is None
+    assert "projection.weight" in module.state_dict()
+    assert not list(first_stage().projection.parameters())
+
+
+def test_projected_hidden_states_by_hand():
+    module, rows = first_stage(only("hidden"), use_expertise_weights=False, width=16), batch((4,))
+    student, teacher = module.student(rows, hidden_states=True).hidden_states, told(module, rows).hidden_states
+    expected = sum(mean_square(student[i] @ module.projection.weight.T, teacher[j]) for i, j in ((1, 2), (2, 4)))
+    assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_models_whose_attention_cannot_be_read_still_learn_hidden_states():
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 60,
+        "num_labels": 2,
+    }
+    tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    student = Classifier(ModernBertForSequenceClassification(ModernBertConfig(**sizes, **tokens)), {"sentiment": BOOKS})
+    with pytest.raises(TeachbackError, match="ATTENTION_WEIGHT=0"):
+        FirstStage(student, tiny_teacher(layers=4), FirstStageArguments(), True)
+    module = FirstStage(student, tiny_teacher(layers=4), FirstStageArguments(attention_weight=0), True).eval()
+    rows = batch()
+    torch.testing.assert_close(loss(module, padded(rows, 16)), loss(module, rows), rtol=1e-4, atol=0)
+
+
+def test_a_teacher_without_transferable_knowledge_is_refused_unless_its_loss_is_off():
+    teacher = tiny_teacher("mix", transferable=False, layers=4)
+    with pytest.raises(TeachbackError, match="mix teacher.*TKD_WEIGHT=0"):
+        first_stage(teacher=teacher)
+    assert loss(first_stage(FirstStageArguments(tkd_weight=0), teacher), batch()).isfinite()
+
+
+def test_heads_of_different_sizes_give_finite_losses():
+    teacher = tiny_teacher(domains=(BOOKS, GENRE, KITCHEN), layers=4)
+    rows = batch()
+    rows["label"] = torch.tensor([1, 2, 0])
+    module = first_stage(teacher=teacher)
+    value = loss(module, rows)
+    value.backward()
+    assert value.isfinite()
+    assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+# Questions with choices
+
+
+def four_kinds(arguments=None, **options):
+    """A module whose teacher knows domains of every kind, and the student the question's."""
+    teacher = tiny_teacher(domains=(BOOKS, CAUSE, SCORE, GENRE), layers=4)
+    student = Classifier(classifier(seed=1, domain=CAUSE), {"cause": CAUSE})
+    return FirstStage(student, teacher, arguments or FirstStageArguments(**options), True).eval()
+
+
+@pytest.mark.parametrize("name", [*TERMS, None])
+def test_rows_of_every_kind_mix_in_a_batch_each_with_the_loss_that_it_has_alone(name):
+    module, rows = four_kinds(only(name) if name else None), mixed_batch()
+    together = loss(module, rows)
+    alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]
+    torch.testing.assert_close(together, sum(alone) / 4, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss(module, mixed_chosen(rows, [3, 2, 1, 0])), together, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss(module, mixed_batch(width=40)), together, rtol=1e-4, atol=1e-6)
+
+
+def test_a_questions_losses_are_averaged_over_its_choices_before_its_weight():
+    module, rows = four_kinds(only("hidden")), mixed_chosen(mixed_batch(), [1, 0])
+    student, teacher = module.student(rows, hidden_states=True).hidden_states, told(module, rows).hidden_states
+    lengths = rows["attention_mask"].sum(1).tolist()
+    each = [
+        sum(mean_square(student[i][s, :n], teacher[j][s, :n]) for i, j in ((1, 2), (2, 4)))
+        for s, n in enumerate(lengths)
+    ]
+    weights = expertise(module, rows | {"label": rows["label"].long()})
+    expected = (weights[0] * (each[0] + each[1]) / 2 + weights[1] * each[2]) / 2
+    assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_question_of_weight_zero_gives_exactly_no_gradient_to_any_of_its_choices():
+    module, rows = four_kinds(), mixed_batch()
+    rows["weight"] = torch.tensor([0.2, -1.0, 0.8, 1.1])
+    found = embedding_gradients(module.student.model, lambda: loss(module, rows))
+    assert (found[1:3] == 0).all() and found.isfinite().all()
+    assert all(found[sequence].abs().max() > 0 for sequence in (0, 3, 4, 5))
+
+
+# Teacher and training
+
+
+def dropout_teacher():
+    return tiny_teacher(layers=4, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
+
+
+def test_the_teacher_answers_the_same_twice_while_the_module_trains():
+    module, rows = first_stage(teacher=dropout_teacher(), **NO_DROPOUT), batch()
+    calm = loss(module, rows).item()
+    module.train()
+    assert module.student.training and not any(part.training for part in module.live_teacher.teacher.modules())
+    first, second = told(module, rows), told(module, rows)
+    assert torch.equal(first.logits, second.logits)
+    assert all(torch.equal(a, b) for a, b in zip(first.hidden_states, second.hidden_states))
+    assert loss(module, rows).item() == loss(module, rows).item() == calm
+
+
+def test_a_teacher_in_train_mode_is_calmed():
+    teacher = dropout_teacher().train()
+    module, rows = first_stage(teacher=teacher, **NO_DROPOUT).train(), batch()
+    assert loss(module, rows).item() == loss(module, rows).item()
+
+
+def test_without_dropout_the_student_learns_as_it_answers():
+    module, rows = first_stage(FirstStageArguments(first_dropout=False), hidden_dropout_prob=0.5).train(), batch()
+    assert not any(part.training for part in module.student.modules())
+    value = loss(module, rows)
+    assert torch.equal(value, loss(module, rows)) and torch.equal(value, loss(module.eval(), rows))
+    value.backward()
+    assert any(weight.grad is not None and weight.grad.abs().max() > 0 for weight in module.student.parameters())
+
+
+def test_the_student_trains_with_dropout():
+    module, rows = first_stage(hidden_dropout_prob=0.5).train(), batch()
+    assert loss(module, rows).item() != loss(module, rows).item()
+
+
+def test_the_teacher_is_no_part_of_what_is_trained_or_saved():
+    module = first_stage()
+    teacher = module.live_teacher.teacher
+    mine = {id(p) for p in module.parameters()}
+    assert not mine & {id(p) for p in teacher.parameters()}
+    assert not any(part is teacher or part is teacher.classifier.model for part in module.modules())
+    assert all(name.startswith(("student.", "transferable.", "projection.")) for name in module.state_dict())
+    loss(module, batch()).backward()
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+
+
+def step(module, rows):
+    """Names of the parameters that one AdamW step changed."""
+    before = copy.deepcopy(dict(module.named_parameters()))
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.01, weight_decay=0.0)
+    loss(module, rows).backward()
+    optimizer.step()
+    return {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
+def test_one_step_changes_the_whole_encoder_and_neither_head_nor_teacher(architecture):
+    module = first_stage(
+        teacher=tiny_teacher(architecture=architecture, layers=4), architecture=architecture, width=16
+    ).train()
+    teacher = copy.deepcopy(module.live_teacher.teacher.state_dict())
+    changed = step(module, batch())
+    encoder = {
+        f"student.model.{module.student.model.base_model_prefix}.{name}"
+        for name, _ in backbone(module.student.model).named_parameters()
+    }
+    expected = {name for name in encoder if "pooler" not in name}
+    expected |= {
+        "projection.weight",
+        "transferable.domain_embedding.weight",
+        "transferable.dense.weight",
+        "transferable.dense.bias",
+    }
+    assert changed == expected
+    assert all(torch.equal(value, teacher[name]) for name, value in module.live_teacher.teacher.state_dict().items())
+
+
+def test_the_head_is_frozen_and_keeps_the_teachers_weights():
+    module = first_stage()
+    assert not any(p.requires_grad for p in final_layer(module.student.model).parameters())
+    assert not any(p.requires_grad for p in module.student.model.bert.pooler.parameters())
+
+
+def test_a_few_steps_bring_the_student_nearer():
+    module, rows = first_stage(**NO_DROPOUT).train(), batch((9, 4, 6, 7))
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        value = loss(module, rows)
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_terms_are_noted_in_training_only():
+    module, rows = first_stage(**NO_DROPOUT), batch()
+    loss(module, rows)
+    assert module.term_count == 0
+    module.train()
+    for _ in range(2):
+        loss(module, rows)
+    terms = module.take_terms()
+    assert set(terms) == {"embedding", "hidden", "attention", "transferable", "expertise_weight"}
+    assert terms["expertise_weight"] == pytest.approx(sum(expertise(module, rows)) / 3, rel=1e-5)
+    assert module.take_terms() == {}
+
+
+def test_the_domains_of_a_batch_choose_the_knowledge():
+    teacher = tiny_teacher(domains=(BOOKS, DVD, KITCHEN), layers=4)
+    module, rows = first_stage(only("tkd"), teacher), batch()
+    assert (
+        loss(module, rows | {"domain": torch.tensor([1, 1, 1])}).item()
+        != loss(module, rows | {"domain": torch.tensor([2, 2, 2])}).item()
+    )

@@ -1,0 +1,222 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import BOOKS, DVD, GENRE, classifier, tiny_teacher
+from torch import nn
+
+from teachback.core.arguments import MetaTeacherArguments
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Domain
+from teachback.methods.losses import (
+    certainty,
+    collaborative_loss,
+    competitive_loss,
+    curriculum_student_loss,
+    step_reward,
+)
+from teachback.methods.meta_teacher import (
+    MetaTeacher,
+    Quiz,
+    extend,
+    load_meta_heads,
+    meta_heads,
+    quiz_certainty,
+    save_meta_teacher,
+    train_meta_teacher,
+)
+from teachback.methods.teacher_outputs import by_row
+from teachback.models.heads import ABSENT_CLASS, Classifier
+
+LABELS = torch.tensor([1, 0])
+OF_TEACHER = torch.tensor([[0.0, math.log(3)], [1.0, 0.0]])  # p(y) = 3/4 and e/(e+1)
+OF_STUDENT = torch.tensor([[math.log(4), 0.0], [0.0, 0.0]])  # p(y) = 1/5 and 1/2
+E1 = math.e / (math.e + 1)
+CHOICES = Domain("quest", "quest", ("choice1", "choice2"), kind="choices")
+NUMBER = Domain("score", "score", (), "pearson+spearman", task="regression")
+
+
+# The losses by hand
+
+
+def test_collaborative_loss_and_its_gradient_by_hand():
+    teacher, student = OF_TEACHER.clone().requires_grad_(), OF_STUDENT.clone().requires_grad_()
+    value = collaborative_loss(teacher, student, LABELS)
+    expected = [-(math.log(3 / 4) + math.log(1 / 5)) / 2, -(math.log(E1) + math.log(1 / 2)) / 2]
+    assert value.tolist() == pytest.approx(expected, rel=1e-6)
+    value.sum().backward()
+    # d CE / d logits = softmax - onehot, halved
+    assert teacher.grad.flatten().tolist() == pytest.approx([1 / 8, -1 / 8, (E1 - 1) / 2, (1 - E1) / 2], rel=1e-5)
+    assert student.grad.flatten().tolist() == pytest.approx([2 / 5, -2 / 5, -1 / 4, 1 / 4], rel=1e-5)
+
+
+def test_competitive_loss_and_its_gradient_by_hand():
+    teacher, student = OF_TEACHER.clone().requires_grad_(), OF_STUDENT.clone().requires_grad_()
+    value = competitive_loss(teacher, student, LABELS)
+    expected = [-3 / 4 + 1 / 5 - math.log(3 / 4), -E1 + 1 / 2 - math.log(E1)]
+    assert value.tolist() == pytest.approx(expected, rel=1e-6)
+    value[0].backward()
+    # d p(y) / d logit_y = p (1 - p); the teacher's has the cross-entropy's p - 1 beside it
+    p, q = 3 / 4, 1 / 5
+    assert teacher.grad[0].tolist() == pytest.approx([p * (1 - p) + (1 - p), -p * (1 - p) - (1 - p)], rel=1e-5)
+    assert student.grad[0].tolist() == pytest.approx([-q * (1 - q), q * (1 - q)], rel=1e-5)
+
+
+def test_both_losses_of_a_regression_by_hand():
+    labels = torch.tensor([2.0, 1.0])
+    teacher, student = (torch.tensor(values).unsqueeze(1).requires_grad_() for values in ([2.5, 0.0], [1.0, 1.5]))
+    together = collaborative_loss(teacher, student, labels)
+    assert together.tolist() == pytest.approx([(0.25 + 1) / 2, (1 + 0.25) / 2])
+    against = competitive_loss(teacher, student, labels)  # -(-|e_T|) + (-|e_S|) + e_T^2
+    assert against.tolist() == pytest.approx([0.5 - 1 + 0.25, 1 - 0.5 + 1])
+    against.sum().backward()
+    assert teacher.grad.flatten().tolist() == pytest.approx([1 + 1.0, -1 - 2.0])
+    assert student.grad.flatten().tolist() == pytest.approx([1.0, -1.0])
+
+
+def test_the_students_loss_in_the_curriculum_by_hand():
+    student = OF_STUDENT.clone().requires_grad_()
+    value = curriculum_student_loss(student, OF_TEACHER, LABELS)
+    assert value.tolist() == pytest.approx([-math.log(1 / 5) - 1 / 5 + 3 / 4, -math.log(1 / 2) - 1 / 2 + E1], rel=1e-6)
+    value[0].backward()
+    q = 1 / 5
+    assert student.grad[0].tolist() == pytest.approx([(1 - q) + q * (1 - q), -(1 - q) - q * (1 - q)], rel=1e-5)
+
+
+def test_rewards_by_hand():
+    student, teacher = torch.tensor([0.9, 0.5, 0.2]), torch.tensor([0.6, 0.5, 0.7])
+    assert step_reward(student, teacher, "binary").tolist() == [1, 0, 0]
+    assert step_reward(student, teacher, "real").tolist() == pytest.approx([0.3, 0.0, -0.5])
+
+
+def test_certainty_of_classes_and_numbers_in_one_batch():
+    logits = torch.tensor([[0.0, math.log(3), ABSENT_CLASS], [2.5, ABSENT_CLASS, ABSENT_CLASS]])
+    assert certainty(logits, torch.tensor([1.0, 4.0])).tolist() == pytest.approx([0.75, -1.5])
+
+
+# The module
+
+
+def meta(student_width=32, domains=(BOOKS, GENRE)) -> MetaTeacher:
+    torch.manual_seed(0)
+    return MetaTeacher(meta_heads(tiny_teacher(), list(domains)), student_width)
+
+
+def test_heads_begin_as_the_teachers_and_are_copies():
+    teacher = tiny_teacher()
+    module = MetaTeacher(meta_heads(teacher, [BOOKS, GENRE]), 32)
+    own = teacher.head_for(BOOKS)
+    assert torch.equal(module.head("sentiment").weight, own.weight) and module.head("topic").out_features == 3
+    with torch.no_grad():
+        module.head("sentiment").weight.zero_()
+    assert own.weight.abs().sum() > 0
+
+
+def test_a_teacher_of_several_heads_keeps_them_when_it_is_extended():
+    teacher = tiny_teacher(kind="mtl", domains=(BOOKS, DVD), transferable=False)
+    extended = extend(teacher, [BOOKS, GENRE])
+    assert [domain.name for domain in extended.domains] == ["books", "dvd", "genre"]
+    for domain in (BOOKS, DVD):
+        assert torch.equal(extended.head_for(domain).weight, teacher.head_for(domain).weight)
+    assert extended.classifier.model is teacher.classifier.model
+
+
+def test_logits_are_those_of_the_teacher_on_its_own_pooled_states():
+    teacher = tiny_teacher()
+    ids = torch.tensor([[2, 7, 9, 3], [2, 5, 6, 3]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "domain": torch.tensor([0, 1])}
+    with torch.no_grad():
+        outputs = teacher.outputs(batch)
+        module = MetaTeacher(meta_heads(teacher, [BOOKS]), 32)
+        torch.testing.assert_close(module.of_teacher(by_row(outputs.pooled, 2), "sentiment"), outputs.logits)
+
+
+def test_choices_are_scored_side_by_side():
+    module = MetaTeacher({"quest": nn.Linear(32, 1)}, 32)
+    pooled = torch.randn(3, 2, 32)
+    logits = module.of_teacher(pooled, "quest")
+    assert logits.shape == (3, 2)
+    torch.testing.assert_close(module.of_teacher(pooled.flip(1), "quest"), logits.flip(1))
+
+
+def test_the_students_head_begins_where_the_meta_teacher_reads_the_student():
+    module = meta(student_width=16)
+    pooled = torch.randn(4, 1, 16)
+    torch.testing.assert_close(module.student_head("topic")(pooled[:, 0]), module.of_student(pooled, "topic"))
+
+
+def quiz(head="sentiment", count=24, student_width=32) -> Quiz:
+    """Labels that one direction of the states tells."""
+    generator = torch.Generator().manual_seed(1)
+    teacher = torch.randn(count, 1, 32, generator=generator)
+    student = torch.randn(count, 1, student_width, generator=generator)
+    labels = torch.arange(count) % 2
+    teacher[:, 0, 0] = student[:, 0, 0] = 3.0 * labels - 1.5
+    return Quiz(head, teacher, student, labels)
+
+
+@pytest.mark.parametrize("loss", ["collaborative", "competitive"])
+def test_training_makes_the_teachers_side_surer_and_only_collaboration_the_students(loss):
+    module, rows = meta(student_width=16), quiz(student_width=16)
+    args = MetaTeacherArguments(meta_loss=loss, meta_epochs=60, meta_lr=1e-2)
+    losses = train_meta_teacher(module, [rows], args, batch_size=8, seed=0)
+    assert losses[-1] < losses[0] and len(losses) == 60
+    assert quiz_certainty(module, rows).mean() > 0.9
+    student = certainty(module.of_student(rows.student, "sentiment"), rows.labels).mean()
+    assert student > 0.9 if loss == "collaborative" else student < 0.5
+
+
+def test_training_is_fixed_by_its_seed_and_leaves_heads_without_a_quiz_alone():
+    args = MetaTeacherArguments(meta_epochs=2)
+    first, second, other = meta(), meta(), meta()
+    for module, seed in ((first, 0), (second, 0), (other, 1)):
+        train_meta_teacher(module, [quiz()], args, batch_size=8, seed=seed)
+    state = first.state_dict()
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in state.items())
+    assert any(not torch.equal(value, other.state_dict()[name]) for name, value in state.items())
+    assert torch.equal(first.head("topic").bias, meta().head("topic").bias)
+    assert not any(parameter.requires_grad for parameter in first.parameters())
+
+
+def test_no_gradient_reaches_either_encoder():
+    teacher, student = tiny_teacher(), Classifier(classifier(seed=3), {"sentiment": BOOKS})
+    module = MetaTeacher(meta_heads(teacher, [BOOKS]), 32)
+    before = {name: value.clone() for name, value in [*teacher.state_dict().items(), *student.state_dict().items()]}
+    train_meta_teacher(module, [quiz()], MetaTeacherArguments(meta_epochs=3), 8, 0)
+    after = dict([*teacher.state_dict().items(), *student.state_dict().items()])
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(parameter.grad is None for part in (teacher, student) for parameter in part.parameters())
+
+
+def test_heads_of_every_kind_learn_together():
+    teacher = tiny_teacher()
+    module = MetaTeacher(meta_heads(teacher, [BOOKS, GENRE, CHOICES, NUMBER]), 32)
+    generator = torch.Generator().manual_seed(2)
+    two = torch.randn(12, 2, 32, generator=generator)
+    quizzes = [
+        quiz(),
+        quiz("topic"),
+        Quiz("quest", two, two, torch.arange(12) % 2),
+        Quiz("score", two[:, :1], two[:, :1], torch.linspace(0, 5, 12)),
+    ]
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    for loss in ("collaborative", "competitive"):
+        losses = train_meta_teacher(module, quizzes, MetaTeacherArguments(meta_loss=loss, meta_epochs=2), 4, 0)
+        assert all(map(math.isfinite, losses))
+    assert all(not torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_loss_that_is_no_number_names_step_rate_and_rows():
+    rows = quiz()
+    rows.student[5] = torch.nan
+    named = replace(rows, guids=[f"g{i}" for i in range(24)])
+    with pytest.raises(TeachbackError, match=r"nan at step \d of the meta-teacher's epoch 1, .*rate 0.001.*\bg5\b"):
+        train_meta_teacher(meta(), [named], MetaTeacherArguments(), batch_size=4, seed=0)
+
+
+def test_it_is_read_back_as_it_was_written(tmp_path):
+    module = meta(student_width=16)
+    save_meta_teacher(tmp_path, module)
+    again = load_meta_heads(tmp_path, meta(student_width=16).requires_grad_(True))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())

@@ -1,0 +1,177 @@
+import math
+
+import pytest
+import torch
+from tiny import classifier
+
+from teachback.core.errors import TeachbackError
+from teachback.methods.policy import (
+    Choice,
+    LearnedPolicy,
+    Progress,
+    centred_returns,
+    fixed_choice,
+    pooler_weight,
+    reinforce_loss,
+)
+from teachback.models.layers import final_layer
+
+
+def test_returns_by_hand():
+    assert centred_returns([1.0, 2.0, 4.0], gamma=0.5, baseline=0.0) == [1 + 1 + 1, 2 + 2, 4]
+    assert centred_returns([1.0, 2.0, 4.0], gamma=0.0, baseline=1.0) == [0, 1, 3]
+    assert centred_returns([1.0, 2.0, 4.0], gamma=1.0, baseline=2.0) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.9, 0.99, 1.0])
+def test_constant_rewards_prefer_no_step(gamma):
+    assert centred_returns([0.3] * 7, gamma, baseline=0.3) == [0.0] * 7
+
+
+def test_returns_do_not_depend_on_the_absolute_step():
+    later = centred_returns([0.0, 0.0, 1.0, 2.0], 0.9, 0.0)[2:]
+    assert later == centred_returns([1.0, 2.0], 0.9, 0.0)
+
+
+def made(policy, state, action) -> Choice:
+    log = policy(state)
+    return Choice(action, log[action].exp().item(), log[action], -(log.exp() * log).sum())
+
+
+def test_the_policys_gradient_by_hand():
+    policy, state = LearnedPolicy(3, 2), torch.tensor([0.5, -1.0])
+    loss = reinforce_loss([made(policy, state, 0), made(policy, state, 2)], [2.0, -1.0], entropy_weight=0.0)
+    loss.backward()
+    # d -R log pi(a) / d logit_j = -R (1[j = a] - pi_j), and pi is 1/3 at the start
+    expected = -(2.0 * torch.tensor([2 / 3, -1 / 3, -1 / 3]) - torch.tensor([-1 / 3, -1 / 3, 2 / 3])) / 2
+    torch.testing.assert_close(policy.choice.bias.grad, expected)
+    torch.testing.assert_close(policy.choice.weight.grad, expected[:, None] * state)
+
+
+def test_entropy_is_rewarded_only_when_asked():
+    policy, state = LearnedPolicy(2, 1), torch.ones(1)
+    with torch.no_grad():
+        policy.choice.bias.copy_(torch.tensor([1.0, -1.0]))
+    choice = made(policy, state, 0)
+    plain, rewarded = (reinforce_loss([choice], [0.0], weight) for weight in (0.0, 0.5))
+    p = 1 / (1 + math.exp(-2))
+    assert plain.item() == 0
+    assert rewarded.item() == pytest.approx(0.5 * (p * math.log(p) + (1 - p) * math.log(1 - p)))
+
+
+def test_what_the_policy_thinks_of_a_domain_by_hand():
+    policy, state = LearnedPolicy(3, 2), torch.tensor([1.0, 2.0])
+    with torch.no_grad():
+        policy.choice.weight.copy_(torch.tensor([[math.log(2), 0.0], [0.0, 0.0], [0.0, math.log(5) / 2]]))
+    choice = policy.weigh(state, 2)  # odds 2 : 1 : 5
+    shares = [2 / 8, 1 / 8, 5 / 8]
+    assert choice.action == 2 and choice.probabilities == pytest.approx(shares)
+    assert choice.probability == choice.probabilities[2]
+    assert choice.log_probability.item() == pytest.approx(math.log(5 / 8)) and choice.log_probability.requires_grad
+    assert choice.entropy.item() == pytest.approx(-sum(share * math.log(share) for share in shares))
+    assert choice.entropy.requires_grad
+
+
+def test_the_policy_draws_by_its_probabilities():
+    torch.manual_seed(0)
+    policy, state = LearnedPolicy(2, 1), torch.zeros(1)
+    with torch.no_grad():
+        policy.choice.bias.copy_(torch.tensor([math.log(4), 0.0]))
+    drawn = [policy.choose(state) for _ in range(300)]
+    assert 200 < sum(choice.action == 0 for choice in drawn) < 280  # 240 expected, 6 standard deviations either way
+    assert drawn[0].probabilities == pytest.approx((0.8, 0.2))
+
+
+def test_a_policy_of_features_begins_without_a_preference_and_one_of_a_matrix_reduces_it():
+    features = LearnedPolicy(3, 4)
+    assert features.reduce is None and features(torch.randn(4)).exp().tolist() == pytest.approx([1 / 3] * 3)
+    matrix, state = LearnedPolicy(3, 4, pooler_width=5), torch.randn(4, 5)
+    assert matrix.reduce.weight.shape == (1, 5) and matrix.choice.weight.abs().sum() > 0
+    reduced = state @ matrix.reduce.weight[0] + matrix.reduce.bias
+    torch.testing.assert_close(matrix(state), matrix.choice(reduced).log_softmax(-1))
+
+
+def test_actions_that_the_policy_did_not_choose_teach_it_nothing():
+    assert reinforce_loss([fixed_choice("uniform", 0, 3, 0)], [1.0], 0.1) is None
+
+
+def test_a_rewarded_action_becomes_likelier():
+    torch.manual_seed(0)
+    policy, state = LearnedPolicy(3, 1), torch.ones(1)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=0.1)
+    for _ in range(50):
+        choices = [policy.choose(state) for _ in range(8)]
+        rewards = [float(choice.action == 1) for choice in choices]
+        optimizer.zero_grad()
+        reinforce_loss(choices, centred_returns(rewards, 0.0, sum(rewards) / 8), 0.0).backward()
+        optimizer.step()
+    assert policy(state)[1].exp() > 0.9
+
+
+def test_fixed_policies():
+    torch.manual_seed(0)
+    assert {fixed_choice("target_only", step, 3, 1).action for step in range(9)} == {1}
+    assert [fixed_choice("round_robin", step, 3, 1).action for step in range(5)] == [0, 1, 2, 0, 1]
+    drawn = [fixed_choice("uniform", step, 4, 1) for step in range(400)]
+    assert {choice.action for choice in drawn} == set(range(4)) and drawn[0].probability == 0.25
+    assert max(sum(choice.action == a for choice in drawn) for a in range(4)) < 150
+    assert drawn[0].probabilities == (0.25,) * 4
+    assert fixed_choice("target_only", 5, 3, 1) == Choice(1, 1.0, probabilities=(0.0, 1.0, 0.0))
+    assert fixed_choice("round_robin", 5, 3, 1) == Choice(2, 1.0, probabilities=(0.0, 0.0, 1.0))
+
+
+def test_progress_tells_what_happened_and_to_whom():
+    progress = Progress(2)
+    before = progress.features(0.0)
+    progress.update(1, loss=0.5, reward=-0.02)
+    after = progress.features(0.5)
+    assert before.tolist() == [0.0] * 7
+    loss, reward, chosen, position = after[:2], after[2:4], after[4:6], after[6]
+    assert loss[0] == reward[0] == chosen[0] == 0 and loss[1] > 0 > reward[1] and chosen[1] > 0 and position == 0.5
+
+
+def test_progress_by_hand():
+    progress = Progress(2)
+    progress.update(1, loss=0.5, reward=-0.02)
+    assert progress.features(0.25).tolist() == pytest.approx([0, 0.1, 0, -0.2, 0, 0.2, 0.25])  # a fifth is new
+    progress.update(0, loss=1.0, reward=0.04)  # the size is now 0.8 * 0.02 + 0.2 * 0.04
+    rewards = [0.2 * 0.04 / 0.024, -0.2 * 0.02 / 0.024]
+    assert progress.features(1.0).tolist() == pytest.approx([0.2, 0.1, *rewards, 0.2, 0.16, 1.0])
+
+
+def test_rewards_of_nothing_are_no_division_by_zero():
+    progress = Progress(1)
+    progress.update(0, loss=0.0, reward=0.0)
+    assert progress.features(0.0).tolist() == pytest.approx([0, 0, 0.2, 0])
+
+
+def test_progress_does_not_depend_on_the_size_of_rewards():
+    small, large = Progress(2), Progress(2)
+    for action, reward in ((0, 0.1), (1, -0.3), (0, 0.2)):
+        small.update(action, 1.0, reward)
+        large.update(action, 1.0, 1000 * reward)
+    torch.testing.assert_close(small.features(0.0), large.features(0.0))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
+def test_the_pooler_state_is_the_matrix_before_the_final_layer(architecture):
+    model = classifier(architecture)
+    weight = pooler_weight(model)
+    assert weight.shape == (32, 32) and not weight.requires_grad
+    names = [name for name, value in model.named_parameters() if value.shape == (32, 32) and torch.equal(value, weight)]
+    assert len(names) == 1 and "layer." not in names[0]
+    assert final_layer(model).weight.shape[0] == 2
+
+
+def test_the_pooler_policy_reads_a_matrix_and_trains_its_reduction():
+    policy = LearnedPolicy(3, 32, pooler_width=32)
+    reinforce_loss([policy.choose(torch.randn(32, 32))], [1.0], 0.0).backward()
+    assert policy.reduce.weight.grad.abs().sum() > 0
+
+
+def test_a_model_without_a_pooler_is_refused():
+    model = classifier()
+    del model.bert.pooler
+    message = "^STATE=pooler: BertForSequenceClassification has no pooler; set STATE=progress$"
+    with pytest.raises(TeachbackError, match=message):
+        pooler_weight(model)

@@ -1,0 +1,375 @@
+import copy
+import math
+
+import pytest
+import torch
+from tiny import (
+    BOOKS,
+    CAUSE,
+    GENRE,
+    NO_DROPOUT,
+    batch,
+    chosen,
+    classifier,
+    embedding_gradients,
+    padded,
+    tiny_teacher,
+    tokenizer,
+)
+from torch.nn.functional import cross_entropy
+
+from teachback.core.arguments import MetaTeacherArguments, SecondStageArguments
+from teachback.core.errors import TeachbackError
+from teachback.data.encoding import Collator, encode
+from teachback.data.schema import Row
+from teachback.methods.meta_teacher import MetaTeacher, meta_heads
+from teachback.methods.predictions import SecondStage, TeacherStep, pkd_layer_map
+from teachback.methods.teacher_outputs import features, load_features, logits_of, save_features
+from teachback.models.heads import ABSENT_CLASS, Classifier, Outputs
+
+TEACHER_LOGITS = torch.tensor([[0.0, math.log(3)], [2.0, -1.0], [-0.5, 0.5]])
+
+
+def second_stage(use_expertise_weights=False, student=None, **arguments):
+    """A module in eval mode."""
+    options = {"seed": 1, **(student or {})}
+    model = classifier(**options)
+    return SecondStage(
+        Classifier(model, {"sentiment": options.get("domain", BOOKS)}),
+        SecondStageArguments(**arguments),
+        use_expertise_weights,
+    ).eval()
+
+
+def rows(**changes):
+    return batch() | {"teacher_logits": TEACHER_LOGITS} | changes
+
+
+def loss(module, values):
+    return module(**values)["loss"]
+
+
+def student_logits(module, values):
+    with torch.no_grad():
+        return module.student(values).logits
+
+
+def test_the_papers_loss_is_soft_cross_entropy_alone():
+    module, values = second_stage(), rows()
+    logits = student_logits(module, values)
+    expected = (
+        sum(-sum(p * q for p, q in zip(TEACHER_LOGITS[i].softmax(0), logits[i].log_softmax(0))) for i in range(3)) / 3
+    )
+    torch.testing.assert_close(loss(module, values), expected)
+    assert loss(module, values | {"label": 1 - values["label"]}).item() == loss(module, values).item()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2, 2.5])
+def test_temperature_and_its_square(temperature):
+    module, values = second_stage(temperature=temperature, soft_loss="kl"), rows()
+    student, teacher = student_logits(module, values) / temperature, TEACHER_LOGITS / temperature
+    per_row = (teacher.softmax(1) * (teacher.log_softmax(1) - student.log_softmax(1))).sum(1)
+    torch.testing.assert_close(loss(module, values), temperature**2 * per_row.mean())
+
+
+def test_mean_squared_error_of_probabilities():
+    module, values = second_stage(soft_loss="mse"), rows()
+    expected = (student_logits(module, values).softmax(1) - TEACHER_LOGITS.softmax(1)).square().mean()
+    torch.testing.assert_close(loss(module, values), expected)
+
+
+def test_the_share_of_hard_labels():
+    values = rows()
+    soft, hard = (
+        loss(second_stage(), values).item(),
+        cross_entropy(student_logits(second_stage(), values), values["label"]).item(),
+    )
+    for share in (0.0, 0.25, 1.0):
+        assert loss(second_stage(alpha_soft=1 - share), values).item() == pytest.approx(
+            (1 - share) * soft + share * hard, rel=1e-5
+        )
+
+
+def test_without_a_teacher_it_is_cross_entropy_on_the_labels():
+    module, values = second_stage(use_expertise_weights=True, temperature=3.0), batch()
+    torch.testing.assert_close(loss(module, values), cross_entropy(student_logits(module, values), values["label"]))
+
+
+def test_lambda_weights_each_example():
+    values = rows()
+    weighted, plain = second_stage(True, alpha_soft=0.7), second_stage(False, alpha_soft=0.7)
+    right = TEACHER_LOGITS.softmax(1)[torch.arange(3), values["label"]].tolist()
+    expected = [(1 + t) / (math.exp((1 - p) ** 2) + 1) for t, p in zip(values["weight"].tolist(), right)]
+    alone = [(loss(weighted, chosen(values, [i])) / loss(plain, chosen(values, [i]))).item() for i in range(3)]
+    assert alone == pytest.approx(expected, rel=1e-5)
+    each = [loss(weighted, chosen(values, [i])).item() for i in range(3)]
+    assert loss(weighted, values).item() == pytest.approx(sum(each) / 3, rel=1e-5)
+
+
+def test_an_example_of_weight_zero_gives_exactly_no_gradient():
+    module = second_stage(True, alpha_soft=0.7)
+    values = rows(weight=torch.tensor([0.5, -1.0, 0.2]))
+    found = embedding_gradients(module.student.model, lambda: loss(module, values))
+    assert (found[1] == 0).all()
+    assert found[0].abs().max() > 0 and found[2].abs().max() > 0
+
+
+def test_gradient_of_the_logits_by_hand():
+    module, values = second_stage(temperature=2.0), rows()
+    logits = module(**values)["logits"]
+    logits.retain_grad()
+    module._distillation(Outputs(logits, None), logits.new_zeros(3), values).mean().backward()
+    expected = 2.0 * ((logits / 2).softmax(1) - (TEACHER_LOGITS / 2).softmax(1)) / 3
+    torch.testing.assert_close(logits.grad, expected.detach())
+
+
+def test_a_student_that_agrees_with_its_teacher_stays_where_it_is():
+    module = second_stage()
+    values = rows(teacher_logits=student_logits(module, batch()))
+    found = embedding_gradients(module.student.model, lambda: loss(module, values))
+    assert found.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("width", [16, 128])
+def test_padding_changes_neither_loss_nor_gradients(architecture, width):
+    module, values = second_stage(True, {"architecture": architecture}, alpha_soft=0.7), rows()
+    narrow = embedding_gradients(module.student.model, lambda: loss(module, values))
+    wide = embedding_gradients(module.student.model, lambda: loss(module, padded(values, width)))
+    torch.testing.assert_close(loss(module, padded(values, width)), loss(module, values), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(wide[:, :9], narrow, rtol=1e-3, atol=1e-5)
+
+
+def test_order_and_batches_of_one():
+    module, values = second_stage(True), rows()
+    torch.testing.assert_close(loss(module, chosen(values, [2, 0, 1])), loss(module, values))
+    assert module(**chosen(values, [0]))["logits"].shape == (1, 2)
+    assert loss(module, chosen(values, [0])).shape == ()
+
+
+def test_classes_that_the_teachers_head_lacks_take_no_part():
+    module = second_stage(student={"domain": GENRE}, alpha_soft=0.5)
+    absent = torch.cat([TEACHER_LOGITS, torch.full((3, 1), ABSENT_CLASS)], 1)
+    value = loss(module, rows(teacher_logits=absent))
+    value.backward()
+    assert value.isfinite()
+    assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+def test_one_step_changes_every_parameter():
+    module = second_stage(alpha_soft=0.5).train()
+    before = copy.deepcopy(module.state_dict())
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0.0)
+    loss(module, rows()).backward()
+    assert all(p.grad is not None for p in module.parameters())
+    optimizer.step()
+    # A key's bias adds the same to all scores of a query, which softmax does not see: its gradient is rounding.
+    changed = [name for name, value in module.named_parameters() if not torch.equal(value, before[name])]
+    expected = [name for name, _ in module.named_parameters() if "key.bias" not in name]
+    assert set(expected) <= set(changed) and "student.model.classifier.weight" in changed
+
+
+def test_a_few_steps_bring_the_predictions_to_the_teachers():
+    module, values = second_stage(student=NO_DROPOUT).train(), rows()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(module, values).backward()
+        optimizer.step()
+    torch.testing.assert_close(
+        student_logits(module.eval(), values).softmax(1), TEACHER_LOGITS.softmax(1), atol=0.1, rtol=0
+    )
+
+
+def test_terms_are_noted_in_training_only():
+    module, values = second_stage(student=NO_DROPOUT), rows()
+    loss(module, values)
+    assert module.take_terms() == {}
+    module.train()
+    loss(module, values)
+    expected = cross_entropy(student_logits(module, values), values["label"]).item()
+    assert module.take_terms()["hard"] == pytest.approx(expected, rel=1e-5)
+
+
+# What the teacher says of each example, asked once
+
+
+def teacher_rows():
+    texts = ["good plot", "bad", "thin paper never read again", "loud screen quite good"]
+    encoded = encode([Row(str(i), text, "", "positive", "books") for i, text in enumerate(texts)], tokenizer(), 16)
+    encoded.columns = {"domain": torch.tensor([0, 1, 0, 2])}
+    return encoded
+
+
+def ask(teacher, batch_size, domain=0, encoded=None):
+    told = features(teacher.classifier, encoded or teacher_rows(), 0, batch_size, torch.device("cpu"), "fp32")
+    return logits_of(teacher, told, domain)
+
+
+def test_the_teachers_logits_come_in_the_rows_order_whatever_the_batches():
+    teacher = tiny_teacher()
+    found = ask(teacher, 4)
+    assert found.shape == (4, 2) and found.dtype == torch.float32
+    for batch_size in (1, 2, 3):
+        torch.testing.assert_close(ask(teacher, batch_size), found, atol=1e-5, rtol=1e-5)
+    ids = torch.tensor([teacher_rows().inputs["input_ids"][2].tolist()])
+    direct = teacher.classifier.model(input_ids=ids).logits[0]
+    torch.testing.assert_close(found[2], direct, atol=1e-5, rtol=1e-5)
+
+
+def test_the_teacher_answers_without_dropout_or_gradient_even_from_train_mode():
+    teacher = tiny_teacher(hidden_dropout_prob=0.5).train()
+    first = ask(teacher, 2)
+    assert torch.equal(first, ask(teacher, 2)) and not first.requires_grad and teacher.training
+
+
+def test_the_teacher_answers_from_the_head_of_the_rows_domain():
+    teacher = tiny_teacher(domains=(BOOKS, GENRE), transferable=False, kind="mtl")
+    books, genre = ask(teacher, 4, 0), ask(teacher, 4, 1)
+    assert (books[:, 2] == ABSENT_CLASS).all() and (genre > ABSENT_CLASS).all()
+    pooled = features(teacher.classifier, teacher_rows(), 0, 4, torch.device("cpu"), "fp32").pooled[:, 0]
+    head = teacher.head_for(GENRE)
+    torch.testing.assert_close(genre, pooled @ head.weight.T + head.bias, atol=1e-5, rtol=1e-5)
+
+
+def test_the_teacher_answers_questions_with_choices_by_row():
+    teacher = tiny_teacher(kind="mix", domains=(CAUSE,), transferable=False)
+    texts = [Row(str(i), text, "good ||| bad plot", "", "cause") for i, text in enumerate(("good plot", "thin paper"))]
+    encoded = encode(texts, tokenizer(), 16, {"cause": CAUSE})
+    encoded.columns = {"label": torch.zeros(2, dtype=torch.long), "domain": torch.zeros(2, dtype=torch.long)}
+    found = ask(teacher, 2, encoded=encoded)
+    batch = Collator(0)([encoded[0], encoded[1]])
+    with torch.no_grad():
+        torch.testing.assert_close(found, teacher.outputs(batch).logits, atol=1e-5, rtol=1e-5)
+    assert found.shape == (2, 2) and not torch.equal(found[:, 0], found[:, 1])
+
+
+def test_states_on_disk_are_those_in_memory(tmp_path):
+    told = features(tiny_teacher().classifier, teacher_rows(), 0, 4, torch.device("cpu"), "fp32", layers=(0, 2))
+    save_features(tmp_path, told)
+    again = load_features(tmp_path)
+    assert torch.equal(again.pooled, told.pooled) and torch.equal(again.cls, told.cls)
+    (tmp_path / "cls.npy").unlink()
+    assert load_features(tmp_path).cls is None
+
+
+# PKD and the teacher that learns back
+
+
+def test_pkd_layers():
+    assert pkd_layer_map("first", 6, 12) == [1, 2, 3, 4, 5]
+    assert pkd_layer_map("skip", 6, 12) == [2, 4, 6, 8, 10]
+    assert pkd_layer_map("last", 6, 12) == [7, 8, 9, 10, 11]
+    assert pkd_layer_map("first", 3, 6) == [1, 2] and pkd_layer_map("skip", 3, 6) == [2, 4]
+    assert pkd_layer_map("last", 4, 4) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("depths", [(1, 6), (7, 6)])
+def test_pkd_on_layer_counts_that_have_no_pairs_is_refused(depths):
+    with pytest.raises(TeachbackError, match="BETA_PKD=0"):
+        pkd_layer_map("first", *depths)
+
+
+def patient(student_layers=3, width=32, teacher_width=32, beta=10.0):
+    """A module in eval mode whose whole loss is PKD's, and a batch for it."""
+    model = classifier(layers=student_layers, width=width, seed=1)
+    args = SecondStageArguments(method="mpdistil", beta_pkd=beta, alpha_soft=1.0)
+    torch.manual_seed(4)
+    module = SecondStage(Classifier(model, {"sentiment": BOOKS}), args, False, teacher_width=teacher_width).eval()
+    with torch.no_grad():
+        logits = module.student(batch()).logits
+    states = torch.randn(3, 1, student_layers - 1, teacher_width, generator=torch.Generator().manual_seed(5))
+    return module, batch() | {"teacher_logits": logits, "teacher_cls": states}
+
+
+def test_pkd_by_hand_on_mismatched_layer_counts():
+    module, values = patient(student_layers=4)
+    with torch.no_grad():
+        hidden = module.student(values, hidden_states=True).hidden_states
+    total = 0.0
+    for layer in (1, 2, 3):
+        student, teacher = hidden[layer][:, 0], values["teacher_cls"][:, 0, layer - 1]
+        student, teacher = (x / x.norm(dim=-1, keepdim=True) for x in (student, teacher))
+        total = total + (student - teacher).square().mean()
+    torch.testing.assert_close(loss(module, values), 10.0 * total / 3)
+
+
+def test_pkd_projects_between_widths_and_trains_the_projection():
+    module, values = patient(width=16, teacher_width=48)
+    loss(module, values).backward()
+    assert module.projection.weight.shape == (48, 16) and module.projection.weight.grad.abs().sum() > 0
+    layers = module.student.model.bert.encoder.layer
+    assert layers[0].attention.self.query.weight.grad.abs().sum() > 0
+    # Only the layers below the last are compared, and the predictions are already the teacher's.
+    assert layers[2].output.dense.weight.grad.abs().max() < 1e-5
+
+
+def test_pkd_ignores_padding_and_the_length_of_the_vectors():
+    module, values = patient()
+    torch.testing.assert_close(loss(module, padded(values, 40)), loss(module, values), rtol=1e-4, atol=1e-6)
+    longer = values | {"teacher_cls": 7.0 * values["teacher_cls"]}
+    torch.testing.assert_close(loss(module, longer), loss(module, values))
+
+
+def teacher_step(student, loss="collaborative", epochs=3) -> TeacherStep:
+    meta = MetaTeacher(meta_heads(tiny_teacher(), [BOOKS]), student.model.config.hidden_size)
+    encoded = encode(
+        [Row(str(i), text, "", "", "books") for i, text in enumerate(["good plot", "bad", "loud"])], tokenizer(), 16
+    )
+    encoded.columns = {"label": torch.tensor([1, 0, 1])}
+    settings = {"pad_token_id": 0, "batch_size": 2, "device": torch.device("cpu"), "precision": "fp32"}
+    pooled = torch.randn(3, 1, 32, generator=torch.Generator().manual_seed(6))
+    args = MetaTeacherArguments(meta_loss=loss, meta_epochs=epochs, meta_lr=0.01)
+    return TeacherStep(meta, "sentiment", pooled, encoded, args, settings, 2, 0)
+
+
+def test_the_teacher_learns_back_between_epochs_and_its_answers_change():
+    student = Classifier(classifier(seed=1), {"sentiment": BOOKS}).train()
+    step = teacher_step(student)
+    module = SecondStage(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, step).train()
+    values = batch() | {"teacher_pooled": step.teacher_pooled}
+    before, weights = module._teacher_logits(values), copy.deepcopy(student.state_dict())
+    noted = module.on_epoch_end()
+    assert noted["loss_meta_teacher"] > 0 and student.training
+    assert not torch.equal(module._teacher_logits(values), before)
+    assert all(torch.equal(value, weights[name]) for name, value in student.state_dict().items())
+    loss(module, values).backward()
+    assert all(parameter.grad is None for parameter in module.meta.parameters())
+    assert not any(parameter.requires_grad for parameter in module.meta.parameters())
+
+
+def test_a_teacher_that_stands_still_does_nothing_between_epochs():
+    assert second_stage().on_epoch_end() == {}
+
+
+def test_the_meta_teachers_heads_are_part_of_a_checkpoint():
+    student = Classifier(classifier(seed=1), {"sentiment": BOOKS})
+    module = SecondStage(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, teacher_step(student))
+    assert {name for name in module.state_dict() if not name.startswith("student.")} == {
+        "meta.heads.sentiment.weight", "meta.heads.sentiment.bias",
+    }  # fmt: skip
+
+
+def test_each_method_has_its_papers_values_where_nothing_is_set():
+    metakd, mpdistil = SecondStageArguments(), SecondStageArguments(method="mpdistil")
+    assert (metakd.soft_loss, metakd.temperature, metakd.alpha_soft, metakd.beta_pkd) == ("ce", 1.0, 1.0, 0.0)
+    assert (mpdistil.soft_loss, mpdistil.temperature, mpdistil.alpha_soft, mpdistil.beta_pkd) == (
+        "mse",
+        5.0,
+        0.5,
+        100.0,
+    )
+    assert mpdistil.meta_teacher_every_epoch and not metakd.meta_teacher_every_epoch
+    assert SecondStageArguments(method="mpdistil", temperature=2.5).temperature == 2.5
+
+
+def test_frozen_states_come_in_the_rows_order_whatever_the_batches():
+    student = Classifier(classifier(layers=3), {"sentiment": BOOKS}).train()
+    encoded = teacher_rows()
+    several = features(student, encoded, 0, 4, torch.device("cpu"), "fp32", layers=(1, 3))
+    assert several.pooled.shape == (4, 1, 32) and several.cls.shape == (4, 1, 2, 32) and several.cls.dtype == torch.half
+    for size in (1, 3):
+        again = features(student, encoded, 0, size, torch.device("cpu"), "fp32", layers=(1, 3))
+        torch.testing.assert_close(again.pooled, several.pooled, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(again.cls, several.cls, atol=1e-2, rtol=1e-2)
+    assert student.training and not several.pooled.requires_grad

@@ -1,0 +1,479 @@
+import copy
+import json
+import logging
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import (
+    BOOKS,
+    CAUSE,
+    DVD,
+    GENRE,
+    KITCHEN,
+    NO_DROPOUT,
+    SCORE,
+    SUITE,
+    batch,
+    chosen,
+    embedding_gradients,
+    mixed_batch,
+    mixed_chosen,
+    padded,
+    tiny_teacher,
+    tokenizer,
+)
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSequenceClassification
+
+from teachback.core.arguments import OptimizerArguments, TeacherArguments
+from teachback.core.errors import TeachbackError
+from teachback.data.encoding import Collator
+from teachback.data.schema import Domain, Row, Suite
+from teachback.data.suite_data import SuiteData, encode_rows
+from teachback.inference.scores import majority_scores, predicted_labels, report_scores, score_by_domain
+from teachback.methods.losses import domain_corruption_loss, hard_label_loss
+from teachback.methods.teacher import TeacherTraining, head_name, head_names, load_teacher
+from teachback.models.heads import ABSENT_CLASS
+from teachback.models.layers import cut_layers, final_layer
+from teachback.training.trainer import DistillationTrainer
+
+MIXED = (BOOKS, GENRE, KITCHEN)  # two heads of different size, and a domain that shares one
+KINDS = pytest.mark.parametrize(
+    ("kind", "domains", "transferable"),
+    [("meta", (BOOKS, DVD, KITCHEN), True), ("meta", MIXED, True), ("meta", MIXED, False), ("mix", MIXED, False),
+     ("mtl", (BOOKS, DVD, KITCHEN), False), ("mtl", MIXED, False), ("single", (DVD,), False)],
+)  # fmt: skip
+
+
+def training(kind="meta", domains=(BOOKS, DVD, KITCHEN), model=None, **arguments):
+    """A module in eval mode; the domain loss is on where the arguments say so."""
+    arguments = TeacherArguments(teacher=kind, **arguments)
+    teacher = tiny_teacher(kind, domains, kind == "meta" and arguments.use_domain_loss, **(model or {}))
+    return TeacherTraining(teacher, arguments).eval()
+
+
+def loss(module, rows):
+    torch.manual_seed(0)  # false domains are drawn
+    return module(**rows)["loss"]
+
+
+def told(teacher, rows):
+    with torch.no_grad():
+        return teacher.outputs(rows, hidden_states=True)
+
+
+def hard_losses(module, rows):
+    return cross_entropy(told(module.teacher, rows).logits, rows["label"], reduction="none")
+
+
+# Heads
+
+
+def test_heads_by_kind():
+    assert list(head_names("meta", list(MIXED))) == list(head_names("mix", list(MIXED))) == ["sentiment", "topic"]
+    assert list(head_names("mtl", list(MIXED))) == ["books", "genre", "kitchen"]
+
+
+def test_each_domain_is_answered_by_its_own_head():
+    teacher, rows = tiny_teacher("mtl", (BOOKS, DVD, KITCHEN), False), batch()
+    outputs = told(teacher, rows)
+    heads = [final_layer(teacher.classifier.model), *teacher.classifier.other_heads]
+    for row, domain in enumerate(rows["domain"]):
+        torch.testing.assert_close(outputs.logits[row], heads[domain](outputs.pooled)[row])
+        assert teacher.head_for((BOOKS, DVD, KITCHEN)[domain]) is heads[domain]
+
+
+def test_domains_that_share_a_head_share_its_layer():
+    teacher = tiny_teacher(domains=MIXED)
+    assert teacher.head_for(BOOKS) is teacher.head_for(KITCHEN) is final_layer(teacher.classifier.model)
+    assert teacher.head_for(GENRE).out_features == 3
+    outputs = told(teacher, batch())
+    assert (outputs.logits[[0, 2], 2] == ABSENT_CLASS).all() and outputs.logits[1, 2] > ABSENT_CLASS
+
+
+def test_a_student_cut_from_a_teacher_takes_the_head_of_its_domain():
+    teacher = tiny_teacher("mtl", MIXED, False)
+    student = cut_layers(teacher.classifier.model, [0], GENRE, teacher.head_for(GENRE))
+    assert (
+        torch.equal(final_layer(student).weight, teacher.head_for(GENRE).weight)
+        and final_layer(student).out_features == 3
+    )
+
+
+# The loss
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_the_meta_teachers_loss_by_hand(form):
+    domains = (BOOKS, DVD)  # of two domains the false one is the other: nothing is random
+    module, rows = training(domains=domains, domain_loss_form=form, domain_loss_weight=0.7), batch()
+    rows["domain"] = torch.tensor([0, 1, 0])
+    outputs, teacher = told(module.teacher, rows), module.teacher
+    values = []
+    for row, length in enumerate((9, 4, 6)):
+        mean = outputs.hidden_states[-1][row, :length].mean(0)
+        knowledge = torch.tanh(
+            teacher.transferable.dense(teacher.transferable.domain_embedding.weight[rows["domain"][row]] + mean)
+        )
+        corruption = -teacher.domain_classifier(knowledge).log_softmax(0)[1 - rows["domain"][row]].item()
+        hard = -outputs.logits[row].log_softmax(0)[rows["label"][row]].item()
+        t = rows["weight"][row].item()
+        values.append(t * hard + 0.7 * corruption if form == "paper" else t * (hard + 0.7 * corruption))
+    assert loss(module, rows).item() == pytest.approx(sum(values) / 3, rel=1e-5)
+
+
+def test_each_part_of_the_meta_teacher_has_its_switch():
+    rows = batch()
+    module = training(use_domain_loss=False)
+    assert module.teacher.transferable is None
+    hard = hard_losses(module, rows)
+    torch.testing.assert_close(loss(module, rows), (rows["weight"] * hard).mean())
+    torch.testing.assert_close(loss(training(use_domain_loss=False, use_sample_weights=False), rows), hard.mean())
+    without_weight = training(domain_loss_weight=0.0)
+    torch.testing.assert_close(loss(without_weight, rows), (rows["weight"] * hard_losses(without_weight, rows)).mean())
+
+
+def test_the_domain_loss_of_a_classifier_that_knows_nothing_is_that_of_chance():
+    module, rows = training(domain_loss_weight=1.0, use_sample_weights=False), batch()
+    for parameter in module.teacher.domain_classifier.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert loss(module, rows).item() == pytest.approx(hard_losses(module, rows).mean().item() + math.log(3), rel=1e-5)
+
+
+def test_a_regression_beside_a_classification_has_its_own_loss():
+    module, rows = training("mtl", (BOOKS, SCORE)), batch()
+    rows["domain"], rows["label"] = torch.tensor([0, 1, 0]), torch.tensor([1.0, 2.5, 0.0])
+    logits = told(module.teacher, rows).logits
+    expected = [
+        cross_entropy(logits[0], torch.tensor(1)),
+        (logits[1, 0] - 2.5).square(),
+        cross_entropy(logits[2], torch.tensor(0)),
+    ]
+    torch.testing.assert_close(loss(module, rows), torch.stack(expected).mean())
+
+
+# A text, a question, a number, another question; with the meta-teacher's own losses on top.
+FOUR_KINDS = (BOOKS, CAUSE, SCORE, GENRE)
+
+
+def test_rows_of_every_kind_mix_in_a_batch_each_with_the_loss_that_it_has_alone():
+    module, rows = training(domains=FOUR_KINDS, domain_labels="permuted", domain_loss_weight=0.0), mixed_batch()
+    together = loss(module, rows)
+    alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]
+    torch.testing.assert_close(together, sum(alone) / 4, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss(module, mixed_chosen(rows, [3, 2, 1, 0])), together, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss(module, mixed_batch(width=40)), together, rtol=1e-4, atol=1e-6)
+    logits = told(module.teacher, rows).logits
+    hard = [
+        cross_entropy(logits[0, :2], torch.tensor(1)), cross_entropy(logits[1, :2], torch.tensor(1)),
+        (logits[2, 0] + 0.7).square(), cross_entropy(logits[3, :2], torch.tensor(0)),
+    ]  # fmt: skip
+    torch.testing.assert_close(together, (torch.stack(hard) * rows["weight"]).mean())
+
+
+def test_gradients_of_rows_of_every_kind_are_those_that_they_have_alone():
+    module, rows = training("mtl", FOUR_KINDS), mixed_batch()
+
+    def gradients(*batches):
+        module.zero_grad()
+        sum(loss(module, one) for one in batches).backward()
+        return {name: p.grad.clone() for name, p in module.named_parameters()}
+
+    together, alone = gradients(rows), gradients(*(mixed_chosen(rows, [i]) for i in range(4)))
+    largest = max(one.abs().max().item() for one in alone.values())
+    for name, one in together.items():
+        torch.testing.assert_close(4 * one, alone[name], rtol=1e-3, atol=1e-5 * largest)
+    assert (module.teacher.head_for(GENRE).weight.grad == 0).all()
+    assert all(module.teacher.head_for(domain).weight.grad.abs().max() > 0 for domain in FOUR_KINDS[:3])
+
+
+def test_what_a_teacher_knows_of_a_question_is_the_mean_over_its_choices():
+    teacher, rows = tiny_teacher(domains=FOUR_KINDS), mixed_batch()
+    found = teacher.domain_knowledge(told(teacher, rows).hidden_states, rows)
+    sequences = {name: rows[name] for name in ("input_ids", "attention_mask")}
+    single = sequences | {"domain": torch.tensor([0, 1, 1, 2, 1, 1])}
+    each = teacher.domain_knowledge(told(teacher, single).hidden_states, single)
+    expected = torch.stack([each[0], each[1:3].mean(0), each[3], each[4:6].mean(0)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_domain_loss_of_a_question_counts_once():
+    module, rows = training(domains=(BOOKS, CAUSE), domain_loss_weight=0.7), mixed_batch((0, 1, 0, 1))
+    rows["label"] = torch.tensor([1, 1, 0, 0])
+    alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]  # of two domains the false one is the other
+    torch.testing.assert_close(loss(module, rows), sum(alone) / 4, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mix", "mtl", "single"])
+def test_baselines_are_plain_cross_entropy(kind):
+    domains = (BOOKS,) if kind == "single" else (BOOKS, DVD, KITCHEN)
+    module, rows = training(kind, domains), batch()
+    rows["domain"] = rows["domain"] % len(domains)
+    torch.testing.assert_close(loss(module, rows), hard_losses(module, rows).mean())
+
+
+@pytest.mark.parametrize("labels", ["false", "permuted"])
+def test_domain_labels_are_false_or_permuted(labels, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "teachback.methods.teacher.domain_corruption_loss", lambda x, z: drawn.append(z) or domain_corruption_loss(x, z)
+    )
+    module, rows = training(domain_labels=labels), batch((5,) * 9)
+    for _ in range(20):
+        module(**rows)
+    drawn = torch.stack(drawn)
+    assert (drawn == rows["domain"]).any() == (labels == "permuted")
+    assert all((draw.sort().values == rows["domain"].sort().values).all() for draw in drawn) == (labels == "permuted")
+    assert len({tuple(draw.tolist()) for draw in drawn}) > 10  # new ones for every batch
+
+
+@pytest.mark.parametrize("score", [0.0, -0.3])  # a negative score must not reward a wrong answer
+def test_only_cross_entropy_is_weighted_in_the_papers_form(score):
+    rows = batch()
+    rows["weight"] = torch.tensor([0.5, score, 0.2])
+    module = training(use_domain_loss=False)
+    found = embedding_gradients(module.teacher.classifier.model, lambda: loss(module, rows))
+    assert (found[1] == 0).all() and found[0].abs().max() > 0 and found[2].abs().max() > 0
+    for form, silent in (("paper", False), ("code", True)):
+        module = training(domain_loss_form=form)
+        found = embedding_gradients(module.teacher.classifier.model, lambda: loss(module, rows))
+        assert (found[1] == 0).all() == silent and found[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("width", [16, 128])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
+def test_padding_changes_neither_loss_nor_gradients(width, architecture):
+    module, rows = training(model={"architecture": architecture}), batch()
+    narrow = embedding_gradients(module.teacher.classifier.model, lambda: loss(module, rows))
+    wide = embedding_gradients(module.teacher.classifier.model, lambda: loss(module, padded(rows, width)))
+    torch.testing.assert_close(loss(module, padded(rows, width)), loss(module, rows), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(wide[:, :9], narrow, rtol=1e-3, atol=1e-5)
+
+
+def test_order_and_batches_of_one():
+    module, rows = training(domains=(BOOKS, DVD)), batch()
+    rows["domain"] = torch.tensor([0, 1, 0])
+    torch.testing.assert_close(loss(module, chosen(rows, [2, 0, 1])), loss(module, rows))
+    alone = [loss(module, chosen(rows, [i])).item() for i in range(3)]
+    assert loss(module, rows).item() == pytest.approx(sum(alone) / 3, rel=1e-5)
+    assert module(**chosen(rows, [0]))["logits"].shape == (1, 2)
+
+
+def test_one_step_changes_every_parameter_of_the_meta_teacher():
+    module = training(domains=MIXED).train()
+    rows = batch()
+    rows["label"] = torch.tensor([1, 2, 0])
+    before = copy.deepcopy(module.state_dict())
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0.0)
+    loss(module, rows).backward()
+    optimizer.step()
+    unchanged = {name for name, value in module.named_parameters() if torch.equal(value, before[name])}
+    assert all("key.bias" in name for name in unchanged)  # softmax does not see it
+
+
+def test_a_domains_rows_do_not_move_another_domains_head():
+    module, rows = training("mtl", (BOOKS, DVD)), batch()
+    rows["domain"] = torch.zeros(3, dtype=torch.long)
+    loss(module, rows).backward()
+    assert (module.teacher.head_for(DVD).weight.grad == 0).all()
+    assert module.teacher.head_for(BOOKS).weight.grad.abs().max() > 0
+
+
+def test_terms_are_noted_in_training_only():
+    module, rows = training(model=NO_DROPOUT), batch()
+    loss(module, rows)
+    assert module.take_terms() == {}
+    loss(module.train(), rows)
+    assert module.take_terms()["hard"] == pytest.approx(hard_losses(module, rows).mean().item(), rel=1e-5)
+
+
+# On disk
+
+
+def save(teacher, folder):
+    teacher.save(folder, tokenizer())
+    return {
+        "arguments": {"teacher": teacher.kind, "trained_domains": [d.name for d in teacher.domains]},
+        "transferable": teacher.transferable is not None,
+    }
+
+
+@KINDS
+def test_a_saved_teacher_answers_bit_for_bit_the_same(tmp_path, kind, domains, transferable):
+    teacher = tiny_teacher(kind, domains, transferable)
+    record = json.loads(json.dumps(save(teacher, tmp_path)))
+    loaded = load_teacher(tmp_path, record, SUITE)
+    rows = batch()
+    rows["domain"] = rows["domain"] % len(domains)
+    assert not loaded.training
+    assert torch.equal(told(loaded, rows).logits, told(teacher, rows).logits)
+    if transferable:
+        states = told(teacher, rows).hidden_states
+        assert torch.equal(loaded.domain_knowledge(states, rows), teacher.domain_knowledge(states, rows))
+    assert loaded.state_dict().keys() == teacher.state_dict().keys()
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+@KINDS
+def test_what_lies_on_disk_is_a_plain_checkpoint_and_one_more_file(tmp_path, kind, domains, transferable):
+    teacher = tiny_teacher(kind, domains, transferable)
+    save(teacher, tmp_path)
+    plain, report = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert list(plain.config.label2id) == list(domains[0].labels)
+    rest = set(load_file(tmp_path / "training_only.safetensors"))
+    assert any(name.startswith("transferable.") for name in rest) == transferable
+    assert rest == set(teacher.state_dict()) - {f"classifier.model.{name}" for name in plain.state_dict()}
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
+
+
+def change(path, edit):
+    weights = load_file(path)
+    edit(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transferable.dense.weight",
+        "transferable.domain_embedding.weight",
+        "domain_classifier.bias",
+        "classifier.other_heads.0.weight",
+    ],
+)
+def test_a_weight_that_only_training_needs_must_be_there(tmp_path, name):
+    record = save(tiny_teacher(domains=MIXED), tmp_path)
+    change(tmp_path / "training_only.safetensors", lambda weights: weights.pop(name))
+    with pytest.raises(TeachbackError, match=name):
+        load_teacher(tmp_path, record, SUITE)
+
+
+def test_weights_of_another_number_of_domains_are_refused(tmp_path):
+    record = save(tiny_teacher(domains=(BOOKS, DVD, KITCHEN)), tmp_path)
+    record["arguments"]["trained_domains"] = ["books", "dvd"]
+    with pytest.raises(TeachbackError, match="domain_embedding"):
+        load_teacher(tmp_path, record, SUITE)
+
+
+def test_a_weight_of_the_model_must_be_there(tmp_path):
+    record = save(tiny_teacher(), tmp_path)
+    change(tmp_path / "model.safetensors", lambda weights: weights.pop("classifier.bias"))
+    with pytest.raises(TeachbackError, match="classifier.bias"):
+        load_teacher(tmp_path, record, SUITE)
+
+
+def test_without_the_second_file_there_is_no_teacher(tmp_path):
+    record = save(tiny_teacher(), tmp_path)
+    (tmp_path / "training_only.safetensors").unlink()
+    with pytest.raises(TeachbackError, match="training_only.safetensors"):
+        load_teacher(tmp_path, record, SUITE)
+
+
+# Scores
+
+
+def scored_rows():
+    return [
+        Row("1", "a", "", "positive", "books"), Row("2", "b", "", "negative", "books"),
+        Row("3", "c", "", "verse", "genre"), Row("4", "d", "", "fact", "genre"), Row("5", "e", "", "fact", "genre"),
+        Row("6", "f", "", "", "books"),
+    ]  # fmt: skip
+
+
+def test_a_domain_that_is_only_scored_has_no_head_of_its_own():
+    other = Domain("genre-2", "topic", GENRE.labels, rows={"train": 0, "test": 5})
+    assert head_name("mtl", other) == head_name("meta", other) == "topic"
+    assert head_name("mtl", replace(other, rows={"train": 1})) == "genre-2"
+
+
+KINDS_DATA = SuiteData(Suite("kinds", {d.name: d for d in FOUR_KINDS}), None, [d.name for d in FOUR_KINDS])
+
+
+def test_a_questions_answer_is_the_name_of_its_likeliest_choice_and_a_numbers_the_number():
+    rows = [Row("1", "a", "b ||| c", "first", "cause"), Row("2", "a", "", "1.5", "score")]
+    logits = torch.tensor([[0.5, 1.5, 9.0], [0.25, ABSENT_CLASS, ABSENT_CLASS]])
+    assert predicted_labels(logits, rows, KINDS_DATA) == ["second", "0.25"]
+
+
+def test_a_constant_number_is_what_a_regression_has_to_beat(capsys):
+    score = replace(SCORE, metric="pearson+spearman")
+    data = SuiteData(Suite("kinds", {"score": score}), None, ["score"])
+    train = [Row(str(i), "a", "", str(i), "score") for i in range(3)]
+    found = majority_scores(train, [Row("d", "a", "", "2.5", "score"), Row("e", "a", "", "1.5", "score")], data)
+    assert found["score"].value == 0.0 and found["score"].metric == "pearson+spearman"
+    report_scores("teacher", {"eval_score_pearson+spearman": 0.5}, found, "dev")
+    assert "pearson+spearman     0.500     0.000" in capsys.readouterr().out
+
+
+def test_the_trainer_counts_rows_where_a_batch_has_more_sequences(tmp_path):
+    texts = [("good", "bad ||| quite plot"), ("plot", ""), ("bad never", "loud ||| thin"), ("once", "twice ||| again")]
+    names = ["cause", "books", "cause", "cause"]
+    rows = [Row(str(i), *texts[i % 4], "", names[i % 4]) for i in range(7)]
+    rows = [replace(row, label=KINDS_DATA.suite.domain(row.domain).labels[i % 2]) for i, row in enumerate(rows)]
+    teacher = tiny_teacher("mtl", FOUR_KINDS, transferable=False)
+    encoded, order = encode_rows(rows, KINDS_DATA, [d.name for d in FOUR_KINDS], tokenizer(), 16).sorted_by_length()
+    seen = []
+
+    def compute_metrics(prediction):
+        seen.append(prediction)
+        return score_by_domain([rows[i] for i in order], KINDS_DATA)(prediction)
+
+    trainer = DistillationTrainer(
+        model=TeacherTraining(teacher, TeacherArguments(teacher="mtl")),
+        args=OptimizerArguments(output_dir=str(tmp_path), per_device_eval_batch_size=3, use_cpu=True),
+        data_collator=Collator(0), eval_dataset=encoded, compute_metrics=compute_metrics,
+    )  # fmt: skip
+    metrics = trainer.evaluate()
+    with torch.no_grad():
+        parts = [teacher.outputs(Collator(0)([encoded[i] for i in part])).logits for part in ((0, 1, 2, 3), (4, 5, 6))]
+    logits = torch.cat(parts)
+    torch.testing.assert_close(torch.tensor(seen[0].predictions), logits, rtol=1e-4, atol=1e-4)
+    assert logits.shape == (7, 3) and metrics["eval_loss"] == pytest.approx(
+        hard_label_loss(logits, encoded.columns["label"]).mean().item(), rel=1e-4
+    )
+    answers = predicted_labels(logits, [rows[i] for i in order], KINDS_DATA)
+    right = [answer == rows[i].label for i, answer in zip(order, answers) if rows[i].domain == "cause"]
+    assert len(right) == 5 and metrics["eval_cause_accuracy"] == pytest.approx(sum(right) / 5)
+
+
+DATA = SuiteData(SUITE, None, list(SUITE.domains))
+LOGITS = torch.tensor(
+    [[0.0, 1.0, 9.0], [0.0, 1.0, 9.0], [0.0, 1.0, 2.0], [3.0, 1.0, 2.0], [0.0, 5.0, 2.0], [0.0, 1.0, ABSENT_CLASS]]
+)
+
+
+def test_predicted_labels_are_names_of_the_rows_own_head():
+    assert predicted_labels(LOGITS, scored_rows(), DATA) == [
+        "positive",
+        "positive",
+        "verse",
+        "fact",
+        "fiction",
+        "positive",
+    ]
+
+
+def test_checkpoints_are_selected_on_the_mean_over_domains():
+    prediction = type("Prediction", (), {"predictions": LOGITS.numpy()})
+    metrics = score_by_domain(scored_rows(), DATA)(prediction)
+    assert metrics == pytest.approx({"books_accuracy": 0.5, "genre_accuracy": 2 / 3, "score": (0.5 + 2 / 3) / 2})
+
+
+def test_the_majority_class_is_that_of_train_scored_on_dev():
+    train = [Row(str(i), "a", "", label, "books") for i, label in enumerate(("positive", "positive", "negative"))]
+    train += [Row("g", "a", "", "fact", "genre")]
+    found = majority_scores(train, scored_rows(), DATA)
+    assert found["books"].value == 0.5 and found["books"].n == 2  # the hidden label is not scored
+    assert found["genre"].value == pytest.approx(2 / 3)
+
+
+def test_a_teacher_no_better_than_the_majority_class_is_warned_of(capsys, caplog):
+    majority = majority_scores(scored_rows()[:5], scored_rows(), DATA)
+    with caplog.at_level(logging.WARNING):
+        report_scores("teacher", {"eval_books_accuracy": 0.9, "eval_genre_accuracy": 2 / 3}, majority, "dev")
+    assert "0.900" in capsys.readouterr().out
+    assert "majority class on genre (0.667, majority 0.667)" in caplog.text and "on books" not in caplog.text

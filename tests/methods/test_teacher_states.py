@@ -1,0 +1,175 @@
+"""The teacher's states on disk: the same losses and gradients as the model's own, and never another teacher's."""
+
+import pytest
+import torch
+from tiny import BOOKS, NO_DROPOUT, classifier, tiny_teacher, tokenizer
+
+from teachback.core.arguments import FirstStageArguments
+from teachback.data.encoding import Collator, EncodedRows, encode
+from teachback.data.schema import Domain, Row
+from teachback.data.slices import Slices
+from teachback.methods.inner_layers import FirstStage
+from teachback.methods.teacher_cache import TeacherCache
+from teachback.methods.teacher_states import LiveTeacher, attach_states, key_of, refusal
+from teachback.models.heads import Classifier
+
+SETTINGS = {"pad_token_id": 0, "batch_size": 2, "device": torch.device("cpu"), "precision": "fp32"}
+TEXTS = ["good plot", "bad", "thin paper never read again", "loud screen quite good", "once twice"]
+
+
+def rows(texts=TEXTS) -> EncodedRows:
+    encoded = encode([Row(str(i), text, "", "", "books") for i, text in enumerate(texts)], tokenizer(), 16)
+    count = torch.arange(len(texts))
+    encoded.columns = {"label": count % 2, "domain": count % 3, "weight": 0.1 + 0.2 * count.float()}
+    return encoded
+
+
+def stage(student=None, **arguments) -> FirstStage:
+    torch.manual_seed(2)
+    model = classifier(layers=2, seed=1, **(student or {}))
+    teacher = tiny_teacher(layers=4)
+    return FirstStage(Classifier(model, {"sentiment": BOOKS}), teacher, FirstStageArguments(**arguments), True).eval()
+
+
+def batch(encoded: EncodedRows, order=(0, 1, 2, 3, 4)) -> dict:
+    found = Collator(0)([encoded[i] for i in order])
+    found.pop("index")
+    return found
+
+
+def attached(module: FirstStage, folder, encoded=None, teacher_hash="one") -> EncodedRows:
+    encoded = encoded or rows()
+    attach_states(encoded, module.live_teacher, TeacherCache(folder, None), SETTINGS, teacher_hash)
+    return encoded
+
+
+@pytest.mark.parametrize("student", [{}, {"width": 16}, {"heads": 4}], ids=["alike", "another width", "other heads"])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"attention_weight": 0}, {"layer_map": "2,3", "attention_target": "probs"}], ids=str
+)
+def test_losses_and_gradients_are_those_of_the_model_itself(student, arguments, tmp_path):
+    module = stage(student, **arguments)
+    live, written = batch(rows()), batch(attached(module, tmp_path))
+    assert "teacher_states" in written and "teacher_states" not in live
+    values = []
+    for one in (live, written):
+        module.zero_grad()
+        loss = module(**one)["loss"]
+        loss.backward()
+        values.append((loss.detach(), [p.grad.clone() for p in module.parameters() if p.grad is not None]))
+    (loss, gradients), (again, others) = values
+    torch.testing.assert_close(loss, again, rtol=2e-3, atol=1e-5)
+    for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-3 * float(one.abs().max()) + 1e-6)
+
+
+def test_the_teacher_is_not_run_where_its_states_are_there(tmp_path, monkeypatch):
+    module = stage()
+    values = batch(attached(module, tmp_path))
+    monkeypatch.setattr(module.live_teacher.teacher.classifier.model, "forward", None)
+    assert module(**values)["loss"].isfinite()
+    with pytest.raises(TypeError):
+        module(**batch(rows()))
+
+
+def test_states_that_were_computed_in_bfloat16(tmp_path):
+    module, encoded = stage(), rows()
+    attach_states(encoded, module.live_teacher, TeacherCache(tmp_path, None), SETTINGS | {"precision": "bf16"}, "one")
+    with torch.autocast("cpu", torch.bfloat16):
+        written, live = (module(**batch(part))["loss"] for part in (encoded, rows()))
+    torch.testing.assert_close(written, live, rtol=2e-2, atol=1e-3)
+
+
+def test_states_are_keyed_by_example_whatever_the_batch(tmp_path):
+    module, encoded = stage(), rows()
+    attached(module, tmp_path, encoded)
+    alone = [module(**batch(encoded, [i]))["loss"] for i in range(5)]
+    together = module(**batch(encoded, [3, 0, 4, 1, 2]))["loss"]
+    torch.testing.assert_close(together, sum(alone) / 5, rtol=1e-4, atol=1e-5)
+
+
+def test_the_answer_of_each_head_and_the_knowledge_of_each_domain(tmp_path):
+    module = stage()
+    written = module._teachers.written.answer(batch(attached(module, tmp_path)))
+    live = module.live_teacher.answer(batch(rows()))
+    torch.testing.assert_close(written.logits, live.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(written.knowledge, live.knowledge, rtol=1e-4, atol=1e-4)
+    mask = batch(rows())["attention_mask"].unsqueeze(-1)
+    for one, other in zip(written.hidden, live.hidden, strict=True):
+        torch.testing.assert_close(one.float() * mask, other * mask, rtol=2e-3, atol=2e-3)
+
+
+def test_another_teacher_length_layer_or_text_never_meets_old_states(tmp_path):
+    module = stage()
+    keys = {
+        key_of("one", "fp32", [2, 4], True, rows()),
+        key_of("two", "fp32", [2, 4], True, rows()),
+        key_of("one", "bf16", [2, 4], True, rows()),
+        key_of("one", "fp32", [1, 4], True, rows()),
+        key_of("one", "fp32", [2, 4], False, rows()),
+        key_of("one", "fp32", [2, 4], True, rows(TEXTS[::-1])),
+        key_of("one", "fp32", [2, 4], True, encode([Row("0", "good plot", "", "", "books")], tokenizer(), 3)),
+    }
+    assert len(keys) == 7 and key_of("one", "fp32", [2, 4], True, rows()) in keys
+    attached(module, tmp_path)
+    attached(module, tmp_path, teacher_hash="two")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_states_are_written_once_and_read_again(tmp_path, monkeypatch):
+    module = stage()
+    first = batch(attached(module, tmp_path))
+    monkeypatch.setattr(LiveTeacher, "states", None)
+    second = batch(attached(module, tmp_path))
+    assert torch.equal(first["teacher_states"], second["teacher_states"])
+    assert torch.equal(first["teacher_means"], second["teacher_means"])
+
+
+def test_half_written_states_are_never_taken_for_whole_ones(tmp_path, monkeypatch):
+    module, states = stage(), LiveTeacher.states
+    calls = []
+
+    def fail(self, batch):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return states(self, batch)
+
+    monkeypatch.setattr(LiveTeacher, "states", fail)
+    with pytest.raises(KeyboardInterrupt):
+        attached(module, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+    monkeypatch.setattr(LiveTeacher, "states", states)
+    written = batch(attached(module, tmp_path))
+    torch.testing.assert_close(module(**written)["loss"], module(**batch(rows()))["loss"], rtol=2e-3, atol=1e-5)
+
+
+def test_what_does_not_fit_is_named_with_its_size(tmp_path):
+    live = stage().live_teacher
+    assert refusal([rows(), rows()], live, TeacherCache(tmp_path, None)) == ""
+    assert "TEACHER_CACHE_GB is 0.0 GB" in refusal([rows()], live, TeacherCache(tmp_path, 0.0))
+    one = 2 * sum(rows().lengths) * 32 * (1 + 2 * 3)  # half precision, 32 wide, the embeddings and two layers
+    limit = TeacherCache(tmp_path, 1.5 * one / 1e9)
+    assert refusal([rows()], live, limit) == "" and refusal([rows(), rows()], live, limit)
+    mixed = EncodedRows({"input_ids": Slices.of_lists([[2, 3]] * 3)}, sequences=[1, 2])
+    assert "choices" in refusal([mixed], live, TeacherCache(tmp_path, None))
+
+
+def test_questions_with_choices(tmp_path):
+    quest = Domain("quest", "quest", ("choice1", "choice2"), kind="choices")
+    teacher = tiny_teacher(kind="mix", domains=(quest,), transferable=False, layers=2)
+    student = Classifier(classifier(domain=quest, **NO_DROPOUT), {"quest": quest})
+    module = FirstStage(student, teacher, FirstStageArguments(tkd_weight=0), True).eval()
+    texts = [Row(str(i), text, "good ||| bad", "", "quest") for i, text in enumerate(TEXTS)]
+
+    def make():
+        encoded = encode(texts, tokenizer(), 16, {"quest": quest})
+        count = torch.arange(len(texts))
+        encoded.columns = {"label": count % 2, "domain": 0 * count, "weight": torch.ones(len(texts))}
+        return encoded
+
+    written = batch(attached(module, tmp_path, make()), [2, 0, 1])
+    assert written["teacher_states"].shape[0] == 6
+    torch.testing.assert_close(
+        module(**written)["loss"], module(**batch(make(), [2, 0, 1]))["loss"], rtol=2e-3, atol=1e-5
+    )

@@ -1,0 +1,190 @@
+"""Stages 3 to 7 with every family of encoders as teacher and as student, and with decoders as teachers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from families import DECODERS, ENCODERS, READABLE, save_family, word_tokenizer
+from tiny import BOOKS, DVD, LABELS, WORDS
+from transformers import AutoModelForSequenceClassification
+
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.errors import TeachbackError
+from teachback.core.runs import read_stage
+from teachback.data.schema import TRAIN_COLUMNS, Row, Suite, write_rows, write_suite
+from teachback.models.heads import Classifier, last_places
+from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.stage6_curriculum import run_curriculum
+from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory) -> Path:
+    """A folder with a checkpoint of each family, of different widths, depths and numbers of heads."""
+    root = tmp_path_factory.mktemp("encoders")
+    other = {"roberta": {"width": 64}, "electra": {"heads": 4}, "qwen2": {"layers": 3}, "llama": {"layers": 3}}
+    for name in (*ENCODERS, *DECODERS):
+        save_family(root / name, name, **other.get(name, {}))
+    save_family(root / "other-words", "bert", word_tokenizer(backwards=True), width=48, layers=3)
+    return root
+
+
+def review(number: int, domain: str) -> Row:
+    text = " ".join([WORDS[number % 2], domain, *WORDS[2 + number % 5 : 3 + number % 11]])
+    return Row(f"{domain}-{number}", text, "", LABELS[number % 2], domain, weight=0.25 + 0.01 * number)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    folder, rows = tmp_path / "data/tiny", {}
+    for split, first, last in (("train", 0, 12), ("quiz", 12, 20), ("dev", 20, 24), ("test", 24, 28)):
+        rows[split] = [review(number, name) for name in ("books", "dvd") for number in range(first, last)]
+        write_rows(folder / f"{split}.tsv", rows[split], TRAIN_COLUMNS if split == "train" else TRAIN_COLUMNS[:-1])
+    write_suite(folder, Suite("tiny", {"books": BOOKS, "dvd": DVD}))
+    return tmp_path
+
+
+def places(root: Path, *more: str) -> list[str]:
+    teacher = [] if "--teacher" in more else ["--teacher", "single"]
+    return [
+        "--suite", "tiny", "--domain", "books", "--data_dir", str(root / "data"), "--output_root", str(root / "outputs"),
+        "--device", "cpu", "--precision", "fp32", "--max_length", "12", *teacher, *more,
+    ]  # fmt: skip
+
+
+def short(root: Path, *more: str) -> list[str]:
+    return places(
+        root, "--num_train_epochs", "1", "--learning_rate", "1e-3", "--per_device_train_batch_size", "8", *more
+    )
+
+
+def teach(root: Path, model: Path, *more: str) -> Path:
+    return train_teachers(*parse(*TEACHER_STAGE, argv=short(root, "--teacher_model", str(model), *more)))[0]
+
+
+def learn(root: Path, stage: str, model: Path, *more: str) -> Path:
+    flags = ["--stage", stage, "--student_model", str(model), "--tkd_weight", "0", "--method", "mpdistil"]
+    return distil(*parse(*STUDENT_STAGES, argv=short(root, *flags, *more)))[0]
+
+
+def learn_knowledge(root: Path, model: Path, *more: str) -> Path:
+    """Stage 4 with the loss that needs no common tokens alone, from a meta-teacher."""
+    flags = ["--teacher", "meta", "--tkd_weight", "1"]
+    flags += [f"--{name}_weight=0" for name in ("embedding", "hidden", "attention")]
+    return learn(root, "first", model, *flags, *more)
+
+
+def finish(root: Path) -> set[str]:
+    """Stages 6 and 7; the stages that were scored."""
+    run_curriculum(*parse(*CURRICULUM_STAGE, argv=places(root, "--episodes", "1", "--batch_size", "4")))
+    return {one.stage for one in evaluate(*parse(EvaluationArguments, argv=places(root)))}
+
+
+PAIRS = [
+    ("bert", "roberta"), ("roberta", "distilbert"), ("distilbert", "electra"), ("electra", "deberta-v2"),
+    ("deberta-v2", "modernbert"), ("modernbert", "albert"), ("albert", "bert"), ("qwen2", "bert"), ("llama", "distilbert"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("teacher", "student"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def test_all_stages_of_a_pair(teacher, student, encoders, root):
+    teach(root, encoders / teacher)
+    same_tokens, readable = teacher != "qwen2", {teacher, student} <= set(READABLE)
+    inner = ["--attention_weight", "1" if readable else "0"] if same_tokens else ["--first", "none"]
+    before = AutoModelForSequenceClassification.from_pretrained(learn(root, "first", encoders / student, *inner))
+    after = AutoModelForSequenceClassification.from_pretrained(learn(root, "second", encoders / student))
+    assert before.config.model_type == after.config.model_type == student
+    assert not torch.equal(next(before.parameters()), next(after.parameters()))
+    assert {"teacher-single-books", "books/student_second", "books/curriculum"} <= finish(root)
+
+
+@pytest.mark.parametrize(("teacher", "student"), [("bert", "modernbert"), ("albert", "bert"), ("llama", "bert")])
+def test_where_attention_cannot_be_read_the_loss_and_its_switch_are_named(teacher, student, encoders, root):
+    teach(root, encoders / teacher)
+    with pytest.raises(TeachbackError, match="ATTENTION_WEIGHT=0 to distil without the attention loss"):
+        learn(root, "first", encoders / student)
+
+
+def test_other_tokens_refuse_what_aligns_tokens_and_learn_from_predictions(encoders, root):
+    teach(root, encoders / "bert")
+    refused = "different tokenizers.*losses: embedding, hidden states, attention; set FIRST=none"
+    with pytest.raises(TeachbackError, match=refused):
+        learn(root, "first", encoders / "other-words")
+    learn(root, "first", encoders / "other-words", "--first", "none")
+    with pytest.raises(TeachbackError, match="student of 2 to 2 layers, and this one has 3; set BETA_PKD=0"):
+        learn(root, "second", encoders / "other-words")
+    folder = learn(root, "second", encoders / "other-words", "--beta_pkd", "0")
+    assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_labels == 2
+
+
+def test_a_students_of_other_tokens_learns_a_meta_teachers_knowledge_in_stage_4(encoders, root):
+    """A decoder's tokens and a narrower student's have nothing in common but the text."""
+    teach(root, encoders / "qwen2", "--teacher", "meta")
+    with pytest.raises(TeachbackError, match="losses: hidden states; set HIDDEN_WEIGHT=0 to learn by the transferable"):
+        learn_knowledge(root, encoders / "bert", "--hidden_weight", "1")
+    folder = learn_knowledge(root, encoders / "bert", "--transfer_set", "all", "--logging_steps", "1")
+    terms = [entry for entry in read_stage(folder)["history"] if "loss_transferable" in entry]
+    assert terms and "loss_hidden" not in terms[-1]
+    before = AutoModelForSequenceClassification.from_pretrained(encoders / "bert").bert.encoder.state_dict()
+    after = AutoModelForSequenceClassification.from_pretrained(folder).bert.encoder.state_dict()
+    assert not any(torch.equal(value, before[name]) for name, value in after.items() if name.endswith("weight"))
+    assert AutoModelForSequenceClassification.from_pretrained(
+        learn(root, "second", encoders / "bert", "--teacher", "meta")
+    )
+
+
+def test_the_teacher_reads_its_own_tokens_and_not_the_students(encoders, root):
+    """A student that is the teacher, but for the numbers of its words, has nothing to learn."""
+    teacher = teach(root, encoders / "bert", "--teacher", "meta")
+    model = AutoModelForSequenceClassification.from_pretrained(teacher)
+    own, other = word_tokenizer().get_vocab(), word_tokenizer(backwards=True).get_vocab()
+    words = model.bert.embeddings.word_embeddings.weight
+    moved = words.detach().clone()
+    for word, number in own.items():
+        moved[other[word]] = words[number]
+    model.bert.embeddings.word_embeddings.weight = torch.nn.Parameter(moved)
+    model.save_pretrained(root / "same")
+    word_tokenizer(backwards=True).save_pretrained(root / "same")
+    losses = []
+    for name in (root / "same", encoders / "bert"):
+        place = (
+            "--learning_rate",
+            "1e-12",
+            "--output_root",
+            str(root / name.name),
+            "--teacher_root",
+            str(root / "outputs"),
+        )
+        losses.append(read_stage(learn_knowledge(root, name, *place))["dev"]["loss"])
+    assert losses[0] < 1e-10 < 1e-6 < losses[1]
+
+
+@pytest.mark.parametrize("family", ["modernbert", "deberta-v2", "electra"])
+def test_a_student_is_cut_from_a_teacher_of_the_family(family, encoders, root):
+    teach(root, encoders / family)
+    cut = ["--student_init", "teacher", "--student_layers", "1", "--attention_weight", "0"]
+    folder = learn(root, "first", encoders / family, *cut)
+    assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_hidden_layers == 1
+
+
+def test_pooled_of_a_decoder_is_what_its_logits_are_made_of(encoders):
+    path, options = encoders / "qwen2", {"num_labels": 2, "pad_token_id": 0}
+    model = AutoModelForSequenceClassification.from_pretrained(path, **options).eval()
+    ids = torch.tensor([[5, 6, 7, 0, 0], [8, 9, 10, 11, 12]])
+    batch = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+    outputs = Classifier(model, {"sentiment": BOOKS})(batch)
+    assert outputs.pooled.shape == (2, 32)
+    torch.testing.assert_close(model.score(outputs.pooled), outputs.logits)
+
+
+def test_a_decoders_sequence_stands_for_itself_by_its_last_token_that_is_no_padding(encoders):
+    ids = torch.tensor([[5, 6, 7, 0, 0], [0, 8, 9, 10, 11]])
+    assert last_places(ids, 0).tolist() == [2, 4]
+    options = {"num_labels": 2, "pad_token_id": 0}
+    model = AutoModelForSequenceClassification.from_pretrained(encoders / "llama", **options).eval()
+    outputs = Classifier(model, {"sentiment": BOOKS})(
+        {"input_ids": ids, "attention_mask": (ids != 0).long()}, None, True
+    )
+    hidden = outputs.hidden_states
+    assert torch.equal(outputs.cls((0, 1)), torch.stack([hidden[i][[0, 1], [2, 4]] for i in (0, 1)], 1))
+    torch.testing.assert_close(outputs.cls((len(hidden) - 1,))[:, 0], outputs.pooled)

@@ -1,0 +1,492 @@
+"""report.html: what it says is computed from the run's files, and nothing in them can break or bend it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from teachback.core.errors import TeachbackError
+from teachback.core.readable import readable
+from teachback.data.names import folder_name
+from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, write_rows, write_suite
+from teachback.inference.costs import COLUMNS as COST_COLUMNS
+from teachback.inference.costs import Cost, merge_costs, read_costs
+from teachback.inference.metrics import Score
+from teachback.inference.results import COLUMNS, Evaluated
+from teachback.reports import run_data as report_data
+from teachback.reports.parts import Section, Table, cut, listed
+from teachback.reports.run import read_run
+from teachback.reports.run_data import data_sections, embedding_map, read_train
+from teachback.reports.run_disagreements import disagreements, most_confident, read_both
+from teachback.reports.run_page import sections, write_report
+from teachback.reports.run_results import pairs, results, sentence
+from teachback.reports.run_settings import settings
+from teachback.reports.run_training import curriculum, read_curves, read_episodes, training
+
+LABELS = ("negative", "positive")
+EVIL = "$x^{$<script>alert(1)<script>\"'&"  # and a formula that is none
+HISTORY = [
+    {"loss": 0.9, "epoch": 0.5},
+    {"eval_loss": 0.8, "eval_score": 0.6, "epoch": 1.0},
+    {"loss": 0.5, "epoch": 1.5},
+    {"eval_loss": 0.7, "eval_score": 0.75, "epoch": 2.0},
+    {"loss": 0.3, "epoch": 2.5},
+    {"eval_loss": 0.9, "eval_score": 0.7, "epoch": 3.0},
+    {"train_runtime": 9.0, "train_loss": 0.5, "epoch": 3.0},
+    {"eval_loss": 0.7, "eval_score": 0.75, "epoch": 3.0},
+]
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text, of a page as a browser would read them."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(folder, **options) -> Page:
+    path = write_report(folder / "outputs/tiny/seed42", folder / "data/tiny", **options)
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def write_stage(run, stage, arguments=None, **record):
+    folder = run / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    always = {"head_trained": True, "selected_on": "dev", "seed": 42, "wall_time_seconds": 12.5, "dev": {"score": 0.75}}
+    versions = {"python": "3.11.7", "torch": "2.13.0"}
+    content = {
+        **always,
+        "inputs": {},
+        "versions": versions,
+        "history": HISTORY,
+        "arguments": {"protocol": "honest", **(arguments or {})},
+    }
+    (folder / "stage.json").write_text(json.dumps({**content, **record}))
+
+
+def write_lines(path, header, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join("\t".join(map(str, row)) + "\n" for row in [header, *rows]), encoding="utf-8")
+
+
+def write_results(run, rows):
+    """rows: (domain, stage, metric, value, n)."""
+    lines = [("tiny", domain, "any", stage, 42, "test", metric, value, n) for domain, stage, metric, value, n in rows]
+    write_lines(run / "results.tsv", COLUMNS, lines)
+
+
+def write_predictions(run, stage, rows, labels=LABELS):
+    """rows: (guid, domain, gold, predicted, probability of it)."""
+    lines = [
+        (guid, domain, gold, said, *(p if label == said else (1 - p) / (len(labels) - 1) for label in labels))
+        for guid, domain, gold, said, p in rows
+    ]
+    header = ("guid", "domain", "gold", "predicted", *(f"p({label})" for label in labels))
+    write_lines(run / "predictions" / f"{stage.replace('/', '__')}-test.tsv", header, lines)
+
+
+def write_data(folder, domains, texts=None, rows=12, task="classification"):
+    """The processed suite: ``rows`` train rows a domain, and test rows named after ``texts`` (guid -> text)."""
+    data = folder / "data/tiny"
+    labels = dict.fromkeys(domains, LABELS if task == "classification" else ())
+    metric = "accuracy" if task == "classification" else "pearson+spearman"
+    suite = Suite(
+        "tiny",
+        {n: Domain(n, "head", labels[n], metric, task=task, rows={"train": rows}) for n in domains},
+        {"alpha": 0.5},
+    )
+    train = [
+        Row(f"{name}-{i}", "a text", "", (labels[name] or ("1.0", "2.0"))[i % 2], name, 0.5 + 0.01 * i + 0.1 * place)
+        for place, name in enumerate(domains)
+        for i in range(rows)
+    ]
+    write_rows(data / "train.tsv", train, TRAIN_COLUMNS)
+    write_rows(data / "test.tsv", [Row(guid, text, "", "", domains[0]) for guid, text in (texts or {}).items()])
+    write_suite(data, suite)
+    np.save(data / "embeddings.npy", np.random.default_rng(1).normal(size=(len(train), 6)).astype(np.float32))
+    return data
+
+
+def write_curriculum(run, domain, domains):
+    folder = f"{folder_name(domain)}/curriculum"
+    scores = {"0": 0.5, "2": 0.75, "4": 0.6}
+    told = {"method": "curriculum", "best_episode": 2, "scores_by_episode": scores, "domains": domains, "history": []}
+    write_stage(run, folder, {"teacher": "meta", "reward": "real"}, **told)
+    rewards = [(e, 2, r, 0.1, 0.1, 0.1) for e, r in enumerate([0.0, 0.1, 0.2, 0.3])]
+    write_lines(
+        run / folder / "rewards.tsv", ("episode", "steps", "reward", "student_loss", "policy_loss", "entropy"), rewards
+    )
+    steps = [(e, s, domains[0] if e < 2 or s == 0 else domains[-1], 0.1, 0.5) for e in range(4) for s in range(2)]
+    write_lines(run / folder / "trajectory.tsv", ("episode", "step", "domain", "reward", "probability"), steps)
+
+
+def write_run(folder, names=("books", "dvd")):
+    """A finished run: teacher-meta and for each domain a distilled student; a curriculum for the first."""
+    run = folder / "outputs/tiny/seed42"
+    write_data(folder, names, {f"{names[0]}-{i}": f"text number {i} of it" for i in range(4)})
+    write_stage(run, "teacher-meta", {"teacher": "meta"})
+    results, costs = [], []
+    for name in names:
+        write_stage(run, f"{folder_name(name)}/student_second", {"teacher": "meta"}, method="metakd")
+        results += [
+            (name, "teacher-meta", "accuracy", 0.9, 200),
+            (name, f"{folder_name(name)}/student_second", "accuracy", 0.875, 200),
+        ]
+        costs.append((f"{folder_name(name)}/student_second", 2_000_000, 8_000_000, 64, 1.0, "the CPU"))
+    write_curriculum(run, names[0], list(names))
+    results.append((names[0], f"{folder_name(names[0])}/curriculum", "accuracy", 0.885, 200))
+    for stage, size, milliseconds in (("teacher-meta", 8_000_000, 4.0), (f"{folder_name(names[0])}/curriculum", 2_000_000, 1.0)):
+        costs.append((stage, size, 4 * size, 64, milliseconds, "the CPU"))
+    write_results(run, results)
+    write_lines(run / "costs.tsv", COST_COLUMNS, costs)
+    teacher = [(f"{names[0]}-{i}", names[0], "positive", said, p) for i, (said, p) in enumerate(TEACHER_SAYS)]
+    student = [(f"{names[0]}-{i}", names[0], "positive", said, p) for i, (said, p) in enumerate(STUDENT_SAYS)]
+    write_predictions(run, "teacher-meta", teacher)
+    write_predictions(run, f"{folder_name(names[0])}/curriculum", student)
+    return run
+
+
+# All labels are positive. Apart on 0, 1 and 3; the less sure of the two is 0.6, 0.8 and 0.55 sure.
+TEACHER_SAYS = [("positive", 0.99), ("negative", 0.8), ("positive", 0.9), ("negative", 0.97)]
+STUDENT_SAYS = [("negative", 0.6), ("positive", 0.9), ("positive", 0.7), ("positive", 0.55)]
+
+
+@pytest.fixture
+def home(tmp_path):
+    write_run(tmp_path)
+    return tmp_path
+
+
+def run_of(home):
+    return read_run(home / "outputs/tiny/seed42", home / "data/tiny")
+
+
+def test_the_page_begins_with_what_the_students_reach_how_small_and_how_fast(home):
+    text = page_of(home).text
+    first = "books: the curriculum student reaches 88.5 % accuracy on 200 rows, 1.5 points below its teacher's 90.0 %, "
+    assert first + "with 0.25 of its parameters (2.00 M of 8.00 M) and 4.0 times its speed." in text
+    assert (
+        "Over 2 domains the students reach a mean accuracy of 88.0 %, 2.0 points below their teachers' 90.0 %." in text
+    )
+    assert text.index("Over 2 domains") < text.index("Every checkpoint on its domain")
+
+
+def test_times_of_different_machines_are_not_compared(home):
+    run = home / "outputs/tiny/seed42"
+    text = (run / "costs.tsv").read_text()
+    (run / "costs.tsv").write_text(text.replace("4.0\tthe CPU", "4.0\ta GPU"))
+    pair = pairs(run_of(home))[0]
+    assert pair.speed_ratio is None and pair.size_ratio == 0.25 and "speed" not in sentence(pair)
+
+
+def test_the_table_holds_every_checkpoint_with_its_distance_from_its_teacher(home):
+    layout, table, _ = results(run_of(home)).tables
+    rows = {(row[0], row[1]): row for row in table.rows}
+    assert list(rows) == [
+        ("books", "teacher"), ("books", "distilled"), ("books", "curriculum"), ("dvd", "teacher"), ("dvd", "distilled"),
+    ]  # fmt: skip
+    assert rows["books", "curriculum"][2:] == [
+        "88.50",
+        "−1.5",
+        "2.00 M",
+        "8.0",
+        "1.00",
+        "200",
+        "accuracy",
+        "books/curriculum",
+    ]
+    assert rows["dvd", "teacher"][2:4] == ["90.00", "–"]
+    assert layout.rows == [
+        ["teacher-meta", "90.00", "90.00", "90.00"], ["distilled", "87.50", "87.50", "87.50"], ["curriculum", "88.50", "–", "–"],
+    ]  # fmt: skip
+
+
+def test_an_undistilled_student_is_compared_with_its_siblings_teacher(home):
+    run = home / "outputs/tiny/seed42"
+    write_stage(run, "dvd/student_finetune", method="finetune")
+    write_stage(run, "dvd/student_second", {"teacher": "single"}, method="metakd")
+    write_stage(run, "teacher-single-dvd", {"teacher": "single"})
+    found = run_of(home)
+    assert [one.stage for one in found.of("dvd")] == [
+        "teacher-single-dvd",
+        "dvd/student_finetune",
+        "dvd/student_second",
+    ]
+
+
+def test_a_teacher_of_another_run_is_compared_with_too(tmp_path):
+    run, other = write_run(tmp_path), tmp_path / "teachers/tiny/seed42"
+    expected = disagreements(read_run(run, tmp_path / "data/tiny"))
+    predictions = Path("predictions/teacher-meta-test.tsv")
+    for moved in (Path("teacher-meta"), predictions):
+        (other / moved).parent.mkdir(parents=True, exist_ok=True)
+        (run / moved).rename(other / moved)
+    lines = (run / "results.tsv").read_text().splitlines(keepends=True)
+    (other / "results.tsv").write_text("".join(lines))
+    (run / "results.tsv").write_text("".join(line for line in lines if "teacher-meta" not in line))
+    alone = read_run(run, tmp_path / "data/tiny")
+    both = read_run(run, tmp_path / "data/tiny", teachers=other)
+    assert disagreements(alone).missing and not alone.teachers
+    assert disagreements(both).figures[0].reading == expected.figures[0].reading
+    assert disagreements(both).cases == expected.cases
+    assert "1.5 points below its teacher's 90.0 %" in sentence(pairs(both)[0])
+
+
+def test_confusion_and_the_surest_disagreements_are_those_of_the_predictions(home):
+    section = disagreements(run_of(home))
+    assert section.figures[0].reading == (
+        "books: the two disagree on 3 of 4 rows (75.0 %); the student alone is right on 2, the teacher alone on 1 (exact McNemar "
+        "test: p = 1); most often, 2 times, the student says positive where the teacher says negative."
+    )
+    assert [guid for _, guid in most_confident(read_both(run_of(home)))] == ["books-1", "books-0", "books-3"]
+    assert [case.heading for case in section.cases] == ["books · books-1", "books · books-0", "books · books-3"]
+    first = section.cases[0]
+    assert first.answers[:2] == [
+        ("student (curriculum)", "positive (90.0 %)"),
+        ("teacher (teacher-meta)", "negative (80.0 %)"),
+    ]
+    assert first.verdict == "the student is right" and section.cases[1].verdict == "the teacher is right"
+    assert [text.shown for text in first.texts] == ["text number 1 of it"]
+
+
+def test_curves_end_where_training_ended_and_ring_the_kept_epoch(home):
+    curves = read_curves({"history": HISTORY, "dev": {"score": 0.75}})
+    assert curves.dev_score == [(1.0, 0.6), (2.0, 0.75), (3.0, 0.7)]  # not the score after training
+    assert curves.loss == [(0.5, 0.9), (1.5, 0.5), (2.5, 0.3)] and curves.kept == 2.0
+    reading = training(run_of(home)).figures[0].reading
+    assert reading == (
+        "teacher-meta: the train loss goes from 0.9 to 0.3 by epoch 2.5; the checkpoint kept is that of epoch 2 of 3 with a "
+        "dev score of 75.0 %."
+    )
+    slower = [entry | {"loss": 0.45} if entry.get("loss") == 0.3 else entry for entry in HISTORY]
+    write_stage(home / "outputs/tiny/seed42", "dvd/student_second", method="metakd", history=slower, dev={"score": 0.7})
+    assert training(run_of(home)).figures[1].reading == (
+        "The loss ends at 33 % (books) to 50 % (dvd) of where it began; the checkpoints kept are of epochs 2 (books) to 3 (dvd)."
+    )
+    write_stage(home / "outputs/tiny/seed42", "dvd/student_second", method="metakd", history=slower, dev={"score": 0.75})
+    assert training(run_of(home)).figures[1].reading.endswith("began; the checkpoints kept are all of epoch 2.")
+
+
+def test_a_curriculums_rewards_and_choices_are_read_back(home):
+    section = curriculum(run_of(home))
+    checkpoint = next(one for one in run_of(home).checkpoints if one.stage == "books/curriculum")
+    np.testing.assert_allclose(read_episodes(checkpoint).shares, [[1, 0], [1, 0], [0.5, 0.5], [0.5, 0.5]])
+    assert section.figures[0].reading == (
+        "books: an episode earns 0.25 in the mean of the last 2 of 4, against 0.05 in the first 2; the dev score is best "
+        "after 2 episodes (75.0 % against 50.0 % before any)."
+    )
+    assert "studied books (75 %) and dvd (25 %) most; the level line is chance, 50 %" in section.figures[1].reading
+    assert "reward (probability)" in section.figures[0].svg
+
+
+def test_scores_are_summed_up_by_their_medians(home):
+    reading = data_sections(run_of(home))[0].figures[0].reading
+    assert reading == "The median runs from 0.5550 (books) to 0.6550 (dvd), with no row below 0."
+
+
+def test_the_map_reads_a_bounded_sample_of_the_embeddings(home, monkeypatch):
+    data = write_data(home, ("books", "dvd"), rows=400)
+    opened = []
+    monkeypatch.setattr(report_data, "MAPPED_ROWS", 50)
+    monkeypatch.setattr(
+        report_data.np, "load", lambda *a, **k: opened.append(np.lib.format.open_memmap(a[0], "r")) or opened[-1]
+    )
+    section = embedding_map(run_of(home), read_train(data / "train.tsv", ["books", "dvd"]))
+    assert isinstance(opened[0], np.memmap) and section.notes == ["50 rows drawn at random from 800."]
+    drawn = len(re.findall(r"fill-opacity: 0\.35", section.figures[0].svg))
+    assert 50 <= drawn <= 52  # and the two definitions of a marker
+
+
+def test_nothing_of_the_data_is_markup(tmp_path):
+    """A domain, labels, texts, guids and settings that are HTML, or a formula to matplotlib, are shown as they are."""
+    labels = (f"no {EVIL}", f"yes {EVIL}")
+    run = write_run(tmp_path, (EVIL, "dvd"))
+    write_stage(run, "teacher-meta", {"teacher": "meta", EVIL: EVIL}, versions={EVIL: EVIL})
+    rows = [(f"g{i}{EVIL}", EVIL, labels[0], labels[i % 2], 0.9) for i in range(3)]
+    write_predictions(run, "teacher-meta", rows, labels)
+    write_predictions(run, f"{folder_name(EVIL)}/curriculum", [(g, d, gold, labels[0], p) for g, d, gold, _, p in rows], labels)
+    write_rows(
+        tmp_path / "data/tiny/test.tsv", [Row(row[0], f"</p>{EVIL}</script>" * 40, "", "", EVIL) for row in rows]
+    )
+    extra = Section("extra", EVIL, tables=[Table(EVIL, [EVIL], [[EVIL]])], notes=[EVIL])
+    page = page_of(tmp_path, extra=[extra])
+    assert not page.of("script") and not page.of("img") and not page.of("iframe")
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    for shown in (f"{EVIL}: the curriculum student", f"g1{EVIL}", f"</p>{EVIL}</script>", f"no {EVIL}"):
+        assert shown in page.text
+    html = (run / "report.html").read_text()
+    assert "<script" not in html.lower() and html.count("</script") == 0
+
+
+def test_the_page_holds_everything_and_loads_nothing(home):
+    page = page_of(home)
+    html = (home / "outputs/tiny/seed42/report.html").read_text()
+    assert not re.search(r"https?://|@import|\bsrc=", html)
+    assert {address[:2] for address in re.findall(r"url\(([^)]*)\)", html)} <= {"#f"}
+    assert not page.of("link") and "default-src 'none'" in page.of("meta")[1]["content"]
+    targets = {a["href"] for a in page.of("a")}
+    assert targets == {f"#{section['id']}" for section in page.of("section")}
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {use["href"][1:] for use in page.of("use")} <= set(ids)
+
+
+def test_every_figure_has_a_text_in_its_place_axis_names_and_a_reading(home):
+    figures = [figure for section in sections(run_of(home)) for figure in section.figures]
+    assert len(figures) == 9
+    for figure in figures:
+        assert 'role="img"' in figure.svg and figure.reading in figure.svg.unescape()
+        assert figure.reading.endswith(".") and re.search(r"\d", figure.reading)
+        words = re.findall(r"<text [^>]*>([^<]*)</text>", figure.svg)
+        assert len([word for word in words if re.search(r"[a-z]{4}", word)]) >= 2, figure.title
+
+
+def test_no_secret_and_no_folder_of_a_home_is_shown(home, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "averysecrettoken")
+    given = {
+        "hub_token": "first-secret", "student_model": "/home/me/models/minilm/model", "run_name": "job averysecrettoken end",
+        "source": "https://me:hunter2@example.org/a.zip", "deep": {"wandb_api_key": "second-secret"}, "tokenizers": "kept",
+        "max_steps": -1, "other": "hf_ABCDEFGHIJKLMNOPQRSTU",
+    }  # fmt: skip
+    write_stage(home / "outputs/tiny/seed42", "teacher-meta", {"teacher": "meta", **given})
+    text = page_of(home).text
+    for secret in ("averysecrettoken", "first-secret", "second-secret", "hunter2", "hf_ABC", "/home/me", str(home)):
+        assert secret not in text
+    assert "…/minilm/model" in text and "kept" in text and "deep.wandb_api_key" in text
+    assert readable("C:\\Users\\me\\models\\mini") == "…/models/mini" and readable("and/or, 1/2") == "and/or, 1/2"
+
+
+def test_settings_of_one_value_in_all_stages_take_one_row(home):
+    table = next(t for t in settings(run_of(home)).tables if t.caption.startswith("Settings"))
+    rows = {(name, value): stages for name, value, stages in table.rows}
+    assert rows["protocol", "honest"] == "teacher-meta, books/student_second, books/curriculum and dvd/student_second"
+    assert rows["alpha", "0.5"] == "stage 2 (data)"
+    versions = next(t for t in settings(run_of(home)).tables if t.caption == "Versions")
+    assert versions.rows[1] == ["torch", "2.13.0", "all"]
+
+
+def test_a_run_of_which_little_is_there_says_which_stage_makes_the_rest(tmp_path):
+    run = tmp_path / "outputs/tiny/seed42"
+    with pytest.raises(TeachbackError, match="holds no finished stage"):
+        page_of(tmp_path)
+    write_stage(run, "teacher-meta", {"teacher": "meta"}, history=[], dev={})
+    page = page_of(tmp_path)
+    assert not page.of("figure")
+    for stage in ("2_process_data.sh", "5_student_second.sh", "6_curriculum.sh", "7_eval.sh"):
+        assert stage in page.text
+    write_results(run, [("books", "teacher-meta", "accuracy", 0.9, 200)])
+    assert "90.00" in page_of(tmp_path).text  # a teacher alone has a score too
+
+
+def test_a_student_whose_teacher_is_gone_is_shown_alone(home):
+    run = home / "outputs/tiny/seed42"
+    (run / "teacher-meta/stage.json").unlink()
+    text = page_of(home).text
+    assert "reaches 88.5 % accuracy on 200 rows." in text and "there is no teacher to compare it with" in text
+    assert "run 7_eval.sh with the TEACHER they had" in text
+
+
+def test_numbers_are_compared_as_numbers(tmp_path):
+    run = tmp_path / "outputs/tiny/seed42"
+    write_data(tmp_path, ("sts",), {"s0": "first", "s1": "second", "s2": "third"}, task="regression")
+    write_stage(run, "teacher-meta", {"teacher": "meta"})
+    write_stage(run, "sts/student_second", {"teacher": "meta"}, method="metakd")
+    metric = "pearson+spearman"
+    write_results(run, [("sts", "teacher-meta", metric, 0.8, 3), ("sts", "sts/student_second", metric, -0.1, 3)])
+    header = ("guid", "domain", "gold", "predicted")
+    write_lines(
+        run / "predictions/teacher-meta-test.tsv",
+        header,
+        [("s0", "sts", 1.0, 1.0), ("s1", "sts", 2.0, 2.0), ("s2", "sts", "", 3.0)],
+    )
+    write_lines(
+        run / "predictions/sts__student_second-test.tsv",
+        header,
+        [("s0", "sts", 1.0, 1.5), ("s1", "sts", 2.0, 0.0), ("s2", "sts", "", 3.1)],
+    )
+    section = disagreements(run_of(tmp_path))
+    assert (
+        "on 3 rows the student's numbers lie 0.87 from its teacher's in the mean (below it by 0.47)"
+        in section.figures[0].reading
+    )
+    assert [case.heading for case in section.cases] == ["sts · s1", "sts · s0", "sts · s2"]
+    assert [case.verdict for case in section.cases] == [
+        "the teacher is nearer",
+        "the teacher is nearer",
+        "no label is known",
+    ]
+    assert "−10.0 % pearson+spearman" in page_of(tmp_path).text
+
+
+def test_rows_without_a_label_are_compared_but_nobody_is_right(home):
+    run = home / "outputs/tiny/seed42"
+    for path in (run / "predictions").iterdir():
+        path.write_text(path.read_text().replace("\tbooks\tpositive\t", "\tbooks\t\t"))
+    section = disagreements(run_of(home))
+    assert "right" not in section.figures[0].reading and "3 of 4 rows" in section.figures[0].reading
+    assert {case.verdict for case in section.cases} == {"no label is known"}
+
+
+def test_rows_of_results_that_fit_nothing_are_listed_and_otherwise_left_alone(home):
+    run = home / "outputs/tiny/seed42"
+    with open(run / "results.tsv", "a") as file:
+        file.write("tiny\tmoon\tx\tmoon/other_stage\t42\ttest\tluck\t0.123\t7\n")
+        file.write("tiny\tbooks\tx\tbooks/curriculum\t42\tdev\taccuracy\t0.99\t7\n")
+        file.write("tiny\tbooks\tx\tbooks/curriculum\t42\ttest\tmacro_f1\t0.11\t7\n")
+    page = page_of(home)
+    assert "moon/other_stage" in page.text and "also holds scores on dev" in page.text
+    assert "reaches 88.5 % accuracy" in page.text
+
+
+def test_long_texts_are_cut_where_they_are_shown(home):
+    assert cut("short").whole == ""
+    text = cut("word " * 1000)
+    assert len(text.shown) == 400 and text.shown.endswith("…") and len(text.whole) == 2000
+    write_rows(home / "data/tiny/test.tsv", [Row("books-1", "endless " * 9000, "", "", "books")])
+    page = page_of(home)
+    titles = [p["title"] for p in page.of("p") if "title" in p]
+    assert len(titles) == 1 and len(titles[0]) == 2000 and page.text.count("endless") < 60
+    assert listed([f"d{i}" for i in range(9)], 4) == "d0, d1, d2 and 6 more"
+
+
+def test_a_thousand_domains_are_summed_up(tmp_path):
+    names = [f"d{i:04}" for i in range(1000)]
+    run = write_run(tmp_path, names)
+    page = page_of(tmp_path)
+    assert (run / "report.html").stat().st_size < 2_000_000
+    assert "… and 992 further domains, in the table below." in page.text
+    for note in (
+        "The first 50 of 1000 domains are shown.",
+        "The first 6 of 1000 domains are shown.",
+        "10 highest of 1000 domains",
+    ):
+        assert note in page.text
+    assert "Over 1000 domains" in page.text and len(page.of("figure")) < 20
+
+
+def test_costs_of_a_stage_are_replaced_and_others_kept(tmp_path):
+    path = tmp_path / "costs.tsv"
+    score = {"books": Score("accuracy", 0.5, 10)}
+    one = Evaluated("a", "", "", score, 10, 40, {1: 2.0, 64: 0.5})
+    other = Evaluated("b", "", "", score, 5, 20, {1: 1.0})
+    merge_costs(path, [one, other], "the CPU")
+    merge_costs(path, [Evaluated("a", "", "", score, 10, 40, {8: 0.75})], "a GPU")
+    assert read_costs(path) == [Cost("a", 10, 40, 8, 0.75, "a GPU"), Cost("b", 5, 20, 1, 1.0, "the CPU")]
+    path.write_text(path.read_text() + "c\t1\n")
+    with pytest.raises(TeachbackError, match="costs.tsv line 4 is not a cost"):
+        read_costs(path)

@@ -1,0 +1,51 @@
+"""Stage 7's entry point writes report.html and what it needs beside results.tsv, unless it is told not to."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from test_evaluate import LABELS, rows, write_data, write_student, write_teacher
+
+from teachback.inference.costs import read_costs
+from teachback.inference.results import read_results
+
+SCRIPT = Path(__file__).parents[2] / "scripts/evaluate.py"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    write_data(folder / "data", rows())
+    write_teacher(folder / "outputs/tiny/seed42/teacher-meta", 1)
+    write_student(folder / "outputs/tiny/seed42/books/student_second", 3)
+    return folder
+
+
+def stage_7(home, monkeypatch, *flags):
+    places = ["--data_dir", str(home / "data"), "--output_root", str(home / "outputs"), "--suite", "tiny"]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *places, "--device", "cpu", "--eval_batch_size", "8", *flags])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    return home / "outputs/tiny/seed42"
+
+
+def test_stage_7_writes_costs_and_with_report_0_no_report(home, monkeypatch):
+    run = stage_7(home, monkeypatch, "--report", "0")
+    assert not (run / "report.html").exists()
+    costs = {(cost.stage, cost.batch_size): cost for cost in read_costs(run / "costs.tsv")}
+    assert set(costs) == {(stage, size) for stage in ("teacher-meta", "books/student_second") for size in (1, 8)}
+    size = (run / "books/student_second/model.safetensors").stat().st_size
+    assert all(cost.milliseconds > 0 and cost.machine.startswith("the CPU (") for cost in costs.values())
+    assert costs["books/student_second", 1].bytes == size and size > 4 * costs["books/student_second", 1].parameters > 0
+
+
+def test_stage_7_writes_a_report_of_what_it_scored(home, monkeypatch, capsys):
+    run = stage_7(home, monkeypatch)
+    assert f"wrote {run / 'report.html'}" in capsys.readouterr().out
+    text = (run / "report.html").read_text(encoding="utf-8")
+    student = next(
+        r for r in read_results(run / "results.tsv") if (r.stage, r.domain) == ("books/student_second", "books")
+    )
+    assert f"books: the distilled student reaches {100 * student.value:.1f} % accuracy on 10 rows" in text
+    assert "1.00 of its parameters" in text and "times its speed" in text
+    assert "the two disagree on" in text and all(label in text for label in LABELS)

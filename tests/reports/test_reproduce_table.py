@@ -1,0 +1,332 @@
+"""The tables' arithmetic on results and predictions made by hand, and their three formats."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import BertConfig
+
+from teachback.core.errors import TeachbackError
+from teachback.core.markdown import escape_markdown
+from teachback.core.numerals import decimal, signed
+from teachback.data.schema import Domain, Suite, write_suite
+from teachback.inference.results import Result, merge_results, predictions_file
+from teachback.reports.cells import CHANGED, DONE
+from teachback.reports.paper_table import BOOTSTRAP, MCNEMAR, PaperTable
+from teachback.reports.plan import Plan
+from teachback.reports.published import Column, published_table
+from teachback.reports.recipes import METAKD, MPDISTIL, RECIPES
+from teachback.reports.significance import mcnemar, paired_bootstrap
+from teachback.reports.table_formats import comparisons, escape_latex, escape_tsv, latex, markdown, plain, tsv
+
+LABELS = ("negative", "positive")
+AMAZON = ("books", "dvd", "electronics", "kitchen")
+META, DISTILLED, TINYBERT = (METAKD[name] for name in ("teacher-meta", "meta-distillation", "meta-tinybert"))
+
+
+def plan(folder: Path, name="metakd_amazon", rows=(META, DISTILLED, TINYBERT), seeds=(1, 2), domains=AMAZON) -> Plan:
+    return Plan(RECIPES[name], "tiny", folder / "table", folder / "data", seeds, domains, domains, tuple(rows))
+
+
+def write_scores(made: Plan, row, seed: int, values: dict[str, float], split="test", of="", suite="tiny") -> None:
+    """Stage 7's accuracies of one row and seed."""
+    where = [(name, "m", row.checkpoint.format(domain=name), seed, split, "accuracy") for name in values]
+    merge_results(
+        made.run_folder(row, of, seed) / "results.tsv",
+        [Result(suite, *place, value, 100) for place, value in zip(where, values.values())],
+    )
+
+
+def write_answers(made: Plan, row, seed: int, answers: dict[str, str], gold: dict[str, str]) -> None:
+    """Stage 7's predictions: of each domain a string of one letter a row, like the gold one."""
+    for domain, letters in answers.items():
+        lines = ["guid\tdomain\tgold\tpredicted\tp(negative)"]
+        name = {"+": "positive", "-": "negative", "?": ""}
+        lines += [
+            f"{domain}-{i}\t{domain}\t{name[g]}\t{name[p]}\t0.5" for i, (g, p) in enumerate(zip(gold[domain], letters))
+        ]
+        path = predictions_file(made.run_folder(row, domain, seed), row.checkpoint.format(domain=domain), "test")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+
+
+def table(made: Plan, states=None, name="metakd_amazon") -> PaperTable:
+    folder = made.data_dir / "tiny"
+    write_suite(folder, Suite("tiny", {domain: Domain(domain, "sentiment", LABELS) for domain in made.domains}))
+    every = {cell.name: DONE for cell in made.cells(with_data=False)}
+    return PaperTable(made, published_table(name), every | (states or {}))
+
+
+def by_domain(*values):
+    return dict(zip(AMAZON, values))
+
+
+def score_lines(found: PaperTable) -> dict[str, str]:
+    """The Markdown table of scores: first cell -> line."""
+    block = markdown(found).split("\n\n")[0]
+    return {line.split("|")[1].strip(): line for line in block.splitlines()}
+
+
+@pytest.fixture
+def two_seeds(tmp_path) -> Plan:
+    """The meta-teacher and two students under two seeds, whose predictions are right or wrong in all domains alike."""
+    made = plan(tmp_path)
+    write_scores(made, META, 1, by_domain(0.90, 0.80, 0.90, 0.80))
+    write_scores(made, META, 2, by_domain(0.92, 0.84, 0.90, 0.90))
+    write_scores(made, DISTILLED, 1, by_domain(0.70, 0.70, 0.70, 0.70))
+    write_scores(made, DISTILLED, 2, by_domain(0.80, 0.80, 0.80, 0.80))
+    write_scores(made, TINYBERT, 1, by_domain(0.60, 0.74, 0.60, 0.60))
+    gold = dict.fromkeys(AMAZON, "++++----")
+    for seed, letters in ((1, "++++----"), (2, "++++---+")):
+        write_answers(made, DISTILLED, seed, dict.fromkeys(AMAZON, letters), gold)
+    write_answers(made, TINYBERT, 1, by_domain("++------", "++++----", "---+----", "++++++++"), gold)
+    return made
+
+
+def test_mean_deviation_and_difference_to_the_published(two_seeds):
+    books = table(two_seeds).entry(META, Column("books"))
+    assert books.scores == {1: 0.90, 2: 0.92} and books.n == 2
+    assert books.mean == pytest.approx(91.0) and books.std == pytest.approx(2**0.5)  # of 90 and 92, by n - 1
+    assert books.published == 92.5 and books.difference == pytest.approx(-1.5)
+
+
+def test_an_average_is_that_of_each_seed(two_seeds):
+    average = table(two_seeds).entry(META, Column("average"))
+    assert average.scores == {1: pytest.approx(0.85), 2: pytest.approx(0.89)}
+    assert average.std == pytest.approx(100 * 0.04 / 2**0.5) and average.difference == pytest.approx(87.0 - 89.9)
+
+
+def test_the_notes_say_of_what_size_ours_are(two_seeds):
+    assert "Ours:" not in plain(table(two_seeds))
+    for row, layers in ((META, 6), (DISTILLED, 3), (TINYBERT, 3)):
+        for domain in AMAZON:
+            folder = two_seeds.run_folder(row, domain, 1) / row.checkpoint.format(domain=domain)
+            BertConfig(num_hidden_layers=layers, hidden_size=48).save_pretrained(folder)
+    told = "Ours: SUITE=tiny; teachers: 6 layers, 48 wide; students: 3 layers, 48 wide."
+    assert told in plain(table(two_seeds)) and f"% {told}" in latex(table(two_seeds))
+
+
+def test_a_seed_that_lacks_a_domain_has_no_average(two_seeds):
+    made = table(two_seeds, {"meta-distillation.dvd.seed2": "todo"})
+    assert made.entry(DISTILLED, Column("books")).n == 2 and made.entry(DISTILLED, Column("dvd")).n == 1
+    assert made.entry(DISTILLED, Column("average")).scores == {1: pytest.approx(0.70)}
+
+
+def test_results_of_cells_that_are_not_done_do_not_count(two_seeds):
+    made = table(two_seeds, {"teacher-meta.seed1": "failed", "teacher-meta.seed2": CHANGED})
+    assert made.entry(META, Column("books")).scores == {2: 0.92} and made.made_with_other_settings() == 1
+    assert "1 cells were made with other settings" in markdown(made)
+
+
+def test_an_average_of_fewer_domains_is_not_set_beside_the_published_one(tmp_path):
+    made = plan(tmp_path, domains=("books", "dvd"))
+    write_scores(made, META, 1, {"books": 0.5, "dvd": 0.7})
+    entry = table(made).entry(META, Column("average"))
+    assert entry.mean == pytest.approx(60.0) and entry.published is None and entry.difference is None
+
+
+def test_the_best_student_is_bold_and_a_teacher_never(two_seeds):
+    made = table(two_seeds)
+    assert made.is_best(DISTILLED, Column("books")) and not made.is_best(TINYBERT, Column("books"))
+    lines = score_lines(made)
+    assert "**75.0 ± 7.1**" in lines["Meta-teacher → Meta-distillation"]
+    assert "**" not in lines["Meta-teacher → TinyBERT-KD"] and "**" not in lines["Meta-teacher"]
+
+
+def test_two_students_with_the_same_score_are_both_best(tmp_path):
+    made = plan(tmp_path, seeds=(1,))
+    for row in (DISTILLED, TINYBERT):
+        write_scores(made, row, 1, by_domain(0.7, 0.7, 0.7, 0.7))
+    assert table(made).best[Column("books")] == {"meta-distillation", "meta-tinybert"}
+
+
+def test_mcnemar_counts_rows_that_one_has_right_alone():
+    right = np.array([1, 1, 1, 1, 1, 0, 1], bool)
+    other = np.array([0, 0, 0, 0, 0, 1, 1], bool)
+    assert mcnemar(right, other) == pytest.approx(2 * (1 + 6) / 2**6)  # 5 against 1 of 6 tosses
+    assert mcnemar(right, right) == 1.0
+    assert mcnemar(other, right) == mcnemar(right, other)
+
+
+def test_pooled_mcnemar_over_the_seeds_that_both_have(two_seeds):
+    made = table(two_seeds)
+    one = made.compare(DISTILLED, Column("books"))  # seed 1 alone: TinyBERT-KD has no second
+    assert one.test == MCNEMAR and one.seeds == 1 and one.difference == pytest.approx(10.0)
+    assert one.p == pytest.approx(2 * 1 / 2**2)  # two rows right alone, none the other way
+    average = made.compare(DISTILLED, Column("average"))
+    # books 2, dvd 0, electronics 3, kitchen 4 rows right alone
+    assert average.p == pytest.approx(2 / 2**9) and average.difference == pytest.approx(100 * (0.7 - 0.635))
+    assert made.compare(META, Column("books")) is None  # mtl is not among the rows
+
+
+def test_both_seeds_are_pooled(two_seeds):
+    gold = dict.fromkeys(AMAZON, "++++----")
+    write_scores(two_seeds, TINYBERT, 2, by_domain(0.5, 0.5, 0.5, 0.5))
+    write_answers(two_seeds, TINYBERT, 2, dict.fromkeys(AMAZON, "+++-----"), gold)
+    one = table(two_seeds).compare(DISTILLED, Column("books"))
+    assert one.seeds == 2 and one.p == pytest.approx(2 * (1 + 4) / 2**4)  # 2 + 1 won, 1 lost in seed 2
+    assert one.difference == pytest.approx((10 + 30) / 2)
+
+
+def test_rows_without_a_label_take_no_part(two_seeds):
+    gold = dict.fromkeys(AMAZON, "??++----")
+    for row, letters in ((DISTILLED, "++++----"), (TINYBERT, "--------")):
+        write_answers(two_seeds, row, 1, dict.fromkeys(AMAZON, letters), gold)
+    assert table(two_seeds).compare(DISTILLED, Column("books")).p == pytest.approx(0.5)  # two rows, not four
+
+
+def test_different_test_rows_are_not_compared(two_seeds):
+    write_answers(two_seeds, TINYBERT, 1, {"books": "++++"}, {"books": "++++"})
+    with pytest.raises(TeachbackError, match="different test rows of books"):
+        table(two_seeds).compare(DISTILLED, Column("books"))
+
+
+def test_the_bootstrap_tells_a_clear_difference_from_none():
+    random = np.random.default_rng(3)
+    gold = random.normal(size=300)
+    near, far = gold + random.normal(scale=0.3, size=300), gold + random.normal(scale=2.0, size=300)
+    for metric in ("pearson", "spearman"):
+        assert paired_bootstrap(metric, gold, [near], [far], 199) == 0.01
+        assert paired_bootstrap(metric, gold, [far], [near], 199) == 0.01
+        assert paired_bootstrap(metric, gold, [near], [near], 200) == 1.0
+    noisy = [gold + random.normal(scale=0.3, size=300) for _ in range(4)]
+    assert paired_bootstrap("pearson", gold, noisy[:2], noisy[2:], 200) > 0.05
+
+
+@pytest.mark.parametrize("metric", ["f1", "pearson", "spearman", "macro_f1"])
+def test_the_bootstraps_metrics_are_those_of_stage_7(metric):
+    from teachback.inference.metrics import METRICS
+    from teachback.reports.significance import _fast
+
+    random = np.random.default_rng(1)
+    gold, predicted = random.integers(0, 2, 50), random.integers(0, 2, 50)
+    assert _fast(metric)(gold, predicted) == pytest.approx(METRICS[metric](gold, predicted))
+    assert _fast("pearson")(gold, np.zeros(50)) == 0.0 and _fast("f1")(np.zeros(5), np.zeros(5)) == 0.0
+
+
+def glue(tmp_path, domains, suite) -> tuple[Plan, PaperTable]:
+    rows = (MPDISTIL["teacher"], MPDISTIL["kd"], MPDISTIL["undistilled"])
+    targets = tuple(name for name in domains if name != "MNLI-mm")
+    made = Plan(RECIPES["mpdistil_glue"], "tiny", tmp_path / "table", tmp_path / "data", (1,), targets, domains, rows)
+    write_suite(tmp_path / "data/tiny", Suite("tiny", suite))
+    return made, {cell.name: DONE for cell in made.cells(with_data=False)}
+
+
+def test_a_metric_that_stage_7_did_not_write_comes_from_its_predictions(tmp_path):
+    suite = {"MRPC": Domain("MRPC", "MRPC", LABELS, metric="accuracy+macro_f1")}
+    made, states = glue(tmp_path, ("MRPC",), suite)
+    for row, letters in ((MPDISTIL["kd"], "+++---"), (MPDISTIL["undistilled"], "+-----")):
+        write_scores(made, row, 1, {"MRPC": 0.5})
+        write_answers(made, row, 1, {"MRPC": letters}, {"MRPC": "++++--"})
+    found = PaperTable(made, published_table("mpdistil_glue"), states)
+    column = Column("MRPC", "f1")
+    assert found.entry(MPDISTIL["kd"], column).mean == pytest.approx(100 * 6 / 7)
+    assert found.entry(MPDISTIL["kd"], column).difference == pytest.approx(100 * 6 / 7 - 86.2)
+    one = found.compare(MPDISTIL["kd"], column)
+    assert one.test == BOOTSTRAP and one.difference == pytest.approx(100 * (6 / 7 - 2 / 5)) and 0 < one.p < 1
+
+
+def test_a_domain_without_train_rows_is_answered_by_another_domains_student(tmp_path):
+    suite = {name: Domain(name, "MNLI", LABELS) for name in ("MNLI", "MNLI-mm")}
+    made, states = glue(tmp_path, ("MNLI", "MNLI-mm"), suite)
+    stage = "MNLI/student_second"
+    merge_results(
+        made.run_folder(MPDISTIL["kd"], "MNLI", 1) / "results.tsv",
+        [
+            Result("tiny", name, "m", stage, 1, "test", "accuracy", value, 9)
+            for name, value in (("MNLI", 0.6), ("MNLI-mm", 0.7))
+        ],
+    )
+    found = PaperTable(made, published_table("mpdistil_glue"), states)
+    assert found.entry(MPDISTIL["kd"], Column("MNLI-mm")).mean == pytest.approx(70.0)
+    assert found.columns == [Column("MNLI"), Column("MNLI-mm")]  # the paper has no average over GLUE
+
+
+def test_rows_selected_on_the_reported_set_bear_a_mark(tmp_path):
+    made = plan(tmp_path, seeds=(1,))
+    write_scores(made, DISTILLED, 1, by_domain(0.7, 0.7, 0.7, 0.7), split="test-selected")
+    write_scores(made, TINYBERT, 1, by_domain(0.6, 0.6, 0.6, 0.6))
+    found = table(made)
+    assert found.entry(DISTILLED, Column("average")).selected and not found.entry(TINYBERT, Column("average")).selected
+    text = markdown(found)
+    assert "**70.0\\***" in text and " 60.0 " in text and "optimistic" in text
+    assert "70.0$^{*}$" in latex(found)
+    assert {row["row"] for row in read_tsv(found) if row["selected"] == "1"} == {"meta-distillation"}
+
+
+def test_published_numbers_that_were_so_selected_bear_it_too(tmp_path):
+    suite = {"MNLI": Domain("MNLI", "MNLI", LABELS)}
+    made, states = glue(tmp_path, ("MNLI",), suite)
+    text = markdown(PaperTable(made, published_table("mpdistil_glue"), states))
+    assert "80.3\\*" in text and "optimistic" in text
+
+
+def read_tsv(found: PaperTable) -> list[dict]:
+    return list(csv.DictReader(io.StringIO(tsv(found)), delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def test_partial_tables_say_how_many_seeds_are_in(two_seeds):
+    lines = score_lines(table(two_seeds))
+    assert lines["Meta-teacher"].rstrip(" |").endswith(" 2")
+    assert "1 of 2" in lines["Meta-teacher → TinyBERT-KD"]
+    empty = score_lines(table(two_seeds, dict.fromkeys(("teacher-meta.seed1", "teacher-meta.seed2"), "todo")))
+    assert " – " in empty["Meta-teacher"] and "0 of 2" in empty["Meta-teacher"]
+
+
+def test_tsv_holds_every_number(two_seeds):
+    rows = {(row["row"], row["column"]): row for row in read_tsv(table(two_seeds))}
+    assert len(rows) == 3 * 5
+    books = rows["teacher-meta", "books"]
+    assert (books["mean"], books["std"], books["n"], books["seeds"]) == (
+        "91.0000",
+        "1.4142",
+        "2",
+        "1=90.0000 2=92.0000",
+    )
+    assert (books["published"], books["difference"], books["best"], books["p"]) == ("92.5", "-1.5000", "0", "")
+    ours = rows["meta-distillation", "average"]
+    assert (ours["best"], ours["compared_with"], ours["p"]) == ("1", "meta-tinybert", "0.00390625")
+    assert rows["meta-tinybert", "books"]["std"] == ""
+
+
+def test_latex_is_a_booktabs_table(two_seeds):
+    text = latex(table(two_seeds))
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 2
+    assert r"Meta-teacher $\rightarrow$ Meta-distillation & \textbf{75.0 $\pm$ 7.1}" in text
+    assert r"\quad published & 92.5 ($-$1.5)" in text
+    body = text.split(r"\begin{tabular}")[1]
+    columns = body[body.index("{") + 1 : body.index("}")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert {line.count(" & ") + 1 for line in lines} == {len(columns)}
+
+
+def test_markdown_rows_have_as_many_cells_as_its_header(two_seeds):
+    blocks = [block for block in markdown(table(two_seeds)).split("\n\n") if block.startswith("|")]
+    for block in blocks:
+        assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1
+    assert "   published" not in blocks[0] and "&nbsp;&nbsp;&nbsp;published" in blocks[0]
+    assert len(comparisons(table(two_seeds))) == 2
+
+
+def test_text_is_escaped_for_each_format():
+    nasty = "a|b*c_d & 5 % <i> $x$ {y} \\z #1 ~ ^"
+    assert escape_markdown(nasty) == "a\\|b\\*c\\_d & 5 % \\<i> $x$ {y} \\\\z #1 ~ ^"
+    assert escape_latex(nasty) == (
+        r"a|b$^{*}$c\_d \& 5 \% \textless{}i\textgreater{} \$x\$ \{y\} \textbackslash{}z \#1 \textasciitilde{} "
+        r"\textasciicircum{}"
+    )
+    assert escape_tsv("a\tb\nc") == "a b c"
+
+
+def test_on_the_screen_the_best_student_is_marked_without_escapes(two_seeds):
+    text = plain(table(two_seeds))
+    line = next(line for line in text.splitlines() if line.startswith("Meta-teacher → Meta-distillation"))
+    assert ">75.0 ± 7.1<" in line and "Best student in > <." in text
+    assert "   published" in text and "\\" not in text
+
+
+def test_a_difference_has_a_sign_unless_it_rounds_to_zero():
+    assert [signed(value) for value in (1.26, -1.26, 0.04, -0.04, 0.0)] == ["+1.3", "−1.3", "0.0", "0.0", "0.0"]
+    assert [decimal(value, 1) for value in (1.26, -1.26, 0.04, -0.04, 0.0)] == ["1.3", "−1.3", "0.0", "0.0", "0.0"]

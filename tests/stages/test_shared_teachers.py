@@ -1,0 +1,122 @@
+"""Teachers and students of other runs, several teachers at once, and lambda without prototype scores."""
+
+import math
+import shutil
+
+import pytest
+import torch
+from test_stages import distil, names, same, teach, weights, write_tiny_suite
+from tiny import BOOKS, GENRE, KITCHEN, batch, tiny_teacher
+
+from teachback.core.errors import TeachbackError
+from teachback.core.runs import read_stage
+from teachback.methods.losses import average_predictions
+
+NO_LAMBDA = ("--use_expertise_weights", "0", "--tkd_weight", "0")
+
+
+def test_the_mean_of_predictions_is_a_mean_of_probabilities():
+    logits = torch.tensor([[[0.0, math.log(3)]], [[math.log(3), 0.0]], [[0.0, 0.0]]])
+    torch.testing.assert_close(average_predictions(logits).softmax(-1), torch.tensor([[0.5, 0.5]]))
+    first = torch.stack([logits[0], logits[0], logits[2]])  # 3/4, 3/4 and 1/2 for the second class
+    torch.testing.assert_close(average_predictions(first).softmax(-1), torch.tensor([[1 / 3, 2 / 3]]))
+    softened = average_predictions(logits[:2] * 4, temperature=4.0) / 4
+    torch.testing.assert_close(softened.softmax(-1), torch.tensor([[0.5, 0.5]]))
+    numbers = torch.tensor([[[1.0]], [[4.0]]])
+    assert average_predictions(numbers, 5.0).tolist() == [[2.5]]
+
+
+def test_an_unseen_domain_has_the_head_of_its_labels_and_the_mean_knowledge():
+    teacher = tiny_teacher(domains=(BOOKS, KITCHEN))
+    rows = batch() | {"domain": torch.tensor([0, 1, 0])}
+    seen = teacher.outputs(rows).logits
+    known = [teacher.transferable.of_mean(torch.ones(1, 32), torch.tensor([k])) for k in (0, 1)]
+    teacher.add_unseen(tiny_domain := BOOKS.__class__("toys", "sentiment", BOOKS.labels))
+    assert teacher.domains[-1] is tiny_domain
+    torch.testing.assert_close(teacher.outputs(rows | {"domain": torch.tensor([2, 2, 2])}).logits, seen)
+    unseen = teacher.transferable.of_mean(torch.ones(1, 32), torch.tensor([2]))
+    torch.testing.assert_close(unseen, (known[0] + known[1]) / 2)  # linear in the embedding
+    assert unseen.requires_grad
+
+
+@pytest.mark.parametrize(("kind", "unseen"), [("meta", GENRE), ("mtl", KITCHEN)])
+def test_a_domain_without_a_head_is_refused(kind, unseen):
+    with pytest.raises(TeachbackError, match=f"{kind} teacher never saw {unseen.name}"):
+        tiny_teacher(kind, domains=(BOOKS,), transferable=False).add_unseen(unseen)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The single teachers of both domains, and books' student of the first stage."""
+    root = tmp_path_factory.mktemp("shared")
+    write_tiny_suite(root / "data")
+    teach(root, "--teacher", "single", "--domain", "all")
+    distil(root, "first", "--teacher", "single", *NO_LAMBDA)
+    return root
+
+
+def elsewhere(root, *more):
+    return ["--output_root", str(root / "other"), "--teacher_root", str(root / "outputs"), *more]
+
+
+def test_a_student_learns_from_another_runs_teacher_and_student(shared):
+    place = elsewhere(shared, "--student_root", str(shared / "outputs"), "--teacher", "single", *NO_LAMBDA)
+    (there,) = distil(shared, "second", *place)
+    (here,) = distil(shared, "second", "--teacher", "single", *NO_LAMBDA)
+    assert there != here and same(weights(there), weights(here))
+    assert names(shared / "other/tiny/seed42") == {"books", "logs"}
+    assert names(shared / "other/tiny") == {"seed42"}  # the teacher's states lie with the teacher
+    assert names(shared / "outputs/tiny") == {"seed42", "teacher_states"}
+
+
+def test_stage_5_takes_what_the_teacher_said_in_stage_4(shared, monkeypatch):
+    (asked,) = distil(shared, "second", *elsewhere(shared, *fresh(shared)), "--teacher_cache_gb", "0")
+    expected = weights(asked)
+    shutil.rmtree(asked)
+    monkeypatch.setattr("teachback.stages.experiment.features", None)  # would run the teacher
+    (told,) = distil(shared, "second", *elsewhere(shared, *fresh(shared)))
+    assert same(weights(told), expected)
+
+
+def fresh(root):
+    """Stage 5 on books' first student and its teacher, without lambda."""
+    return ["--student_root", str(root / "outputs"), "--teacher", "single", *NO_LAMBDA]
+
+
+def test_averaged_teachers_teach_something_else_than_one(shared):
+    place = elsewhere(shared, "--student_root", str(shared / "outputs"), *NO_LAMBDA)
+    (one,) = distil(shared, "second", *place, "--teacher", "single")
+    before = weights(one)
+    (several,) = distil(shared, "second", *place, "--teacher", "multi")
+    record = read_stage(several)
+    assert not same(weights(several), before)
+    assert {"teacher-single-books", "teacher-single-dvd", "student_first"} <= set(record["inputs"])
+    assert record["arguments"]["teacher"] == "multi"
+
+
+def test_the_first_stage_of_several_teachers_is_that_of_the_domains_own(shared):
+    (folder,) = distil(shared, "first", *elsewhere(shared, "--teacher", "multi", *NO_LAMBDA))
+    assert same(weights(folder), weights(shared / "outputs/tiny/seed42/books/student_first"))
+
+
+@pytest.mark.parametrize("change", [("--beta_pkd", "1"), ("--method", "mpdistil")])
+def test_several_teachers_have_no_inner_states(shared, change):
+    with pytest.raises(TeachbackError, match="BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"):
+        distil(shared, "second", "--teacher", "multi", *change)
+
+
+def test_a_missing_teacher_is_named(shared, tmp_path):
+    shutil.copytree(shared / "data", tmp_path / "data")
+    shutil.copytree(shared / "outputs", tmp_path / "outputs", ignore=shutil.ignore_patterns("teacher-single-dvd"))
+    with pytest.raises(TeachbackError, match="TEACHER=single DOMAIN=dvd bash 3_train_teacher.sh"):
+        distil(tmp_path, "second", "--teacher", "multi", *NO_LAMBDA)
+    with pytest.raises(TeachbackError, match="no other domain of this run has books's labels"):
+        distil(tmp_path, "second", "--teacher", "multi", "--domains", "books", *NO_LAMBDA)
+
+
+def test_lambda_without_prototype_scores_is_another_weight(shared):
+    place = elsewhere(shared, "--teacher", "single", "--tkd_weight", "0")
+    (with_scores,) = distil(shared, "first", *place)
+    before = weights(with_scores)
+    (without,) = distil(shared, "first", *place, "--use_sample_weights", "0")
+    assert not same(weights(without), before)

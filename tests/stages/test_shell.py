@@ -1,0 +1,311 @@
+"""The stage scripts: variables, precedence, configs and what they say; entry points are replaced by a fake Python."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from itertools import cycle
+
+import pytest
+from commands import DECLARATION, ROOT, STAGES, declarations
+
+from teachback.core.arguments import (
+    CurriculumArguments,
+    DataArguments,
+    FirstStageArguments,
+    MetaTeacherArguments,
+    SecondStageArguments,
+    StudentArguments,
+    TeacherArguments,
+)
+from teachback.stages.stage7_evaluate import EvaluationArguments
+
+SCRIPTS = [ROOT / name for name in STAGES] + sorted((ROOT / "scripts").glob("*.sh"))
+GENERAL = {"EPOCHS", "LR"}  # take the place of a stage's own variable
+SHELL_ONLY = {"CONFIG", "PYTHON", "NPROC"}  # the shell reads these; no entry point needs them
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+
+
+def own_variables(stage: str) -> dict[str, str]:
+    """Variable -> flag, for the variables of a stage that go to one flag of their own, whatever the others are."""
+    apart = SHELL_ONLY | GENERAL | {"SUITE"} | ({"TEACHER_MODEL"} if stage.startswith("2_") else set())
+    return {name: flag_of(stage, name) for name in declarations(ROOT / stage) if name not in apart}
+
+
+KNOWN = {name for path in [ROOT / s for s in STAGES] + [ROOT / "scripts/common.sh"] for name in declarations(path)}
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """Run a stage with a Python that prints its arguments, one a line; returns them, or the failed process."""
+    fake = tmp_path / "fake python"
+    fake.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    fake.chmod(0o755)
+
+    def call(name, *flags, config=None, cwd=ROOT, check=True, **variables):
+        environment = {key: value for key, value in os.environ.items() if key not in KNOWN}
+        environment.update({"PYTHON": str(fake), **variables})
+        if config is not None:
+            (tmp_path / "config.sh").write_text(config)
+            environment["CONFIG"] = str(tmp_path / "config.sh")
+        command = ["bash", str(ROOT / name), *flags]
+        done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=60)
+        if not check:
+            return done
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split("\n")[:-1]
+
+    return call
+
+
+def value_of(arguments: list[str], flag: str) -> str:
+    """The value that counts: that of the flag's last occurrence; "" where there is none."""
+    if flag not in arguments:
+        return ""
+    last = len(arguments) - 1 - arguments[::-1].index(flag)
+    return arguments[last + 1]
+
+
+def flag_of(stage_name: str, variable: str) -> str:
+    """The flag that a stage passes a variable to."""
+    text = (ROOT / stage_name).read_text(encoding="utf-8")
+    match = re.search(rf'(--[a-z_]+) "(\$\(stage_value [A-Z_ ]*\b)?\$?\{{?{variable}\b', text)
+    assert match, f"{stage_name} declares {variable} and passes it to nothing"
+    return match[1]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_valid_bash(path):
+    assert subprocess.run(["bash", "-n", str(path)], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_variable_is_explained_and_keeps_an_empty_value(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert ":=" not in text  # ":=" would replace an empty value that the user gave
+    assert all(comment for _, _, comment in DECLARATION.findall(text))
+    assert len(DECLARATION.findall(text)) == text.count('\n: "${')
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_later_wins(stage, name):
+    """Every variable of the stage at once; so also: none is declared without reaching the entry point."""
+    flags = own_variables(name)
+
+    def values(*extra, config="", **variables):
+        arguments = stage(name, *extra, config=config + "SUITE=custom\n", **variables)
+        return {variable: value_of(arguments, flag) for variable, flag in flags.items()}
+
+    config = "".join(f"{variable}='config {variable}'\n" for variable in flags)
+    environment = {variable: f"environment {variable}" for variable in flags}
+    command_line = [word for variable, flag in flags.items() for word in (flag, f"flag {variable}")]
+    defaults = declarations(ROOT / name)
+    defaults = {
+        variable: re.sub(r"^\$(\w+)$", lambda other: defaults[other[1]], defaults[variable]) for variable in flags
+    }
+    assert values() == defaults
+    assert values(config=config) == {variable: f"config {variable}" for variable in flags}
+    assert values(config=config, **environment) == environment
+    assert values(config=config, **dict.fromkeys(flags, "")) == dict.fromkeys(flags, "")  # an empty value is a value
+    assert values(*command_line, config=config, **environment) == {variable: f"flag {variable}" for variable in flags}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_suite_later_wins(stage, name):
+    assert value_of(stage(name), "--suite") == "amazon"
+    assert value_of(stage(name, config="SUITE=mnli\n"), "--suite") == "mnli"
+    assert value_of(stage(name, config="SUITE=mnli\n", SUITE="custom"), "--suite") == "custom"
+    assert value_of(stage(name, "--suite", "sample", config="SUITE=mnli\n", SUITE="custom"), "--suite") == "sample"
+
+
+def test_prototype_scores_come_from_the_teachers_checkpoint_by_default(stage):
+    assert value_of(stage("2_process_data.sh", TEACHER_MODEL="mine"), "--embedding_model") == "mine"
+
+
+@pytest.mark.parametrize(
+    "name, own", [("3_train_teacher.sh", "TEACHER"), ("4_student_first.sh", "FIRST"), ("5_student_second.sh", "SECOND")]
+)
+@pytest.mark.parametrize("general, flag", [("EPOCHS", "--num_train_epochs"), ("LR", "--learning_rate")])
+def test_epochs_and_lr_take_the_place_of_the_stages_own(stage, name, own, general, flag):
+    own = f"{own}_{general}"
+    assert value_of(stage(name, config=f"{own}=2\n{general}=3\n"), flag) == "3"
+    assert value_of(stage(name, config=f"{own}=2\n", **{general: "3"}), flag) == "3"
+    assert value_of(stage(name, **{own: "2", general: "3"}), flag) == "3"
+    assert value_of(stage(name, **{own: "2", general: ""}), flag) == "2"
+    assert value_of(stage(name, config=f"{general}=3\n", **{own: "2"}), flag) == "2"  # the environment is later
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_unknown_variable_in_a_config_is_refused(stage, name):
+    done = stage(name, config="# a comment\nSUITE=sample\nDOMIAN=dvd\n", check=False, PYTHON=sys.executable)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "config.sh line 3" in done.stderr and "DOMIAN" in done.stderr and "did you mean DOMAIN?" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["export DOMIAN=dvd", "  DOMIAN+=x", ': "${DOMIAN:=dvd}"', "SUITE=sample; DOMIAN=dvd"])
+def test_unknown_variable_is_found_however_it_is_set(stage, line):
+    done = stage("7_eval.sh", config=f"SEED=1\n{line}\n", check=False)
+    assert done.returncode == 1 and "line 2" in done.stderr and "DOMIAN" in done.stderr
+
+
+def test_a_variable_of_no_stage_is_known_and_belongs_into_the_environment(stage):
+    done = stage("scripts/reproduce.sh", "metakd_amazon", config='SUITE=amazon\nSEEDS="1 2"\n', check=False)
+    assert done.returncode == 1 and "config.sh line 2: SEEDS is no variable of a stage; set it in the environment" in done.stderr
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.sh")), ids=lambda path: path.stem)
+def test_configs_are_known_to_every_stage(stage, name, config):
+    arguments = stage(name, CONFIG=str(config))
+    assert value_of(arguments, "--suite") == config.stem.split("_")[0]  # a suite, or a suite and a variant
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_help_needs_nothing_installed(stage, name):
+    done = stage(name, "--help", check=False, PYTHON="/nowhere/python")
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith(f"Stage {name[0]}")
+    for variable, default in declarations(ROOT / name).items():
+        assert re.search(rf"^  {variable}={re.escape(default)}\s+\w", done.stdout, re.MULTILINE), variable
+    assert "scripts/" in done.stdout.splitlines()[-1] and done.stdout.splitlines()[-1].endswith(".py --help")
+
+
+@pytest.mark.parametrize("name", ["reproduce.sh", "predict.sh", "export.sh"])
+def test_help_gives_no_example_that_the_script_refuses(stage, name):
+    said = stage(f"scripts/{name}", "--help", check=False, PYTHON="/nowhere/python").stdout
+    assert "those of stages also in the file that CONFIG names" in said and "--seed" not in said
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_failing_entry_point_stops_the_stage_with_its_status(stage, tmp_path, name):
+    failing = tmp_path / "failing"
+    failing.write_text("#!/bin/sh\nexit 7\n")
+    failing.chmod(0o755)
+    assert stage(name, check=False, PYTHON=str(failing)).returncode == 7
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_values_arrive_as_they_are(stage, tmp_path, name):
+    awkward = ("two  blanks", "'quoted\"", "a;touch evaluated", "$(touch evaluated)", "*", "`touch evaluated`")
+    flags = own_variables(name) | {"DATA_DIR": "--data_dir"}
+    given = dict(zip(flags, cycle(awkward)))
+    arguments = stage(name, cwd=tmp_path, SUITE="custom", **given)  # which alone has a SOURCE in stage 2
+    assert {variable: value_of(arguments, flag) for variable, flag in flags.items()} == given
+    words = [word for value in awkward for word in ("--flag", value)]
+    assert stage(name, *words, cwd=tmp_path)[-len(words) :] == words
+    assert not (tmp_path / "evaluated").exists()
+
+
+def test_paths_count_from_the_callers_folder(stage, tmp_path):
+    (tmp_path / "mine.sh").write_text("SEED=5\n")
+    arguments = stage("7_eval.sh", cwd=tmp_path, CONFIG="mine.sh", OUTPUT_DIR="here")
+    assert value_of(arguments, "--seed") == "5" and value_of(arguments, "--output_root") == "here"
+    assert value_of(arguments, "--data_dir") == str(ROOT / "data")  # the default stays beside the stages
+    assert value_of(stage("7_eval.sh", cwd=tmp_path, CONFIG="configs/mnli.sh"), "--suite") == "mnli"
+    assert value_of(stage("7_eval.sh"), "--data_dir") == "data"
+
+
+def test_missing_config_and_missing_python_are_named(stage):
+    done = stage("7_eval.sh", check=False, CONFIG="configs/nothing.sh")
+    assert done.returncode == 1 and "configs/nothing.sh" in done.stderr and "configs/amazon.sh" in done.stderr
+    done = stage("7_eval.sh", check=False, PYTHON="/nowhere/python")
+    assert done.returncode == 1 and "PYTHON=/nowhere/python" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"])
+def test_several_processes_start_through_torchrun(stage, name):
+    assert stage(name)[0].startswith("scripts/") or stage(name)[0].startswith(str(ROOT))
+    arguments = stage(name, NPROC="3")
+    assert arguments[:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3"]
+    several_machines = stage(name, PET_NNODES="2")
+    assert several_machines[:4] == ["-m", "torch.distributed.run", "--nproc_per_node", "1"]
+    assert stage(name, check=False, NPROC="0").returncode == 1
+
+
+def test_mpdistils_student_is_cut_from_the_teachers_own_model(stage):
+    for config in ("configs/superglue.sh", "configs/glue.sh"):
+        assert value_of(stage("4_student_first.sh", CONFIG=config), "--student_model") == "bert-base-uncased"
+        mine = {"CONFIG": config, "TEACHER_MODEL": "mine"}
+        assert value_of(stage("3_train_teacher.sh", **mine), "--teacher_model") == "mine"
+        assert value_of(stage("4_student_first.sh", **mine), "--student_model") == "mine"
+        assert value_of(stage("4_student_first.sh", **mine, STUDENT_MODEL="other"), "--student_model") == "other"
+
+
+def test_other_stages_run_as_one_process(stage):
+    for name in set(STAGES) - {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}:
+        assert "torch.distributed.run" not in stage(name, NPROC="3")
+
+
+def table_of_variables() -> list[tuple[list[str], str, str]]:
+    """Of each row of the page of variables: the variables, and its cells of stages and of defaults."""
+    table = re.findall(r"^\| (`[A-Z].*)", (ROOT / "docs/variables.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = [[cell.strip() for cell in row.split("|")] for row in table]
+    return [(re.findall(r"`([A-Z_]+)`", names), stages, defaults) for names, stages, defaults, *_ in rows]
+
+
+def stage_numbers(cell: str) -> set[str]:
+    """The stages that a cell of the table names: all, 3, or 1, 3–5."""
+    if cell == "all":
+        return {name[0] for name in STAGES}
+    spans = [span.split("–") for span in cell.split(", ")]
+    return {str(number) for span in spans for number in range(int(span[0]), int(span[-1]) + 1)}
+
+
+def test_the_page_of_variables_explains_each():
+    rows = table_of_variables()
+    assert {name for names, _, _ in rows for name in names} == KNOWN
+    shared = declarations(ROOT / "scripts/common.sh")
+    for names, stages, defaults in rows:
+        declared = {name[0]: declarations(ROOT / name) for name in STAGES}
+        found = {number for number, own in declared.items() for name in names if name in own or name in shared}
+        assert found == stage_numbers(stages), names
+        values = {own[name].lstrip("$") for own in (*declared.values(), shared) for name in names if name in own}
+        values = {value.removeprefix("{beside}") for value in values if value}
+        assert values == set(re.findall(r"`([^`]+)`", defaults)), names
+
+
+def test_defaults_are_those_of_the_python_scripts():
+    """A user who calls an entry point gets what the stage gives; an empty value is an unset one."""
+    classes = {
+        "3_train_teacher.sh": (TeacherArguments,),
+        "4_student_first.sh": (FirstStageArguments,),
+        "5_student_second.sh": (StudentArguments, SecondStageArguments, MetaTeacherArguments),
+        "6_curriculum.sh": (MetaTeacherArguments, CurriculumArguments),
+        "7_eval.sh": (EvaluationArguments,),
+    }
+    for stage_name, parts in classes.items():
+        defaults = {f.name: f.default for part in (DataArguments, *parts) for f in fields(part)}
+        for variable, flag in own_variables(stage_name).items():
+            if flag[2:] in defaults:
+                assert same(declarations(ROOT / stage_name)[variable], defaults[flag[2:]]), f"{stage_name}: {variable}"
+
+
+def same(text: str, default) -> bool:
+    """Whether a variable's default means the same as a flag's."""
+    if default is None or default == "" or text == "":
+        return text == (default or "")
+    return bool(int(text)) == default if isinstance(default, bool) else type(default)(text) == default
+
+
+def test_quickstart_takes_no_arguments():
+    done = subprocess.run(["bash", str(ROOT / "scripts/quickstart.sh"), "--fast"], capture_output=True, text=True)
+    assert done.returncode == 1 and "no arguments" in done.stdout
+
+
+def test_old_python_is_refused_with_what_to_do(tmp_path):
+    for folder in ("scripts", "bin"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "scripts/environment.sh", tmp_path / "scripts")
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    old = tmp_path / "bin/python3"
+    old.write_text('#!/bin/sh\nif [ "$1" = --version ]; then echo Python 3.8.1; else exit 1; fi\n')
+    old.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    command = ["bash", "scripts/environment.sh"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "Python 3.8.1" in done.stderr and "3.11 or newer" in done.stderr
+    assert not (tmp_path / ".venv").exists()

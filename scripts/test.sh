@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the code with ruff and mypy, then runs the tests and measures which lines of src/ they run. All of it runs, and any
+# Checks the code with ruff, mypy and import-linter, then runs the tests and measures which lines of src/ they run. All of it runs, and any
 # of it can fail the command, as do fewer than 90 % of the lines (pyproject.toml). Makes or reuses .venv.
 # With arguments, which go to pytest (e.g. tests/methods/test_losses.py -x), only the tests.
 # The tests need no network; they download nothing and ask no model hub.
@@ -9,9 +9,10 @@ bash scripts/environment.sh
 
 status=0
 if [[ $# -eq 0 ]]; then
-    echo "Checking the code: .venv/bin/python -m ruff check, .venv/bin/python -m mypy"
+    echo "Checking the code: .venv/bin/python -m ruff check, .venv/bin/python -m mypy, .venv/bin/lint-imports"
     .venv/bin/python -m ruff check src tests scripts benchmarks examples || status=1
     .venv/bin/python -m mypy || status=1
+    PYTHONPATH=src .venv/bin/lint-imports || status=1   # which folder may import which: pyproject.toml
     set -- --cov   # of a part of the tests the figure would say nothing
 fi
 found=$status
@@ -21,5 +22,5 @@ export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 run=(.venv/bin/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder "$@")
 echo "Running the tests, one process a core: ${run[*]}"
 "${run[@]}" || status=$?
-if [[ $found -ne 0 ]]; then echo "ruff or mypy found something: see above the tests" >&2; fi
+if [[ $found -ne 0 ]]; then echo "ruff, mypy or import-linter found something: see above the tests" >&2; fi
 exit "$status"

@@ -30,7 +30,7 @@ WORDS = "good bad plot paper screen quite never loud thin read watch bought agai
 def quick_clock(monkeypatch):
     """A pass on a row is timed, and one on a batch: how long they take is no matter here."""
     monkeypatch.setattr("teachback.inference.predictor.TIMED_ROWS", 1)
-    monkeypatch.setattr("teachback.inference.predictor.TIMED_PASSES", 1)
+    monkeypatch.setattr("teachback.inference.timing.time_in_turn.__defaults__", (1, 1))
 
 
 def rows():

@@ -1,9 +1,8 @@
 """A student as ONNX files for deployment, in float32 and int8, each checked against PyTorch on dev."""
 
 import copy
-import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,9 +21,10 @@ from teachback.data.suite_data import SuiteData, labelled
 from teachback.inference.finished import open_checkpoint
 from teachback.inference.metrics import by_domain, metric_for
 from teachback.inference.onnx_model import OPSET, PACKAGES, OnnxClassifier, require_packages, write_int8, write_onnx
-from teachback.inference.predictor import TIMED_PASSES, TIMED_ROWS, Predictor
+from teachback.inference.predictor import TIMED_ROWS, Predictor
 from teachback.inference.results import format_table
 from teachback.inference.scores import predicted_labels
+from teachback.inference.timing import DISTURBED, ROUNDS, Timing, time_in_turn, usable_cores
 
 SPLIT = "dev"
 BATCH_SIZES = (1, 32)
@@ -45,19 +45,19 @@ class ExportArguments:
 class Check:
     """One form of the student on the rows. ``difference``: largest of a logit from PyTorch's; ``score`` in %.
 
-    ``milliseconds`` an example, in the order of `timings`.
+    ``times``: milliseconds an example by (batch size, threads), in the order of `timings`.
     """
 
     name: str
     megabytes: float
     difference: float
     score: float
-    milliseconds: tuple[float, ...]
+    times: dict[tuple[int, int], Timing]
 
 
 def timings() -> list[tuple[int, int]]:
     """Batch size and threads of each time that is measured: on one thread, and on all."""
-    return [(size, threads) for threads in dict.fromkeys([1, os.cpu_count() or 1]) for size in BATCH_SIZES]
+    return [(size, threads) for threads in dict.fromkeys([1, usable_cores()]) for size in BATCH_SIZES]
 
 
 def export(args: ExportArguments) -> Path:
@@ -83,8 +83,8 @@ def export(args: ExportArguments) -> Path:
         predictor.tokenizer.save_pretrained(folder)
         checks = check(predictor, folder, rows, data)
         table = _header(data.suite.domain(domain.name)), [_cells(one) for one in checks]
-        write_checks(folder, *table, _notes(len(rows)))
-    print(f"{format_table(*table)}\n\n{_notes(len(rows))}\nwrote {run.folder}")
+        write_checks(folder, *table, _notes(len(rows), checks))
+    print(f"{format_table(*table)}\n\n{_notes(len(rows), checks)}\nwrote {run.folder}")
     return run.folder
 
 
@@ -105,15 +105,16 @@ def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) 
     encoded, domain = predictor.encode(rows), data.suite.domain(rows[0].domain)
     reference = predictor.logits(encoded)
     weights = 4 * sum(parameter.numel() for parameter in predictor.classifier.model.parameters())
-    found = [_check("PyTorch", weights, reference, reference, rows, data, _times(predictor, encoded))]
-    for name, path in (("ONNX", folder / FULL), ("ONNX, int8", folder / SMALL)):
-        forms = {threads: with_onnx(predictor, path, domain, threads) for _, threads in timings()}
-        logits = forms[1].logits(encoded)
-        if path.name == FULL:
-            _refuse_unlike(logits, reference)
-        times = [forms[threads].milliseconds(encoded, size) for size, threads in timings()]
-        found.append(_check(name, path.stat().st_size, logits, reference, rows, data, times))
-    return found
+    paths, threads = {"ONNX": folder / FULL, "ONNX, int8": folder / SMALL}, {number for _, number in timings()}
+    forms = {name: {n: with_onnx(predictor, path, domain, n) for n in threads} for name, path in paths.items()}
+    logits = {name: form[1].logits(encoded) for name, form in forms.items()}
+    _refuse_unlike(logits["ONNX"], reference)
+    sizes = {"PyTorch": weights} | {name: path.stat().st_size for name, path in paths.items()}
+    times = _times({"PyTorch": dict.fromkeys(threads, predictor)} | forms, encoded)
+    return [
+        _check(name, sizes[name], answers, reference, rows, data, times[name])
+        for name, answers in ({"PyTorch": reference} | logits).items()
+    ]
 
 
 def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) -> Predictor:
@@ -123,17 +124,28 @@ def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) ->
     return other
 
 
-def _check(name: str, size: int, logits, reference, rows: list[Row], data: SuiteData, times) -> Check:
+def _check(name: str, size: int, logits, reference, rows: list[Row], data: SuiteData, times: dict[tuple[int, int], Timing]) -> Check:
     (score,) = by_domain(data.suite, rows, predicted_labels(logits, rows, data)).values()
-    return Check(name, size / 1e6, (logits - reference).abs().max().item(), 100 * score.value, tuple(times))
+    return Check(name, size / 1e6, (logits - reference).abs().max().item(), 100 * score.value, times)
 
 
-def _times(predictor: Predictor, encoded: EncodedRows) -> list[float]:
-    found = []
-    for size, threads in timings():
-        with torch_threads(threads):
-            found.append(predictor.milliseconds(encoded, size))
-    return found
+def _times(forms: dict[str, dict[int, Predictor]], encoded: EncodedRows) -> dict[str, dict[tuple[int, int], Timing]]:
+    """Times of each form, given by its predictors on so many threads, all of them measured in turn."""
+
+    def on_threads(number: int, take: Callable[[], float]) -> Callable[[], float]:
+        def timed() -> float:
+            with torch_threads(number):
+                return take()
+
+        return timed
+
+    passes = {
+        (name, (size, threads)): on_threads(threads, form[threads].timed_pass(encoded, size))
+        for name, form in forms.items()
+        for size, threads in timings()
+    }
+    taken = time_in_turn(passes)
+    return {name: {key: taken[name, key] for key in timings()} for name in forms}
 
 
 @contextmanager
@@ -163,15 +175,16 @@ def _header(domain: Domain) -> list[str]:
 
 
 def _cells(one: Check) -> list[str]:
-    times = [f"{value:.2f}" for value in one.milliseconds]
-    return [one.name, f"{one.megabytes:.1f}", f"{one.difference:.2g}", f"{one.score:.2f}", *times]
+    return [one.name, f"{one.megabytes:.1f}", f"{one.difference:.2g}", f"{one.score:.2f}", *map(str, one.times.values())]
 
 
-def _notes(count: int) -> str:
+def _notes(count: int, checks: Sequence[Check]) -> str:
+    disturbed = any(timing.disturbed for one in checks for timing in one.times.values())
+    warning = f" {DISTURBED}: other work ran on the machine meanwhile; go by the least, or export again when it is idle."
     return (
         f"On {count:,} labelled {SPLIT} rows. ms: an example without tokenising, on {platform.machine()} with "
-        f"{os.cpu_count()} cores: {TIMED_ROWS} rows of all lengths, or one batch where that is more, median of "
-        f"{TIMED_PASSES} passes after a warm-up."
+        f"{usable_cores()} cores: {TIMED_ROWS} rows of all lengths, or one batch where that is more; the median, and in "
+        f"brackets the least, of {ROUNDS} passes or more, of all versions in turn.{warning * disturbed}"
     )
 
 

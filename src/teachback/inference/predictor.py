@@ -1,8 +1,7 @@
 """A finished stage ready to predict: where there are some, which heads answer for which domain, logits and speed."""
 
-import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +16,7 @@ from teachback.data.names import domain_of_folder, folder_name
 from teachback.data.schema import Domain, Row, Suite, output_names
 from teachback.data.token_store import encode_once
 from teachback.inference.results import META_TEACHER, STAGE_NAMES
+from teachback.inference.timing import Timing, time_in_turn
 from teachback.methods.meta_teacher import load_meta_teacher
 from teachback.methods.teacher import Teacher, head_name, load_teacher
 from teachback.models.heads import Classifier, Outputs
@@ -25,7 +25,6 @@ from teachback.models.loading import load_config, load_finished_classifier, load
 SINGLE = "teacher-single-"
 # Rows timed one by one, or one batch where that is more. Drawn evenly from all lengths, few stand for all rows.
 TIMED_ROWS = 16
-TIMED_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -147,16 +146,22 @@ class Predictor:
         """Logits of rows: [N, C]."""
         return self.logits(self.encode(rows))
 
-    def milliseconds(self, encoded: EncodedRows, batch_size: int) -> float:
-        """Median milliseconds an example over passes on rows of all lengths, after a warm-up; without tokenising."""
+    def timed_pass(self, encoded: EncodedRows, batch_size: int) -> Callable[[], float]:
+        """A pass on rows of all lengths that returns its milliseconds an example, after a warm-up; without tokenising."""
         timed = encoded.chosen(spread(encoded.lengths, max(TIMED_ROWS, batch_size)))
-        self.logits(timed.chosen(list(range(min(batch_size, len(timed))))), batch_size)
-        seconds = []
-        for _ in range(TIMED_PASSES):
+        first = timed.chosen(list(range(min(batch_size, len(timed)))))
+
+        def take() -> float:
+            self.logits(first, batch_size)  # whatever was timed before may still hold caches and threads
             start = time.perf_counter()
             self.logits(timed, batch_size)  # ends with a copy to the CPU, hence waits for a GPU
-            seconds.append(time.perf_counter() - start)
-        return 1000 * statistics.median(seconds) / len(timed)
+            return 1000 * (time.perf_counter() - start) / len(timed)
+
+        return take
+
+    def timings(self, encoded: EncodedRows, batch_sizes: Sequence[int]) -> dict[int, Timing]:
+        """Milliseconds an example by batch size, measured in turn."""
+        return time_in_turn({size: self.timed_pass(encoded, size) for size in batch_sizes})
 
 
 def spread(lengths: Sequence[int], count: int) -> list[int]:

@@ -28,7 +28,6 @@ from teachback.inference.costs import merge_costs
 from teachback.inference.metrics import METRICS, Score, by_domain, metric_for, parts
 from teachback.inference.model_card import write_card
 from teachback.inference.predictor import (
-    TIMED_PASSES,
     TIMED_ROWS,
     Checkpoint,
     Predictor,
@@ -50,6 +49,7 @@ from teachback.inference.results import (
 )
 from teachback.inference.scores import predicted_labels
 from teachback.inference.submission import OFFICIAL_ROWS, file_name, submission
+from teachback.inference.timing import ROUNDS
 
 
 @dataclass
@@ -151,7 +151,7 @@ class Evaluation:
             scores,
             parameters=sum(parameter.numel() for parameter in predictor.classifier.model.parameters()),
             bytes=sum(path.stat().st_size for path in checkpoint.folder.glob(weights)),
-            milliseconds={size: predictor.milliseconds(encoded, size) for size in sizes},
+            milliseconds={size: timing.median for size, timing in predictor.timings(encoded, sizes).items()},
             optimistic=self._is_optimistic(checkpoint),
         )
 
@@ -334,7 +334,7 @@ def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
     """How the numbers of the table came about."""
     timing = (
         f"ms: forward pass an example on {measured_on(evaluation.arguments)}; {TIMED_ROWS} "
-        f"rows of all lengths, or one batch where that is more; median of {TIMED_PASSES} passes after a warm-up."
+        f"rows of all lengths, or one batch where that is more; median of {ROUNDS} passes or more, each after a warm-up."
     )
     average = f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves."
     mark = "* optimistic: PROTOCOL=paper selected the checkpoint on the rows that are scored here."

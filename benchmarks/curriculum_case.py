@@ -19,7 +19,8 @@ from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_S
 from teachback.core.runs import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, with_row_counts, write_rows, write_suite
 from teachback.data.suites import sample
-from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.distillation import distil
+from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import run_curriculum
 from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
 

@@ -18,8 +18,9 @@ from teachback.data.download import get_data
 from teachback.data.schema import TRAIN_COLUMNS, Row, read_rows, read_suite, write_rows
 from teachback.data.suites import definition
 from teachback.models.loading import SCRATCH_SIZES, load_encoder, load_tokenizer
-from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.distillation import distil
 from teachback.stages.stage2_data import ProcessArguments, process
+from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import run_curriculum
 
 SMALL_LAYERS, SMALL_WIDTH = SCRATCH_SIZES["scratch:tiny"]

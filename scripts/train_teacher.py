@@ -6,7 +6,7 @@ from teachback.core.errors import run_entry_point
 def main():
     from teachback.core.arguments import TEACHER_STAGE, parse
     from teachback.inference.hub import check_hub, push
-    from teachback.stages.distillation import train_teachers
+    from teachback.stages.stage3_teacher import train_teachers
 
     data, teacher, training = parse(*TEACHER_STAGE)
     check_hub(training)

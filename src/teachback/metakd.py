@@ -37,8 +37,9 @@ from teachback.models.loading import load_finished_classifier, load_tokenizer, l
 from teachback.phase_history import SPEED
 from teachback.plain_models import write_checkpoint
 from teachback.settings import MetaKDConfig, refuse_unknown, takes, with_settings
-from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.distillation import distil
 from teachback.stages.stage2_data import ProcessArguments, process
+from teachback.stages.stage3_teacher import train_teachers
 
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain", "split")
 NEEDED = ("text_a", "label", "domain")

@@ -16,7 +16,7 @@ from teachback.data.schema import Domain, Row, Suite, join_choices, write_rows, 
 from teachback.data.suite_data import SuiteData, encode_rows
 from teachback.data.token_store import describe, encode_once, key_of
 from teachback.models.loading import load_tokenizer
-from teachback.stages.distillation import train_teachers
+from teachback.stages.stage3_teacher import train_teachers
 
 PAIR = Domain("pair", "pair", ("no", "yes"), kind="pair")
 DOMAINS = {domain.name: domain for domain in (BOOKS, PAIR, CAUSE)}

@@ -103,7 +103,7 @@ def test_an_upload_does_not_make_a_finished_stage_another():
 
 @pytest.mark.parametrize(
     ("script", "stage", "flags"),
-    [("train_teacher", "teachback.stages.distillation.train_teachers", CPU[:1]), ("distill_student", "teachback.stages.distillation.distil", CPU[:1]),
+    [("train_teacher", "teachback.stages.stage3_teacher.train_teachers", CPU[:1]), ("distill_student", "teachback.stages.distillation.distil", CPU[:1]),
      ("curriculum", "teachback.stages.stage6_curriculum.run_curriculum", [])],
 )  # fmt: skip
 def test_every_training_stage_uploads_what_it_made(script, stage, flags, uploaded, monkeypatch):

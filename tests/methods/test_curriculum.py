@@ -46,7 +46,8 @@ from teachback.methods.meta_teacher import MetaTeacher, load_meta_teacher, meta_
 from teachback.methods.policy import Choice
 from teachback.models.heads import Classifier
 from teachback.stages import stage6_curriculum as curriculum_run
-from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.distillation import distil
+from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import Rehearsal, run_curriculum
 
 

@@ -13,7 +13,8 @@ from teachback.core.errors import TeachbackError
 from teachback.core.runs import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Row, Suite, write_rows, write_suite
 from teachback.models.heads import Classifier, last_places
-from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.distillation import distil
+from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import run_curriculum
 from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
 

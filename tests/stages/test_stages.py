@@ -27,7 +27,7 @@ from teachback.core.locks import release_lock
 from teachback.core.runs import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, write_rows, write_suite
 from teachback.methods.teacher import TeacherTraining
-from teachback.stages import distillation as stages
+from teachback.stages import distillation, stage3_teacher
 from teachback.training.trainer import DistillationTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -75,13 +75,13 @@ def flags(root: Path, *more: str) -> list[str]:
 
 def teach(root: Path, *more: str) -> Path | None:
     argv = flags(root, "--teacher_model", "scratch:tiny", *more)
-    made = stages.train_teachers(*parse(*TEACHER_STAGE, argv=argv))
+    made = stage3_teacher.train_teachers(*parse(*TEACHER_STAGE, argv=argv))
     return made[-1] if made else None  # a dry run makes nothing
 
 
 def distil(root: Path, stage: str, *more: str) -> list[Path]:
     student = ["--stage", stage, "--student_layers", "1", "--student_init", "teacher"]
-    return stages.distil(*parse(*STUDENT_STAGES, argv=flags(root, *student, *more)))
+    return distillation.distil(*parse(*STUDENT_STAGES, argv=flags(root, *student, *more)))
 
 
 def names(folder: Path) -> set[str]:

@@ -1,0 +1,179 @@
+"""Stage 5, from arguments to a finished folder: a student learns the teacher's predictions, or labels alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from teachback.core.arguments import (
+    MetaTeacherArguments,
+    SecondStageArguments,
+    StudentArguments,
+)
+from teachback.core.errors import TeachbackError
+from teachback.core.runs import StageRun, hash_model, read_stage
+from teachback.data.schema import Domain, Row, class_count
+from teachback.methods.losses import average_predictions
+from teachback.methods.meta_teacher import MetaTeacher, meta_heads
+from teachback.methods.predictions import SecondStage, TeacherStep, pkd_layer_map
+from teachback.methods.student import initial_student
+from teachback.methods.teacher import Teacher, head_name
+from teachback.methods.teacher_outputs import Features, logits_of
+from teachback.models.heads import Classifier
+from teachback.models.loading import load_finished_classifier, load_tokenizer
+from teachback.stages.experiment import Experiment
+from teachback.stages.student import save_trained, scored, teacher_of
+
+
+def distil_second(experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments,
+                  meta_args: MetaTeacherArguments, domain: Domain) -> Path:  # fmt: skip
+    """Stage 5 for one domain: the teacher's predictions into stage 4's student. Returns the student's folder."""
+    if student_args.teacher == "multi":
+        return distil_several(experiment, student_args, args, domain)
+    teacher_path, teacher = teacher_of(experiment, student_args, domain)
+    first = experiment.student_before(domain, "student_first", "4_student_first.sh")
+    rows, dev = experiment.labelled_rows([domain.name], domain.name)
+    rows = scored(rows, student_args)
+    quiz = experiment.quiz([domain.name]) if args.meta_teacher_every_epoch else []
+    folder = experiment.student_folder(domain, "student_second")
+    weighted = _weights_by_expertise(student_args, args)
+    choices = {"teacher": student_args.teacher, "use_expertise_weights": weighted}
+    inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))}
+    arguments = (args, choices, meta_args) if quiz else (args, choices)
+    run = experiment.run(folder, arguments, [domain.name], inputs, first, train=rows, selection=dev, quiz=quiz)
+    if experiment.skip(run):
+        return folder
+    model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
+    encoded = experiment.encode(rows, [domain.name], tokenizer)
+    layers = _pkd_layers(model, teacher, args)
+    step = _teacher_step(experiment, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
+    encoded.columns |= _teacher_columns(experiment, teacher, teacher_path, rows, layers, step is not None, domain)
+    width = teacher.classifier.model.config.hidden_size if layers else 0
+    module = SecondStage(Classifier(model, {domain.head: domain}), args, weighted, step, width)
+    _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev, teacher_folder=teacher_path.name)
+    return folder
+
+
+def _weights_by_expertise(student_args: StudentArguments, args: SecondStageArguments) -> bool:
+    if student_args.use_expertise_weights is None:
+        return args.method == "metakd"
+    return student_args.use_expertise_weights
+
+
+def distil_several(
+    experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
+) -> Path:
+    """Stage 5 with TEACHER=multi: the mean of the domain teachers' soft targets. Returns the student's folder."""
+    if args.beta_pkd or args.meta_teacher_every_epoch:
+        raise TeachbackError(
+            "TEACHER=multi gives averaged predictions and no inner states; set BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"
+        )
+    teachers = experiment.single_teachers(domain)
+    first = experiment.student_before(domain, "student_first", "4_student_first.sh")
+    rows, dev = experiment.labelled_rows([domain.name], domain.name)
+    rows = scored(rows, student_args)
+    weighted = _weights_by_expertise(student_args, args)
+    choices = {"teacher": "multi", "use_expertise_weights": weighted}
+    inputs = {folder.name: hash_model(str(folder)) for _, folder in teachers} | {
+        "student_first": hash_model(str(first))
+    }
+    folder = experiment.student_folder(domain, "student_second")
+    run = experiment.run(folder, (args, choices), [domain.name], inputs, first, train=rows, selection=dev)
+    if experiment.skip(run):
+        return folder
+    logits = [_answers(experiment, name, rows, domain) for name, _ in teachers]
+    model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
+    encoded = experiment.encode(rows, [domain.name], tokenizer)
+    encoded.columns["teacher_logits"] = average_predictions(torch.stack(logits), args.temperature)
+    module = SecondStage(Classifier(model, {domain.head: domain}), args, weighted)
+    _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev)
+    return folder
+
+
+def _answers(experiment: Experiment, name: str, rows: list[Row], domain: Domain) -> torch.Tensor:
+    """What the single teacher of domain ``name`` says of rows of ``domain``: logits [N, C]."""
+    folder, teacher = experiment.read_teacher("single", domain.name, name)
+    return _logits(teacher, experiment.teacher_features(teacher, folder, rows), domain)
+
+
+def _pkd_layers(model, teacher: Teacher, args: SecondStageArguments) -> tuple[int, ...]:
+    """The teacher's layers whose [CLS] states the student learns, none without PKD."""
+    if not args.beta_pkd:
+        return ()
+    depths = model.config.num_hidden_layers, teacher.classifier.model.config.num_hidden_layers
+    return tuple(pkd_layer_map(args.pkd_layers, *depths))
+
+
+def _teacher_columns(experiment: Experiment, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],
+                     changes: bool, domain: Domain) -> dict:  # fmt: skip
+    """What the student learns from, by row: logits, or where heads will change the states that they answer from."""
+    told = experiment.teacher_features(teacher, folder, rows, layers)
+    columns = {"teacher_cls": told.cls} if layers else {}
+    if changes:
+        return columns | {"teacher_pooled": told.pooled}
+    return columns | {"teacher_logits": _logits(teacher, told, domain)}
+
+
+def _logits(teacher: Teacher, told: Features, domain: Domain) -> torch.Tensor:
+    """The teacher's logits of the domain's own classes: [N, C]."""
+    number = [known.name for known in teacher.domains].index(domain.name)
+    return logits_of(teacher, told, number)[:, : class_count(domain)]
+
+
+def _teacher_step(experiment: Experiment, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],
+                  domain: Domain, meta_args: MetaTeacherArguments) -> TeacherStep:  # fmt: skip
+    """The meta-teacher, which begins as the teacher's heads, and its step on quiz after each epoch."""
+    head = head_name(teacher.kind, domain)
+    meta = MetaTeacher({head: meta_heads(teacher, [domain])[head]}, model.config.hidden_size)
+    pooled = experiment.teacher_features(teacher, folder, quiz).pooled
+    encoded = experiment.encode(quiz, [domain.name], tokenizer)
+    training = experiment.training
+    return TeacherStep(meta.to(training.device), head, pooled, encoded, meta_args,
+                       experiment.settings(tokenizer), training.per_device_train_batch_size, training.seed)  # fmt: skip
+
+
+def finetune_student(
+    experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
+) -> Path:
+    """Stage 5 with METHOD=finetune: a student of the same size that never meets a teacher. Returns its folder."""
+    student_args = _without_teacher(student_args, experiment, domain)
+    rows, dev = experiment.labelled_rows([domain.name], domain.name)
+    folder = experiment.student_folder(domain, "student_finetune")
+    choices = {
+        "method": "finetune",
+        "student_model": student_args.student_model,
+        "student_layers": student_args.student_layers,
+    }
+    origin = student_args.student_model
+    inputs = experiment.model_input(origin)
+    run = experiment.run(folder, (choices,), [domain.name], inputs, origin, train=rows, selection=dev)
+    if experiment.skip(run):
+        return folder
+    model, tokenizer = initial_student(student_args, experiment.data, domain, experiment.args.data_dir)
+    encoded = experiment.encode(rows, [domain.name], tokenizer)
+    module = SecondStage(Classifier(model, {domain.head: domain}), args, use_expertise_weights=False)
+    _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev)
+    return folder
+
+
+def _without_teacher(student_args: StudentArguments, experiment: Experiment, domain: Domain) -> StudentArguments:
+    """For a student that is cut from the teacher: the same cut of the model that the teacher itself started from."""
+    if student_args.student_init == "pretrained":
+        return student_args
+    folder = experiment.teacher_folder(student_args.teacher, domain.name)
+    experiment.require(folder, f"TEACHER={student_args.teacher}", "3_train_teacher.sh")
+    return replace(
+        student_args, student_init="pretrained", student_model=read_stage(folder)["arguments"]["teacher_model"]
+    )
+
+
+def _fit_and_publish(
+    experiment: Experiment, run: StageRun, module: SecondStage, tokenizer, encoded, rows: list[Row], dev: list[Row],
+    **more: str,
+) -> None:  # fmt: skip
+    """Train a student on predictions or labels of its one domain, select on its score, and publish it."""
+    domain = next(iter(module.student.heads.values()))
+    trainer, metrics = experiment.fit(run, module, encoded, dev, [domain.name], tokenizer)
+    experiment.compare_with_majority("student", metrics, rows, dev)
+    record = {"method": run.arguments["method"], "domain": domain.name, "head_trained": True} | more
+    experiment.publish(run, trainer, lambda path: save_trained(path, module, tokenizer), record, metrics)

@@ -6,9 +6,11 @@ from torch import nn
 from teachback.core.arguments import MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.encoding import EncodedRows
+from teachback.data.schema import Domain, class_count
 from teachback.methods.losses import expertise_weight, hard_label_loss, pkd_loss, soft_loss, teacher_error
 from teachback.methods.meta_teacher import MetaTeacher, Quiz, train_meta_teacher
-from teachback.methods.teacher_outputs import features
+from teachback.methods.teacher import Teacher
+from teachback.methods.teacher_outputs import Features, features, logits_of
 from teachback.models.heads import Classifier, Outputs, per_row
 from teachback.training.trainer import TrainingModule
 
@@ -28,6 +30,28 @@ def pkd_layer_map(name: str, student_layers: int, teacher_layers: int) -> list[i
         return [(i + 1) * teacher_layers // student_layers for i in range(count)]
     start = 1 if name == "first" else teacher_layers - count
     return list(range(start, start + count))
+
+
+def pkd_layers(model, teacher: Teacher, args: SecondStageArguments) -> tuple[int, ...]:
+    """The teacher's layers whose [CLS] states the student learns, none without PKD."""
+    if not args.beta_pkd:
+        return ()
+    depths = model.config.num_hidden_layers, teacher.classifier.model.config.num_hidden_layers
+    return tuple(pkd_layer_map(args.pkd_layers, *depths))
+
+
+def teacher_logits(teacher: Teacher, told: Features, domain: Domain) -> torch.Tensor:
+    """The teacher's logits of the domain's own classes, from its states of rows of that domain: [N, C]."""
+    number = [known.name for known in teacher.domains].index(domain.name)
+    return logits_of(teacher, told, number)[:, : class_count(domain)]
+
+
+def teacher_columns(teacher: Teacher, told: Features, domain: Domain, changes: bool = False) -> dict[str, torch.Tensor]:
+    """Columns that `SecondStage` learns from: logits, or where heads will change the states that they answer from."""
+    columns = {} if told.cls is None else {"teacher_cls": told.cls}
+    if changes:
+        return columns | {"teacher_pooled": told.pooled}
+    return columns | {"teacher_logits": teacher_logits(teacher, told, domain)}
 
 
 class TeacherStep:

@@ -12,13 +12,12 @@ from teachback.core.arguments import (
 )
 from teachback.core.errors import TeachbackError
 from teachback.core.runs import StageRun, hash_model, read_stage
-from teachback.data.schema import Domain, Row, class_count
+from teachback.data.schema import Domain, Row
 from teachback.methods.losses import average_predictions
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
-from teachback.methods.predictions import SecondStage, TeacherStep, pkd_layer_map
+from teachback.methods.predictions import SecondStage, TeacherStep, pkd_layers, teacher_columns, teacher_logits
 from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
-from teachback.methods.teacher_outputs import Features, logits_of
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_finished_classifier, load_tokenizer
 from teachback.stages.experiment import Experiment
@@ -45,7 +44,7 @@ def distil_second(experiment: Experiment, student_args: StudentArguments, args: 
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
     encoded = experiment.encode(rows, [domain.name], tokenizer)
-    layers = _pkd_layers(model, teacher, args)
+    layers = pkd_layers(model, teacher, args)
     step = _teacher_step(experiment, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
     encoded.columns |= _teacher_columns(experiment, teacher, teacher_path, rows, layers, step is not None, domain)
     width = teacher.classifier.model.config.hidden_size if layers else 0
@@ -93,31 +92,14 @@ def distil_several(
 def _answers(experiment: Experiment, name: str, rows: list[Row], domain: Domain) -> torch.Tensor:
     """What the single teacher of domain ``name`` says of rows of ``domain``: logits [N, C]."""
     folder, teacher = experiment.read_teacher("single", domain.name, name)
-    return _logits(teacher, experiment.teacher_features(teacher, folder, rows), domain)
-
-
-def _pkd_layers(model, teacher: Teacher, args: SecondStageArguments) -> tuple[int, ...]:
-    """The teacher's layers whose [CLS] states the student learns, none without PKD."""
-    if not args.beta_pkd:
-        return ()
-    depths = model.config.num_hidden_layers, teacher.classifier.model.config.num_hidden_layers
-    return tuple(pkd_layer_map(args.pkd_layers, *depths))
+    return teacher_logits(teacher, experiment.teacher_features(teacher, folder, rows), domain)
 
 
 def _teacher_columns(experiment: Experiment, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],
                      changes: bool, domain: Domain) -> dict:  # fmt: skip
-    """What the student learns from, by row: logits, or where heads will change the states that they answer from."""
+    """What the student learns from, by row."""
     told = experiment.teacher_features(teacher, folder, rows, layers)
-    columns = {"teacher_cls": told.cls} if layers else {}
-    if changes:
-        return columns | {"teacher_pooled": told.pooled}
-    return columns | {"teacher_logits": _logits(teacher, told, domain)}
-
-
-def _logits(teacher: Teacher, told: Features, domain: Domain) -> torch.Tensor:
-    """The teacher's logits of the domain's own classes: [N, C]."""
-    number = [known.name for known in teacher.domains].index(domain.name)
-    return logits_of(teacher, told, number)[:, : class_count(domain)]
+    return teacher_columns(teacher, told, domain, changes)
 
 
 def _teacher_step(experiment: Experiment, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],

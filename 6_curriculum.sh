@@ -17,6 +17,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${EPISODES=200}"                     # episodes; after each the policy learns (paper: 200)
 : "${EPISODE_STEPS=}"                   # steps an episode; empty: one for each batch of the quiz (paper)
 : "${STUDENT_UPDATE=step}"              # the student learns after each step, or once an episode (the authors' code)
+: "${META_GRADIENT=detach}"            # p_T'(y|h_S) in the student's loss: detach, a constant (authors' code); flow: with its gradient
 : "${CURRICULUM_LR=3e-5}"               # the student's learning rate (paper: 3e-5)
 : "${POLICY=learned}"                   # who picks: learned (paper); to compare: uniform, target_only or round_robin
 : "${POLICY_LR=0.05}"                   # the policy's learning rate (authors' code: 1e-3)
@@ -44,7 +45,7 @@ run scripts/curriculum.py \
     --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" \
     --teacher_root "$TEACHER_DIR" --student_root "$STUDENT_DIR" \
     --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" --meta_lr "$META_LR" --teacher_cache_gb "$TEACHER_CACHE_GB" \
-    --episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --student_update "$STUDENT_UPDATE" \
+    --episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --student_update "$STUDENT_UPDATE" --meta_gradient "$META_GRADIENT" \
     --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --choose_from "$CHOOSE_FROM" --first_action "$FIRST_ACTION" --state "$STATE" \
     --reward "$REWARD" --reward_rows "$REWARD_ROWS" --advantage "$ADVANTAGE" --gamma "$GAMMA" \
     --entropy_weight "$ENTROPY_WEIGHT" --eval_every "$EVAL_EVERY" --max_length "$MAX_LENGTH" \

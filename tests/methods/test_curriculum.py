@@ -468,7 +468,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(root, prepared, tmp_pa
         ("--reward", "binary"), ("--advantage", "level"), ("--gamma", "0.9"), ("--entropy_weight", "0.5"), ("--first_action", "ignored"), ("--choose_from", "others"),
         ("--reward_rows", "all"), ("--student_update", "episode"), ("--curriculum_lr", "1e-4"), ("--policy_lr", "0.9"),
         ("--episode_steps", "2"), ("--batch_size", "3"), ("--meta_loss", "competitive"), ("--meta_epochs", "3"),
-        ("--meta_lr", "0.1"), ("--domains", "books genre"), ("--seed", "42", "--episodes", "3"),
+        ("--meta_gradient", "flow"), ("--meta_lr", "0.1"), ("--domains", "books genre"), ("--seed", "42", "--episodes", "3"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -530,7 +530,7 @@ def test_without_stage_5_it_says_to_run_it(root):
         (("--episodes", "0"), "EPISODES=0"), (("--policy_lr", "0"), "POLICY_LR=0"), (("--policy", "best"), "POLICY=best"), (("--choose_from", "none"), "CHOOSE_FROM=none"),
         (("--choose_from", "others", "--policy", "target_only"), "CHOOSE_FROM=all"),
         (("--choose_from", "others", "--domains", "books"), "only domain"),
-        (("--meta_loss", "kind"), "META_LOSS=kind"), (("--episode_steps", "0"), "EPISODE_STEPS=0"),
+        (("--meta_gradient", "half"), "META_GRADIENT=half"), (("--meta_loss", "kind"), "META_LOSS=kind"), (("--episode_steps", "0"), "EPISODE_STEPS=0"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )  # fmt: skip

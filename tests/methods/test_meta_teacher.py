@@ -14,6 +14,7 @@ from teachback.methods.losses import (
     collaborative_loss,
     competitive_loss,
     curriculum_student_loss,
+    hard_label_loss,
     step_reward,
 )
 from teachback.methods.meta_teacher import (
@@ -82,6 +83,37 @@ def test_the_students_loss_in_the_curriculum_by_hand():
     value[0].backward()
     q = 1 / 5
     assert student.grad[0].tolist() == pytest.approx([(1 - q) + q * (1 - q), -(1 - q) - q * (1 - q)], rel=1e-5)
+
+
+def gradient_on_states(loss_of, states: torch.Tensor) -> torch.Tensor:
+    states = states.clone().requires_grad_()
+    loss_of(states).sum().backward()
+    return states.grad
+
+
+def test_the_meta_teachers_gradient_cancels_the_students_reward_unless_it_is_detached():
+    torch.manual_seed(0)
+    head, states, labels = nn.Linear(8, 2), torch.randn(6, 8), torch.arange(6) % 2
+    loss = {
+        form: gradient_on_states(lambda h: curriculum_student_loss(head(h), head(h), labels, form), states)
+        for form in ("detach", "flow")
+    }
+    alone = gradient_on_states(lambda h: hard_label_loss(head(h), labels), states)
+    own = gradient_on_states(lambda h: hard_label_loss(head(h), labels) - certainty(head(h), labels), states)
+    torch.testing.assert_close(loss["flow"], alone)  # the same head reads the same states: -p_S + p_T' is 0
+    torch.testing.assert_close(loss["detach"], own)
+    assert loss["detach"].norm(dim=1).mean() > 1.1 * loss["flow"].norm(dim=1).mean()
+
+
+def test_with_its_gradient_the_student_is_pushed_to_states_that_the_meta_teacher_reads_worse():
+    torch.manual_seed(0)
+    student, other, states, labels = nn.Linear(8, 2), nn.Linear(8, 2), torch.randn(6, 8), torch.arange(6) % 2
+    constant, flowing = (
+        gradient_on_states(lambda h: curriculum_student_loss(student(h), other(h), labels, form), states)
+        for form in ("detach", "flow")
+    )
+    worse = gradient_on_states(lambda h: certainty(other(h), labels), states)
+    torch.testing.assert_close(flowing - constant, worse)
 
 
 def test_rewards_by_hand():

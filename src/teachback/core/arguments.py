@@ -207,6 +207,9 @@ class CurriculumArguments:
     )
     state: str = option("progress", "What the policy sees: progress by domain, or the student's pooler weight (paper).")
     student_update: str = option("step", "The student learns at each step, or once at the end of an episode (code).")
+    meta_gradient: str = option(
+        "detach", "p_T'(y|h_S) in the student's loss: a constant (detach, released code), or with its gradient (flow)."
+    )
     eval_every: int = option(10, "Episodes between two scores on the selection rows.")
     episode_steps: int | None = option(None, "Steps an episode; unset: one for each batch of the target's quiz.")
     batch_size: int = option(8, "Rows a step (released code: 8).")
@@ -226,6 +229,7 @@ class CurriculumArguments:
             raise TeachbackError("POLICY=target_only needs CHOOSE_FROM=all, as the others leave the target out")
         require(self, "state", ("progress", "pooler"))
         require(self, "student_update", ("step", "episode"))
+        require(self, "meta_gradient", ("detach", "flow"))
         require(self, "report_to", ("none", "tensorboard", "wandb"))
         for name in ("episodes", "eval_every", "batch_size", "eval_batch_size", "episode_steps"):
             if getattr(self, name) is not None:

@@ -120,7 +120,9 @@ class Student:
         with fast_dropout(self.accelerator.device):
             outputs = self.classifier(batch, head)
             told = self.meta.of_student(by_row(outputs.pooled, len(batch["label"])), study.meta_head)
-            loss = curriculum_student_loss(outputs.logits.float(), told, batch["label"]).mean()
+            loss = curriculum_student_loss(
+                outputs.logits.float(), told, batch["label"], self.args.meta_gradient
+            ).mean()
             self.accelerator.backward(loss)
         if self.args.student_update == "step":
             self.flush()

@@ -201,11 +201,16 @@ def competitive_loss(of_teacher: torch.Tensor, of_student: torch.Tensor, labels:
     return certainty(of_student, labels) - certainty(of_teacher, labels) + hard_label_loss(of_teacher, labels)
 
 
-def curriculum_student_loss(student: torch.Tensor, meta_teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def curriculum_student_loss(
+    student: torch.Tensor, meta_teacher: torch.Tensor, labels: torch.Tensor, meta_gradient: str = "detach"
+) -> torch.Tensor:
     """The student's loss in the curriculum: [B, C] its logits, [B, C] the meta-teacher's from its states, [B] -> [B].
 
-    CE(S(x), y) - p_S(y) + p_T'(y | h_S) (MPDistil).
+    CE(S(x), y) - p_S(y) + p_T'(y | h_S) (MPDistil). ``meta_gradient``: detach takes the last term for a constant
+    (released code); flow lets its gradient through h_S reach the student.
     """
+    if meta_gradient == "detach":
+        meta_teacher = meta_teacher.detach()
     return hard_label_loss(student, labels) - certainty(student, labels) + certainty(meta_teacher, labels)
 
 

@@ -1,0 +1,132 @@
+"""What p_T'(y|h_S) does in stage 6: a constant (META_GRADIENT=detach) against its gradient (flow), with few labels.
+
+Real reviews of Amazon (``kitchen``, the target, and ``books``, on the same head) and sentences of CoLA (a head of its
+own), of which few are for training and many for testing. Each seed draws its own rows and trains a teacher, a student
+and, from that same student, both curricula. Stage 1 has fetched amazon, and CoLA of glue, into --data_dir:
+
+    PYTHONPATH=src python benchmarks/meta_gradient.py --data_dir data --folder <a folder> --model <folder of an encoder>
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from random import Random
+
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.runs import read_stage
+from teachback.data.bad_rows import Problems
+from teachback.data.raw_lines import tsv_lines
+from teachback.data.schema import (
+    TRAIN_COLUMNS,
+    Domain,
+    Row,
+    Suite,
+    clean_text,
+    with_row_counts,
+    write_rows,
+    write_suite,
+)
+from teachback.data.suites import amazon
+from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.stage6_curriculum import run_curriculum
+from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
+
+SIZES = {"train": 64, "quiz": 32, "dev": 64, "test": 600}  # rows of the target by split
+FURTHER = {"train": 8, "quiz": 32}  # of the other domains
+DOMAINS = {
+    "kitchen": Domain("kitchen", "sentiment", ("negative", "positive")),
+    "books": Domain("books", "sentiment", ("negative", "positive")),
+    "cola": Domain("cola", "acceptability", ("unacceptable", "acceptable")),
+}
+TARGET = "kitchen"
+VARIANTS = ("detach", "flow")
+
+
+def all_rows(data_dir: Path) -> dict[str, list[Row]]:
+    """Every labelled row of each domain."""
+    content = data_dir / "raw" / "amazon" / "content"
+    known = {name: Domain(name, "sentiment", amazon.POLARITIES) for name in amazon.FOLDERS}
+    rows = {
+        name: [row for polarity in amazon.POLARITIES for row in amazon._rows(content, name, polarity, known, Problems())]
+        for name in ("kitchen", "books")
+    }
+    files = sorted((data_dir / "raw" / "glue" / "content" / "CoLA").rglob("train.tsv"))
+    lines = tsv_lines(files[0], ("source", "label", "star", "sentence"))
+    labels = DOMAINS["cola"].labels
+    rows["cola"] = [
+        Row(f"cola-{number}", clean_text(values["sentence"]), "", labels[int(values["label"])], "cola")
+        for number, values, _ in lines
+        if values
+    ]
+    return rows
+
+
+def balanced(random: Random, rows: list[Row], sizes: dict[str, int]) -> dict[str, list[Row]]:
+    """Disjoint splits with as many rows of each label, drawn at random."""
+    by_label: dict[str, list[Row]] = {}
+    for row in random.sample(rows, len(rows)):
+        by_label.setdefault(row.label, []).append(row)
+    return {
+        split: [part.pop() for part in by_label.values() for _ in range(size // len(by_label))]
+        for split, size in sizes.items()
+    }
+
+
+def write_few(folder: Path, every: dict[str, list[Row]], seed: int) -> None:
+    """The suite ``few`` of a seed."""
+    random, rows = Random(seed), {split: [] for split in SIZES}
+    for name in DOMAINS:
+        for split, part in balanced(random, every[name], SIZES if name == TARGET else FURTHER).items():
+            rows[split] += part
+    for split, part in rows.items():
+        write_rows(folder / "few" / f"{split}.tsv", part, TRAIN_COLUMNS if split == "train" else TRAIN_COLUMNS[:-1])
+    write_suite(folder / "few", with_row_counts(Suite("few", DOMAINS), rows))
+
+
+def run_seed(folder: Path, every: dict[str, list[Row]], seed: int, model: str, further: list[str]) -> dict:
+    """Stages 3 to 7; test accuracy of the student before the curriculum and after each of both."""
+    write_few(folder / f"data{seed}", every, seed)
+    places = ["--suite", "few", "--domain", TARGET, "--data_dir", str(folder / f"data{seed}"), "--max_length", "64",
+              "--seed", str(seed), "--device", "cpu", "--precision", "fp32", "--teacher", "single"]  # fmt: skip
+    start = ["--output_root", str(folder / "start")]
+    train = [*places, *start, "--per_device_train_batch_size", "8", "--learning_rate", "5e-5"]
+    train_teachers(*parse(*TEACHER_STAGE, argv=[*train, "--teacher_model", model, "--num_train_epochs", "8"]))
+    student = ["--student_init", "teacher", "--student_layers", "3", "--first", "none", "--method", "mpdistil"]
+    for stage in ("first", "second"):
+        distil(*parse(*STUDENT_STAGES, argv=[*train, *student, "--num_train_epochs", "6", "--stage", stage]))
+    found: dict = {"seed": seed}
+    for variant in VARIANTS:
+        outputs = ["--output_root", str(folder / variant)]
+        shared = ["--teacher_root", str(folder / "start"), "--student_root", str(folder / "start")]
+        argv = [*places, *outputs, *shared, "--meta_gradient", variant, *further]
+        (path,) = run_curriculum(*parse(*CURRICULUM_STAGE, argv=argv))
+        scored = evaluate(*parse(EvaluationArguments, argv=[*places, *outputs, *shared[:2], "--report", "0"]))
+        scores = {one.stage: one.scores[TARGET].value for one in scored if TARGET in one.scores}
+        found[variant] = {"dev": read_stage(path)["dev"]["score"], "test": scores[f"{TARGET}/curriculum"]}
+    scored = evaluate(*parse(EvaluationArguments, argv=[*places, *start, "--report", "0"]))
+    found["before"] = {one.stage: one.scores[TARGET].value for one in scored if TARGET in one.scores}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--json", type=Path)
+    arguments, further = parser.parse_known_args()
+    every, found = all_rows(arguments.data_dir), []
+    for seed in arguments.seeds:
+        found.append(run_seed(arguments.folder, every, seed, arguments.model, further))
+        print(json.dumps(found[-1]), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found, indent=1))
+    for variant in VARIANTS:
+        values = [one[variant]["test"] for one in found]
+        print(f"{variant:8}{statistics.mean(values):.4f}  by seed {values}")
+
+
+if __name__ == "__main__":
+    main()

@@ -164,11 +164,11 @@ def test_stage_6_has_no_use_for_them(home):
 
 def seen(monkeypatch) -> list[list[Row]]:
     """Train rows of each stage that runs from here on."""
-    from teachback.stages.experiment import Experiment
+    from teachback.stages.context import Context
 
-    found, run = [], Experiment.run
+    found, run = [], Context.run
     monkeypatch.setattr(
-        Experiment, "run", lambda self, *args, **rows: (found.append(rows["train"]), run(self, *args, **rows))[1]
+        Context, "run", lambda self, *args, **rows: (found.append(rows["train"]), run(self, *args, **rows))[1]
     )
     return found
 

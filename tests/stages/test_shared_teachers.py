@@ -73,7 +73,7 @@ def test_stage_5_takes_what_the_teacher_said_in_stage_4(shared, monkeypatch):
     (asked,) = distil(shared, "second", *elsewhere(shared, *fresh(shared)), "--teacher_cache_gb", "0")
     expected = weights(asked)
     shutil.rmtree(asked)
-    monkeypatch.setattr("teachback.stages.experiment.features", None)  # would run the teacher
+    monkeypatch.setattr("teachback.stages.teachers.features", None)  # would run the teacher
     (told,) = distil(shared, "second", *elsewhere(shared, *fresh(shared)))
     assert same(weights(told), expected)
 

@@ -484,7 +484,7 @@ def test_the_second_stage_asks_the_teacher_once(suite, finished, monkeypatch):
     (folder,) = distil(suite, "second", "--beta_pkd", "0")
     once = weights(folder)
     shutil.rmtree(folder)
-    monkeypatch.setattr("teachback.stages.experiment.features", None)  # what would run the teacher
+    monkeypatch.setattr("teachback.stages.teachers.features", None)  # what would run the teacher
     (folder,) = distil(suite, "second", "--beta_pkd", "0")
     assert same(weights(folder), once)
     with pytest.raises(TypeError):

@@ -11,7 +11,7 @@ from teachback.core.arguments import (
     SecondStageArguments,
     StudentArguments,
 )
-from teachback.stages.experiment import Experiment
+from teachback.stages.context import Context
 from teachback.stages.stage4_inner_layers import distil_first, pass_on
 from teachback.stages.stage5_predictions import distil_second, finetune_student
 
@@ -19,17 +19,17 @@ from teachback.stages.stage5_predictions import distil_second, finetune_student
 def distil(data_args: DataArguments, student_args: StudentArguments, first: FirstStageArguments, second: SecondStageArguments,
            meta: MetaTeacherArguments, training: OptimizerArguments) -> list[Path]:  # fmt: skip
     """Stage 4 or 5 for the target domain, or for each domain in turn where ``domain`` is all."""
-    experiment = Experiment(data_args, training)
-    targets = experiment.data.targets(data_args.domain)
+    context = Context(data_args, training)
+    targets = context.data.targets(data_args.domain)
     if student_args.teacher == "multi" and (student_args.stage == "first" or second.method == "finetune"):
         student_args = replace(student_args, teacher="single")  # several encoders have no one set of layers
     if student_args.stage == "first" and first.first == "none":
-        return experiment.each("4_student_first", targets, lambda domain: pass_on(experiment, student_args, domain))
+        return context.each("4_student_first", targets, lambda domain: pass_on(context, student_args, domain))
     if student_args.stage == "first":
-        return experiment.each(
-            "4_student_first", targets, lambda domain: distil_first(experiment, student_args, first, domain)
+        return context.each(
+            "4_student_first", targets, lambda domain: distil_first(context, student_args, first, domain)
         )
     name = "5_student_second"
     if second.method == "finetune":
-        return experiment.each(name, targets, lambda domain: finetune_student(experiment, student_args, second, domain))
-    return experiment.each(name, targets, lambda domain: distil_second(experiment, student_args, second, meta, domain))
+        return context.each(name, targets, lambda domain: finetune_student(context, student_args, second, domain))
+    return context.each(name, targets, lambda domain: distil_second(context, student_args, second, meta, domain))

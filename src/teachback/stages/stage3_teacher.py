@@ -11,41 +11,41 @@ from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
 from teachback.methods.teacher import Teacher, TeacherTraining
 from teachback.models.loading import load_classifier, load_tokenizer
-from teachback.stages.experiment import Experiment
+from teachback.stages.context import Context
 
 
 def train_teachers(data_args: DataArguments, args: TeacherArguments, training: OptimizerArguments) -> list[Path]:
     """Stage 3: one teacher over the selected domains, or a single teacher for each target domain."""
-    experiment = Experiment(data_args, training)
+    context = Context(data_args, training)
     if args.teacher != "single":
-        shortened = experiment.shortened_domain()
-        together = [experiment.taught_domains()]
-        return experiment.each(
-            "3_train_teacher", together, lambda names: train_teacher(experiment, args, names, shortened)
+        shortened = context.rows.shortened_domain()
+        together = [context.rows.taught_domains()]
+        return context.each(
+            "3_train_teacher", together, lambda names: train_teacher(context, args, names, shortened)
         )
-    names = [domain.name for domain in experiment.data.targets(data_args.domain) if domain.name != data_args.hold_out]
+    names = [domain.name for domain in context.data.targets(data_args.domain) if domain.name != data_args.hold_out]
     if not names:
         raise TeachbackError(f"HOLD_OUT={data_args.hold_out} leaves out the one domain of TEACHER=single")
-    return experiment.each("3_train_teacher", names, lambda name: train_teacher(experiment, args, [name], name))
+    return context.each("3_train_teacher", names, lambda name: train_teacher(context, args, [name], name))
 
 
-def train_teacher(experiment: Experiment, args: TeacherArguments, names: list[str], shortened: str) -> Path:
+def train_teacher(context: Context, args: TeacherArguments, names: list[str], shortened: str) -> Path:
     """Train a teacher on the named domains; of the ``shortened`` one TRAIN_FRACTION. Returns its folder."""
-    data, data_dir = experiment.data, experiment.args.data_dir
-    rows, dev = experiment.labelled_rows(names, shortened)
-    folder = experiment.teacher_folder(args.teacher, names[0])
-    inputs = experiment.model_input(args.teacher_model)
+    data, data_dir = context.data, context.args.data_dir
+    rows, dev = context.rows.labelled(names, shortened)
+    folder = context.teachers.folder(args.teacher, names[0])
+    inputs = context.model_input(args.teacher_model)
     told = (args, {"trained_domains": names})
-    run = experiment.run(folder, told, names, inputs, args.teacher_model, train=rows, selection=dev)
-    if experiment.skip(run):
+    run = context.run(folder, told, names, inputs, args.teacher_model, train=rows, selection=dev)
+    if context.skip(run):
         return folder
     tokenizer = load_tokenizer(args.teacher_model, data_dir, data.texts())
     teacher = new_teacher(args, [data.suite.domain(name) for name in names], tokenizer, data_dir)
-    encoded = experiment.encode(rows, names, tokenizer)
-    trainer, metrics = experiment.fit(run, TeacherTraining(teacher, args), encoded, dev, names, tokenizer)
-    experiment.compare_with_majority("teacher", metrics, rows, dev)
+    encoded = context.encode(rows, names, tokenizer)
+    trainer, metrics = context.fit(run, TeacherTraining(teacher, args), encoded, dev, names, tokenizer)
+    context.compare_with_majority("teacher", metrics, rows, dev)
     record = {"transferable": teacher.transferable is not None, "head_trained": True}
-    experiment.publish(run, trainer, lambda path: teacher.save(path, tokenizer), record, metrics)
+    context.publish(run, trainer, lambda path: teacher.save(path, tokenizer), record, metrics)
     return folder
 
 

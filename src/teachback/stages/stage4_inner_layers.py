@@ -17,58 +17,58 @@ from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_tokenizer
-from teachback.stages.experiment import Experiment
+from teachback.stages.context import Context
 from teachback.stages.student import save_student, save_trained, scored, teacher_of
 
 INITIAL_STUDENT = ("student_model", "student_layers", "student_init")
 
 
 def distil_first(
-    experiment: Experiment, student_args: StudentArguments, args: FirstStageArguments, domain: Domain
+    context: Context, student_args: StudentArguments, args: FirstStageArguments, domain: Domain
 ) -> Path:
     """Stage 4 for one domain. Returns the student's folder."""
     weighted = student_args.use_expertise_weights is not False
-    teacher_path, teacher = teacher_of(experiment, student_args, domain)
-    used = _transfer_domains(experiment, teacher, args, domain)
+    teacher_path, teacher = teacher_of(context, student_args, domain)
+    used = _transfer_domains(context, teacher, args, domain)
     names = [d.name for d in teacher.domains]
-    rows = scored(experiment.train_rows(used, domain.name), student_args) + read_unlabelled(args.unlabelled, domain)
-    dev = experiment.selection_rows(used, with_label=False)
-    folder = experiment.student_folder(domain, "student_first")
+    rows = scored(context.rows.train(used, domain.name), student_args) + read_unlabelled(args.unlabelled, domain)
+    dev = context.rows.selection(used, with_label=False)
+    folder = context.student_folder(domain, "student_first")
     inputs = {"teacher": hash_model(str(teacher_path))}
     if student_args.student_init == "pretrained":
-        inputs |= experiment.model_input(student_args.student_model)
+        inputs |= context.model_input(student_args.student_model)
     head = {"head": head_name(student_args.teacher, domain), "use_expertise_weights": weighted}
     origin = teacher_path if student_args.student_init == "teacher" else student_args.student_model
-    run = experiment.run(folder, (student_args, args, head), used, inputs, origin, train=rows, selection=dev)
-    if experiment.skip(run) or _copied(run, experiment, domain):
+    run = context.run(folder, (student_args, args, head), used, inputs, origin, train=rows, selection=dev)
+    if context.skip(run) or _copied(run, context, domain):
         return folder
     model, tokenizer = initial_student(
-        student_args, experiment.data, domain, experiment.args.data_dir, teacher, teacher_path
+        student_args, context.data, domain, context.args.data_dir, teacher, teacher_path
     )
     same_tokens = tokenizer.get_vocab() == load_tokenizer(str(teacher_path)).get_vocab()
     if not same_tokens:
         require_no_common_tokens(args, transferable=teacher.transferable is not None)
     module = FirstStage(Classifier(model, {domain.head: domain}), teacher, args, weighted)
-    teacher.to(experiment.training.device)
-    encoded = experiment.encode(rows, names, tokenizer)
+    teacher.to(context.training.device)
+    encoded = context.encode(rows, names, tokenizer)
     record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher_path.name,
               "head_trained": student_args.student_init == "teacher"}  # fmt: skip
 
     def write_states(*parts) -> None:
-        kept = experiment.write_teacher_states(run, module.live_teacher, inputs["teacher"], tokenizer, *parts)
+        kept = context.teachers.write_states(run, module.live_teacher, inputs["teacher"], tokenizer, *parts)
         record["teacher_states_kept"] = kept
 
     dev_means = None
     if not same_tokens:
-        encoded.columns |= _teacher_means(experiment, teacher, teacher_path, rows)
-        dev_means = _teacher_means(experiment, teacher, teacher_path, dev)
-    trainer, metrics = experiment.fit(run, module, encoded, dev, names, tokenizer, scored=False,
+        encoded.columns |= _teacher_means(context, teacher, teacher_path, rows)
+        dev_means = _teacher_means(context, teacher, teacher_path, dev)
+    trainer, metrics = context.fit(run, module, encoded, dev, names, tokenizer, scored=False,
                                       prepare=write_states if same_tokens else None, dev_columns=dev_means)  # fmt: skip
-    experiment.publish(run, trainer, lambda path: save_trained(path, module, tokenizer), record, metrics)
+    context.publish(run, trainer, lambda path: save_trained(path, module, tokenizer), record, metrics)
     return folder
 
 
-def _transfer_domains(experiment: Experiment, teacher: Teacher, args: FirstStageArguments, domain: Domain) -> list[str]:
+def _transfer_domains(context: Context, teacher: Teacher, args: FirstStageArguments, domain: Domain) -> list[str]:
     """Names of the domains whose texts the first stage learns on, all of which the teacher answers for from here on.
 
     A single teacher does so for every domain of its label set but a held-out one; the others for those that they know.
@@ -76,50 +76,50 @@ def _transfer_domains(experiment: Experiment, teacher: Teacher, args: FirstStage
     if args.transfer_set == "domain":
         return [domain.name]
     known = {d.name for d in teacher.domains}
-    for other in experiment.seen_with_labels_of(domain) if teacher.kind == "single" else ():
+    for other in context.rows.seen_with_labels_of(domain) if teacher.kind == "single" else ():
         if other.name not in known:
             teacher.add_unseen(other)
             known.add(other.name)
-    return [name for name in experiment.data.trainable if name in known]
+    return [name for name in context.data.trainable if name in known]
 
 
-def _copied(run: StageRun, experiment: Experiment, domain: Domain) -> bool:
+def _copied(run: StageRun, context: Context, domain: Domain) -> bool:
     """Take another domain's student where it would be the same to the bit, as with TRANSFER_SET=all."""
-    if experiment.training.world_size > 1:
+    if context.training.world_size > 1:
         return False
-    for other in sorted(experiment.root.glob(f"*/{run.folder.name}")):
-        if other != run.folder and run.reuse(other, domain=domain.name, answers=experiment.answers(domain.name)):
-            write_card(run.folder, read_stage(run.folder), experiment.data.suite)
-            experiment.say(f"wrote {run.folder}, a copy of {other}, which has the same inputs and arguments")
+    for other in sorted(context.root.glob(f"*/{run.folder.name}")):
+        if other != run.folder and run.reuse(other, domain=domain.name, answers=context.answers(domain.name)):
+            write_card(run.folder, read_stage(run.folder), context.data.suite)
+            context.say(f"wrote {run.folder}, a copy of {other}, which has the same inputs and arguments")
             return True
     return False
 
 
-def _teacher_means(experiment: Experiment, teacher: Teacher, folder: Path, rows: list[Row]) -> dict[str, torch.Tensor]:
+def _teacher_means(context: Context, teacher: Teacher, folder: Path, rows: list[Row]) -> dict[str, torch.Tensor]:
     """What a student of other tokens learns from, by row: the teacher's states that belong to no one token."""
-    told = experiment.teacher_features(teacher, folder, rows, means=True)
+    told = context.teachers.features(teacher, folder, rows, means=True)
     assert told.means is not None  # they were asked for
     return {"teacher_means": torch.cat([told.pooled, told.means], -1)}
 
 
-def pass_on(experiment: Experiment, student_args: StudentArguments, domain: Domain) -> Path:
+def pass_on(context: Context, student_args: StudentArguments, domain: Domain) -> Path:
     """Stage 4 with FIRST=none: the initial student, as it is. Returns its folder."""
     teacher_path, teacher = None, None
     if student_args.student_init == "teacher":
-        teacher_path, teacher = teacher_of(experiment, student_args, domain)
+        teacher_path, teacher = teacher_of(context, student_args, domain)
         inputs = {"teacher": hash_model(str(teacher_path))}
     else:
-        inputs = experiment.model_input(student_args.student_model)
-    folder = experiment.student_folder(domain, "student_first")
+        inputs = context.model_input(student_args.student_model)
+    folder = context.student_folder(domain, "student_first")
     choices = {"first": "none"} | {name: getattr(student_args, name) for name in INITIAL_STUDENT}
-    run = experiment.run(folder, (choices,), [domain.name], inputs, teacher_path or student_args.student_model)
-    if experiment.skip(run):
+    run = context.run(folder, (choices,), [domain.name], inputs, teacher_path or student_args.student_model)
+    if context.skip(run):
         return folder
     model, tokenizer = initial_student(
-        student_args, experiment.data, domain, experiment.args.data_dir, teacher, teacher_path
+        student_args, context.data, domain, context.args.data_dir, teacher, teacher_path
     )
-    experiment.say(f"FIRST=none: {domain.name}'s student is passed on as it is, and has learnt nothing yet")
+    context.say(f"FIRST=none: {domain.name}'s student is passed on as it is, and has learnt nothing yet")
     head_trained = student_args.student_init == "teacher"
-    record = {"method": "none", "domain": domain.name, "head_trained": head_trained, "seed": experiment.training.seed}
-    experiment.publish_as_is(run, lambda path: save_student(path, model, tokenizer), record)
+    record = {"method": "none", "domain": domain.name, "head_trained": head_trained, "seed": context.training.seed}
+    context.publish_as_is(run, lambda path: save_student(path, model, tokenizer), record)
     return folder

@@ -20,36 +20,36 @@ from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_finished_classifier, load_tokenizer
-from teachback.stages.experiment import Experiment
+from teachback.stages.context import Context
 from teachback.stages.student import save_trained, scored, teacher_of
 
 
-def distil_second(experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments,
+def distil_second(context: Context, student_args: StudentArguments, args: SecondStageArguments,
                   meta_args: MetaTeacherArguments, domain: Domain) -> Path:  # fmt: skip
     """Stage 5 for one domain: the teacher's predictions into stage 4's student. Returns the student's folder."""
     if student_args.teacher == "multi":
-        return distil_several(experiment, student_args, args, domain)
-    teacher_path, teacher = teacher_of(experiment, student_args, domain)
-    first = experiment.student_before(domain, "student_first", "4_student_first.sh")
-    rows, dev = experiment.labelled_rows([domain.name], domain.name)
+        return distil_several(context, student_args, args, domain)
+    teacher_path, teacher = teacher_of(context, student_args, domain)
+    first = context.student_before(domain, "student_first", "4_student_first.sh")
+    rows, dev = context.rows.labelled([domain.name], domain.name)
     rows = scored(rows, student_args)
-    quiz = experiment.quiz([domain.name]) if args.meta_teacher_every_epoch else []
-    folder = experiment.student_folder(domain, "student_second")
+    quiz = context.rows.quiz([domain.name]) if args.meta_teacher_every_epoch else []
+    folder = context.student_folder(domain, "student_second")
     weighted = _weights_by_expertise(student_args, args)
     choices = {"teacher": student_args.teacher, "use_expertise_weights": weighted}
     inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))}
     arguments = (args, choices, meta_args) if quiz else (args, choices)
-    run = experiment.run(folder, arguments, [domain.name], inputs, first, train=rows, selection=dev, quiz=quiz)
-    if experiment.skip(run):
+    run = context.run(folder, arguments, [domain.name], inputs, first, train=rows, selection=dev, quiz=quiz)
+    if context.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
-    encoded = experiment.encode(rows, [domain.name], tokenizer)
+    encoded = context.encode(rows, [domain.name], tokenizer)
     layers = pkd_layers(model, teacher, args)
-    step = _teacher_step(experiment, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
-    encoded.columns |= _teacher_columns(experiment, teacher, teacher_path, rows, layers, step is not None, domain)
+    step = _teacher_step(context, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
+    encoded.columns |= _teacher_columns(context, teacher, teacher_path, rows, layers, step is not None, domain)
     width = teacher.classifier.model.config.hidden_size if layers else 0
     module = SecondStage(Classifier(model, {domain.head: domain}), args, weighted, step, width)
-    _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev, teacher_folder=teacher_path.name)
+    _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev, teacher_folder=teacher_path.name)
     return folder
 
 
@@ -60,102 +60,102 @@ def _weights_by_expertise(student_args: StudentArguments, args: SecondStageArgum
 
 
 def distil_several(
-    experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
+    context: Context, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
 ) -> Path:
     """Stage 5 with TEACHER=multi: the mean of the domain teachers' soft targets. Returns the student's folder."""
     if args.beta_pkd or args.meta_teacher_every_epoch:
         raise TeachbackError(
             "TEACHER=multi gives averaged predictions and no inner states; set BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"
         )
-    teachers = experiment.single_teachers(domain)
-    first = experiment.student_before(domain, "student_first", "4_student_first.sh")
-    rows, dev = experiment.labelled_rows([domain.name], domain.name)
+    teachers = context.teachers.singles(domain)
+    first = context.student_before(domain, "student_first", "4_student_first.sh")
+    rows, dev = context.rows.labelled([domain.name], domain.name)
     rows = scored(rows, student_args)
     weighted = _weights_by_expertise(student_args, args)
     choices = {"teacher": "multi", "use_expertise_weights": weighted}
     inputs = {folder.name: hash_model(str(folder)) for _, folder in teachers} | {
         "student_first": hash_model(str(first))
     }
-    folder = experiment.student_folder(domain, "student_second")
-    run = experiment.run(folder, (args, choices), [domain.name], inputs, first, train=rows, selection=dev)
-    if experiment.skip(run):
+    folder = context.student_folder(domain, "student_second")
+    run = context.run(folder, (args, choices), [domain.name], inputs, first, train=rows, selection=dev)
+    if context.skip(run):
         return folder
-    logits = [_answers(experiment, name, rows, domain) for name, _ in teachers]
+    logits = [_answers(context, name, rows, domain) for name, _ in teachers]
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
-    encoded = experiment.encode(rows, [domain.name], tokenizer)
+    encoded = context.encode(rows, [domain.name], tokenizer)
     encoded.columns["teacher_logits"] = average_predictions(torch.stack(logits), args.temperature)
     module = SecondStage(Classifier(model, {domain.head: domain}), args, weighted)
-    _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev)
+    _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev)
     return folder
 
 
-def _answers(experiment: Experiment, name: str, rows: list[Row], domain: Domain) -> torch.Tensor:
+def _answers(context: Context, name: str, rows: list[Row], domain: Domain) -> torch.Tensor:
     """What the single teacher of domain ``name`` says of rows of ``domain``: logits [N, C]."""
-    folder, teacher = experiment.read_teacher("single", domain.name, name)
-    return teacher_logits(teacher, experiment.teacher_features(teacher, folder, rows), domain)
+    folder, teacher = context.teachers.read("single", domain.name, name)
+    return teacher_logits(teacher, context.teachers.features(teacher, folder, rows), domain)
 
 
-def _teacher_columns(experiment: Experiment, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],
+def _teacher_columns(context: Context, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],
                      changes: bool, domain: Domain) -> dict:  # fmt: skip
     """What the student learns from, by row."""
-    told = experiment.teacher_features(teacher, folder, rows, layers)
+    told = context.teachers.features(teacher, folder, rows, layers)
     return teacher_columns(teacher, told, domain, changes)
 
 
-def _teacher_step(experiment: Experiment, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],
+def _teacher_step(context: Context, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],
                   domain: Domain, meta_args: MetaTeacherArguments) -> TeacherStep:  # fmt: skip
     """The meta-teacher, which begins as the teacher's heads, and its step on quiz after each epoch."""
     head = head_name(teacher.kind, domain)
     meta = MetaTeacher({head: meta_heads(teacher, [domain])[head]}, model.config.hidden_size)
-    pooled = experiment.teacher_features(teacher, folder, quiz).pooled
-    encoded = experiment.encode(quiz, [domain.name], tokenizer)
-    training = experiment.training
+    pooled = context.teachers.features(teacher, folder, quiz).pooled
+    encoded = context.encode(quiz, [domain.name], tokenizer)
+    training = context.training
     return TeacherStep(meta.to(training.device), head, pooled, encoded, meta_args,
-                       experiment.settings(tokenizer), training.per_device_train_batch_size, training.seed)  # fmt: skip
+                       context.settings(tokenizer), training.per_device_train_batch_size, training.seed)  # fmt: skip
 
 
 def finetune_student(
-    experiment: Experiment, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
+    context: Context, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
 ) -> Path:
     """Stage 5 with METHOD=finetune: a student of the same size that never meets a teacher. Returns its folder."""
-    student_args = _without_teacher(student_args, experiment, domain)
-    rows, dev = experiment.labelled_rows([domain.name], domain.name)
-    folder = experiment.student_folder(domain, "student_finetune")
+    student_args = _without_teacher(student_args, context, domain)
+    rows, dev = context.rows.labelled([domain.name], domain.name)
+    folder = context.student_folder(domain, "student_finetune")
     choices = {
         "method": "finetune",
         "student_model": student_args.student_model,
         "student_layers": student_args.student_layers,
     }
     origin = student_args.student_model
-    inputs = experiment.model_input(origin)
-    run = experiment.run(folder, (choices,), [domain.name], inputs, origin, train=rows, selection=dev)
-    if experiment.skip(run):
+    inputs = context.model_input(origin)
+    run = context.run(folder, (choices,), [domain.name], inputs, origin, train=rows, selection=dev)
+    if context.skip(run):
         return folder
-    model, tokenizer = initial_student(student_args, experiment.data, domain, experiment.args.data_dir)
-    encoded = experiment.encode(rows, [domain.name], tokenizer)
+    model, tokenizer = initial_student(student_args, context.data, domain, context.args.data_dir)
+    encoded = context.encode(rows, [domain.name], tokenizer)
     module = SecondStage(Classifier(model, {domain.head: domain}), args, use_expertise_weights=False)
-    _fit_and_publish(experiment, run, module, tokenizer, encoded, rows, dev)
+    _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev)
     return folder
 
 
-def _without_teacher(student_args: StudentArguments, experiment: Experiment, domain: Domain) -> StudentArguments:
+def _without_teacher(student_args: StudentArguments, context: Context, domain: Domain) -> StudentArguments:
     """For a student that is cut from the teacher: the same cut of the model that the teacher itself started from."""
     if student_args.student_init == "pretrained":
         return student_args
-    folder = experiment.teacher_folder(student_args.teacher, domain.name)
-    experiment.require(folder, f"TEACHER={student_args.teacher}", "3_train_teacher.sh")
+    folder = context.teachers.folder(student_args.teacher, domain.name)
+    context.require(folder, f"TEACHER={student_args.teacher}", "3_train_teacher.sh")
     return replace(
         student_args, student_init="pretrained", student_model=read_stage(folder)["arguments"]["teacher_model"]
     )
 
 
 def _fit_and_publish(
-    experiment: Experiment, run: StageRun, module: SecondStage, tokenizer, encoded, rows: list[Row], dev: list[Row],
+    context: Context, run: StageRun, module: SecondStage, tokenizer, encoded, rows: list[Row], dev: list[Row],
     **more: str,
 ) -> None:  # fmt: skip
     """Train a student on predictions or labels of its one domain, select on its score, and publish it."""
     domain = next(iter(module.student.heads.values()))
-    trainer, metrics = experiment.fit(run, module, encoded, dev, [domain.name], tokenizer)
-    experiment.compare_with_majority("student", metrics, rows, dev)
+    trainer, metrics = context.fit(run, module, encoded, dev, [domain.name], tokenizer)
+    context.compare_with_majority("student", metrics, rows, dev)
     record = {"method": run.arguments["method"], "domain": domain.name, "head_trained": True} | more
-    experiment.publish(run, trainer, lambda path: save_trained(path, module, tokenizer), record, metrics)
+    context.publish(run, trainer, lambda path: save_trained(path, module, tokenizer), record, metrics)

@@ -35,7 +35,7 @@ from teachback.methods.teacher import head_name
 from teachback.methods.teacher_outputs import features, own_logits
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
-from teachback.stages.experiment import Experiment
+from teachback.stages.context import Context
 from teachback.training.checkpoints import is_whole, load_state, save_state
 from teachback.training.memory import freed_memory_kept
 from teachback.training.stopping import stop_request
@@ -52,9 +52,9 @@ def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, ar
         raise TeachbackError(
             "HOLD_OUT and TRAIN_FRACTION are of stages 3 to 5; stage 6 learns from quiz, not from train"
         )
-    experiment = Experiment(data_args, machine(data_args, args))
-    targets = experiment.data.targets(data_args.domain)
-    return experiment.each("6_curriculum", targets, lambda domain: run_domain(experiment, meta_args, args, domain))
+    context = Context(data_args, machine(data_args, args))
+    targets = context.data.targets(data_args.domain)
+    return context.each("6_curriculum", targets, lambda domain: run_domain(context, meta_args, args, domain))
 
 
 def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArguments:
@@ -70,15 +70,15 @@ def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArg
 
 
 def run_domain(
-    experiment: Experiment, meta_args: MetaTeacherArguments, args: CurriculumArguments, target: Domain
+    context: Context, meta_args: MetaTeacherArguments, args: CurriculumArguments, target: Domain
 ) -> Path:
     """Stage 6 for one domain. Returns the student's folder."""
-    scene = Scene(experiment, args, target)
+    scene = Scene(context, args, target)
     meta_run = scene.meta_run(meta_args)
-    if not experiment.skip(meta_run):
+    if not context.skip(meta_run):
         make_meta_teacher(scene, meta_run, meta_args)
     run = scene.run(args, meta_run)
-    if experiment.skip(run):
+    if context.skip(run):
         return run.folder
     meta = load_meta_heads(meta_run.folder, scene.new_meta_teacher())
     Rehearsal(scene, run, args, meta).finish()
@@ -88,22 +88,22 @@ def run_domain(
 class Scene:
     """What a target domain's stage 6 works with: its teacher, its student and everybody's quiz."""
 
-    def __init__(self, experiment: Experiment, args: CurriculumArguments, target: Domain):
-        self.experiment, self.args, self.target = experiment, args, target
-        self.teacher_folder, self.teacher = experiment.read_teacher(args.teacher, target.name)
-        self.student_folder = experiment.student_before(target, "student_second", "5_student_second.sh")
-        experiment.quiz([target.name])
+    def __init__(self, context: Context, args: CurriculumArguments, target: Domain):
+        self.context, self.args, self.target = context, args, target
+        self.teacher_folder, self.teacher = context.teachers.read(args.teacher, target.name)
+        self.student_folder = context.student_before(target, "student_second", "5_student_second.sh")
+        context.rows.quiz([target.name])
         self.domains = self._domains()
         if args.choose_from == "others" and len(self.domains) < 2:
             raise TeachbackError(
                 f"CHOOSE_FROM=others: {target.name} is the only domain with a quiz; set CHOOSE_FROM=all"
             )
-        self.quiz = {domain.name: experiment.quiz([domain.name]) for domain in self.domains}
-        self.selection = experiment.selection_rows([target.name])
+        self.quiz = {domain.name: context.rows.quiz([domain.name]) for domain in self.domains}
+        self.selection = context.rows.selection([target.name])
 
     def _domains(self) -> list[Domain]:
         """The domains that have a quiz, in the suite's order."""
-        data = self.experiment.data
+        data = self.context.data
         with_quiz = {row.domain for row in labelled(data.rows("quiz"))}
         for name in data.trainable:
             if name not in with_quiz:
@@ -117,19 +117,19 @@ class Scene:
         return [row for rows in self.quiz.values() for row in rows]
 
     def meta_run(self, meta_args: MetaTeacherArguments) -> StageRun:
-        folder = self.experiment.student_folder(self.target, "meta_teacher")
+        folder = self.context.student_folder(self.target, "meta_teacher")
         names = [domain.name for domain in self.domains]
         told = (meta_args, {"teacher": self.args.teacher, "batch_size": self.args.batch_size})
-        return self.experiment.run(folder, told, names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
+        return self.context.run(folder, told, names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
 
     def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:
-        folder = self.experiment.student_folder(self.target, "curriculum")
+        folder = self.context.student_folder(self.target, "curriculum")
         names = [domain.name for domain in self.domains]
         made = meta_run.up_to_date()  # else this is a dry run
         inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be made first"}
         chosen = {k: v for k, v in asdict(args).items() if k not in ("report_to", "eval_batch_size")}
         rows = {"quiz": self.quiz_rows(), "selection": self.selection}
-        return self.experiment.run(folder, (chosen,), names, inputs, self.student_folder, **rows)
+        return self.context.run(folder, (chosen,), names, inputs, self.student_folder, **rows)
 
     def load_student(self) -> tuple[Classifier, PreTrainedTokenizerBase]:
         """Stage 5's student with a head for every domain's label set, its own first, and its tokenizer."""
@@ -142,29 +142,29 @@ class Scene:
         return MetaTeacher(meta_heads(self.teacher, self.domains), width)
 
     def teacher_quiz(self, domain: Domain) -> torch.Tensor:
-        return self.experiment.teacher_features(self.teacher, self.teacher_folder, self.quiz[domain.name]).pooled
+        return self.context.teachers.features(self.teacher, self.teacher_folder, self.quiz[domain.name]).pooled
 
 
 def make_meta_teacher(scene: Scene, run: StageRun, args: MetaTeacherArguments) -> None:
     """Train the meta-teacher's heads on every domain's quiz and publish them."""
-    experiment, device = scene.experiment, scene.experiment.training.device
+    context, device = scene.context, scene.context.training.device
     student, tokenizer = scene.load_student()
     quizzes = []
     for domain in scene.domains:
-        encoded = experiment.encode(scene.quiz[domain.name], [domain.name], tokenizer)
-        pooled = features(student, encoded, **experiment.settings(tokenizer)).pooled
+        encoded = context.encode(scene.quiz[domain.name], [domain.name], tokenizer)
+        pooled = features(student, encoded, **context.settings(tokenizer)).pooled
         head = head_name(scene.teacher.kind, domain)
         quizzes.append(Quiz(head, scene.teacher_quiz(domain), pooled, encoded.columns["label"], encoded.guids))
     meta = scene.new_meta_teacher().to(device)
-    losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, experiment.training.seed)
+    losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, context.training.seed)
     heads = sorted({quiz.head for quiz in quizzes})
-    experiment.say(f"meta-teacher ({args.meta_loss}): heads {', '.join(heads)} trained on quiz, loss {losses[-1]:.4f}")
+    context.say(f"meta-teacher ({args.meta_loss}): heads {', '.join(heads)} trained on quiz, loss {losses[-1]:.4f}")
     everybody = [domain.name for domain in scene.domains]
     record = {
         "method": "meta_teacher", "domain": scene.target.name, "teacher_folder": scene.teacher_folder.name,
-        "meta_domains": everybody, "seed": experiment.training.seed, "loss_by_epoch": losses,
+        "meta_domains": everybody, "seed": context.training.seed, "loss_by_epoch": losses,
     }  # fmt: skip
-    experiment.publish_as_is(run, lambda folder: save_meta_teacher(folder, meta), record)
+    context.publish_as_is(run, lambda folder: save_meta_teacher(folder, meta), record)
 
 
 class Rehearsal:
@@ -172,14 +172,14 @@ class Rehearsal:
 
     def __init__(self, scene: Scene, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
         self.scene, self.stage, self.args, self.meta = scene, run, args, meta
-        self.experiment = scene.experiment
-        accelerator = new_accelerator(self.experiment.args.precision)
+        self.context = scene.context
+        accelerator = new_accelerator(self.context.args.precision)
         classifier, self.tokenizer = scene.load_student()
         head_domains = {head_name(scene.teacher.kind, domain): domain for domain in scene.domains}
         give_heads(classifier, meta, head_domains)
         names = [domain.name for domain in scene.domains]
         studies = [self._study(domain, list(classifier.heads)) for domain in scene.domains]
-        self.selection = self.experiment.encode(scene.selection, [scene.target.name], self.tokenizer)
+        self.selection = self.context.encode(scene.selection, [scene.target.name], self.tokenizer)
         use_only(classifier.model, [self.selection, *(study.rows for study in studies)], self.tokenizer.pad_token_id)
         student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
         units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}))
@@ -187,7 +187,7 @@ class Rehearsal:
         self.episodes = Episodes(curriculum, self._told_score)
 
     def _study(self, domain: Domain, heads: list[str]) -> Study:
-        rows = self.experiment.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
+        rows = self.context.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
         head = head_name(self.scene.teacher.kind, domain)
         return study_of(domain, rows, heads, head, self.meta, self.scene.teacher_quiz(domain))
 
@@ -196,13 +196,13 @@ class Rehearsal:
         self.stage.claim()
         folder = self.stage.checkpoints()
         self._resume(folder)
-        with self.experiment.tracking(self.stage) as self.episodes.tracks:
+        with self.context.tracking(self.stage) as self.episodes.tracks:
             self.episodes.start()
             self._run_episodes(folder)
         self._publish()
 
     def _run_episodes(self, folder: Path) -> None:
-        total, hidden = self.args.episodes, self.experiment.training.disable_tqdm
+        total, hidden = self.args.episodes, self.context.training.disable_tqdm
         with (
             freed_memory_kept(), stop_request() as request,
             tqdm(total=total, initial=self.episodes.done, disable=hidden) as bar,
@@ -224,12 +224,12 @@ class Rehearsal:
     def _told_score(self, student: Classifier) -> float:
         score = self._selection_score(student)
         self.episodes.tracks.log({f"eval_{self.scene.target.name}_score": score}, self.episodes.done)
-        self.experiment.say(f"episode {self.episodes.done}: {self.experiment.split} {score:.4f}")
+        self.context.say(f"episode {self.episodes.done}: {self.context.rows.split} {score:.4f}")
         return score
 
     def _selection_score(self, student: Classifier) -> float:
-        logits = own_logits(student, self.selection, **self.experiment.settings(self.tokenizer))
-        data, rows = self.experiment.data, self.scene.selection
+        logits = own_logits(student, self.selection, **self.context.settings(self.tokenizer))
+        data, rows = self.context.data, self.scene.selection
         return by_domain(data.suite, rows, predicted_labels(logits, rows, data))[self.scene.target.name].value
 
     def _save(self, folder: Path) -> None:
@@ -263,11 +263,11 @@ class Rehearsal:
         episodes, best = self.episodes, self.episodes.best_episode
         record = {
             "method": "curriculum", "domain": self.scene.target.name, "head_trained": True, "seed": self.args.seed,
-            "selected_on": self.experiment.split, "best_episode": best, "dev": {"score": episodes.scores[best]},
+            "selected_on": self.context.rows.split, "best_episode": best, "dev": {"score": episodes.scores[best]},
             "scores_by_episode": episodes.scores, "domains": [study.name for study in episodes.curriculum.studies],
         }  # fmt: skip
-        self.experiment.say(f"best after {best} of {self.args.episodes} episodes: {episodes.scores[best]:.4f}")
-        self.experiment.publish_as_is(self.stage, self._write, record)
+        self.context.say(f"best after {best} of {self.args.episodes} episodes: {episodes.scores[best]:.4f}")
+        self.context.publish_as_is(self.stage, self._write, record)
 
     def _write(self, folder: Path) -> None:
         curriculum = self.episodes.curriculum

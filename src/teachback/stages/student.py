@@ -12,11 +12,11 @@ from teachback.data.schema import Domain, Row
 from teachback.methods.inner_layers import FirstStage
 from teachback.methods.predictions import SecondStage
 from teachback.methods.teacher import Teacher
-from teachback.stages.experiment import Experiment
+from teachback.stages.context import Context
 
 
-def teacher_of(experiment: Experiment, args: StudentArguments, domain: Domain) -> tuple[Path, Teacher]:
-    return experiment.read_teacher(args.teacher, domain.name, args.teacher_domain)
+def teacher_of(context: Context, args: StudentArguments, domain: Domain) -> tuple[Path, Teacher]:
+    return context.teachers.read(args.teacher, domain.name, args.teacher_domain)
 
 
 def scored(rows: list[Row], args: StudentArguments) -> list[Row]:

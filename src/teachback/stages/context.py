@@ -1,0 +1,213 @@
+"""What stages 3 to 6 share: the data and folders of one suite and seed, training, and publishing a stage folder."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeVar
+
+from transformers import set_seed
+
+from teachback.core.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_machine, relevant
+from teachback.core.errors import Stopped, TeachbackError
+from teachback.core.log import stage_log
+from teachback.core.runs import StageRun, base_model, hash_model, seed_folder
+from teachback.core.tracking import Tracks, tracking
+from teachback.data.encoding import EncodedRows
+from teachback.data.names import folder_name
+from teachback.data.schema import Domain, Row, hash_rows
+from teachback.data.suite_data import SuiteData, encode_rows
+from teachback.inference.model_card import write_card
+from teachback.inference.scores import majority_scores, report_scores, score_by_domain
+from teachback.models.loading import locate
+from teachback.stages.rows import RunRows
+from teachback.stages.teachers import Teachers
+from teachback.training.trainer import DistillationTrainer, TrainingModule, last_whole_checkpoint, train
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# Where data lies and what computes do not change what is computed; which domains are used is among the inputs.
+PLACES = (
+    "data_dir", "output_root", "teacher_root", "student_root", "device", "domains", "domain", "stage", "unlabelled",
+    "teacher_cache_gb", "hold_out", "train_fraction",
+)  # fmt: skip
+
+
+class Context:
+    """One run: a suite, a seed and a machine, with its folders, rows and teachers."""
+
+    def __init__(self, data_args: DataArguments, training: OptimizerArguments):
+        self.args = replace(data_args, precision=prepare_machine(training))
+        self.training = training
+        self.data = SuiteData.read(data_args.data_dir, data_args.suite, data_args.domains)
+        self.rows = RunRows(self.data, self.args, training.seed)
+        self.root = seed_folder(data_args.output_root, data_args.suite, training.seed)
+        teachers = seed_folder(data_args.teacher_root or data_args.output_root, data_args.suite, training.seed)
+        self.teachers = Teachers(self, teachers)
+        self.students = seed_folder(data_args.student_root or data_args.output_root, data_args.suite, training.seed)
+
+    def require(self, folder: Path, variables: str, script: str) -> None:
+        """Say which stage to run where a finished stage is missing."""
+        if not (folder / "stage.json").is_file():
+            raise TeachbackError(
+                f"there is no finished stage at {folder}; first run: {variables} bash {script} "
+                f"(SUITE={self.args.suite} SEED={self.training.seed}, and the same OUTPUT_DIR)"
+            )
+
+    def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, origin: Path | str,
+            **rows: list[Row]) -> StageRun:  # fmt: skip
+        """A run of a stage. ``arguments``: dataclasses and dicts; ``inputs``: hashes beside those of the rows;
+        ``origin``: where its weights come from, a model's name or the folder of a finished stage.
+        """
+        chosen = as_arguments(self.args, *arguments, without=(*PLACES, "dry_run"))
+        read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
+        read["domains"] = repr([replace(self.data.suite.domain(name), rows={}) for name in domains])
+        told = chosen | relevant(self.training)
+        return StageRun(folder, folder.name, told, read | inputs, self.args.dry_run, base_model(origin))
+
+    def model_input(self, name: str) -> dict[str, str]:
+        """Hash of the model that a run starts from; from scratch, of the texts it learns its vocabulary from."""
+        if name.startswith("scratch:"):
+            return {"vocabulary texts": hash_rows(self.data.all_train_rows())}
+        return {"model": hash_model(locate(name, self.args.data_dir))}
+
+    def skip(self, run: StageRun) -> bool:
+        """Whether nothing is to be done, as the folder is up to date, or in a dry run, which says what would be done.
+
+        Else say what changed since the folder was made, and fix the seed.
+        """
+        if self.args.dry_run:
+            self.say(f"{run.folder} {run.outlook()}")
+            return True
+        if run.up_to_date():
+            run.tidy()
+            self.say(f"{run.folder} is up to date")
+            return True
+        for change in run.changes():
+            logger.warning("%s is made again, as this changed: %s", run.folder, change)
+        set_seed(self.training.seed)
+        return False
+
+    def each(self, stage: str, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
+        """What ``make`` gives of each target, with a log of the stage in logs/."""
+        if self.args.dry_run:
+            return self._outlook(targets, make)
+        with stage_log(self.root / "logs" / f"{stage}.log", wanted=self.training.should_save):
+            return [make(target) for target in targets]
+
+    def _outlook(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
+        """A dry run goes on where it would stop, and says why it would; it has made nothing."""
+        for target in targets:
+            try:
+                make(target)
+            except TeachbackError as error:
+                self.say(f"would stop: {error}")
+        return []
+
+    def say(self, text: str) -> None:
+        """Print, from the first of several processes only."""
+        if self.training.should_save:
+            print(text)
+
+    def encode(self, rows: list[Row], domains: list[str], tokenizer) -> EncodedRows:
+        """Encoded rows; the first of several processes tokenises, the others read what it has stored."""
+        with self.training.main_process_first(desc="tokenising"):
+            return encode_rows(rows, self.data, domains, tokenizer, self.args.max_length)
+
+    def fit(self, run: StageRun, module: TrainingModule, train_rows: EncodedRows, dev: list[Row], domains: list[str],
+            tokenizer, scored: bool = True, prepare=None, dev_columns=None) -> tuple[DistillationTrainer, dict]:  # fmt: skip
+        """Train; return the trainer with the best checkpoint restored, and that one's metrics on the selection rows.
+
+        ``prepare`` is called with the encoded rows of both, in the order in which they are used. ``dev_columns``: what
+        batches of the selection rows carry along, one value a row.
+        """
+        if named := self.training.resume_from_checkpoint:
+            run.require_own(Path(named))
+        dev_rows = self.encode(dev, domains, tokenizer)
+        dev_rows.columns |= dev_columns or {}
+        dev_rows, order = dev_rows.sorted_by_length()  # padded least, whatever the batch
+        metrics = score_by_domain([dev[i] for i in order], self.data) if scored else None
+        with self.training.main_process_first(desc="preparing the stage folder"):
+            if self.training.should_save:
+                run.claim()
+            checkpoints = run.checkpoints()
+            last = named or last_whole_checkpoint(checkpoints)
+        if prepare:
+            prepare(train_rows, dev_rows)
+        with self.tracking(run) as tracks:
+            trainer = train(module, train_rows, dev_rows, self.training, checkpoints, last, tokenizer.pad_token_id,
+                            metrics, tracks)  # fmt: skip
+            return trainer, trainer.evaluate()
+
+    def tracking(self, run: StageRun) -> AbstractContextManager[Tracks]:
+        """What REPORT_TO names, below logs/, where it outlives the work folder; of several processes the first one's."""
+        kinds = self.training.report_to if self.training.should_save else []
+        name = str(run.folder.relative_to(self.root))
+        return tracking(kinds, self.root / "logs" / name, run.arguments, name)
+
+    def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row]) -> None:
+        if self.training.should_save:
+            report_scores(who, metrics, majority_scores(train_rows, dev, self.data), self.rows.split)
+
+    def publish_as_is(self, run: StageRun, save, record: dict) -> None:
+        """Write the finished folder of a stage that trained nothing."""
+        with self.training.main_process_first(desc="publishing"):
+            if self.training.should_save:
+                run.claim()
+                run.checkpoints()
+                self._write(run, save, record | {"places": self._places()})
+
+    def publish(self, run: StageRun, trainer: DistillationTrainer, save, record: dict, metrics: dict) -> None:
+        """Write the finished folder: ``save(folder)`` and stage.json."""
+        trainer.accelerator.wait_for_everyone()
+        if self.training.should_save:
+            self._write(run, save, record | self._outcome(trainer, metrics))
+        trainer.accelerator.wait_for_everyone()
+        if trainer.told_to_stop:
+            raise Stopped(trainer.told_to_stop, f"{run.folder} is finished, and nothing after it was begun")
+
+    def _write(self, run: StageRun, save, record: dict) -> None:
+        record |= {"answers": self.answers(record.get("domain") or run.arguments["trained_domains"])}
+        with run.publishing(record) as folder:
+            save(folder)
+            if (folder / "config.json").is_file():  # heads alone are no model
+                write_card(folder, run.description(record), self.data.suite)
+        print(f"wrote {run.folder}")
+
+    def answers(self, domains: str | list[str]) -> dict[str, dict]:
+        """What a checkpoint answers for, as its stage.json describes it: domains by name, without their rows."""
+        names = [domains] if isinstance(domains, str) else domains
+        return {name: asdict(replace(self.data.suite.domain(name), rows={})) for name in names}
+
+    def _outcome(self, trainer: DistillationTrainer, metrics: dict) -> dict:
+        return {
+            "seed": self.training.seed,
+            "selected_on": self.rows.split,
+            "dev": {name.removeprefix("eval_"): value for name, value in metrics.items() if name != "epoch"},
+            "history": trainer.state.log_history,
+            "places": self._places(),
+            "training_arguments": self.training.to_dict(),
+        }
+
+    def _places(self) -> dict:
+        return {name: getattr(self.args, name) for name in PLACES if hasattr(self.args, name)}
+
+    def settings(self, tokenizer) -> dict:
+        """How a model that only answers is run."""
+        return {
+            "pad_token_id": tokenizer.pad_token_id,
+            "batch_size": self.training.per_device_eval_batch_size,
+            "device": self.training.device,
+            "precision": self.args.precision,
+        }
+
+    def student_folder(self, domain: Domain, name: str) -> Path:
+        return self.root / folder_name(domain.name) / name
+
+    def student_before(self, domain: Domain, name: str, script: str) -> Path:
+        """The folder of the stage before, which has to be finished."""
+        folder = self.students / folder_name(domain.name) / name
+        self.require(folder, f"DOMAIN={domain.name}", script)
+        return folder

@@ -1,0 +1,80 @@
+"""Which rows a stage reads: splits, labels, the held-out domain and the shortened one."""
+
+from teachback.core.arguments import DataArguments
+from teachback.core.errors import TeachbackError
+from teachback.data.bad_rows import listed
+from teachback.data.schema import Domain, Row
+from teachback.data.suite_data import SuiteData, kept_numbers, labelled
+from teachback.methods.seen_scores import rescored
+
+
+class RunRows:
+    """The rows of one suite that the stages of a run train on, select on and take as quiz."""
+
+    def __init__(self, data: SuiteData, args: DataArguments, seed: int):
+        self.data, self.args, self.seed = data, args, seed
+        self.split = "test" if args.protocol == "paper" else "dev"  # what checkpoints are selected on
+
+    def train(self, domains: list[str], target: str) -> list[Row]:
+        """Train rows of the domains, of the target's only TRAIN_FRACTION.
+
+        Prototype scores are of these rows and those of other domains, but for a held-out one: nothing unseen is in them.
+        """
+        data, fraction = self.data, self.args.train_fraction
+        unseen = "" if self.args.hold_out in domains else self.args.hold_out
+        if fraction == 1 and not unseen:
+            return data.rows("train", domains)
+        rows = data.all_train_rows()
+        kept = kept_numbers(rows, data.suite.domain(target), fraction, self.seed)
+        seen = rescored(data.folder, data.suite, rows, [number for number in kept if rows[number].domain != unseen])
+        return [row for row in seen if row.domain in domains]
+
+    def labelled(self, domains: list[str], target: str) -> tuple[list[Row], list[Row]]:
+        """Train rows and selection rows that have a label."""
+        return labelled(self.train(domains, target)), self.selection(domains)
+
+    def selection(self, domains: list[str], with_label: bool = True) -> list[Row]:
+        """The rows that checkpoints are selected on; none at all is an error, before anything is trained."""
+        rows = self.data.rows(self.split, domains)
+        rows = labelled(rows) if with_label else rows
+        if not rows:
+            raise TeachbackError(
+                f"{self.data.folder / self.split}.tsv has no {'labelled ' * with_label}rows of {listed(domains)}, on which "
+                "checkpoints are selected; give stage 2 more rows of each label (SUITE=custom: or a larger DEV_FRACTION)"
+            )
+        return rows
+
+    def shortened_domain(self) -> str:
+        """The one domain that TRAIN_FRACTION is of, where a teacher of several is trained."""
+        if self.args.train_fraction == 1:
+            return self.data.selected[0]
+        if self.args.domain == "all":
+            raise TeachbackError("TRAIN_FRACTION is of one domain's rows: name it, as in DOMAIN=books")
+        return self.data.target(self.args.domain).name
+
+    def taught_domains(self) -> list[str]:
+        """The domains that a teacher of several is trained on: all but the held-out one."""
+        held_out = self.args.hold_out
+        if held_out and held_out not in self.data.trainable:
+            raise TeachbackError(
+                f"HOLD_OUT={held_out} is not among the trained domains of this run: {', '.join(self.data.trainable)}"
+            )
+        names = [name for name in self.data.trainable if name != held_out]
+        if not names:
+            raise TeachbackError(f"HOLD_OUT={held_out} leaves no domain to train on; add domains to DOMAINS")
+        return names
+
+    def quiz(self, domains: list[str]) -> list[Row]:
+        """Labelled quiz rows; none at all is an error that says how to get some."""
+        rows = labelled(self.data.rows("quiz", domains))
+        if not rows:
+            raise TeachbackError(
+                f"{self.data.folder / 'quiz.tsv'} has no rows of {', '.join(domains)}, and the meta-teacher learns on quiz; "
+                "run QUIZ_FRACTION=0.1 bash 2_process_data.sh and the stages after it again, or in stage 5 set META_TEACHER_EVERY_EPOCH=0"
+            )
+        return rows
+
+    def seen_with_labels_of(self, target: Domain) -> list[Domain]:
+        """The run's domains of the target's label set, without a held-out one."""
+        domains = [self.data.suite.domain(name) for name in self.data.trainable]
+        return [domain for domain in domains if domain.head == target.head and domain.name != self.args.hold_out]

@@ -1,0 +1,136 @@
+"""The finished teachers of a run, and the on-disk cache of their outputs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from teachback.core.errors import TeachbackError
+from teachback.core.runs import StageRun, hash_model, read_stage
+from teachback.data.encoding import EncodedRows
+from teachback.data.names import folder_name
+from teachback.data.schema import Domain, Row
+from teachback.methods.teacher import Teacher, load_teacher
+from teachback.methods.teacher_cache import TeacherCache
+from teachback.methods.teacher_outputs import Features, features, features_size, load_features, save_features
+from teachback.methods.teacher_states import LiveTeacher, attach_states, key_of, refusal
+from teachback.models.loading import load_tokenizer
+
+if TYPE_CHECKING:
+    from teachback.stages.context import Context
+
+
+class Teachers:
+    """Finds and loads the finished teachers of a run, and answers for them from the cache where it can."""
+
+    def __init__(self, context: "Context", root: Path):
+        self.context, self.root = context, root
+
+    def folder(self, kind: str, domain: str) -> Path:
+        return self.root / (f"teacher-single-{folder_name(domain)}" if kind == "single" else f"teacher-{kind}")
+
+    def read(self, kind: str, domain: str, taught: str = "") -> tuple[Path, Teacher]:
+        """The finished teacher in eval mode, and its folder. ``taught``: the single teacher's domain, if another one."""
+        own = f" DOMAIN={taught or domain}" if kind == "single" else ""
+        hold_out = self.context.args.hold_out if kind != "single" else ""
+        if kind == "single" and (taught or domain) == self.context.args.hold_out:
+            raise TeachbackError(
+                f"HOLD_OUT={self.context.args.hold_out}, and its single teacher was trained on it; set TEACHER_DOMAIN to another"
+            )
+        folder = self.folder(kind, taught or domain)
+        without = f"HOLD_OUT={hold_out} " if hold_out else ""
+        self.context.require(folder, f"{without}TEACHER={kind}{own}", "3_train_teacher.sh")
+        teacher = load_teacher(folder, read_stage(folder), self.context.data.suite)
+        known = [d.name for d in teacher.domains]
+        if hold_out in known:
+            raise TeachbackError(
+                f"{folder} was trained on {hold_out}, and HOLD_OUT={hold_out}; first run, with another OUTPUT_DIR: "
+                f"HOLD_OUT={hold_out} TEACHER={kind} bash 3_train_teacher.sh"
+            )
+        if domain not in known and (taught or domain == hold_out):
+            teacher.add_unseen(self.context.data.suite.domain(domain))
+            known.append(domain)
+        if domain not in known:
+            raise TeachbackError(
+                f"{folder} was trained on {', '.join(known)}, not on {domain}; train a teacher with DOMAINS that include it"
+            )
+        return folder, teacher
+
+    def singles(self, target: Domain) -> list[tuple[str, Path]]:
+        """Domains of the target's label set, and the finished folders of their single teachers."""
+        names = [domain.name for domain in self.context.rows.seen_with_labels_of(target)]
+        if len(names) < 2:
+            raise TeachbackError(
+                f"TEACHER=multi: no other domain of this run has {target.name}'s labels; use TEACHER=single"
+            )
+        folders = [self.folder("single", name) for name in names]
+        for name, folder in zip(names, folders):
+            self.context.require(folder, f"TEACHER=single DOMAIN={name}", "3_train_teacher.sh")
+        return list(zip(names, folders))
+
+    @property
+    def cache(self) -> TeacherCache:
+        """What teachers said, shared by the suite's stages and seeds, and by runs that share teachers."""
+        return TeacherCache(self.root.parent / "teacher_states", self.context.args.teacher_cache_gb)
+
+    def features(
+        self, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...] = (), means: bool = False
+    ) -> Features:
+        """The teacher's pooled states, [CLS] states of ``layers``, and where asked for means, on its own encoding of rows.
+
+        They are kept on disk, if they fit.
+        """
+        tokenizer = load_tokenizer(str(folder))
+        encoded, cache = self.context.encode(rows, sorted({row.domain for row in rows}), tokenizer), self.cache
+        if len(set(encoded.sequences)) > 1:
+            raise TeachbackError(
+                "questions with choices stand beside other rows, and a teacher of other tokens than the student's answers "
+                "rows of one kind; set TRANSFER_SET=domain"
+            )
+
+        def compute() -> Features:
+            return features(teacher.classifier, encoded, layers=layers, means=means, **self.context.settings(tokenizer))
+
+        size = features_size(teacher, encoded, layers, means)
+        if cache.refusal(size):
+            return compute()
+        key = self._features_key(hash_model(str(folder)), layers, encoded, means)
+        with self.context.training.main_process_first(desc="asking the teacher"):
+            return cache.get(key, size, lambda place: save_features(place, compute()), load_features)
+
+    def _features_key(
+        self, teacher_hash: str, layers: tuple[int, ...], encoded: EncodedRows, means: bool = False
+    ) -> str:
+        kind = "means" if means else "features"
+        return f"{kind}-{key_of(teacher_hash, self.context.args.precision, layers, False, encoded)}"
+
+    def write_states(
+        self, run: StageRun, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows
+    ) -> bool:
+        """Let the rows, first those to train on, bring the teacher's states from disk, if they fit; else False, and the log says why.
+
+        Half precision on disk changes the student's last bits: an unfinished run goes on as it began, whatever has
+        become of the free disk.
+        """
+        cache = self.cache
+
+        def decide() -> str:
+            return refusal(parts, live, cache)
+
+        with self.context.training.main_process_first(desc="writing the teacher's states"):
+            free_disk_decides = cache.limit is None
+            if reason := run.remembered("why the teacher's states are not kept", decide) if free_disk_decides else decide():
+                self.context.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
+                return False
+            for part in parts:
+                attach_states(part, live, cache, self.context.settings(tokenizer), teacher_hash)
+            self._keep_pooled(parts[0], live.teacher, teacher_hash)
+        self.context.say(f"the teacher has run once; its states are in {cache.folder}")
+        return True
+
+    def _keep_pooled(self, encoded: EncodedRows, teacher: Teacher, teacher_hash: str) -> None:
+        """Keep the pooled states that came with all others as the features that stage 5 asks for, if they fit."""
+        width = teacher.classifier.model.config.hidden_size
+        told = Features(encoded.columns["teacher_means"][..., :width].contiguous())
+        size = features_size(teacher, encoded, (), means=False)
+        if not self.cache.refusal(size):
+            key = self._features_key(teacher_hash, (), encoded)
+            self.cache.keep(key, size, lambda place: save_features(place, told))

@@ -34,14 +34,14 @@ class GetDataArguments:
 def main() -> None:
     from teachback.core.arguments import parse
     from teachback.core.log import stage_log
-    from teachback.data.download import get_data, outlook
+    from teachback.data.download import dry_run_message, get_data
     from teachback.data.model_download import fetch_model
     from teachback.data.suites import definition
 
     (arguments,) = parse(GetDataArguments)
     data_dir, suite = Path(arguments.data_dir), definition(arguments.suite)
     if arguments.dry_run:
-        print("\n".join(outlook(suite, data_dir, arguments.source, arguments.domains)))
+        print("\n".join(dry_run_message(suite, data_dir, arguments.source, arguments.domains)))
         return
     with stage_log(data_dir / "logs" / f"{arguments.suite}-1_get_data.log"):
         get_data(suite, data_dir, arguments.source, arguments.allow_partial, arguments.seed, arguments.domains)

@@ -26,7 +26,7 @@ from teachback.data.schema import Domain
 from teachback.inference.task_metrics import chosen_metric, metric_values
 from teachback.loader_batches import LoaderBatches, cut_quiz, gathered, row_keys
 from teachback.methods.curriculum import Student
-from teachback.methods.predictions import SecondStage
+from teachback.methods.predictions import PredictionDistillation
 from teachback.methods.teacher import Teacher, TeacherTraining
 from teachback.phases import FrozenTeacher, Phases
 from teachback.plain_models import fields_of, new_student, tokenizers_of
@@ -97,7 +97,7 @@ class Watch:
         self.trained: dict[str, list[dict]] = {"teacher": [], "student": [], "curriculum": []}
         self.teacher_trains, self.teacher_at_first = [], {}
         patch.setattr(TeacherTraining, "forward", self._forward(TeacherTraining.forward, "teacher"))
-        patch.setattr(SecondStage, "forward", self._forward(SecondStage.forward, "student"))
+        patch.setattr(PredictionDistillation, "forward", self._forward(PredictionDistillation.forward, "student"))
         patch.setattr(FrozenTeacher, "__call__", self._answer(FrozenTeacher.__call__))
         patch.setattr(Student, "_placed", self._placed(Student._placed))
 

@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from teachback import MetaKD, MPDistil, TeachbackError, create_simple_dataloader
 from teachback.data.schema import Domain
 from teachback.loader_batches import LoaderBatches, gathered, keys_of, row_keys
-from teachback.methods.predictions import SecondStage
+from teachback.methods.predictions import PredictionDistillation
 from teachback.methods.teacher import Teacher, TeacherTraining
 from teachback.models.loading import load_classifier, load_tokenizer
 from teachback.own_tokens import OwnTokens, token_datasets
@@ -104,7 +104,7 @@ class Watch:
     def __init__(self, patch: pytest.MonkeyPatch):
         self.teacher, self.answering, self.student = [], [], []
         patch.setattr(TeacherTraining, "forward", self._noting(TeacherTraining.forward, self.teacher))
-        patch.setattr(SecondStage, "forward", self._noting(SecondStage.forward, self.student))
+        patch.setattr(PredictionDistillation, "forward", self._noting(PredictionDistillation.forward, self.student))
         answer = FrozenTeacher.__call__
 
         def answered(frozen, batch):

@@ -8,11 +8,11 @@ import torch
 from teachback.core.errors import TeachbackError
 from teachback.data.encoding import Collator
 from teachback.data.schema import Domain
-from teachback.methods.curriculum import Study
+from teachback.methods.curriculum import DomainQuiz
 
 
 @dataclass(frozen=True)
-class DrawnStudy(Study):
+class DrawnQuiz(DomainQuiz):
     """A task's quiz, whose batches to learn from come from its loader, in the loader's order."""
 
     source: Iterator[dict]

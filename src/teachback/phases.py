@@ -1,6 +1,6 @@
 """MPDistil's four phases on a user's loaders, each by what the stages train with.
 
-1, teacher: `TeacherTraining`, as in stage 3.  2, student: `SecondStage`, as in stage 5 with METHOD=mpdistil.
+1, teacher: `TeacherTraining`, as in stage 3.  2, student: `PredictionDistillation`, as in stage 5 with METHOD=mpdistil.
 3, meta-teacher: `train_meta_teacher`.  4, curriculum: `Curriculum` and `Episodes`, both as in stage 6.
 
 Phases 1 and 2 draw every batch from ``train_loader``, anew in each epoch. As nobody knows which of its rows a batch
@@ -35,14 +35,14 @@ from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.tracking import Tracks, tracking
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain, class_count
-from teachback.drawn_study import DrawnStudy, endless, task_of
+from teachback.drawn_study import DrawnQuiz, endless, task_of
 from teachback.inference.task_metrics import metric_values
 from teachback.loader_batches import LoaderBatches, Passed, cut_quiz, gathered, one_pass
 from teachback.loader_cards import loader_record, write_loader_card
-from teachback.methods.curriculum import Curriculum, Student, Study
+from teachback.methods.curriculum import Curriculum, DomainQuiz, Student
 from teachback.methods.episodes import Episodes, give_heads, new_accelerator, study_of
 from teachback.methods.meta_teacher import MetaTeacher, Quiz, meta_heads, train_meta_teacher
-from teachback.methods.predictions import SecondStage, pkd_layer_map
+from teachback.methods.predictions import PredictionDistillation, pkd_layer_map
 from teachback.methods.teacher import Teacher, TeacherTraining
 from teachback.methods.teacher_outputs import features, logits_of, own_logits, states
 from teachback.models.heads import Classifier
@@ -220,7 +220,7 @@ class Phases:
         depths = model.config.num_hidden_layers, of_teacher.num_hidden_layers
         layers = tuple(pkd_layer_map(config.pkd_layers, *depths)) if config.beta else ()
         student = Classifier(model, {task.domain.head: task.domain})
-        module = SecondStage(student, args, False, teacher_width=of_teacher.hidden_size if layers else 0)
+        module = PredictionDistillation(student, args, False, teacher_width=of_teacher.hidden_size if layers else 0)
         own = [self._translate(self.train_batches, model) for model in (TEACHER, STUDENT)]
         answers = FrozenTeacher(self.teacher, layers, task.device, task.precision, own[TEACHER])
         batches = replace(self.train_batches, fields=fields_of(model), answers=answers, translate=own[STUDENT])
@@ -274,7 +274,7 @@ class Phases:
         self._note("phase4", episodes_history(episodes, found))
         self._write(self.student_folder, classifier.model, STUDENT, "curriculum", "phase4")
 
-    def _study(self, domain: Domain, student: Classifier, meta: MetaTeacher) -> Study:
+    def _study(self, domain: Domain, student: Classifier, meta: MetaTeacher) -> DomainQuiz:
         rows = self._readable(student.model, self.quiz[domain.name].student)
         pooled = self._pooled_by_teacher(self.quiz[domain.name])
         study = study_of(domain, rows, list(student.heads), domain.name, meta, pooled)
@@ -283,7 +283,7 @@ class Phases:
         batches = self._batches(self.others[domain.name], _called(domain.name), domain)
         own = self._translate(batches, STUDENT)
         source = endless(replace(batches, fields=fields_of(student.model), translate=own))
-        return DrawnStudy(**vars(study), source=source)
+        return DrawnQuiz(**vars(study), source=source)
 
     def _student(self) -> Classifier:
         """The student of phase 2, with a head for each task."""

@@ -338,15 +338,15 @@ def test_the_download_module_keeps_its_patience_bounded():
 def test_a_dry_run_says_what_would_be_fetched_and_touches_nothing(server, tmp_path):
     server.answers["/a"] = [(200, GOOD)]
     corpus, data = suite(f"{server.url}/a"), tmp_path / "data"
-    first = download.outlook(corpus, data)
+    first = download.dry_run_message(corpus, data)
     assert first[0].endswith(f"{NAME} would be fetched from {server.url}/a, as it is not there yet")
     assert first[1].endswith("content would be unpacked, as archives are still to come")
     assert not data.exists() and not server.asked
     raw = get_data(corpus, data)
-    assert download.outlook(corpus, data)[0].endswith("is there and would be verified")
-    assert download.outlook(corpus, data)[1] == f"{raw / 'content'} is up to date"
+    assert download.dry_run_message(corpus, data)[0].endswith("is there and would be verified")
+    assert download.dry_run_message(corpus, data)[1] == f"{raw / 'content'} is up to date"
     (raw / "content/unpacked.sha256").write_text("of another archive")
-    assert "would be unpacked, as it is not there yet or of other archives" in download.outlook(corpus, data)[1]
+    assert "would be unpacked, as it is not there yet or of other archives" in download.dry_run_message(corpus, data)[1]
 
 
 def test_a_disk_that_is_full_is_no_broken_archive(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ from teachback.data.schema import (
     write_suite,
 )
 from teachback.methods import curriculum_record
-from teachback.methods.curriculum import Curriculum, Student, Study, halves
+from teachback.methods.curriculum import Curriculum, DomainQuiz, Student, halves
 from teachback.methods.curriculum_record import chosen_shares, moving_mean, write_record
 from teachback.methods.losses import curriculum_student_loss
 from teachback.methods.meta_teacher import MetaTeacher, load_meta_teacher, meta_heads
@@ -48,7 +48,7 @@ from teachback.models.heads import Classifier
 from teachback.stages import stage6_curriculum as curriculum_run
 from teachback.stages.distillation import distil
 from teachback.stages.stage3_teacher import train_teachers
-from teachback.stages.stage6_curriculum import Rehearsal, run_curriculum
+from teachback.stages.stage6_curriculum import CurriculumRun, run_curriculum
 
 
 @pytest.fixture(autouse=True)
@@ -62,13 +62,13 @@ def no_drawing(request, monkeypatch):
 # The parts, on models in memory
 
 
-def study(name: str, head: int, meta_head: str, seed: int, flipped: bool = False) -> Study:
+def study(name: str, head: int, meta_head: str, seed: int, flipped: bool = False) -> DomainQuiz:
     rows = text_rows(12)
     random.Random(seed).shuffle(rows)
     encoded = encode(rows, tokenizer(), 16)
     labels = torch.tensor([int(row.label == "positive") for row in rows])
     encoded.columns = {"label": 1 - labels if flipped else labels}
-    return Study(name, encoded, head, meta_head, torch.full((12,), 0.5))
+    return DomainQuiz(name, encoded, head, meta_head, torch.full((12,), 0.5))
 
 
 def curriculum(units: torch.Tensor | None = None, **arguments) -> Curriculum:
@@ -494,7 +494,7 @@ def test_the_papers_protocol_selects_on_the_reported_rows(root):
 
 def test_the_best_student_is_kept_and_the_last_beside_it(root, monkeypatch):
     scores = iter([0.5, 0.9, 0.1])
-    monkeypatch.setattr(Rehearsal, "_selection_score", lambda self, student: next(scores))
+    monkeypatch.setattr(CurriculumRun, "_selection_score", lambda self, student: next(scores))
     folder = study_on(root, "books", "--curriculum_lr", "1e-2")
     assert read_stage(folder)["best_episode"] == 2 and not same(folder, folder / "last")
 

@@ -26,7 +26,7 @@ from teachback.core.arguments import FirstStageArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, Suite
 from teachback.data.suite_data import label_ids
-from teachback.methods.inner_layers import FirstStage, known_labels, layer_map, number_list
+from teachback.methods.inner_layers import InnerLayerDistillation, known_labels, layer_map, number_list
 from teachback.models.heads import ABSENT_CLASS, Classifier
 from teachback.models.layers import backbone, final_layer
 
@@ -42,7 +42,7 @@ def first_stage(arguments=None, teacher=None, use_expertise_weights=True, **stud
     """A module in eval mode: two student layers, four teacher layers, all four losses."""
     teacher = teacher or tiny_teacher(layers=4)
     student = Classifier(classifier(**{"seed": 1, **student}), {"sentiment": BOOKS})
-    return FirstStage(student, teacher, arguments or FirstStageArguments(), use_expertise_weights).eval()
+    return InnerLayerDistillation(student, teacher, arguments or FirstStageArguments(), use_expertise_weights).eval()
 
 
 def loss(module, rows):
@@ -320,8 +320,8 @@ def test_models_whose_attention_cannot_be_read_still_learn_hidden_states():
     tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
     student = Classifier(ModernBertForSequenceClassification(ModernBertConfig(**sizes, **tokens)), {"sentiment": BOOKS})
     with pytest.raises(TeachbackError, match="ATTENTION_WEIGHT=0"):
-        FirstStage(student, tiny_teacher(layers=4), FirstStageArguments(), True)
-    module = FirstStage(student, tiny_teacher(layers=4), FirstStageArguments(attention_weight=0), True).eval()
+        InnerLayerDistillation(student, tiny_teacher(layers=4), FirstStageArguments(), True)
+    module = InnerLayerDistillation(student, tiny_teacher(layers=4), FirstStageArguments(attention_weight=0), True).eval()
     rows = batch()
     torch.testing.assert_close(loss(module, padded(rows, 16)), loss(module, rows), rtol=1e-4, atol=0)
 
@@ -351,7 +351,7 @@ def four_kinds(arguments=None, **options):
     """A module whose teacher knows domains of every kind, and the student the question's."""
     teacher = tiny_teacher(domains=(BOOKS, CAUSE, SCORE, GENRE), layers=4)
     student = Classifier(classifier(seed=1, domain=CAUSE), {"cause": CAUSE})
-    return FirstStage(student, teacher, arguments or FirstStageArguments(**options), True).eval()
+    return InnerLayerDistillation(student, teacher, arguments or FirstStageArguments(**options), True).eval()
 
 
 @pytest.mark.parametrize("name", [*TERMS, None])

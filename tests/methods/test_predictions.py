@@ -23,7 +23,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.encoding import Collator, encode
 from teachback.data.schema import Row
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
-from teachback.methods.predictions import SecondStage, TeacherStep, pkd_layer_map
+from teachback.methods.predictions import PredictionDistillation, TeacherStep, pkd_layer_map
 from teachback.methods.teacher_outputs import features, load_features, logits_of, save_features
 from teachback.models.heads import ABSENT_CLASS, Classifier, Outputs
 
@@ -34,7 +34,7 @@ def second_stage(use_expertise_weights=False, student=None, **arguments):
     """A module in eval mode."""
     options = {"seed": 1, **(student or {})}
     model = classifier(**options)
-    return SecondStage(
+    return PredictionDistillation(
         Classifier(model, {"sentiment": options.get("domain", BOOKS)}),
         SecondStageArguments(**arguments),
         use_expertise_weights,
@@ -275,7 +275,7 @@ def patient(student_layers=3, width=32, teacher_width=32, beta=10.0):
     model = classifier(layers=student_layers, width=width, seed=1)
     args = SecondStageArguments(method="mpdistil", beta_pkd=beta, alpha_soft=1.0)
     torch.manual_seed(4)
-    module = SecondStage(Classifier(model, {"sentiment": BOOKS}), args, False, teacher_width=teacher_width).eval()
+    module = PredictionDistillation(Classifier(model, {"sentiment": BOOKS}), args, False, teacher_width=teacher_width).eval()
     with torch.no_grad():
         logits = module.student(batch()).logits
     states = torch.randn(3, 1, student_layers - 1, teacher_width, generator=torch.Generator().manual_seed(5))
@@ -326,7 +326,7 @@ def teacher_step(student, loss="collaborative", epochs=3) -> TeacherStep:
 def test_the_teacher_learns_back_between_epochs_and_its_answers_change():
     student = Classifier(classifier(seed=1), {"sentiment": BOOKS}).train()
     step = teacher_step(student)
-    module = SecondStage(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, step).train()
+    module = PredictionDistillation(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, step).train()
     values = batch() | {"teacher_pooled": step.teacher_pooled}
     before, weights = module._teacher_logits(values), copy.deepcopy(student.state_dict())
     noted = module.on_epoch_end()
@@ -344,7 +344,7 @@ def test_a_teacher_that_stands_still_does_nothing_between_epochs():
 
 def test_the_meta_teachers_heads_are_part_of_a_checkpoint():
     student = Classifier(classifier(seed=1), {"sentiment": BOOKS})
-    module = SecondStage(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, teacher_step(student))
+    module = PredictionDistillation(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, teacher_step(student))
     assert {name for name in module.state_dict() if not name.startswith("student.")} == {
         "meta.heads.sentiment.weight", "meta.heads.sentiment.bias",
     }  # fmt: skip

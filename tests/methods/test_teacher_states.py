@@ -8,7 +8,7 @@ from teachback.core.arguments import FirstStageArguments
 from teachback.data.encoding import Collator, EncodedRows, encode
 from teachback.data.schema import Domain, Row
 from teachback.data.slices import Slices
-from teachback.methods.inner_layers import FirstStage
+from teachback.methods.inner_layers import InnerLayerDistillation
 from teachback.methods.teacher_cache import TeacherCache
 from teachback.methods.teacher_states import LiveTeacher, attach_states, key_of, refusal
 from teachback.models.heads import Classifier
@@ -24,11 +24,11 @@ def rows(texts=TEXTS) -> EncodedRows:
     return encoded
 
 
-def stage(student=None, **arguments) -> FirstStage:
+def stage(student=None, **arguments) -> InnerLayerDistillation:
     torch.manual_seed(2)
     model = classifier(layers=2, seed=1, **(student or {}))
     teacher = tiny_teacher(layers=4)
-    return FirstStage(Classifier(model, {"sentiment": BOOKS}), teacher, FirstStageArguments(**arguments), True).eval()
+    return InnerLayerDistillation(Classifier(model, {"sentiment": BOOKS}), teacher, FirstStageArguments(**arguments), True).eval()
 
 
 def batch(encoded: EncodedRows, order=(0, 1, 2, 3, 4)) -> dict:
@@ -37,7 +37,7 @@ def batch(encoded: EncodedRows, order=(0, 1, 2, 3, 4)) -> dict:
     return found
 
 
-def attached(module: FirstStage, folder, encoded=None, teacher_hash="one") -> EncodedRows:
+def attached(module: InnerLayerDistillation, folder, encoded=None, teacher_hash="one") -> EncodedRows:
     encoded = encoded or rows()
     attach_states(encoded, module.live_teacher, TeacherCache(folder, None), SETTINGS, teacher_hash)
     return encoded
@@ -159,7 +159,7 @@ def test_questions_with_choices(tmp_path):
     quest = Domain("quest", "quest", ("choice1", "choice2"), kind="choices")
     teacher = tiny_teacher(kind="mix", domains=(quest,), transferable=False, layers=2)
     student = Classifier(classifier(domain=quest, **NO_DROPOUT), {"quest": quest})
-    module = FirstStage(student, teacher, FirstStageArguments(tkd_weight=0), True).eval()
+    module = InnerLayerDistillation(student, teacher, FirstStageArguments(tkd_weight=0), True).eval()
     texts = [Row(str(i), text, "good ||| bad", "", "quest") for i, text in enumerate(TEXTS)]
 
     def make():

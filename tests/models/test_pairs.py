@@ -12,9 +12,9 @@ from transformers import AutoModelForSequenceClassification
 from teachback.core.arguments import FirstStageArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import label_options
-from teachback.methods.inner_layers import FirstStage
+from teachback.methods.inner_layers import InnerLayerDistillation
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
-from teachback.methods.predictions import SecondStage, pkd_layer_map
+from teachback.methods.predictions import PredictionDistillation, pkd_layer_map
 from teachback.methods.teacher import Teacher
 from teachback.methods.teacher_outputs import states
 from teachback.models.heads import Classifier
@@ -66,16 +66,16 @@ def test_a_pair(teacher, student):
     taught = teacher_of(teacher)
     if not readable:
         with pytest.raises(TeachbackError, match="set ATTENTION_WEIGHT=0 to distil without the attention loss"):
-            FirstStage(student_of(student), taught, FirstStageArguments(), True)
-    learns(FirstStage(student_of(student), taught, FirstStageArguments(attention_weight=float(readable)), True), batch())
+            InnerLayerDistillation(student_of(student), taught, FirstStageArguments(), True)
+    learns(InnerLayerDistillation(student_of(student), taught, FirstStageArguments(attention_weight=float(readable)), True), batch())
 
     alone = FirstStageArguments(**dict.fromkeys(ALIGNED, 0.0))
     layers = tuple(pkd_layer_map("last", 2, 3))
     answer = told(taught, layers)
-    learns(FirstStage(student_of(student), taught, alone, True), batch() | {"teacher_means": answer["teacher_means"]})
+    learns(InnerLayerDistillation(student_of(student), taught, alone, True), batch() | {"teacher_means": answer["teacher_means"]})
 
     args = SecondStageArguments(method="mpdistil", meta_teacher_every_epoch=False)
-    second = SecondStage(student_of(student), args, True, teacher_width=48)
+    second = PredictionDistillation(student_of(student), args, True, teacher_width=48)
     logits = taught.logits_of(answer["teacher_means"][:, 0, :48], {"domain": torch.zeros(3, dtype=torch.long)})
     learns(second, batch() | {"teacher_logits": logits, "teacher_cls": answer["teacher_cls"]})
 
@@ -87,7 +87,7 @@ def test_a_pair(teacher, student):
 
 def test_means_of_the_same_tokens_give_the_loss_that_the_running_teacher_gives():
     taught, rows = teacher_of("roberta"), batch()
-    module = FirstStage(student_of("bert"), taught, FirstStageArguments(**dict.fromkeys(ALIGNED, 0.0)), True).eval()
+    module = InnerLayerDistillation(student_of("bert"), taught, FirstStageArguments(**dict.fromkeys(ALIGNED, 0.0)), True).eval()
     found = states(taught.classifier, rows, 3, "fp32", means=True)
     brought = rows | {"teacher_means": torch.cat([found.pooled, found.means], -1)}
     torch.testing.assert_close(module(**brought)["loss"], module(**rows)["loss"])

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from teachback.core.arguments import OptimizerArguments, SecondStageArguments
 from teachback.data.encoding import Collator, encode
-from teachback.methods.predictions import SecondStage
+from teachback.methods.predictions import PredictionDistillation
 from teachback.models.heads import Classifier
 from teachback.training import vocabulary
 from teachback.training.trainer import train
@@ -58,7 +58,7 @@ def test_every_weight_ends_as_with_the_whole_table(encoded, architecture):
 
 def trained(encoded, folder, **options):
     """A student after two epochs by the Trainer, and what it was trained with."""
-    module = SecondStage(Classifier(classifier(seed=1), {"sentiment": BOOKS}), SecondStageArguments(), False)
+    module = PredictionDistillation(Classifier(classifier(seed=1), {"sentiment": BOOKS}), SecondStageArguments(), False)
     seen = []
     module.student.model.register_forward_hook(lambda model, *_: seen.append(type(model.get_input_embeddings())))
     args = OptimizerArguments(output_dir=str(folder), use_cpu=True, num_train_epochs=2, learning_rate=0.01, weight_decay=0.5,

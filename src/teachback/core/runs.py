@@ -117,7 +117,7 @@ class StageRun:
                 shutil.rmtree(self.work)
             shutil.rmtree(old, ignore_errors=True)
 
-    def outlook(self) -> str:
+    def dry_run_message(self) -> str:
         """What running the stage would do, and why."""
         if owner := owner_of(self.folder):
             return f"is being made by {owner}"

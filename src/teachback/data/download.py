@@ -64,13 +64,13 @@ def _get_data(suite: Definition, raw: Path, source: str, allow_partial: bool, se
     _tell_left_out(suite, raw)
 
 
-def outlook(suite: Definition, data_dir: Path, source: str = "", domains: str = "") -> list[str]:
+def dry_run_message(suite: Definition, data_dir: Path, source: str = "", domains: str = "") -> list[str]:
     """What running stage 1 would do, and why, a line for each archive and one for its content."""
     raw = raw_folder(suite, data_dir)
     if owner := owner_of(raw):
         return [f"{raw} is being made by {owner}"]
     wanted = suite.archives_of(domains)
-    lines = [_outlook_of(suite, archive, raw, source) for archive in wanted]
+    lines = [_archive_message(suite, archive, raw, source) for archive in wanted]
     if not suite.archives:
         lines.append(f"{raw}: SUITE={suite.name} has nothing to fetch")
     elif not all((raw / f"{archive.name}.sha256").is_file() for archive in wanted):
@@ -82,7 +82,7 @@ def outlook(suite: Definition, data_dir: Path, source: str = "", domains: str = 
     return lines
 
 
-def _outlook_of(suite: Definition, archive: Archive, raw: Path, source: str) -> str:
+def _archive_message(suite: Definition, archive: Archive, raw: Path, source: str) -> str:
     path = raw / archive.name
     if suite.generate:
         return f"{path} would be generated, which takes a second"

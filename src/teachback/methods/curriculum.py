@@ -38,7 +38,7 @@ BASELINE_KEEP = 0.9  # of the past, in the running mean of rewards that is the b
 
 
 @dataclass(frozen=True)
-class Study:
+class DomainQuiz:
     """One domain's quiz: the student's encoding, the heads that serve it, and the meta-teacher's certainty [N]."""
 
     name: str
@@ -108,12 +108,12 @@ class Student:
         self.meta, self.args, self.accelerator = meta.to(accelerator.device).eval(), args, accelerator
         self.collate = Collator(pad_token_id)
 
-    def _placed(self, study: Study, batch: dict) -> tuple[dict, torch.Tensor]:
+    def _placed(self, study: DomainQuiz, batch: dict) -> tuple[dict, torch.Tensor]:
         """A padded batch of quiz rows on the device, and the number of the head that serves each row."""
         placed = {name: values.to(self.accelerator.device) for name, values in batch.items()}
         return placed, torch.full((len(batch["label"]),), study.student_head, device=self.accelerator.device)
 
-    def learn(self, study: Study, rows: torch.Tensor, where: str) -> float:
+    def learn(self, study: DomainQuiz, rows: torch.Tensor, where: str) -> float:
         """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss. ``where``: for messages."""
         self.classifier.train()
         batch, head = self._placed(study, study.batch(rows, self.collate))
@@ -138,7 +138,7 @@ class Student:
         self.optimizer.zero_grad()
 
     @torch.no_grad()
-    def certainty(self, study: Study, rows: torch.Tensor) -> torch.Tensor:
+    def certainty(self, study: DomainQuiz, rows: torch.Tensor) -> torch.Tensor:
         """How sure the student is of each row's label, without dropout: [B]."""
         self.classifier.eval()
         found = torch.empty(len(rows))
@@ -157,7 +157,7 @@ class Curriculum:
     """
 
     def __init__(
-        self, student: Student, studies: list[Study], target: int, args: CurriculumArguments,
+        self, student: Student, studies: list[DomainQuiz], target: int, args: CurriculumArguments,
         units: torch.Tensor | None = None,
     ):  # fmt: skip
         self.student, self.studies, self.target, self.args = student, studies, target, args

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from teachback.core.tracking import NO_TRACKS, Tracks
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain
-from teachback.methods.curriculum import Curriculum, Study, weights
+from teachback.methods.curriculum import Curriculum, DomainQuiz, weights
 from teachback.methods.meta_teacher import MetaTeacher, Quiz, quiz_certainty
 from teachback.models.heads import Classifier
 
@@ -30,10 +30,10 @@ def give_heads(classifier: Classifier, meta: MetaTeacher, domains: dict[str, Dom
 
 
 def study_of(domain: Domain, rows: EncodedRows, heads: list[str], meta_head: str, meta: MetaTeacher,
-             teacher_pooled: torch.Tensor) -> Study:  # fmt: skip
+             teacher_pooled: torch.Tensor) -> DomainQuiz:  # fmt: skip
     """A domain's quiz. The meta-teacher's answers are computed once: neither it nor the teacher changes any more."""
     certainty = quiz_certainty(meta, Quiz(meta_head, teacher_pooled, teacher_pooled, rows.columns["label"]))
-    return Study(domain.name, rows, heads.index(domain.head), meta_head, certainty)
+    return DomainQuiz(domain.name, rows, heads.index(domain.head), meta_head, certainty)
 
 
 class Episodes:

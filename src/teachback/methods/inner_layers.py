@@ -16,7 +16,7 @@ from teachback.methods.losses import (
     transferable_knowledge_loss,
 )
 from teachback.methods.teacher import Teacher, knowledge_by_row
-from teachback.methods.teacher_states import LiveTeacher, Told, WrittenTeacher
+from teachback.methods.teacher_states import LiveTeacher, TeacherOutputs, WrittenTeacher
 from teachback.models.attention import AttentionProjections
 from teachback.models.heads import Classifier, TransferableKnowledge, per_row
 from teachback.models.layers import backbone, spread_layers
@@ -62,11 +62,11 @@ class Teachers:
     live: LiveTeacher
     written: WrittenTeacher
 
-    def answer(self, batch: dict) -> Told:
+    def answer(self, batch: dict) -> TeacherOutputs:
         return (self.written if "teacher_means" in batch else self.live).answer(batch)
 
 
-class FirstStage(TrainingModule):
+class InnerLayerDistillation(TrainingModule):
     """Stage 4: embedding, hidden-state, attention and transferable-knowledge losses, weighted per example by lambda.
 
     All but the last compare token by token, so teacher and student read the same tokens; where they do not, each batch
@@ -136,7 +136,7 @@ class FirstStage(TrainingModule):
         }
         return [scale[name] * value for name, value in terms.items()]
 
-    def _terms(self, student, told: Told, batch: dict) -> dict[str, torch.Tensor]:
+    def _terms(self, student, told: TeacherOutputs, batch: dict) -> dict[str, torch.Tensor]:
         """The losses that have a weight, by sequence [S], from the student's projected states; sums over layers are TinyBERT's."""
         a, mask = self.arguments, batch["attention_mask"]
         zero = torch.zeros((), device=mask.device)
@@ -152,7 +152,7 @@ class FirstStage(TrainingModule):
             terms["attention"] = sum(losses, start=zero)
         return terms
 
-    def _transferable_loss(self, transferable: TransferableKnowledge, student, told: Told, batch: dict) -> torch.Tensor:
+    def _transferable_loss(self, transferable: TransferableKnowledge, student, told: TeacherOutputs, batch: dict) -> torch.Tensor:
         """L_TKD by row [B]."""
         learnt, known = knowledge_by_row(transferable, student[-1].float(), batch), told.knowledge
         assert known is not None  # `_transferable` refuses teachers without it

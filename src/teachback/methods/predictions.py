@@ -47,7 +47,7 @@ def teacher_logits(teacher: Teacher, told: Features, domain: Domain) -> torch.Te
 
 
 def teacher_columns(teacher: Teacher, told: Features, domain: Domain, changes: bool = False) -> dict[str, torch.Tensor]:
-    """Columns that `SecondStage` learns from: logits, or where heads will change the states that they answer from."""
+    """Columns that `PredictionDistillation` learns from: logits, or where heads will change the states that they answer from."""
     columns = {} if told.cls is None else {"teacher_cls": told.cls}
     if changes:
         return columns | {"teacher_pooled": told.pooled}
@@ -69,7 +69,7 @@ class TeacherStep:
         return train_meta_teacher(self.meta, [quiz], self.args, self.batch_size, self.seed)
 
 
-class SecondStage(TrainingModule):
+class PredictionDistillation(TrainingModule):
     """Soft targets, a share of hard labels, and [CLS] states of inner layers, weighted by lambda where asked.
 
     A batch brings ``teacher_logits`` [B, C], or with a meta-teacher ``teacher_pooled`` [B, n, H], which its current

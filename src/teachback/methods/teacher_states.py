@@ -26,7 +26,7 @@ from teachback.models.heads import mean_over_tokens
 
 
 @dataclass(frozen=True)
-class Told:
+class TeacherOutputs:
     """A teacher's answer to a batch: logits [B, C], hidden states (embeddings, then mapped layers) [S, L, H] each,
 
     queries and keys of the mapped layers, and h_d before its tanh [B, H] (None without that module). Of other tokens than
@@ -48,7 +48,7 @@ class LiveTeacher:
         self.reader = AttentionProjections(model, [layer - 1 for layer in layers]) if attention else None
 
     @torch.no_grad()
-    def answer(self, batch: dict) -> Told:
+    def answer(self, batch: dict) -> TeacherOutputs:
         """The teacher's answer to a batch of its own tokens."""
         outputs = self.teacher.outputs(batch, hidden_states=True)
         knowledge = None
@@ -56,7 +56,7 @@ class LiveTeacher:
             if self.teacher.transferable is not None:
                 knowledge = self.teacher.domain_knowledge([outputs.hidden_states[-1].float()], batch)
         hidden = [outputs.hidden_states[layer] for layer in (0, *self.layers)]
-        return Told(outputs.logits, hidden, self.reader.take() if self.reader else [], knowledge)
+        return TeacherOutputs(outputs.logits, hidden, self.reader.take() if self.reader else [], knowledge)
 
     def states(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """What is written to disk of a batch: [S, L, F] in half precision, and [S, 2 H]."""
@@ -77,7 +77,7 @@ class WrittenTeacher:
         self.heads = teacher.classifier.model.config.num_attention_heads
 
     @torch.no_grad()
-    def answer(self, batch: dict) -> Told:
+    def answer(self, batch: dict) -> TeacherOutputs:
         """The same answer as the model's, to half precision."""
         width = self.teacher.classifier.model.config.hidden_size
         parts = list(batch["teacher_states"].split(width, -1)) if "teacher_states" in batch else []
@@ -91,7 +91,7 @@ class WrittenTeacher:
             logits = self.teacher.logits_of(pooled, batch)
             transferable = self.teacher.transferable
             knowledge = knowledge_of_means(transferable, mean, batch) if transferable is not None else None
-        return Told(logits, hidden, attention, knowledge)
+        return TeacherOutputs(logits, hidden, attention, knowledge)
 
 
 def key_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: bool, encoded: EncodedRows) -> str:

@@ -79,7 +79,7 @@ class Context:
         Else say what changed since the folder was made, and fix the seed.
         """
         if self.args.dry_run:
-            self.say(f"{run.folder} {run.outlook()}")
+            self.say(f"{run.folder} {run.dry_run_message()}")
             return True
         if run.up_to_date():
             run.tidy()
@@ -93,11 +93,11 @@ class Context:
     def each(self, stage: str, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
         """What ``make`` gives of each target, with a log of the stage in logs/."""
         if self.args.dry_run:
-            return self._outlook(targets, make)
+            return self._dry_run(targets, make)
         with stage_log(self.root / "logs" / f"{stage}.log", wanted=self.training.should_save):
             return [make(target) for target in targets]
 
-    def _outlook(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
+    def _dry_run(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
         """A dry run goes on where it would stop, and says why it would; it has made nothing."""
         for target in targets:
             try:

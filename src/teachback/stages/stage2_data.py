@@ -98,7 +98,7 @@ def process(arguments: ProcessArguments) -> Suite | None:
     _check(arguments)
     run = _stage_run(arguments)
     if arguments.dry_run:
-        print(f"{run.folder} {_outlook(run)}")
+        print(f"{run.folder} {_dry_run(run)}")
         return None
     if run.up_to_date() and not _missing(run.folder):
         run.tidy()
@@ -163,9 +163,9 @@ def _missing(folder: Path) -> list[str]:
     return [f"{name}: it is gone" for name in names if not (folder / name).is_file()]
 
 
-def _outlook(run: StageRun) -> str:
+def _dry_run(run: StageRun) -> str:
     missing = _missing(run.folder) if run.up_to_date() else []
-    return f"would be made again: {'; '.join(missing)}" if missing else run.outlook()
+    return f"would be made again: {'; '.join(missing)}" if missing else run.dry_run_message()
 
 
 def _check(arguments: ProcessArguments) -> None:

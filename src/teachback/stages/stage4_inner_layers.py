@@ -12,7 +12,7 @@ from teachback.core.runs import StageRun, hash_model, read_stage
 from teachback.data.schema import Domain, Row
 from teachback.data.suite_data import read_unlabelled
 from teachback.inference.model_card import write_card
-from teachback.methods.inner_layers import FirstStage, require_no_common_tokens
+from teachback.methods.inner_layers import InnerLayerDistillation, require_no_common_tokens
 from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
@@ -48,7 +48,7 @@ def distil_first(
     same_tokens = tokenizer.get_vocab() == load_tokenizer(str(teacher_path)).get_vocab()
     if not same_tokens:
         require_no_common_tokens(args, transferable=teacher.transferable is not None)
-    module = FirstStage(Classifier(model, {domain.head: domain}), teacher, args, weighted)
+    module = InnerLayerDistillation(Classifier(model, {domain.head: domain}), teacher, args, weighted)
     teacher.to(context.training.device)
     encoded = context.encode(rows, names, tokenizer)
     record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher_path.name,

@@ -15,7 +15,13 @@ from teachback.core.runs import StageRun, hash_model, read_stage
 from teachback.data.schema import Domain, Row
 from teachback.methods.losses import average_predictions
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
-from teachback.methods.predictions import SecondStage, TeacherStep, pkd_layers, teacher_columns, teacher_logits
+from teachback.methods.predictions import (
+    PredictionDistillation,
+    TeacherStep,
+    pkd_layers,
+    teacher_columns,
+    teacher_logits,
+)
 from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
@@ -48,7 +54,7 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     step = _teacher_step(context, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
     encoded.columns |= _teacher_columns(context, teacher, teacher_path, rows, layers, step is not None, domain)
     width = teacher.classifier.model.config.hidden_size if layers else 0
-    module = SecondStage(Classifier(model, {domain.head: domain}), args, weighted, step, width)
+    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, weighted, step, width)
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev, teacher_folder=teacher_path.name)
     return folder
 
@@ -84,7 +90,7 @@ def distil_several(
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
     encoded = context.encode(rows, [domain.name], tokenizer)
     encoded.columns["teacher_logits"] = average_predictions(torch.stack(logits), args.temperature)
-    module = SecondStage(Classifier(model, {domain.head: domain}), args, weighted)
+    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, weighted)
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev)
     return folder
 
@@ -133,7 +139,7 @@ def finetune_student(
         return folder
     model, tokenizer = initial_student(student_args, context.data, domain, context.args.data_dir)
     encoded = context.encode(rows, [domain.name], tokenizer)
-    module = SecondStage(Classifier(model, {domain.head: domain}), args, use_expertise_weights=False)
+    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, use_expertise_weights=False)
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev)
     return folder
 
@@ -150,7 +156,7 @@ def _without_teacher(student_args: StudentArguments, context: Context, domain: D
 
 
 def _fit_and_publish(
-    context: Context, run: StageRun, module: SecondStage, tokenizer, encoded, rows: list[Row], dev: list[Row],
+    context: Context, run: StageRun, module: PredictionDistillation, tokenizer, encoded, rows: list[Row], dev: list[Row],
     **more: str,
 ) -> None:  # fmt: skip
     """Train a student on predictions or labels of its one domain, select on its score, and publish it."""

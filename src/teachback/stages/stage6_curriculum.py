@@ -20,7 +20,7 @@ from teachback.data.splits import units_of
 from teachback.data.suite_data import labelled
 from teachback.inference.metrics import by_domain
 from teachback.inference.scores import predicted_labels
-from teachback.methods.curriculum import Curriculum, Student, Study, weights
+from teachback.methods.curriculum import Curriculum, DomainQuiz, Student, weights
 from teachback.methods.curriculum_record import write_record
 from teachback.methods.episodes import Episodes, give_heads, new_accelerator, study_of
 from teachback.methods.meta_teacher import (
@@ -73,7 +73,7 @@ def run_domain(
     context: Context, meta_args: MetaTeacherArguments, args: CurriculumArguments, target: Domain
 ) -> Path:
     """Stage 6 for one domain. Returns the student's folder."""
-    scene = Scene(context, args, target)
+    scene = CurriculumInputs(context, args, target)
     meta_run = scene.meta_run(meta_args)
     if not context.skip(meta_run):
         make_meta_teacher(scene, meta_run, meta_args)
@@ -81,11 +81,11 @@ def run_domain(
     if context.skip(run):
         return run.folder
     meta = load_meta_heads(meta_run.folder, scene.new_meta_teacher())
-    Rehearsal(scene, run, args, meta).finish()
+    CurriculumRun(scene, run, args, meta).finish()
     return run.folder
 
 
-class Scene:
+class CurriculumInputs:
     """What a target domain's stage 6 works with: its teacher, its student and everybody's quiz."""
 
     def __init__(self, context: Context, args: CurriculumArguments, target: Domain):
@@ -145,7 +145,7 @@ class Scene:
         return self.context.teachers.features(self.teacher, self.teacher_folder, self.quiz[domain.name]).pooled
 
 
-def make_meta_teacher(scene: Scene, run: StageRun, args: MetaTeacherArguments) -> None:
+def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherArguments) -> None:
     """Train the meta-teacher's heads on every domain's quiz and publish them."""
     context, device = scene.context, scene.context.training.device
     student, tokenizer = scene.load_student()
@@ -167,10 +167,10 @@ def make_meta_teacher(scene: Scene, run: StageRun, args: MetaTeacherArguments) -
     context.publish_as_is(run, lambda folder: save_meta_teacher(folder, meta), record)
 
 
-class Rehearsal:
+class CurriculumRun:
     """One run of the curriculum, from its checkpoints to its published folder."""
 
-    def __init__(self, scene: Scene, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
+    def __init__(self, scene: CurriculumInputs, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
         self.scene, self.stage, self.args, self.meta = scene, run, args, meta
         self.context = scene.context
         accelerator = new_accelerator(self.context.args.precision)
@@ -186,7 +186,7 @@ class Rehearsal:
         curriculum = Curriculum(student, studies, names.index(scene.target.name), args, units)
         self.episodes = Episodes(curriculum, self._told_score)
 
-    def _study(self, domain: Domain, heads: list[str]) -> Study:
+    def _study(self, domain: Domain, heads: list[str]) -> DomainQuiz:
         rows = self.context.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
         head = head_name(self.scene.teacher.kind, domain)
         return study_of(domain, rows, heads, head, self.meta, self.scene.teacher_quiz(domain))

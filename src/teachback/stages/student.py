@@ -9,8 +9,8 @@ from teachback.core.arguments import (
     StudentArguments,
 )
 from teachback.data.schema import Domain, Row
-from teachback.methods.inner_layers import FirstStage
-from teachback.methods.predictions import SecondStage
+from teachback.methods.inner_layers import InnerLayerDistillation
+from teachback.methods.predictions import PredictionDistillation
 from teachback.methods.teacher import Teacher
 from teachback.stages.context import Context
 
@@ -24,7 +24,7 @@ def scored(rows: list[Row], args: StudentArguments) -> list[Row]:
     return rows if args.use_sample_weights else [replace(row, weight=1.0) for row in rows]
 
 
-def save_trained(folder: Path, module: FirstStage | SecondStage, tokenizer) -> None:
+def save_trained(folder: Path, module: InnerLayerDistillation | PredictionDistillation, tokenizer) -> None:
     """The student as a plain checkpoint, and what only its training needed beside it."""
     save_student(folder, module.student.model, tokenizer)
     rest = {

@@ -1,6 +1,6 @@
 """What stage 6 writes down of its episodes: two TSV files and two plots."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,10 @@ def write_record(folder: Path, episodes: list[dict], steps: list[dict], domains:
     """rewards.tsv (an episode a row), trajectory.tsv (a step a row), rewards.png and domains.png."""
     write_atomically(Path(folder) / "rewards.tsv", _tsv(REWARDS, episodes))
     write_atomically(Path(folder) / "trajectory.tsv", _tsv(TRAJECTORY, steps))
-    _plot_rewards([episode["reward"] for episode in episodes], Path(folder) / "rewards.png")
-    _plot_domains(chosen_shares(steps, domains, len(episodes)), domains, Path(folder) / "domains.png")
+    rewards, shares = [episode["reward"] for episode in episodes], chosen_shares(steps, domains, len(episodes))
+    _save(lambda axes: plot_rewards(axes, rewards), "Reward by episode", Path(folder) / "rewards.png")
+    looks = {name: {} for name in domains}
+    _save(lambda axes: plot_choices(axes, shares, domains, looks), "Domains chosen over episodes", Path(folder) / "domains.png")
 
 
 def _tsv(columns: tuple[str, ...], rows: list[dict]) -> str:
@@ -45,22 +47,29 @@ def chosen_shares(steps: list[dict], domains: list[str], episodes: int) -> np.nd
     return counts / counts.sum(1, keepdims=True)
 
 
-def _plot_rewards(rewards: list[float], path: Path) -> None:
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(rewards, color="0.7", linewidth=1, label="episode")
-    axes.plot(moving_mean(rewards), color="C0", label=f"mean of {WINDOW} episodes")
-    axes.set(xlabel="episode", ylabel="reward (sum over steps)", title="Reward by episode")
-    axes.legend()
-    figure.savefig(path, dpi=120)
+def plot_rewards(axes, rewards: Sequence[float], unit: str = "sum over steps", thin: str = "0.7", thick: str = "C0") -> None:
+    """Reward by episode, and its moving mean. ``thin``, ``thick``: the two lines' colours."""
+    axes.plot(rewards, color=thin, linewidth=0.7, marker="." if len(rewards) < 3 else "", label="episode")
+    axes.plot(moving_mean(rewards), color=thick, linewidth=1.8, label=f"mean of {WINDOW} episodes")
+    axes.set(xlabel="episode", ylabel=f"reward ({unit})")
 
 
-def _plot_domains(shares: np.ndarray, domains: list[str], path: Path) -> None:
+def plot_choices(axes, shares: np.ndarray, domains: Sequence[str], looks: dict[str, dict], others: dict | None = None) -> None:
+    """Moving mean of the domains' shares: [episodes, domains]. ``looks``: of a domain's line; one without is of the ``others``."""
+    for place, name in enumerate(domains):
+        if name in looks:
+            every = max(1, len(shares) // 8)
+            axes.plot(100 * moving_mean(shares[:, place]), label=name, markersize=4, markevery=every, **looks[name])
+    rest = [place for place, name in enumerate(domains) if name not in looks]
+    if rest:
+        axes.plot(100 * moving_mean(shares[:, rest].sum(1)), **(others or {}))
+    axes.set(xlabel="episode", ylabel=f"share of steps (%, mean of {WINDOW} episodes)")
+    axes.set_ylim(bottom=0)
+
+
+def _save(plot: Callable, title: str, path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, values in zip(domains, shares.T):
-        axes.plot(moving_mean(values), label=name)
-    axes.set(xlabel="episode", ylabel=f"share of steps, mean of {WINDOW} episodes", ylim=(0, 1))
-    axes.set_title("Domains chosen over episodes")
+    axes = figure.add_subplot(title=title)
+    plot(axes)
     axes.legend()
     figure.savefig(path, dpi=120)

@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 
 from teachback.core.files import replacing, write_atomically
 from teachback.core.markdown import escape_markdown
+from teachback.reports.figures import Series
 from teachback.reports.paper_table import MCNEMAR, Entry, PaperTable
+from teachback.reports.parts import shorten
 from teachback.reports.plan import WHOLE, Setting
 from teachback.reports.published import Published
 from teachback.reports.recipes import TableRow
@@ -105,21 +107,31 @@ class Curve:
         lines += [f"{fraction}\t{line}" for fraction, (_, *body) in parts for line in body]
         return "\n".join(lines) + "\n"
 
-    def plot(self, path: Path) -> None:
-        """Score over share, one line a row, with the standard deviation between seeds."""
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        shares = self.shares
-        for row in self.rows:
-            entries = zip(shares, self.entries(row))
-            points = [(share, entry.mean, entry.std or 0) for share, entry in entries if entry.mean is not None]
-            if points:
-                x, y, spread = zip(*points)
-                axes.errorbar(x, y, yerr=spread, marker="o", capsize=3, label=row.title)
+    @property
+    def scored(self) -> list[TableRow]:
+        """Rows that have a score at some share."""
+        return [row for row in self.rows if any(entry.n for entry in self.entries(row))]
+
+    def plot(self, axes, styles: dict[str, Series] | None = None) -> None:
+        """Score over share, one line a row, with the standard deviation between seeds.
+
+        ``styles``: of the rows that are drawn, by title; without it, all of them in matplotlib's own.
+        """
+        for row in self.scored if styles is None else self.scored[: len(styles)]:
+            points = [(share, e.mean, e.std or 0) for share, e in zip(self.shares, self.entries(row)) if e.n]
+            x, y, spread = zip(*points)
+            style = {"marker": "o"} if styles is None else styles[row.title].look
+            axes.errorbar(x, y, yerr=spread, capsize=3, label=row.title, **style)
         axes.set_xscale("log")
-        axes.set_xticks(shares, [f"{share:g}" for share in shares])
+        axes.set_xticks(self.shares, [f"{share:g}" for share in self.shares])
         axes.minorticks_off()
-        axes.set(xlabel=f"% of {self.setting.target}'s train rows", ylabel="test score, %", title=self.title)
+        axes.set(xlabel=f"{shorten(self.setting.target)}'s train rows (%)", ylabel="test score (%)")
+
+    def save(self, path: Path) -> None:
+        """The plot as a PNG."""
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot(title=self.title)
+        self.plot(axes)
         if axes.has_data():
             axes.legend()
         with replacing(path) as file:
@@ -131,4 +143,4 @@ def write_curve(curve: Curve, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for ending, text in (("md", curve.markdown()), ("tsv", curve.tsv()), ("tex", curve.latex())):
         write_atomically(folder / f"{curve.file_name}.{ending}", text)
-    curve.plot(folder / f"{curve.file_name}.png")
+    curve.save(folder / f"{curve.file_name}.png")

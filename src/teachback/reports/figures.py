@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, MaxNLocator
 from matplotlib.typing import LineStyleType, MarkerType, RcKeyType
 
-from teachback.reports.parts import Key, shorten
+from teachback.reports.parts import Figure, Key, shorten
 
 # Colours that matplotlib writes -> variables of the page's style sheet, which has a light and a dark value for each.
 INK, MUTED, GRID, ACCENT, PAPER = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
@@ -40,6 +40,11 @@ class Series(NamedTuple):
     colour: str
     marker: MarkerType
     dash: LineStyleType
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """As keyword arguments of matplotlib's lines."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.dash}
 
 
 LOOKS: list[tuple[MarkerType, LineStyleType]] = [
@@ -69,6 +74,11 @@ def draw(plot: Callable, alt: str, height: float = 2.9, rows: int = 1) -> Markup
                 if isinstance(axis.get_major_locator(), AutoLocator):
                     axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         return _svg(canvas, {"role": "img", "aria-label": alt})
+
+
+def picture(title: str, plot: Callable, kind: str, reading: str, height: float = 2.9, rows: int = 1) -> Figure:
+    """A figure of what ``plot`` draws; its text in place of the picture is what ``kind`` of picture it is, and its reading."""
+    return Figure(title, draw(plot, f"{kind}. {reading}", height, rows), reading)
 
 
 def swatch(series: Series, line: bool = True) -> Markup:

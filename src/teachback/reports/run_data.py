@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from teachback.core.numerals import decimal
-from teachback.reports.figures import ACCENT, INK, draw, legend, series_of
+from teachback.reports.figures import ACCENT, INK, legend, picture, series_of
 from teachback.reports.parts import Figure, Section, counted, listed, percent, shorten
 from teachback.reports.run import Run, read_tsv
 
@@ -64,14 +64,16 @@ def scores(rows: TrainRows | None) -> Section:
     shown = by_median if len(found) <= RIDGES else by_median[: RIDGES // 2] + by_median[-RIDGES // 2 :]
     note = f"The {RIDGES // 2} lowest and {RIDGES // 2} highest of {len(found)} domains are shown, by their medians."
     reading = _scores_reading(found, by_median)
-    alt = f"Ridges of the distribution of prototype scores. {reading}"
-    svg = draw(lambda axes: _ridges(axes, {name: found[name] for name in shown}), alt, 1.2 + 0.3 * len(shown))
+    figure = picture(
+        "Distribution of train rows", lambda axes: _ridges(axes, {name: found[name] for name in shown}),
+        "Ridges of the distribution of prototype scores", reading, 1.2 + 0.3 * len(shown),
+    )  # fmt: skip
     intro = (
         "How typical each train row is of its class, in its own and in the other domains; the meta-teacher weighs rows by it. "
         "A ridge's height stands for the share of the domain's rows, its line for their median."
     )
     notes = [note] if len(shown) < len(found) else []
-    return replace(section, intro=intro, figures=[Figure("Distribution of train rows", svg, reading)], notes=notes)
+    return replace(section, intro=intro, figures=[figure], notes=notes)
 
 
 def _ridges(axes, found: dict[str, np.ndarray]) -> None:
@@ -175,8 +177,7 @@ def _map_figure(sample: _Sample, rows: TrainRows, styles: dict, classes: bool) -
         axes.margins(0.05)
 
     reading = _map_reading(sample, list(styles), shares)
-    svg = draw(plot, f"Scatter plot of train rows by domain. {reading}", height=3.9)
-    return Figure("Train rows and centroids", svg, reading)
+    return picture("Train rows and centroids", plot, "Scatter plot of train rows by domain", reading, 3.9)
 
 
 def _draw_centroids(axes, sample: _Sample, pca: PCA, number: int, style, classes: bool) -> None:

@@ -10,7 +10,7 @@ from teachback.core.numerals import decimal
 from teachback.data.schema import CHOICE_SEPARATOR
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import model_name
-from teachback.reports.figures import ACCENT, INK, MUTED, SERIES, draw
+from teachback.reports.figures import ACCENT, INK, MUTED, SERIES, picture
 from teachback.reports.parts import Case, Figure, Section, Text, counted, cut, percent, shorten
 from teachback.reports.run import Prediction, Run, named, read_tsv
 
@@ -33,6 +33,11 @@ class Both:
     teacher: Checkpoint
     rows: dict[str, tuple[Prediction, Prediction]]  # guid -> (student's, teacher's)
     regression: bool
+
+    @property
+    def title(self) -> str:
+        """Of a figure."""
+        return f"{shorten(self.target, 40)}: {model_name(self.student.stage)} student and {named(self.teacher)}"
 
     @property
     def apart(self) -> dict[str, tuple[Prediction, Prediction]]:
@@ -126,11 +131,7 @@ def _confusion(run: Run, both: Both) -> Figure:
         axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.grid(False)
 
-    reading = _confusion_reading(both)
-    svg = draw(plot, f"Grid of counts. {reading}", min(4.6, 1.5 + 0.55 * len(labels)))
-    return Figure(
-        f"{shorten(both.target, 40)}: {model_name(both.student.stage)} student and {named(both.teacher)}", svg, reading
-    )
+    return picture(both.title, plot, "Grid of counts", _confusion_reading(both), min(4.6, 1.5 + 0.55 * len(labels)))
 
 
 def _labels(run: Run, both: Both, said: Counter) -> list[str]:
@@ -183,10 +184,7 @@ def _scatter(both: Both) -> Figure:
         f"{both.target}: on {counted(len(values), 'row')} the student's numbers lie {np.abs(gaps).mean():.2g} from its teacher's "
         f"in the mean ({'above' if gaps.mean() > 0 else 'below'} it by {abs(gaps.mean()):.2g}), with a correlation of {decimal(spread, 2)}."
     )
-    svg = draw(plot, f"Scatter plot, dashed where both are equal. {reading}", 3.6)
-    return Figure(
-        f"{shorten(both.target, 40)}: {model_name(both.student.stage)} student and {named(both.teacher)}", svg, reading
-    )
+    return picture(both.title, plot, "Scatter plot, dashed where both are equal", reading, 3.6)
 
 
 def most_confident(found: list[Both]) -> list[tuple[Both, str]]:

@@ -8,8 +8,8 @@ from teachback.core.numerals import decimal, signed
 from teachback.inference.costs import Cost
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import OPTIMISTIC, Result, model_name
-from teachback.reports.figures import MUTED, SERIES, Series, draw, legend
 from teachback.reports.parts import Figure, Section, Table, counted, difference, listed, percent, shorten
+from teachback.reports.plots import KINDS, TRADEOFF, Point, kinds_legend, millions, tradeoff_figure
 from teachback.reports.run import Run, named
 
 SENTENCES = 8  # domains that the headline speaks of one by one
@@ -18,8 +18,6 @@ TABLE_DOMAINS = 50  # domains in the table of results
 LAYOUT_DOMAINS = 12  # domains side by side
 COLUMN_LENGTH = 16  # characters of their names
 RAW_ROWS = 500
-KINDS = ("teacher", "meta-teacher", "undistilled", "first stage", "distilled", "curriculum")
-KIND_STYLES: dict[str, Series] = dict(zip(KINDS, (SERIES[1], SERIES[3], SERIES[2], SERIES[5], SERIES[0], SERIES[4])))
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,6 @@ def sentence(pair: Pair) -> str:
     if pair.speed_ratio:
         ratios.append(f"{pair.speed_ratio:.1f} times its speed")
     return text + (f", with {' and '.join(ratios)}" if ratios else "") + "."
-
-
-def millions(parameters: float) -> str:
-    return f"{parameters / 1e6:.2f} M"
 
 
 def results(run: Run) -> Section:
@@ -208,50 +202,30 @@ def _all_rows(run: Run) -> Table:
 
 def tradeoff(run: Run) -> Section:
     """Score against time and size, a figure a domain."""
-    section = Section("tradeoff", "Score against size and speed")
     found = [(pair, pair.cost) for pair in pairs(run) if pair.cost]
     if not found:
-        return replace(section, missing="No sizes and times are known: run 7_eval.sh, which writes costs.tsv.")
-    notes = []
-    if len(found) > FIGURES:
-        notes.append(f"The first {FIGURES} of {len(found)} domains are shown.")
-    figures = [_tradeoff_figure(run, pair, cost) for pair, cost in found[:FIGURES]]
-    kinds = {model_name(one.stage) for pair, cost in found[:FIGURES] for one, _, _ in _points(run, pair, cost)}
-    styles = {kind: style for kind, style in KIND_STYLES.items() if kind in kinds}
-    intro = "Up and to the left is better. A marker's area stands for the number of parameters."
-    return replace(section, intro=intro, legend=legend(styles, line=False), figures=figures, notes=notes)
+        return replace(TRADEOFF, missing="No sizes and times are known: run 7_eval.sh, which writes costs.tsv.")
+    notes = [f"The first {FIGURES} of {len(found)} domains are shown."] if len(found) > FIGURES else []
+    points = [_points(run, pair, cost) for pair, cost in found[:FIGURES]]
+    figures = [_tradeoff_figure(pair, cost, own) for (pair, cost), own in zip(found, points)]
+    kinds = {point.kind for own in points for point in own.values()}
+    return replace(TRADEOFF, legend=kinds_legend(kinds), figures=figures, notes=notes)
 
 
-def _points(run: Run, pair: Pair, student: Cost) -> list[tuple[Checkpoint, Result, Cost]]:
-    """What was scored by the same metric and timed at the same batch size as the pair's student."""
-    found = []
+def _points(run: Run, pair: Pair, student: Cost) -> dict[str, Point]:
+    """What was scored by the same metric and timed at the same batch size as the pair's student, by stage."""
+    found = {}
     for one in run.of(pair.target):
         score, cost = run.score(one, pair.target), run.cost(one).get(student.batch_size)
         if score and cost and score.metric == pair.score.metric:
-            found.append((one, score, cost))
+            found[one.stage] = Point(model_name(one.stage), 100 * score.value, cost.parameters, cost.milliseconds)
     return found
 
 
-def _tradeoff_figure(run: Run, pair: Pair, student: Cost) -> Figure:
-    points = _points(run, pair, student)
-    largest = max(cost.parameters for _, _, cost in points) or 1
-
-    def plot(axes):
-        ends = [(c.milliseconds, 100 * s.value) for one, s, c in points if one in (pair.student, pair.teacher)]
-        axes.plot(*zip(*ends), color=MUTED, linewidth=0.8, linestyle=":")
-        for one, score, cost in points:
-            style = KIND_STYLES[model_name(one.stage)]
-            area = 25 + 150 * cost.parameters / largest
-            axes.scatter(
-                cost.milliseconds, 100 * score.value, s=area, marker=style.marker, facecolor="none",
-                edgecolor=style.colour, linewidth=1.8, zorder=3, clip_on=False,
-            )  # fmt: skip
-        axes.set(xlabel=f"time an example (ms, batch {student.batch_size})", ylabel=f"{pair.score.metric} (%)")
-        axes.set_xlim(0, 1.15 * max(cost.milliseconds for _, _, cost in points))
-        axes.margins(y=0.18)
-
-    reading = _tradeoff_reading(pair, student)
-    return Figure(shorten(pair.target, 60), draw(plot, f"Scatter plot of score against time. {reading}"), reading)
+def _tradeoff_figure(pair: Pair, student: Cost, points: dict[str, Point]) -> Figure:
+    joined = [points[one.stage] for one in (pair.student, pair.teacher) if one and one.stage in points]
+    title, reading = shorten(pair.target, 60), _tradeoff_reading(pair, student)
+    return tradeoff_figure(title, list(points.values()), joined, pair.score.metric, student.batch_size, reading)
 
 
 def _tradeoff_reading(pair: Pair, student: Cost) -> str:

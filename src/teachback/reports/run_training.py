@@ -9,9 +9,10 @@ import numpy as np
 from teachback.core.numerals import decimal
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import STAGE_NAMES, model_name
-from teachback.methods.curriculum_record import WINDOW, chosen_shares, moving_mean
-from teachback.reports.figures import INK, MUTED, OTHERS, Series, draw, legend, series_of, whole_numbers
+from teachback.methods.curriculum_record import WINDOW, chosen_shares, plot_choices, plot_rewards
+from teachback.reports.figures import INK, MUTED, OTHERS, Series, legend, picture, series_of, whole_numbers
 from teachback.reports.parts import Figure, Section, listed, percent, shorten
+from teachback.reports.plots import ring
 from teachback.reports.run import Run, read_tsv
 
 CURRICULA = 4  # domains with figures of their curriculum
@@ -112,9 +113,8 @@ def _curves_figure(kind: str, lines: dict[str, Curves], styles: dict[str, Series
         part.set_xlabel("epoch (passes over the train rows)")
         whole_numbers(part.xaxis)
 
-    reading = _curves_reading(lines)
-    svg = draw(plot, f"Line charts of {listed(list(rows))} over epochs. {reading}", 0.7 + 1.35 * len(rows), len(rows))
-    return Figure(kind.capitalize(), svg, reading)
+    charts = f"Line charts of {listed(list(rows))} over epochs"
+    return picture(kind.capitalize(), plot, charts, _curves_reading(lines), 0.7 + 1.35 * len(rows), len(rows))
 
 
 def _percents(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -126,9 +126,7 @@ def _draw_curve(axes, points: list[tuple[float, float]], style: Series, kept: fl
     axes.plot(*zip(*points), color=style.colour, linestyle=style.dash, marker=marker, markersize=4)
     for epoch, value in points:
         if epoch == kept:
-            axes.plot(
-                epoch, value, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK, clip_on=False
-            )
+            ring(axes, epoch, value)
     axes.margins(y=0.1)
 
 
@@ -225,30 +223,20 @@ def _most_chosen(found: list[Episodes]) -> list[str]:
 def _rewards_figure(one: Episodes) -> Figure:
     def plot(axes):
         rewards, *rest = np.atleast_1d(axes)
-        rewards.plot(one.rewards, color=MUTED, linewidth=0.7, marker="." if len(one.rewards) < 3 else "")
-        rewards.plot(moving_mean(one.rewards), color=INK, linewidth=1.8)
-        rewards.set_ylabel(f"reward ({one.unit})")
+        plot_rewards(rewards, one.rewards, one.unit, MUTED, INK)
         for scores in rest:
             scores.plot(list(one.scores), [100 * v for v in one.scores.values()], color=INK, marker="o", markersize=3.5)
-            scores.plot(
-                one.best,
-                100 * one.scores.get(one.best, np.nan),
-                marker="o",
-                markersize=11,
-                markerfacecolor="none",
-                markeredgecolor=INK,
-                clip_on=False,
-            )
+            ring(scores, one.best, 100 * one.scores.get(one.best, np.nan))
             scores.margins(y=0.1)
             scores.set_ylabel("dev score (%)")
+            rewards.set_xlabel("")
         part = rest[-1] if rest else rewards
         part.set_xlabel(f"episode; thick: mean of {WINDOW}")
         whole_numbers(part.xaxis)
 
-    reading = _rewards_reading(one)
     rows = 2 if one.scores else 1
-    svg = draw(plot, f"Line charts of reward and dev score over episodes. {reading}", 0.9 + 1.6 * rows, rows)
-    return Figure(f"{shorten(one.target, 60)}: reward", svg, reading)
+    title, kind = f"{shorten(one.target, 60)}: reward", "Line charts of reward and dev score over episodes"
+    return picture(title, plot, kind, _rewards_reading(one), 0.9 + 1.6 * rows, rows)
 
 
 def _rewards_reading(one: Episodes) -> str:
@@ -268,32 +256,14 @@ def _rewards_reading(one: Episodes) -> str:
 
 
 def _choices_figure(one: Episodes, styles: dict[str, Series]) -> Figure:
-    drawn = {name: one.shares[:, place] for place, name in enumerate(one.domains) if name in styles}
-    rest = [place for place, name in enumerate(one.domains) if name not in styles]
-
     def plot(axes):
-        for name, shares in drawn.items():
-            style = styles[name]
-            every = max(1, len(shares) // 8)
-            axes.plot(
-                100 * moving_mean(shares),
-                color=style.colour,
-                linestyle=style.dash,
-                marker=style.marker,
-                markersize=4,
-                markevery=every,
-            )
-        if rest:
-            others = 100 * moving_mean(one.shares[:, rest].sum(1))
-            axes.plot(others, color=OTHERS.colour, linestyle=OTHERS.dash)
+        looks = {name: style.look for name, style in styles.items()}
+        plot_choices(axes, one.shares, one.domains, looks, OTHERS.look | {"marker": ""})
         axes.axhline(100 / len(one.domains), color=MUTED, linewidth=0.8)
-        axes.set(xlabel="episode", ylabel=f"share of steps (%, mean of {WINDOW} episodes)")
-        axes.set_ylim(bottom=0)
         whole_numbers(axes.xaxis)
 
-    reading = _choices_reading(one)
-    svg = draw(plot, f"Line chart of the share of each chosen domain over episodes. {reading}", 3.3)
-    return Figure(f"{shorten(one.target, 60)}: chosen domains", svg, reading)
+    kind = "Line chart of the share of each chosen domain over episodes"
+    return picture(f"{shorten(one.target, 60)}: chosen domains", plot, kind, _choices_reading(one), 3.3)
 
 
 def _choices_reading(one: Episodes) -> str:

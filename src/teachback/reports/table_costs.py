@@ -8,15 +8,12 @@ from statistics import fmean
 from teachback.core.numerals import decimal
 from teachback.inference.costs import Cost, read_costs
 from teachback.inference.results import model_name
-from teachback.reports.figures import MUTED, draw, legend
 from teachback.reports.paper_table import PaperTable
 from teachback.reports.parts import Figure, Section, Table
+from teachback.reports.plots import TRADEOFF, Point, kinds_legend, millions, tradeoff_figure
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
-from teachback.reports.run_results import KIND_STYLES, millions
 from teachback.reports.table_scores import best_of, left_out, mean_text, named, shown_columns
-
-SECTION = Section("tradeoff", "Score against size and speed")
 
 
 @dataclass(frozen=True)
@@ -28,31 +25,20 @@ class RowCost:
     milliseconds: dict[int, float]
 
 
-@dataclass(frozen=True)
-class _Point:
-    """``score`` in %; ``milliseconds`` an example at the figure's batch size."""
-
-    row: TableRow
-    score: float
-    parameters: float
-    milliseconds: float
-
-
 def tradeoff(table: PaperTable) -> Section:
     """A figure of the average, or of the first columns, and a table of every row."""
     measured = {row.name: _costs_of(table, row) for row in table.rows}
     machines = Counter(cost.machine for costs in measured.values() for cost in costs)
     if not machines:
-        return replace(SECTION, missing="No sizes and times are known: stage 7 writes costs.tsv in each row's runs.")
+        return replace(TRADEOFF, missing="No sizes and times are known: stage 7 writes costs.tsv in each row's runs.")
     machine = machines.most_common(1)[0][0]
     of_machine = {name: _mean([c for c in own if c.machine == machine]) for name, own in measured.items()}
     costs = {name: cost for name, cost in of_machine.items() if cost}
     found = [_figure(table, column, costs) for column in shown_columns(table)]
     kinds = {model_name(row.checkpoint) for row in table.rows if row.name in costs}
     return replace(
-        SECTION, intro="Up and to the left is better. A marker's area stands for the number of parameters.",
-        legend=legend({kind: style for kind, style in KIND_STYLES.items() if kind in kinds}, line=False),
-        figures=[figure for figure in found if figure], tables=[_table(table, costs)], notes=left_out(table) + _notes(machine, machines),
+        TRADEOFF, legend=kinds_legend(kinds), figures=[figure for figure in found if figure],
+        tables=[_table(table, costs)], notes=left_out(table) + _notes(machine, machines),
     )  # fmt: skip
 
 
@@ -110,25 +96,13 @@ def _figure(table: PaperTable, column: Column, costs: dict[str, RowCost]) -> Fig
     if not sizes:
         return None
     size = max(sizes, key=lambda n: (sizes[n], n))
-    points = [_Point(row, mean, costs[row.name].parameters, costs[row.name].milliseconds[size])
-              for row, mean in scored if size in costs[row.name].milliseconds]  # fmt: skip
-    largest = max(point.parameters for point in points) or 1
-    best = [point for row in _best(table, column) for point in points if point.row is row]
-
-    def plot(axes):
-        axes.plot([p.milliseconds for p in best], [p.score for p in best], color=MUTED, linewidth=0.8, linestyle=":")
-        for point in points:
-            style = KIND_STYLES[model_name(point.row.checkpoint)]
-            axes.scatter(
-                point.milliseconds, point.score, s=25 + 150 * point.parameters / largest, marker=style.marker,
-                facecolor="none", edgecolor=style.colour, linewidth=1.8, zorder=3, clip_on=False,
-            )  # fmt: skip
-        axes.set(xlabel=f"time an example (ms, batch {size})", ylabel=f"{column.metric} (%)")
-        axes.set_xlim(0, 1.15 * max(point.milliseconds for point in points))
-        axes.margins(y=0.18)
-
-    reading = _reading(column, best)
-    return Figure(f"Rows: {named(column)}", draw(plot, f"Scatter plot of score against time. {reading}"), reading)
+    points = {
+        row.name: Point(model_name(row.checkpoint), mean, costs[row.name].parameters, costs[row.name].milliseconds[size])
+        for row, mean in scored if size in costs[row.name].milliseconds
+    }  # fmt: skip
+    best = [(row, points[row.name]) for row in _best(table, column) if row.name in points]
+    title, joined = f"Rows: {named(column)}", [point for _, point in best]
+    return tradeoff_figure(title, list(points.values()), joined, column.metric, size, _reading(column, best))
 
 
 def _best(table: PaperTable, column: Column) -> list[TableRow]:
@@ -136,12 +110,12 @@ def _best(table: PaperTable, column: Column) -> list[TableRow]:
     return [row for row in found if row]
 
 
-def _reading(column: Column, best: list[_Point]) -> str:
+def _reading(column: Column, best: list[tuple[TableRow, Point]]) -> str:
     """The best student against the best teacher."""
     told = [
-        f"{point.row.title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with "
+        f"{row.title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with "
         f"{millions(point.parameters)} parameters"
-        for point in best
+        for row, point in best
     ]
     who = "the best student, " if len(told) == 2 else ""
     return f"Of {named(column)}: {who}{', the best teacher, '.join(told) or 'the best rows were not timed'}."

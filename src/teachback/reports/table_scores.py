@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from teachback.core.numerals import decimal
 from teachback.reports.curves import Curve
-from teachback.reports.figures import draw, legend, series_of
+from teachback.reports.figures import legend, picture, series_of
 from teachback.reports.paper_table import Entry, PaperTable
 from teachback.reports.parts import Figure, Key, Section, Table, counted, shorten
 from teachback.reports.published import Column
@@ -131,8 +131,8 @@ def _figure(table: PaperTable, column: Column) -> Figure:
         axes.margins(x=0.08)
 
     reading = _reading(entries, rows)
-    svg = draw(plot, f"Dot plot of each row's score, ours and the published. {reading}", 1.0 + height * len(rows))
-    return Figure(f"Scores: {named(column)}", svg, reading)
+    kind = "Dot plot of each row's score, ours and the published"
+    return picture(f"Scores: {named(column)}", plot, kind, reading, 1.0 + height * len(rows))
 
 
 def _reading(entries: list[Entry], rows: list[TableRow]) -> str:
@@ -151,32 +151,16 @@ def _reading(entries: list[Entry], rows: list[TableRow]) -> str:
 
 def curve_section(curve: Curve) -> Section:
     """Scores by the share of a domain's train rows, as a picture and as the table of all numbers."""
-    rows = [row for row in curve.rows if any(entry.n for entry in curve.entries(row))]
+    rows = curve.scored
     tables = [_as_table("Scores by share of the train rows", ["row", *curve.header()[1:]], curve.lines())]
-    section = Section("table", "The curve")
+    section = Section("table", "The curve", tables=tables, notes=[curve.notes()])
     if not rows:
-        return replace(section, intro="No row has a score yet.", tables=tables, notes=[curve.notes()])
-    styles = series_of([row.title for row in rows])
-    return replace(section, legend=legend(styles), figures=[_curve_figure(curve, rows[: len(styles)])], tables=tables,
-                   notes=[curve.notes()])  # fmt: skip
-
-
-def _curve_figure(curve: Curve, rows: list[TableRow]) -> Figure:
-    styles, shares = series_of([row.title for row in rows]), curve.shares
-
-    def plot(axes):
-        for row in rows:
-            points = [(share, e.mean, e.std or 0) for share, e in zip(shares, curve.entries(row)) if e.n]
-            x, y, spread = zip(*points)
-            style = styles[row.title]
-            axes.errorbar(x, y, yerr=spread, color=style.colour, marker=style.marker, linestyle=style.dash, capsize=3)
-        axes.set_xscale("log")
-        axes.set_xticks(shares, [f"{share:g}" for share in shares])
-        axes.minorticks_off()
-        axes.set(xlabel=f"{shorten(curve.setting.target)}'s train rows (%)", ylabel="test score (%)")
-
-    reading = _curve_reading(curve, rows)
-    return Figure("Score by share of the rows", draw(plot, f"Line chart of score over data. {reading}", 3.3), reading)
+        return replace(section, intro="No row has a score yet.")
+    styles, reading = series_of([row.title for row in rows]), _curve_reading(curve, rows)
+    figure = picture(
+        "Score by share of the rows", lambda axes: curve.plot(axes, styles), "Line chart of score over data", reading, 3.3
+    )
+    return replace(section, legend=legend(styles), figures=[figure])
 
 
 def _curve_reading(curve: Curve, rows: list[TableRow]) -> str:

@@ -9,6 +9,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${QUIZ_FRACTION=}"                   # share of train that becomes quiz; empty: 0.1, or 0 with PROTOCOL=paper
 : "${DEV_FRACTION=0.1}"                 # custom: share that becomes dev where no dev is given
 : "${TEST_FRACTION=0.1}"                # custom: share that becomes test where no test is given
+: "${GROUP_BY=auto}"                     # custom: rows of one text stay in one split: auto (text_a of pairs), text_a, text_b, none
+: "${GROUP_COLUMN=}"                    # custom: the same of a column's values, for instance an author's, in place of GROUP_BY
 : "${PROTOCOL=honest}"                  # honest or paper; it is recorded, and sets the default of QUIZ_FRACTION
 : "${SKIP_BAD_ROWS=0}"                  # 1: drop bad rows and count them, instead of stopping
 : "${DEDUPLICATE=0}"                    # 1: leave train and quiz rows out whose texts are in test or dev
@@ -27,7 +29,8 @@ if [[ $SUITE != custom ]]; then SOURCE=; fi
 if [[ -n $QUIZ_FRACTION ]]; then set -- --quiz_fraction "$QUIZ_FRACTION" "$@"; fi
 
 run scripts/process_data.py --suite "$SUITE" --domains "$DOMAINS" --data_dir "$DATA_DIR" --source "$SOURCE" \
-    --dev_fraction "$DEV_FRACTION" --test_fraction "$TEST_FRACTION" --protocol "$PROTOCOL" \
+    --dev_fraction "$DEV_FRACTION" --test_fraction "$TEST_FRACTION" \
+    --group_by "$GROUP_BY" --group_column "$GROUP_COLUMN" --protocol "$PROTOCOL" \
     --skip_bad_rows "$SKIP_BAD_ROWS" --deduplicate "$DEDUPLICATE" --embedding_model "$EMBEDDING_MODEL" --prototype "$PROTOTYPE" --alpha "$ALPHA" \
     --seed "$SEED" --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" \
     --precision "$PRECISION" --device "$DEVICE" "$@"

@@ -1,10 +1,12 @@
 """Rows that are learnt from and have the very texts of rows that are scored: they flatter the scores."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from teachback.data.schema import Row
 
 LEARNT, SCORED = ("train", "quiz"), ("test", "dev")
+SIDES = ("text_a", "text_b")
 
 
 def shared_texts(rows: dict[str, list[Row]]) -> dict[tuple[str, str], int]:
@@ -29,3 +31,25 @@ def without_shared(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
         split: [row for row in part if (row.text_a, row.text_b) not in scored] if split in LEARNT else part
         for split, part in rows.items()
     }
+
+
+def shared_sides(rows: dict[str, list[Row]]) -> dict[str, dict[str, int]]:
+    """test and dev -> how many of their pairs have one text in common with a pair that is learnt from.
+
+    Keys: ``pairs``, ``text_a``, ``text_b``. Pairs that have both texts of one such pair are not counted in the latter two.
+    """
+    learnt = [row for split in LEARNT for row in _pairs(rows.get(split, []))]
+    whole = {(row.text_a, row.text_b) for row in learnt}
+    known = {side: {getattr(row, side) for row in learnt} for side in SIDES}
+    found = {}
+    for split in SCORED:
+        pairs = list(_pairs(rows.get(split, [])))
+        new = [row for row in pairs if (row.text_a, row.text_b) not in whole]
+        found[split] = {"pairs": len(pairs)} | {
+            side: sum(getattr(row, side) in known[side] for row in new) for side in SIDES
+        }
+    return {split: counts for split, counts in found.items() if counts["pairs"]}
+
+
+def _pairs(rows: Iterable[Row]) -> Iterable[Row]:
+    return (row for row in rows if row.text_b)

@@ -1,12 +1,13 @@
 """How rows are divided: the authors' Amazon split, and cuts stratified by domain and label or value."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from teachback.core.errors import TeachbackError
+from teachback.data.groups import Groups
 from teachback.data.schema import Domain, Row
 
 AUTHORS_SEED = 11111
@@ -39,23 +40,39 @@ def _first_fold(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     return [rows[i] for i in rest], [rows[i] for i in fold]
 
 
-def cut(rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain]) -> tuple[list[Row], list[Row]]:
+def cut(
+    rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain], groups: Groups | None = None
+) -> tuple[list[Row], list[Row]]:
     """(what stays, what is cut): ``fraction`` of each domain and label, rounded, both in the order of ``rows``.
 
-    Every group keeps at least one row, however small it is. Rows that are graded together stay together.
+    Every label keeps at least one row, however few it has. Rows that are graded together stay together, and so do those
+    of one of ``groups``, whose first row's label counts for them all.
     """
-    units = units_of(rows, domains)
-    groups = defaultdict(list)
+    units = units_of(rows, domains, groups or {})
+    sizes = Counter(unit for row, unit in zip(rows, units) if row.guid in (groups or {}))
+    strata = defaultdict(list)
     for index, stratum in enumerate(_strata(rows, fraction, domains)):
         if units[index] == index:
-            groups[stratum].append(index)
+            strata[stratum].append(index)
     random = np.random.RandomState(seed)
-    taken = set()
-    for key in sorted(groups):
-        size = min(round(fraction * len(groups[key])), len(groups[key]) - 1)
-        taken.update(random.permutation(groups[key])[:size].tolist())
+    taken: set[int] = set()
+    left: Counter[str] = Counter()  # rows still to be cut of a domain, as one label's groups were too large
+    for domain, label in sorted(strata):
+        total = sum(sizes.get(unit, 1) for unit in strata[domain, label])
+        wanted = min(round(fraction * total) + left[domain], total - 1)
+        found = list(_filling(random.permutation(strata[domain, label]).tolist(), wanted, sizes))
+        left[domain] = wanted - sum(sizes.get(unit, 1) for unit in found)
+        taken.update(found)
     stays = [row for row, unit in zip(rows, units) if unit not in taken]
     return stays, [row for row, unit in zip(rows, units) if unit in taken]
+
+
+def _filling(units: list[int], rows: int, sizes: Mapping[int, int]) -> Iterator[int]:
+    """Units in their order that have at most so many rows together: one that would be too many is passed over."""
+    for unit in units:
+        if sizes.get(unit, 1) <= rows:
+            rows -= sizes.get(unit, 1)
+            yield unit
 
 
 def cut_each(rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain]) -> tuple[list[Row], list[Row]]:
@@ -64,10 +81,10 @@ def cut_each(rows: list[Row], fraction: float, seed: int, domains: dict[str, Dom
     return [row for stays, _ in parts for row in stays], [row for _, taken in parts for row in taken]
 
 
-def units_of(rows: list[Row], domains: dict[str, Domain]) -> list[int]:
+def units_of(rows: list[Row], domains: dict[str, Domain], groups: Groups) -> list[int]:
     """For each row the index of the first that it may not be parted from, its own where it stands alone."""
     first: dict[tuple[str, ...], int] = {}  # what rows share -> number of the first such row
-    units = (_unit(row, domains[row.domain]) for row in rows)
+    units = ((groups[row.guid],) if row.guid in groups else _unit(row, domains[row.domain]) for row in rows)
     return [first.setdefault(unit, index) if unit else index for index, unit in enumerate(units)]
 
 

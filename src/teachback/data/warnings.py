@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from teachback.data.bad_rows import listed
-from teachback.data.overlap import shared_texts
+from teachback.data.overlap import SIDES, shared_sides, shared_texts
 from teachback.data.schema import Domain
 from teachback.data.suites.definition import Parsed
 
@@ -20,6 +20,18 @@ def cautions(parsed: Parsed, wanted: Iterable[str]) -> Iterator[str]:
         yield from _absent(parsed, split)
     for (learnt, scored), count in shared_texts(parsed.rows).items():
         yield f"{count} {learnt} rows have the very texts of {scored} rows; DEDUPLICATE=1 leaves them out of {learnt}"
+    yield from _shared_sides(parsed)
+
+
+def _shared_sides(parsed: Parsed) -> Iterator[str]:
+    """Texts that pairs which are scored share with others that are learnt from, as many pairs do of one premise."""
+    for split, counts in shared_sides(parsed.rows).items():
+        for side in [side for side in SIDES if counts[side]]:
+            advice = f"; GROUP_BY={side} keeps such rows on one side" if split in parsed.cut else ""
+            yield (
+                f"{counts[side]} of {counts['pairs']} {split} rows have the {side} of a train or quiz row, and say less "
+                f"about new texts than the others{advice}"
+            )
 
 
 def _alike(what: str, names: Iterable[str]) -> Iterator[str]:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from teachback.core.arguments import option, require_at_least, require_seed
+from teachback.core.arguments import option, require, require_at_least, require_seed
 from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import sha256
@@ -13,7 +13,8 @@ from teachback.core.log import stage_log
 from teachback.core.runs import StageRun, hash_model
 from teachback.data.bad_rows import Problems
 from teachback.data.download import raw_folder
-from teachback.data.overlap import shared_texts, without_shared
+from teachback.data.groups import GROUP_BY, write_groups
+from teachback.data.overlap import shared_sides, shared_texts, without_shared
 from teachback.data.schema import (
     COLUMNS,
     HIDDEN,
@@ -29,6 +30,7 @@ from teachback.data.schema import (
 )  # fmt: skip
 from teachback.data.splits import cut, cut_each
 from teachback.data.suites import definition
+from teachback.data.suites.custom import NEEDED, OPTIONAL
 from teachback.data.suites.definition import Parsed, ReadSettings, choose
 from teachback.data.token_store import FOLDER as TOKENS
 from teachback.data.warnings import cautions
@@ -46,6 +48,7 @@ from teachback.models.loading import load_encoder, locate
 
 logger = logging.getLogger(__name__)
 
+CUSTOM_ONLY = {"group_by": "auto", "group_column": ""}
 WITHOUT_EFFECT = ("suite", "data_dir", "source", "eval_batch_size", "device", "dry_run")  # the suite names the folder
 QUIZ_FRACTION = 0.1  # with PROTOCOL=paper a suite has its own: MPDistil's have a quiz, Meta-KD's have none
 
@@ -65,6 +68,10 @@ class ProcessArguments:
     )
     dev_fraction: float = option(0.1, "custom only: share that becomes dev where none is given")
     test_fraction: float = option(0.1, "custom only: share that becomes test where none is given")
+    group_by: str = option(
+        "auto", "custom only: rows of one text stay in one split: auto (text_a of pairs), text_a, text_b or none"
+    )
+    group_column: str = option("", "custom only: column whose rows of one value stay in one split, in place of group_by")
     protocol: str = option(
         "honest", "honest, or paper (superglue and glue have no dev then; the others select on dev in both)"
     )
@@ -122,7 +129,7 @@ def _make(run: StageRun, arguments: ProcessArguments) -> Suite:
     suite = with_row_counts(Suite(arguments.suite, parsed.domains, _settings(arguments, parsed)), parsed.rows)
     print(_describe(suite))
     with run.publishing({}, keep=(TOKENS,)) as folder:
-        _write(folder, suite, parsed.rows, arguments)
+        _write(folder, suite, parsed, arguments)
     return suite
 
 
@@ -134,7 +141,8 @@ def _stage_run(arguments: ProcessArguments) -> StageRun:
         "quiz_fraction": arguments.quiz,
         "precision": resolve_precision(arguments.precision, device),
     }
-    chosen = {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
+    without = WITHOUT_EFFECT if arguments.suite == "custom" else (*WITHOUT_EFFECT, *CUSTOM_ONLY)
+    chosen = {name: value for name, value in settings.items() if name not in without}
     source = _source(arguments)
     base = source.parent if source.is_file() else source
     read = {str(path.relative_to(base)): sha256(path) for path in _raw_files(arguments)}
@@ -179,6 +187,7 @@ def _check(arguments: ProcessArguments) -> None:
         raise TeachbackError(
             f"SOURCE={arguments.source} lies in {arguments.folder}, which this stage writes anew; move your files elsewhere"
         )
+    _check_groups(arguments)
     require_seed(arguments)
     for name in ("max_length", "eval_batch_size"):
         require_at_least(arguments, name, 4 if name == "max_length" else 1)
@@ -193,13 +202,29 @@ def _check(arguments: ProcessArguments) -> None:
         raise TeachbackError("DEV_FRACTION and TEST_FRACTION leave no train rows; their sum has to be below 1")
 
 
+def _check_groups(arguments: ProcessArguments) -> None:
+    require(arguments, "group_by", GROUP_BY)
+    given = [name for name, value in CUSTOM_ONLY.items() if getattr(arguments, name) != value]
+    if given and arguments.suite != "custom":
+        raise TeachbackError(
+            f"{given[0].upper()} is for SUITE=custom; the splits of SUITE={arguments.suite} are its authors'"
+        )
+    if len(given) > 1:
+        raise TeachbackError(f"GROUP_COLUMN={arguments.group_column} takes the place of GROUP_BY; give one of them")
+    if arguments.group_column in (*NEEDED, *OPTIONAL):
+        raise TeachbackError(
+            f"GROUP_COLUMN={arguments.group_column}: name a column of your own, or set GROUP_BY=text_a or GROUP_BY=text_b"
+        )
+
+
 def _parse(arguments: ProcessArguments) -> Parsed:
     """Read the raw files; stop at bad rows, or drop them."""
     suite, source = definition(arguments.suite), _source(arguments)
     problems = Problems()
     settings = ReadSettings(
-        arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains
-    )
+        arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains,
+        arguments.group_by, arguments.group_column,
+    )  # fmt: skip
     try:
         parsed = suite.read(source, settings, problems)
     except TeachbackError:
@@ -224,8 +249,9 @@ def _with_quiz(parsed: Parsed, arguments: ProcessArguments) -> Parsed:
     """All four splits, quiz cut from train unless the source brought its own, and the hidden test if it has rows."""
     rows = dict(parsed.rows)
     if "quiz" not in rows:
-        divide = cut_each if definition(arguments.suite).separate else cut
-        rows["train"], rows["quiz"] = divide(rows["train"], arguments.quiz, arguments.seed, parsed.domains)
+        how = (rows["train"], arguments.quiz, arguments.seed, parsed.domains)
+        separate = definition(arguments.suite).separate
+        rows["train"], rows["quiz"] = cut_each(*how) if separate else cut(*how, parsed.groups)
     splits = SPLITS + ((HIDDEN,) if rows.get(HIDDEN) else ())
     return replace(parsed, rows={split: rows.get(split, []) for split in splits})
 
@@ -281,9 +307,10 @@ def _settings(arguments: ProcessArguments, parsed: Parsed) -> dict:
     """What the files depend on beside the raw data."""
     names = ["seed", "protocol", "embedding_model", "prototype", "alpha", "max_length"]
     if arguments.suite == "custom":
-        names += ["dev_fraction", "test_fraction"]
+        names += ["dev_fraction", "test_fraction", *CUSTOM_ONLY]
     settings = {name: getattr(arguments, name) for name in names}
-    return settings | {"quiz_fraction": arguments.quiz, "notes": parsed.notes}
+    overlap = {"shared_texts": shared_sides(parsed.rows)}
+    return settings | overlap | {"quiz_fraction": arguments.quiz, "notes": parsed.notes}
 
 
 def _describe(suite: Suite) -> str:
@@ -294,7 +321,8 @@ def _describe(suite: Suite) -> str:
     return "\n".join(lines)
 
 
-def _write(folder: Path, suite: Suite, rows: dict[str, list[Row]], arguments: ProcessArguments) -> None:
+def _write(folder: Path, suite: Suite, parsed: Parsed, arguments: ProcessArguments) -> None:
+    rows = parsed.rows
     train, domains = rows["train"], [row.domain for row in rows["train"]]
     _write_embeddings(folder / "embeddings.npy", train, arguments)
     classes = [class_of(row, suite) for row in train]
@@ -306,6 +334,7 @@ def _write(folder: Path, suite: Suite, rows: dict[str, list[Row]], arguments: Pr
     write_rows(folder / "train.tsv", weighted, TRAIN_COLUMNS)
     for split in [split for split in rows if split != "train"]:
         write_rows(folder / f"{split}.tsv", rows[split], COLUMNS)
+    write_groups(folder, parsed.groups)
     write_suite(folder, suite)
 
 

@@ -15,6 +15,7 @@ from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import Stopped, TeachbackError, naming
 from teachback.core.files import sync
 from teachback.core.runs import StageRun, hash_model
+from teachback.data.groups import read_groups
 from teachback.data.schema import Domain, Row
 from teachback.data.splits import units_of
 from teachback.data.suite_data import labelled
@@ -182,7 +183,8 @@ class CurriculumRun:
         self.selection = self.context.encode(scene.selection, [scene.target.name], self.tokenizer)
         use_only(classifier.model, [self.selection, *(study.rows for study in studies)], self.tokenizer.pad_token_id)
         student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
-        units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}))
+        groups = read_groups(self.experiment.data.folder)
+        units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}, groups))
         curriculum = Curriculum(student, studies, names.index(scene.target.name), args, units)
         self.episodes = Episodes(curriculum, self._told_score)
 

@@ -1,16 +1,17 @@
 """The user's own rows: train.tsv, dev.tsv, test.tsv, or one file that is divided here.
 
-A header line names the columns; ``text_a``, ``label`` and ``domain`` are needed, ``guid``, ``text_b`` and ``split`` are
-not. UTF-8, one row a line, no quoting. In test an empty label means that it is hidden.
+A header line names the columns; ``text_a``, ``label`` and ``domain`` are needed, ``guid``, ``text_b``, ``split`` and the
+one that GROUP_COLUMN names are not. UTF-8, one row a line, no quoting. In test an empty label means that it is hidden.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import Problems
+from teachback.data.groups import shared, text_groups
 from teachback.data.names import domain_misfit, label_misfit
 from teachback.data.raw_lines import BadLine, fields
 from teachback.data.schema import SPLITS, Domain, Row, clean_text
@@ -31,29 +32,41 @@ class Record:
     split: str
     path: Path
     line: int
+    group: str = ""
+
+
+@dataclass
+class Accepted:
+    """Domains, usable rows by split, and the splits that were given, among them "" where the source does not say.
+
+    ``groups``: guid -> value of GROUP_COLUMN.
+    """
+
+    domains: dict[str, Domain]
+    given: set[str]
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     """The rows of a folder or a file; splits that are not given are cut from train."""
-    domains, rows, given = _accepted(_files(Path(source)), problems)
-    return Parsed(domains, _complete(rows, given, domains, settings))
+    found = _accepted(_files(Path(source)), settings.group_column, problems)
+    return _complete(found, settings)
 
 
-def _accepted(
-    files: list[tuple[str, Path]], problems: Problems
-) -> tuple[dict[str, Domain], dict[str, list[Row]], set[str]]:
-    """Domains, usable rows by split, and the splits that were given, among them "" where the source does not say."""
-    records = [record for split, path in files for record in _records(path, split, problems)]
+def _accepted(files: list[tuple[str, Path]], group_column: str, problems: Problems) -> Accepted:
+    records = [record for split, path in files for record in _records(path, split, group_column, problems)]
     if not records and not problems.found:
         raise TeachbackError(
             f"{', '.join(str(path) for _, path in files)}: a header and no rows; there is nothing to learn from"
         )
     domains = _domains(records)
-    rows: dict[str, list[Row]] = {}
+    accepted = Accepted(domains, {record.split for record in records})
     for record in records:
         if problems.accepts(record.row, domains, record.path, record.line, label_needed=record.split != "test"):
-            rows.setdefault(record.split or "train", []).append(record.row)
-    return domains, rows, {record.split for record in records}
+            accepted.rows.setdefault(record.split or "train", []).append(record.row)
+            accepted.groups[record.row.guid] = record.group
+    return accepted
 
 
 def _files(source: Path) -> list[tuple[str, Path]]:
@@ -72,10 +85,10 @@ def _files(source: Path) -> list[tuple[str, Path]]:
     return [("", single[0])]
 
 
-def _records(path: Path, split: str, problems: Problems) -> Iterator[Record]:
+def _records(path: Path, split: str, group_column: str, problems: Problems) -> Iterator[Record]:
     stem = path.stem
     with open(path, "rb") as file:
-        columns = _header(path, file.readline())
+        columns = _header(path, file.readline(), group_column)
         for number, line in enumerate(file, start=2):
             values, reason = _fields(line, columns)
             reason = reason or _misfit(values, split)
@@ -84,10 +97,10 @@ def _records(path: Path, split: str, problems: Problems) -> Iterator[Record]:
             else:
                 guid = values.get("guid") or f"{stem}-{number - 1:05d}"
                 row = Row(guid, values["text_a"], values.get("text_b", ""), values["label"], values["domain"])
-                yield Record(row, split or values.get("split", ""), path, number)
+                yield Record(row, split or values.get("split", ""), path, number, values.get(group_column, ""))
 
 
-def _header(path: Path, line: bytes) -> list[str]:
+def _header(path: Path, line: bytes, group_column: str) -> list[str]:
     """The column names, all of them known."""
     if not line.strip():
         raise TeachbackError(f"{path} line 1: there is no header; the first line has to name the columns")
@@ -96,13 +109,15 @@ def _header(path: Path, line: bytes) -> list[str]:
     except UnicodeDecodeError:
         raise TeachbackError(f"{path} line 1: the header is not UTF-8; save the file as UTF-8") from None
     missing = [name for name in NEEDED if name not in columns]
-    unknown = [name for name in columns if name not in NEEDED + OPTIONAL]
+    unknown = [name for name in columns if name not in (*NEEDED, *OPTIONAL, group_column)]
     if missing or unknown or len(set(columns)) < len(columns):
         found = ", ".join(repr(name[:40]) for name in columns[:SHOWN]) + (", ..." if len(columns) > SHOWN else "")
         raise TeachbackError(
             f"{path} line 1: the header has the columns {found}; needed: {', '.join(NEEDED)}; possible: "
             f"{', '.join(OPTIONAL)}; missing: {', '.join(missing) or 'none'}; {_advice(columns)}"
         )
+    if group_column and group_column not in columns:
+        raise TeachbackError(f"{path} line 1: there is no column {group_column!r}, which GROUP_COLUMN names")
     return columns
 
 
@@ -163,17 +178,20 @@ def _heads(labels: dict[str, set[str]]) -> dict[str, tuple[str, set[str]]]:
     return {domain: found[domain] for domain in labels}
 
 
-def _complete(
-    rows: dict[str, list[Row]], given: set[str], domains: dict[str, Domain], settings: ReadSettings
-) -> dict[str, list[Row]]:
-    """Rows by split, with test and dev cut from train where no file or column gave them."""
-    train = rows.get("train", [])
+def _complete(found: Accepted, settings: ReadSettings) -> Parsed:
+    """Test and dev, where no file or column gave them, cut from train; rows of one group stay in one split."""
+    train, domains = found.rows.get("train", []), found.domains
+    groups = shared(found.groups) if settings.group_column else text_groups(train, domains, settings.group_by)
     parts = {"test": settings.test_fraction, "dev": settings.dev_fraction}
-    for split in [split for split in parts if split not in given]:
+    missing = tuple(split for split in parts if split not in found.given)
+    rows = dict(found.rows)
+    for split in missing:
         # The fractions are of all rows, and the first cut has already made train smaller.
-        share = parts[split] / (1 - parts["test"]) if split == "dev" and "test" not in given else parts[split]
-        train, rows[split] = cut(train, share, settings.seed, domains)
-    return rows | {"train": train}
+        share = parts[split] / (1 - parts["test"]) if split == "dev" and "test" in missing else parts[split]
+        train, rows[split] = cut(train, share, settings.seed, domains, groups)
+    what = settings.group_column or ("text_b" if settings.group_by == "text_b" else "text_a")
+    notes = {f"rows share their {what} with others, and stay with them in one split": len(groups)} if groups else {}
+    return Parsed(domains, rows | {"train": train}, notes, groups, missing)
 
 
 SUITE = Definition("custom", read)

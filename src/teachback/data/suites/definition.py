@@ -6,6 +6,7 @@ from pathlib import Path
 
 from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import Problems
+from teachback.data.groups import Groups
 from teachback.data.schema import Domain, Row
 
 PACKED = (".zip", ".gz", ".tgz", ".tar")
@@ -55,15 +56,22 @@ class ReadSettings:
     test_fraction: float = 0.1
     protocol: str = "honest"
     domains: str = ""  # names of those to read, where a suite can be read in part; empty: all
+    group_by: str = "auto"  # custom: which text rows of one split may not share with another's
+    group_column: str = ""  # custom: the same of a column's values
 
 
 @dataclass
 class Parsed:
-    """A suite as read from its raw files: domains in order, rows by split, and counts worth telling."""
+    """A suite as read from its raw files: domains in order, rows by split, and counts worth telling.
+
+    ``groups``: which rows a further cut may not part; ``cut``: splits that were cut as the user's settings say.
+    """
 
     domains: dict[str, Domain]
     rows: dict[str, list[Row]]
     notes: dict[str, int] = field(default_factory=dict)
+    groups: Groups = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def write_record(folder: Path, episodes: list[dict], steps: list[dict], domains:
     write_atomically(Path(folder) / "trajectory.tsv", _tsv(TRAJECTORY, steps))
     rewards, shares = [episode["reward"] for episode in episodes], chosen_shares(steps, domains, len(episodes))
     _save(lambda axes: plot_rewards(axes, rewards), "Reward by episode", Path(folder) / "rewards.png")
-    looks = {name: {} for name in domains}
+    looks: dict[str, dict] = {name: {} for name in domains}
     _save(lambda axes: plot_choices(axes, shares, domains, looks), "Domains chosen over episodes", Path(folder) / "domains.png")
 
 

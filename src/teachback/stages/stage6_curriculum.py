@@ -183,7 +183,7 @@ class CurriculumRun:
         self.selection = self.context.encode(scene.selection, [scene.target.name], self.tokenizer)
         use_only(classifier.model, [self.selection, *(study.rows for study in studies)], self.tokenizer.pad_token_id)
         student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
-        groups = read_groups(self.experiment.data.folder)
+        groups = read_groups(self.context.data.folder)
         units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}, groups))
         curriculum = Curriculum(student, studies, names.index(scene.target.name), args, units)
         self.episodes = Episodes(curriculum, self._told_score)

@@ -28,7 +28,8 @@ from teachback.data.schema import (
     write_suite,
 )
 from teachback.data.suites import amazon
-from teachback.stages.distillation import distil, train_teachers
+from teachback.stages.distillation import distil
+from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import run_curriculum
 from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
 

@@ -130,7 +130,7 @@ def test_classifiers_from_scratch_follow_the_global_seed():
 
 LEARN = """
 import random
-from teachback.models.everything import load_tokenizer
+from teachback.models.loading import load_tokenizer
 random.seed(0)
 words = ["".join(random.choices("abcdefghij", k=random.randint(5, 10))) for _ in range(40)]  # every merge is a tie
 learnt = str(sorted(load_tokenizer("scratch:tiny", texts=[" ".join(words)] * 3).get_vocab().items()))

@@ -21,7 +21,7 @@ from teachback.reports.slurm import SlurmLauncher
 from teachback.reports.table_formats import latex, markdown, plain, tsv
 from teachback.reports.table_page import write_curve_report, write_table_report
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass

@@ -283,17 +283,29 @@ def test_number_formats():
 
 
 @pytest.mark.parametrize(
-    ("matrix_unit", "instructions", "gain", "expected"),
-    [(True, True, 0.5, "bf16"), (False, True, 2.0, "bf16"), (False, True, 0.5, "fp32"), (False, False, 9.0, "fp32")],
-)
-def test_auto_takes_bf16_where_it_is_faster(matrix_unit, instructions, gain, expected, monkeypatch):
+    ("matrix_unit", "instructions", "vendor", "expected"),
+    [
+        (True, True, "GenuineIntel", "bf16"), (False, True, "AuthenticAMD", "bf16"), (False, True, "GenuineIntel", "fp32"),
+        (False, True, "", "fp32"), (False, False, "AuthenticAMD", "fp32"),
+    ],
+)  # fmt: skip
+def test_auto_takes_bf16_where_the_processor_computes_faster_in_it(
+    matrix_unit, instructions, vendor, expected, monkeypatch, tmp_path
+):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_unit, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
-    seconds = {torch.float32: gain, torch.bfloat16: 1.0}
-    monkeypatch.setattr(devices, "_product_seconds", seconds.get)
-    devices._bfloat16_gain.cache_clear()
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: some\n")
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
+    devices._processor_vendor.cache_clear()
     assert resolve_precision("auto", CPU) == expected
-    devices._bfloat16_gain.cache_clear()
+    devices._processor_vendor.cache_clear()
+
+
+def test_auto_does_not_depend_on_the_time_that_products_take(monkeypatch):
+    before = resolve_precision("auto", CPU)
+    monkeypatch.setattr("time.perf_counter", iter(range(10**6)).__next__)  # a machine on which all takes equally long
+    devices._processor_vendor.cache_clear()
+    assert resolve_precision("auto", CPU) == before
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

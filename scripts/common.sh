@@ -6,13 +6,16 @@
 # These lines are the only list of variables there is: --help and the check of config files read them.
 #
 # What is given later wins: default above < config file < environment < command-line flag. An empty value is a value.
-# Relative paths count from the folder one calls from; data/ and outputs/ by default lie beside the stages.
+# Relative paths count from the folder one calls from; data/ and outputs/ by default lie beside the stages, and in that folder
+# where the stages came with an installed package (`teachback run`), whose folders are not for users' files.
 set -euo pipefail
 
 stage=$0
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 beside=$root/
-if [[ $PWD -ef $root ]]; then beside=; fi
+call="bash $beside$(basename "$stage")"
+if [[ $PWD -ef $root ]]; then beside= call="bash $(basename "$stage")"; fi
+if [[ ! -f $root/pyproject.toml ]]; then beside= call="teachback run $(basename "$stage" .sh)"; fi
 
 fail() {  # message: print it and stop with status 1
     echo "$(basename "$stage"): $1" >&2
@@ -34,7 +37,7 @@ entry_point() {  # the script that this stage starts
 print_help() {  # the script's comment and variables, read from the script itself
     local config="or in the file that CONFIG names" example=
     if [[ $(basename "$stage") == [1-7]_* ]]; then
-        example=" Example:\n  CONFIG=configs/amazon.sh SEED=1 bash $beside$(basename "$stage") --seed 2"
+        example=" Example:\n  CONFIG=configs/amazon.sh SEED=1 $call --seed 2"
     else
         config="and those of stages also in the file that CONFIG names"
     fi
@@ -43,7 +46,11 @@ print_help() {  # the script's comment and variables, read from the script itsel
     variable_lines "$stage" "$root/scripts/common.sh" | awk -F '\t' '{ printf "  %-62s %s\n", $1 "=" $2, $3 }'
     printf '\nLater wins: default < config file < environment < flag.%b\n' "$example"
     printf 'Flags go to %s as they are. To list them all:\n' "$(entry_point)"
-    echo "  PYTHONPATH=${beside}src $(find_python) ${beside}$(entry_point) --help"
+    if [[ -f $root/pyproject.toml ]]; then
+        echo "  PYTHONPATH=${beside}src $(find_python) ${beside}$(entry_point) --help"
+    else
+        echo "  $(find_python) $root/$(entry_point) --help"
+    fi
 }
 
 find_python() {

@@ -21,7 +21,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 import teachback
 from teachback import MetaKD, MPDistil, TeachbackError, TrainingConfig, create_simple_dataloader, load_superglue_dataset
-from teachback.cli import STAGES, main
 from teachback.data.schema import Domain
 from teachback.inference.task_metrics import chosen_metric, metric_values
 from teachback.loader_batches import LoaderBatches, cut_quiz, gathered, row_keys
@@ -593,10 +592,3 @@ def test_importing_the_package_loads_no_pytorch():
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, check=True)
     with pytest.raises(AttributeError, match="MPDistill"):
         teachback.MPDistill
-
-
-def test_the_command_lists_the_stages_that_there_are(capsys):
-    assert sorted(STAGES) == sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))
-    main([])
-    said = capsys.readouterr().out
-    assert all(f"bash {name}" in said for name in STAGES) and "load_superglue_dataset" in said

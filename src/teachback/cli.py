@@ -1,8 +1,12 @@
-"""The console command ``teachback``: which stages there are, and the version."""
+"""The console command ``teachback``: lists the stages and runs them from any folder."""
 
 import argparse
+import os
+import sys
+from pathlib import Path
 
 from teachback import __all__, __version__
+from teachback.core.errors import TeachbackError, run_entry_point
 
 STAGES = {
     "1_get_data.sh": "fetch a suite's archives, verify and unpack them",
@@ -13,17 +17,67 @@ STAGES = {
     "6_curriculum.sh": "meta-teacher, and the student's curriculum",
     "7_eval.sh": "score every checkpoint; tables and report.html",
 }
+FURTHER = {
+    "reproduce.sh": "run a published table, every row, domain and seed",
+    "predict.sh": "a student's answers to texts",
+    "export.sh": "a student as ONNX",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("teachback", description="Lists the stages of Teachback.")
+    """Parse the command line and do what it says."""
+    parser = argparse.ArgumentParser("teachback", description="Compresses text classifiers by knowledge distillation.")
     parser.add_argument("--version", action="version", version=f"teachback {__version__}")
-    parser.parse_args(argv)
-    width = max(map(len, STAGES))
-    print("Stages, run in this order from a checkout of the project (--help explains each):")
-    print("\n".join(f"  bash {name:{width}}  {what}" for name, what in STAGES.items()))
+    commands = parser.add_subparsers(dest="command", metavar="run")
+    command = commands.add_parser(
+        "run", help="run a stage or script: teachback run 3_train_teacher [flags]; variables as in the shell"
+    )
+    command.add_argument("script", help="a name of the list that `teachback` prints, with or without .sh")
+    command.add_argument("flags", nargs=argparse.REMAINDER, help="passed on to the script")
+    chosen = parser.parse_args(argv)
+    if chosen.command == "run":
+        become(find_script(chosen.script), chosen.flags)
+    else:
+        print_scripts()
+
+
+def print_scripts() -> None:
+    """Print every script that ``teachback run`` knows, in the order of a run."""
+    width = max(map(len, STAGES)) - len(".sh")
+    for title, scripts in (("Stages, run in this order:", STAGES), ("Further:", FURTHER)):
+        print(title)
+        print("\n".join(f"  teachback run {Path(name).stem:{width}}  {what}" for name, what in scripts.items()))
+    print("`teachback run <name> --help` explains each. data/ and outputs/ lie in the folder one calls from, but for a")
+    print("checkout of the project, where they lie beside the stages.")
     print(f"From Python: from teachback import {', '.join(__all__)}")
 
 
+def find_script(name: str) -> Path:
+    """The path of a stage or script by its name, with or without ``.sh``."""
+    from teachback.core.places import scripts_root
+
+    file = f"{name.removesuffix('.sh')}.sh"
+    if file in STAGES:
+        return scripts_root() / file
+    if file in FURTHER:
+        return scripts_root() / "scripts" / file
+    known = ", ".join(Path(known).stem for known in (*STAGES, *FURTHER))
+    raise TeachbackError(f"teachback run {name}: there is no such script; there are: {known}")
+
+
+def become(script: Path, flags: list[str]) -> None:
+    """Replace this process by the script, with the Python that this command belongs to unless PYTHON names one."""
+    os.environ.setdefault("PYTHON", sys.executable)
+    try:
+        os.execvp("bash", ["bash", str(script), *flags])
+    except FileNotFoundError as error:
+        raise TeachbackError("there is no bash, which the stages are written for; install it and call again") from error
+
+
+def run() -> None:
+    """The entry point of the installed command: errors in one line."""
+    run_entry_point(main)
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -9,6 +9,7 @@ import torch
 from teachback.core.arguments import option, require, require_at_least
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
+from teachback.core.places import scripts_root
 from teachback.data.schema import read_suite
 from teachback.reports.cells import TODO, Cell, Workplace
 from teachback.reports.curves import Curve, published_in, write_curve
@@ -20,8 +21,6 @@ from teachback.reports.run_cells import RUNNING, Launcher, LocalLauncher, Schedu
 from teachback.reports.slurm import SlurmLauncher
 from teachback.reports.table_formats import latex, markdown, plain, tsv
 from teachback.reports.table_page import write_curve_report, write_table_report
-
-ROOT = Path(__file__).parents[3]
 
 
 @dataclass
@@ -64,7 +63,7 @@ class ReproduceArguments:
 def reproduce(args: ReproduceArguments) -> None:
     """List the cells, or run those that are not done; then the tables of those that are."""
     plans = make_plans(args)
-    place = Workplace(ROOT, Path(args.data_dir) / args.suite, _config(args.config))
+    place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, _config(args.config))
     with_data = not (place.data / "suite.json").is_file()
     cells = {cell.name: cell for plan in plans for cell in plan.cells(with_data)}  # plans share some
     schedule = Schedule(list(cells.values()), place, make_launcher(args), args.jobs)
@@ -195,7 +194,7 @@ def _config(name: str) -> Path:
     """The file that CONFIG names, from here or else from the project, as the stages look for it."""
     if not name:
         return Path(os.devnull)
-    return Path(name) if Path(name).is_file() else ROOT / name
+    return Path(name) if Path(name).is_file() else scripts_root() / name
 
 
 def visible_gpus(device: str) -> list[str]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,11 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word():
         (system_error(errno.EACCES, "/data/x"), "/data/x: may not be written to (Permission denied); change"),
         (system_error(errno.ENOENT, "/data/x"), "/data/x: is gone, or was never there; was it removed while"),
         (FileNotFoundError("No such file or directory: m"), "the folder: is gone"),  # safetensors
+        (system_error(errno.ENOTDIR, "/data/x"), "/data/x: part of this path is a file, and a folder is needed"),
+        (system_error(errno.EEXIST, "/data/x"), "/data/x: is a file, and a folder is needed"),
+        (system_error(errno.EISDIR, "/data/x"), "/data/x: is a folder, and a file is needed"),
+        (system_error(errno.ELOOP, "/data/x"), "/data/x: a symbolic link in this path leads back to itself"),
+        (system_error(errno.ENAMETOOLONG, "/data/x"), "/data/x: is too long for this file system"),
         (system_error(errno.ECONNRESET), ""),
         (OSError("something else"), ""),
     ],
@@ -86,6 +92,15 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word():
 def test_errors_of_the_disk_name_the_place_and_what_to_do(error, words):
     message = disk_message(error, "the folder")
     assert message.startswith(words) and bool(message) == bool(words)
+
+
+def test_a_disk_whose_inodes_are_used_up_is_not_said_to_lack_bytes(monkeypatch):
+    state = SimpleNamespace(f_bavail=50_000, f_frsize=4096, f_files=1000, f_favail=0)
+    monkeypatch.setattr("teachback.core.errors.os.statvfs", lambda place: state)
+    message = disk_message(system_error(errno.ENOSPC, "/data/x"))
+    assert message.startswith("/data/x: the disk can hold no more files (its inodes are used up) (0.205 GB free, which does not")
+    state.f_files = 0  # btrfs and others number no inodes
+    assert disk_message(system_error(errno.ENOSPC, "/data/x")).startswith("/data/x: the disk is full (0.205 GB free); make")
 
 
 def test_a_library_that_meets_a_file_size_limit_is_understood(tmp_path):
@@ -125,6 +140,30 @@ def test_an_entry_point_says_what_happened_in_a_line(capsys):
     status, printed = outcome(full, capsys)
     assert status == 1 and printed.startswith("error: /data/x: the disk is full") and printed.count("\n") == 1
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_name_in_a_message_can_forge_no_line(capsys):
+    def refuse():
+        raise TeachbackError("DOMAIN=books\nerror: all is well\x1b[2J is not there")
+
+    _, printed = outcome(refuse, capsys)
+    assert printed == "error: DOMAIN=books\\nerror: all is well\\x1b[2J is not there\n"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_stream_that_lacks_a_character_ends_nothing(encoding):
+    code = "from teachback.core.errors import run_entry_point\nrun_entry_point(lambda: print('caf\u00e9 \U0001f600'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False,
+                          env=os.environ | {"PYTHONPATH": SOURCE, "PYTHONIOENCODING": encoding})  # fmt: skip
+    assert done.returncode == 0 and done.stdout.endswith(b"\\U0001f600\n"), done.stderr
+
+
+def test_bytes_that_are_no_utf_8_are_refused_before_anything_is_done():
+    code = "from teachback.core.errors import run_entry_point\nrun_entry_point(lambda: print('went on'))"
+    done = subprocess.run([sys.executable, "-c", code, b"--output_root", b"b\xff"], capture_output=True, check=False,
+                          env=os.environ | {"PYTHONPATH": SOURCE})  # fmt: skip
+    assert done.returncode == 1 and done.stdout == b"" and done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith(b"error: 'b\\udcff': holds a byte that is no UTF-8")
 
 
 @pytest.mark.parametrize(("name", "shown"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])

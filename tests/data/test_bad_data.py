@@ -549,6 +549,10 @@ ACCEPTED = {
         custom(mine=HEADER + rows("a:x_y a:z") + b"text\tx y\ta\n"),
         "the labels 'x y', 'x_y' differ in case or blanks alone",
     ),
+    "labels that differ in Unicode form": (
+        mine("text\tcaf\u00e9\ta\ntext\tcafe\u0301\ta"),
+        r"the labels 'cafe\\u0301', 'caf\\xe9' differ in the Unicode form of a character alone",
+    ),
     "domains that differ in case": (mine("text\tx\tA"), "the domains 'a', 'A' differ in case or blanks alone"),
     "labels that are measurements": (
         custom(mine=HEADER + b"".join(f"text {i}\t{i * 1.5}\ta\n".encode() for i in range(20))),

@@ -17,6 +17,8 @@ from test_stages import write_tiny_suite
 from teachback.core.errors import TeachbackError
 from teachback.data import archives, names
 from teachback.data.archives import archive_damage, unpack
+from teachback.data.schema import SPLITS
+from teachback.inference.results import STAGE_NAMES, predictions_file
 from teachback.reports.table_formats import escape_latex, escape_markdown, escape_tsv
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,18 @@ def test_domains_become_safe_folders_and_folders_domains_again():
         assert len(folder) <= 4 * 3 * names.LONGEST and not folder.startswith((".", "-", "teacher-", "logs/"))
         assert folder.lower() not in ("logs", "predictions", "submission", "results.tsv", "costs.tsv", "report.html")
     assert [names.folder_name(name) for name in ("books", "SST-2", "MNLI-mm")] == ["books", "SST-2", "MNLI-mm"]
+
+
+def test_a_domain_is_taken_only_if_every_name_made_of_it_fits_a_file_system():
+    """Judged in stage 2; else all training is done before stage 7 cannot write its predictions."""
+    longest = {letter: max(n for n in range(1, names.LONGEST + 1) if not names.domain_misfit(letter * n)) for letter in "a\u4e2d\u0436"}
+    assert longest == {"a": 60, "\u4e2d": 25, "\u0436": 37}
+    for letter, count in longest.items():
+        folder = names.folder_name(letter * count)
+        files = [predictions_file(Path(), f"{folder}/{stage}", split).name for stage in STAGE_NAMES for split in SPLITS]
+        others = [f".teacher-single-{folder}.partial", f".train scores of {folder}.lock", f"few-data-{folder}.png"]
+        assert max(map(len, files + others)) <= 255
+    assert "takes 234 bytes in the name of a folder" in names.domain_misfit("\u4e2d" * 26)
 
 
 def tar(*members: tuple[str, int]) -> bytes:

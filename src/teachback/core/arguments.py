@@ -10,6 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
+from teachback.core.folders import require_folder
 from teachback.core.tracking import require_installed
 
 SEEDS = 2**32
@@ -317,6 +318,10 @@ REFUSED = {
     "hub_revision": "a folder is uploaded to the main branch", "train_sampling_strategy": "batches are always of similar length",
     "label_smoothing_factor": "the losses are the methods' own", "group_by_length": "batches are always of similar length",
 }  # fmt: skip
+# Arguments that name folders to work in, and the variables that users know them by.
+FOLDERS = {
+    "data_dir": "DATA_DIR", "output_root": "OUTPUT_DIR", "teacher_root": "TEACHER_DIR", "student_root": "STUDENT_DIR",
+}  # fmt: skip
 
 
 def require(arguments, name: str, choices: tuple[str, ...]) -> None:
@@ -368,6 +373,10 @@ def parse(*classes, argv: list[str] | None = None):
         raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
     if unknown:
         raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
+    for arguments in parsed:
+        for name, variable in FOLDERS.items():
+            if folder := getattr(arguments, name, ""):
+                require_folder(variable, folder)
     return parsed
 
 

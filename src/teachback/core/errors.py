@@ -3,10 +3,10 @@
 import errno
 import os
 import re
-import shutil
 import signal
 import sys
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -33,6 +33,13 @@ FULL = {
     errno.EFBIG: "a file may not grow any further (ulimit -f)",
 }
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+MISPLACED = {
+    errno.ENOTDIR: "part of this path is a file, and a folder is needed",
+    errno.EEXIST: "is a file, and a folder is needed",
+    errno.EISDIR: "is a folder, and a file is needed",
+    errno.ELOOP: "a symbolic link in this path leads back to itself",
+    errno.ENAMETOOLONG: "is too long for this file system; use shorter names or a folder nearer to the root",
+}
 SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # how numpy says that the disk is full, without a number
 
 
@@ -44,7 +51,9 @@ def run_entry_point(main):
     ``main`` imports what it needs itself: that takes seconds, in which a signal may come as well.
     """
     before = {number: signal.signal(number, _leave) for number in NAMES}
+    speak_any_language()
     try:
+        _refuse_undecoded(sys.argv)
         main()
     except TeachbackError as error:
         fail(str(error), 128 + error.signal if isinstance(error, Stopped) else 1)
@@ -69,8 +78,28 @@ def _leave(number: int, *_) -> None:
 
 
 def fail(message: str, status: int = 1):
-    print(f"error: {message}", file=sys.stderr)
+    """Print the message as one line, whatever names are in it, and exit."""
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(status)
+
+
+def one_line(message: str) -> str:
+    """A message whose line breaks and other control characters are written as escapes, and can forge no second line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in message)
+
+
+def speak_any_language() -> None:
+    """Let standard output and error write what their encoding lacks as escapes, where they would end the stage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _refuse_undecoded(words: list[str]) -> None:
+    """Refuse bytes that are no UTF-8, which no record can hold and safetensors cannot write to."""
+    for word in words:
+        if any("\udc80" <= character <= "\udcff" for character in word):
+            raise TeachbackError(f"{word!r}: holds a byte that is no UTF-8; rename the file or folder, or link to it")
 
 
 @contextmanager
@@ -86,19 +115,57 @@ def naming(place: Path | str):
 
 
 def disk_message(error: Exception, folder: Path | str = "the output folder") -> str:
-    """What to do about a full disk, a folder that may not be written to or a file that is gone; "" for other errors."""
+    """What to do about an error of the file system, by its kind; "" for errors of other origin."""
     number = _system_number(error)
-    place = getattr(error, "filename", None) or folder
+    place = getattr(error, "filename", None) or _named_in(error) or folder
     if number in FULL:
-        free = shutil.disk_usage(_existing(place)).free / 1e9
-        return f"{place}: {FULL[number]} ({free:.3f} GB free); make room and run the same command again, what was finished is intact"
+        return _full(place, number)
+    if number in (*READ_ONLY, errno.ENOENT) and (closed := unreadable(place)):
+        return closed
     if number in READ_ONLY:
         return f"{place}: may not be written to ({os.strerror(number)}); change its permissions, or set OUTPUT_DIR or DATA_DIR"
     if number == errno.ENOENT:
         return (
             f"{place}: is gone, or was never there; was it removed while the stage ran? {AGAIN[0].upper()}{AGAIN[1:]}"
         )
+    if number in MISPLACED:
+        return f"{place}: {MISPLACED[number]}"
     return ""
+
+
+def _full(place: Path | str, number: int) -> str:
+    """Of a full disk, what of it is used up: its bytes, or the number of files that it can hold."""
+    state = os.statvfs(_existing(place))
+    free = f"{state.f_bavail * state.f_frsize / 1e9:.3f} GB free"
+    reason = FULL[number]
+    if number == errno.ENOSPC and state.f_files and not state.f_favail:
+        reason, free = "the disk can hold no more files (its inodes are used up)", f"{free}, which does not help"
+    return f"{place}: {reason} ({free}); make room and run the same command again, what was finished is intact"
+
+
+def unreadable(place: Path | str) -> str:
+    """Which part of a path this user may not read, and what to do; "" where it may be read, or is not there."""
+    path = Path(place).absolute()
+    for part in (*reversed(path.parents), path):
+        needed = (os.R_OK if part == path else 0) | (os.X_OK if os.path.isdir(part) else 0)
+        if os.access(part, os.F_OK) and not os.access(part, needed):
+            return f"{part}: may not be read (Permission denied); have its owner run chmod -R a+rX on it"
+    return ""
+
+
+def unreadable_file(folder: Path | str) -> str:
+    """What `unreadable` says of a folder, or of the first of its files, of which libraries say that it does not exist."""
+    try:
+        paths = sorted(Path(folder).iterdir())
+    except OSError:
+        paths = []
+    return next(filter(None, map(unreadable, (folder, *paths))), "")
+
+
+def _named_in(error: Exception) -> str:
+    """The path in the text of an error that has no file name of its own, as safetensors writes it."""
+    found = re.search(r"No such file or directory: (/?[^()]+?)(?: \(os error \d+\))?$", str(error))
+    return found[1] if found and isinstance(error, FileNotFoundError) and os.path.exists(found[1]) else ""
 
 
 def is_of_the_disk(error: Exception) -> bool:

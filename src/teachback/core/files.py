@@ -12,14 +12,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from teachback.core.errors import TeachbackError
+
 UNFINISHED = ".unfinished"  # how the name of a file or folder ends that is being written
+NAME_KEPT = 100  # bytes of a name that are in that of its unfinished form, which may have 255
 HERE = re.sub(r"\W", "-", platform.node())  # locks of other machines may not be seen
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write beside ``path``, which takes its place at the end; an error on the way leaves the old one."""
-    path = Path(path)
+    path = real_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _beside(path, _new_file) as temporary, open(temporary, "wb") as file:
         yield file
@@ -43,9 +46,9 @@ def _beside(path: Path, make: Callable[..., str]) -> Iterator[Path]:
     """Something new beside ``path``, locked as long as its process lives; what killed processes left is removed."""
     for left in path.parent.glob(f".*.{HERE}.*{UNFINISHED}"):
         _remove_abandoned(left)
-    handle = None
+    handle, name = None, os.fsencode(path.name)[:NAME_KEPT].decode(errors="ignore")
     while handle is None:
-        temporary = Path(make(dir=path.parent, prefix=f".{path.name}.{HERE}.", suffix=UNFINISHED))
+        temporary = Path(make(dir=path.parent, prefix=f".{name}.{HERE}.", suffix=UNFINISHED))
         handle = _locked(temporary)
     try:
         yield temporary
@@ -108,11 +111,38 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Have a folder's files on the disk itself, so that they outlive a machine that is switched off."""
-    for path in sorted(Path(folder).rglob("*")):
-        if path.is_file():
+    """Make a folder ready to be published: its files are on the disk itself, and all can be read as the umask says.
+
+    So they outlive a machine that is switched off. Libraries write some files for their owner alone.
+    """
+    readable = 0o777 & ~_umask()
+    for path in (folder, *sorted(Path(folder).rglob("*"))):
+        if path.is_symlink():
+            continue
+        kept = path.stat().st_mode & 0o7000  # such as a folder's group that is inherited
+        if path.is_dir():
+            os.chmod(path, kept | readable)
+        elif path.is_file():
+            os.chmod(path, kept | (readable & 0o666))
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
+
+
+def real_place(path: Path) -> Path:
+    """Where a path leads: what is put in place of a symbolic link is put there, and the link stays.
+
+    Raises:
+        TeachbackError: a link that leads to itself, or into a folder that is not there.
+    """
+    path = Path(path)
+    if not path.is_symlink():
+        return path
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise TeachbackError(f"{path}: a symbolic link that leads back to itself; remove it")
+    if not real.parent.is_dir():
+        raise TeachbackError(f"{path} is a symbolic link to {real}, and {real.parent} is no folder; is its disk mounted?")
+    return real
 
 
 def reserve(path: Path, size: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from teachback.core.devices import peak_memory_bytes
 from teachback.core.errors import TeachbackError, naming
-from teachback.core.files import sha256, sync, write_atomically
+from teachback.core.files import real_place, sha256, sync, write_atomically
 from teachback.core.locks import locked, owner_of, release_lock, take_lock
 
 logger = logging.getLogger(__name__)
@@ -78,10 +78,11 @@ class StageRun:
     ):
         self.folder, self.stage, self.arguments, self.inputs = Path(folder), stage, arguments, inputs
         self.base_model = base_model
-        self.work = self.folder.parent / f".{self.folder.name}.partial"
+        self.place = real_place(self.folder)  # where it is a link to another disk, the work is done there
+        self.work = self.place.parent / f".{self.place.name}.partial"
         self.started = time.time()
         if not dry_run:
-            _restore_interrupted_swap(self.folder)
+            _restore_interrupted_swap(self.place)
 
     @property
     def fingerprint(self) -> str:
@@ -108,7 +109,7 @@ class StageRun:
 
     def tidy(self) -> None:
         """Remove what a process left beside the finished folder that was killed right after it had published it."""
-        mark, old = self.work / "fingerprint", _set_aside(self.folder)
+        mark, old = self.work / "fingerprint", _set_aside(self.place)
         ours = self.work.is_dir() and _read_mark(mark) in ("", self.fingerprint)
         if not ours and not old.is_dir():
             return
@@ -195,10 +196,10 @@ class StageRun:
                     raise TeachbackError(f"{result} was removed while the stage wrote it; run the same command again")
                 description = json.dumps(self.description(record), indent=2, default=str) + "\n"
                 write_atomically(result / "stage.json", description)
-                _move(keep, self.folder, result)
-                swap(result, self.folder)
+                _move(keep, self.place, result)
+                swap(result, self.place)
         except BaseException:
-            _move(keep, result, self.folder)
+            _move(keep, result, self.place)
             shutil.rmtree(result, ignore_errors=True)
             with suppress(OSError):  # checkpoints stay
                 self.work.rmdir()

@@ -3,7 +3,10 @@
 import re
 from urllib.parse import quote, unquote
 
-LONGEST = 60  # characters of a domain's name; a folder's name may have 255 bytes, and one character becomes up to 12
+LONGEST = 60  # characters of a domain's name
+NAME_BYTES = 255  # of a file's or folder's name
+# What is put around a domain's folder name in the longest name of a file that is made of it, stage 7's predictions.
+LONGEST_AROUND = "__student_finetune-train.tsv"
 LONGEST_LABEL = 200
 EVERY = "all"  # DOMAIN=all
 SEPARATORS = re.compile(r"[\s,]")  # between the names in DOMAINS
@@ -19,6 +22,9 @@ def domain_misfit(name: str) -> str:
         return f"domain {name[:LONGEST]!r}... has {len(name)} characters; at most {LONGEST} can name a folder"
     if SEPARATORS.search(name) or not name.isprintable():
         return f"domain {name!r} holds a blank, a comma or an invisible character; DOMAINS could not name it"
+    room = NAME_BYTES - len(LONGEST_AROUND)
+    if (taken := len(folder_name(name))) > room:
+        return f"domain {name!r} takes {taken} bytes in the name of a folder (3 for each byte that is not ASCII), and {room} fit"
     if name.startswith("-") or name == EVERY:
         return f"domain {name!r} would be taken for a flag, or for DOMAIN=all; give it another name"
     return ""

@@ -1,5 +1,6 @@
 """What a suite's rows make one doubt, though they can be used: told as warnings, each with its counts."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -35,13 +36,22 @@ def _shared_sides(parsed: Parsed) -> Iterator[str]:
 
 
 def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
-    """Names that are one but for case, blanks and signs between words."""
+    """Names that are one but for case, blanks, signs between words, and how Unicode writes the same character."""
     groups = defaultdict(list)
     for name in names:
-        groups["".join(filter(str.isalnum, name.casefold())) or name].append(name)
+        groups["".join(filter(str.isalnum, _one_form(name).casefold())) or name].append(name)
     for same in groups.values():
-        if len(same) > 1:
-            yield f"the {what} {listed(map(repr, same))} differ in case or blanks alone, and are taken for different ones"
+        if len(same) == 1:
+            continue
+        alike = len({_one_form(name) for name in same}) == 1
+        shown = listed(map(ascii if alike else repr, same))  # on the screen they are one and the same
+        difference = "the Unicode form of a character" if alike else "case or blanks"
+        yield f"the {what} {shown} differ in {difference} alone, and are taken for different ones"
+
+
+def _one_form(name: str) -> str:
+    """A name with accents joined to their letters, and with plain letters for wide or joined ones."""
+    return unicodedata.normalize("NFKC", name)
 
 
 def _numbers_as_labels(parsed: Parsed) -> Iterator[str]:

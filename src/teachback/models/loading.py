@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from teachback.core.errors import TeachbackError
+from teachback.core.errors import TeachbackError, unreadable_file
 from teachback.data.schema import Domain, label_options
 
 SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
@@ -57,6 +57,8 @@ def _explained(name: str):
     except (TeachbackError, MemoryError):
         raise
     except Exception as error:  # a damaged file may raise anything; the Rust libraries raise Exception itself
+        if closed := unreadable_file(name):
+            raise TeachbackError(f"cannot load model {name!r}: {closed}") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TeachbackError(
             f"cannot load model {name!r}: {reason} "

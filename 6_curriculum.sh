@@ -22,7 +22,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${POLICY=learned}"                   # who picks: learned (paper); to compare: uniform, target_only or round_robin
 : "${POLICY_LR=0.05}"                   # the policy's learning rate (authors' code: 1e-3)
 : "${CHOOSE_FROM=all}"                   # domains to pick from: all (paper), or the others than the target
-: "${FIRST_ACTION=learnt}"               # an episode's first domain is drawn: the policy learns from it, or it is ignored (paper)
+: "${FIRST_ACTION=learnt}"               # an episode's first domain is drawn: the policy learns from it, weighed by its probability of it; ignored (paper)
 : "${STATE=progress}"                   # what the policy sees: progress (recent losses, rewards) or pooler (paper)
 : "${REWARD=real}"                      # by how much the student beats the meta-teacher; binary: on how many rows
 : "${REWARD_ROWS=held_out}"             # half of the quiz, which the student never learns from; all of it (paper)

@@ -1,6 +1,7 @@
 """Stage 6 on two-layer models: what a step does, what is written, that a seed fixes it, and that it goes on when killed."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -179,6 +180,15 @@ def test_the_policy_learns_from_a_first_action_that_is_drawn_unless_it_is_ignore
         assert run.record.steps[0]["probability"] == 0.5
 
 
+def test_a_first_action_counts_by_what_the_policy_thinks_of_it():
+    run = curriculum(policy="learned")
+    with torch.no_grad():
+        run.policy.choice.bias.copy_(torch.tensor([math.log(3), 0.0]))
+    firsts = [run._choose(0, 0.0) for _ in range(20)]
+    assert {(choice.action, round(choice.weight, 6)) for choice in firsts} == {(0, 1.5), (1, 0.5)}
+    assert {choice.probability for choice in firsts} == {0.5} and run._choose(1, 0.5).weight == 1.0
+
+
 @pytest.mark.parametrize("policy", ["learned", "uniform", "round_robin"])
 def test_the_target_can_be_left_out_of_the_choice(policy):
     run = curriculum(policy=policy, choose_from="others", episode_steps=3)
@@ -222,11 +232,11 @@ def test_the_state_changes_from_step_to_step():
 
 def test_a_policy_learns_to_avoid_the_harmful_domain():
     run = curriculum(
-        policy="learned", policy_lr=0.1, reward="real", reward_rows="all", curriculum_lr=2e-3, episode_steps=6
+        policy="learned", policy_lr=0.1, reward="real", reward_rows="all", curriculum_lr=2e-3, episode_steps=6, seed=1
     )
-    for _ in range(60):
+    for _ in range(20):
         run.run_episode()
-    late = [step for step in run.record.steps if step["episode"] >= 50 and step["step"] > 0]
+    late = [step for step in run.record.steps if step["episode"] >= 10 and step["step"] > 0]
     assert sum(step["domain"] == "books" for step in late) / len(late) > 0.7
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -93,6 +94,24 @@ def test_a_policy_of_features_begins_without_a_preference_and_one_of_a_matrix_re
 
 def test_actions_that_the_policy_did_not_choose_teach_it_nothing():
     assert reinforce_loss([fixed_choice("uniform", 0, 3, 0)], [1.0], 0.1) is None
+
+
+def test_a_weighed_action_drawn_evenly_teaches_in_the_mean_what_one_that_the_policy_draws_does():
+    policy, state, rewards = LearnedPolicy(3, 1), torch.ones(1), [1.0, -0.5, 2.0]
+    with torch.no_grad():
+        policy.choice.bias.copy_(torch.tensor([2.0, 0.0, -1.0]))
+    shares = policy(state).exp().tolist()
+
+    def mean_gradient(drawn: list[float], weights: list[float]) -> torch.Tensor:
+        policy.zero_grad()
+        for action, (share, weight) in enumerate(zip(drawn, weights)):
+            choice = replace(policy.weigh(state, action), weight=weight)
+            (share * reinforce_loss([choice], [rewards[action]], 0.0)).backward()
+        return policy.choice.bias.grad.clone()
+
+    own = mean_gradient(shares, [1.0] * 3)
+    torch.testing.assert_close(mean_gradient([1 / 3] * 3, [3 * share for share in shares]), own)
+    assert not torch.allclose(mean_gradient([1 / 3] * 3, [1.0] * 3), own, rtol=0.1)
 
 
 def test_a_rewarded_action_becomes_likelier():

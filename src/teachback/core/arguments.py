@@ -204,7 +204,7 @@ class CurriculumArguments:
     policy: str = option("learned", "learned; or, to compare with: uniform, target_only or round_robin.")
     choose_from: str = option("all", "Domains to choose from: all (paper), or the others than the target.")
     first_action: str = option(
-        "learnt", "An episode's first domain is drawn uniformly; the policy learns from it, or it is ignored (paper)."
+        "learnt", "An episode's first domain is drawn uniformly; the policy learns from it, weighed by K times its own probability, or it is ignored (paper)."
     )
     state: str = option("progress", "What the policy sees: progress by domain, or the student's pooler weight (paper).")
     student_update: str = option("step", "The student learns at each step, or once at the end of an episode (code).")

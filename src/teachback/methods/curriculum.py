@@ -120,9 +120,8 @@ class Student:
         with fast_dropout(self.accelerator.device):
             outputs = self.classifier(batch, head)
             told = self.meta.of_student(by_row(outputs.pooled, len(batch["label"])), study.meta_head)
-            loss = curriculum_student_loss(
-                outputs.logits.float(), told, batch["label"], self.args.meta_gradient
-            ).mean()
+            logits = outputs.logits.float()
+            loss = curriculum_student_loss(logits, told, batch["label"], self.args.meta_gradient).mean()
             self.accelerator.backward(loss)
         if self.args.student_update == "step":
             self.flush()
@@ -220,7 +219,8 @@ class Curriculum:
         if self.args.first_action == "ignored":
             return first
         # A policy that is sure of a domain tries no other; what it learns from a drawn one can still change its mind.
-        return replace(self.policy.weigh(self._state(part), first.action), probability=first.probability)
+        own = self.policy.weigh(self._state(part), first.action)
+        return replace(own, probability=first.probability, weight=own.probability / first.probability)
 
     def _state(self, part: float) -> torch.Tensor:
         """Never attached to the student: no gradient of the policy reaches it."""

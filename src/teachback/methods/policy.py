@@ -13,7 +13,8 @@ from teachback.models.layers import final_layer, layer_list
 class Choice:
     """A chosen domain, its probability, and for a learned policy the log-probability and entropy (with gradients).
 
-    ``probabilities``: of every domain that could have been chosen.
+    ``probabilities``: of every domain that could have been chosen. ``weight``: the policy's probability of the action
+    over that with which it was drawn, by which its reward counts.
     """
 
     action: int
@@ -21,6 +22,7 @@ class Choice:
     log_probability: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
     probabilities: tuple[float, ...] = ()
+    weight: float = 1.0
 
 
 class LearnedPolicy(nn.Module):
@@ -75,8 +77,11 @@ def centred_returns(rewards: list[float], gamma: float, baseline: float) -> list
 
 
 def reinforce_loss(choices: list[Choice], returns: list[float], entropy_weight: float) -> torch.Tensor | None:
-    """-mean R_i log pi(a_i | s_i) - weight * mean entropy over the choices that the policy made; None without any."""
-    made = [(c.log_probability, c.entropy, value) for c, value in zip(choices, returns)]
+    """-mean w_i R_i log pi(a_i | s_i) - weight * mean entropy over the choices that the policy judged; None without any.
+
+    w_i is the choice's weight: 1 where the policy itself drew the action (importance sampling).
+    """
+    made = [(c.log_probability, c.entropy, c.weight * value) for c, value in zip(choices, returns)]
     gains = [value * log_probability for log_probability, _, value in made if log_probability is not None]
     entropies = [entropy for _, entropy, _ in made if entropy is not None]
     if not gains:

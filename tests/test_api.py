@@ -222,6 +222,7 @@ def test_what_history_holds(trained):
 def test_predictions_are_in_the_loaders_order_and_the_kept_students(trained, models):
     rows = loader(models, 24, 1)
     forwards = trained.model.predict(rows)
+    assert np.argmax(trained.model.predict_proba(rows), -1).tolist() == forwards
     sampler = list(range(23, -1, -1))
     backwards = DataLoader(rows.dataset, batch_size=5, sampler=sampler, collate_fn=rows.collate_fn)
     assert trained.model.predict(backwards) == forwards[::-1] and len(set(forwards)) == 2
@@ -556,6 +557,13 @@ def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path):
     assert made == {path: path.stat().st_mtime_ns for path in made}  # all of it was up to date
     assert set(found) == {"teacher", "books", "films"} and set(found["books"]) == {"dev", "test"}
     assert set(model.students) == {"books", "films"} and set(model.predict(texts[:9], "films")) <= set(LABELS)
+    said, sure = model.predict(texts[:9], "films"), model.predict_proba(texts[:9], "films")
+    assert said == [max(one, key=one.get) for one in sure] and all(abs(sum(one.values()) - 1) < 1e-5 for one in sure)
+    assert model.predict(texts[0], "films") == said[0] and set(model.predict_proba(texts[0], "films")) == set(LABELS)
+    assert model.predict([], "films") == model.predict_proba([], "films") == []
+    dropped = model.train({name: [*values, values[0] * (name != "text_a")] for name, values in table.items()},
+                          skip_bad_rows=True, **epochs)  # fmt: skip
+    assert dropped == found
     model.save_student("books", tmp_path / "mine")
     scores = {
         result.dataset_split: result.metric_value

@@ -15,6 +15,7 @@ from teachback.data.encoding import Collator, EncodedRows, encode
 from teachback.data.schema import PROTOCOLS, Domain, Row
 from teachback.data.suites.definition import Parsed, ReadSettings
 from teachback.data.suites.superglue import SUITE
+from teachback.data.texts import Texts, require_list, text_rows
 from teachback.models.loading import load_tokenizer
 
 FEWEST_TOKENS = 4  # three special ones of a pair, and one of a text
@@ -65,14 +66,19 @@ class TupleCollator:
 
 
 def create_simple_dataloader(
-    texts: Sequence[str | tuple[str, str]], labels: Sequence[float] | None, tokenizer_name="bert-base-uncased",
+    texts: Texts, labels: float | Sequence[float] | None, tokenizer_name="bert-base-uncased",
     max_length: int = 128, batch_size: int = 8, shuffle: bool = True,
 ) -> DataLoader:  # fmt: skip
     """A loader of single texts or of pairs with their label numbers; ``labels`` None for rows to predict.
 
+    One text alone is one row, and its label may be one number.
+
     ``tokenizer_name``: a hub name, a folder, scratch:tiny|mini (a vocabulary learnt from these texts), or a tokenizer.
     """
-    rows = [_row(number, text) for number, text in enumerate(texts)]
+    rows = text_rows(texts, "texts", "texts")
+    require_list(labels, "labels", "numbers")
+    if isinstance(labels, (int, float)):
+        labels = [labels]
     if not rows or (labels is not None and len(labels) != len(rows)):
         raise TeachbackError(
             f"there are {len(rows)} texts and {0 if labels is None else len(labels)} labels; give as many"
@@ -82,13 +88,6 @@ def create_simple_dataloader(
     if labels is not None:
         dataset.encoded.columns["label"] = _numbers(labels)
     return _loader(dataset, batch_size, shuffle)
-
-
-def _row(number: int, text: str | tuple[str, str]) -> Row:
-    pair = tuple(text) if isinstance(text, (tuple, list)) else (text, "")
-    if len(pair) != 2 or not all(isinstance(part, str) for part in pair) or not pair[0].strip():
-        raise TeachbackError(f"texts[{number}] is {text!r}; expected a text that is not empty, or a pair of texts")
-    return Row(str(number), *pair, "", "texts")
 
 
 def _numbers(labels: Sequence[float]) -> torch.Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from teachback.core.arguments import (
@@ -26,8 +27,10 @@ from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.runs import read_stage, seed_folder
+from teachback.data.bad_rows import Problems
 from teachback.data.schema import Row, clean_text
 from teachback.data.suite_data import SuiteData
+from teachback.data.texts import Texts, require_list, text_rows
 from teachback.inference.metrics import by_domain
 from teachback.inference.model_card import read_text, write_card, write_text
 from teachback.inference.predictor import Checkpoint, Predictor
@@ -47,18 +50,27 @@ NEEDED = ("text_a", "label", "domain")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of texts, of equal length."""
+    """Columns of texts, of equal length, and what the user's table calls its rows."""
 
     columns: dict[str, list[str]]
+    index: list
 
     @classmethod
-    def of(cls, frame) -> "Table":
+    def of(cls, frame, group_column: str = "") -> "Table":
         """The known columns of a pandas DataFrame, or of anything else with named columns, as a dict of lists."""
         names = list(frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", ()))
-        missing = [name for name in NEEDED if name not in names]
+        missing = [name for name in (*NEEDED, *([group_column] if group_column else [])) if name not in names]
         if missing:
             raise TeachbackError(f"the table has the columns {names}, and lacks {', '.join(missing)}")
-        return cls({name: [_text(value) for value in frame[name]] for name in COLUMNS if name in names})
+        chosen = [name for name in dict.fromkeys((*COLUMNS, group_column)) if name in names]
+        for name in chosen:
+            require_list(frame[name], f"the table's column {name}", "cells")
+        columns = {name: [_text(value) for value in frame[name]] for name in chosen}
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise TeachbackError(f"the table's columns differ in length: {lengths}; give each as many cells")
+        index = getattr(frame, "index", None)  # of pandas; a method of other tables
+        return cls(columns, list(range(lengths["text_a"]) if index is None or callable(index) else index))
 
     def of_domains(self, domains: Sequence[str]) -> "Table":
         """Only the rows of these domains."""
@@ -67,7 +79,12 @@ class Table:
         if absent:
             raise TeachbackError(f"the table has no row of domain {absent[0]!r}; it has: {', '.join(found)}")
         kept = [number for number, name in enumerate(self.columns["domain"]) if name in domains]
-        return Table({name: [values[number] for number in kept] for name, values in self.columns.items()})
+        columns = {name: [values[number] for number in kept] for name, values in self.columns.items()}
+        return Table(columns, [self.index[number] for number in kept])
+
+    def place(self, path: Path, line: int) -> str:
+        """What a message calls the row on a line of the file that `write` wrote."""
+        return f"row {self.index[line - 2]!r} of the table"
 
     def write(self, path: Path) -> None:
         lines = ["\t".join(self.columns), *("\t".join(values) for values in zip(*self.columns.values()))]
@@ -81,6 +98,10 @@ def _is_nan(value) -> bool:
 def _text(value) -> str:
     """A cell as text; None and NaN are empty."""
     return "" if value is None or _is_nan(value) else clean_text(str(value))
+
+
+def _likeliest(probabilities: dict[str, float]) -> str:
+    return max(probabilities, key=probabilities.__getitem__)
 
 
 def _dev(record: dict) -> dict[str, float]:
@@ -102,8 +123,7 @@ class MetaKD:
         Models: a hub name, a folder, or scratch:tiny|mini. ``data_dir`` is where stage 1 puts models.
         """
         refuse_unknown("MetaKD", unknown, list(inspect.signature(MetaKD).parameters)[:-1])
-        if isinstance(domains, str):
-            raise TeachbackError(f"domains={domains!r}: give a list, as in domains=[{domains!r}]")
+        require_list(domains, "domains", "names")
         self.domains = list(domains) if domains is not None else None
         self.teacher_model, self.student_model = (
             locate(str(name), data_dir) for name in (teacher_model, student_model)
@@ -129,7 +149,7 @@ class MetaKD:
         """Train one student a domain; return by domain its ``dev`` and ``test`` scores, and the ``teacher``'s.
 
         The table has text_a, label and domain, for pairs text_b, and may have split (train, quiz, dev or test);
-        ``settings`` are fields of `MetaKDConfig`.
+        ``settings`` are fields of `MetaKDConfig`. Rows that cannot be used are named by the DataFrame's index, or by number.
         """
         config = with_settings(config, MetaKDConfig, settings)
         data = self._prepare(dataframe, config)
@@ -145,7 +165,7 @@ class MetaKD:
 
     def _prepare(self, dataframe, config: MetaKDConfig) -> SuiteData:
         """Stage 2."""
-        table = Table.of(dataframe)
+        table = Table.of(dataframe, config.group_column)
         table = table if self.domains is None else table.of_domains(self.domains)
         if len(set(table.columns["domain"])) < 2:
             raise TeachbackError("Meta-KD transfers between domains, and the table has rows of one alone; see MPDistil")
@@ -155,8 +175,9 @@ class MetaKD:
             suite="custom", data_dir=str(self._data_dir), source=str(source), seed=config.seed,
             quiz_fraction=config.quiz_fraction, dev_fraction=config.dev_fraction, test_fraction=config.test_fraction,
             embedding_model=self.teacher_model, max_length=config.max_length, precision=self.precision,
-            device=str(self.device),
-        ))  # fmt: skip
+            device=str(self.device), skip_bad_rows=config.skip_bad_rows, group_by=config.group_by,
+            group_column=config.group_column,
+        ), Problems(place=table.place, switch="skip_bad_rows=True"))  # fmt: skip
         return SuiteData.read(str(self._data_dir), "custom")
 
     def _run_stages(self, config: MetaKDConfig) -> list[Path]:
@@ -200,15 +221,27 @@ class MetaKD:
         return found
 
     def _answers(self, name: str, rows: list[Row], data: SuiteData) -> list[str]:
-        predictor = Predictor(self._checkpoints[name], data.suite, str(self.device), max_length=self._config.max_length)
-        return predicted_labels(predictor.predict(rows), rows, data)
+        return predicted_labels(self._predictor(name, data).predict(rows), rows, data)
 
-    def predict(self, texts: Sequence[str | tuple[str, str]], domain: str) -> list[str]:
-        """Names of the labels that the domain's student gives to texts or pairs, in their order."""
+    def _predictor(self, name: str, data: SuiteData) -> Predictor:
+        return Predictor(self._checkpoints[name], data.suite, str(self.device), max_length=self._config.max_length)
+
+    def predict(self, texts: Texts, domain: str) -> str | list[str]:
+        """Names of the labels that the domain's student gives to texts or pairs, in their order; of one text its label."""
+        probabilities = self.predict_proba(texts, domain)
+        if isinstance(probabilities, dict):
+            return _likeliest(probabilities)
+        return [_likeliest(one) for one in probabilities]
+
+    def predict_proba(self, texts: Texts, domain: str) -> dict[str, float] | list[dict[str, float]]:
+        """The probability of each label by its name: a dict for each text or pair; of one text its dict."""
         self._require(domain)
-        pairs = [(text, "") if isinstance(text, str) else tuple(text) for text in texts]
-        rows = [Row(str(number), first, second, "", domain) for number, (first, second) in enumerate(pairs)]
-        return self._answers(domain, rows, SuiteData.read(str(self._data_dir), "custom")) if rows else []
+        rows = text_rows(texts, "texts", domain)
+        data = SuiteData.read(str(self._data_dir), "custom")
+        logits = self._predictor(domain, data).predict(rows) if rows else torch.empty(0, 1)
+        labels = data.suite.domain(domain).labels
+        found = [dict(zip(labels, values)) for values in logits[:, : len(labels)].softmax(-1).tolist()]
+        return found[0] if isinstance(texts, str) else found
 
     def save_student(self, domain: str, path: str | Path) -> None:
         """Write a domain's student as a plain checkpoint with its tokenizer and its model card."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from teachback.core.arguments import require
@@ -18,6 +19,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import locked
 from teachback.data.schema import Domain, clean_text
+from teachback.data.texts import require_list
 from teachback.inference.model_card import read_text, write_text
 from teachback.inference.predictor import evaluation_precision
 from teachback.inference.task_metrics import answers, chosen_metric, metric_values, selecting_metric
@@ -59,6 +61,7 @@ class MPDistil:
             )
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
+        require_list(labels, "labels", "names")
         self._labels, self._given_tokenizer = tuple(labels or ()), tokenizer
         self._check_labels()
         self.teacher: PreTrainedModel | None = None
@@ -159,6 +162,12 @@ class MPDistil:
     def predict(self, loader) -> list:
         """The student's answers in the loader's order: class numbers, of a regression its numbers."""
         return answers(self._answers(loader, "loader")[0], self.is_regression).tolist()
+
+    def predict_proba(self, loader) -> list[list[float]]:
+        """The student's probability of each class, by its number, in the loader's order."""
+        if self.is_regression:
+            raise TeachbackError("a regression has no probabilities; predict(loader) gives its numbers")
+        return softmax(self._answers(loader, "loader")[0], axis=-1).tolist()
 
     def _require_student(self) -> PreTrainedModel:
         if self.student is None:

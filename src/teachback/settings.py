@@ -134,6 +134,9 @@ class MetaKDConfig(Settings):
     dev_fraction: float = 0.1  # shares of the rows of a table without the column split
     test_fraction: float = 0.1
     quiz_fraction: float = 0.0  # share of the train rows that is kept for stage 6, if it is to be run afterwards
+    group_by: str = "auto"  # rows of one text stay in one split: auto (text_a of pairs), text_a, text_b or none
+    group_column: str = ""  # the same of a further column's values, in place of group_by
+    skip_bad_rows: bool = False  # leave out rows that cannot be used, and print them, in place of an error
     report_to: str | None = None  # tensorboard or wandb
 
     def __post_init__(self):

@@ -1,7 +1,7 @@
 """Rows that cannot be used: where they are, why, and what happens to them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +14,18 @@ LISTED = 10  # names in a message
 
 @dataclass
 class Problems:
-    """Collects bad rows while raw files are read, so that one run reports them all."""
+    """Collects bad rows while raw files are read, so that one run reports them all.
+
+    ``place`` names a row by its file and line; ``switch`` is what drops bad rows.
+    """
 
     found: list[str] = field(default_factory=list)
     guids: set[str] = field(default_factory=set)
+    place: Callable[[Path, int], str] = "{} line {}".format
+    switch: str = "SKIP_BAD_ROWS=1"
 
     def add(self, path: Path, line: int, reason: str) -> None:
-        self.found.append(f"{path} line {line}: {reason}")
+        self.found.append(f"{self.place(path, line)}: {reason}")
 
     def accepts(self, row: Row, domains: dict[str, Domain], path: Path, line: int, label_needed: bool = True) -> bool:
         """Whether the row is usable; if not, the reason is noted."""
@@ -50,8 +55,8 @@ class Problems:
         lines = self.found[:SHOWN] + ([f"... and {hidden} more"] if hidden > 0 else [])
         listing = "\n  ".join([f"{len(self.found)} bad row{'s' if len(self.found) > 1 else ''}:", *lines])
         if not skip:
-            raise TeachbackError(f"{listing}\nMend them, or drop them with SKIP_BAD_ROWS=1. Nothing was written.")
-        print(f"SKIP_BAD_ROWS=1 drops {listing}")
+            raise TeachbackError(f"{listing}\nMend them, or drop them with {self.switch}. Nothing was written.")
+        print(f"{self.switch} drops {listing}")
 
 
 def misfit(label: str, domain: Domain) -> str:

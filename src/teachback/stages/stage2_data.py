@@ -97,10 +97,10 @@ class ProcessArguments:
         return definition(self.suite).paper_quiz if self.protocol == "paper" else QUIZ_FRACTION
 
 
-def process(arguments: ProcessArguments) -> Suite | None:
+def process(arguments: ProcessArguments, problems: Problems | None = None) -> Suite | None:
     """Run stage 2, if it is not up to date; the old output stays as it is unless the new one is complete.
 
-    A dry run says what it would do, and returns None.
+    A dry run says what it would do, and returns None. ``problems`` says how bad rows are named.
     """
     _check(arguments)
     run = _stage_run(arguments)
@@ -114,13 +114,13 @@ def process(arguments: ProcessArguments) -> Suite | None:
     for change in [*run.changes(), *_missing(run.folder)]:
         logger.warning("%s is made again, as this changed: %s", run.folder, change)
     with locked(run.folder), stage_log(Path(arguments.data_dir) / "logs" / f"{arguments.suite}-2_process_data.log"):
-        suite = _make(run, arguments)
+        suite = _make(run, arguments, problems or Problems())
         print(f"wrote {run.folder}")
     return suite
 
 
-def _make(run: StageRun, arguments: ProcessArguments) -> Suite:
-    parsed = _select(_with_quiz(_parse(arguments), arguments), arguments.domains)
+def _make(run: StageRun, arguments: ProcessArguments, problems: Problems) -> Suite:
+    parsed = _select(_with_quiz(_parse(arguments, problems), arguments), arguments.domains)
     if arguments.deduplicate:
         parsed = _deduplicated(parsed)
     _check_train(parsed)
@@ -217,10 +217,9 @@ def _check_groups(arguments: ProcessArguments) -> None:
         )
 
 
-def _parse(arguments: ProcessArguments) -> Parsed:
+def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:
     """Read the raw files; stop at bad rows, or drop them."""
     suite, source = definition(arguments.suite), _source(arguments)
-    problems = Problems()
     settings = ReadSettings(
         arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains,
         arguments.group_by, arguments.group_column,

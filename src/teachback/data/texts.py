@@ -1,0 +1,37 @@
+"""Texts that a user gives in Python: several, or one alone, which is not taken for a list of its characters."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from teachback.core.errors import TeachbackError
+from teachback.data.schema import Row
+
+Texts = str | Sequence[str | tuple[str, str]]
+
+
+def text_list(texts: Texts, name: str) -> list:
+    """Texts or pairs as a list; a text alone is a list of one."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, Iterable):
+        raise TeachbackError(
+            f"{name} is of type {type(texts).__name__}; give a text, or a list of texts or of pairs of them"
+        )
+    return list(texts)
+
+
+def text_rows(texts: Texts, name: str, domain: str) -> list[Row]:
+    """Rows without labels, called by their numbers; what is neither a text nor a pair of them is an error."""
+    return [_row(number, text, name, domain) for number, text in enumerate(text_list(texts, name))]
+
+
+def _row(number: int, text, name: str, domain: str) -> Row:
+    pair = tuple(text) if isinstance(text, (tuple, list)) else (text, "")
+    if len(pair) != 2 or not all(isinstance(part, str) for part in pair) or not pair[0].strip():
+        raise TeachbackError(f"{name}[{number}] is {text!r}; expected a text that is not empty, or a pair of texts")
+    return Row(str(number), *pair, "", domain)
+
+
+def require_list(values, name: str, what: str) -> None:
+    """Refuse a text where a list of names or of a table's cells is meant."""
+    if isinstance(values, (str, bytes)):
+        raise TeachbackError(f"{name}={values!r} is one text, not a list of {what}; give a list, as in [{values!r}]")

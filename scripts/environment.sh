@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes .venv beside the stages and installs requirements.txt and requirements-dev.txt into it; does nothing when it is
-# up to date. The stages use .venv from then on. Needs Python 3.11 or newer and a package index that pip can reach.
+# Makes .venv beside the stages and installs torch and requirements.lock into it: what requirements.txt and requirements-dev.txt
+# bring along, with the hashes of its files (scripts/lock.sh writes it). Does nothing when it is up to date. The stages use .venv
+# from then on. Needs Python 3.11 or newer and a package index that pip can reach.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-requirements=(requirements.txt requirements-dev.txt)
+requirements=(requirements.txt requirements.lock)
 stamp=.venv/requirements-installed.txt   # what was installed; written after success, so it also says that all went well
 
 stop() {  # message...: print the lines and stop
@@ -28,11 +29,11 @@ make_venv() {  # also mends one whose making was interrupted
 }
 
 install_requirements() {
-    echo "Installing ${requirements[*]} into .venv (once; some minutes)"
+    echo "Installing torch and requirements.lock into .venv (once; some minutes)"
     local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install)
     # torch goes first and alone: what is installed after it finds it there, and pulls in no other build of it.
     "${pip[@]}" "$(grep '^torch==' requirements.txt)" &&
-        "${pip[@]}" "${requirements[@]/#/--requirement=}" ||
+        "${pip[@]}" --no-deps --require-hashes --requirement=requirements.lock ||
         stop "pip could not install the requirements (see above). Behind a proxy or mirror, set pip's own variables" \
             "(PIP_INDEX_URL, HTTPS_PROXY) and start again; what is already installed is kept."
 }

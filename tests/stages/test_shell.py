@@ -299,7 +299,7 @@ def test_old_python_is_refused_with_what_to_do(tmp_path):
     for folder in ("scripts", "bin"):
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "scripts/environment.sh", tmp_path / "scripts")
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     old = tmp_path / "bin/python3"
     old.write_text('#!/bin/sh\nif [ "$1" = --version ]; then echo Python 3.8.1; else exit 1; fi\n')
@@ -309,3 +309,23 @@ def test_old_python_is_refused_with_what_to_do(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "Python 3.8.1" in done.stderr and "3.11 or newer" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_the_lock_holds_every_requirement_with_hashes():
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.M))
+    wanted = [
+        line.partition("==")[::2]
+        for name in ("requirements.txt", "requirements-dev.txt", "requirements-export.txt")
+        for line in (ROOT / name).read_text().split()
+    ]
+    assert {name: locked.get(name.replace("_", "-")) for name, _ in wanted if name != "torch"} == {
+        name: version for name, version in wanted if name != "torch"
+    }, "call scripts/lock.sh"
+    assert all("--hash=sha256:" in part for part in re.split(r"^(?=[\w.-]+==)", lock, flags=re.M)[1:])
+    assert not re.search(r"^(torch|nvidia|cuda|triton)", lock, re.M)  # their files differ by build
+
+
+def test_docker_ignores_what_git_ignores():
+    kept = (ROOT / ".dockerignore").read_text().split()
+    assert {".venv", "outputs", "data/*"} <= set(kept)

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Writes requirements.lock anew from requirements.txt and requirements-dev.txt: every package that they bring along, pinned, with
+# the hashes of its files, for Linux, macOS and every Python from 3.11 on. Needs uv (pip install uv) and a package index.
+# torch, which environment.sh installs first, and its libraries for GPUs are left out: their files differ by build (CPU, CUDA).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+command -v uv >/dev/null || { echo "lock.sh: there is no uv; install it with: pip install uv" >&2; exit 1; }
+compile=(uv pip compile requirements.txt requirements-dev.txt --universal --python-version 3.11 --quiet --no-header --no-annotate)
+of_torch=(--no-emit-package torch)
+for name in $("${compile[@]}" | sed -nE 's/^((nvidia|cuda|triton)[a-z0-9-]*)==.*/\1/p'); do
+    of_torch+=(--no-emit-package "$name")
+done
+{
+    echo "# Written by scripts/lock.sh from requirements.txt and requirements-dev.txt; environment.sh installs it."
+    "${compile[@]}" --generate-hashes "${of_torch[@]}"
+} > requirements.lock.new
+mv requirements.lock.new requirements.lock

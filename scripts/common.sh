@@ -79,7 +79,7 @@ refuse_unknown() {  # file name...: a variable that no stage knows is an error, 
     for name in "${@:2}"; do
         if grep -qx "$name" <<<"$known"; then continue; fi
         line=$(grep -nE "(^|[^A-Za-z0-9_])$name(\+|:)?=" "$file" | cut -d : -f 1 | tr "\n" " ")
-        if variable_lines "$root"/scripts/*.sh | grep -q "^$name\b"; then
+        if variable_lines "$root"/scripts/*.sh | grep -q "^$name$(printf '\t')"; then
             fail "$file line ${line%% *}: $name is no variable of a stage; set it in the environment"
         fi
         hint=$(closest_variable "$name")

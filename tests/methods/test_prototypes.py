@@ -319,7 +319,7 @@ class KeptFigure(Figure):
 
 
 def test_the_distribution_is_drawn_as_an_outline_a_domain(tmp_path, monkeypatch):
-    monkeypatch.setattr("teachback.methods.prototypes.Figure", KeptFigure)
+    monkeypatch.setattr("teachback.core.pictures.Figure", KeptFigure)
     plot_scores(*SCORED, tmp_path / "scores.png")
     png = (tmp_path / "scores.png").read_bytes()
     assert png.startswith(b"\x89PNG") and struct.unpack(">II", png[16:24]) == (840, 480)
@@ -335,3 +335,9 @@ def test_the_distribution_is_drawn_as_an_outline_a_domain(tmp_path, monkeypatch)
         np.testing.assert_allclose(np.unique(places), np.linspace(0.1, 1.0, 41))  # the same edges for all
         assert heights[1:-1:2].sum() * 0.9 / 40 == pytest.approx(1)  # a density
     assert len(axes.patches) == 2
+
+
+def test_scores_that_differ_by_rounding_alone_are_drawn(tmp_path, caplog):
+    scores = np.array([0.97, 0.97 + 2e-16, 0.97 - 1e-16])
+    plot_scores(["a"] * 3, scores, tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG") and not caplog.text

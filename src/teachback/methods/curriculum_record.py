@@ -1,12 +1,12 @@
 """What stage 6 writes down of its episodes: two TSV files and two plots."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from teachback.core.files import write_atomically
+from teachback.core.pictures import save_png
 
 REWARDS = ("episode", "steps", "reward", "student_loss", "policy_loss", "entropy")
 TRAJECTORY = ("episode", "step", "domain", "reward", "probability")
@@ -18,9 +18,9 @@ def write_record(folder: Path, episodes: list[dict], steps: list[dict], domains:
     write_atomically(Path(folder) / "rewards.tsv", _tsv(REWARDS, episodes))
     write_atomically(Path(folder) / "trajectory.tsv", _tsv(TRAJECTORY, steps))
     rewards, shares = [episode["reward"] for episode in episodes], chosen_shares(steps, domains, len(episodes))
-    _save(lambda axes: plot_rewards(axes, rewards), "Reward by episode", Path(folder) / "rewards.png")
+    save_png(lambda axes: plot_rewards(axes, rewards), Path(folder) / "rewards.png", "Reward by episode")
     looks: dict[str, dict] = {name: {} for name in domains}
-    _save(lambda axes: plot_choices(axes, shares, domains, looks), "Domains chosen over episodes", Path(folder) / "domains.png")
+    save_png(lambda axes: plot_choices(axes, shares, domains, looks), Path(folder) / "domains.png", "Domains chosen over episodes")
 
 
 def _tsv(columns: tuple[str, ...], rows: list[dict]) -> str:
@@ -65,11 +65,3 @@ def plot_choices(axes, shares: np.ndarray, domains: Sequence[str], looks: dict[s
         axes.plot(100 * moving_mean(shares[:, rest].sum(1)), **(others or {}))
     axes.set(xlabel="episode", ylabel=f"share of steps (%, mean of {WINDOW} episodes)")
     axes.set_ylim(bottom=0)
-
-
-def _save(plot: Callable, title: str, path: Path) -> None:
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(title=title)
-    plot(axes)
-    axes.legend()
-    figure.savefig(path, dpi=120)

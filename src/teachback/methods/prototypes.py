@@ -10,17 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from teachback.core.devices import autocast
 from teachback.core.errors import TeachbackError
 from teachback.core.files import replacing
+from teachback.core.pictures import save_png
 from teachback.data.encoding import EncodedRows, batches, encode
 from teachback.data.schema import Row, Suite
 from teachback.models.heads import mean_over_tokens
 from teachback.models.layers import require_positions
 
 FORMS = ("paper", "code")
+BINS = 40  # of the picture of the scores
+NARROWEST = 1e-3  # of its range to each side, as scores may differ by rounding alone
 CHUNK = 10_000  # rows of which token ids, or embeddings in double precision, are in memory at once
 
 
@@ -214,15 +216,21 @@ def describe_scores(domains: Sequence[str], scores: np.ndarray) -> str:
 
 def plot_scores(domains: Sequence[str], scores: np.ndarray, path: Path) -> None:
     """The same distribution as a picture, one outline a domain."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
     found = _by_domain(domains, scores)
-    edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=40)
-    for domain, weights in found.items():
-        axes.hist(weights, bins=edges.tolist(), histtype="step", density=True, label=domain)
-    axes.set(xlabel="prototype score", ylabel="density", title="Prototype scores of the train rows")
-    axes.legend()
-    figure.savefig(path, dpi=120)
+
+    def plot(axes) -> None:
+        edges = np.linspace(*_score_range(scores), BINS + 1).tolist()
+        for domain, weights in found.items():
+            axes.hist(weights, bins=edges, histtype="step", density=True, label=domain)
+        axes.set(xlabel="prototype score", ylabel="density")
+
+    save_png(plot, path, "Prototype scores of the train rows")
+
+
+def _score_range(scores: np.ndarray) -> tuple[float, float]:
+    """Least and largest score, or a narrow range around scores that differ by rounding alone."""
+    least, largest = float(np.min(scores)), float(np.max(scores))
+    return (least, largest) if largest - least > NARROWEST else (least - NARROWEST, largest + NARROWEST)
 
 
 def _by_domain(domains: Sequence[str], scores: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from teachback.core.files import replacing, write_atomically
+from teachback.core.files import write_atomically
 from teachback.core.markdown import escape_markdown
+from teachback.core.pictures import save_png
 from teachback.reports.figures import Series
 from teachback.reports.paper_table import MCNEMAR, Entry, PaperTable
 from teachback.reports.parts import shorten
@@ -129,13 +128,7 @@ class Curve:
 
     def save(self, path: Path) -> None:
         """The plot as a PNG."""
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.add_subplot(title=self.title)
-        self.plot(axes)
-        if axes.has_data():
-            axes.legend()
-        with replacing(path) as file:
-            figure.savefig(file, dpi=120, format="png")
+        save_png(self.plot, path, self.title, (7, 4.5))
 
 
 def write_curve(curve: Curve, folder: Path) -> None:

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, MaxNLocator
 from matplotlib.typing import LineStyleType, MarkerType, RcKeyType
 
+from teachback.core.pictures import left_out_if_impossible
 from teachback.reports.parts import Figure, Key, shorten
 
 # Colours that matplotlib writes -> variables of the page's style sheet, which has a light and a dark value for each.
@@ -78,7 +79,10 @@ def draw(plot: Callable, alt: str, height: float = 2.9, rows: int = 1) -> Markup
 
 def picture(title: str, plot: Callable, kind: str, reading: str, height: float = 2.9, rows: int = 1) -> Figure:
     """A figure of what ``plot`` draws; its text in place of the picture is what ``kind`` of picture it is, and its reading."""
-    return Figure(title, draw(plot, f"{kind}. {reading}", height, rows), reading)
+    drawn = Markup("<p>This picture could not be drawn.</p>")
+    with left_out_if_impossible(title):
+        drawn = draw(plot, f"{kind}. {reading}", height, rows)
+    return Figure(title, drawn, reading)
 
 
 def swatch(series: Series, line: bool = True) -> Markup:

@@ -1,0 +1,40 @@
+"""Pictures of what a stage has computed: one that cannot be drawn is left out with a warning, and ends no stage."""
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from teachback.core.errors import TeachbackError
+from teachback.core.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def left_out_if_impossible(name: str) -> Iterator[None]:
+    """Let what fails in the block, which only draws, cost the picture alone."""
+    try:
+        yield
+    except TeachbackError:
+        raise
+    except Exception as error:  # a plotting library may meet anything in data
+        logger.warning("the picture %s is left out, as it cannot be drawn: %s: %s", name, type(error).__name__, error)
+
+
+def save_png(plot: Callable, path: Path, title: str, size: tuple[float, float] = (7, 4)) -> None:
+    """Write what ``plot`` draws on axes as a PNG, with a legend where something has a name; names are no formulas."""
+    content = io.BytesIO()
+    with left_out_if_impossible(str(path)), rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot(title=title)
+        plot(axes)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+        figure.savefig(content, dpi=120, format="png")
+    if content.tell():  # an error of the disk is an error
+        write_atomically(path, content.getvalue())

@@ -1,0 +1,39 @@
+"""A picture that cannot be drawn costs a warning and the picture; an error of the disk stays one."""
+
+import errno
+
+import pytest
+
+from teachback.core.errors import TeachbackError
+from teachback.core.pictures import left_out_if_impossible, save_png
+from teachback.reports.figures import picture
+
+
+def impossible(axes):
+    raise ValueError("Too many bins for data range")
+
+
+def test_a_picture_that_cannot_be_drawn_is_left_out_with_a_warning(tmp_path, caplog):
+    save_png(impossible, tmp_path / "scores.png", "Scores")
+    assert not list(tmp_path.iterdir())
+    assert f"{tmp_path / 'scores.png'} is left out, as it cannot be drawn: ValueError: Too many bins" in caplog.text
+
+
+def test_a_page_says_so_in_the_pictures_place(caplog):
+    figure = picture("Scores", impossible, "Bar chart", "All are one.")
+    assert "could not be drawn" in figure.svg and figure.reading == "All are one." and "Scores is left out" in caplog.text
+    assert picture("Scores", lambda axes: axes.plot([1, 2]), "Line chart", "It rises.").svg.startswith("<svg")
+
+
+def test_names_are_no_formulas(tmp_path, caplog):
+    save_png(lambda axes: axes.plot([1, 2], label=r"$\frac{$ _x^"), tmp_path / "a.png", r"$\nonsense{$")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG") and not caplog.text
+
+
+def test_what_the_user_can_mend_is_still_an_error(tmp_path):
+    with pytest.raises(TeachbackError), left_out_if_impossible("x"):
+        raise TeachbackError("mend it")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as refused:
+        save_png(lambda axes: axes.plot([1, 2]), tmp_path / "file" / "a.png", "Title")
+    assert refused.value.errno in (errno.ENOTDIR, errno.EEXIST)

@@ -116,7 +116,7 @@ def sync(folder: Path) -> None:
     So they outlive a machine that is switched off. Libraries write some files for their owner alone.
     """
     readable = 0o777 & ~_umask()
-    for path in (folder, *sorted(Path(folder).rglob("*"))):
+    for path in (Path(folder), *sorted(Path(folder).rglob("*"))):
         if path.is_symlink():
             continue
         kept = path.stat().st_mode & 0o7000  # such as a folder's group that is inherited

@@ -9,6 +9,8 @@
 # Relative paths count from the folder one calls from; data/ and outputs/ by default lie beside the stages, and in that folder
 # where the stages came with an installed package (`teachback run`), whose folders are not for users' files.
 set -euo pipefail
+set +o posix   # of POSIXLY_CORRECT in the environment
+unset CDPATH   # with it cd goes elsewhere, and prints where
 
 stage=$0
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,8 +19,9 @@ call="bash $beside$(basename "$stage")"
 if [[ $PWD -ef $root ]]; then beside= call="bash $(basename "$stage")"; fi
 if [[ ! -f $root/pyproject.toml ]]; then beside= call="teachback run $(basename "$stage" .sh)"; fi
 
-fail() {  # message: print it and stop with status 1
-    echo "$(basename "$stage"): $1" >&2
+fail() {  # message: print it as one line and stop with status 1
+    local newline=$'\n'
+    echo "$(basename "$stage"): ${1//$newline/ }" >&2
     exit 1
 }
 
@@ -125,18 +128,50 @@ stage_value() {  # general own: the value of the general variable (EPOCHS) if se
     fi
 }
 
-check_python() {  # python: say how to get one when there is none to run with
-    command -v "$1" >/dev/null || fail "PYTHON=$1: there is no such command"
-    if [[ -z $PYTHON && $1 == python3 ]]; then
-        python3 -c 'import importlib.util as util, sys; sys.exit(not util.find_spec("torch"))' ||
-            fail "there is no .venv, and python3 has no torch; run 'bash scripts/environment.sh', or set PYTHON"
+# Exits with 61 and prints its version where Python is too old, with 62 where packages are missing. Any Python can read it.
+python_check='
+import sys
+if sys.version_info < (3, 11):
+    sys.stdout.write("%d.%d" % sys.version_info[:2])
+    sys.exit(61)
+from importlib.util import find_spec
+needed = "torch transformers accelerate tokenizers safetensors numpy scipy sklearn matplotlib pooch jinja2 filelock".split()
+missing = [name for name in needed if not find_spec(name)]
+sys.stdout.write(", ".join(missing))
+sys.exit(62 if missing else 0)
+'
+
+check_python() {  # python: say what is wrong with it, and how to get one, before it says so in a traceback
+    local found status=0 which=$1 advice="run 'bash scripts/environment.sh', or set PYTHON"
+    if [[ -z $PYTHON && -L $root/.venv/bin/python && ! -x $root/.venv/bin/python ]]; then
+        fail "${beside}.venv: the Python it was made with is gone; run 'bash scripts/environment.sh', which makes it anew"
     fi
+    command -v "$1" >/dev/null || fail "PYTHON=$1: there is no such command"
+    found=$("$1" -c "$python_check" 2>/dev/null) || status=$?
+    if [[ -z $PYTHON && $1 == python3 ]]; then which="there is no .venv, and python3"; fi
+    case $status in
+        61) fail "$which is Python $found, and 3.11 or newer is needed; $advice" ;;
+        62) fail "$which has no $found; $advice" ;;
+        126 | 127) fail "$which does not start; was the Python it belongs to removed? Else $advice" ;;
+    esac
+}
+
+hidden() {  # value: without what may be secret in an address
+    sed -e 's|://[^/@ ]*@|://...@|g' -e 's|\(://[^ ?]*\)?.*|\1...|' <<<"$1"
+}
+
+remember_given() {  # keep which of the stage's variables the environment gave, with their values, for `start` to list
+    local name
+    for name in $(variable_lines "$stage" "$root/scripts/common.sh" | cut -f 1); do
+        if [[ -n ${!name+given} ]]; then given_here="$given_here $name=$(printf %q "$(hidden "${!name}")")"; fi
+    done
 }
 
 start() {  # argument of Python...: become Python
     local python
     python=$(find_python)
     check_python "$python"
+    if [[ -n $given_here ]]; then echo "$(basename "$stage"): from the environment:$given_here" >&2; fi
     export PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH}
     exec "$python" "$@"
 }
@@ -155,6 +190,9 @@ launch() {  # like run, on NPROC processes; torchrun's own variables (PET_NNODES
         run "$@"
     fi
 }
+
+given_here=
+remember_given
 
 for argument in "$@"; do
     case $argument in -h | --help) print_help; exit 0 ;; esac

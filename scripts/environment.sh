@@ -3,6 +3,7 @@
 # bring along, with the hashes of its files (scripts/lock.sh writes it). Does nothing when it is up to date. The stages use .venv
 # from then on. Needs Python 3.11 or newer and a package index that pip can reach.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 requirements=(requirements.txt requirements.lock)
@@ -38,7 +39,12 @@ install_requirements() {
             "(PIP_INDEX_URL, HTTPS_PROXY) and start again; what is already installed is kept."
 }
 
-if ! { [[ -x .venv/bin/python ]] && cat "${requirements[@]}" | cmp -s - "$stamp"; }; then
+up_to_date() {  # also where the Python that .venv was made with has been replaced by one that finds nothing in it
+    cat "${requirements[@]}" | cmp -s - "$stamp" &&
+        .venv/bin/python -c 'import importlib.util as util, sys; sys.exit(not util.find_spec("torch"))' 2>/dev/null
+}
+
+if ! up_to_date; then
     check_python
     make_venv
     install_requirements

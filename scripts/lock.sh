@@ -3,6 +3,7 @@
 # the hashes of its files, for Linux, macOS and every Python from 3.11 on. Needs uv (pip install uv) and a package index.
 # torch, which environment.sh installs first, and its libraries for GPUs are left out: their files differ by build (CPU, CUDA).
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
 
 command -v uv >/dev/null || { echo "lock.sh: there is no uv; install it with: pip install uv" >&2; exit 1; }

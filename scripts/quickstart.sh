@@ -2,6 +2,7 @@
 # Shows the whole pipeline on the generated suite `sample`: makes or reuses .venv, then runs every stage with
 # configs/sample.sh, whose models two CPU cores train in minutes. Needs no network but the package index, once.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
 if [[ $# -gt 0 ]]; then
     sed -n '2,3s/^# //p' "$0"

@@ -4,6 +4,7 @@
 # With arguments, which go to pytest (e.g. tests/methods/test_losses.py -x), only the tests.
 # The tests need no network; they download nothing and ask no model hub.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
 bash scripts/environment.sh
 

@@ -215,6 +215,61 @@ def test_missing_config_and_missing_python_are_named(stage):
     assert done.returncode == 1 and "PYTHON=/nowhere/python" in done.stderr
 
 
+PRETENDING = "import sys; sys.version_info = (3, 8, 1); exec(sys.argv[1])"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (f"exec '{sys.executable}' -c '{PRETENDING}' \"$2\"", "is Python 3.8, and 3.11 or newer is needed; run 'bash scripts/env"),
+        (f"exec '{sys.executable}' -S \"$@\"", "has no torch, transformers, accelerate"),  # knows no site-packages
+        ("exec /nowhere/python", "does not start; was the Python it belongs to removed?"),
+    ],
+)
+def test_a_python_that_cannot_run_the_stages_is_named_without_a_traceback(stage, tmp_path, command, words):
+    python = tmp_path / "other python"
+    python.write_text(f"#!/bin/sh\n{command}\n")
+    python.chmod(0o755)
+    done = stage("7_eval.sh", check=False, PYTHON=str(python))
+    assert done.returncode == 1 and done.stderr.startswith(f"7_eval.sh: {python} {words}"), done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_an_environment_whose_python_was_removed_is_named(tmp_path):
+    for path in [*ROOT.glob("*.sh"), *ROOT.glob("scripts/*.sh")]:
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(path, copy)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").symlink_to("/nowhere/python3")
+    environment = {name: value for name, value in os.environ.items() if name not in KNOWN}
+    done = subprocess.run(["bash", "7_eval.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and ".venv: the Python it was made with is gone; run 'bash scripts/environment.sh'" in done.stderr
+
+
+def test_what_the_environment_gave_is_listed_in_one_line_without_secrets(stage):
+    config = "SEED=1\nEPISODES=3\n"
+    given = {"LR": "3e-5", "SEED": "2", "DOMAIN": "a\nb", "UNRELATED": "x", "TEACHER_DIR": "https://me:secret@host/x?token=secret"}
+    done = stage("4_student_first.sh", check=False, config=config, **given)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("4_student_first.sh: from the environment: ")
+    for words in (" LR=3e-5 ", " SEED=2 ", " DOMAIN=$'a\\nb' ", "TEACHER_DIR=https://...@host/x"):
+        assert words in line
+    assert "secret" not in line and "UNRELATED" not in line and "EPISODES" not in line
+
+
+def test_settings_of_the_callers_shell_change_nothing(stage, tmp_path):
+    (tmp_path / ROOT.name).mkdir()  # where CDPATH would lead
+    hostile = {"CDPATH": str(tmp_path), "IFS": "_/", "POSIXLY_CORRECT": "1", "GREP_COLORS": "mt=1", "LC_ALL": "C"}
+    for config in ("", "configs/mnli.sh"):
+        plain = stage("3_train_teacher.sh", CONFIG=config)
+        assert stage("3_train_teacher.sh", CONFIG=config, **hostile) == plain
+    relative = subprocess.run(["bash", f"{ROOT.name}/3_train_teacher.sh", "--help"], cwd=ROOT.parent, capture_output=True, text=True,
+                              env=os.environ | hostile)  # fmt: skip
+    assert relative.returncode == 0 and f"bash {ROOT}/3_train_teacher.sh --seed 2" in relative.stdout
+
+
 @pytest.mark.parametrize("name", ["3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"])
 def test_several_processes_start_through_torchrun(stage, name):
     assert stage(name)[0].startswith("scripts/") or stage(name)[0].startswith(str(ROOT))

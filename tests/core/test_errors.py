@@ -98,7 +98,7 @@ def test_a_disk_whose_inodes_are_used_up_is_not_said_to_lack_bytes(monkeypatch):
     state = SimpleNamespace(f_bavail=50_000, f_frsize=4096, f_files=1000, f_favail=0)
     monkeypatch.setattr("teachback.core.errors.os.statvfs", lambda place: state)
     message = disk_message(system_error(errno.ENOSPC, "/data/x"))
-    assert message.startswith("/data/x: the disk can hold no more files (its inodes are used up) (0.205 GB free, which does not")
+    assert message.startswith("/data/x: the disk can hold no more files (its inodes are used up, with 0.205 GB free); remove files")
     state.f_files = 0  # btrfs and others number no inodes
     assert disk_message(system_error(errno.ENOSPC, "/data/x")).startswith("/data/x: the disk is full (0.205 GB free); make")
 

@@ -318,3 +318,17 @@ def test_peak_memory_is_in_bytes():
     before = peak_memory_bytes()["resident"]
     held = torch.ones(30_000_000)  # 120 MB, if that is more than was ever held
     assert 50e6 < before <= peak_memory_bytes()["resident"] < 100e9 and len(held)
+
+
+def test_work_that_goes_on_with_other_threads_is_warned_of_and_the_number_recorded(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("teachback.core.runs.torch.get_num_threads", lambda: 4)
+    StageRun(tmp_path / "stage", "a stage", {}, {}).checkpoints()
+    run = StageRun(tmp_path / "stage", "a stage", {}, {})
+    run.checkpoints()
+    assert not caplog.text
+    monkeypatch.setattr("teachback.core.runs.torch.get_num_threads", lambda: 2)
+    run.checkpoints()
+    assert "was begun with 4 threads and goes on with 2" in caplog.text and "OMP_NUM_THREADS=4" in caplog.text
+    with run.publishing({}):
+        pass
+    assert read_stage(run.folder)["threads"] == 2

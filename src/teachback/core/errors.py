@@ -136,11 +136,10 @@ def disk_message(error: Exception, folder: Path | str = "the output folder") -> 
 def _full(place: Path | str, number: int) -> str:
     """Of a full disk, what of it is used up: its bytes, or the number of files that it can hold."""
     state = os.statvfs(_existing(place))
-    free = f"{state.f_bavail * state.f_frsize / 1e9:.3f} GB free"
-    reason = FULL[number]
+    free, reason = f"{state.f_bavail * state.f_frsize / 1e9:.3f}", FULL[number]
     if number == errno.ENOSPC and state.f_files and not state.f_favail:
-        reason, free = "the disk can hold no more files (its inodes are used up)", f"{free}, which does not help"
-    return f"{place}: {reason} ({free}); make room and run the same command again, what was finished is intact"
+        return f"{place}: the disk can hold no more files (its inodes are used up, with {free} GB free); remove files and run again"
+    return f"{place}: {reason} ({free} GB free); make room and run the same command again, what was finished is intact"
 
 
 def unreadable(place: Path | str) -> str:

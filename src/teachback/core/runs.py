@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from teachback.core.devices import peak_memory_bytes
 from teachback.core.errors import TeachbackError, naming
 from teachback.core.files import real_place, sha256, sync, write_atomically
@@ -151,7 +153,17 @@ class StageRun:
             write_atomically(self.work / "fingerprint", self.fingerprint)
             folder = self.work / "checkpoints"
             folder.mkdir(exist_ok=True)
+        self._note_threads()
         return folder
+
+    def _note_threads(self) -> None:
+        """Keep the number of threads that the work is begun with, and warn where it goes on with another."""
+        begun, now = self.remembered("threads", lambda: str(torch.get_num_threads())), torch.get_num_threads()
+        if begun != str(now):
+            logger.warning(
+                "%s was begun with %s threads and goes on with %s: on a CPU sums are rounded otherwise, and the result is not that "
+                "of an uninterrupted run; set OMP_NUM_THREADS=%s for that", self.work, begun, now, begun,
+            )  # fmt: skip
 
     def remembered(self, name: str, decide: Callable[[], str]) -> str:
         """What ``decide`` says, or said when this work was begun: a run that goes on computes as it did before.
@@ -228,6 +240,7 @@ class StageRun:
             "inputs": self.inputs,
             "wall_time_seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": peak_memory_bytes(),
+            "threads": torch.get_num_threads(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         }
 

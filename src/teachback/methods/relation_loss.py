@@ -1,0 +1,94 @@
+"""The loss between relations of tokens in teacher and student (MiniLMv2: Wang et al. 2021, arXiv 2012.15828, section 3).
+
+A relation of a layer is softmax(X X^T / sqrt(d)) with X its queries, keys or values, split into ``RELATION_HEADS`` heads of width d
+whatever the model's own number is: teacher and student may differ in width, heads and positions. As in the attention loss on
+scores, the L x L matrices of a batch are never held: a few rows at a time are worked on, and the gradient is taken at once.
+"""
+
+import math
+from functools import reduce
+
+import torch
+
+from teachback.core.errors import TeachbackError
+from teachback.models.relation_states import RelationStates
+
+CACHED = 200_000  # numbers of a relation that a CPU works on at once: under a megabyte
+MOST_HEADS = 48  # what MiniLMv2 takes for teachers of base size
+
+
+def relation_heads(wanted: int | None, *widths: int) -> int:
+    """The number of heads that relations are split into, which divides every width. ``wanted``: None for as many as 48.
+
+    Raises:
+        TeachbackError: the wanted number does not divide one of the widths.
+    """
+    common = reduce(math.gcd, widths)
+    if wanted is None:
+        return max(heads for heads in range(1, MOST_HEADS + 1) if common % heads == 0)
+    if common % wanted:
+        raise TeachbackError(
+            f"RELATION_HEADS={wanted} does not divide the widths of queries, keys and values of both models "
+            f"({', '.join(map(str, sorted(set(widths))))}); take a divisor of {common}"
+        )
+    return wanted
+
+
+def relation_loss(student: RelationStates, teacher: RelationStates, mask: torch.Tensor, heads: int) -> torch.Tensor:
+    """KL(teacher || student) of relations, summed over the three kinds: states [B, L, W], mask [B, L] -> [B] in float32.
+
+    The mean over heads and real tokens of a text; only real tokens are related. No gradient reaches the teacher.
+    """
+    pairs = zip(student.parts(), teacher.parts())
+    terms = [
+        _RelationLoss.apply(_by_head(ours, heads), _by_head(theirs.detach(), heads), mask) for ours, theirs in pairs
+    ]
+    return torch.stack(terms).sum(0)
+
+
+def _by_head(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """[B, L, W] -> [B, heads, L, W / heads]."""
+    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class _RelationLoss(torch.autograd.Function):
+    """sum over heads, real tokens t and u of p'_tu (log p'_tu - log p_tu), divided by heads and real tokens, p' the teacher's."""
+
+    @staticmethod
+    def forward(ctx, student, teacher, mask):
+        rows, heads, length, width = student.shape
+        loss = student.new_empty(rows, dtype=torch.float32)
+        gradient = torch.empty_like(student)
+        share = 1 / (heads * mask.float().sum(1))
+        step = rows if student.is_cuda else max(1, CACHED // (heads * length * length))
+        with torch.autocast(student.device.type, enabled=False):
+            for part in (slice(start, start + step) for start in range(0, rows, step)):
+                loss[part], gradient[part] = _of_rows(student[part].float(), teacher[part].float(), mask[part])
+        loss *= share
+        ctx.save_for_backward(gradient, share / math.sqrt(width))
+        return loss
+
+    @staticmethod
+    def backward(ctx, outer):
+        gradient, share = ctx.saved_tensors
+        return gradient * (outer * share)[:, None, None, None].to(gradient.dtype), None, None
+
+
+def _of_rows(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum over heads and real tokens [B], and its gradient by the student's states times sqrt(d) [B, A, L, d].
+
+    With S = X X^T / sqrt(d): dKL/dS = p - p' at real tokens, and dS/dX takes it and its transpose to X.
+    """
+    real = mask.float()[:, None, :, None]
+    log_student, log_teacher = (_log_relations(states, mask) for states in (student, teacher))
+    known = log_teacher.exp() * real
+    loss = (known * (log_teacher - log_student)).sum((1, 2, 3))
+    difference = log_student.exp() * real - known
+    return loss, difference @ student + difference.transpose(-1, -2) @ student
+
+
+def _log_relations(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """log softmax(X X^T / sqrt(d)) over real tokens: [B, A, L, d] -> [B, A, L, L]; padded ones get a finite, tiny logarithm."""
+    products = states @ states.transpose(-1, -2) / math.sqrt(states.shape[-1])
+    hidden = mask[:, None, None, :] == 0
+    return products.masked_fill(hidden, -1e4).log_softmax(-1)

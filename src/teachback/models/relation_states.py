@@ -1,0 +1,113 @@
+"""Queries, keys and values of chosen layers, for every family of encoders and decoders, while a model keeps its fast attention.
+
+Relations between tokens (MiniLMv2) are products of queries with queries, keys with keys and values with values. They are read
+where the projections put them, so that neither positions (rotary, disentangled, biases) nor numbers of heads matter.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from teachback.core.errors import TeachbackError
+from teachback.models.layers import backbone
+
+# Names that the three projections have in the attention of a layer.
+SEPARATE = (
+    ("query", "key", "value"),  # BERT, RoBERTa, ELECTRA, CamemBERT, XLM-R, ALBERT
+    ("q_lin", "k_lin", "v_lin"),  # DistilBERT
+    ("query_proj", "key_proj", "value_proj"),  # DeBERTa-v2 and v3
+    ("q_proj", "k_proj", "v_proj"),  # Llama, Qwen, Mistral, Gemma
+    ("q", "k", "v"),  # MPNet
+)
+JOINED = (
+    "Wqkv",
+    "c_attn",
+)  # ModernBERT, GPT-2: one projection, whose output holds queries, keys and values in this order
+Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class RelationStates:
+    """A layer's queries, keys and values, heads side by side: [S, L, W] each, of widths that may differ."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+
+    def parts(self) -> Parts:
+        """The three in their order."""
+        return self.query, self.key, self.value
+
+
+class RelationReader:
+    """Reads queries, keys and values of ``layers`` (counted from 0) in every forward pass of a Hugging Face classifier.
+
+    Layers count by the order in which attention is computed, which also holds where layers share their weights (ALBERT).
+
+    Raises:
+        TeachbackError: the family's projections have none of the known names.
+    """
+
+    def __init__(self, model: PreTrainedModel, layers: list[int]):
+        self.model, self.layers = model, layers
+        self._calls = [0, 0, 0]  # of the query, key and value projections in this pass
+        self._seen: dict[tuple[int, int], torch.Tensor] = {}
+        encoder = backbone(model)
+        if not self._hook_separate(encoder) and not self._hook_joined(encoder):
+            raise TeachbackError(
+                f"queries, keys and values of {model.config.model_type!r} models cannot be read; set ATTENTION_WEIGHT=0 to distil "
+                "without the attention loss"
+            )
+        encoder.register_forward_pre_hook(self._begin)
+
+    def _hook_separate(self, encoder: nn.Module) -> bool:
+        for names in SEPARATE:
+            places = [
+                module
+                for module in encoder.modules()
+                if all(isinstance(getattr(module, n, None), nn.Module) for n in names)
+            ]
+            for place in places:
+                for number, name in enumerate(names):
+                    getattr(place, name).register_forward_hook(self._remember(number))
+            if places:
+                return True
+        return False
+
+    def _hook_joined(self, encoder: nn.Module) -> bool:
+        found = [module for name, module in encoder.named_modules() if name.rsplit(".", 1)[-1] in JOINED]
+        for module in found:
+            module.register_forward_hook(self._remember_joined)
+        return bool(found)
+
+    def _begin(self, *_) -> None:
+        self._calls, self._seen = [0, 0, 0], {}
+
+    def _keep(self, number: int, states: torch.Tensor) -> None:
+        layer = self._calls[number]
+        self._calls[number] += 1
+        if layer in self.layers:
+            self._seen[layer, number] = states
+
+    def _remember(self, number: int) -> Callable:
+        return lambda module, inputs, output: self._keep(number, output)
+
+    def _remember_joined(self, module, inputs, output: torch.Tensor) -> None:
+        for number, states in enumerate(output.chunk(3, -1)):
+            self._keep(number, states)
+
+    def take(self) -> list[RelationStates]:
+        """Queries, keys and values of the last forward pass by layer; forgets them."""
+        seen, self._seen = self._seen, {}
+        return [RelationStates(*(seen[layer, number] for number in range(3))) for layer in self.layers]
+
+    def widths(self) -> tuple[int, int, int]:
+        """Widths of queries, keys and values; keys and values of decoders may have fewer heads than queries."""
+        config = self.model.config
+        heads = config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        of_keys = (getattr(config, "num_key_value_heads", None) or heads) * size
+        return heads * size, of_keys, of_keys

@@ -16,10 +16,11 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder or scratch:tiny (paper: this TinyBERT)
 : "${STUDENT_LAYERS=}"                  # cut: 3 (the first three), spread:3, or e.g. 1,3,5; empty: all layers (paper)
 : "${STUDENT_INIT=pretrained}"          # start from: pretrained, STUDENT_MODEL; teacher, a cut of the trained teacher
-: "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, or e.g. 3,6,9,12
+: "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, e.g. 3,6,9,12, or one alone for the last
 : "${TRANSFER_SET=domain}"              # texts to learn on: domain (paper), or all domains' texts
 : "${UNLABELLED=}"                      # file of further texts of the domain: one a line, a pair with a tab between
-: "${ATTENTION_TARGET=scores}"          # attention to match: scores before softmax, or probs
+: "${ATTENTION_TARGET=scores}"          # attention to match: scores before softmax, probs, or relations (of every family and width)
+: "${RELATION_HEADS=}"                  # relations: heads that states are split into; empty: as many as 48 that divide all widths
 : "${USE_EXPERTISE_WEIGHTS=1}"          # 1 weights each example by the teacher's expertise, lambda (paper: 1)
 : "${USE_SAMPLE_WEIGHTS=1}"             # 1: lambda reads the prototype scores (paper); 0: a score of 1 for each example
 : "${EMBEDDING_WEIGHT=1}"               # weight of the embedding loss (paper: 1)
@@ -51,7 +52,7 @@ launch scripts/distill_student.py --stage first \
     --first "$FIRST" --teacher "$TEACHER" --teacher_domain "$TEACHER_DOMAIN" \
     --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
     --layer_map "$LAYER_MAP" --teacher_cache_gb "$TEACHER_CACHE_GB" \
-    --transfer_set "$TRANSFER_SET" --unlabelled "$UNLABELLED" --attention_target "$ATTENTION_TARGET" \
+    --transfer_set "$TRANSFER_SET" --unlabelled "$UNLABELLED" --attention_target "$ATTENTION_TARGET" --relation_heads "$RELATION_HEADS" \
     --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \
     --embedding_weight "$EMBEDDING_WEIGHT" \
     --hidden_weight "$HIDDEN_WEIGHT" --attention_weight "$ATTENTION_WEIGHT" --tkd_weight "$TKD_WEIGHT" --first_dropout "$FIRST_DROPOUT" \

@@ -27,8 +27,10 @@ from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, Suite
 from teachback.data.suite_data import label_ids
 from teachback.methods.inner_layers import InnerLayerDistillation, known_labels, layer_map, number_list
+from teachback.methods.relation_loss import relation_loss
 from teachback.models.heads import ABSENT_CLASS, Classifier
 from teachback.models.layers import backbone, final_layer
+from teachback.models.relation_states import RelationStates
 
 TERMS = ("embedding", "hidden", "attention", "tkd")
 
@@ -75,7 +77,7 @@ def mean_square(a, b):
     [
         ("uniform", 4, 12, [3, 6, 9, 12]), ("uniform", 3, 6, [2, 4, 6]), ("uniform", 4, 6, [1, 3, 4, 6]),
         ("uniform", 6, 6, [1, 2, 3, 4, 5, 6]),
-        ("last", 3, 6, [4, 5, 6]), ("first", 3, 6, [1, 2, 3]), ("2,2,6", 3, 6, [2, 2, 6]), ("6", 1, 6, [6]),
+        ("last", 3, 6, [4, 5, 6]), ("first", 3, 6, [1, 2, 3]), ("2,2,6", 3, 6, [2, 2, 6]), ("6", 1, 6, [6]), ("5", 3, 6, [5]),
     ],
 )  # fmt: skip
 def test_layer_maps(name, student, teacher, layers):
@@ -114,7 +116,7 @@ def test_embedding_loss_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("name", "pairs"), [("uniform", [(1, 2), (2, 4)]), ("last", [(1, 3), (2, 4)]), ("3,1", [(1, 3), (2, 1)])]
+    ("name", "pairs"), [("uniform", [(1, 2), (2, 4)]), ("last", [(1, 3), (2, 4)]), ("3,1", [(1, 3), (2, 1)]), ("3", [(2, 3)])]
 )
 def test_hidden_state_loss_by_hand_sums_the_mapped_layers(name, pairs):
     module, rows = first_stage(only("hidden", layer_map=name)), batch((5, 3))
@@ -504,3 +506,38 @@ def test_the_domains_of_a_batch_choose_the_knowledge():
         loss(module, rows | {"domain": torch.tensor([1, 1, 1])}).item()
         != loss(module, rows | {"domain": torch.tensor([2, 2, 2])}).item()
     )
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("uniform", [(1, 2), (2, 4)]), ("3", [(2, 3)])])
+def test_relation_loss_reads_the_mapped_layers_of_both(name, pairs):
+    module, rows = first_stage(only("attention", attention_target="relations", relation_heads=4, layer_map=name)), batch((5, 3))
+
+    def states(model, layer: int) -> RelationStates:
+        hidden = model(rows["input_ids"], rows["attention_mask"], output_hidden_states=True).hidden_states[layer - 1]
+        attention = model.bert.encoder.layer[layer - 1].attention.self
+        return RelationStates(attention.query(hidden), attention.key(hidden), attention.value(hidden))
+
+    teacher = module.live_teacher.teacher.classifier.model
+    per_row = sum(
+        relation_loss(states(module.student.model, i), states(teacher, j), rows["attention_mask"], 4) for i, j in pairs
+    )
+    expected = (torch.tensor(expertise(module, rows)) * per_row).mean()
+    assert loss(module, rows).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("target", ["scores", "relations"])
+def test_without_losses_on_token_states_what_lies_behind_the_last_attention_is_frozen(target):
+    """Else it would have no gradient in any step, which several processes do not allow."""
+    module, rows = first_stage(only("attention", attention_target=target)), batch((5, 3))
+    loss(module, rows).backward()
+    trained = {name for name, weight in module.student.model.named_parameters() if weight.requires_grad}
+    assert all(weight.grad is not None for name, weight in module.student.model.named_parameters() if name in trained)
+    last = {name.split("layer.1.")[1] for name in trained if "layer.1." in name}
+    assert ("attention.self.value.weight" in last) == (target == "relations") and "attention.self.query.weight" in last
+    assert not any(name.startswith(("intermediate", "output")) for name in last)
+    assert any("layer.0.output" in name for name in trained)
+
+
+def test_relation_heads_that_do_not_divide_the_widths_are_refused_before_training():
+    with pytest.raises(TeachbackError, match="RELATION_HEADS=7 does not divide"):
+        first_stage(only("attention", attention_target="relations", relation_heads=7))

@@ -45,8 +45,13 @@ def attached(module: InnerLayerDistillation, folder, encoded=None, teacher_hash=
 
 @pytest.mark.parametrize("student", [{}, {"width": 16}, {"heads": 4}], ids=["alike", "another width", "other heads"])
 @pytest.mark.parametrize(
-    "arguments", [{}, {"attention_weight": 0}, {"layer_map": "2,3", "attention_target": "probs"}], ids=str
-)
+    "arguments",
+    [
+        {}, {"attention_weight": 0}, {"layer_map": "2,3", "attention_target": "probs"},
+        {"attention_target": "relations"}, {"attention_target": "relations", "layer_map": "4", "hidden_weight": 0},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_losses_and_gradients_are_those_of_the_model_itself(student, arguments, tmp_path):
     module = stage(student, **arguments)
     live, written = batch(rows()), batch(attached(module, tmp_path))
@@ -102,15 +107,15 @@ def test_the_answer_of_each_head_and_the_knowledge_of_each_domain(tmp_path):
 def test_another_teacher_length_layer_or_text_never_meets_old_states(tmp_path):
     module = stage()
     keys = {
-        key_of("one", "fp32", [2, 4], True, rows()),
-        key_of("two", "fp32", [2, 4], True, rows()),
-        key_of("one", "bf16", [2, 4], True, rows()),
-        key_of("one", "fp32", [1, 4], True, rows()),
-        key_of("one", "fp32", [2, 4], False, rows()),
-        key_of("one", "fp32", [2, 4], True, rows(TEXTS[::-1])),
-        key_of("one", "fp32", [2, 4], True, encode([Row("0", "good plot", "", "", "books")], tokenizer(), 3)),
+        key_of("one", "fp32", [2, 4], "scores", rows()),
+        key_of("two", "fp32", [2, 4], "scores", rows()),
+        key_of("one", "bf16", [2, 4], "scores", rows()),
+        key_of("one", "fp32", [1, 4], "scores", rows()),
+        key_of("one", "fp32", [2, 4], "", rows()),
+        key_of("one", "fp32", [2, 4], "scores", rows(TEXTS[::-1])),
+        key_of("one", "fp32", [2, 4], "scores", encode([Row("0", "good plot", "", "", "books")], tokenizer(), 3)),
     }
-    assert len(keys) == 7 and key_of("one", "fp32", [2, 4], True, rows()) in keys
+    assert len(keys) == 7 and key_of("one", "fp32", [2, 4], "scores", rows()) in keys
     attached(module, tmp_path)
     attached(module, tmp_path, teacher_hash="two")
     assert len(list(tmp_path.iterdir())) == 2

@@ -102,7 +102,7 @@ def test_all_stages_of_a_pair(teacher, student, encoders, root):
 @pytest.mark.parametrize(("teacher", "student"), [("bert", "modernbert"), ("albert", "bert"), ("llama", "bert")])
 def test_where_attention_cannot_be_read_the_loss_and_its_switch_are_named(teacher, student, encoders, root):
     teach(root, encoders / teacher)
-    with pytest.raises(TeachbackError, match="ATTENTION_WEIGHT=0 to distil without the attention loss"):
+    with pytest.raises(TeachbackError, match="ATTENTION_TARGET=relations"):
         learn(root, "first", encoders / student)
 
 

@@ -65,9 +65,10 @@ def test_a_pair(teacher, student):
     readable = {teacher, student} <= set(READABLE)
     taught = teacher_of(teacher)
     if not readable:
-        with pytest.raises(TeachbackError, match="set ATTENTION_WEIGHT=0 to distil without the attention loss"):
+        with pytest.raises(TeachbackError, match="set ATTENTION_TARGET=relations, which reads every family, or ATTENTION_WEIGHT=0"):
             InnerLayerDistillation(student_of(student), taught, FirstStageArguments(), True)
-    learns(InnerLayerDistillation(student_of(student), taught, FirstStageArguments(attention_weight=float(readable)), True), batch())
+    target = FirstStageArguments(attention_target="scores" if readable else "relations")
+    learns(InnerLayerDistillation(student_of(student), taught, target, True), batch())
 
     alone = FirstStageArguments(**dict.fromkeys(ALIGNED, 0.0))
     layers = tuple(pkd_layer_map("last", 2, 3))

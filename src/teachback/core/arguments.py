@@ -108,10 +108,15 @@ class FirstStageArguments:
     """Stage 4: the losses on inner layers."""
 
     first: str = option("metakd", "metakd; or none: pass the initial student on as it is.")
-    layer_map: str = option("uniform", "Teacher layer of each student layer: uniform, last, first, or a list 3,6,9,12.")
+    layer_map: str = option("uniform", "Teacher layer of each student layer: uniform, last, first, a list 3,6,9,12, or one for the last.")
     transfer_set: str = option("domain", "Texts to distil on: domain (paper) or all domains (no labels are needed).")
     unlabelled: str = option("", "File of further texts of the target domain: one a line, a pair separated by a tab.")
-    attention_target: str = option("scores", "Compare attention scores, or their probs.")
+    attention_target: str = option(
+        "scores", "Compare attention scores, their probs, or relations of tokens (MiniLMv2), which every family has."
+    )
+    relation_heads: int | None = option(
+        None, "With relations: heads that states are split into; unset: as many as 48 that divide all widths."
+    )
     embedding_weight: float = option(1.0, "Weight of the embedding loss.")
     hidden_weight: float = option(1.0, "Weight of the hidden-state loss.")
     attention_weight: float = option(1.0, "Weight of the attention loss.")
@@ -124,7 +129,9 @@ class FirstStageArguments:
     def __post_init__(self):
         require(self, "first", ("metakd", "none"))
         require(self, "transfer_set", ("domain", "all"))
-        require(self, "attention_target", ("scores", "probs"))
+        require(self, "attention_target", ("scores", "probs", "relations"))
+        if self.relation_heads is not None:
+            require_at_least(self, "relation_heads", 1)
         require(self, "tkd_form", ("paper", "code"))
         weights = ("embedding_weight", "hidden_weight", "attention_weight", "tkd_weight")
         for name in weights:

@@ -15,9 +15,9 @@ from teachback.methods.losses import (
     teacher_error,
     transferable_knowledge_loss,
 )
+from teachback.methods.relation_loss import relation_heads, relation_loss
 from teachback.methods.teacher import Teacher, knowledge_by_row
-from teachback.methods.teacher_states import LiveTeacher, TeacherOutputs, WrittenTeacher
-from teachback.models.attention import AttentionProjections
+from teachback.methods.teacher_states import LiveTeacher, TeacherOutputs, WrittenTeacher, attention_reader
 from teachback.models.heads import Classifier, TransferableKnowledge, per_row
 from teachback.models.layers import backbone, spread_layers
 from teachback.training.trainer import TrainingModule
@@ -28,7 +28,8 @@ ALIGNED = {"embedding": "embedding", "hidden": "hidden states", "attention": "at
 def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
     """Teacher layer (counted from 1) of each student layer.
 
-    uniform: (i+1)*N_T/N_S, rounded down; last and first: the teacher's last or first N_S; or a list "3,6,9,12".
+    uniform: (i+1)*N_T/N_S, rounded down; last and first: the teacher's last or first N_S; or a list "3,6,9,12"; or one layer
+    alone, for the student's last (MiniLM).
     """
     if name in ("uniform", "last", "first") and student_layers > teacher_layers:
         raise TeachbackError(
@@ -41,9 +42,9 @@ def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
     if name == "first":
         return list(range(1, student_layers + 1))
     layers = number_list("LAYER_MAP", name)
-    if len(layers) != student_layers or not all(1 <= layer <= teacher_layers for layer in layers):
+    if len(layers) not in (1, student_layers) or not all(1 <= layer <= teacher_layers for layer in layers):
         raise TeachbackError(
-            f"LAYER_MAP={name}: give one teacher layer, 1 to {teacher_layers}, for each of the {student_layers} student layers"
+            f"LAYER_MAP={name}: give one teacher layer, 1 to {teacher_layers}, for each of the {student_layers} student layers, or one for the last"
         )
     return layers
 
@@ -85,11 +86,18 @@ class InnerLayerDistillation(TrainingModule):
         widths = student_config.hidden_size, teacher_config.hidden_size
         self.projection = nn.Linear(*widths, bias=False) if widths[0] != widths[1] else nn.Identity()
         self.transferable = self._transferable(teacher, widths[0]) if arguments.tkd_weight else None
-        attention = bool(arguments.attention_weight)
-        if attention:
-            self._student_attention = AttentionProjections(student.model, list(range(len(self.layers))))
-        self._teachers = Teachers(LiveTeacher(teacher, self.layers, attention), WrittenTeacher(teacher, self.layers))
+        self.student_layers = list(range(depths[0] - len(self.layers) + 1, depths[0] + 1))
+        target = arguments.attention_target if arguments.attention_weight else ""
+        live = LiveTeacher(teacher, self.layers, target)
+        self._teachers = Teachers(live, WrittenTeacher(live))
+        if target:
+            self._student_attention = attention_reader(student.model, [i - 1 for i in self.student_layers], target)
+            if target == "relations" and live.reader:
+                widths = *self._student_attention.widths(), *live.reader.widths()
+                self.relation_heads = relation_heads(arguments.relation_heads, *widths)
         freeze_head(student.model)
+        if not arguments.hidden_weight and not arguments.tkd_weight:
+            self._freeze_behind_attention()
 
     def _transferable(self, teacher: Teacher, width: int) -> TransferableKnowledge:
         if teacher.transferable is None:
@@ -101,6 +109,23 @@ class InnerLayerDistillation(TrainingModule):
         if width == teacher.transferable.dense.in_features:
             module.load_state_dict(teacher.transferable.state_dict())
         return module
+
+    def _freeze_behind_attention(self) -> None:
+        """Stop gradients of what no loss reads where there is none on token states: the rest of the last layer.
+
+        Which weights those are differs by family, so a text of two tokens is asked.
+        """
+        weights = [weight for weight in self.student.model.parameters() if weight.requires_grad]
+        tokens = torch.ones(1, 2, dtype=torch.long, device=weights[0].device)
+        training = self.student.training
+        outputs = self.student.eval()({"input_ids": tokens, "attention_mask": tokens}, hidden_states=True)
+        read = [outputs.hidden_states[0]] if self.arguments.embedding_weight else []
+        if self.arguments.attention_weight:
+            read += [part for states in self._student_attention.take() for part in states.parts()]
+        reached = torch.autograd.grad(torch.stack([part.sum() for part in read]).sum(), weights, allow_unused=True)
+        for weight, gradient in zip(weights, reached):
+            weight.requires_grad_(gradient is not None)
+        self.student.train(training)
 
     def train(self, mode: bool = True):
         """The usual switch; with ``first_dropout`` off the student is never in train mode, which means dropout alone."""
@@ -144,13 +169,19 @@ class InnerLayerDistillation(TrainingModule):
         if a.embedding_weight:
             terms["embedding"] = hidden_state_loss(student[0], told.hidden[0], mask)
         if a.hidden_weight:
-            pairs = zip(student[1:], told.hidden[1:])
+            pairs = zip([student[layer] for layer in self.student_layers], told.hidden[1:])
             terms["hidden"] = sum((hidden_state_loss(s, t, mask) for s, t in pairs), start=zero)
         if a.attention_weight:
             both = zip(self._student_attention.take(), told.attention)
-            losses = (projected_attention_loss(s, t, mask, a.attention_target) for s, t in both)
-            terms["attention"] = sum(losses, start=zero)
+            terms["attention"] = sum((self._attention_loss(s, t, mask) for s, t in both), start=zero)
         return terms
+
+    def _attention_loss(self, student, teacher, mask: torch.Tensor) -> torch.Tensor:
+        """One layer's loss by sequence [S]."""
+        target = self.arguments.attention_target
+        if target == "relations":
+            return relation_loss(student, teacher, mask, self.relation_heads)
+        return projected_attention_loss(student, teacher, mask, target)
 
     def _transferable_loss(self, transferable: TransferableKnowledge, student, told: TeacherOutputs, batch: dict) -> torch.Tensor:
         """L_TKD by row [B]."""

@@ -2,7 +2,7 @@
 
 A batch brings ``teacher_states`` where they come from disk. Half precision, real tokens only, [L, F] a sequence: hidden
 states of the embeddings and the mapped layers, then queries and keys of those layers, from which attention scores are
-products (and which are smaller than the scores). ``teacher_means`` [B, n, 2 H] are pooled and averaged last states; they
+products (and which are smaller than the scores), for relations values too. ``teacher_means`` [B, n, 2 H] are pooled and averaged last states; they
 come alone where the teacher has other tokens than the student.
 """
 
@@ -21,8 +21,9 @@ from teachback.data.encoding import EncodedRows, batches
 from teachback.data.slices import Slices
 from teachback.methods.teacher import Teacher, knowledge_of_means
 from teachback.methods.teacher_cache import TeacherCache
-from teachback.models.attention import AttentionProjections, Projections, by_head
+from teachback.models.attention import AttentionProjections, Projections
 from teachback.models.heads import mean_over_tokens
+from teachback.models.relation_states import RelationReader, RelationStates
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,22 @@ class TeacherOutputs:
 
     logits: torch.Tensor
     hidden: list[torch.Tensor]
-    attention: list[Projections]
+    attention: Sequence[Projections | RelationStates]
     knowledge: torch.Tensor | None
 
 
 class LiveTeacher:
-    """Runs the teacher on every batch. ``layers`` are counted from 1."""
+    """Runs the teacher on every batch. ``layers`` are counted from 1.
 
-    def __init__(self, teacher: Teacher, layers: list[int], attention: bool):
+    ``attention``: what is read of them, scores, probs or relations; "" for nothing.
+    """
+
+    def __init__(self, teacher: Teacher, layers: list[int], attention: str = ""):
         self.teacher, self.layers = teacher.eval().requires_grad_(False), layers
         model = teacher.classifier.model
-        self.reader = AttentionProjections(model, [layer - 1 for layer in layers]) if attention else None
+        self.reader: AttentionProjections | RelationReader | None = None
+        if attention:
+            self.reader = attention_reader(model, [layer - 1 for layer in layers], attention)
 
     @torch.no_grad()
     def answer(self, batch: dict) -> TeacherOutputs:
@@ -62,8 +68,8 @@ class LiveTeacher:
         """What is written to disk of a batch: [S, L, F] in half precision, and [S, 2 H]."""
         outputs = self.teacher.outputs(batch, hidden_states=True)
         parts = [outputs.hidden_states[layer] for layer in (0, *self.layers)]
-        for read in self.reader.take() if self.reader else []:
-            parts += [x.transpose(1, 2).flatten(2) for x in (read.query, read.key)]
+        if self.reader:
+            parts += [part for read in self.reader.take() for part in read.parts()]
         with torch.autocast(outputs.logits.device.type, enabled=False):  # which joins no half-precision tensors
             mean = mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"])
             return torch.cat([part.half() for part in parts], -1), torch.cat([outputs.pooled.float(), mean], -1)
@@ -72,20 +78,17 @@ class LiveTeacher:
 class WrittenTeacher:
     """Answers from the states that a batch brings along; of the teacher only its heads are run."""
 
-    def __init__(self, teacher: Teacher, layers: list[int]):
-        self.teacher, self.layers = teacher.eval().requires_grad_(False), layers
-        self.heads = teacher.classifier.model.config.num_attention_heads
+    def __init__(self, live: LiveTeacher):
+        self.teacher, self.live = live.teacher, live
 
     @torch.no_grad()
     def answer(self, batch: dict) -> TeacherOutputs:
         """The same answer as the model's, to half precision."""
-        width = self.teacher.classifier.model.config.hidden_size
-        parts = list(batch["teacher_states"].split(width, -1)) if "teacher_states" in batch else []
-        hidden, rest = parts[: len(self.layers) + 1], parts[len(self.layers) + 1 :]
-        attention = [
-            Projections(by_head(query, self.heads), by_head(key, self.heads))
-            for query, key in zip(rest[::2], rest[1::2])
-        ]
+        width, reader = self.teacher.classifier.model.config.hidden_size, self.live.reader
+        parts = list(batch["teacher_states"].split(widths_of(self.live), -1)) if "teacher_states" in batch else []
+        hidden, rest = parts[: len(self.live.layers) + 1], parts[len(self.live.layers) + 1 :]
+        count = len(reader.widths()) if reader else 1
+        attention = [reader.unpack(rest[i : i + count]) for i in range(0, len(rest), count)] if reader else []
         pooled, mean = batch["teacher_means"].flatten(0, 1).split(width, -1)
         with torch.autocast(pooled.device.type, enabled=False):
             logits = self.teacher.logits_of(pooled, batch)
@@ -94,7 +97,7 @@ class WrittenTeacher:
         return TeacherOutputs(logits, hidden, attention, knowledge)
 
 
-def key_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: bool, encoded: EncodedRows) -> str:
+def key_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: str, encoded: EncodedRows) -> str:
     """Name of the states: of the teacher, how it computes, which layers, and every token of every sequence in order."""
     digest = hashlib.sha256(json.dumps([teacher_hash, precision, list(layers), attention, 1]).encode())
     for name, values in encoded.inputs.items():
@@ -104,10 +107,20 @@ def key_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: 
     return digest.hexdigest()[:32]
 
 
+def attention_reader(model, layers: list[int], target: str) -> AttentionProjections | RelationReader:
+    """What reads the layers (counted from 0) of a model for the attention loss with that target."""
+    return RelationReader(model, layers) if target == "relations" else AttentionProjections(model, layers)
+
+
+def widths_of(live: LiveTeacher) -> list[int]:
+    """Widths of what is written of a token, in order."""
+    hidden = [live.teacher.classifier.model.config.hidden_size] * (len(live.layers) + 1)
+    return hidden + [*live.reader.widths()] * len(live.layers) if live.reader else hidden
+
+
 def states_width(live: LiveTeacher) -> int:
     """F: numbers a token."""
-    width = live.teacher.classifier.model.config.hidden_size
-    return width * (len(live.layers) + 1 + (2 * len(live.layers) if live.reader else 0))
+    return sum(widths_of(live))
 
 
 def states_size(encoded: EncodedRows, live: LiveTeacher) -> int:
@@ -126,7 +139,7 @@ def attach_states(
     encoded: EncodedRows, live: LiveTeacher, cache: TeacherCache, settings: dict, teacher_hash: str
 ) -> None:
     """Let batches of ``encoded`` bring the teacher's states, written to ``cache`` first where they are not there."""
-    key = key_of(teacher_hash, settings["precision"], live.layers, live.reader is not None, encoded)
+    key = key_of(teacher_hash, settings["precision"], live.layers, type(live.reader).__name__ if live.reader else "", encoded)
     size = states_size(encoded, live)
     tokens, means = cache.get(key, size, lambda folder: _write(folder, encoded, live, settings), _read)
     encoded.states["teacher_states"] = Slices(tokens, [len(ids) for ids in encoded.inputs["input_ids"]])

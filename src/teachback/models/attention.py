@@ -4,6 +4,7 @@ Fast kernels never build the score matrix, so it is computed from the outputs of
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +26,9 @@ def _projections(model, index: int) -> tuple[nn.Module, nn.Module]:
         if query in modules and key in modules and model.config.model_type in PLAIN_ATTENTION:
             return modules[query], modules[key]
     raise TeachbackError(
-        f"attention scores of {model.config.model_type!r} models cannot be read; set ATTENTION_WEIGHT=0 to distil without "
-        f"the attention loss (it works for: {', '.join(sorted(PLAIN_ATTENTION))})"
+        f"attention scores of {model.config.model_type!r} models cannot be read; set ATTENTION_TARGET=relations, which "
+        "reads every family, or ATTENTION_WEIGHT=0 to distil without the attention loss (scores are read of: "
+        f"{', '.join(sorted(PLAIN_ATTENTION))})"
     )
 
 
@@ -56,12 +58,25 @@ class AttentionProjections:
         return [Projections(by_head(seen[i, "query"], heads), by_head(seen[i, "key"], heads)) for i in self.layers]
 
 
+    def widths(self) -> tuple[int, int]:
+        """Widths of queries and keys with their heads side by side."""
+        return self.model.config.hidden_size, self.model.config.hidden_size
+
+    def unpack(self, parts: Sequence[torch.Tensor]) -> "Projections":
+        """A layer of its `parts`."""
+        return Projections(*(by_head(states, self.model.config.num_attention_heads) for states in parts))
+
+
 @dataclass(frozen=True)
 class Projections:
     """A layer's queries and keys by head: [B, A, L, d] each."""
 
     query: torch.Tensor
     key: torch.Tensor
+
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys with their heads side by side: [B, L, H] each."""
+        return self.query.transpose(1, 2).flatten(2), self.key.transpose(1, 2).flatten(2)
 
 
 def by_head(states: torch.Tensor, heads: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ Relations between tokens (MiniLMv2) are products of queries with queries, keys w
 where the projections put them, so that neither positions (rotary, disentangled, biases) nor numbers of heads matter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,6 +103,10 @@ class RelationReader:
         """Queries, keys and values of the last forward pass by layer; forgets them."""
         seen, self._seen = self._seen, {}
         return [RelationStates(*(seen[layer, number] for number in range(3))) for layer in self.layers]
+
+    def unpack(self, parts: Sequence[torch.Tensor]) -> RelationStates:
+        """A layer of its `parts`."""
+        return RelationStates(*parts)
 
     def widths(self) -> tuple[int, int, int]:
         """Widths of queries, keys and values; keys and values of decoders may have fewer heads than queries."""

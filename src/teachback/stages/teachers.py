@@ -100,7 +100,7 @@ class Teachers:
         self, teacher_hash: str, layers: tuple[int, ...], encoded: EncodedRows, means: bool = False
     ) -> str:
         kind = "means" if means else "features"
-        return f"{kind}-{key_of(teacher_hash, self.context.args.precision, layers, False, encoded)}"
+        return f"{kind}-{key_of(teacher_hash, self.context.args.precision, layers, '', encoded)}"
 
     def write_states(
         self, run: StageRun, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows

@@ -143,7 +143,7 @@ def test_source_is_a_url_of_the_archive_or_its_folder(server, tmp_path, path):
 
 
 def test_a_source_without_the_archive_names_both_places(tmp_path):
-    with pytest.raises(TeachbackError, match="neither .*corpus.* nor"):
+    with pytest.raises(TeachbackError, match="there is none of these: .*corpus/.*; "):
         get_data(suite(), tmp_path / "data", str(tmp_path))
 
 
@@ -207,7 +207,8 @@ def separate(*urls: str) -> Definition:
     ]
     plain = Archive("rows.txt", tuple(f"{url}/rows.txt" for url in urls), ("three",), place="Three")
     extra = Archive(
-        "ids.tsv", tuple(f"{url}/ids.tsv" for url in urls), ("three",), place="Three", without="ids are made up"
+        "ids.tsv", tuple(f"{url}/ids.tsv" for url in urls), ("three",), place="Three", without="ids are made up",
+        other_names=("numbers.tsv",),
     )
     return Definition("several", read=None, archives=(*archives, plain, extra), counts=count_files)
 
@@ -238,7 +239,7 @@ def test_what_came_before_stays_when_another_domain_comes(tmp_path):
 
 def test_every_absent_archive_is_named_with_the_domains_that_are_there(tmp_path):
     source = given(tmp_path, "one.tar.gz")
-    with pytest.raises(TeachbackError, match=r'holds two.tar.gz, rows.txt; (.|\n)*DOMAINS="one"'):
+    with pytest.raises(TeachbackError, match=r'holds two.tar.gz, rows.txt \(there, in Three/ or in Three.zip\); (.|\n)*DOMAINS="one"'):
         get_data(separate(), tmp_path, source)
     assert not list((tmp_path / "raw/several").iterdir())
     with pytest.raises(TeachbackError, match="holds two.tar.gz; get what is missing$"):
@@ -251,6 +252,38 @@ def test_plain_files_are_copied_and_one_that_can_be_done_without_is_a_warning(tm
     assert "warning: " in (out := capsys.readouterr().out) and "Without ids.tsv ids are made up." in out
     get_data(separate(), tmp_path, given(tmp_path, "rows.txt", "ids.tsv"), domains="three")
     assert (raw / "content/Three/ids.tsv").is_file()
+
+
+@pytest.mark.parametrize("below", ["", "several/"])
+@pytest.mark.parametrize("layout", ["Three/rows.txt", "Three.zip"])
+def test_plain_files_may_lie_in_their_domains_folder_or_zip_under_either_of_their_names(layout, below, tmp_path):
+    path = tmp_path / "given" / below / layout
+    path.parent.mkdir(parents=True)
+    if layout.endswith(".zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("Three/rows.txt", "1\tx\n")
+            archive.writestr("Three/numbers.tsv", "1\n")
+    else:
+        path.write_text("1\tx\n")
+        path.with_name("numbers.tsv").write_text("1\n")
+    raw = get_data(separate(), tmp_path, str(tmp_path / "given"), domains="three")
+    assert (raw / "content/Three/rows.txt").read_bytes() == b"1\tx\n"
+    assert (raw / "content/Three/ids.tsv").read_bytes() == b"1\n"
+
+
+def test_a_zip_that_lacks_a_plain_file_or_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "given").mkdir()
+    with zipfile.ZipFile(tmp_path / "given/Three.zip", "w") as archive:
+        archive.writestr("Three/rows.txt", "text " * 100)
+    damaged = bytearray((tmp_path / "given/Three.zip").read_bytes())
+    damaged[60:70] = bytes(10)
+    (tmp_path / "given/Three.zip").write_bytes(damaged)
+    with pytest.raises(TeachbackError, match=r"cannot unpack rows.txt in .*Three.zip \(BadZipFile"):
+        get_data(separate(), tmp_path, str(tmp_path / "given"), domains="three")
+    with zipfile.ZipFile(tmp_path / "given/Three.zip", "w") as archive:
+        archive.writestr("Three/other.txt", "")
+    with pytest.raises(TeachbackError, match="neither .* holds rows.txt .there, in Three/ or in Three.zip"):
+        get_data(separate(), tmp_path, str(tmp_path / "given"), domains="three")
 
 
 def test_a_web_page_is_no_plain_file(server, tmp_path):
@@ -355,7 +388,7 @@ def test_a_disk_that_is_full_is_no_broken_archive(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(archives, "_write_member", full)
+    monkeypatch.setattr(archives, "write_member", full)
     with pytest.raises(OSError, match="full"):
         unpack(tmp_path / NAME, tmp_path / "out")
     (raw := tmp_path / "source").mkdir()

@@ -100,7 +100,7 @@ def unpack(path: Path, folder: Path) -> list[Path]:
                     target.mkdir(parents=True, exist_ok=True)
                 else:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    _write_member(data, target, limits)
+                    write_member(data, target, limits)
                     files.append(target)
     except BROKEN as error:
         if is_of_the_disk(error):
@@ -111,7 +111,7 @@ def unpack(path: Path, folder: Path) -> list[Path]:
     return files
 
 
-def _write_member(data: BinaryIO, target: Path, limits: Limits) -> None:
+def write_member(data: BinaryIO, target: Path, limits: Limits) -> None:
     with open(target, "wb") as file:
         while part := data.read(1 << 20):
             limits.count(len(part))

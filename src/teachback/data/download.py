@@ -7,8 +7,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pooch
 import requests
@@ -17,7 +17,8 @@ from teachback.core.errors import TeachbackError, is_of_the_disk, naming
 from teachback.core.files import sha256, sync, working_folder, write_atomically
 from teachback.core.locks import locked, owner_of
 from teachback.data.archives import archive_damage, unpack
-from teachback.data.suites.definition import PACKED, Archive, Definition, or_restrict
+from teachback.data.sources import check_source, copy, is_url, local_archive, shown, source_urls
+from teachback.data.suites.definition import Archive, Definition
 
 RETRIES = 2  # further attempts at each address
 MARK = "unpacked.sha256"  # in ``content``: of what archives it is
@@ -55,7 +56,7 @@ def _get_data(suite: Definition, raw: Path, source: str, allow_partial: bool, se
         _refuse_source(suite, source)
         _generate(suite, suite.generate, raw, seed)
     wanted = suite.archives_of(domains)
-    _check_source(suite, wanted, raw, source)
+    check_source(suite, wanted, raw, source)
     for archive in suite.archives:
         if archive in wanted or (raw / archive.name).is_file():
             _obtain(suite, archive, raw, source)
@@ -88,7 +89,7 @@ def _archive_message(suite: Definition, archive: Archive, raw: Path, source: str
         return f"{path} would be generated, which takes a second"
     if path.is_file():
         return f"{path} is there and would be verified"
-    place = _shown(source) if source else " or ".join(archive.urls)
+    place = shown(source) if source else " or ".join(archive.urls)
     return f"{path} would be fetched from {place}, as it is not there yet"
 
 
@@ -154,18 +155,23 @@ def _verify(path: Path) -> None:
 
 def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None:
     """Copy or download the archive to ``path``, which appears whole or not at all."""
-    if source and not _is_url(source):
-        _copy(archive, _local_archive(suite, archive, source), path)
+    if source and not is_url(source):
+        found = local_archive(suite, archive, source)
+        with _beside(path) as temporary:
+            copy(found, temporary)
+            if reason := _damage(archive, temporary):
+                raise TeachbackError(f"{found} is not a whole archive ({reason}); get it again")
+        print(f"copied {found}")
         return
-    urls = _source_urls(suite, archive, source) if source else archive.urls
+    urls = source_urls(suite, archive, source) if source else archive.urls
     failures = []
     for url in urls:
         failure = _download(archive, url, path)
         if not failure:
             return
-        print(f"{_shown(url)}: {failure}")
-        failures.append(f"  {_shown(url)}: {failure}")
-    by_hand = _by_hand(archive, path, tuple(map(_shown, urls)))
+        print(f"{shown(url)}: {failure}")
+        failures.append(f"  {shown(url)}: {failure}")
+    by_hand = _by_hand(archive, path, tuple(map(shown, urls)))
     raise TeachbackError("\n".join([f"could not download {archive.name}:", *failures, by_hand]))
 
 
@@ -175,79 +181,6 @@ def _by_hand(archive: Archive, path: Path, urls: tuple[str, ...]) -> str:
         f"Without network: download {' or '.join(urls)} on another machine, put the file at {path}, "
         f"or name the folder that holds {archive.name} with SOURCE=, and run again.{restrict}"
     )
-
-
-def _shown(url: str) -> str:
-    """An address without the password or token that it may hold, for messages and logs."""
-    parts = urlsplit(url)
-    if not _is_url(url):
-        return url
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="..." if parts.query else "").geturl()
-
-
-def _is_url(source: str) -> bool:
-    return urlsplit(source).scheme in ("http", "https")
-
-
-def _source_urls(suite: Definition, archive: Archive, source: str) -> tuple[str, ...]:
-    """A URL of the archive itself, or of the folder that holds it."""
-    name = PurePosixPath(unquote(urlsplit(source).path)).name
-    if name != archive.name and not name.endswith(PACKED):
-        return (f"{source.rstrip('/')}/{archive.name}",)
-    _check_file_source(suite, archive, source, name)
-    return (source,)
-
-
-def _check_file_source(suite: Definition, archive: Archive, source: str, name: str) -> None:
-    if len(suite.archives) > 1 and name != archive.name:
-        raise TeachbackError(
-            f"SOURCE={_shown(source)}: SUITE={suite.name} has several archives; name the folder that holds them"
-        )
-
-
-def _local_archive(suite: Definition, archive: Archive, source: str) -> Path:
-    """The archive in a folder (below one called after the suite, or directly), or the file itself."""
-    place = _local_place(source)
-    if place.is_file():
-        _check_file_source(suite, archive, source, place.name)
-        return place
-    candidates = _candidates(suite, archive, place)
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise TeachbackError(f"SOURCE={source}: there is neither {candidates[0]} nor {candidates[1]}")
-
-
-def _local_place(source: str) -> Path:
-    return Path(unquote(urlsplit(source).path)) if source.startswith("file://") else Path(source).expanduser()
-
-
-def _candidates(suite: Definition, archive: Archive, place: Path) -> list[Path]:
-    return [place / suite.name / archive.name, place / archive.name]
-
-
-def _check_source(suite: Definition, wanted: list[Archive], raw: Path, source: str) -> None:
-    """Before anything is copied, name all archives of a suite of several that the SOURCE folder does not hold."""
-    place = _local_place(source)
-    if not source or _is_url(source) or not suite.separate or place.is_file():
-        return
-    needed = [archive for archive in wanted if not archive.without]
-    places = {archive: [raw / archive.name, *_candidates(suite, archive, place)] for archive in needed}
-    absent = [archive for archive in needed if not any(path.is_file() for path in places[archive])]
-    if absent:
-        here = {name for a in needed for name in a.domains} - {name for a in absent for name in a.domains}
-        raise TeachbackError(
-            f"SOURCE={source}: neither {place / suite.name} nor {place} holds "
-            f"{', '.join(archive.name for archive in absent)}; get what is missing{or_restrict([name for name in suite.domain_names if name in here])}"
-        )
-
-
-def _copy(archive: Archive, found: Path, path: Path) -> None:
-    if reason := _damage(archive, found):
-        raise TeachbackError(f"{found} is not a whole archive ({reason}); get it again")
-    with _beside(path) as temporary:
-        shutil.copyfile(found, temporary)
-    print(f"copied {found}")
 
 
 @contextmanager
@@ -274,7 +207,7 @@ def _download(archive: Archive, url: str, path: Path) -> str:
             if is_of_the_disk(error):
                 raise
             reason = f"{type(error).__name__}: {error}"
-            return reason.replace(url, _shown(url)).replace(urlsplit(url).query or url, "...")
+            return reason.replace(url, shown(url)).replace(urlsplit(url).query or url, "...")
         if reason := _damage(archive, found):
             return f"what came is not a whole archive ({reason})"
         sync(folder)

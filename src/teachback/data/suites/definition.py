@@ -35,6 +35,7 @@ class Archive:
     urls: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()  # which need it, in a suite of several archives
     place: str = ""  # folder of a plain file
+    other_names: tuple[str, ...] = ()  # that a plain file has elsewhere
     without: str = ""  # what happens where it cannot be had; empty: that is an error
 
     @property

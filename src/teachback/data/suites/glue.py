@@ -138,6 +138,7 @@ MRPC_IDS = Archive(
     (f"{ADDRESS}mrpc_dev_ids.tsv",),
     ("MRPC",),
     place="MRPC",
+    other_names=("dev_ids.tsv",),  # in the folders that GLUE's own download script makes
     without="MRPC's dev set is cut from its train",
 )
 TASKS = {

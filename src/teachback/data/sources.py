@@ -1,0 +1,130 @@
+"""Where SOURCE has a suite's archives: a folder, a file or a URL, and what may lie where in a folder."""
+
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from teachback.core.errors import TeachbackError
+from teachback.data.archives import Limits, write_member
+from teachback.data.suites.definition import PACKED, Archive, Definition, or_restrict
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file, or one that lies in a zip file under any folder; ``names``: what it may be called there."""
+
+    path: Path
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.names[0]} in {self.path}" if self.names else str(self.path)
+
+    @property
+    def exists(self) -> bool:
+        return bool(self._member()) if self.names else self.path.is_file()
+
+    def _member(self) -> str:
+        """Name within the zip file; "" where there is none."""
+        if not self.path.is_file() or not zipfile.is_zipfile(self.path):
+            return ""
+        with zipfile.ZipFile(self.path) as archive:
+            members = archive.namelist()
+        return next((member for member in members if PurePosixPath(member).name in self.names), "")
+
+
+def copy(place: Place, path: Path) -> None:
+    """Copy the file to ``path``, or unpack it there."""
+    if not place.names:
+        shutil.copyfile(place.path, path)
+        return
+    try:
+        with zipfile.ZipFile(place.path) as archive, archive.open(place._member()) as member:
+            write_member(member, path, Limits(place.path))
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise TeachbackError(f"cannot unpack {place} ({type(error).__name__}: {error}); get it again") from error
+
+
+def shown(url: str) -> str:
+    """An address without the password or token that it may hold, for messages and logs."""
+    parts = urlsplit(url)
+    if not is_url(url):
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="..." if parts.query else "").geturl()
+
+
+def is_url(source: str) -> bool:
+    return urlsplit(source).scheme in ("http", "https")
+
+
+def source_urls(suite: Definition, archive: Archive, source: str) -> tuple[str, ...]:
+    """A URL of the archive itself, or of the folder that holds it."""
+    name = PurePosixPath(unquote(urlsplit(source).path)).name
+    if name != archive.name and not name.endswith(PACKED):
+        return (f"{source.rstrip('/')}/{archive.name}",)
+    _check_file_source(suite, archive, source, name)
+    return (source,)
+
+
+def _check_file_source(suite: Definition, archive: Archive, source: str, name: str) -> None:
+    if len(suite.archives) > 1 and name != archive.name:
+        raise TeachbackError(
+            f"SOURCE={shown(source)}: SUITE={suite.name} has several archives; name the folder that holds them"
+        )
+
+
+def local_archive(suite: Definition, archive: Archive, source: str) -> Place:
+    """The archive in a folder, or the file itself."""
+    place = _local_place(source)
+    if place.is_file():
+        _check_file_source(suite, archive, source, place.name)
+        return Place(place)
+    places = list(_places(suite, archive, place))
+    for found in places:
+        if found.exists:
+            return found
+    raise TeachbackError(f"SOURCE={source}: there is none of these: {'; '.join(map(str, places))}")
+
+
+def _local_place(source: str) -> Path:
+    return Path(unquote(urlsplit(source).path)) if source.startswith("file://") else Path(source).expanduser()
+
+
+def _places(suite: Definition, archive: Archive, folder: Path) -> Iterator[Place]:
+    """Where the archive may be: below a folder called after the suite, or directly.
+
+    A plain file may also lie in a folder, or in a zip file, of its domain's name.
+    """
+    for base in (folder / suite.name, folder):
+        names = (archive.name, *archive.other_names)
+        yield from (Place(base / name) for name in names)
+        if archive.place:
+            yield from (Place(base / archive.place / name) for name in names)
+            yield Place(base / f"{archive.place}.zip", names)
+
+
+def check_source(suite: Definition, wanted: list[Archive], raw: Path, source: str) -> None:
+    """Before anything is copied, name all archives of a suite of several that the SOURCE folder does not hold."""
+    folder = _local_place(source)
+    if not source or is_url(source) or not suite.separate or folder.is_file():
+        return
+    needed = [archive for archive in wanted if not archive.without and not (raw / archive.name).is_file()]
+    absent = [archive for archive in needed if not any(place.exists for place in _places(suite, archive, folder))]
+    if absent:
+        lost = {name for archive in absent for name in archive.domains}
+        asked = {name for archive in wanted for name in archive.domains}
+        here = [name for name in suite.domain_names if name in asked - lost]
+        raise TeachbackError(
+            f"SOURCE={source}: neither {folder / suite.name} nor {folder} holds {', '.join(map(_described, absent))}; "
+            f"get what is missing{or_restrict(here)}"
+        )
+
+
+def _described(archive: Archive) -> str:
+    """An archive's name, and of a plain file where else it is looked for."""
+    if not archive.place:
+        return archive.name
+    return f"{archive.name} (there, in {archive.place}/ or in {archive.place}.zip)"

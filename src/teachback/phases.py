@@ -41,7 +41,14 @@ from teachback.loader_batches import LoaderBatches, Passed, cut_quiz, gathered, 
 from teachback.loader_cards import loader_record, write_loader_card
 from teachback.methods.curriculum import Curriculum, DomainQuiz, Student
 from teachback.methods.episodes import Episodes, give_heads, new_accelerator, study_of
-from teachback.methods.meta_teacher import MetaTeacher, Quiz, meta_heads, train_meta_teacher
+from teachback.methods.meta_teacher import (
+    MetaTeacher,
+    Quiz,
+    fit_new_heads,
+    meta_heads,
+    new_heads,
+    train_meta_teacher,
+)
 from teachback.methods.predictions import PredictionDistillation, pkd_layer_map
 from teachback.methods.teacher import Teacher, TeacherTraining
 from teachback.methods.teacher_outputs import features, logits_of, own_logits, states
@@ -239,6 +246,7 @@ class Phases:
         ]  # fmt: skip
         form = "competitive" if config.use_competitive_loss else "collaborative"
         args = MetaTeacherArguments(meta_loss=form, meta_epochs=config.meta_epochs, meta_lr=config.meta_lr)
+        fit_new_heads(meta.to(self.task.device), quizzes, new_heads(self.teacher, self.domains), form)
         losses = train_meta_teacher(meta.to(self.task.device), quizzes, args, config.batch_size, config.seed)
         with torch.no_grad():
             pooled = self._pooled_by_teacher(self.val).to(self.task.device)

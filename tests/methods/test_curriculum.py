@@ -1,5 +1,6 @@
 """Stage 6 on two-layer models: what a step does, what is written, that a seed fixes it, and that it goes on when killed."""
 
+import copy
 import json
 import math
 import os
@@ -45,6 +46,7 @@ from teachback.methods.curriculum_record import chosen_shares, moving_mean, writ
 from teachback.methods.losses import curriculum_student_loss
 from teachback.methods.meta_teacher import MetaTeacher, load_meta_teacher, meta_heads
 from teachback.methods.policy import Choice
+from teachback.methods.predictions import TeacherStep
 from teachback.models.heads import Classifier
 from teachback.stages import stage6_curriculum as curriculum_run
 from teachback.stages.distillation import distil
@@ -56,7 +58,7 @@ from teachback.stages.stage6_curriculum import CurriculumRun, run_curriculum
 def no_drawing(request, monkeypatch):
     """Leave the plots' files empty but in the test that looks at them: drawing takes longer than studying."""
     if "drawn" not in request.node.name:
-        monkeypatch.setattr(curriculum_record, "_save", lambda plot, title, path: path.touch())
+        monkeypatch.setattr(curriculum_record, "save_png", lambda plot, path, title: path.touch())
 
 
 # The parts, on models in memory
@@ -546,6 +548,45 @@ def test_without_stage_5_it_says_to_run_it(root):
 def test_bad_arguments_are_explained(root, argument, message):
     with pytest.raises(TeachbackError, match=message):
         study_on(root, "books", *argument)
+
+
+def test_stage_6_goes_on_with_the_head_that_stage_5_has_taught_and_fits_the_new_ones(root, monkeypatch):
+    begun = []
+    train = curriculum_run.train_meta_teacher
+    monkeypatch.setattr(
+        curriculum_run, "train_meta_teacher", lambda meta, *more: begun.append(copy.deepcopy(meta)) or train(meta, *more)
+    )
+    study_on(root, "books")
+    learnt = load_file(root / "outputs/mixed/seed42/books/student_second/training_only.safetensors")
+    assert torch.equal(begun[0].head("sentiment").weight, learnt["meta.heads.sentiment.weight"])
+    teacher = load_file(root / "outputs/mixed/seed42/teacher-single-books/model.safetensors")
+    assert not torch.equal(begun[0].head("sentiment").weight, teacher["classifier.weight"])
+    record = read_stage(root / "outputs/mixed/seed42/books/meta_teacher")
+    assert record["heads_of_stage_5"] == ["sentiment"] and record["new_heads"] == ["quest", "score", "topic"]
+
+
+def test_a_killed_stage_5_keeps_the_meta_teachers_optimizer_and_shuffles(root, monkeypatch):
+    folder = root / "outputs/mixed/seed42/books/student_second"
+    train = places(root, "--domain", "books", "--per_device_train_batch_size", "8", "--learning_rate", "1e-3", "--num_train_epochs", "3",
+                   "--teacher", "single", "--method", "mpdistil", "--stage", "second", "--meta_lr", "0.05")  # fmt: skip
+    stages = parse(*STUDENT_STAGES, argv=train)
+    uninterrupted = weights(distil(*stages)[0]), load_file(folder / "training_only.safetensors")
+    shutil.rmtree(folder)
+    take, taken = TeacherStep.take, []
+
+    def killed(self, student):
+        taken.append(1)
+        if len(taken) == 3:
+            raise KeyboardInterrupt
+        return take(self, student)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TeacherStep, "take", killed)
+        distil(*parse(*STUDENT_STAGES, argv=train))
+    assert not folder.exists()
+    continued = weights(distil(*parse(*STUDENT_STAGES, argv=train))[0]), load_file(folder / "training_only.safetensors")
+    for whole, again in zip(uninterrupted, continued):
+        assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
 def test_a_teacher_that_learns_back_in_stage_5_changes_its_student(root):

@@ -1,14 +1,17 @@
+import copy
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny import BOOKS, DVD, GENRE, classifier, tiny_teacher
 from torch import nn
 
 from teachback.core.arguments import MetaTeacherArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
+from teachback.methods import meta_teacher
 from teachback.methods.losses import (
     certainty,
     collaborative_loss,
@@ -19,12 +22,16 @@ from teachback.methods.losses import (
 )
 from teachback.methods.meta_teacher import (
     MetaTeacher,
+    MetaTraining,
     Quiz,
     extend,
+    fit_new_heads,
     load_meta_heads,
     meta_heads,
+    new_heads,
     quiz_certainty,
     save_meta_teacher,
+    take_heads,
     train_meta_teacher,
 )
 from teachback.methods.teacher_outputs import by_row
@@ -209,6 +216,76 @@ def test_training_is_fixed_by_its_seed_and_leaves_heads_without_a_quiz_alone():
     assert any(not torch.equal(value, other.state_dict()[name]) for name, value in state.items())
     assert torch.equal(first.head("topic").bias, meta().head("topic").bias)
     assert not any(parameter.requires_grad for parameter in first.parameters())
+
+
+def test_passes_share_one_optimizer_and_no_two_have_the_same_order(monkeypatch):
+    module, rows, seen = meta(), quiz(), []
+    step = meta_teacher._step
+    monkeypatch.setattr(meta_teacher, "_step", lambda m, o, batch, form: seen.append(batch[1].tolist()) or step(m, o, batch, form))
+    training = MetaTraining(module, MetaTeacherArguments(), 8, 0)
+    for _ in range(2):
+        training.run([rows])
+    first, second = (sorted(row for batch in part for row in batch) for part in (seen[:3], seen[3:]))
+    assert first == second == list(range(24)) and seen[:3] != seen[3:]
+    assert {state["step"].item() for state in training.optimizer.state_dict()["state"].values()} == {6}
+
+
+def test_training_that_is_taken_up_again_is_as_if_it_had_never_stopped():
+    first, second = (MetaTraining(meta(), MetaTeacherArguments(), 8, 0) for _ in range(2))
+    first.run([quiz()])
+    state, weights = copy.deepcopy(first.state()), copy.deepcopy(first.meta.state_dict())
+    first.run([quiz()])
+    second.meta.load_state_dict(weights)
+    second.load_state(state)
+    second.run([quiz()])
+    assert all(torch.equal(value, second.meta.state_dict()[name]) for name, value in first.meta.state_dict().items())
+
+
+@pytest.mark.parametrize("form", ["collaborative", "competitive"])
+def test_a_new_head_is_fitted_to_its_quiz_and_no_other_weight_moves(form):
+    module, rows = meta(student_width=16), quiz("topic", student_width=16)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    assert new_heads(tiny_teacher(), [BOOKS, GENRE]) == {"topic"}
+    fit_new_heads(module, [rows, quiz(student_width=16)], {"topic"}, form)
+    assert quiz_certainty(module, rows).mean() > 0.8
+    assert {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])} == {
+        "heads.topic.weight", "heads.topic.bias",
+    }  # fmt: skip
+    assert not any(parameter.requires_grad for parameter in module.heads["topic"].parameters())
+
+
+def test_a_fitted_head_is_at_the_minimum_of_the_loss_with_its_ridge():
+    module, rows = meta(), quiz("topic")
+    fit_new_heads(module, [rows], {"topic"}, "collaborative")
+    head = module.head("topic").requires_grad_(True)
+    both = [head(states[:, 0]).log_softmax(1)[torch.arange(24), rows.labels] for states in (rows.teacher, rows.student)]
+    (-sum(both).sum() / 2 + head.weight.square().sum() / 2).backward()
+    assert head.weight.grad.abs().max() < 1e-3 and head.bias.grad.abs().max() < 1e-3
+
+
+def test_heads_of_every_kind_are_fitted():
+    generator = torch.Generator().manual_seed(2)
+    two = torch.randn(12, 2, 32, generator=generator)
+    module = meta(domains=(BOOKS, CHOICES, NUMBER))
+    numbers = Quiz("score", two[:, :1], two[:, :1], torch.linspace(0, 5, 12))
+    fit_new_heads(module, [Quiz("quest", two, two, torch.arange(12) % 2), numbers], {"quest", "score"}, "collaborative")
+    assert certainty(module.of_teacher(two, "quest"), torch.arange(12) % 2).mean() > 0.8
+    assert certainty(module.of_teacher(two[:, :1], "score"), numbers.labels).mean() > -0.7
+
+
+def test_it_begins_as_what_stage_5_has_left(tmp_path):
+    learnt, module = meta(student_width=16, domains=(BOOKS,)), meta(student_width=16)
+    train_meta_teacher(learnt, [quiz(student_width=16)], MetaTeacherArguments(meta_lr=0.1), 8, 0)
+    assert take_heads(module, tmp_path) == set()
+    save_file({f"meta.{name}": value for name, value in learnt.state_dict().items()}, tmp_path / "training_only.safetensors")
+    new = module.head("topic").weight.clone()
+    assert take_heads(module, tmp_path) == {"sentiment"}
+    assert torch.equal(module.head("sentiment").weight, learnt.head("sentiment").weight)
+    assert torch.equal(module.projection.weight, learnt.projection.weight)
+    assert torch.equal(module.head("topic").weight, new)
+    (tmp_path / "training_only.safetensors").write_bytes(b"broken")
+    with pytest.raises(TeachbackError, match="cannot be read .* run its stage again"):
+        take_heads(module, tmp_path)
 
 
 def test_no_gradient_reaches_either_encoder():

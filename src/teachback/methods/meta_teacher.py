@@ -1,11 +1,12 @@
 """MPDistil's meta-teacher: the teacher's frozen encoder with heads that learn on quiz, also from the student's states."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -13,11 +14,12 @@ from teachback.core.arguments import MetaTeacherArguments
 from teachback.core.errors import TeachbackError
 from teachback.core.runs import hash_model, read_stage
 from teachback.data.schema import Domain, Suite
-from teachback.methods.losses import certainty, collaborative_loss, competitive_loss
+from teachback.methods.losses import certainty, collaborative_loss, competitive_loss, hard_label_loss
 from teachback.methods.teacher import Teacher, head_name, head_names, load_teacher
 from teachback.training.loss_watch import refuse_bad_loss
 
 LOSSES = {"collaborative": collaborative_loss, "competitive": competitive_loss}
+FIT_STEPS = 100  # most steps of L-BFGS that fit a new head; far fewer converge
 
 
 class MetaTeacher(nn.Module):
@@ -54,9 +56,12 @@ class MetaTeacher(nn.Module):
         return layer
 
 
+_DOT = "\u2024"
+
+
 def _key(name: str) -> str:
     """A head's name as part of a parameter's name, in which a dot separates."""
-    return name.replace(".", "\u2024")
+    return name.replace(".", _DOT)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,71 @@ def meta_heads(teacher: Teacher, domains: list[Domain]) -> dict[str, nn.Linear]:
     return {head_name(teacher.kind, domain): _copy(extended.head_for(domain)) for domain in extended.domains}
 
 
+def new_heads(teacher: Teacher, domains: list[Domain]) -> set[str]:
+    """The heads among `meta_heads` that the teacher has not trained."""
+    return {head_name(teacher.kind, domain) for domain in domains} - set(head_names(teacher.kind, teacher.domains))
+
+
+def take_heads(meta: MetaTeacher, folder: Path) -> set[str]:
+    """Let ``meta`` begin with the heads and the projection that stage 5 trained in ``folder``; the names of these heads.
+
+    A stage 5 whose teacher stood still has none.
+    """
+    path = Path(folder) / "training_only.safetensors"
+    saved = _read_weights(path) if path.is_file() else {}
+    learnt = {name.removeprefix("meta."): value for name, value in saved.items() if name.startswith("meta.")}
+    names = {key.split(".")[1] for key in learnt if key.startswith("heads.")}
+    if unknown := names - set(meta.heads):
+        raise TeachbackError(f"{folder} has a head {sorted(unknown)[0]} that its teacher lacks; run 5_student_second.sh again")
+    meta.load_state_dict(meta.state_dict() | learnt)
+    return {name.replace(_DOT, ".") for name in names}
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TeachbackError(f"{path} cannot be read ({error}); remove its folder and run its stage again") from error
+
+
+def fit_new_heads(meta: MetaTeacher, quizzes: list[Quiz], names: Collection[str], form: str) -> None:
+    """Fit heads that nobody has trained to all rows of their quiz, by L-BFGS to the minimum of a convex loss.
+
+    Collaborative: that loss itself; competitive: the loss of the teacher's side, as its own has no minimum before the
+    other is known. A ridge of |W|^2 / 2 over all rows keeps weights finite where few rows are told apart without error.
+    """
+    for name in sorted(names):
+        own = [quiz for quiz in quizzes if quiz.head == name]
+        if own:
+            _fit(meta, own, form)
+
+
+def _fit(meta: MetaTeacher, quizzes: list[Quiz], form: str) -> None:
+    head = meta.head(quizzes[0].head).requires_grad_(True)
+    device, rows = head.weight.device, sum(len(quiz.labels) for quiz in quizzes)
+    with torch.no_grad():
+        states = [
+            (quiz.teacher.to(device).float(), meta.projection(quiz.student.to(device).float()), quiz.labels.to(device))
+            for quiz in quizzes
+        ]
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=FIT_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = head.weight.square().sum() / 2
+        for teacher, student, labels in states:
+            of_teacher, of_student = head(teacher).flatten(1), head(student).flatten(1)
+            both = collaborative_loss(of_teacher, of_student, labels)
+            value = value + (both if form == "collaborative" else hard_label_loss(of_teacher, labels)).sum()
+        value = value / rows
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    optimizer.zero_grad()
+    head.requires_grad_(False)
+
+
 def extend(teacher: Teacher, domains: list[Domain]) -> Teacher:
     """The teacher with heads for further domains, new ones where none serves them; its encoder is shared."""
     known = [domain.name for domain in teacher.domains]
@@ -95,32 +165,56 @@ def _copy(layer: nn.Linear) -> nn.Linear:
     return copied
 
 
+class MetaTraining:
+    """Training of a meta-teacher's heads and projection on frozen states, which may be taken up again and again.
+
+    One optimizer serves all passes, and no two passes have the same order of batches.
+    """
+
+    def __init__(self, meta: MetaTeacher, args: MetaTeacherArguments, batch_size: int, seed: int):
+        self.meta, self.args, self.batch_size = meta, args, batch_size
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = torch.optim.AdamW(meta.parameters(), lr=args.meta_lr)
+
+    def run(self, quizzes: list[Quiz]) -> list[float]:
+        """As many passes as the arguments name, batches of all quizzes in random order; mean loss by pass."""
+        self.meta.requires_grad_(True)
+        losses = [self._pass(quizzes, number) for number in range(1, self.args.meta_epochs + 1)]
+        self.optimizer.zero_grad()
+        self.meta.requires_grad_(False)
+        return losses
+
+    def _pass(self, quizzes: list[Quiz], epoch: int) -> float:
+        steps = [
+            (quiz, rows)
+            for quiz in quizzes
+            for rows in torch.randperm(len(quiz.labels), generator=self.generator).split(self.batch_size)
+        ]
+        order = torch.randperm(len(steps), generator=self.generator).tolist()
+        total = 0.0
+        for number, i in enumerate(order, 1):
+            quiz, rows = steps[i]
+            loss = _step(self.meta, self.optimizer, steps[i], self.args.meta_loss)
+            where = f"step {number} of the meta-teacher's epoch {epoch}"
+            refuse_bad_loss(loss, where, self.args.meta_lr, quiz.guids, rows)
+            total += loss
+        return total / len(steps)
+
+    def state(self) -> dict:
+        """All that the coming passes depend on, beside the weights."""
+        return {"optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state()}
+
+    def load_state(self, state: dict) -> None:
+        """Go on where `state` was taken."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+
+
 def train_meta_teacher(
     meta: MetaTeacher, quizzes: list[Quiz], args: MetaTeacherArguments, batch_size: int, seed: int
 ) -> list[float]:
     """Train heads and projection on frozen states, batches of all quizzes in random order; mean loss by epoch."""
-    generator = torch.Generator().manual_seed(seed)
-    meta.requires_grad_(True)
-    optimizer = torch.optim.AdamW(meta.parameters(), lr=args.meta_lr)
-    losses = []
-    for epoch in range(1, args.meta_epochs + 1):
-        steps = [
-            (quiz, rows)
-            for quiz in quizzes
-            for rows in torch.randperm(len(quiz.labels), generator=generator).split(batch_size)
-        ]
-        order = torch.randperm(len(steps), generator=generator).tolist()
-        total = 0.0
-        for number, i in enumerate(order, 1):
-            quiz, rows = steps[i]
-            loss = _step(meta, optimizer, steps[i], args.meta_loss)
-            where = f"step {number} of the meta-teacher's epoch {epoch}"
-            refuse_bad_loss(loss, where, args.meta_lr, quiz.guids, rows)
-            total += loss
-        losses.append(total / len(steps))
-    optimizer.zero_grad()
-    meta.requires_grad_(False)
-    return losses
+    return MetaTraining(meta, args, batch_size, seed).run(quizzes)
 
 
 def _step(meta: MetaTeacher, optimizer, batch: tuple[Quiz, torch.Tensor], form: str) -> float:

@@ -8,7 +8,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain, class_count
 from teachback.methods.losses import expertise_weight, hard_label_loss, pkd_loss, soft_loss, teacher_error
-from teachback.methods.meta_teacher import MetaTeacher, Quiz, train_meta_teacher
+from teachback.methods.meta_teacher import MetaTeacher, MetaTraining, Quiz
 from teachback.methods.teacher import Teacher
 from teachback.methods.teacher_outputs import Features, features, logits_of
 from teachback.models.heads import Classifier, Outputs, per_row
@@ -60,13 +60,13 @@ class TeacherStep:
     def __init__(self, meta: MetaTeacher, head: str, teacher_pooled: torch.Tensor, encoded: EncodedRows,
                  args: MetaTeacherArguments, settings: dict, batch_size: int, seed: int):  # fmt: skip
         self.meta, self.head, self.teacher_pooled, self.encoded = meta, head, teacher_pooled, encoded
-        self.args, self.settings, self.batch_size, self.seed = args, settings, batch_size, seed
+        self.settings, self.training = settings, MetaTraining(meta, args, batch_size, seed)
 
     def take(self, student: Classifier) -> list[float]:
         """Train the heads on the teacher's states and the student's present ones; mean loss by pass over quiz."""
         pooled = features(student, self.encoded, **self.settings).pooled
         quiz = Quiz(self.head, self.teacher_pooled, pooled, self.encoded.columns["label"], self.encoded.guids)
-        return train_meta_teacher(self.meta, [quiz], self.args, self.batch_size, self.seed)
+        return self.training.run([quiz])
 
 
 class PredictionDistillation(TrainingModule):
@@ -99,6 +99,15 @@ class PredictionDistillation(TrainingModule):
     def further_rows(self) -> list[EncodedRows]:
         """The quiz, from which the meta-teacher learns after each epoch."""
         return [self._step.encoded] if self._step else []
+
+    def further_state(self) -> dict:
+        """The optimizer of the meta-teacher, and where its shuffles are."""
+        return self._step.training.state() if self._step else {}
+
+    def load_further_state(self, state: dict) -> None:
+        """Go on where `further_state` was taken."""
+        if self._step:
+            self._step.training.load_state(state)
 
     def on_epoch_end(self) -> dict[str, float]:
         """The meta-teacher learns from its student; its answers to the next epoch are those of its new heads."""

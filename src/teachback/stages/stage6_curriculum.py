@@ -14,7 +14,7 @@ from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTea
 from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import Stopped, TeachbackError, naming
 from teachback.core.files import sync
-from teachback.core.runs import StageRun, hash_model
+from teachback.core.runs import StageRun, hash_model, read_stage
 from teachback.data.groups import read_groups
 from teachback.data.schema import Domain, Row
 from teachback.data.splits import units_of
@@ -27,9 +27,12 @@ from teachback.methods.episodes import Episodes, give_heads, new_accelerator, st
 from teachback.methods.meta_teacher import (
     MetaTeacher,
     Quiz,
+    fit_new_heads,
     load_meta_heads,
     meta_heads,
+    new_heads,
     save_meta_teacher,
+    take_heads,
     train_meta_teacher,
 )
 from teachback.methods.teacher import head_name
@@ -142,6 +145,10 @@ class CurriculumInputs:
         width = load_config(self.student_folder).hidden_size
         return MetaTeacher(meta_heads(self.teacher, self.domains), width)
 
+    def has_the_students_teacher(self) -> bool:
+        """Whether stage 5 learnt from this very teacher, so that its meta-teacher is one of the same states."""
+        return read_stage(self.student_folder)["inputs"].get("teacher") == hash_model(str(self.teacher_folder))
+
     def teacher_quiz(self, domain: Domain) -> torch.Tensor:
         return self.context.teachers.features(self.teacher, self.teacher_folder, self.quiz[domain.name]).pooled
 
@@ -157,6 +164,9 @@ def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherA
         head = head_name(scene.teacher.kind, domain)
         quizzes.append(Quiz(head, scene.teacher_quiz(domain), pooled, encoded.columns["label"], encoded.guids))
     meta = scene.new_meta_teacher().to(device)
+    learnt = take_heads(meta, scene.student_folder) if scene.has_the_students_teacher() else set()
+    new = new_heads(scene.teacher, scene.domains) - learnt
+    fit_new_heads(meta, quizzes, new, args.meta_loss)
     losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, context.training.seed)
     heads = sorted({quiz.head for quiz in quizzes})
     context.say(f"meta-teacher ({args.meta_loss}): heads {', '.join(heads)} trained on quiz, loss {losses[-1]:.4f}")
@@ -164,6 +174,7 @@ def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherA
     record = {
         "method": "meta_teacher", "domain": scene.target.name, "teacher_folder": scene.teacher_folder.name,
         "meta_domains": everybody, "seed": context.training.seed, "loss_by_epoch": losses,
+        "heads_of_stage_5": sorted(learnt), "new_heads": sorted(new),
     }  # fmt: skip
     context.publish_as_is(run, lambda folder: save_meta_teacher(folder, meta), record)
 

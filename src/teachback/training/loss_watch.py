@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from transformers import TrainerCallback
 
 from teachback.core.errors import TeachbackError
 
@@ -55,3 +56,14 @@ class LossWatch:
         losses = torch.stack([step.loss for step in steps]).tolist() if steps else []
         for step, loss in zip(steps, losses):
             refuse_bad_loss(loss, f"step {step.number}", step.rate, self.guids, step.index)
+
+
+class StopOnBadLoss(TrainerCallback):
+    """End a run whose loss is no longer a number, rather than publish what it made of the weights."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        loss = (logs or {}).get("loss", (logs or {}).get("eval_loss", 0.0))
+        if not math.isfinite(loss):
+            raise TeachbackError(
+                f"the loss became {loss} by step {state.global_step}; lower the learning rate ({args.learning_rate})"
+            )

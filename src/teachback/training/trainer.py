@@ -7,7 +7,6 @@ A training module's ``forward(**batch)`` returns its mean ``loss``, and may retu
 import copy
 import json
 import logging
-import math
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -30,7 +29,7 @@ from teachback.models.layers import require_positions, use_training_attention
 from teachback.models.loading import check_finite
 from teachback.training.checkpoints import is_whole, load_state, random_states, restore_random_states, save_state
 from teachback.training.dropout import fast_dropout
-from teachback.training.loss_watch import LossWatch
+from teachback.training.loss_watch import LossWatch, StopOnBadLoss
 from teachback.training.memory import freed_memory_kept
 from teachback.training.stopping import SaveBetween, stop_request
 from teachback.training.vocabulary import EXACT_FOR, decay_others, restore, use_only
@@ -60,6 +59,13 @@ class TrainingModule(nn.Module):
     def further_rows(self) -> list[EncodedRows]:
         """Rows that the models of this module read besides those that they are trained and scored on."""
         return []
+
+    def further_state(self) -> dict:
+        """What a checkpoint has to hold beside the weights."""
+        return {}
+
+    def load_further_state(self, state: dict) -> None:
+        """Go on where `further_state` was taken."""
 
     def on_epoch_end(self) -> dict[str, float]:
         """Called after an epoch's last step, before its evaluation and checkpoint; returns what to log."""
@@ -129,6 +135,7 @@ class DistillationTrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir):
         if self.args.should_save:
             state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
+            state["module"] = self.model.further_state()
             save_state(Path(output_dir) / "optimizer", state)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
@@ -136,6 +143,7 @@ class DistillationTrainer(Trainer):
             state = load_state(Path(checkpoint) / "optimizer")
             self.optimizer.load_state_dict(state["optimizer"])
             self.lr_scheduler.load_state_dict(state["scheduler"])
+            self.model.load_further_state(state["module"])
 
     def _save_scaler(self, output_dir):
         scaler = getattr(self.accelerator, "scaler", None)
@@ -225,17 +233,6 @@ def batches_of_all_processes(sampler: BatchSampler) -> Iterator[list[int]]:
         shard = copy.copy(sampler)
         shard.process_index = process
         yield from shard
-
-
-class StopOnBadLoss(TrainerCallback):
-    """End a run whose loss is no longer a number, rather than publish what it made of the weights."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        loss = (logs or {}).get("loss", (logs or {}).get("eval_loss", 0.0))
-        if not math.isfinite(loss):
-            raise TeachbackError(
-                f"the loss became {loss} by step {state.global_step}; lower the learning rate ({args.learning_rate})"
-            )
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -22,11 +22,13 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${ATTENTION_TARGET=scores}"          # attention to match: scores before softmax, probs, or relations (of every family and width)
 : "${RELATION_HEADS=}"                  # relations: heads that states are split into; empty: as many as 48 that divide all widths
 : "${USE_EXPERTISE_WEIGHTS=1}"          # 1 weights each example by the teacher's expertise, lambda (paper: 1)
+: "${EXPERTISE_POWER=1}"                # power that lambda is raised to; above 1 it tells examples apart more sharply (paper: 1)
 : "${USE_SAMPLE_WEIGHTS=1}"             # 1: lambda reads the prototype scores (paper); 0: a score of 1 for each example
 : "${EMBEDDING_WEIGHT=1}"               # weight of the embedding loss (paper: 1)
 : "${HIDDEN_WEIGHT=1}"                  # weight of the hidden-state loss (paper: 1)
 : "${ATTENTION_WEIGHT=1}"               # weight of the attention loss (paper: 1)
 : "${TKD_WEIGHT=0.5}"                   # weight of the transferable-knowledge loss, gamma 2 (paper: 0.5)
+: "${LOSS_BALANCE=none}"               # each loss divided by its own size: initial (first batches), running (moving mean); none (paper)
 : "${FIRST_DROPOUT=1}"                   # 1: the student learns with its dropout (authors' code); 0: without, a step is faster
 : "${FIRST_EPOCHS=10}"                  # passes over the data (paper: 10)
 : "${FIRST_LR=5e-5}"                    # learning rate (paper: 5e-5)
@@ -53,7 +55,7 @@ launch scripts/distill_student.py --stage first \
     --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
     --layer_map "$LAYER_MAP" --teacher_cache_gb "$TEACHER_CACHE_GB" \
     --transfer_set "$TRANSFER_SET" --unlabelled "$UNLABELLED" --attention_target "$ATTENTION_TARGET" --relation_heads "$RELATION_HEADS" \
-    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \
+    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --expertise_power "$EXPERTISE_POWER" --loss_balance "$LOSS_BALANCE" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \
     --embedding_weight "$EMBEDDING_WEIGHT" \
     --hidden_weight "$HIDDEN_WEIGHT" --attention_weight "$ATTENTION_WEIGHT" --tkd_weight "$TKD_WEIGHT" --first_dropout "$FIRST_DROPOUT" \
     --num_train_epochs "$(stage_value EPOCHS FIRST_EPOCHS)" --learning_rate "$(stage_value LR FIRST_LR)" \

@@ -22,6 +22,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SOFT_LOSS=}"                       # loss between predictions: ce, kl or mse; empty: metakd ce, mpdistil mse
 : "${TEMPERATURE=}"                     # softens both predictions; a real number; empty: metakd 1, mpdistil 5
 : "${USE_EXPERTISE_WEIGHTS=}"           # 1 weights examples by lambda, as in stage 4; empty: metakd 1, mpdistil 0
+: "${EXPERTISE_POWER=1}"                # power that lambda is raised to; above 1 it tells examples apart more sharply (paper: 1)
 : "${USE_SAMPLE_WEIGHTS=1}"             # 1: lambda reads the prototype scores (paper); 0: a score of 1 for each example
 : "${BETA_PKD=}"                        # weight of the loss between layers' [CLS] states; empty: metakd 0, mpdistil 100
 : "${PKD_LAYERS=first}"                 # teacher layers of that loss: first (authors' code), skip (every second), last
@@ -52,7 +53,7 @@ launch scripts/distill_student.py --stage second \
     --method "$METHOD" --teacher "$TEACHER" --teacher_domain "$TEACHER_DOMAIN" \
     --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
     --alpha_soft "$ALPHA_SOFT" --soft_loss "$SOFT_LOSS" --temperature "$TEMPERATURE" \
-    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \
+    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --expertise_power "$EXPERTISE_POWER" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \
     --beta_pkd "$BETA_PKD" --pkd_layers "$PKD_LAYERS" \
     --meta_teacher_every_epoch "$META_TEACHER_EVERY_EPOCH" --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" \
     --meta_lr "$META_LR" --teacher_cache_gb "$TEACHER_CACHE_GB" \

@@ -494,7 +494,7 @@ def test_terms_are_noted_in_training_only():
     for _ in range(2):
         loss(module, rows)
     terms = module.take_terms()
-    assert set(terms) == {"embedding", "hidden", "attention", "transferable", "expertise_weight"}
+    assert set(terms) == {"embedding", "hidden", "attention", "transferable", "expertise_weight", "effective_share"}
     assert terms["expertise_weight"] == pytest.approx(sum(expertise(module, rows)) / 3, rel=1e-5)
     assert module.take_terms() == {}
 
@@ -541,3 +541,13 @@ def test_without_losses_on_token_states_what_lies_behind_the_last_attention_is_f
 def test_relation_heads_that_do_not_divide_the_widths_are_refused_before_training():
     with pytest.raises(TeachbackError, match="RELATION_HEADS=7 does not divide"):
         first_stage(only("attention", attention_target="relations", relation_heads=7))
+
+
+def test_balanced_terms_are_worth_what_their_weights_say():
+    """A term's gradient, relative to its own size, is its weight's share, whatever the scale of the other terms."""
+    module, rows = first_stage(FirstStageArguments(loss_balance="initial", hidden_weight=0.25), **NO_DROPOUT), batch((5, 3))
+    balanced = loss(module.train(), rows).item()
+    weights = sum(expertise(module, rows)) / 2  # of equal terms by row; the first batch's mean of every term is 1
+    assert balanced == pytest.approx((1 + 0.25 + 1 + 0.5) * weights, rel=0.2)
+    assert {"balance.initial", "balance.running", "balance.batches"} <= set(module.state_dict())
+    assert not any(name.startswith("balance") for name in first_stage(FirstStageArguments()).state_dict())

@@ -90,6 +90,7 @@ class StudentArguments:
     use_expertise_weights: bool | None = option(
         None, "Weight each example by lambda, the teacher's domain expertise; unset: with metakd only (paper)."
     )
+    expertise_power: float = option(1.0, "Power that lambda is raised to; above 1 it tells rows apart more sharply.")
     teacher_domain: str = option("", "With teacher single: whose; empty: the target domain's own.")
     use_sample_weights: bool = option(True, "lambda reads the examples' prototype scores; without: 1 for each.")
 
@@ -97,6 +98,7 @@ class StudentArguments:
         require(self, "stage", ("first", "second"))
         require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
         require(self, "student_init", ("pretrained", "teacher"))
+        require_at_least(self, "expertise_power", 0)
         if self.teacher_domain and self.teacher != "single":
             raise TeachbackError(f"TEACHER_DOMAIN={self.teacher_domain} needs TEACHER=single, not {self.teacher}")
         if self.student_init == "teacher" and not self.student_layers:
@@ -121,6 +123,9 @@ class FirstStageArguments:
     hidden_weight: float = option(1.0, "Weight of the hidden-state loss.")
     attention_weight: float = option(1.0, "Weight of the attention loss.")
     tkd_weight: float = option(0.5, "Weight gamma_2 of the transferable-knowledge loss (released code: 0.5).")
+    loss_balance: str = option(
+        "none", "Divide each loss by its own size: initial (of the first batches), running (a moving mean) or none (paper)."
+    )
     tkd_form: str = option("paper", "Compare h_d after its tanh (paper) or before (code).")
     first_dropout: bool = option(
         True, "The student learns with its dropout (released code); without, a step is faster."
@@ -133,6 +138,7 @@ class FirstStageArguments:
         if self.relation_heads is not None:
             require_at_least(self, "relation_heads", 1)
         require(self, "tkd_form", ("paper", "code"))
+        require(self, "loss_balance", ("none", "initial", "running"))
         weights = ("embedding_weight", "hidden_weight", "attention_weight", "tkd_weight")
         for name in weights:
             require_at_least(self, name, 0)

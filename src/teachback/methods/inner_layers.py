@@ -8,7 +8,9 @@ from torch import nn
 from teachback.core.arguments import FirstStageArguments
 from teachback.core.errors import TeachbackError
 from teachback.methods.attention_loss import projected_attention_loss
+from teachback.methods.loss_balance import LossBalance
 from teachback.methods.losses import (
+    effective_share,
     expertise_weight,
     hidden_state_loss,
     is_regression,
@@ -23,6 +25,7 @@ from teachback.models.layers import backbone, spread_layers
 from teachback.training.trainer import TrainingModule
 
 ALIGNED = {"embedding": "embedding", "hidden": "hidden states", "attention": "attention"}  # losses between tokens
+WEIGHTS = {name: f"{name}_weight" for name in ALIGNED} | {"transferable": "tkd_weight"}  # fields of the arguments, by term
 
 
 def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
@@ -75,10 +78,12 @@ class InnerLayerDistillation(TrainingModule):
     """
 
     def __init__(
-        self, student: Classifier, teacher: Teacher, arguments: FirstStageArguments, use_expertise_weights: bool
-    ):
+        self, student: Classifier, teacher: Teacher, arguments: FirstStageArguments, use_expertise_weights: bool,
+        expertise_power: float = 1.0,
+    ):  # fmt: skip
         super().__init__()
         self.student, self.arguments, self.use_expertise_weights = student, arguments, use_expertise_weights
+        self.expertise_power = expertise_power
         student_config, teacher_config = student.model.config, teacher.classifier.model.config
         depths = student_config.num_hidden_layers, teacher_config.num_hidden_layers
         by_layer = arguments.hidden_weight or arguments.attention_weight
@@ -95,6 +100,7 @@ class InnerLayerDistillation(TrainingModule):
             if target == "relations" and live.reader:
                 widths = *self._student_attention.widths(), *live.reader.widths()
                 self.relation_heads = relation_heads(arguments.relation_heads, *widths)
+        self.balance = LossBalance(arguments.loss_balance, self._names()) if arguments.loss_balance != "none" else None
         freeze_head(student.model)
         if not arguments.hidden_weight and not arguments.tkd_weight:
             self._freeze_behind_attention()
@@ -148,18 +154,17 @@ class InnerLayerDistillation(TrainingModule):
             if self.transferable is not None:
                 terms["transferable"] = self._transferable_loss(self.transferable, seen.hidden_states, told, batch)
             weights = self._weights(told.logits, batch)
-            self.note(**terms, expertise_weight=weights)
+            self.note(**terms, expertise_weight=weights, effective_share=effective_share(weights))
+            if self.balance is not None:
+                terms = self.balance(terms)
             return {"loss": (weights * sum(self._scaled(terms), start=torch.zeros_like(weights))).mean()}
 
+    def _names(self) -> list[str]:
+        """Names of the terms that have a weight."""
+        return [name for name in (*ALIGNED, "transferable") if getattr(self.arguments, WEIGHTS[name])]
+
     def _scaled(self, terms: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        a = self.arguments
-        scale = {
-            "embedding": a.embedding_weight,
-            "hidden": a.hidden_weight,
-            "attention": a.attention_weight,
-            "transferable": a.tkd_weight,
-        }
-        return [scale[name] * value for name, value in terms.items()]
+        return [getattr(self.arguments, WEIGHTS[name]) * value for name, value in terms.items()]
 
     def _terms(self, student, told: TeacherOutputs, batch: dict) -> dict[str, torch.Tensor]:
         """The losses that have a weight, by sequence [S], from the student's projected states; sums over layers are TinyBERT's."""
@@ -194,7 +199,7 @@ class InnerLayerDistillation(TrainingModule):
     def _weights(self, logits: torch.Tensor, batch: dict) -> torch.Tensor:
         if not self.use_expertise_weights:
             return torch.ones(len(logits), device=logits.device)
-        return expertise_weight(batch["weight"], teacher_error(logits, known_labels(batch["label"], logits)))
+        return expertise_weight(batch["weight"], teacher_error(logits, known_labels(batch["label"], logits)), self.expertise_power)
 
 
 def require_no_common_tokens(args: FirstStageArguments, transferable: bool) -> None:

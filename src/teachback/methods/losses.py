@@ -73,12 +73,19 @@ def meta_teacher_loss(hard, corruption, weights, corruption_weight: float, form:
     return (weights * hard + corruption_weight * corruption).mean()
 
 
-def expertise_weight(weights: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+def expertise_weight(weights: torch.Tensor, error: torch.Tensor, power: float = 1.0) -> torch.Tensor:
     """lambda = (1 + t) / (exp(error^2) + 1), large where the teacher is right: [B], [B] -> [B].
 
     ``error`` is 1 - p(y) for classification and prediction - y for regression (Meta-KD, domain-expertise weight).
+    A ``power`` above 1 sharpens it. A t below -1, which no mean of cosines is, counts as -1.
     """
-    return (1 + weights) / (error.square().exp() + 1)
+    weight = (1 + weights) / (error.square().exp() + 1)
+    return weight if power == 1 else weight.clamp_min(0) ** power
+
+
+def effective_share(weights: torch.Tensor) -> torch.Tensor:
+    """Kish's effective sample size over the number of rows, 1 for equal weights: (sum w)^2 / (B sum w^2): [B] -> []."""
+    return weights.sum().square() / (len(weights) * weights.square().sum()).clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def teacher_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

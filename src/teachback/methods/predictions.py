@@ -7,7 +7,14 @@ from teachback.core.arguments import MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain, class_count
-from teachback.methods.losses import expertise_weight, hard_label_loss, pkd_loss, soft_loss, teacher_error
+from teachback.methods.losses import (
+    effective_share,
+    expertise_weight,
+    hard_label_loss,
+    pkd_loss,
+    soft_loss,
+    teacher_error,
+)
 from teachback.methods.meta_teacher import MetaTeacher, MetaTraining, Quiz
 from teachback.methods.teacher import Teacher
 from teachback.methods.teacher_outputs import Features, features, logits_of
@@ -77,9 +84,10 @@ class PredictionDistillation(TrainingModule):
     """
 
     def __init__(self, student: Classifier, args: SecondStageArguments, use_expertise_weights: bool,
-                 step: TeacherStep | None = None, teacher_width: int = 0):  # fmt: skip
+                 step: TeacherStep | None = None, teacher_width: int = 0, expertise_power: float = 1.0):  # fmt: skip
         super().__init__()
         self.student, self.arguments, self.use_expertise_weights = student, args, use_expertise_weights
+        self.expertise_power = expertise_power
         self.meta = step.meta.requires_grad_(False) if step else None
         self._step = step
         self.pkd_layers = tuple(range(1, student.model.config.num_hidden_layers)) if teacher_width else ()
@@ -122,10 +130,12 @@ class PredictionDistillation(TrainingModule):
         if self.pkd_layers:
             terms["pkd"] = self._pkd(outputs, batch)
             loss = loss + a.beta_pkd * terms["pkd"]
-        self.note(**terms)
-        if self.use_expertise_weights:
-            loss = loss * expertise_weight(batch["weight"], teacher_error(teacher, batch["label"]))
-        return loss
+        if not self.use_expertise_weights:
+            self.note(**terms)
+            return loss
+        weights = expertise_weight(batch["weight"], teacher_error(teacher, batch["label"]), self.expertise_power)
+        self.note(**terms, effective_share=effective_share(weights))
+        return loss * weights
 
     def _teacher_logits(self, batch: dict) -> torch.Tensor:
         if self.meta is None or self._step is None:

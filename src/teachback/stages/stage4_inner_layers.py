@@ -48,7 +48,8 @@ def distil_first(
     same_tokens = tokenizer.get_vocab() == load_tokenizer(str(teacher_path)).get_vocab()
     if not same_tokens:
         require_no_common_tokens(args, transferable=teacher.transferable is not None)
-    module = InnerLayerDistillation(Classifier(model, {domain.head: domain}), teacher, args, weighted)
+    module = InnerLayerDistillation(Classifier(model, {domain.head: domain}), teacher, args, weighted,
+                                    student_args.expertise_power)  # fmt: skip
     teacher.to(context.training.device)
     encoded = context.encode(rows, names, tokenizer)
     record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher_path.name,

@@ -42,7 +42,7 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     quiz = context.rows.quiz([domain.name]) if args.meta_teacher_every_epoch else []
     folder = context.student_folder(domain, "student_second")
     weighted = _weights_by_expertise(student_args, args)
-    choices = {"teacher": student_args.teacher, "use_expertise_weights": weighted}
+    choices = {"teacher": student_args.teacher, "use_expertise_weights": weighted, "expertise_power": student_args.expertise_power}
     inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))}
     arguments = (args, choices, meta_args) if quiz else (args, choices)
     run = context.run(folder, arguments, [domain.name], inputs, first, train=rows, selection=dev, quiz=quiz)
@@ -54,7 +54,8 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     step = _teacher_step(context, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
     encoded.columns |= _teacher_columns(context, teacher, teacher_path, rows, layers, step is not None, domain)
     width = teacher.classifier.model.config.hidden_size if layers else 0
-    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, weighted, step, width)
+    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, weighted, step, width,
+                                    student_args.expertise_power)  # fmt: skip
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev, teacher_folder=teacher_path.name)
     return folder
 
@@ -78,7 +79,7 @@ def distil_several(
     rows, dev = context.rows.labelled([domain.name], domain.name)
     rows = scored(rows, student_args)
     weighted = _weights_by_expertise(student_args, args)
-    choices = {"teacher": "multi", "use_expertise_weights": weighted}
+    choices = {"teacher": "multi", "use_expertise_weights": weighted, "expertise_power": student_args.expertise_power}
     inputs = {folder.name: hash_model(str(folder)) for _, folder in teachers} | {
         "student_first": hash_model(str(first))
     }
@@ -90,7 +91,8 @@ def distil_several(
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
     encoded = context.encode(rows, [domain.name], tokenizer)
     encoded.columns["teacher_logits"] = average_predictions(torch.stack(logits), args.temperature)
-    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, weighted)
+    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, weighted,
+                                    expertise_power=student_args.expertise_power)  # fmt: skip
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev)
     return folder
 

@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from teachback.methods.loss_balance import FIRST_BATCHES, LossBalance
+from teachback.methods.losses import effective_share, expertise_weight
+
+
+def terms(scale: float, seed: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return {"large": 1000 * scale * torch.rand(4), "small": 0.001 * scale * torch.rand(4)}
+
+
+@pytest.mark.parametrize("kind", ["initial", "running"])
+def test_terms_of_unlike_scales_get_like_sizes(kind):
+    balance = LossBalance(kind, ["large", "small"])
+    balanced = [balance(terms(1.0, seed)) for seed in range(FIRST_BATCHES)][-1]
+    assert all(0.2 < value.mean() < 2 for value in balanced.values())
+
+
+def test_initial_sizes_are_the_mean_of_the_first_batches_and_then_stay():
+    balance = LossBalance("initial", ["large", "small"])
+    seen = [terms(1.0, seed) for seed in range(FIRST_BATCHES)]
+    for one in seen:
+        balance(one)
+    mean = torch.stack([one["large"].mean() for one in seen]).mean()
+    later = terms(0.1, 99)
+    torch.testing.assert_close(balance(later)["large"], later["large"] / mean)
+
+
+def test_a_running_mean_follows_and_scores_do_not():
+    """In eval mode the sizes are the initial ones, so that scores of different epochs can be compared."""
+    balance = LossBalance("running", ["large", "small"])
+    for seed in range(FIRST_BATCHES):
+        balance(terms(1.0, seed))
+    scored = terms(1.0, 50)
+    before = balance.eval()(scored)["large"]
+    balance.train()
+    for seed in range(400):
+        late = balance(terms(0.01, seed))
+    assert 0.2 < late["large"].mean() < 2
+    torch.testing.assert_close(balance.eval()(scored)["large"], before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["initial", "running"])
+def test_it_goes_on_exactly_from_its_state(kind):
+    whole, first = LossBalance(kind, ["large", "small"]), LossBalance(kind, ["large", "small"])
+    for seed in range(7):
+        whole(terms(1.0, seed)), first(terms(1.0, seed))
+    second = LossBalance(kind, ["large", "small"])
+    second.load_state_dict(first.state_dict())
+    for seed in range(7, 30):
+        one, other = whole(terms(1.0, seed)), second(terms(1.0, seed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_sizes_take_no_gradient():
+    balance, value = LossBalance("initial", ["large"]), torch.tensor([2.0, 4.0], requires_grad=True)
+    balance({"large": value})["large"].sum().backward()
+    torch.testing.assert_close(value.grad, torch.full((2,), 1 / 3))
+
+
+def test_a_term_that_is_always_0_stays_0():
+    balance = LossBalance("running", ["large"])
+    assert not balance({"large": torch.zeros(3)})["large"].any()
+
+
+def test_a_power_sharpens_lambda_and_its_effective_share_says_by_how_much():
+    scores, error = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.1, 0.5, 0.9])
+    plain, sharp = expertise_weight(scores, error), expertise_weight(scores, error, 4.0)
+    torch.testing.assert_close(sharp, plain**4)
+    assert effective_share(sharp) < effective_share(plain) < 1
+    torch.testing.assert_close(effective_share(torch.full((5,), 0.3)), torch.tensor(1.0))
+    torch.testing.assert_close(effective_share(torch.tensor([1.0, 0.0, 0.0, 0.0])), torch.tensor(0.25))
+    assert torch.equal(expertise_weight(scores, error, 0.0), torch.ones(3))

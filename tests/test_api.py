@@ -1,4 +1,4 @@
-"""The Python API on two-layer models: the loaders' batches are what trains, and what is saved is a plain checkpoint."""
+"""The Python API on two-layer models: the loaders' rows are what trains, and what is saved is a plain checkpoint."""
 
 import inspect
 import json
@@ -16,19 +16,22 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from tiny import LABELS, WORDS, classifier, tokenizer
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Sampler
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import teachback
 from teachback import MetaKD, MPDistil, TeachbackError, TrainingConfig, create_simple_dataloader, load_superglue_dataset
+from teachback.data.loader_rows import UserLoader, cut_quiz, keys_of
 from teachback.data.schema import Domain
 from teachback.inference.task_metrics import chosen_metric, metric_values
-from teachback.loader_batches import LoaderBatches, cut_quiz, gathered, row_keys
+from teachback.methods import teacher_outputs
 from teachback.methods.curriculum import Student
 from teachback.methods.predictions import PredictionDistillation
+from teachback.methods.student import new_student
 from teachback.methods.teacher import Teacher, TeacherTraining
-from teachback.phases import FrozenTeacher, Phases
-from teachback.plain_models import fields_of, new_student, tokenizers_of
+from teachback.models.layers import token_fields
+from teachback.stages import phases
+from teachback.stages.phase_inputs import tokenizers_of
 
 ROOT = Path(__file__).parents[1]
 QUICK = {"teacher_epochs": 1, "student_epochs": 1, "num_episodes": 1, "teacher_lr": 2e-3, "beta": 0}
@@ -94,10 +97,11 @@ class Watch:
 
     def __init__(self, patch: pytest.MonkeyPatch):
         self.trained: dict[str, list[dict]] = {"teacher": [], "student": [], "curriculum": []}
-        self.teacher_trains, self.teacher_at_first = [], {}
+        self.answered, self.teacher_trains, self.teacher_at_first = [], [], {}
         patch.setattr(TeacherTraining, "forward", self._forward(TeacherTraining.forward, "teacher"))
         patch.setattr(PredictionDistillation, "forward", self._forward(PredictionDistillation.forward, "student"))
-        patch.setattr(FrozenTeacher, "__call__", self._answer(FrozenTeacher.__call__))
+        patch.setattr(phases, "features", self._answers(phases.features))
+        patch.setattr(teacher_outputs, "states", self._states(teacher_outputs.states))
         patch.setattr(Student, "_placed", self._placed(Student._placed))
 
     def _forward(self, forward, name):
@@ -108,12 +112,21 @@ class Watch:
 
         return watched
 
-    def _answer(self, answer):
-        def watched(frozen, batch):
-            model = frozen.teacher.classifier.model
-            self.teacher_trains.append(model.training or any(p.requires_grad for p in model.parameters()))
-            self.teacher_at_first = self.teacher_at_first or {k: v.clone() for k, v in model.state_dict().items()}
-            return answer(frozen, batch)
+    def _answers(self, features):
+        """The first model that is asked in these phases is the teacher, on the train rows."""
+
+        def watched(classifier, rows, **settings):
+            self.answered.append(rows)
+            state = classifier.model.state_dict()
+            self.teacher_at_first = self.teacher_at_first or {name: value.clone() for name, value in state.items()}
+            return features(classifier, rows, **settings)
+
+        return watched
+
+    def _states(self, states):
+        def watched(classifier, *args, **settings):
+            self.teacher_trains.append(classifier.training)
+            return states(classifier, *args, **settings)
 
         return watched
 
@@ -144,7 +157,12 @@ def trained(models, tmp_path_factory):
     return SimpleNamespace(model=model, history=history, train=train, aux=aux, watch=watch)
 
 
-def keys(batches) -> list[bytes]:
+def row_keys(batch: dict) -> list[tuple[int, ...]]:
+    """The real tokens of each row of a padded batch."""
+    return [tuple(ids[mask.bool()].tolist()) for ids, mask in zip(batch["input_ids"], batch["attention_mask"])]
+
+
+def keys(batches) -> list[tuple[int, ...]]:
     return [key for batch in batches for key in row_keys(batch)]
 
 
@@ -152,33 +170,78 @@ def as_dict(values) -> dict:
     return dict(zip(("input_ids", "attention_mask", "token_type_ids", "label"), values))
 
 
-def test_every_batch_of_both_trainings_is_the_loaders_next_but_for_quiz(trained):
+def test_batches_of_a_sampler_of_ones_own_are_drawn_once_and_are_those_of_every_epoch_but_for_quiz(trained):
     made = [as_dict(values) for values in trained.train.collate_fn.made]
     an_epoch = math.ceil(50 / 7)
-    assert trained.train.sampler.passes == 1 + 4 + 5 and len(made) == 10 * an_epoch
+    assert trained.train.sampler.passes == 1 and len(made) == an_epoch
     reached = trained.watch.trained["teacher"] + trained.watch.trained["student"]
-    quiz = set(keys(made[:an_epoch])) - set(keys(reached))
+    quiz = set(keys(made)) - set(keys(reached))
     assert 2 <= len(quiz) <= 6
-    expected = [[key for key in row_keys(batch) if key not in quiz] for batch in made[an_epoch:]]
-    assert [row_keys(batch) for batch in reached] == expected
+    expected = [[key for key in row_keys(batch) if key not in quiz] for batch in made]
+    assert [row_keys(batch) for batch in reached] == 9 * [batch for batch in expected if batch]
     first = row_keys(as_dict(trained.train.collate_fn.collate([trained.train.dataset[0]])))[0]
     assert first in quiz or keys(reached).count(first) == 3 * 9
+    labels = dict(zip(keys(made), torch.cat([batch["label"] for batch in made]).tolist()))
+    assert all(labels[key] == label for batch in reached for key, label in zip(row_keys(batch), batch["label"].tolist()))
+
+
+def test_no_batch_that_trains_has_a_column_of_padding_alone(trained):
+    """Whatever the collate_fn padded to; the loss is the same without."""
+    wide = DataLoader(trained.train.dataset, 4, collate_fn=lambda items: padded_to(20, trained.train.collate_fn(items)))
+    rows = UserLoader(wide, "train").rows(TASK, 60)
+    assert next(iter(wide))[0].shape == (4, 20) and max(rows.lengths) < 12
+    reached = trained.watch.trained["teacher"] + trained.watch.trained["student"]
+    assert all(batch["attention_mask"].any(0).all() for batch in reached)
+
+
+def padded_to(width: int, batch: tuple) -> tuple:
+    tokens = [torch.nn.functional.pad(values, (0, width - values.shape[1])) for values in batch[:3]]
+    return (*tokens, batch[3])
 
 
 def test_the_quiz_is_of_both_labels_and_its_rows_are_in_no_other_batch(models):
-    batches = LoaderBatches(loader(models, 48, 0), "train", TASK, 60)
-    rows, held_out = cut_quiz(batches, 0.2, 1)
-    assert sorted(rows.columns["label"].tolist()) == [0] * 5 + [1] * 5 and len(held_out) == 10
-    assert cut_quiz(batches, 0.2, 1)[1] == held_out != cut_quiz(batches, 0.2, 2)[1]
-    assert len(cut_quiz(batches, 0.01, 1)[0]) == 2
+    rows = UserLoader(loader(models, 48, 0), "train").rows(TASK, 60)
+    quiz, left = cut_quiz(rows, TASK, 0.2, 1, "train")
+    assert sorted(rows.columns["label"][quiz].tolist()) == [0] * 5 + [1] * 5 and sorted(quiz + left) == list(range(48))
+    assert cut_quiz(rows, TASK, 0.2, 1, "train") == (quiz, left) != cut_quiz(rows, TASK, 0.2, 2, "train")
+    assert len(cut_quiz(rows, TASK, 0.01, 1, "train")[0]) == 2
+    twice = UserLoader(DataLoader(loader(models, 48, 0).dataset, 8, sampler=[*range(48), *range(48)],
+                                  collate_fn=loader(models, 1, 0).collate_fn), "train").rows(TASK, 60)  # fmt: skip
+    quiz, left = cut_quiz(twice, TASK, 0.2, 1, "train")
+    kept, others = keys_of(twice.chosen(quiz)), keys_of(twice.chosen(left))
+    assert len(set(kept)) == len(kept) == 10 and len(left) == 76 and not set(kept) & set(others)
     with pytest.raises(TeachbackError, match="has 2 different rows, too few.*meta_loaders"):
-        cut_quiz(LoaderBatches(loader(models, 2, 0), "train", TASK, 60), 0.1, 1)
+        cut_quiz(UserLoader(loader(models, 2, 0), "train").rows(TASK, 60), TASK, 0.1, 1, "train")
 
 
-def test_the_teacher_answers_without_dropout_and_stays_as_phase_1_left_it(trained):
+def test_a_loader_that_shuffles_is_read_in_order_whole_and_shuffled_by_the_seed(models, tmp_path, monkeypatch):
+    plain = loader(models, 21, 0)
+    shuffled = DataLoader(plain.dataset, 4, shuffle=True, drop_last=True, collate_fn=plain.collate_fn)
+    given = UserLoader(shuffled, "train")
+    rows = given.rows(TASK, 60)
+    assert given.shuffles and given.drops_last and not rows.batches and rows.guids[20] == "train[20]"
+    assert keys_of(rows) == keys_of(plain.dataset.encoded)
+    assert UserLoader(plain, "train").rows(TASK, 60).batches == [[*range(8)], [*range(8, 16)], [*range(16, 21)]]
+    watch = Watch(monkeypatch)
+    model = MPDistil("toy", 2, "accuracy", models / "small", models / "small", -1, "cpu", tmp_path, precision="fp32")
+    settings = {**QUICK, "teacher_epochs": 2, "meta_epochs": 0}
+    model.train(shuffled, loader(models, 8, 1), **settings)
+    one, two = watch.trained["teacher"][:5], watch.trained["teacher"][5:]
+    assert len(two) == 5 and all(len(batch["label"]) == 4 for batch in one + two)
+    assert keys(one) != keys(two) and sorted(keys(one)) != sorted(keys(two))  # another row is left out
+    assert len(watch.trained["student"]) == 5
+    with pytest.raises(TeachbackError, match="train_loader has 19 rows.*drop_last leaves out batches of fewer than 21"):
+        model.train(DataLoader(plain.dataset, 21, shuffle=True, drop_last=True, collate_fn=plain.collate_fn),
+                    loader(models, 8, 1), **QUICK)  # fmt: skip
+
+
+def test_the_teacher_answers_without_dropout_once_a_row_and_stays_as_phase_1_left_it(trained):
     assert trained.watch.teacher_trains and not any(trained.watch.teacher_trains)
     now = trained.model.teacher.state_dict()
     assert all(torch.equal(now[name], value) for name, value in trained.watch.teacher_at_first.items())
+    learnt = {key for batch in trained.watch.trained["student"] for key in row_keys(batch)}
+    asked = [rows for rows in trained.watch.answered if len(rows) > 30]
+    assert len(asked) == 1 and len(set(keys_of(asked[0]))) == len(learnt)
 
 
 def test_each_batch_is_told_with_the_teachers_own_answer_to_it(trained):
@@ -196,12 +259,16 @@ def test_teacher_and_student_learn(trained):
     assert trained.history["test"]["metrics"]["acc"] > 0.8
 
 
-def test_the_curriculum_draws_other_tasks_batches_from_their_loader(trained):
+def test_the_curriculum_learns_other_tasks_rows_each_before_any_again(trained):
     learnt = [batch for batch in trained.watch.trained["curriculum"] if batch["study"] == "aux"]
     chosen = [task for episode in trained.history["phase4"]["tasks"] for task in episode]
     assert 0 < len(learnt) == chosen.count("aux") < len(chosen)
-    made = [as_dict(values) for values in trained.aux.collate_fn.made[math.ceil(26 / 7) :]]
-    assert [row_keys(batch) for batch in learnt] == [row_keys(batch) for batch in made[: len(learnt)]]
+    assert trained.aux.sampler.passes == 1
+    made = keys(as_dict(values) for values in trained.aux.collate_fn.made)
+    assert all(len(batch["label"]) == 2 and set(row_keys(batch)) <= set(made) for batch in learnt)
+    for episode in trained.history["phase4"]["tasks"]:
+        of_episode, learnt = keys(learnt[: episode.count("aux")]), learnt[episode.count("aux") :]
+        assert all(of_episode.count(key) <= made.count(key) for key in of_episode[: len(made)])
 
 
 def test_what_history_holds(trained):
@@ -313,7 +380,7 @@ def test_a_seed_fixes_everything_and_a_quiz_of_ones_own_holds_nothing_out(models
     other = quick(models, tmp_path / "c", seed=1, meta_epochs=0)
     assert list(other) == ["phase1", "phase2", "config"]
     with pytest.raises(TeachbackError, match="which meta_epochs=0 leaves out"):
-        Phases(None, TrainingConfig(meta_epochs=0), None, None, {"toy": None})
+        MPDistil("toy", 2, device="cpu").train([], [], meta_loaders={"toy": None}, meta_epochs=0)
     assert other["phase1"]["train_losses"] != first["phase1"]["train_losses"]
 
 
@@ -399,7 +466,7 @@ IDS = torch.ones(4, 3, dtype=torch.long)
 def test_a_batch_that_does_not_fit_is_named_with_what_is_wrong(batch, message):
     whole = (IDS, IDS, IDS, IDS[:, 0])
     with pytest.raises(TeachbackError, match=message):
-        list(LoaderBatches([whole, batch], "train", TASK, 60))
+        UserLoader([whole, batch], "train").rows(TASK, 60)
 
 
 @pytest.mark.parametrize(
@@ -409,24 +476,17 @@ def test_a_batch_that_does_not_fit_is_named_with_what_is_wrong(batch, message):
 )  # fmt: skip
 def test_what_is_no_loader_is_refused(given, message):
     with pytest.raises(TeachbackError, match=message):
-        LoaderBatches(given, "train_loader", TASK, 60)
+        UserLoader(given, "train_loader")
 
 
 def test_rows_without_their_padding_whatever_the_side():
     left = torch.tensor([[0, 0, 7, 8], [5, 6, 7, 8]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     right = torch.tensor([[7, 8], [9, 0]]), torch.tensor([[1, 1], [1, 0]])
     passed = [(ids, mask, 0 * ids, torch.tensor([1, 0])) for ids, mask in (left, right)]
-    rows = gathered(LoaderBatches(passed, "train", TASK, 60))
+    rows = UserLoader(passed, "train").rows(TASK, 60)
     assert [ids.tolist() for ids in rows.inputs["input_ids"]] == [[7, 8], [5, 6, 7, 8], [7, 8], [9]]
     assert rows.columns["label"].tolist() == [1, 0, 1, 0]
-    assert len(set(keys(LoaderBatches(passed, "train", TASK, 60)))) == 3
-
-
-def test_samplers_hear_of_the_epoch():
-    dataset = TensorDataset(IDS, IDS, IDS, IDS[:, 0])
-    sampler = torch.utils.data.DistributedSampler(dataset, num_replicas=1, rank=0)
-    LoaderBatches(DataLoader(dataset, sampler=sampler), "train", TASK, 60).set_epoch(3)
-    assert sampler.epoch == 3
+    assert len(set(keys_of(rows))) == 3 and rows.batches == [[0, 1], [2, 3]]
 
 
 def test_loaders_of_texts_and_pairs():
@@ -533,13 +593,13 @@ def test_students_of_every_origin(models):
 
 
 def test_what_a_model_reads_and_whose_tokenizer_it_has(models):
-    fields = {kind: len(fields_of(classifier(kind))) for kind in ("bert", "roberta", "distilbert", "electra")}
+    fields = {kind: len(token_fields(classifier(kind))) for kind in ("bert", "roberta", "distilbert", "electra")}
     assert fields == {"bert": 3, "roberta": 3, "distilbert": 2, "electra": 3}
     name, scratch = str(models / "big"), "scratch:tiny"
-    both = tokenizers_of((name, scratch), None, [], "data")
-    assert both[1] is both[0] and tokenizers_of((scratch, scratch), both[0], [], "data") == [both[0]] * 2
+    both = tokenizers_of((name, scratch), None, None, "data")
+    assert both[1] is both[0] and tokenizers_of((scratch, scratch), both[0], None, "data") == [both[0]] * 2
     with pytest.raises(TeachbackError, match="tokenizer="):
-        tokenizers_of((scratch, scratch), None, [], "data")
+        tokenizers_of((scratch, scratch), None, None, "data")
 
 
 def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path):

@@ -10,13 +10,13 @@ from tiny import LABELS, WORDS
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from teachback import MetaKD, MPDistil, TeachbackError, create_simple_dataloader
+from teachback.data.loader_rows import UserLoader, keys_of
 from teachback.data.schema import Domain
-from teachback.loader_batches import LoaderBatches, gathered, keys_of, row_keys
-from teachback.methods.predictions import PredictionDistillation
+from teachback.methods.predictions import PredictionDistillation, teacher_columns
 from teachback.methods.teacher import Teacher, TeacherTraining
+from teachback.methods.teacher_outputs import features
 from teachback.models.loading import load_classifier, load_tokenizer
-from teachback.own_tokens import OwnTokens, token_datasets
-from teachback.phases import FrozenTeacher
+from teachback.stages import phases
 
 TASK = Domain("toy", "toy", LABELS)
 QUICK = {"teacher_epochs": 1, "student_epochs": 1, "num_episodes": 1, "beta": 1.0}
@@ -43,45 +43,40 @@ def loader(count: int, seed: int, tokenizer=None, **more) -> DataLoader:
     return create_simple_dataloader(*texts(count, seed), tokenizer or word_tokenizer(), 40, 4, **more)
 
 
-def batches(plain: DataLoader, **more) -> LoaderBatches:
-    return LoaderBatches(plain, "train", TASK, len(plain.dataset.tokenizer), **more)
-
-
-def words_of(batch: dict, tokenizer) -> list[str]:
-    return tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
+def words_of(rows, tokenizer) -> list[str]:
+    return tokenizer.batch_decode([ids.tolist() for ids in rows.inputs["input_ids"]], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("pair", [False, True], ids=["texts", "pairs"])
-def test_each_row_of_a_batch_is_read_again_whatever_order_and_padding(pair):
+def test_each_row_is_read_again_whatever_order_and_padding(pair):
     given, labels = texts(9, 0)
     rows = [(text, "good plot") for text in given] if pair else given
-    plain = create_simple_dataloader(rows, labels, word_tokenizer(), 32, 4, shuffle=True)
+    plain = create_simple_dataloader(rows, labels, word_tokenizer(), 32, 4)
     other = word_tokenizer(backwards=True)
-    own = OwnTokens.of(plain, "train", other, None)
-    for batch in batches(plain):
-        again = own.batch(batch)
-        assert words_of(again, other) == words_of(batch, word_tokenizer())
-        assert torch.equal(again["label"], batch["label"]) and not torch.equal(again["input_ids"], batch["input_ids"])
-    kept = gathered(batches(plain))
-    again = own.encoded(kept)
-    assert len(again) == 9 and again.columns is kept.columns
-    assert sorted(keys_of(kept)) == sorted(key for batch in batches(plain) for key in row_keys(batch))
+    order = [8, 0, 3, 3, 1, 2, 7, 4, 5, 6]
+    mine = UserLoader(DataLoader(plain.dataset, 4, sampler=order, collate_fn=plain.collate_fn), "train")
+    first = mine.rows(TASK, 60)
+    again = mine.read_by(other, first, None)
+    assert words_of(again, other) == words_of(first, word_tokenizer()) and again.columns is first.columns
+    assert keys_of(again) != keys_of(first) and again.batches == first.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert keys_of(first) == [keys_of(plain.dataset.encoded)[i] for i in order]
 
 
 def test_texts_are_found_through_subsets_and_joined_data_sets_and_nowhere_else():
     one, two = loader(6, 0).dataset, loader(4, 1).dataset
     collate = loader(1, 0).collate_fn
-    joined = DataLoader(ConcatDataset([Subset(one, [0, 3]), two]), batch_size=3, collate_fn=collate)
-    assert {id(found) for found in token_datasets(joined)} == {id(one), id(two)}
-    own = OwnTokens.of(joined, "train", byte_tokenizer_with_padding(), None)
-    assert len(own.encoded(gathered(LoaderBatches(joined, "train", TASK, 60)))) == 6
-    assert OwnTokens.of(joined, "train", word_tokenizer(), byte_tokenizer()) is None
-    bare = [(torch.ones(2, 3).long(),) * 3 + (torch.tensor([0, 1]),)]
-    assert OwnTokens.of(bare, "train", word_tokenizer(), word_tokenizer()) is None
+    joined = UserLoader(DataLoader(ConcatDataset([Subset(one, [0, 3]), two]), batch_size=3, collate_fn=collate), "train")
+    assert {id(found) for found in joined.texts} == {id(one), id(two)}
+    rows = joined.rows(TASK, 60)
+    assert len(joined.read_by(byte_tokenizer_with_padding(), rows, None)) == 6
+    assert joined.read_by(word_tokenizer(), rows, byte_tokenizer()) is rows
+    bare = UserLoader([(torch.ones(2, 3).long(),) * 3 + (torch.tensor([0, 1]),)], "meta")
+    rows = bare.rows(TASK, 60)
+    assert bare.read_by(word_tokenizer(), rows, word_tokenizer()) is rows
     with pytest.raises(
         TeachbackError, match="meta yields the tokens of one without the texts.*create_simple_dataloader"
     ):
-        OwnTokens.of(bare, "meta", word_tokenizer(), byte_tokenizer())
+        bare.read_by(word_tokenizer(), rows, byte_tokenizer())
 
 
 def byte_tokenizer_with_padding():
@@ -92,10 +87,10 @@ def byte_tokenizer_with_padding():
 
 def test_a_collate_fn_that_changes_tokens_is_named_where_the_text_is_needed():
     plain = loader(4, 0)
-    own = OwnTokens.of(plain, "train", word_tokenizer(backwards=True), None)
-    changed = [(ids.flip(1), mask.flip(1), *rest) for ids, mask, *rest in plain]
+    changing = DataLoader(plain.dataset, 4, collate_fn=lambda items: (plain.collate_fn(items)[0].flip(1), *plain.collate_fn(items)[1:]))
+    changed = UserLoader(changing, "train")
     with pytest.raises(TeachbackError, match="train: the tokens of 4 of 4 rows are none of its data set's"):
-        list(LoaderBatches(changed, "train", TASK, 60, translate=own.batch))
+        changed.read_by(word_tokenizer(backwards=True), changed.rows(TASK, 60), None)
 
 
 class Watch:
@@ -105,13 +100,14 @@ class Watch:
         self.teacher, self.answering, self.student = [], [], []
         patch.setattr(TeacherTraining, "forward", self._noting(TeacherTraining.forward, self.teacher))
         patch.setattr(PredictionDistillation, "forward", self._noting(PredictionDistillation.forward, self.student))
-        answer = FrozenTeacher.__call__
+        answer = phases.features
 
-        def answered(frozen, batch):
-            self.answering.append(batch["input_ids"])
-            return answer(frozen, batch)
+        def answered(classifier, rows, **settings):
+            if not self.answering:  # the teacher on the train rows; then come other rows, and the student
+                self.answering += [torch.tensor(ids)[None] for ids in rows.inputs["input_ids"]]
+            return answer(classifier, rows, **settings)
 
-        patch.setattr(FrozenTeacher, "__call__", answered)
+        patch.setattr(phases, "features", answered)
 
     def _noting(self, forward, into: list):
         def noted(module, **batch):
@@ -130,28 +126,26 @@ def test_a_decoder_teaches_an_encoder_of_other_tokens_through_all_phases(teacher
     assert list(history) == ["phase1", "phase2", "phase3", "phase4", "test", "config"]
     assert set(history["phase2"]["loss_terms"]) == {"hard", "pkd", "soft"}
     assert model.teacher.config.model_type == teacher and model.student.config.model_type == "distilbert"
-    own, other = model.tokenizer, word_tokenizer()
+    own = model.tokenizer
     learnt = [text for ids in watch.student for text in own.batch_decode(ids, skip_special_tokens=True)]
-    answered = [text for ids in watch.answering for text in other.batch_decode(ids, skip_special_tokens=True)]
-    assert set(answered) <= set(learnt) and set(answered) <= set(texts(24, 0)[0])
-    if teacher == "qwen2":
-        spelt = {text for ids in watch.teacher for text in byte_tokenizer().batch_decode(ids, skip_special_tokens=True)}
-        assert set(answered) <= spelt
+    read = byte_tokenizer() if teacher == "qwen2" else word_tokenizer()
+    answered = [text for ids in watch.answering for text in read.batch_decode(ids, skip_special_tokens=True)]
+    spelt = {text for ids in watch.teacher for text in read.batch_decode(ids, skip_special_tokens=True)}
+    assert 20 < len(answered) <= 24 and set(answered) <= set(learnt) & spelt & set(texts(24, 0)[0])
     # Of whatever tokens a loader is, the student reads its own.
     assert model.predict(loader(6, 2, shuffle=False)) == model.predict(loader(6, 2, own, shuffle=False))
 
 
-def test_a_teacher_answers_a_batch_of_other_tokens_as_it_answers_its_own(models):
+def test_a_teacher_answers_rows_of_other_tokens_as_it_answers_its_own(models):
     name = str(models / "qwen2")
     tokenizer = load_tokenizer(name)
     teacher = Teacher(load_classifier(name, TASK, tokenizer), "single", [TASK], transferable=False).eval()
-    plain = loader(8, 0, shuffle=False)
-    own = OwnTokens.of(plain, "train", tokenizer, None)
-    answer = FrozenTeacher(teacher, (1,), torch.device("cpu"), "fp32", own.batch)
-    direct = FrozenTeacher(teacher, (1,), torch.device("cpu"), "fp32")
-    for batch, same in zip(batches(plain), batches(loader(8, 0, tokenizer, shuffle=False))):
-        for told, expected in zip(answer(batch).values(), direct(same).values()):
-            torch.testing.assert_close(told, expected)
+    given, direct = UserLoader(loader(8, 0), "train"), UserLoader(loader(8, 0, tokenizer), "train")
+    settings = {"pad_token_id": tokenizer.pad_token_id, "batch_size": 3, "device": "cpu", "precision": "fp32", "layers": (1,)}
+    rows = given.read_by(tokenizer, given.rows(TASK, 60), None)
+    told, same = (features(teacher.classifier, one, **settings) for one in (rows, direct.rows(TASK, len(tokenizer))))
+    for name, values in teacher_columns(teacher, told, TASK).items():
+        torch.testing.assert_close(values, teacher_columns(teacher, same, TASK)[name])
 
 
 def test_a_student_cut_from_a_decoder_needs_no_model_of_its_own(models, tmp_path):

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedTokenizerBase
+from torch.utils.data import DataLoader
 
 from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import Problems
 from teachback.data.download import get_data
-from teachback.data.encoding import Collator, EncodedRows, encode
+from teachback.data.encoding import Collator, encode
+from teachback.data.loader_rows import TokenDataset
 from teachback.data.schema import PROTOCOLS, Domain, Row
 from teachback.data.suites.definition import Parsed, ReadSettings
 from teachback.data.suites.superglue import SUITE
@@ -19,35 +19,6 @@ from teachback.data.texts import Texts, require_list, text_rows
 from teachback.models.loading import load_tokenizer
 
 FEWEST_TOKENS = 4  # three special ones of a pair, and one of a text
-
-
-@dataclass
-class TokenDataset(Dataset):
-    """Rows, tokenised, and how: the tokenizer, most tokens, and the rows' domains where they are known.
-
-    A model of another tokenizer reads the texts again.
-    """
-
-    rows: list[Row]
-    encoded: EncodedRows
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int
-    domains: dict[str, Domain] | None = None
-
-    @property
-    def has_pairs(self) -> bool:
-        return any(row.text_b for row in self.rows[:1])
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Names of the labels by number; empty: unknown."""
-        return next(iter(self.domains.values())).labels if self.domains else ()
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitem__(self, index: int) -> dict:
-        return self.encoded[index]
 
 
 @dataclass(frozen=True)

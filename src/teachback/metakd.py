@@ -36,11 +36,10 @@ from teachback.inference.model_card import read_text, write_card, write_text
 from teachback.inference.predictor import Checkpoint, Predictor
 from teachback.inference.results import Result
 from teachback.inference.scores import predicted_labels
-from teachback.models.loading import load_finished_classifier, load_tokenizer, locate
-from teachback.phase_history import SPEED
-from teachback.plain_models import write_checkpoint
+from teachback.models.loading import load_finished_classifier, load_tokenizer, locate, write_checkpoint
 from teachback.settings import MetaKDConfig, refuse_unknown, takes, with_settings
 from teachback.stages.distillation import distil
+from teachback.stages.phase_record import SPEED
 from teachback.stages.stage2_data import ProcessArguments, process
 from teachback.stages.stage3_teacher import train_teachers
 

@@ -9,27 +9,27 @@ from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from teachback.core.arguments import require
-from teachback.core.devices import autocast, resolve_device, resolve_precision
+from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import locked
+from teachback.data.loader_rows import UserLoader, require_loader
 from teachback.data.schema import Domain, clean_text
 from teachback.data.texts import require_list
+from teachback.inference.loader_card import loader_card, loader_record
 from teachback.inference.model_card import read_text, write_text
 from teachback.inference.predictor import evaluation_precision
 from teachback.inference.task_metrics import answers, chosen_metric, metric_values, selecting_metric
-from teachback.loader_batches import LoaderBatches, one_pass, require_loader
-from teachback.loader_cards import loader_card, loader_record
-from teachback.models.loading import load_finished_classifier, load_tokenizer
-from teachback.own_tokens import OwnTokens, token_datasets, tokenizer_of
-from teachback.phases import Phases, Task
-from teachback.plain_models import fields_of, tokenizers_of, write_checkpoint
-from teachback.settings import TrainingConfig, refuse_unknown, takes, with_settings
+from teachback.methods.teacher_outputs import own_logits
+from teachback.models.heads import Classifier
+from teachback.models.loading import load_finished_classifier, load_tokenizer, write_checkpoint
+from teachback.settings import TrainingConfig, phase_arguments, refuse_unknown, takes, with_settings
+from teachback.stages.phase_inputs import EVAL_BATCH_SIZE, PhaseRows, Task, tokenizers_of
+from teachback.stages.phases import Phases
 
 
 class MPDistil:
@@ -60,7 +60,7 @@ class MPDistil:
                 f"device={device!r}: use auto, cuda or cpu; CUDA_VISIBLE_DEVICES chooses among several GPUs"
             )
         self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
+        self._precision, self.precision = precision, resolve_precision(precision, self.device)
         require_list(labels, "labels", "names")
         self._labels, self._given_tokenizer = tuple(labels or ()), tokenizer
         self._check_labels()
@@ -68,6 +68,7 @@ class MPDistil:
         self.student: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self._card = ""  # the student's model card
+        self._answering: Classifier | None = None  # the student, as it was last asked
 
     def _check_labels(self) -> None:
         fewest = 1 if self.is_regression else 2
@@ -94,34 +95,40 @@ class MPDistil:
             raise TeachbackError(
                 f"meta_loaders is a {type(meta_loaders).__name__}; give a dict of task names and loaders"
             )
+        if meta_loaders and not config.meta_epochs:
+            raise TeachbackError(
+                "meta_loaders are for phases 3 and 4, which meta_epochs=0 leaves out; give none, or meta_epochs=1"
+            )
         if test_loader is not None:
             require_loader(test_loader, "test_loader")
         set_seed(config.seed)
-        passed = one_pass(val_loader, "val_loader")
-        task = self._task(train_loader, passed)
+        val, train = UserLoader(val_loader, "val_loader"), UserLoader(train_loader, "train_loader")
+        meta = {name: UserLoader(loader, f"meta_loaders[{name!r}]") for name, loader in (meta_loaders or {}).items()}
+        task = self._task(train, val)
         with locked(self.output_dir / "student"):
-            phases = Phases(task, config, train_loader, passed, dict(meta_loaders or {}))
+            args = phase_arguments(config, self.device, self.precision, train)
+            rows = PhaseRows.of(task, train, val, meta, args)
+            phases = Phases(task, args, rows, {"train": train.row_count, "val": val.row_count})
             history = phases.run()
-        self.teacher = load_finished_classifier(phases.teacher_folder).to(self.device)
-        self.load_student(phases.student_folder)
+        teacher_folder, student_folder = phases.record.folders
+        self.teacher = load_finished_classifier(teacher_folder).to(self.device)
+        self.load_student(student_folder)
         if test_loader is not None:
             history["test"] = self._tested(test_loader)
             if "metrics" in history["test"]:
-                score, rows = history["test"]["metrics"]["score"], len(history["test"]["predictions"])
-                phases.write_student_card({"score": score, "rows": rows})
-                self._card = read_text(phases.student_folder)
+                score, count = history["test"]["metrics"]["score"], len(history["test"]["predictions"])
+                phases.record.write_student_card({"score": score, "rows": count})
+                self._card = read_text(student_folder)
         return history | {"config": asdict(config)}
 
-    def _task(self, train_loader, val: list) -> Task:
+    def _task(self, train: UserLoader, val: UserLoader) -> Task:
         names = (self.teacher_model, self.teacher_model if self.student_init == "teacher" else self.student_model)
-        tokenizers = tokenizers_of(names, self._given_tokenizer, train_loader, self.data_dir)
-        texts = token_datasets(train_loader)
-        dataset = texts[0] if texts else getattr(train_loader, "dataset", None)
-        labels = self._labels or tuple(getattr(dataset, "label_names", ()))
-        kind = "pair" if texts and texts[0].has_pairs else "single"
-        if isinstance(val[0], (tuple, list)) and getattr(val[0][0], "ndim", 2) == 3:  # one axis more
-            kind = "choices"
-        read = {"max_length": texts[0].max_length} if texts else {}
+        of_loader = train.tokenizer or getattr(train.dataset, "tokenizer", None)
+        tokenizers = tokenizers_of(names, self._given_tokenizer, of_loader, self.data_dir)
+        known = train.texts[0] if train.texts else None
+        labels = self._labels or tuple(getattr(known or train.dataset, "label_names", ()))
+        kind = "choices" if val.has_choices else "pair" if known and known.has_pairs else "single"
+        read = {"max_length": known.max_length} if known else {}
         return Task(self._domain(labels, kind), self.metric, names, self.student_layers, self.student_init,
                     tuple(tokenizers), read, self.device, self.precision, self.data_dir, self.output_dir)  # fmt: skip
 
@@ -142,22 +149,19 @@ class MPDistil:
             found["metrics"] = metric_values(self.metric, labels, logits)
         return found
 
-    @torch.no_grad()
     def _answers(self, loader, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The student's logits [N, C] and the loader's labels [N] in its order, -1 where it has none."""
-        student, found, labels = self._require_student().eval(), [], []
+        student, given = self._require_student(), UserLoader(loader, name)
+        assert self.tokenizer is not None  # it comes with the student
         domain = self._domain(kind=self._kind_of_student())
-        vocabulary = len(tokenizer_of(loader, ())) or student.config.vocab_size
-        own = OwnTokens.of(loader, name, self.tokenizer, assumed=self.tokenizer)
-        batches = LoaderBatches(loader, name, domain, vocabulary, float_labels=self.is_regression, needs_labels=False,
-                                translate=own.batch if own else None)  # fmt: skip
-        precision, fields = evaluation_precision("auto", self.device), fields_of(student)
-        for batch in batches:
-            with autocast(precision, self.device):
-                logits = student(**{name: batch[name].to(self.device) for name in fields if name in batch}).logits
-            found.append(logits.float().reshape(len(batch["label"]), -1).cpu())
-            labels.append(batch["label"])
-        return torch.cat(found).numpy(), torch.cat(labels).numpy()
+        vocabulary = student.config.vocab_size if given.tokenizer is None else len(given.tokenizer)
+        rows = given.rows(domain, vocabulary, needs_labels=False)
+        rows = given.read_by(self.tokenizer, rows, assumed=self.tokenizer)
+        if self._answering is None or self._answering.model is not student:
+            self._answering = Classifier(student, {domain.head: domain})
+        logits = own_logits(self._answering, rows, pad_token_id=self.tokenizer.pad_token_id, batch_size=EVAL_BATCH_SIZE,
+                            device=self.device, precision=evaluation_precision(self._precision, self.device))  # fmt: skip
+        return logits.numpy(), rows.columns["label"].numpy()
 
     def predict(self, loader) -> list:
         """The student's answers in the loader's order: class numbers, of a regression its numbers."""

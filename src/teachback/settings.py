@@ -4,10 +4,23 @@ import difflib
 import functools
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 
-from teachback.core.arguments import require, require_above_zero, require_at_least
+import torch
+
+from teachback.core.arguments import (
+    CurriculumArguments,
+    MetaTeacherArguments,
+    OptimizerArguments,
+    SecondStageArguments,
+    on_one_device,
+    require,
+    require_above_zero,
+    require_at_least,
+)
 from teachback.core.errors import TeachbackError
+from teachback.data.loader_rows import UserLoader
+from teachback.stages.phase_inputs import PhaseArguments
 
 
 class UnknownArgument(TeachbackError, TypeError):
@@ -80,7 +93,7 @@ class TrainingConfig(Settings):
     temperature: float = 5.0
     use_competitive_loss: bool = False
     reward_type: str = "binary"  # or real
-    batch_size: int = 8  # of phases 3 and 4; in phases 1 and 2 the loaders have their own
+    batch_size: int = 8  # of phases 3 and 4; in phases 1 and 2 train_loader has its own
     seed: int = 42
     report_to: str | None = None  # tensorboard or wandb
     wandb_project: str = "mpdistil"
@@ -147,3 +160,29 @@ class MetaKDConfig(Settings):
             require_at_least(self, name, 1)
         for name in ("teacher_lr", "first_lr", "second_lr", "temperature"):
             require_above_zero(self, name)
+
+
+def phase_arguments(config: TrainingConfig, device: torch.device, precision: str, loader: UserLoader) -> PhaseArguments:
+    """What the stages call the settings of `MPDistil.train`. ``loader``: of the train rows, whose batches have its size."""
+
+    def optimizer(epochs: int, learning_rate: float) -> OptimizerArguments | None:
+        return on_one_device(
+            device, precision, learning_rate=learning_rate, num_train_epochs=epochs, logging_strategy="epoch",
+            seed=config.seed, per_device_train_batch_size=loader.batch_size or config.batch_size,
+            dataloader_drop_last=loader.drops_last, dataloader_num_workers=0, report_to=config.report_to or "none",
+        ) if epochs else None  # fmt: skip
+
+    second = SecondStageArguments(method="mpdistil", soft_loss=config.soft_loss, temperature=config.temperature,
+                                  alpha_soft=config.alpha, beta_pkd=config.beta, pkd_layers=config.pkd_layers,
+                                  meta_teacher_every_epoch=False)  # fmt: skip
+    form = "competitive" if config.use_competitive_loss else "collaborative"
+    meta = MetaTeacherArguments(meta_loss=form, meta_epochs=max(1, config.meta_epochs), meta_lr=config.meta_lr)
+    curriculum = CurriculumArguments(
+        teacher="single", episodes=max(1, config.num_episodes), curriculum_lr=config.student_lr, reward=config.reward_type,
+        eval_every=config.eval_every, batch_size=config.batch_size, seed=config.seed,
+    )  # fmt: skip
+    return PhaseArguments(
+        optimizer(config.teacher_epochs, config.teacher_lr), optimizer(config.student_epochs, config.student_lr), second,
+        meta if config.meta_epochs else None, curriculum if config.num_episodes else None, config.quiz_fraction,
+        config.batch_size, config.seed, asdict(config),
+    )  # fmt: skip

@@ -26,7 +26,8 @@ class EncodedRows(Dataset):
     ``columns`` holds one value a row, tensors of shape [N, ...] that a batch carries along; ``sequences`` the number of
     each row's sequences, and is empty where every row is one. ``states`` may hold arrays of shape [tokens, F] a
     sequence, read when a row is asked for (they may be larger than memory), which a batch pads like token ids.
-    ``guids`` name the rows in messages, where they are known.
+    ``guids`` name the rows in messages, where they are known. ``batches``: the rows of each training batch of an epoch,
+    in order, where these are fixed.
     """
 
     inputs: dict[str, Slices]
@@ -34,6 +35,7 @@ class EncodedRows(Dataset):
     sequences: list[int] = field(default_factory=list)
     states: dict[str, Slices] = field(default_factory=dict)
     guids: Sequence[str] = ()
+    batches: Sequence[list[int]] = ()
 
     def __post_init__(self):
         self._ends = list(accumulate(self.sequences))
@@ -70,7 +72,7 @@ class EncodedRows(Dataset):
         return cls(inputs, sequences=[n for part in parts for n in part.sequences or [1] * len(part)] if some else [])
 
     def chosen(self, order: list[int]) -> "EncodedRows":
-        """Some of the rows, in the given order, without their ``states``."""
+        """Some of the rows, in the given order, without their ``states`` and ``batches``."""
         columns = {name: values[order] for name, values in self.columns.items()}
         sequences = [self.sequences[i] for i in order] if self.sequences else []
         guids = [self.guids[i] for i in order] if self.guids else ()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from teachback.core.arguments import StudentArguments
+from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
 from teachback.data.suite_data import SuiteData
 from teachback.methods.inner_layers import number_list
@@ -22,14 +23,28 @@ def initial_student(
     """(classifier with ``domain``'s labels in train mode, tokenizer), from a model or from the teacher in ``folder``."""
     if args.student_init == "teacher":
         assert teacher is not None  # whoever asks for its layers has loaded it
-        model = teacher.classifier.model
-        keep = kept_layers(args.student_layers, len(layer_list(model)))
-        return cut_layers(model, keep, domain, teacher.head_for(domain)), load_tokenizer(str(folder))
-    tokenizer = load_tokenizer(args.student_model, data_dir, data.texts())
-    model = load_classifier(args.student_model, domain, tokenizer, data_dir)
-    if args.student_layers:
-        model = cut_layers(model, kept_layers(args.student_layers, len(layer_list(model))), domain)
-    return model, tokenizer
+        tokenizer = load_tokenizer(str(folder))
+    else:
+        teacher, tokenizer = None, load_tokenizer(args.student_model, data_dir, data.texts())
+    return new_student(args.student_model, args.student_layers, domain, tokenizer, data_dir, teacher), tokenizer
+
+
+def new_student(
+    name: str, layers: int | str | None, domain: Domain, tokenizer, data_dir: str, teacher: Teacher | None = None
+):
+    """A classifier with ``domain``'s labels in train mode, cut from the model ``name``, or from ``teacher`` with its head.
+
+    ``layers``: as in `kept_layers`, or a number; "", None or a number below 1 for all.
+    """
+    model = teacher.classifier.model if teacher else load_classifier(name, domain, tokenizer, data_dir)
+    whole = layers in (None, "") or (isinstance(layers, int) and layers < 1)
+    if whole and teacher is None:
+        return model
+    depth = len(layer_list(model))
+    if isinstance(layers, int) and layers > depth:
+        raise TeachbackError(f"student_layers={layers}: the model has {depth}; give 1 to {depth}, or -1 for all")
+    keep = list(range(depth)) if whole else kept_layers(str(layers), depth)
+    return cut_layers(model, keep, domain, teacher.head_for(domain) if teacher else None)
 
 
 def kept_layers(choice: str, depth: int) -> list[int]:

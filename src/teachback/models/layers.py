@@ -1,6 +1,7 @@
 """The layers of a model: finding them, cutting a student out of them, their positions and attention."""
 
 import copy
+import inspect
 
 import torch
 from torch import nn
@@ -87,6 +88,13 @@ def _copy_all_but(source, target, prefixes: tuple[str, ...]) -> None:
 def spread_layers(count: int, depth: int) -> list[int]:
     """``count`` of ``depth`` layers, evenly spread and ending with the last (counted from 0)."""
     return [(i + 1) * depth // count - 1 for i in range(count)]
+
+
+def token_fields(model: nn.Module) -> tuple[str, ...]:
+    """Names of the token fields that a model reads; many know no token types, or one alone."""
+    typed = "token_type_ids" in inspect.signature(model.forward).parameters
+    several = getattr(model.config, "type_vocab_size", None) != 1
+    return ("input_ids", "attention_mask", "token_type_ids") if typed and several else ("input_ids", "attention_mask")
 
 
 def most_tokens(model: nn.Module) -> int | None:

@@ -1,7 +1,9 @@
 """Loading encoders, classifiers and tokenizers: from a hub, a folder, or from scratch."""
 
 import logging
+import os
 import re
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -212,3 +214,18 @@ def load_finished_classifier(folder: str | Path):
         )
     check_finite(str(folder), model)
     return model.eval()
+
+
+def write_checkpoint(folder: str | Path, model, tokenizer) -> None:
+    """Write a checkpoint beside and move its files to their place, config.json last; other files there stay."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        written = {path.name for path in Path(partial).iterdir()}
+        for path in folder.glob("model*.safetensors*"):
+            if path.name not in written:  # of an older model in other parts, which would be read instead
+                path.unlink()
+        for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, folder / path.name)

@@ -8,7 +8,7 @@ import copy
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from teachback.core.arguments import OptimizerArguments
@@ -83,22 +83,33 @@ class DistillationTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.loss_watch = LossWatch(getattr(self.train_dataset, "guids", ()))
+        self.loss_watch = LossWatch(self.train_dataset.guids)
 
     model: TrainingModule
+    train_dataset: EncodedRows
     optimizer: torch.optim.Optimizer
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
     told_to_stop = 0  # the number of a signal that came too late for a checkpoint: the training was over
 
     def get_train_dataloader(self):
-        """Batches of rows, or what makes batches of its own, as it is: its order is its owner's."""
-        return super().get_train_dataloader() if isinstance(self.train_dataset, EncodedRows) else self.train_dataset
+        """Batches of similar length, or those that the rows prescribe, in their order."""
+        rows = self.train_dataset
+        if not rows.batches:
+            return super().get_train_dataloader()
+        return DataLoader(rows, batch_sampler=rows.batches, collate_fn=self.data_collator)
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """Batches of every row: what ``dataloader_drop_last`` leaves out is of the training alone."""
+        drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drops
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         # Batches of all processes together are cut first, so their number does not change who meets whom.
-        assert isinstance(dataset, EncodedRows)  # what makes batches of its own has no sampler
         return LengthBucketSampler(dataset.lengths, self.args.train_batch_size * self.args.world_size, seed)
 
     def training_step(self, model, inputs, *args, **kwargs):
@@ -271,9 +282,9 @@ def _point_to_best(checkpoint: Path) -> None:
     write_atomically(checkpoint / STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
 
-def _check_lengths(module: TrainingModule, *parts) -> None:
+def _check_lengths(module: TrainingModule, *parts: EncodedRows) -> None:
     """Say before the first step that a text is too long, not when its batch comes."""
-    longest = max((max(part.lengths, default=0) for part in parts if isinstance(part, EncodedRows)), default=0)
+    longest = max(max(part.lengths, default=0) for part in parts)
     for part in module.modules():
         if isinstance(part, Classifier):
             require_positions(part.model, longest)
@@ -296,7 +307,7 @@ def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> O
 def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: OptimizerArguments, pad_token_id: int):
     """Within it the models that learn hold the embeddings of the tokens that they read, and no others."""
     models = [part.model for part in module.modules() if isinstance(part, Classifier)]
-    if args.optim in EXACT_FOR and isinstance(train_rows, EncodedRows):
+    if args.optim in EXACT_FOR:
         for model in models:
             use_only(model, [train_rows, dev_rows, *module.further_rows()], pad_token_id)
     try:
@@ -306,12 +317,11 @@ def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: Optimiz
             restore(model)
 
 
-def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_rows: EncodedRows, args: OptimizerArguments,
+def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: OptimizerArguments,
           checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
           tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
     """Train ``module`` in place, continuing from checkpoint ``last``; the best one on ``dev_rows`` is restored.
 
-    In the place of rows to train on may stand what has a length and yields padded batches, anew in every epoch.
     Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
     """
     args = _for_trainer(args, checkpoints, scored=compute_metrics is not None)
@@ -331,8 +341,7 @@ def train(module: TrainingModule, train_rows: EncodedRows | Iterable[dict], dev_
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(LossBar())
     trainer.add_callback(EpochEnd(trainer, module))
-    if isinstance(train_rows, EncodedRows):
-        trainer.add_callback(PaddingLog(trainer, train_rows, collator.multiple))
+    trainer.add_callback(PaddingLog(trainer, train_rows, collator.multiple))
     if last:
         logger.warning("continuing from %s", last)
         _point_to_best(Path(last))

@@ -1,0 +1,317 @@
+"""A user's loader, read once into rows of token ids.
+
+A loader is a `torch.utils.data.DataLoader` with any sampler and collate_fn, or anything else with a length that can be
+iterated. It yields tuples (input_ids, attention_mask, token_type_ids, labels) of shapes [B, L], [B, L], [B, L] and [B];
+of questions with n choices [B, n, L]. Where nothing is learnt, labels may be missing.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from transformers import PreTrainedTokenizerBase
+
+from teachback.core.errors import TeachbackError
+from teachback.data.encoding import EncodedRows, encode
+from teachback.data.schema import Domain, Row
+from teachback.data.slices import Slices
+from teachback.data.splits import cut
+
+TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass
+class TokenDataset(Dataset):
+    """Rows, tokenised, and how: the tokenizer, most tokens, and the rows' domains where they are known.
+
+    A model of another tokenizer reads the texts again.
+    """
+
+    rows: list[Row]
+    encoded: EncodedRows
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    domains: dict[str, Domain] | None = None
+
+    @property
+    def has_pairs(self) -> bool:
+        return any(row.text_b for row in self.rows[:1])
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels by number; empty: unknown."""
+        return next(iter(self.domains.values())).labels if self.domains else ()
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.encoded[index]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch without its padding. ``choices``: sequences of each of its rows, 0 where they are no questions."""
+
+    inputs: dict[str, Slices]
+    rows: int
+    choices: int
+    labels: torch.Tensor | None
+
+
+class UserLoader:
+    """A loader's batches, drawn once. ``name`` is what errors call it."""
+
+    def __init__(self, loader, name: str):
+        require_loader(loader, name)
+        self.loader, self.name = loader, name
+        self.dataset = getattr(loader, "dataset", None)
+        self.shuffles = _shuffles(loader)
+        drawn = _in_order(loader) if self.shuffles else loader
+        self.batches = [_read(values, self._where(number)) for number, values in enumerate(drawn)]
+
+    def _where(self, number: int) -> str:
+        return f"{self.name}, batch {number + 1}"
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows of its batches, where it says how many."""
+        return getattr(self.loader, "batch_size", None)
+
+    @property
+    def drops_last(self) -> bool:
+        """Whether each epoch leaves out the rows, others every time, that fill no batch."""
+        return self.shuffles and self.loader.drop_last
+
+    @property
+    def row_count(self) -> int:
+        """Rows of its data set; without one, those that were drawn."""
+        return len(self.dataset) if isinstance(self.dataset, Sized) else sum(batch.rows for batch in self.batches)
+
+    @property
+    def has_choices(self) -> bool:
+        return self.batches[0].choices > 0
+
+    @cached_property
+    def texts(self) -> list[TokenDataset]:
+        """The data sets with texts that it draws from, also through PyTorch's Subset and ConcatDataset; else none."""
+        found, left = [], [self.dataset]
+        while left:
+            dataset = left.pop()
+            if isinstance(dataset, TokenDataset):
+                found.append(dataset)
+            else:
+                left += getattr(dataset, "datasets", [getattr(dataset, "dataset", None)] if dataset is not None else [])
+        return found
+
+    @property
+    def tokenizer(self):
+        """What made its tokens, as far as its data set tells."""
+        return self.texts[0].tokenizer if self.texts else None
+
+    def task(self, name: str) -> Domain:
+        """What its batches say of their task: classes are numbered up to the largest label seen."""
+        labels = [batch.labels for batch in self.batches if batch.labels is not None]
+        if not labels:
+            raise TeachbackError(
+                f"{self.name} yields no labels; give tensors (input_ids, attention_mask, token_type_ids, labels)"
+            )
+        if labels[0].is_floating_point():
+            return Domain(name, name, (), task="regression")
+        count = self.batches[0].choices or max(2, max(int(part.max()) for part in labels) + 1)
+        names = tuple(f"LABEL_{number}" for number in range(count))
+        return Domain(name, name, names, kind="choices" if self.has_choices else "single")
+
+    def rows(self, domain: Domain, vocabulary: int, float_labels: bool = False, needs_labels: bool = True) -> EncodedRows:
+        """Its rows as a task's, with labels, or what hides them: -1, of a regression NaN.
+
+        Where it has an order of its own, its batches are those of every epoch. ``vocabulary``: of its tokens.
+        """
+        labels = [
+            self._checked(batch, number, domain, vocabulary, needs_labels) for number, batch in enumerate(self.batches)
+        ]
+        kind = torch.float if float_labels or domain.task == "regression" else torch.long
+        inputs = {name: Slices.joined([batch.inputs[name] for batch in self.batches]) for name in self.batches[0].inputs}
+        sequences = [batch.choices for batch in self.batches for _ in range(batch.rows) if batch.choices]
+        numbers = list(range(sum(batch.rows for batch in self.batches)))
+        columns = {"label": torch.cat(labels).to(kind), "domain": torch.zeros(len(numbers), dtype=torch.long),
+                   "weight": torch.ones(len(numbers))}  # fmt: skip
+        drawn = iter(numbers)
+        batches = [] if self.shuffles else [[next(drawn) for _ in range(batch.rows)] for batch in self.batches]
+        return EncodedRows(inputs, columns, sequences, guids=[f"{self.name}[{i}]" for i in numbers], batches=batches)
+
+    def _checked(self, batch: Batch, number: int, domain: Domain, vocabulary: int, needs_labels: bool) -> torch.Tensor:
+        """The labels of a batch that fits a task."""
+        problem = _token_problem(batch, domain, vocabulary) or (_label_problem(batch, domain) if needs_labels else "")
+        if problem:
+            raise TeachbackError(f"{self._where(number)}: {problem}")
+        if batch.labels is None:
+            return torch.full((batch.rows,), float("nan") if domain.task == "regression" else -1)
+        return batch.labels
+
+    def read_by(self, tokenizer, rows: EncodedRows, assumed) -> EncodedRows:
+        """Its rows in the tokens of ``tokenizer``: as they are where that made them, else from the texts behind them.
+
+        A row is recognised by its tokens. ``assumed``: what made them, if the data set does not tell.
+        """
+        if all(alike(dataset.tokenizer, tokenizer) for dataset in self.texts):
+            if self.texts or alike(assumed, tokenizer):
+                return rows
+            raise TeachbackError(
+                f"teacher and student have different tokenizers, and {self.name} yields the tokens of one without the texts; "
+                "make it with create_simple_dataloader or load_superglue_dataset, or choose models of one vocabulary"
+            )
+        keys = keys_of(rows)
+        known = {key: i for i, key in enumerate(key for part in self.texts for key in keys_of(part.encoded))}
+        if unknown := sum(key not in known for key in keys):
+            raise TeachbackError(
+                f"{self.name}: the tokens of {unknown} of {len(keys)} rows are none of its data set's, so their texts "
+                "are not known; where teacher and student have different tokenizers, a collate_fn may not change tokens"
+            )
+        parts = [encode(part.rows, tokenizer, part.max_length, part.domains) for part in self.texts]
+        own = EncodedRows.joined(parts).chosen([known[key] for key in keys])
+        return replace(own, columns=rows.columns, guids=rows.guids, batches=rows.batches)
+
+
+def require_loader(loader, name: str) -> None:
+    """Refuse what is no loader, or does not say how long it is, as an endless one would be read forever."""
+    if not hasattr(type(loader), "__iter__") or isinstance(loader, Iterator):
+        raise TeachbackError(f"{name} is of type {type(loader).__name__}; give a DataLoader")
+    try:
+        length = len(loader)
+    except TypeError:
+        raise TeachbackError(
+            f"{name} has no length, so it may never end; give a loader with one, for example of a map-style dataset"
+        ) from None
+    if not length:
+        raise TeachbackError(f"{name} has no batches; give one with at least one row")
+
+
+def _shuffles(loader) -> bool:
+    """Whether a loader draws each row of its data set once an epoch, in a random order that is PyTorch's own."""
+    if type(loader) is not DataLoader or type(loader.batch_sampler) is not BatchSampler:
+        return False
+    sampler = loader.sampler
+    return type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source)
+
+
+def _in_order(loader: DataLoader) -> Iterable:
+    """The same rows in the order of the data set, also those that an epoch would leave out."""
+    return DataLoader(loader.dataset, loader.batch_size, num_workers=loader.num_workers, collate_fn=loader.collate_fn,
+                      worker_init_fn=loader.worker_init_fn)  # fmt: skip
+
+
+def _read(values, where: str) -> Batch:
+    """A batch as a loader yields it, without its padding, on whatever side that is."""
+    tensors = isinstance(values, (tuple, list)) and all(isinstance(value, torch.Tensor) for value in values)
+    if not tensors or len(values) not in (3, 4):
+        raise TeachbackError(
+            f"{where}: expected tensors (input_ids, attention_mask, token_type_ids, labels), not {_kind(values)}; "
+            "let the dataset or the collate_fn return them in this order"
+        )
+    values = [value.cpu() for value in values]  # a collate_fn may have put them on a GPU already
+    tokens, labels = dict(zip(TOKENS, values)), values[3] if len(values) == 4 else None
+    if problem := _shape_problem(tokens, labels):
+        raise TeachbackError(f"{where}: {problem}")
+    ids = tokens["input_ids"]
+    choices = ids.shape[1] if ids.ndim == 3 else 0
+    flat = {name: value.reshape(-1, ids.shape[-1]) for name, value in tokens.items()}
+    real = flat.pop("attention_mask").bool()
+    inputs = {name: Slices(value[real].int().numpy(), real.sum(1).numpy()) for name, value in flat.items()}
+    return Batch(inputs, len(ids), choices, labels)
+
+
+def _kind(values) -> str:
+    if isinstance(values, (tuple, list)):
+        return f"{len(values)} of {', '.join(type(value).__name__ for value in values[:4])}"
+    return type(values).__name__
+
+
+def _shape_problem(tokens: dict[str, torch.Tensor], labels: torch.Tensor | None) -> str:
+    """What is wrong with a batch whatever its task, "" if nothing is."""
+    ids = tokens["input_ids"]
+    if ids.ndim not in (2, 3) or any(value.shape != ids.shape for value in tokens.values()):
+        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tokens.items())
+        return f"the shapes are {shapes}; expected three times [B, L], or of questions with n choices [B, n, L]"
+    if not len(ids):
+        return "it has no rows"
+    if labels is not None and labels.shape != ids.shape[:1]:
+        return f"labels have the shape {tuple(labels.shape)}, expected one for each of the {len(ids)} rows"
+    if not tokens["attention_mask"].bool().any(-1).all():
+        return "a row has no real token, as its attention_mask is 0 everywhere"
+    return ""
+
+
+def _token_problem(batch: Batch, domain: Domain, vocabulary: int) -> str:
+    """Why a batch's tokens are none of a task's, "" if they are."""
+    expected = len(domain.labels) if domain.kind == "choices" else 0
+    if batch.choices != expected:
+        return f"rows have {batch.choices or 'no'} choices, expected {expected or 'none'} (num_labels)"
+    ids = batch.inputs["input_ids"].flat
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        return f"token {int(ids.max())} is not among the {vocabulary} of the models; use their tokenizer for the loader"
+    return ""
+
+
+def _label_problem(batch: Batch, domain: Domain) -> str:
+    """Why a batch's labels are none of a task's, "" if they are."""
+    if batch.labels is None:
+        return "there are no labels; yield (input_ids, attention_mask, token_type_ids, labels)"
+    if domain.task == "regression":
+        return "" if batch.labels.isfinite().all() else "a label is not a finite number"
+    classes = len(domain.labels)
+    if batch.labels.is_floating_point() or batch.labels.min() < 0 or batch.labels.max() >= classes:
+        return f"labels are {batch.labels.unique().tolist()}, expected whole numbers 0 to {classes - 1} (num_labels)"
+    return ""
+
+
+def alike(one, other) -> bool:
+    """Whether two tokenizers number the same tokens alike."""
+    return one is other or one.get_vocab() == other.get_vocab()
+
+
+def keys_of(rows: EncodedRows) -> list[tuple[bytes, ...]]:
+    """The tokens of each row, by which it is recognised: one item a sequence."""
+    found = [rows[i]["input_ids"] for i in range(len(rows))]
+    return [tuple(ids.tobytes() for ids in (own if rows.sequences else [own])) for own in found]
+
+
+def cut_quiz(
+    rows: EncodedRows, domain: Domain, fraction: float, seed: int, name: str
+) -> tuple[list[int], list[int]]:
+    """Numbers of rows to keep for a quiz, and of the rows that are left; none of the latter has the tokens of the former.
+
+    The quiz is a share of the distinct rows, of each label at least one. ``name`` is what errors call the loader.
+    """
+    keys, first = keys_of(rows), dict[tuple[bytes, ...], int]()
+    for number, key in enumerate(keys):
+        first.setdefault(key, number)
+    quiz = _share(list(first.values()), rows.columns["label"].tolist(), domain, fraction, seed)
+    if not quiz:
+        raise TeachbackError(
+            f"{name} has {len(first)} different rows, too few to keep some of them for phases 3 and 4; give rows "
+            f"of {domain.name} in meta_loaders, or train without these phases (meta_epochs=0)"
+        )
+    taken = {keys[number] for number in quiz}
+    return quiz, [number for number, key in enumerate(keys) if key not in taken]
+
+
+def _share(numbers: list[int], labels: list[float], domain: Domain, fraction: float, seed: int) -> list[int]:
+    """A share of the rows of each label, at least one of two or more; the labels of a regression are one group."""
+    groups: dict[str, list[Row]] = {}
+    for number in numbers:
+        regression = domain.task == "regression"
+        name = repr(float(labels[number])) if regression else domain.labels[int(labels[number])]
+        groups.setdefault("" if regression else name, []).append(Row(str(number), "", "", name, domain.name))
+    known = {domain.name: domain}
+    taken = [cut(rows, max(fraction, 0.6 / len(rows)), seed, known)[1] for rows in groups.values()]
+    return sorted(int(row.guid) for rows in taken for row in rows)
+
+
+def without(rows: EncodedRows, left: Sequence[int]) -> EncodedRows:
+    """Only the rows of the numbers ``left``, in the batches that they were in."""
+    place = {number: i for i, number in enumerate(left)}
+    batches = [[place[number] for number in batch if number in place] for batch in rows.batches]
+    return replace(rows.chosen(list(left)), batches=[batch for batch in batches if batch])

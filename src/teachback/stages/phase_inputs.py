@@ -1,0 +1,140 @@
+"""What MPDistil's phases work with on a user's loaders: the task, its rows as both models read them, and how to train."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from teachback.core.arguments import (
+    CurriculumArguments,
+    MetaTeacherArguments,
+    OptimizerArguments,
+    SecondStageArguments,
+)
+from teachback.core.errors import TeachbackError
+from teachback.data.encoding import EncodedRows
+from teachback.data.loader_rows import UserLoader, cut_quiz, without
+from teachback.data.schema import Domain
+from teachback.models.loading import load_tokenizer
+
+EVAL_BATCH_SIZE = 64
+TEACHER, STUDENT = 0, 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """What stays the same from one training to the next."""
+
+    domain: Domain
+    metric: str
+    models: tuple[str, str]  # names of teacher and student
+    student_layers: int | str | None
+    student_init: str
+    tokenizers: tuple  # of teacher and student
+    texts: dict  # what is known of how texts were read
+    device: torch.device
+    precision: str
+    data_dir: str
+    output_dir: Path
+
+    def settings(self, model: int) -> dict:
+        """How the teacher, or the student, is run where it only answers."""
+        return {"pad_token_id": self.tokenizers[model].pad_token_id, "batch_size": EVAL_BATCH_SIZE,
+                "device": self.device, "precision": self.precision}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PhaseArguments:
+    """How each phase trains; None leaves out its training. ``settings``: what model cards and curves say of them all."""
+
+    teacher: OptimizerArguments | None
+    student: OptimizerArguments | None
+    second: SecondStageArguments
+    meta: MetaTeacherArguments | None
+    curriculum: CurriculumArguments | None
+    quiz_fraction: float
+    batch_size: int  # of phase 3
+    seed: int
+    settings: dict
+
+
+def tokenizers_of(names: tuple[str, str], given, of_loader, data_dir: str) -> list:
+    """The tokenizers of teacher and student.
+
+    A model from scratch takes the other's, or the one that the loader's texts were tokenised with.
+    """
+    loaded = [_tokenizer_of_model(name, given, data_dir) for name in names]
+    known = next((one for one in (given, *loaded, of_loader) if one is not None), None)
+    if known is None:
+        raise TeachbackError(
+            "models from scratch have no tokenizer of their own; give the one of the loaders' tokens as tokenizer="
+        )
+    return [one or known for one in loaded]
+
+
+def _tokenizer_of_model(name: str, given, data_dir: str):
+    """A model's own tokenizer; the given one where it has none, and None from scratch."""
+    if name.startswith("scratch:"):
+        return None
+    try:
+        return load_tokenizer(name, data_dir)
+    except TeachbackError:
+        if given is None:
+            raise
+        return given
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows of a loader as the teacher reads them and as the student does."""
+
+    teacher: EncodedRows
+    student: EncodedRows
+
+    def without(self, left: list[int]) -> "Held":
+        """Only the rows of the numbers ``left``."""
+        return Held(without(self.teacher, left), without(self.student, left))
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.student.columns["label"]
+
+
+@dataclass(frozen=True)
+class PhaseRows:
+    """What the phases learn from and are scored on. ``quiz``: by task, the target first."""
+
+    domains: list[Domain]
+    train: Held
+    val: Held
+    quiz: dict[str, Held]
+    held_out: bool  # the target's quiz is a share of its train rows
+
+    @classmethod
+    def of(
+        cls, task: Task, train: UserLoader, val: UserLoader, meta: dict[str, UserLoader], args: PhaseArguments
+    ) -> "PhaseRows":
+        """The loaders' rows; of the train rows a share is kept as quiz, if there is a phase 3 and ``meta`` has no rows for it."""
+        name = task.domain.name
+        domains = [task.domain, *(loader.task(other) for other, loader in meta.items() if other != name)]
+        numbers = any(domain.task == "regression" for domain in domains)
+
+        def held(loader: UserLoader, domain: Domain) -> Held:
+            return _held(loader, domain, task.tokenizers, numbers)
+
+        rows, quiz = held(train, task.domain), {}
+        if name in meta:
+            quiz[name] = held(meta[name], task.domain)
+        elif args.meta:
+            kept, left = cut_quiz(rows.student, task.domain, args.quiz_fraction, args.seed, train.name)
+            quiz[name], rows = rows.without(kept), rows.without(left)
+        quiz |= {domain.name: held(meta[domain.name], domain) for domain in domains[1:]}
+        return cls(domains, rows, held(val, task.domain), quiz, args.meta is not None and name not in meta)
+
+
+def _held(loader: UserLoader, domain: Domain, tokenizers: tuple, numbers: bool) -> Held:
+    """A loader's rows in the tokens of both models; it is taken to have those of both, if it does not tell."""
+    teacher, student = tokenizers
+    vocabulary = len(teacher if loader.tokenizer is None else loader.tokenizer)
+    rows = loader.rows(domain, vocabulary, float_labels=numbers)
+    return Held(loader.read_by(teacher, rows, student), loader.read_by(student, rows, teacher))

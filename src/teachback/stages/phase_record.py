@@ -1,0 +1,84 @@
+"""What MPDistil's phases leave behind: a history, and models with their cards."""
+
+from pathlib import Path
+
+from teachback.data.schema import Domain
+from teachback.inference.loader_card import loader_record, write_loader_card
+from teachback.methods.episodes import Episodes
+from teachback.models.loading import write_checkpoint
+from teachback.stages.phase_inputs import STUDENT, TEACHER, Task
+
+SPEED = ("runtime", "samples_per_second", "steps_per_second")  # what a Trainer reports beside metrics
+
+
+def epochs_history(log: list[dict]) -> dict:
+    """Phases 1 and 2, of a Trainer's log: losses and their terms by epoch, val metrics, the epoch that was kept."""
+    trained = [entry for entry in log if "loss" in entry]
+    scored = [_of_evaluation(entry) for entry in log if "eval_score" in entry]
+    terms = sorted({name for entry in trained for name in entry if name.startswith("loss_")})
+    best = max(range(len(scored)), key=lambda epoch: (scored[epoch]["score"], -epoch))
+    return {
+        "train_losses": [entry["loss"] for entry in trained],
+        "loss_terms": {name.removeprefix("loss_"): [entry[name] for entry in trained] for name in terms},
+        "val_metrics": scored,
+        "best_epoch": best + 1,
+    }
+
+
+def _of_evaluation(entry: dict) -> dict[str, float]:
+    values = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+    return {name: value for name, value in values.items() if name not in SPEED}
+
+
+def episodes_history(episodes: Episodes, metrics: list[dict]) -> dict:
+    """Phase 4: by episode losses, rewards and the tasks that were picked; val metrics after ``episodes`` of them."""
+    record = episodes.curriculum.record
+    tasks: list[list[str]] = [[] for _ in record.episodes]
+    for step in record.steps:
+        tasks[step["episode"]].append(step["domain"])
+    columns = {
+        "student_loss": "train_losses",
+        "reward": "rewards",
+        "policy_loss": "policy_losses",
+        "entropy": "entropies",
+        "probabilities": "probabilities",
+    }
+    found = {name: [episode[column] for episode in record.episodes] for column, name in columns.items()}
+    scored = {"episodes": list(episodes.scores), "val_metrics": metrics, "best_episode": episodes.best_episode}
+    return found | {"tasks": tasks} | scored
+
+
+class PhaseRecord:
+    """The history of a training, and the folders of its models. ``counted``: the task with how many rows it has."""
+
+    def __init__(self, task: Task, settings: dict, counted: Domain):
+        self.task, self.settings, self.counted = task, settings, counted
+        self.history: dict = {}
+        self.folders: tuple[Path, Path] = (task.output_dir / "teacher", task.output_dir / "student")
+
+    def note(self, phase: str, found: dict) -> None:
+        """Take in what a phase was, and print the scores of what it kept."""
+        self.history[phase] = found
+        values = [f"{name} {value:.4f}" for name, value in self._best(phase).items() if name not in ("score", "loss")]
+        print(f"{phase}: val {', '.join(values)}")
+
+    def _best(self, phase: str) -> dict[str, float]:
+        """The val metrics of what a phase kept."""
+        return max(self.history[phase]["val_metrics"], key=lambda metrics: metrics["score"])
+
+    def write(self, which: int, model, stage: str, phase: str) -> None:
+        """Write a checkpoint with its model card."""
+        task = self.task
+        write_checkpoint(self.folders[which], model, task.tokenizers[which])
+        cut = which == STUDENT and task.student_init == "teacher"
+        settings = {
+            "teacher_model": task.models[TEACHER], "student_model": task.models[STUDENT],
+            "student_layers": task.student_layers, "student_init": task.student_init, **task.texts, **self.settings,
+        }  # fmt: skip
+        origin = task.models[TEACHER if cut else which]
+        self._written = loader_record(stage, self.counted, origin, settings, self._best(phase))
+        write_loader_card(self.folders[which], self._written, self.counted)
+
+    def write_student_card(self, tested: dict) -> None:
+        """The student's card again, with ``score`` on so many ``rows`` of a test loader."""
+        write_loader_card(self.folders[STUDENT], self._written, self.counted, tested)

@@ -1,0 +1,214 @@
+"""MPDistil's four phases on a user's loaders, each by what the stages train with.
+
+1, teacher: `TeacherTraining`, as in stage 3.  2, student: `PredictionDistillation`, as in stage 5 with METHOD=mpdistil.
+3, meta-teacher: `train_meta_teacher`.  4, curriculum: `Curriculum` and `Episodes`, both as in stage 6.
+
+Every loader is read once, and the teacher answers each row once. Rows of ``val_loader`` choose the best epoch and the
+best episode. Quiz, what phases 3 and 4 learn from, is either the task's own among ``meta_loaders``, or a share of the
+train rows that phases 1 and 2 do not see.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from teachback.core.arguments import (
+    CurriculumArguments,
+    MetaTeacherArguments,
+    OptimizerArguments,
+    TeacherArguments,
+    on_one_device,
+    prepare_machine,
+)
+from teachback.core.errors import Stopped, TeachbackError
+from teachback.core.tracking import Tracks, tracking
+from teachback.data.encoding import EncodedRows
+from teachback.data.schema import Domain
+from teachback.inference.task_metrics import metric_values
+from teachback.methods.curriculum import Curriculum, DomainQuiz, Student
+from teachback.methods.episodes import Episodes, give_heads, new_accelerator, study_of
+from teachback.methods.meta_teacher import (
+    MetaTeacher,
+    Quiz,
+    fit_new_heads,
+    meta_heads,
+    new_heads,
+    train_meta_teacher,
+)
+from teachback.methods.predictions import PredictionDistillation, pkd_layers, teacher_columns
+from teachback.methods.student import new_student
+from teachback.methods.teacher import Teacher, TeacherTraining
+from teachback.methods.teacher_outputs import features, own_logits
+from teachback.models.heads import Classifier
+from teachback.models.loading import load_classifier, load_finished_classifier
+from teachback.stages.phase_inputs import STUDENT, TEACHER, Held, PhaseArguments, PhaseRows, Task
+from teachback.stages.phase_record import PhaseRecord, episodes_history, epochs_history
+from teachback.training.memory import freed_memory_kept
+from teachback.training.trainer import TrainingModule, train
+from teachback.training.vocabulary import restore, use_only
+
+
+class Phases:
+    """One training, phase by phase. ``record`` takes down what came of each."""
+
+    def __init__(self, task: Task, args: PhaseArguments, rows: PhaseRows, counts: dict[str, int]):
+        """``counts``: how many rows the task's loaders have, by name."""
+        self.task, self.args, self.rows = task, args, rows
+        self.record = PhaseRecord(task, args.settings, replace(task.domain, rows=counts))
+
+    def run(self) -> dict:
+        """All phases that are asked for; models are in ``output_dir`` from the phase on that made them."""
+        self.train_teacher()
+        self.distil_student()
+        if self.args.meta:
+            meta = self.train_meta_teacher(self.args.meta)
+            if self.args.curriculum and (len(self.rows.domains) > 1 or not self.rows.held_out):
+                self.run_curriculum(meta, self.args.curriculum)
+        return self.record.history
+
+    def train_teacher(self) -> None:
+        task = self.task
+        model = load_classifier(task.models[TEACHER], task.domain, task.tokenizers[TEACHER], task.data_dir)
+        teacher = Teacher(model, "single", [task.domain], transferable=False)
+        args = TeacherArguments(teacher="single", teacher_model=task.models[TEACHER], use_domain_loss=False)
+        module = TeacherTraining(teacher, args)
+        self._fit("phase1", module, teacher.classifier, TEACHER, self.rows.train.teacher, self.args.teacher)
+        self.record.write(TEACHER, model, "teacher", "phase1")
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The finished teacher, which no phase changes any more."""
+        model = load_finished_classifier(self.record.folders[TEACHER])
+        teacher = Teacher(model, "single", [self.task.domain], transferable=False)
+        return teacher.to(self.task.device).eval().requires_grad_(False)
+
+    def distil_student(self) -> None:
+        task, args = self.task, self.args.second
+        cut_from = self.teacher if task.student_init == "teacher" else None
+        model = new_student(
+            task.models[STUDENT], task.student_layers, task.domain, task.tokenizers[STUDENT], task.data_dir, cut_from
+        )
+        model.requires_grad_(True)
+        layers = pkd_layers(model, self.teacher, args)
+        width = self.teacher.classifier.model.config.hidden_size if layers else 0
+        student = Classifier(model, {task.domain.head: task.domain})
+        module = PredictionDistillation(student, args, use_expertise_weights=False, teacher_width=width)
+        rows = self._taught(layers) if self.args.student else self.rows.train.student
+        self._fit("phase2", module, student, STUDENT, rows, self.args.student)
+        self.record.write(STUDENT, model, "student_second", "phase2")
+
+    def _taught(self, layers: tuple[int, ...]) -> EncodedRows:
+        """The student's train rows with what the teacher says of each."""
+        rows = self.rows.train
+        told = features(self.teacher.classifier, rows.teacher, layers=layers, **self.task.settings(TEACHER))
+        columns = rows.student.columns | teacher_columns(self.teacher, told, self.task.domain)
+        return replace(rows.student, columns=columns)
+
+    def train_meta_teacher(self, args: MetaTeacherArguments) -> MetaTeacher:
+        """The teacher's head, and one for each other task, learn on quiz, from its own and the student's states."""
+        task, device = self.task, self.task.device
+        student = self._student()
+        meta = MetaTeacher(meta_heads(self.teacher, self.rows.domains), student.model.config.hidden_size)
+        quizzes = [
+            Quiz(name, self._pooled_by_teacher(rows), features(student, rows.student, **task.settings(STUDENT)).pooled,
+                 rows.labels, rows.student.guids)
+            for name, rows in self.rows.quiz.items()
+        ]  # fmt: skip
+        fit_new_heads(meta.to(device), quizzes, new_heads(self.teacher, self.rows.domains), args.meta_loss)
+        losses = train_meta_teacher(meta, quizzes, args, self.args.batch_size, self.args.seed)
+        with torch.no_grad():
+            logits = meta.of_teacher(self._pooled_by_teacher(self.rows.val).to(device), task.domain.name).cpu()
+        self.record.note("phase3", {"train_losses": losses, "val_metrics": [self._metrics(logits)]})
+        return meta
+
+    def run_curriculum(self, meta: MetaTeacher, args: CurriculumArguments) -> None:
+        """The student goes on learning on quiz batches of the tasks that a policy picks; the best on val is kept."""
+        task, domains = self.task, self.rows.domains
+        on_one_device(task.device, task.precision)  # sets up the device that the accelerator then finds
+        accelerator = new_accelerator(task.precision)
+        classifier = self._student().to(task.device)
+        give_heads(classifier, meta, {domain.name: domain for domain in domains})
+        studies = [self._study(domain, list(classifier.heads), meta) for domain in domains]
+        pad = task.tokenizers[STUDENT].pad_token_id
+        use_only(classifier.model, [self.rows.val.student, *(study.rows for study in studies)], pad)
+        student = Student(classifier, meta, args, accelerator, pad)
+        found: list[dict] = []
+
+        def score(classifier: Classifier) -> float:
+            found.append(self._val_metrics(classifier, STUDENT))
+            return found[-1]["score"]
+
+        with self._tracking("phase4") as tracks, freed_memory_kept():
+            episodes = Episodes(Curriculum(student, studies, 0, args), score, tracks)
+            episodes.start()
+            while episodes.left:
+                episodes.run_next()
+        classifier.load_state_dict(episodes.best)
+        restore(classifier.model)
+        self.record.note("phase4", episodes_history(episodes, found))
+        self.record.write(STUDENT, classifier.model, "curriculum", "phase4")
+
+    def _study(self, domain: Domain, heads: list[str], meta: MetaTeacher) -> DomainQuiz:
+        rows = self.rows.quiz[domain.name]
+        return study_of(domain, rows.student, heads, domain.name, meta, self._pooled_by_teacher(rows))
+
+    def _student(self) -> Classifier:
+        """The student of phase 2, with a head for each task."""
+        model = load_finished_classifier(self.record.folders[STUDENT]).train()
+        return Classifier(model, {domain.head: domain for domain in self.rows.domains})
+
+    def _pooled_by_teacher(self, rows: Held) -> torch.Tensor:
+        return features(self.teacher.classifier, rows.teacher, **self.task.settings(TEACHER)).pooled
+
+    def _val(self, model: int) -> EncodedRows:
+        return self.rows.val.teacher if model == TEACHER else self.rows.val.student
+
+    def _val_metrics(self, classifier: Classifier, model: int) -> dict[str, float]:
+        return self._metrics(own_logits(classifier, self._val(model), **self.task.settings(model)))
+
+    def _metrics(self, logits: torch.Tensor) -> dict[str, float]:
+        """Of logits of the rows of val."""
+        return metric_values(self.task.metric, self.rows.val.labels.numpy(), logits.float().numpy())
+
+    def _fit(self, phase: str, module: TrainingModule, classifier: Classifier, model: int, rows: EncodedRows,
+             args: OptimizerArguments | None) -> None:  # fmt: skip
+        """Train and restore the best epoch; without arguments for that only score."""
+        if args is None:
+            metrics = self._val_metrics(classifier, model)
+            return self.record.note(phase, {"train_losses": [], "val_metrics": [metrics], "best_epoch": 0})
+        if args.dataloader_drop_last and len(rows) < args.train_batch_size:
+            raise TeachbackError(
+                f"train_loader has {len(rows)} rows to learn from, and drop_last leaves out batches of fewer than "
+                f"{args.train_batch_size}; set drop_last=False, or a smaller batch_size"
+            )
+        prepare_machine(args)
+        folder = TemporaryDirectory(dir=self.task.output_dir, prefix=".checkpoints-")
+        with folder as checkpoints, self._tracking(phase) as tracks:
+            log = self._log_of_training(module, rows, model, args, Path(checkpoints), tracks)
+        self.record.note(phase, epochs_history(log))
+
+    def _log_of_training(self, module, rows, model: int, args, checkpoints: Path, tracks: Tracks) -> list[dict]:
+        """Train; a stop that was asked for is said as it is here, where nothing is left to go on from."""
+        val, _ = self._val(model).sorted_by_length()
+        pad = self.task.tokenizers[model].pad_token_id
+        try:
+            trainer = train(module, rows, val, args, checkpoints, None, pad, self._compute_metrics, tracks)
+            stopped = trainer.told_to_stop
+        except Stopped as error:
+            stopped = error.signal
+        if stopped:
+            raise Stopped(stopped, "a training from Python is not continued, start it anew")
+        return trainer.state.log_history
+
+    def _compute_metrics(self, prediction) -> dict[str, float]:
+        return metric_values(self.task.metric, prediction.label_ids, prediction.predictions)
+
+    def _tracking(self, phase: str) -> AbstractContextManager[Tracks]:
+        settings = self.args.settings
+        name = f"{settings['wandb_run_name'] or self.task.domain.name}-{phase}"
+        kinds = [settings["report_to"]] if settings["report_to"] else []
+        return tracking(kinds, self.task.output_dir / "logs" / phase, settings, name, settings["wandb_project"])

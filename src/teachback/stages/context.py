@@ -23,7 +23,8 @@ from teachback.inference.scores import majority_scores, report_scores, score_by_
 from teachback.models.loading import locate
 from teachback.stages.rows import RunRows
 from teachback.stages.teachers import Teachers
-from teachback.training.trainer import DistillationTrainer, TrainingModule, last_whole_checkpoint, train
+from teachback.training.checkpoints import last_whole_checkpoint
+from teachback.training.trainer import DistillationTrainer, TrainingModule, train
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

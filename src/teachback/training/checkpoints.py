@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 
 logger = logging.getLogger(__name__)
+STATE = "trainer_state.json"  # the Trainer writes it last of a checkpoint
 
 
 def save_state(path: Path, state) -> None:
@@ -43,6 +46,42 @@ def is_whole(folder: Path) -> bool:
         logger.warning("%s is damaged and not used: %s", folder, error)
         return False
     return True
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, with the best one before it; partial and damaged ones are removed."""
+    states = {}
+    for checkpoint in Path(folder).glob("checkpoint-*"):
+        if (checkpoint / STATE).is_file() and is_whole(checkpoint):
+            states[checkpoint.name] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        else:
+            shutil.rmtree(checkpoint)
+    usable = [name for name, state in states.items() if _best_of(state) in (None, *states)]
+    if not usable:
+        return None
+    return str(Path(folder) / max(usable, key=lambda name: states[name]["global_step"]))
+
+
+def _best_of(state: dict) -> str | None:
+    """Name of the checkpoint that was best when the state was written."""
+    return Path(state["best_model_checkpoint"]).name if state.get("best_model_checkpoint") else None
+
+
+def point_to_best(checkpoint: Path) -> None:
+    """Name the best checkpoint by where it is now: the Trainer goes on without one that it does not find.
+
+    The run may have begun in another working directory, or been moved since.
+    """
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    best = _best_of(state)
+    if best is None or state["best_model_checkpoint"] == str(checkpoint.parent / best):
+        return
+    if not (checkpoint.parent / best).is_dir():
+        raise TeachbackError(
+            f"{checkpoint} cannot be continued from, as the best checkpoint before it, {best}, is gone"
+        )
+    state["best_model_checkpoint"] = str(checkpoint.parent / best)
+    write_atomically(checkpoint / STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
 
 def _flatten(value, tensors: dict):

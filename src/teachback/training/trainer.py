@@ -5,9 +5,7 @@ A training module's ``forward(**batch)`` returns its mean ``loss``, and may retu
 """
 
 import copy
-import json
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,14 +18,14 @@ from torch.utils.data import BatchSampler, DataLoader
 from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from teachback.core.arguments import OptimizerArguments
-from teachback.core.errors import TeachbackError, naming
-from teachback.core.files import sync, write_atomically
+from teachback.core.errors import naming
+from teachback.core.files import sync
 from teachback.core.tracking import NO_TRACKS, TRACKERS, Tracks
 from teachback.data.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.models.heads import Classifier
 from teachback.models.layers import require_positions, use_training_attention
 from teachback.models.loading import check_finite
-from teachback.training.checkpoints import is_whole, load_state, random_states, restore_random_states, save_state
+from teachback.training.checkpoints import load_state, point_to_best, random_states, restore_random_states, save_state
 from teachback.training.dropout import fast_dropout
 from teachback.training.loss_watch import LossWatch, StopOnBadLoss
 from teachback.training.memory import freed_memory_kept
@@ -35,7 +33,6 @@ from teachback.training.stopping import SaveBetween, stop_request
 from teachback.training.vocabulary import EXACT_FOR, decay_others, restore, use_only
 
 logger = logging.getLogger(__name__)
-STATE = "trainer_state.json"  # the Trainer writes it last of a checkpoint
 
 
 class TrainingModule(nn.Module):
@@ -246,40 +243,6 @@ def batches_of_all_processes(sampler: BatchSampler) -> Iterator[list[int]]:
         yield from shard
 
 
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, with the best one before it; partial and damaged ones are removed."""
-    states = {}
-    for checkpoint in Path(folder).glob("checkpoint-*"):
-        if (checkpoint / STATE).is_file() and is_whole(checkpoint):
-            states[checkpoint.name] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        else:
-            shutil.rmtree(checkpoint)
-    usable = [name for name, state in states.items() if _best_of(state) in (None, *states)]
-    if not usable:
-        return None
-    return str(Path(folder) / max(usable, key=lambda name: states[name]["global_step"]))
-
-
-def _best_of(state: dict) -> str | None:
-    """Name of the checkpoint that was best when the state was written."""
-    return Path(state["best_model_checkpoint"]).name if state.get("best_model_checkpoint") else None
-
-
-def _point_to_best(checkpoint: Path) -> None:
-    """Name the best checkpoint by where it is now: the Trainer goes on without one that it does not find.
-
-    The run may have begun in another working directory, or been moved since.
-    """
-    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    best = _best_of(state)
-    if best is None or state["best_model_checkpoint"] == str(checkpoint.parent / best):
-        return
-    if not (checkpoint.parent / best).is_dir():
-        raise TeachbackError(
-            f"{checkpoint} cannot be continued from, as the best checkpoint before it, {best}, is gone"
-        )
-    state["best_model_checkpoint"] = str(checkpoint.parent / best)
-    write_atomically(checkpoint / STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
 
 def _check_lengths(module: TrainingModule, *parts: EncodedRows) -> None:
@@ -344,7 +307,7 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     trainer.add_callback(PaddingLog(trainer, train_rows, collator.multiple))
     if last:
         logger.warning("continuing from %s", last)
-        _point_to_best(Path(last))
+        point_to_best(Path(last))
     with stop_request() as request, freed_memory_kept(), _used_embeddings(module, train_rows, dev_rows, args, pad_token_id):
         trainer.add_callback(DecayOfUnused(module))
         trainer.add_callback(SaveBetween(request))

@@ -187,6 +187,7 @@ class CurriculumRun:
         self.context = scene.context
         accelerator = new_accelerator(self.context.args.precision)
         classifier, self.tokenizer = scene.load_student()
+        classifier.to(accelerator.device)  # before `use_only`, which leaves alone what is on a GPU
         head_domains = {head_name(scene.teacher.kind, domain): domain for domain in scene.domains}
         give_heads(classifier, meta, head_domains)
         names = [domain.name for domain in scene.domains]

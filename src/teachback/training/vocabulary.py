@@ -54,7 +54,8 @@ class UsedEmbedding(nn.Module):
 def use_only(model, parts: Iterable[EncodedRows], pad_token_id: int) -> None:
     """Let ``model``, a Hugging Face model that learns, hold only the embeddings of tokens that ``parts`` or padding have.
 
-    Does nothing on a GPU, which passes over a whole table in no time, and where it would not be exact or not be worth it.
+    The model is where it is trained: on a GPU, which passes over a whole table in no time, this does nothing, and so where
+    it would not be exact or not be worth it.
     """
     table = model.get_input_embeddings()
     if type(table) is not nn.Embedding or not _separable(model, table):

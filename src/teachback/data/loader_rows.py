@@ -274,8 +274,8 @@ def alike(one, other) -> bool:
 
 def keys_of(rows: EncodedRows) -> list[tuple[bytes, ...]]:
     """The tokens of each row, by which it is recognised: one item a sequence."""
-    found = [rows[i]["input_ids"] for i in range(len(rows))]
-    return [tuple(ids.tobytes() for ids in (own if rows.sequences else [own])) for own in found]
+    sequences = iter(rows.inputs["input_ids"])
+    return [tuple(next(sequences).tobytes() for _ in range(count)) for count in rows.sequences or [1] * len(rows)]
 
 
 def cut_quiz(

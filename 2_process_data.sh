@@ -6,7 +6,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${DOMAINS=}"                         # domains to keep, separated by commas or blanks; empty: all of the suite
 : "${SOURCE=}"                          # custom: folder with train.tsv, or one file; empty: data/raw/custom
-: "${QUIZ_FRACTION=}"                   # share of train that becomes quiz; empty: 0.1, or 0 with PROTOCOL=paper
+: "${QUIZ_FRACTION=}"                   # share of train that becomes quiz; empty: 0.1; with PROTOCOL=paper that of the paper
 : "${DEV_FRACTION=0.1}"                 # custom: share that becomes dev where no dev is given
 : "${TEST_FRACTION=0.1}"                # custom: share that becomes test where no test is given
 : "${GROUP_BY=auto}"                     # custom: rows of one text stay in one split: auto (text_a of pairs), text_a, text_b, none

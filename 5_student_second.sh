@@ -35,7 +35,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${EPOCHS=}"                          # takes the place of SECOND_EPOCHS when set
 : "${LR=}"                              # takes the place of SECOND_LR when set
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
-: "${PROTOCOL=honest}"                  # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
+: "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
 : "${BATCH_SIZE=32}"                    # examples a step and process (paper: 32)

@@ -31,7 +31,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${ENTROPY_WEIGHT=0.1}"                # reward for a policy that stays open, in units of the rewards' size (paper: 0)
 : "${EVAL_EVERY=10}"                    # episodes between scores on dev, of which the best is kept (paper: 1)
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
-: "${PROTOCOL=honest}"                  # selects on: honest, dev; paper, the reported set (optimistic)
+: "${PROTOCOL=honest}"                  # selects on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
 : "${BATCH_SIZE=8}"                     # examples a step (paper: 8)

@@ -28,7 +28,7 @@ source "$(dirname "$0")/common.sh"
 : "${FIRST_EPOCHS=10}"                # as in stage 4
 : "${SECOND_EPOCHS=3}"                # as in stage 5
 : "${EPOCHS=}"                        # takes the place of both when set
-: "${PROTOCOL=honest}"                # selects checkpoints on: honest, dev; paper, the reported set (optimistic)
+: "${PROTOCOL=honest}"                # selects checkpoints on dev; paper, with MPDistil, on the reported set (optimistic)
 : "${TEACHER_MODEL=bert-base-uncased}"   # as in stage 3
 : "${STUDENT_INIT=pretrained}"        # as in stage 4
 : "${TRANSFER_SET=domain}"            # as in stage 4

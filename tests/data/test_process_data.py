@@ -12,6 +12,7 @@ from commands import command
 from teachback.core import files
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, read_rows, read_suite, write_rows
+from teachback.data.suites import SUITES, selection_split
 from teachback.methods.prototypes import prototype_scores
 from teachback.stages import stage2_data as processing
 from teachback.stages.stage2_data import ProcessArguments, process
@@ -54,6 +55,13 @@ def test_the_files_their_rows_and_the_settings(tmp_path):
     assert embeddings.dtype == np.float32 and len(embeddings) == len(train)
     scores = prototype_scores(embeddings, [r.label for r in train], [r.domain for r in train], "code", 0.4)
     np.testing.assert_array_equal([row.weight for row in train], scores)
+
+
+def test_only_mpdistils_paper_selects_on_the_reported_rows():
+    assert {name: selection_split(name, "paper") for name in SUITES} == {
+        "sample": "dev", "amazon": "dev", "mnli": "dev", "superglue": "test", "glue": "test", "custom": "dev",
+    }  # fmt: skip
+    assert {selection_split(name, "honest") for name in SUITES} == {"dev"}
 
 
 def test_the_papers_protocol_has_no_quiz_unless_asked_for(tmp_path):

@@ -40,6 +40,7 @@ from teachback.data.schema import (
     write_rows,
     write_suite,
 )
+from teachback.data.suites import SUITES
 from teachback.methods import curriculum_record
 from teachback.methods.curriculum import Curriculum, DomainQuiz, Student, halves
 from teachback.methods.curriculum_record import chosen_shares, moving_mean, write_record
@@ -498,7 +499,8 @@ def standard(prepared, tmp_path_factory) -> tuple[str, dict[str, torch.Tensor]]:
     return (folder / "trajectory.tsv").read_text(), weights(folder / "last")
 
 
-def test_the_papers_protocol_selects_on_the_reported_rows(root):
+def test_the_papers_protocol_selects_on_the_reported_rows_where_the_paper_did(root, monkeypatch):
+    monkeypatch.setitem(SUITES, "mixed", SUITES["superglue"])
     folder = study_on(root, "books", "--protocol", "paper")
     assert read_stage(folder)["selected_on"] == "test"
 

@@ -25,7 +25,7 @@ from teachback.core.arguments import (
 from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.locks import release_lock
 from teachback.core.runs import read_stage
-from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, write_rows, write_suite
+from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, read_suite, write_rows, write_suite
 from teachback.methods.teacher import TeacherTraining
 from teachback.stages import distillation, stage3_teacher
 from teachback.training.trainer import DistillationTrainer
@@ -535,9 +535,20 @@ def test_the_undistilled_student_never_meets_the_teacher(suite, finished):
     assert names(folder) == CHECKPOINT and read_stage(folder)["method"] == "finetune"
 
 
-def test_the_papers_protocol_selects_on_the_reported_rows(suite):
-    folder = teach(suite, "--protocol", "paper")
-    assert read_stage(folder)["selected_on"] == "test"
+@pytest.mark.parametrize(("name", "split"), [("glue", "test"), ("amazon", "dev")])
+def test_the_papers_protocol_selects_on_what_the_suites_paper_selected_on(suite, name, split):
+    write_suite(suite / "data/tiny", replace(read_suite(suite / "data/tiny"), name=name))
+    folder = teach(suite, "--protocol", "paper", "--num_train_epochs", "1")
+    assert read_stage(folder)["selected_on"] == split
+    assert ("selected on the reported rows" in (folder / "README.md").read_text()) == (split == "test")
+
+
+def test_selection_rows_that_another_protocol_left_out_are_named(suite):
+    folder = suite / "data/tiny"
+    write_suite(folder, replace(read_suite(folder), settings={"protocol": "paper"}))
+    write_rows(folder / "dev.tsv", [], TRAIN_COLUMNS[:-1])
+    with pytest.raises(TeachbackError, match="stage 2 had PROTOCOL=paper, this stage has honest"):
+        teach(suite)
 
 
 def test_what_is_missing_and_what_to_run_is_said(suite, finished):

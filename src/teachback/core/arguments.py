@@ -39,7 +39,7 @@ class DataArguments:
         None,
         "Most disk for what teachers said, which is read instead of running them again; unset: a fifth of what is free.",
     )
-    protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
+    protocol: str = option("honest", "honest selects on dev; paper on the split that the suite's paper selects on: in superglue and glue the reported one.")
     hold_out: str = option("", "A domain that no teacher of several domains is trained on (stages 3 to 5).")
     train_fraction: float = option(1.0, "Share of the target domain's train rows that is used (stages 3 to 5).")
     dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")

@@ -14,6 +14,7 @@ from teachback.core.files import write_atomically
 from teachback.core.markdown import escape_markdown, markdown_table
 from teachback.core.readable import environment_secrets, flat
 from teachback.data.schema import Domain, Suite, clean_text
+from teachback.data.suites import selection_split
 from teachback.inference.metrics import parts
 from teachback.inference.results import OPTIMISTIC, Result
 
@@ -78,7 +79,7 @@ def card(record: dict, suite: Suite, results: Sequence[Result] = ()) -> str:
         trained=record.get("head_trained", True), usage=_usage(domains[0], record), answers=_answers(domains),
         scores=_scores(found), scores_note=_scores_note(record, found),
         untested=_untested(record, found),
-        origin=_origin(record, suite, base), limits=_limits(record, domains, found), settings=_settings(record),
+        origin=_origin(record, suite, base), limits=_limits(record, suite, domains, found), settings=_settings(record),
         versions=", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items()),
     )  # fmt: skip
 
@@ -221,7 +222,7 @@ def _shown(name: str, secrets: list[str]) -> str:
     return flat({"name": name}, secrets)["name"] if name else ""
 
 
-def _limits(record: dict, domains: Sequence[Domain], found: Sequence[Measured]) -> list[str]:
+def _limits(record: dict, suite: Suite, domains: Sequence[Domain], found: Sequence[Measured]) -> list[str]:
     names = ", ".join(domain.name for domain in domains)
     told = record["arguments"]
     return [
@@ -230,8 +231,13 @@ def _limits(record: dict, domains: Sequence[Domain], found: Sequence[Measured]) 
         *([f"It reads the first {told['max_length']} tokens of a text."] if told.get("max_length") else []),
         "It keeps what its base model and its data hold of errors and of bias; none of it was measured.",
         LICENCE,
-        *(["It was selected on the reported rows (PROTOCOL=paper)."] if told.get("protocol") == "paper" else []),
+        *(["It was selected on the reported rows (PROTOCOL=paper)."] if _selected_on_test(record, suite) else []),
     ]  # fmt: skip
+
+
+def _selected_on_test(record: dict, suite: Suite) -> bool:
+    protocol = record["arguments"].get("protocol", "honest")
+    return protocol == "paper" and selection_split(suite.name, protocol) == "test"
 
 
 def _settings(record: dict) -> str:

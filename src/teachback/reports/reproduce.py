@@ -36,7 +36,7 @@ class ReproduceArguments:
     data_dir: str = option("data", "Folder of raw and processed suites.")
     output_root: str = option("outputs", "The table's folder is <output_root>/reproduce/<name>.")
     config: str = option("", "File of variables for all stages.")
-    protocol: str = option("honest", "honest selects on dev; paper selects on the reported set (optimistic).")
+    protocol: str = option("honest", "honest selects on dev; paper on what the table's paper selects on: with MPDistil the reported set.")
     student_init: str = option("pretrained", "What students start from, as in stage 4.")
     teacher_model: str = option("bert-base-uncased", "What teachers start from, as in stage 3.")
     transfer_set: str = option("domain", "Texts of stage 4.")

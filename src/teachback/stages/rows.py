@@ -5,6 +5,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import listed
 from teachback.data.schema import Domain, Row
 from teachback.data.suite_data import SuiteData, kept_numbers, labelled
+from teachback.data.suites import selection_split
 from teachback.methods.seen_scores import rescored
 
 
@@ -13,7 +14,7 @@ class RunRows:
 
     def __init__(self, data: SuiteData, args: DataArguments, seed: int):
         self.data, self.args, self.seed = data, args, seed
-        self.split = "test" if args.protocol == "paper" else "dev"  # what checkpoints are selected on
+        self.split = selection_split(data.suite.name, args.protocol)  # what checkpoints are selected on
 
     def train(self, domains: list[str], target: str) -> list[Row]:
         """Train rows of the domains, of the target's only TRAIN_FRACTION.
@@ -38,9 +39,13 @@ class RunRows:
         rows = self.data.rows(self.split, domains)
         rows = labelled(rows) if with_label else rows
         if not rows:
+            made, wanted = self.data.suite.settings.get("protocol"), self.args.protocol
+            remedy = "give stage 2 more rows of each label (SUITE=custom: or a larger DEV_FRACTION)"
+            if made not in (None, wanted):
+                remedy = f"stage 2 had PROTOCOL={made}, this stage has {wanted}: give both the same one"
             raise TeachbackError(
                 f"{self.data.folder / self.split}.tsv has no {'labelled ' * with_label}rows of {listed(domains)}, on which "
-                "checkpoints are selected; give stage 2 more rows of each label (SUITE=custom: or a larger DEV_FRACTION)"
+                f"checkpoints are selected; {remedy}"
             )
         return rows
 

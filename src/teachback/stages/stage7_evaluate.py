@@ -24,6 +24,7 @@ from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
 from teachback.data.schema import HIDDEN, SPLITS, Row
 from teachback.data.suite_data import SuiteData
+from teachback.data.suites import selection_split
 from teachback.inference.costs import merge_costs
 from teachback.inference.metrics import METRICS, Score, by_domain, metric_for, parts
 from teachback.inference.model_card import write_card
@@ -177,8 +178,9 @@ class Evaluation:
 
     def _is_optimistic(self, checkpoint: Checkpoint) -> bool:
         """Whether the papers' protocol selected the checkpoint on the very rows that are reported."""
-        paper = checkpoint.record["arguments"].get("protocol") == "paper"
-        return paper and checkpoint.record.get("selected_on", "test") == self.arguments.split
+        record, suite = checkpoint.record, self.data.suite.name
+        protocol = record["arguments"].get("protocol", "honest")
+        return protocol == "paper" and record.get("selected_on", selection_split(suite, protocol)) == self.arguments.split
 
     def _warn(self, checkpoint: Checkpoint, rows: list[Row]) -> None:
         """Say what keeps a checkpoint from a score, or makes it another one than the user expects."""

@@ -12,3 +12,11 @@ def definition(name: str) -> Definition:
     if name not in SUITES:
         raise TeachbackError(f"SUITE={name}: there is no such suite; there are: {', '.join(SUITES)}")
     return SUITES[name]
+
+
+def selection_split(suite: str, protocol: str) -> str:
+    """The split that checkpoints are selected on: dev, or with protocol paper the one that the suite's paper selected on.
+
+    A suite of no known definition has no paper.
+    """
+    return SUITES[suite].paper_selects_on if protocol == "paper" and suite in SUITES else "dev"

@@ -99,6 +99,7 @@ class Definition:
     counts: Callable[[Path], Iterator[Count]] = lambda content: iter(())
     generate: Callable[[Path, int], None] | None = None
     paper_quiz: float = 0.0  # the share of train that becomes quiz with PROTOCOL=paper, unless another is asked for
+    paper_selects_on: str = "dev"  # the split that checkpoints are selected on with PROTOCOL=paper
 
     @property
     def separate(self) -> bool:

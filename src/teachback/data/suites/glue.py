@@ -195,4 +195,5 @@ SUITE = Definition(
     tuple(dict.fromkeys([*(task.archive for task in TASKS.values()), MRPC_TEST, MRPC_IDS])),
     counts,
     paper_quiz=0.1,
+    paper_selects_on="test",
 )

@@ -165,4 +165,5 @@ SUITE = Definition(
     tuple(task.archive for task in TASKS.values()),
     partial(benchmark.counts, TASKS.values(), _rows),
     paper_quiz=0.1,
+    paper_selects_on="test",
 )

@@ -11,6 +11,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${TEACHER_MODEL=bert-base-uncased}"  # hub name, folder, scratch:tiny or scratch:mini (paper: BERT-base)
 : "${TEACHER_EPOCHS=3}"                 # passes over the data (paper: 3)
 : "${TEACHER_LR=2e-5}"                  # peak learning rate (paper: 2e-5)
+: "${TEACHER_SCHEDULE=linear}"          # learning rate over time: linear after a warm-up of 10 % (Meta-KD), or constant (MPDistil)
 : "${EPOCHS=}"                          # takes the place of TEACHER_EPOCHS when set
 : "${LR=}"                              # takes the place of TEACHER_LR when set
 : "${USE_SAMPLE_WEIGHTS=1}"             # meta: 1 weights each example by its prototype score (paper: 1)
@@ -35,6 +36,6 @@ launch scripts/train_teacher.py \
     --use_sample_weights "$USE_SAMPLE_WEIGHTS" --use_domain_loss "$USE_DOMAIN_LOSS" \
     --domain_loss_weight "$DOMAIN_LOSS_WEIGHT" --domain_labels "$DOMAIN_LABELS" \
     --num_train_epochs "$(stage_value EPOCHS TEACHER_EPOCHS)" --learning_rate "$(stage_value LR TEACHER_LR)" \
-    --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
+    --lr_scheduler_type "$TEACHER_SCHEDULE" --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
     --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"

@@ -32,6 +32,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${META_LR=1e-3}"                     # then: learning rate (paper: 1e-3)
 : "${SECOND_EPOCHS=3}"                  # passes over the data (paper: 3)
 : "${SECOND_LR=3e-5}"                   # peak learning rate (paper: 3e-5)
+: "${SECOND_SCHEDULE=linear}"           # learning rate over time: linear after a warm-up of 10 % (Meta-KD), or constant (MPDistil)
 : "${EPOCHS=}"                          # takes the place of SECOND_EPOCHS when set
 : "${LR=}"                              # takes the place of SECOND_LR when set
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
@@ -58,6 +59,6 @@ launch scripts/distill_student.py --stage second \
     --meta_teacher_every_epoch "$META_TEACHER_EVERY_EPOCH" --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" \
     --meta_lr "$META_LR" --teacher_cache_gb "$TEACHER_CACHE_GB" \
     --num_train_epochs "$(stage_value EPOCHS SECOND_EPOCHS)" --learning_rate "$(stage_value LR SECOND_LR)" \
-    --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
+    --lr_scheduler_type "$SECOND_SCHEDULE" --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
     --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"

@@ -13,5 +13,7 @@ METHOD=mpdistil
 BATCH_SIZE=8
 TEACHER_EPOCHS=10
 TEACHER_LR=2e-5
+TEACHER_SCHEDULE=constant   # the authors' code has no warm-up and no decay
 SECOND_EPOCHS=10
 SECOND_LR=3e-5
+SECOND_SCHEDULE=constant

@@ -32,6 +32,7 @@ from teachback.methods.teacher import Teacher, TeacherTraining
 from teachback.models.layers import token_fields
 from teachback.stages import phases
 from teachback.stages.phase_inputs import tokenizers_of
+from teachback.training.trainer import DistillationTrainer
 
 ROOT = Path(__file__).parents[1]
 QUICK = {"teacher_epochs": 1, "student_epochs": 1, "num_episodes": 1, "teacher_lr": 2e-3, "beta": 0}
@@ -283,6 +284,9 @@ def test_what_history_holds(trained):
     assert phase4["episodes"] == [0, 2, 4] and phase4["best_episode"] in phase4["episodes"]
     best = max(m["score"] for m in phase4["val_metrics"])
     assert phase4["val_metrics"][phase4["episodes"].index(phase4["best_episode"])]["score"] == best
+    for phase in ("phase1", "phase2", "phase3", "phase4"):  # names that code for MPDistil's library reads
+        assert history[phase]["train_loss"] == history[phase]["train_losses"]
+    assert phase4["trajectories"] == phase4["tasks"]
     json.dumps(history)
 
 
@@ -364,6 +368,24 @@ def quick(models: Path, folder: Path, **more) -> dict:
                      device="cpu", output_dir=folder, precision="fp32")  # fmt: skip
     own = {"toy": loader(models, 8, 4)} if more.get("meta_epochs", 1) else None
     return model.train(loader(models, 16, 0, shuffle=True), loader(models, 8, 1), meta_loaders=own, **{**QUICK, **more})
+
+
+def test_the_learning_rate_is_constant_unless_a_schedule_is_asked_for(models, tmp_path, monkeypatch):
+    rates: list[float] = []
+    step = DistillationTrainer.training_step
+
+    def watched(trainer, *args, **kwargs):
+        rates.append(trainer._get_learning_rate())
+        return step(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(DistillationTrainer, "training_step", watched)
+    quick(models, tmp_path / "a", meta_epochs=0, teacher_lr=1e-3, student_lr=2e-3)
+    assert set(rates) == {1e-3, 2e-3}
+    rates.clear()
+    quick(models, tmp_path / "b", meta_epochs=0, student_epochs=0, schedule="linear")
+    assert len(set(rates)) == len(rates) == 2  # steps
+    with pytest.raises(TeachbackError, match="SCHEDULE=cosine"):
+        TrainingConfig(schedule="cosine")
 
 
 def test_a_seed_fixes_everything_and_a_quiz_of_ones_own_holds_nothing_out(models, tmp_path, monkeypatch):

@@ -102,11 +102,13 @@ class TrainingConfig(Settings):
     eval_every: int = 10  # episodes between two scores on val_loader
     soft_loss: str = "mse"  # ce, kl or mse
     pkd_layers: str = "first"  # teacher layers that PKD compares: first, skip or last
+    schedule: str = "constant"  # learning rate of phases 1 and 2 over time: constant, or linear after a warm-up of 10 %
 
     def __post_init__(self):
         self.report_to = None if self.report_to == "none" else self.report_to
         require(self, "reward_type", ("binary", "real"))
         require(self, "soft_loss", ("ce", "kl", "mse"))
+        require(self, "schedule", ("constant", "linear"))
         require(self, "pkd_layers", ("first", "skip", "last"))
         if self.report_to is not None:
             require(self, "report_to", ("tensorboard", "wandb"))
@@ -167,8 +169,8 @@ def phase_arguments(config: TrainingConfig, device: torch.device, precision: str
 
     def optimizer(epochs: int, learning_rate: float) -> OptimizerArguments | None:
         return on_one_device(
-            device, precision, learning_rate=learning_rate, num_train_epochs=epochs, logging_strategy="epoch",
-            seed=config.seed, per_device_train_batch_size=loader.batch_size or config.batch_size,
+            device, precision, learning_rate=learning_rate, num_train_epochs=epochs, lr_scheduler_type=config.schedule,
+            logging_strategy="epoch", seed=config.seed, per_device_train_batch_size=loader.batch_size or config.batch_size,
             dataloader_drop_last=loader.drops_last, dataloader_num_workers=0, report_to=config.report_to or "none",
         ) if epochs else None  # fmt: skip
 

@@ -289,6 +289,17 @@ def test_mpdistils_student_is_cut_from_the_teachers_own_model(stage):
         assert value_of(stage("4_student_first.sh", **mine, STUDENT_MODEL="other"), "--student_model") == "other"
 
 
+def test_mpdistils_learning_rates_are_constant_and_meta_kds_are_not_but_in_stage_4(stage):
+    found = {
+        config: [value_of(stage(name, CONFIG=f"configs/{config}.sh"), "--lr_scheduler_type") for name in STAGES[2:5]]
+        for config in ("amazon", "superglue", "glue")
+    }
+    constant = ["constant"] * 3
+    assert found == {"amazon": ["linear", "constant", "linear"], "superglue": constant, "glue": constant}
+    mine = stage("5_student_second.sh", CONFIG="configs/glue.sh", SECOND_SCHEDULE="cosine")
+    assert value_of(mine, "--lr_scheduler_type") == "cosine"
+
+
 def test_other_stages_run_as_one_process(stage):
     for name in set(STAGES) - {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}:
         assert "torch.distributed.run" not in stage(name, NPROC="3")

@@ -8,6 +8,7 @@ from teachback.methods.episodes import Episodes
 from teachback.models.loading import write_checkpoint
 from teachback.stages.phase_inputs import STUDENT, TEACHER, Task
 
+LIBRARY_NAMES = {"train_losses": "train_loss", "tasks": "trajectories"}  # what MPDistil's library calls some keys
 SPEED = ("runtime", "samples_per_second", "steps_per_second")  # what a Trainer reports beside metrics
 
 
@@ -48,6 +49,11 @@ def episodes_history(episodes: Episodes, metrics: list[dict]) -> dict:
     return found | {"tasks": tasks} | scored
 
 
+def with_library_names(phase: dict) -> dict:
+    """A phase's history, in which what MPDistil's library calls otherwise stands under that name as well."""
+    return phase | {name: phase[own] for own, name in LIBRARY_NAMES.items() if own in phase}
+
+
 class PhaseRecord:
     """The history of a training, and the folders of its models. ``counted``: the task with how many rows it has."""
 
@@ -58,7 +64,7 @@ class PhaseRecord:
 
     def note(self, phase: str, found: dict) -> None:
         """Take in what a phase was, and print the scores of what it kept."""
-        self.history[phase] = found
+        self.history[phase] = with_library_names(found)
         values = [f"{name} {value:.4f}" for name, value in self._best(phase).items() if name not in ("score", "loss")]
         print(f"{phase}: val {', '.join(values)}")
 

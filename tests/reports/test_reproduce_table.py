@@ -4,7 +4,6 @@ import csv
 import io
 from pathlib import Path
 
-import numpy as np
 import pytest
 from transformers import BertConfig
 
@@ -14,12 +13,12 @@ from teachback.core.numerals import decimal, signed
 from teachback.data.schema import Domain, Suite, write_suite
 from teachback.inference.results import Result, merge_results, predictions_file
 from teachback.reports.cells import CHANGED, DONE
-from teachback.reports.paper_table import BOOTSTRAP, MCNEMAR, PaperTable
+from teachback.reports.paper_table import PaperTable
 from teachback.reports.plan import Plan
 from teachback.reports.published import Column, published_table
 from teachback.reports.recipes import METAKD, MPDISTIL, RECIPES
-from teachback.reports.significance import mcnemar, paired_bootstrap
 from teachback.reports.table_formats import comparisons, escape_latex, escape_tsv, latex, markdown, plain, tsv
+from teachback.reports.table_scores import scores
 
 LABELS = ("negative", "positive")
 AMAZON = ("books", "dvd", "electronics", "kitchen")
@@ -142,32 +141,44 @@ def test_two_students_with_the_same_score_are_both_best(tmp_path):
     assert table(made).best[Column("books")] == {"meta-distillation", "meta-tinybert"}
 
 
-def test_mcnemar_counts_rows_that_one_has_right_alone():
-    right = np.array([1, 1, 1, 1, 1, 0, 1], bool)
-    other = np.array([0, 0, 0, 0, 0, 1, 1], bool)
-    assert mcnemar(right, other) == pytest.approx(2 * (1 + 6) / 2**6)  # 5 against 1 of 6 tosses
-    assert mcnemar(right, right) == 1.0
-    assert mcnemar(other, right) == mcnemar(right, other)
-
-
-def test_pooled_mcnemar_over_the_seeds_that_both_have(two_seeds):
+def test_the_bootstrap_is_over_the_seeds_that_both_have(two_seeds):
     made = table(two_seeds)
     one = made.compare(DISTILLED, Column("books"))  # seed 1 alone: TinyBERT-KD has no second
-    assert one.test == MCNEMAR and one.seeds == 1 and one.difference == pytest.approx(10.0)
-    assert one.p == pytest.approx(2 * 1 / 2**2)  # two rows right alone, none the other way
+    assert one.seeds == 1 and one.difference == pytest.approx(10.0)
+    assert one.p == 2 / 2**2  # two rows right alone, and no sign test of two rows could say more
     average = made.compare(DISTILLED, Column("average"))
     # books 2, dvd 0, electronics 3, kitchen 4 rows right alone
-    assert average.p == pytest.approx(2 / 2**9) and average.difference == pytest.approx(100 * (0.7 - 0.635))
+    assert average.p == 2 / 2**9 and average.difference == pytest.approx(100 * (0.7 - 0.635))
     assert made.compare(META, Column("books")) is None  # mtl is not among the rows
 
 
-def test_both_seeds_are_pooled(two_seeds):
+def test_the_seeds_of_a_row_are_drawn_together(two_seeds):
     gold = dict.fromkeys(AMAZON, "++++----")
     write_scores(two_seeds, TINYBERT, 2, by_domain(0.5, 0.5, 0.5, 0.5))
-    write_answers(two_seeds, TINYBERT, 2, dict.fromkeys(AMAZON, "+++-----"), gold)
+    write_answers(two_seeds, TINYBERT, 2, dict.fromkeys(AMAZON, "++------"), gold)
     one = table(two_seeds).compare(DISTILLED, Column("books"))
-    assert one.seeds == 2 and one.p == pytest.approx(2 * (1 + 4) / 2**4)  # 2 + 1 won, 1 lost in seed 2
-    assert one.difference == pytest.approx((10 + 30) / 2)
+    # Two rows are won under both seeds, and one is lost under one. Pooled, they would pass for four won and one lost.
+    assert one.seeds == 2 and one.difference == pytest.approx((10 + 30) / 2)
+    assert one.p == pytest.approx(0.382, abs=0.02)  # the sum over all draws of eight rows is 0.382
+
+
+def test_two_rows_that_are_compared_with_each_other_are_one_test(two_seeds):
+    made = table(two_seeds)
+    assert made.tests == 5 and len(made.comparisons) == 10  # four domains and their average, both ways
+    there, back = (made.compare(row, Column("average")) for row in (DISTILLED, TINYBERT))
+    assert there.difference == -back.difference and there.p == back.p and there.adjusted == back.adjusted == 5 * there.p
+    assert made.compare(DISTILLED, Column("dvd")).adjusted == 1.0
+
+
+def test_every_format_has_holms_p_beside_the_raw_one(two_seeds):
+    made = table(two_seeds)
+    for form, text in (("plain", plain(made)), ("markdown", markdown(made)), ("latex", latex(made))):
+        assert "+6.5, p = 0.004 (0.020)" in text, form
+        assert "adjusted for the 5 tests of the table" in text and "McNemar" not in text, form
+    section = scores(made)
+    assert any("+6.5, p = 0.004 (0.020)" in row for row in section.tables[1].rows)
+    row = next(row for row in read_tsv(made) if (row["row"], row["column"]) == ("meta-distillation", "average"))
+    assert (row["p"], row["p_holm"]) == ("0.00390625", "0.0195312") and "under all seeds" in row["test"]
 
 
 def test_rows_without_a_label_take_no_part(two_seeds):
@@ -181,29 +192,6 @@ def test_different_test_rows_are_not_compared(two_seeds):
     write_answers(two_seeds, TINYBERT, 1, {"books": "++++"}, {"books": "++++"})
     with pytest.raises(TeachbackError, match="different test rows of books"):
         table(two_seeds).compare(DISTILLED, Column("books"))
-
-
-def test_the_bootstrap_tells_a_clear_difference_from_none():
-    random = np.random.default_rng(3)
-    gold = random.normal(size=300)
-    near, far = gold + random.normal(scale=0.3, size=300), gold + random.normal(scale=2.0, size=300)
-    for metric in ("pearson", "spearman"):
-        assert paired_bootstrap(metric, gold, [near], [far], 199) == 0.01
-        assert paired_bootstrap(metric, gold, [far], [near], 199) == 0.01
-        assert paired_bootstrap(metric, gold, [near], [near], 200) == 1.0
-    noisy = [gold + random.normal(scale=0.3, size=300) for _ in range(4)]
-    assert paired_bootstrap("pearson", gold, noisy[:2], noisy[2:], 200) > 0.05
-
-
-@pytest.mark.parametrize("metric", ["f1", "pearson", "spearman", "macro_f1"])
-def test_the_bootstraps_metrics_are_those_of_stage_7(metric):
-    from teachback.inference.metrics import METRICS
-    from teachback.reports.significance import _fast
-
-    random = np.random.default_rng(1)
-    gold, predicted = random.integers(0, 2, 50), random.integers(0, 2, 50)
-    assert _fast(metric)(gold, predicted) == pytest.approx(METRICS[metric](gold, predicted))
-    assert _fast("pearson")(gold, np.zeros(50)) == 0.0 and _fast("f1")(np.zeros(5), np.zeros(5)) == 0.0
 
 
 def glue(tmp_path, domains, suite) -> tuple[Plan, PaperTable]:
@@ -225,7 +213,7 @@ def test_a_metric_that_stage_7_did_not_write_comes_from_its_predictions(tmp_path
     assert found.entry(MPDISTIL["kd"], column).mean == pytest.approx(100 * 6 / 7)
     assert found.entry(MPDISTIL["kd"], column).difference == pytest.approx(100 * 6 / 7 - 86.2)
     one = found.compare(MPDISTIL["kd"], column)
-    assert one.test == BOOTSTRAP and one.difference == pytest.approx(100 * (6 / 7 - 2 / 5)) and 0 < one.p < 1
+    assert one.difference == pytest.approx(100 * (6 / 7 - 2 / 5)) and 0 < one.p < 1
 
 
 def test_a_domain_without_train_rows_is_answered_by_another_domains_student(tmp_path):

@@ -147,7 +147,7 @@ def by_domain(suite: Suite, rows: Sequence[Row], predictions: Sequence[str], met
 
 def _domain_score(domain: Domain, metric: str, rows: Sequence[Row], predictions: Sequence[str]) -> Score:
     gold, predicted = as_numbers(domain, [row.label for row in rows]), as_numbers(domain, predictions)
-    groups = [row.guid.rpartition("-")[0] for row in rows]  # a question's answers differ in the last field alone
+    groups = [group_of(row.guid) for row in rows]
     single = [
         Score(name, score(name, gold, predicted, groups), len(set(groups)) if name in GROUPED else len(rows))
         for name in parts(metric)
@@ -155,6 +155,11 @@ def _domain_score(domain: Domain, metric: str, rows: Sequence[Row], predictions:
     if len(single) == 1:
         return single[0]
     return Score(metric, float(np.mean([part.value for part in single])), len(rows), tuple(single))
+
+
+def group_of(guid: str) -> str:
+    """The group of a row: a question's answers differ in the last field of their guid alone."""
+    return guid.rpartition("-")[0]
 
 
 def as_numbers(domain: Domain, names: Sequence[str]) -> np.ndarray:

@@ -7,7 +7,7 @@ from teachback.core.files import write_atomically
 from teachback.core.markdown import escape_markdown
 from teachback.core.pictures import save_png
 from teachback.reports.figures import Series
-from teachback.reports.paper_table import MCNEMAR, Entry, PaperTable
+from teachback.reports.paper_table import BOOTSTRAP, Entry, PaperTable
 from teachback.reports.parts import shorten
 from teachback.reports.plan import WHOLE, Setting
 from teachback.reports.published import Published
@@ -87,7 +87,8 @@ class Curve:
             sees = f"No teacher has seen a row of {target}; the student sees the share of its train rows."
         return (
             f"Test scores in %, {over} {', '.join(map(str, numbers))}. {sees} Prototype scores are "
-            f"of what is seen. Differences are in points, with {MCNEMAR}. Published: {self.tables[0].published.paper}."
+            f"of what is seen. Differences are in points, with p ({BOOTSTRAP}) and in brackets p by Holm, adjusted for the tests of "
+            f"one share. Published: {self.tables[0].published.paper}."
         )
 
     def markdown(self) -> str:

@@ -1,6 +1,6 @@
 """A table's numbers: ours over seeds from stage 7's files, the published ones beside them, and paired tests."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
@@ -10,16 +10,15 @@ from transformers import AutoConfig
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, Suite, read_suite
-from teachback.inference.metrics import as_numbers, by_domain, parts
+from teachback.inference.metrics import GROUPED, as_numbers, by_domain, group_of, parts
 from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results
 from teachback.reports.cells import CHANGED, DONE
 from teachback.reports.plan import Plan, answering
 from teachback.reports.published import Column, Published
 from teachback.reports.recipes import TableRow
-from teachback.reports.significance import mcnemar, paired_bootstrap
+from teachback.reports.significance import RESAMPLES, Paired, holm, paired_bootstrap
 
-MCNEMAR = "exact McNemar, predictions of all seeds pooled"
-BOOTSTRAP = "paired bootstrap over test rows"
+BOOTSTRAP = f"paired bootstrap over test rows, each with its answers under all seeds, {RESAMPLES:,} draws"
 SPLIT = "test"
 
 
@@ -53,13 +52,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against ``other`` on the same test rows and seeds: mean difference in points, and the test."""
+    """A row against ``other`` on the same test rows and seeds: mean difference in points, and p of the bootstrap.
+
+    ``adjusted``: that p by Holm, beside all other tests of the table.
+    """
 
     other: TableRow
     difference: float
     p: float
-    test: str
     seeds: int
+    adjusted: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,27 @@ class PaperTable:
 
     def compare(self, row: TableRow, column: Column) -> Comparison | None:
         """The row against the one that its recipe compares it with; None where they share no seed."""
+        return self.comparisons.get((row.name, column))
+
+    @cached_property
+    def comparisons(self) -> dict[tuple[str, Column], Comparison]:
+        """Every test of the table. Two rows that are compared with each other are one test."""
+        found = {
+            (row.name, column): one for row in self.rows for column in self.columns if (one := self._compare(row, column))
+        }
+        tests = {(frozenset((name, one.other.name)), column): one.p for (name, column), one in found.items()}
+        adjusted = dict(zip(tests, holm(list(tests.values()))))
+        return {
+            (name, column): replace(one, adjusted=adjusted[frozenset((name, one.other.name)), column])
+            for (name, column), one in found.items()
+        }
+
+    @property
+    def tests(self) -> int:
+        """How many tests there are."""
+        return len({(frozenset((name, one.other.name)), column) for (name, column), one in self.comparisons.items()})
+
+    def _compare(self, row: TableRow, column: Column) -> Comparison | None:
         other = self.plan.opponent(row)
         if other is None or (other.name, column) not in self.entries:
             return None
@@ -219,27 +242,35 @@ class PaperTable:
             return None
         difference = 100 * fmean(ours.scores[seed] - theirs.scores[seed] for seed in seeds)
         tested = [column] if not column.is_average else [c for c in self.columns if not c.is_average]
-        if any(c.metric != "accuracy" for c in tested) and len(tested) > 1:
+        parts = [self._paired(row, other, column, seeds) for column in tested]
+        if not all(len(part.gold) for part in parts):  # the predictions are gone
             return None
-        pairs = [(c, seed, *self._pair(row, other, c.domain, seed)) for c in tested for seed in seeds]
-        if tested[0].metric == "accuracy":
-            right = [
-                np.concatenate([a.gold == a.predicted for a in side]) for side in zip(*(pair[2:] for pair in pairs))
-            ]
-            return Comparison(other, difference, mcnemar(*right), MCNEMAR, len(seeds))
-        gold = pairs[0][2].gold
-        p = paired_bootstrap(column.metric, gold, [x[2].predicted for x in pairs], [x[3].predicted for x in pairs])
-        return Comparison(other, difference, p, BOOTSTRAP, len(seeds))
+        return Comparison(other, difference, paired_bootstrap(parts), len(seeds))
+
+    def _paired(self, row: TableRow, other: TableRow, column: Column, seeds: list[int]) -> Paired:
+        """Both rows' answers in a column under all seeds."""
+        pairs = [self._pair(row, other, column.domain, seed) for seed in seeds]
+        first = pairs[0][0]
+        if any(ours.guids != first.guids for ours, _ in pairs):
+            raise self._different_rows(row, other, column.domain, seeds)
+        ours, theirs = (np.stack([one.predicted for one in side]) for side in zip(*pairs))
+        grouped = GROUPED & set(self.suite.domain(column.domain).metric.split("+"))
+        groups = np.array([group_of(guid) for guid in first.guids]) if grouped else None
+        return Paired(column.metric, first.gold, ours, theirs, groups)
 
     def _pair(self, row: TableRow, other: TableRow, domain: str, seed: int) -> tuple[Answers, Answers]:
         """Both rows' answers, which have to be to the same test rows."""
         ours, theirs = self._answers_of(row, domain, seed), self._answers_of(other, domain, seed)
         if ours.guids != theirs.guids:
-            raise TeachbackError(
-                f"{row.name} and {other.name} were scored on different test rows of {domain} (seed {seed}); run the "
-                "cells that are listed as changed by --dry_run again"
-            )
+            raise self._different_rows(row, other, domain, [seed])
         return ours, theirs
+
+    @staticmethod
+    def _different_rows(row: TableRow, other: TableRow, domain: str, seeds: list[int]) -> TeachbackError:
+        return TeachbackError(
+            f"{row.name} and {other.name} were scored on different test rows of {domain} (seed {', '.join(map(str, seeds))}); "
+            "run the cells that are listed as changed by --dry_run again"
+        )
 
     def made_with_other_settings(self) -> int:
         """How many cells the table shows that were made with other settings or data than are asked for now."""

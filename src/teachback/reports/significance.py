@@ -1,63 +1,200 @@
 """Paired tests between two models that answered the same test rows, under one or several seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, rankdata
 
-from teachback.inference.metrics import METRICS
-
-RESAMPLES = 1000
+RESAMPLES = 10_000
+CHUNK = 100_000  # weights that are held at a time, as more do not fit into a core's cache
 
 
-def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
-    """Two-sided p of the exact McNemar test: bool [n], bool [n], which rows each model has right.
+@dataclass(frozen=True)
+class Paired:
+    """Both models' answers to the rows of one domain: gold [n], and predictions of each seed, ours and theirs [S, n].
 
-    Only rows count that one has right and the other wrong; with none there is nothing against equality, p = 1.
+    ``groups`` [n]: rows of one group, as the answers to one question, are drawn together; none: each row by itself.
     """
-    won, lost = int((right & ~other).sum()), int((other & ~right).sum())
-    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+    metric: str
+    gold: np.ndarray
+    ours: np.ndarray
+    theirs: np.ndarray
+    groups: np.ndarray | None = None
 
 
-def paired_bootstrap(
-    metric: str, gold: np.ndarray, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], resamples: int = RESAMPLES
-) -> float:
-    """Two-sided p of equal scores, from test rows drawn anew: gold [n], and for each seed predictions [n] of both.
+def paired_bootstrap(parts: Sequence[Paired], resamples: int = RESAMPLES) -> float:
+    """Two-sided p of equal scores, from test rows drawn anew; of several domains the mean difference over them.
 
-    A drawn row brings its answers under every seed, as these are not independent of each other. p is twice the share of
-    draws in which the mean difference over seeds is not on the side of the majority. The scores as they were found count as
-    one draw more, so that p is never below what that many draws can tell: 2 / (resamples + 1).
+    A drawn row brings its answers under every seed, as these are not independent of each other: the models are taken as
+    they are, and p is about other rows. p is twice the share of draws in which the mean difference over seeds is not on
+    the side of the majority. The scores as they were found count as one draw more, so that p is never below
+    2 / (resamples + 1); nor is it below 2 / 2^m, the least p of a sign test, where the answers differ on m rows alone.
     """
-    score, random, n = _fast(metric), np.random.default_rng(0), len(gold)
-    differences = np.empty(resamples)
-    for i in range(resamples):
-        rows = random.integers(0, n, n)
-        differences[i] = np.mean(
-            [score(gold[rows], a[rows]) - score(gold[rows], b[rows]) for a, b in zip(ours, theirs)]
-        )
-    below, above = (differences <= 0).sum(), (differences >= 0).sum()
-    return float(min(1.0, 2 * (min(below, above) + 1) / (resamples + 1)))
+    random, parts = np.random.default_rng(0), [_simplest(part) for part in parts]
+    differences = np.mean([_differences(part, random, resamples) for part in parts], axis=0)
+    tail = min((differences <= 0).sum(), (differences >= 0).sum())
+    apart = sum(_rows_apart(part) for part in parts)
+    return float(min(1.0, max(2 * (tail + 1) / (resamples + 1), 2.0 ** (1 - apart))))
 
 
-def _fast(metric: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The metric without checks, which take longer than the metric where it is computed thousands of times."""
-    return {"accuracy": _accuracy, "f1": _f1, "pearson": _pearson, "spearman": _spearman}.get(metric, METRICS[metric])
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p of each test: below a level, the test still holds beside all the others."""
+    adjusted, highest = [0.0] * len(values), 0.0
+    for place, number in enumerate(sorted(range(len(values)), key=lambda number: values[number])):
+        highest = max(highest, min(1.0, (len(values) - place) * values[number]))
+        adjusted[number] = highest
+    return adjusted
 
 
-def _accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
-    return (gold == predicted).mean()
+def _rows_apart(part: Paired) -> int:
+    """On how many rows, or groups of them, the answers under all seeds together differ."""
+    apart = (np.sort(part.ours, 0) != np.sort(part.theirs, 0)).any(0)
+    return int(apart.sum()) if part.groups is None else len(set(part.groups[apart]))
 
 
-def _f1(gold: np.ndarray, predicted: np.ndarray) -> float:
-    both, either = ((gold == 1) & (predicted == 1)).sum(), (gold == 1).sum() + (predicted == 1).sum()
-    return 2 * both / either if either else 0.0
+def _differences(part: Paired, random: np.random.Generator, resamples: int) -> np.ndarray:
+    """Mean over seeds of ours minus theirs in each draw: [resamples]."""
+    units, score, found = _units(part), SCORES[part.metric], []
+    for weights in _draws(units.counts, random, resamples):
+        scores = score(units, weights)
+        found.append((scores[:, : len(part.ours)] - scores[:, len(part.ours) :]).mean(1))
+    return np.concatenate(found)
 
 
-def _pearson(gold: np.ndarray, predicted: np.ndarray) -> float:
-    x, y = gold - gold.mean(), predicted - predicted.mean()
-    size = np.sqrt((x @ x) * (y @ y))
-    return x @ y / size if size else 0.0
+def _draws(counts: np.ndarray, random: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
+    """How often each unit is in a draw: [draws, J], in chunks."""
+    total, chunk = counts.sum(), max(1, CHUNK // len(counts))
+    for first in range(0, resamples, chunk):
+        yield random.multinomial(total, counts / total, size=min(chunk, resamples - first)).astype(float)
 
 
-def _spearman(gold: np.ndarray, predicted: np.ndarray) -> float:
-    return _pearson(rankdata(gold), rankdata(predicted))
+class _Units(NamedTuple):
+    """What is drawn: different rows, and how many there are of each [J]; or groups, and which rows are theirs [J, n].
+
+    ``gold`` [n], ``answers`` [A, n]: ours under each seed, then theirs.
+    """
+
+    counts: np.ndarray
+    gold: np.ndarray
+    answers: np.ndarray
+    members: np.ndarray | None = None
+
+    def rows(self, weights: np.ndarray) -> np.ndarray:
+        """Weights of units as those of rows: [draws, J] -> [draws, n]."""
+        return weights if self.members is None else weights @ self.members
+
+
+def _simplest(part: Paired) -> Paired:
+    """For the accuracy, answers are right or wrong, 1 or 0: so more rows are alike."""
+    if part.metric != "accuracy":
+        return part
+    ours, theirs = ((side == part.gold).astype(int) for side in (part.ours, part.theirs))
+    return replace(part, gold=np.ones(len(part.gold), int), ours=ours, theirs=theirs)
+
+
+def _units(part: Paired) -> _Units:
+    """Rows that are alike are drawn as one, which is the same and much faster."""
+    if part.groups is not None:
+        names, group = np.unique(part.groups, return_inverse=True)
+        members = (group == np.arange(len(names))[:, None]).astype(float)
+        return _Units(np.ones(len(names), int), part.gold, np.vstack([part.ours, part.theirs]), members)
+    rows, counts = np.unique(np.vstack([part.gold, part.ours, part.theirs]), axis=1, return_counts=True)
+    return _Units(counts, rows[0], rows[1:])
+
+
+# Each score is of all answers in each draw: weights [draws, J] -> [draws, A].
+
+
+def _accuracy(units: _Units, weights: np.ndarray) -> np.ndarray:
+    rows = units.rows(weights)
+    return _counted(rows, units.answers == units.gold) / rows.sum(1, keepdims=True)
+
+
+def _exact_match(units: _Units, weights: np.ndarray) -> np.ndarray:
+    wrong = (units.answers != units.gold).astype(float)
+    whole = wrong == 0 if units.members is None else wrong @ units.members.T == 0
+    return _counted(weights, whole) / weights.sum(1, keepdims=True)
+
+
+def _counted(weights: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """How many rows are among those that are meant: [draws, n], bool [A, n] -> [draws, A]."""
+    return weights @ which.T.astype(float)
+
+
+def _of_class(units: _Units, rows: np.ndarray, number: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many rows of a class are right, how many are so answered, and how many there are."""
+    answered, there = units.answers == number, (units.gold == number)[None]
+    return _counted(rows, answered & there), _counted(rows, answered), _counted(rows, there)
+
+
+def _f1(units: _Units, weights: np.ndarray) -> np.ndarray:
+    right, answered, there = _of_class(units, units.rows(weights), 1)
+    return _ratio(2 * right, answered + there)
+
+
+def _macro_f1(units: _Units, weights: np.ndarray) -> np.ndarray:
+    found, occurring = 0.0, 0
+    rows = units.rows(weights)
+    for number in np.unique([*units.gold, *units.answers.ravel()]):
+        right, answered, there = _of_class(units, rows, number)
+        found, occurring = found + _ratio(2 * right, answered + there), occurring + (answered + there > 0)
+    return found / occurring
+
+
+def _matthews(units: _Units, weights: np.ndarray) -> np.ndarray:
+    rows = units.rows(weights)
+    total = rows.sum(1, keepdims=True)
+    above, of_answers, of_gold = 0.0, total**2, total**2
+    for number in np.unique([*units.gold, *units.answers.ravel()]):
+        right, answered, there = _of_class(units, rows, number)
+        above = above + right * total - answered * there
+        of_answers, of_gold = of_answers - answered**2, of_gold - there**2
+    return _ratio(above, np.sqrt(of_answers * of_gold))
+
+
+def _pearson(units: _Units, weights: np.ndarray) -> np.ndarray:
+    rows = units.rows(weights).T
+    return np.stack([_correlation(rows, units.gold, answers) for answers in units.answers], axis=1)
+
+
+def _spearman(units: _Units, weights: np.ndarray) -> np.ndarray:
+    rows = np.ascontiguousarray(units.rows(weights).T)
+    gold = _ranks(rows, units.gold)
+    return np.stack([_correlation(rows, gold, _ranks(rows, answers)) for answers in units.answers], axis=1)
+
+
+def _correlation(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of values that are the same in each draw [n] or not [n, draws], weighted [n, draws]: -> [draws]."""
+    total = weights.sum(0)
+    x, y = x - x.mean(), y - y.mean()  # for the digits' sake
+    sum_x, sum_y = _sum(weights, x), _sum(weights, y)
+    square_x, square_y = _sum(weights, x * x), _sum(weights, y * y)
+    spread = (square_x - sum_x**2 / total) * (square_y - sum_y**2 / total)
+    spread[spread < 1e-18 * square_x * square_y] = 0.0  # of equal values all that is left are rounding errors
+    return _ratio(_sum(weights, x * y) - sum_x * sum_y / total, np.sqrt(spread))
+
+
+def _sum(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Weighted sum of values [n] or [n, draws] -> [draws]."""
+    return values @ weights if values.ndim == 1 else np.einsum("nd,nd->d", weights, values)
+
+
+def _ranks(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Ranks of values [n] that occur so often in each draw [n, draws], equal ones with their mean rank: [n, draws]."""
+    names, place = np.unique(values, return_inverse=True)
+    order = np.argsort(values)
+    together = np.add.reduceat(weights[order], np.searchsorted(values[order], names), axis=0)
+    return (np.cumsum(together, 0) - (together - 1) / 2)[place]
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """0 where nothing is below."""
+    return np.divide(above, below, out=np.zeros_like(above, dtype=float), where=below > 0)
+
+
+SCORES: dict[str, Callable[[_Units, np.ndarray], np.ndarray]] = {
+    "accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews, "exact_match": _exact_match,
+    "pearson": _pearson, "spearman": _spearman,
+}  # fmt: skip

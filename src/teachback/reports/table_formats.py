@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from teachback.core.markdown import escape_markdown, padded_table
 from teachback.core.numerals import MINUS, signed
 from teachback.inference.results import format_table
-from teachback.reports.paper_table import Comparison, Entry, PaperTable
+from teachback.reports.paper_table import BOOTSTRAP, Comparison, Entry, PaperTable
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
 
 NOTHING, MARK = "–", "*"
+SMALLEST = 0.001  # p that is written in digits
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,15 @@ def comparison_lines(table: PaperTable, found: Sequence[tuple[TableRow, dict[Col
 
 
 def compared(one: Comparison | None) -> str:
-    return NOTHING if one is None else f"{signed(one.difference)}, {p_value(one.p)}"
+    """The difference, p, and in brackets Holm's."""
+    if one is None:
+        return NOTHING
+    relation = "p " if one.p < SMALLEST else "p = "
+    return f"{signed(one.difference)}, {relation}{p_value(one.p)} ({p_value(one.adjusted)})"
 
 
 def p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return f"< {SMALLEST}" if p < SMALLEST else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
@@ -105,11 +110,10 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
         lines.append(ours)
     if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
         lines.append(f"{MARK} optimistic: the checkpoint was selected on the very rows that are reported.")
-    tests = dict.fromkeys(one.test for _, by in found for one in by.values())
-    if tests:
+    if found:
         lines.append(
-            f"Paired tests on the same test rows: {'; '.join(tests)}. Seeds share their test rows, so that pooled "
-            "predictions are not independent, and p of several seeds is on the small side."
+            f"p: {BOOTSTRAP}; it is about other test rows, with the models as they are. In brackets p by Holm, "
+            f"adjusted for the {table.tests} tests of the table: the one to go by where no single comparison was meant beforehand."
         )
     if count := table.made_with_other_settings():
         lines.append(f"{count} cells were made with other settings or data than now; --dry_run lists them as changed.")
@@ -198,7 +202,7 @@ def tabular(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
 
 TSV_COLUMNS = (
     "table", "row", "title", "column", "metric", "mean", "std", "n", "seeds", "published", "difference", "selected", "best",
-    "compared_with", "compared_difference", "p", "test",
+    "compared_with", "compared_difference", "p", "p_holm", "test",
 )  # fmt: skip
 
 
@@ -209,9 +213,9 @@ def tsv(table: PaperTable) -> str:
         for column in table.columns:
             entry, one = table.entry(row, column), table.compare(row, column)
             test = (
-                ("", "", "", "")
+                ("",) * 5
                 if one is None
-                else (one.other.name, _number(one.difference), f"{one.p:.6g}", one.test)
+                else (one.other.name, _number(one.difference), f"{one.p:.6g}", f"{one.adjusted:.6g}", BOOTSTRAP)
             )
             scores = " ".join(f"{seed}={100 * value:.4f}" for seed, value in entry.scores.items())
             lines.append((

@@ -28,7 +28,7 @@ def scores(table: PaperTable) -> Section:
     tables = [_as_table("Scores", [*header(table, "row"), "seeds"], score_lines(table))]
     if found:
         lines = comparison_lines(table, found)
-        tables.append(_as_table("Difference in points, and p", header(table, "row", "to"), lines, words=(0, 1)))
+        tables.append(_as_table("Difference in points, p, and in brackets p by Holm", header(table, "row", "to"), lines, words=(0, 1)))
     return Section("table", "The table", intro=_summary(table), tables=tables, notes=notes(table, found))
 
 

@@ -16,9 +16,10 @@ from teachback.inference.results import read_results
 from teachback.reports.plan import DATA
 from teachback.reports.published import published_table
 from teachback.reports.recipes import RECIPES, SCRIPTS
-from teachback.reports.reproduce import ROOT, ReproduceArguments, make_plan, reproduce, visible_gpus
+from teachback.reports.reproduce import ReproduceArguments, make_plan, reproduce, visible_gpus
 from teachback.stages.stage2_data import ProcessArguments, process
 
+ROOT = Path(__file__).parents[2]
 FAST = {
     "TEACHER_MODEL": "scratch:tiny", "MAX_LENGTH": "16", "EPOCHS": "0.1", "PRECISION": "fp32", "DEVICE": "cpu",
     "OMP_NUM_THREADS": "1", "TRANSFER_SET": "domain",

@@ -585,7 +585,8 @@ def test_questions_with_choices_from_archive_to_predictions(models, tmp_path):
 @pytest.mark.parametrize(
     ("name", "task", "regression", "metric"),
     [("auto", "CB", False, "f1"), ("auto", "cola", False, "mcc"), ("auto", "mine", False, "accuracy"),
-     ("auto", "mine", True, "correlation"), ("mcc", "CB", False, "mcc")],
+     ("auto", "mine", True, "correlation"), ("mcc", "CB", False, "mcc"), ("auto", "MRPC", False, "binary_f1"),
+     ("f1", "qqp", False, "binary_f1"), ("f1", "mine", False, "f1"), ("binary_f1", "mine", False, "binary_f1")],
 )  # fmt: skip
 def test_the_metric_of_a_task(name, task, regression, metric):
     assert chosen_metric(name, task, regression) == metric
@@ -596,6 +597,10 @@ def test_metrics_by_hand():
     values = metric_values("f1", np.array([0, 1, 1, 0]), logits)
     assert values["acc"] == 0.75 and values["f1"] == values["score"] == pytest.approx((2 / 3 + 0.8) / 2)
     assert values["acc_and_f1"] == pytest.approx((values["acc"] + values["f1"]) / 2)
+    binary = metric_values("binary_f1", np.array([0, 1, 1, 0]), logits)
+    assert binary["f1"] == binary["score"] == pytest.approx(0.8) and binary["acc"] == 0.75
+    with pytest.raises(TeachbackError, match="binary_f1.*num_labels=3"):
+        chosen_metric("binary_f1", "mine", False, 3)
     assert metric_values("correlation", np.array([1.0, 2, 3]), np.array([[2.0], [4], [6]]))["corr"] == pytest.approx(1)
     for wrong, regression in (("rouge", False), ("correlation", False), ("accuracy", True)):
         with pytest.raises(TeachbackError, match=wrong):

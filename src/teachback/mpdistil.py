@@ -50,7 +50,7 @@ class MPDistil:
         """
         refuse_unknown("MPDistil", unknown, list(inspect.signature(MPDistil).parameters)[:-1])
         self.task_name, self.num_labels, self.is_regression = task_name, num_labels, is_regression
-        self.metric = chosen_metric(metric, task_name, is_regression)
+        self.metric = chosen_metric(metric, task_name, is_regression, num_labels)
         self.teacher_model, self.student_model = str(teacher_model), str(student_model)
         self.student_layers = student_layers
         self.student_init, self.data_dir, self.output_dir = student_init, str(data_dir), Path(output_dir)

@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, Row, Suite
-from teachback.inference.metrics import Score, by_domain, metric_for, score
+from teachback.data.suites import glue, superglue
+from teachback.inference.metrics import Score, by_domain, metric_for, parts, score
+from teachback.inference.model_card import HUB_AVERAGES, HUB_METRICS
 
+ROOT = Path(__file__).parents[2]
 LABELS = ("negative", "positive")
 SUITE = Suite("tiny", {name: Domain(name, "shared", LABELS) for name in ("books", "dvd")})
 
@@ -147,3 +152,27 @@ def test_labels_unknown_to_the_domain_are_an_error():
 def test_a_missing_prediction_is_an_error():
     with pytest.raises(ValueError, match="1 predictions for 2 rows"):
         by_domain(SUITE, [row("positive"), row("positive")], ["positive"])
+
+
+def test_always_equivalent_has_glues_f1_on_mrpc():
+    domain = glue.TASKS["MRPC"].domain
+    assert domain.positive == "equivalent"
+    gold = ["equivalent"] * 279 + ["not_equivalent"] * 129  # as in its dev set
+    rows = [Row(f"MRPC-val-{number}", "a", "b", label, "MRPC") for number, label in enumerate(gold)]
+    found = by_domain(Suite("glue", {"MRPC": domain}), rows, ["equivalent"] * len(rows))["MRPC"]
+    assert {part.metric: round(100 * part.value, 1) for part in found.parts} == {"accuracy": 68.4, "f1": 81.2}
+
+
+def test_the_page_of_metrics_is_that_of_the_suites():
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8").replace("\\_", "_")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    told = {(suite, name): cells for suite, *cells in rows[1:] for name in cells[0].split(", ")}
+    for suite, tasks in (("glue", glue.TASKS), ("superglue", superglue.TASKS)):
+        assert {name for of, name in told if of == suite} == set(tasks)
+        for name, task in tasks.items():
+            _, metric, positive, hub = told[suite, name]
+            assert metric == task.domain.metric
+            assert "f1" not in parts(metric) or positive == task.domain.positive != "", name
+            averages = {part: HUB_AVERAGES.get(part, {}).get("average") for part in parts(metric)}
+            types = [HUB_METRICS.get(part, part) + (f" (average: {of})" if of else "") for part, of in averages.items()]
+            assert hub == ", ".join(types), name

@@ -66,6 +66,11 @@ class Domain:
     submission: str = ""  # format of the leaderboard's file: "", "superglue" or "glue"
 
     @property
+    def positive(self) -> str:
+        """The positive class of two, which F1 is of: the second label; "" where there are not two."""
+        return self.labels[1] if len(self.labels) == 2 else ""
+
+    @property
     def trainable(self) -> bool:
         """Whether it has train rows of its own; a domain without any is for evaluation only."""
         return not self.rows or self.rows.get("train", 0) > 0

@@ -35,7 +35,7 @@ def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """F1 of the second of two labels."""
+    """F1 of the positive class: the second of two labels, `Domain.positive`."""
     return f1_score(labels, predictions, pos_label=1, zero_division=0.0)
 
 
@@ -104,10 +104,15 @@ def suits(metric: str, domain: Domain) -> bool:
     own = domain.metric.split("+")
     return all(
         (name in REGRESSION) == (domain.task == "regression")
-        and (name != "f1" or len(domain.labels) == 2)
+        and (name != "f1" or bool(domain.positive))
         and (name not in GROUPED or name in own)
         for name in parts(metric)
     )
+
+
+def described(metric: str, domain: Domain) -> str:
+    """A metric's name, and of F1 the class that it is of: accuracy+f1 (of equivalent)."""
+    return f"{metric} (of {domain.positive})" if "f1" in metric.split("+") and domain.positive else metric
 
 
 def metric_for(domain: Domain, metric: str = "auto") -> str:

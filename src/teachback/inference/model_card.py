@@ -15,12 +15,13 @@ from teachback.core.markdown import escape_markdown, markdown_table
 from teachback.core.readable import environment_secrets, flat
 from teachback.data.schema import Domain, Suite, clean_text
 from teachback.data.suites import selection_split
-from teachback.inference.metrics import parts
+from teachback.inference.metrics import described, parts
 from teachback.inference.results import OPTIMISTIC, Result
 
 NAME = "README.md"
 MARK = "Written by Teachback, and again by 7_eval.sh. Remove this line to keep changes of your own."
 HUB_METRICS = {"macro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
+HUB_AVERAGES = {"f1": {"average": "binary"}, "macro_f1": {"average": "macro"}}
 LICENCE = (
     "The languages and licences of the data and of the base model are not known to the program that wrote this: "
     "add them above (language, license) before you publish it."
@@ -120,7 +121,7 @@ def metadata(title: str, suite: Suite, found: Sequence[Measured], base: str) -> 
         EvalResult(
             task_type="text-classification", dataset_type=suite.name, dataset_name=f"{suite.name}: {m.domain}",
             dataset_config=m.domain, dataset_split=_plain(m.split), metric_name=m.metric,
-            metric_type=HUB_METRICS.get(m.metric, m.metric),
+            metric_type=HUB_METRICS.get(m.metric, m.metric), metric_args=HUB_AVERAGES.get(m.metric),
             metric_value=round(m.value, 6),
         )
         for m in found if len(parts(m.metric)) == 1
@@ -173,7 +174,7 @@ def _answers(domains: Sequence[Domain]) -> str:
     header = ["domain", "labels", "reads", "metric", *(f"{split} rows" for split in splits)]
     reads = {"single": "a text", "pair": "two texts", "choices": "a question and its choices"}
     rows = [
-        [d.name, ", ".join(d.labels) or "a number", reads[d.kind], d.metric, *(f"{d.rows.get(s, 0):,}" for s in splits)]
+        [d.name, ", ".join(d.labels) or "a number", reads[d.kind], described(d.metric, d), *(f"{d.rows.get(s, 0):,}" for s in splits)]
         for d in domains
     ]
     return markdown_table(header, rows, 4)

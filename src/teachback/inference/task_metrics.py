@@ -10,22 +10,29 @@ from teachback.inference.metrics import score
 REPORTED = {
     "accuracy": (("accuracy",), "acc"),
     "f1": (("accuracy", "macro_f1"), "f1"),
+    "binary_f1": (("accuracy", "f1"), "f1"),
     "mcc": (("matthews",), "mcc"),
     "correlation": (("pearson", "spearman"), "corr"),
 }
-SHORT = {"accuracy": "acc", "macro_f1": "f1", "matthews": "mcc", "pearson": "pearson", "spearman": "spearmanr"}
-MEANS = {"f1": "acc_and_f1", "correlation": "corr"}
+SHORT = {"accuracy": "acc", "macro_f1": "f1", "f1": "f1", "matthews": "mcc", "pearson": "pearson", "spearman": "spearmanr"}
+MEANS = {"f1": "acc_and_f1", "binary_f1": "acc_and_f1", "correlation": "corr"}
 
 
-def chosen_metric(name: str, task_name: str, regression: bool) -> str:
-    """The metric that ``name`` stands for; ``auto`` is the one that the task's benchmark reports."""
-    if name == "auto":
-        name = _usual_metric(task_name, regression)
+def chosen_metric(name: str, task_name: str, regression: bool, num_labels: int = 2) -> str:
+    """The metric that ``name`` stands for; ``auto`` is the one that the task's benchmark reports.
+
+    Where the benchmark's F1 is that of the positive class, so is ``f1``.
+    """
+    usual = _usual_metric(task_name, regression, num_labels)
+    if name == "auto" or (name == "f1" and usual == "binary_f1"):
+        name = usual
     if name not in REPORTED:
         raise TeachbackError(f"metric={name!r} is unknown; use one of: {', '.join(REPORTED)}, auto")
     if (name == "correlation") != regression:
-        right = "correlation" if regression else "accuracy, f1 or mcc"
+        right = "correlation" if regression else "accuracy, f1, binary_f1 or mcc"
         raise TeachbackError(f"metric={name!r} does not suit is_regression={regression}; use {right}")
+    if name == "binary_f1" and num_labels != 2:
+        raise TeachbackError(f"metric='binary_f1' is of the second of two classes, and num_labels={num_labels}; use f1")
     return name
 
 
@@ -35,13 +42,14 @@ def selecting_metric(metric: str) -> str:
     return next((name for name in names if SHORT[name] == short), "+".join(names))
 
 
-def _usual_metric(task_name: str, regression: bool) -> str:
+def _usual_metric(task_name: str, regression: bool, num_labels: int) -> str:
     if regression:
         return "correlation"
     tasks = {name.lower(): task.domain for name, task in {**glue.TASKS, **superglue.TASKS}.items()}
     domain = tasks.get(task_name.lower())
     parts = domain.metric.split("+") if domain else []
-    return "mcc" if "matthews" in parts else "f1" if {"f1", "macro_f1"} & set(parts) else "accuracy"
+    of_metric = {"matthews": "mcc", "f1": "binary_f1" if num_labels == 2 else "f1", "macro_f1": "f1"}
+    return next((name for metric, name in of_metric.items() if metric in parts), "accuracy")
 
 
 def answers(logits: np.ndarray, regression: bool) -> np.ndarray:

@@ -154,7 +154,7 @@ TASKS = {
             _zip("SST-2"), (67349, 872, 1821), _files("SST-2"), ("sentence",), numbered=True,
         ),
         Task(
-            _domain("MRPC", ("not_equivalent", "equivalent"), metric="accuracy+macro_f1"),
+            _domain("MRPC", ("not_equivalent", "equivalent"), metric="accuracy+f1"),
             MRPC_TRAIN, (3668, 408, 1725),
             {"train": MRPC_TRAIN.name, "val": MRPC_TRAIN.name, "test": MRPC_TEST.name},
             ("#1 String", "#2 String"), label="Quality", numbered=True,
@@ -164,7 +164,7 @@ TASKS = {
             _zip("STS-B"), (5749, 1500, 1379), _files("STS-B"), SENTENCES, label="score", span=SCORE_RANGE,
         ),
         Task(
-            _domain("QQP", ("not_duplicate", "duplicate"), metric="accuracy+macro_f1"),
+            _domain("QQP", ("not_duplicate", "duplicate"), metric="accuracy+f1"),
             _zip("QQP-clean", "QQP"), (363846, 40430, 390965), _files("QQP"), ("question1", "question2"),
             label="is_duplicate", index="id", numbered=True,
         ),

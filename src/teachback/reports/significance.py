@@ -135,8 +135,8 @@ def _f1(units: _Units, weights: np.ndarray) -> np.ndarray:
 
 
 def _macro_f1(units: _Units, weights: np.ndarray) -> np.ndarray:
-    found, occurring = 0.0, 0
     rows = units.rows(weights)
+    found = occurring = np.zeros((len(rows), len(units.answers)))
     for number in np.unique([*units.gold, *units.answers.ravel()]):
         right, answered, there = _of_class(units, rows, number)
         found, occurring = found + _ratio(2 * right, answered + there), occurring + (answered + there > 0)
@@ -146,7 +146,7 @@ def _macro_f1(units: _Units, weights: np.ndarray) -> np.ndarray:
 def _matthews(units: _Units, weights: np.ndarray) -> np.ndarray:
     rows = units.rows(weights)
     total = rows.sum(1, keepdims=True)
-    above, of_answers, of_gold = 0.0, total**2, total**2
+    above, of_answers, of_gold = np.zeros_like(total), total**2, total**2
     for number in np.unique([*units.gold, *units.answers.ravel()]):
         right, answered, there = _of_class(units, rows, number)
         above = above + right * total - answered * there

@@ -44,8 +44,11 @@ def rows():
 
 
 def write_data(folder, split_rows, suite=SUITE):
-    for split in ("train", "dev", "test"):
-        write_rows(folder / "tiny" / f"{split}.tsv", split_rows)
+    """The rows as dev and test, and as train with other texts."""
+    for split in ("quiz", "dev", "test"):
+        write_rows(folder / "tiny" / f"{split}.tsv", split_rows if split != "quiz" else [])
+    others = [replace(row, text_a=f"{row.text_a} again") for row in split_rows]
+    write_rows(folder / "tiny" / "train.tsv", others)
     write_suite(folder / "tiny", suite)
 
 
@@ -633,3 +636,43 @@ def test_a_meta_teacher_of_a_teacher_that_is_gone_is_named_and_left_out(mixed, c
     write_mixed_teacher(run / "teacher-single-CB", "single", ["CB"], seed=8)
     assert "CB/meta_teacher" not in {one.stage for one in on_mixed(mixed, domain="CB")}
     assert "CB/meta_teacher: not scored; " in capsys.readouterr().out
+
+
+def test_rows_that_were_seen_in_training_are_counted_and_the_score_without_them_stands_beside(workplace, capsys):
+    """Of books' 12 test rows, of which 2 are unlabelled, three labelled ones and a hidden one have texts of train."""
+    seen = [row for row in rows() if row.domain == "books"][:4]
+    write_rows(workplace / "data/tiny/train.tsv", [replace(row, guid=f"t-{row.guid}", label="negative") for row in seen])
+    labelled = [row for row in rows() if row.domain == "books" and row.label]
+    learnt = {row.guid for row in seen if row.label}
+    evaluate(arguments(workplace, domain="all"))
+    said = capsys.readouterr().out
+    counts = f"{len(learnt)} of {len(labelled)} of books"
+    assert f"unseen: without the test rows that have the very texts of train or quiz rows: {counts}; in results.tsv" in said
+    results = {(r.stage, r.domain, r.split): r for r in read_results(run_folder(workplace) / "results.tsv")}
+    for stage in ("teacher-meta", "books/student_second"):
+        told = read_predictions(workplace, f"{stage.replace('/', '__')}-test.tsv")
+        right = [line["gold"] == line["predicted"] for line in told
+                 if line["domain"] == "books" and line["gold"] and line["guid"] not in learnt]  # fmt: skip
+        unseen = results[stage, "books", "test-unseen"]
+        assert unseen.n == len(right) == len(labelled) - len(learnt) and unseen.value == pytest.approx(sum(right) / len(right))
+        assert results[stage, "books", "test"].n == len(labelled)
+    assert ("teacher-meta", "dvd", "test-unseen") not in results
+    line = next(line for line in said.splitlines() if line.startswith("distilled") and "books/student_second" in line)
+    assert line.split()[4] == f"{100 * results['books/student_second', 'books', 'test-unseen'].value:.2f}"
+    assert any(line.startswith("distilled, unseen") for line in said.splitlines())
+
+
+def test_scores_without_seen_rows_go_once_no_row_is_seen_any_more(workplace, capsys):
+    path = run_folder(workplace) / "results.tsv"
+    train = (workplace / "data/tiny/train.tsv").read_text()
+    write_rows(workplace / "data/tiny/train.tsv", rows())  # every row was seen: there is no score without them
+    evaluate(arguments(workplace))
+    assert "unseen %" in (said := capsys.readouterr().out) and not any("unseen" in r.split for r in read_results(path))
+    assert next(line for line in said.splitlines() if "books/student_second" in line).split()[4] == "-"
+    write_rows(workplace / "data/tiny/train.tsv", rows()[:2])
+    evaluate(arguments(workplace))
+    assert any(r.split == "test-unseen" for r in read_results(path))
+    (workplace / "data/tiny/train.tsv").write_text(train)
+    evaluate(arguments(workplace))
+    assert "unseen %" not in capsys.readouterr().out.rpartition("model ")[2]
+    assert not any("unseen" in r.split for r in read_results(path))

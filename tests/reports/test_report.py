@@ -216,6 +216,20 @@ def test_the_table_holds_every_checkpoint_with_its_distance_from_its_teacher(hom
     ]  # fmt: skip
 
 
+def test_the_table_tells_the_score_without_rows_seen_in_training(home):
+    assert "on unseen rows %" not in results(run_of(home)).tables[1].header
+    lines = (home / "outputs/tiny/seed42/results.tsv").read_text().splitlines()
+    line = next(line for line in lines if "\tbooks/curriculum\t" in line).split("\t")
+    with open(home / "outputs/tiny/seed42/results.tsv", "a") as file:
+        file.write("\t".join([*line[:5], "test-unseen", line[6], "0.5", "197"]) + "\n")
+    section = results(run_of(home))
+    rows = {(row[0], row[1]): row[2:4] for row in section.tables[1].rows}
+    assert section.tables[1].header[2:4] == ["score %", "on unseen rows %"]
+    assert rows["books", "curriculum"] == ["88.50", "50.00"] and rows["dvd", "teacher"] == ["90.00", "–"]
+    assert any("which are 3 of 200 of books" in note for note in section.notes)
+    assert not any("also holds scores" in note for note in section.notes)
+
+
 def test_an_undistilled_student_is_compared_with_its_siblings_teacher(home):
     run = home / "outputs/tiny/seed42"
     write_stage(run, "dvd/student_finetune", method="finetune")

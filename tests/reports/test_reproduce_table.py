@@ -318,3 +318,13 @@ def test_on_the_screen_the_best_student_is_marked_without_escapes(two_seeds):
 def test_a_difference_has_a_sign_unless_it_rounds_to_zero():
     assert [signed(value) for value in (1.26, -1.26, 0.04, -0.04, 0.0)] == ["+1.3", "−1.3", "0.0", "0.0", "0.0"]
     assert [decimal(value, 1) for value in (1.26, -1.26, 0.04, -0.04, 0.0)] == ["1.3", "−1.3", "0.0", "0.0", "0.0"]
+
+
+def test_the_notes_tell_scores_without_test_rows_that_were_seen_in_training(two_seeds):
+    assert "very texts" not in plain(table(two_seeds))
+    for seed, value in ((1, 0.5), (2, 0.7)):
+        path = two_seeds.run_folder(DISTILLED, "", seed) / "results.tsv"
+        where = ("tiny", "books", "m", DISTILLED.checkpoint.format(domain="books"), seed, "test-unseen", "accuracy")
+        merge_results(path, [Result(*where, value, 75)])
+    said = plain(table(two_seeds))
+    assert f"books: 25 of 100 test rows have the very texts of train or quiz rows; without them: {DISTILLED.title} 60.0." in said

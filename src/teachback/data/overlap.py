@@ -24,6 +24,12 @@ def shared_texts(rows: dict[str, list[Row]]) -> dict[tuple[str, str], int]:
     return dict(counts)
 
 
+def is_seen(rows: Iterable[Row], learnt: Iterable[Row]) -> list[bool]:
+    """Of each row, whether one that is learnt from has both of its texts."""
+    known = {(row.text_a, row.text_b) for row in learnt}
+    return [(row.text_a, row.text_b) in known for row in rows]
+
+
 def without_shared(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
     """The rows by split, train and quiz without those that `shared_texts` counts."""
     scored = {(row.text_a, row.text_b) for split in SCORED for row in rows.get(split, [])}

@@ -5,7 +5,7 @@ own, so that the file does not depend on which was scored when, or again.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -15,6 +15,7 @@ from teachback.core.files import write_atomically
 from teachback.inference.metrics import Score
 
 OPTIMISTIC = "-selected"  # after a split's name: checkpoints were selected on the very rows that are scored
+UNSEEN = "-unseen"  # after a split's name: its rows without those whose texts are in train or quiz, where there are some
 META_TEACHER = "meta_teacher"
 # Stage folders of a target domain, in the tables' order, and what the tables call them.
 STAGE_NAMES = {
@@ -71,14 +72,25 @@ def _parse(path: Path, number: int, line: str) -> Result:
 
 
 def merge_results(path: Path, new: Iterable[Result]) -> None:
-    """Put rows into results.tsv in place of those with the same key; safe among parallel processes."""
-    path = Path(path)
+    """Put rows into results.tsv in place of those with the same key; safe among parallel processes.
+
+    Scores on unseen rows that stand beside an older score go with it.
+    """
+    path, new = Path(path), list(new)
     path.parent.mkdir(parents=True, exist_ok=True)
+    outdated = {replace(result, split=unseen_split(result.split)).key for result in new}
     with FileLock(path.with_name(f".{path.name}.lock")):
-        rows = {result.key: result for result in [*read_results(path), *new]}
+        kept = [result for result in read_results(path) if result.key not in outdated]
+        rows = {result.key: result for result in [*kept, *new]}
         ordered = sorted(rows.values(), key=lambda result: (*stage_order(result.stage), result.split))
         lines = ["\t".join(COLUMNS), *("\t".join(map(_text, astuple(result))) for result in ordered)]
         write_atomically(path, "\n".join(lines) + "\n")
+
+
+def unseen_split(split: str) -> str:
+    """What results.tsv calls the rows of a split without those that were seen in training."""
+    plain = split.removesuffix(OPTIMISTIC)
+    return plain + UNSEEN + split[len(plain) :]
 
 
 def stage_order(stage: str) -> tuple:
@@ -108,6 +120,13 @@ class Evaluated:
     bytes: int
     milliseconds: dict[int, float] = field(default_factory=dict)
     optimistic: bool = False  # selected on the rows that are scored
+    # Without the rows that were seen in training, of domains that have some; None where that leaves no row.
+    unseen: dict[str, Score | None] = field(default_factory=dict)
+
+    @property
+    def scores_on_unseen(self) -> dict[str, Score]:
+        """The scores, on unseen rows alone where some were seen."""
+        return {name: score for name, score in (self.scores | self.unseen).items() if score}
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
@@ -132,17 +151,19 @@ class _Columns:
     parts: list[str]  # of the one target's composite metric
     average: bool  # over all domains
     sizes: list[int]  # batch sizes that were timed
+    unseen: bool  # whether a target has rows that were seen in training
 
 
 def comparison_table(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> str:
     """One line a checkpoint: score on the target ``domains`` and on all, size, speed, ratio to its teacher."""
     average = serves_more(evaluated, domains)
     sizes = sorted({size for one in evaluated for size in one.milliseconds})
-    columns = _Columns(domains, _part_names(evaluated, domains), average, sizes)
+    seen = any(domain in one.unseen for one in evaluated for domain in domains)
+    columns = _Columns(domains, _part_names(evaluated, domains), average, sizes, seen)
     metrics = metric_names(evaluated, domains)
     header = [
         "model", "checkpoint", "target", f"{metrics.pop() if len(metrics) == 1 else 'score'} %",
-        *(f"{name} %" for name in columns.parts), *(["average"] if average else []), "parameters", "MB",
+        *(["unseen %"] if seen else []), *(f"{name} %" for name in columns.parts), *(["average"] if average else []), "parameters", "MB",
         *(f"ms, batch {size}" for size in sizes), "of teacher",
     ]  # fmt: skip
     teachers = {one.stage: one for one in evaluated if not one.teacher}
@@ -173,7 +194,8 @@ def _line(one: Evaluated, teacher: Evaluated | None, columns: _Columns) -> list[
     targets = _targets(one, columns.domains)
     own, reference = mean_score(one, targets), mean_score(teacher, targets)
     of_parts = {part.metric: part.value for part in one.scores[targets[0]].parts} if own is not None else {}
-    scores = [own, *map(of_parts.get, columns.parts), *([mean_score(one, list(one.scores))] if columns.average else [])]
+    without = [mean_score(replace(one, scores=one.scores_on_unseen), targets)] if columns.unseen else []
+    scores = [own, *without, *map(of_parts.get, columns.parts), *([mean_score(one, list(one.scores))] if columns.average else [])]
     return [
         model_name(one.stage),
         one.stage,
@@ -203,11 +225,15 @@ def domains_table(evaluated: Sequence[Evaluated], owners: dict[str, str]) -> str
     ``owners``: each domain -> the target whose student answers for it, another one where it has no train rows.
     """
     rows: dict[str, dict[str, Score]] = {}
+    seen = any(domain in one.unseen for one in evaluated for domain in owners)
     for one in evaluated:
         own = [domain for domain, owner in owners.items() if owner == one.target or not one.target]
         scores = {domain: one.scores[domain] for domain in own if domain in one.scores}
         if scores:
             rows.setdefault(_row_name(one), {}).update(scores)
+            if seen:
+                without = {domain: score for domain, score in one.scores_on_unseen.items() if domain in scores}
+                rows.setdefault(f"{_row_name(one)}, unseen", {}).update(without)
     lines = [_domains_line(name, scores, list(owners)) for name, scores in rows.items()]
     if len(metric_names(evaluated, list(owners))) > 1:
         lines.insert(0, ["", *("/".join(metric_names(evaluated, [domain])) or "-" for domain in owners), ""])

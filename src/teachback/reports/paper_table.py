@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, Suite, read_suite
 from teachback.inference.metrics import GROUPED, as_numbers, by_domain, group_of, parts
-from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results
+from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results, unseen_split
 from teachback.reports.cells import CHANGED, DONE
 from teachback.reports.plan import Plan, answering
 from teachback.reports.published import Column, Published
@@ -173,6 +173,24 @@ class PaperTable:
         selected = own[-1].split != SPLIT
         values = [r.value for r in own if r.metric == column.metric and r.split == own[-1].split]
         return (values[-1] if values else self._computed(row, column, seed)), selected
+
+    def without_seen(self, column: Column) -> tuple[int, int, dict[str, float]]:
+        """Of a column's test rows, how many were seen in training, of how many; mean score (%) without them, by row's title."""
+        seen, count, means = 0, 0, {}
+        for row in self.rows:
+            values = []
+            for seed in self.plan.seeds:
+                if (run := self._run(row, column.domain, seed)) not in self._results:
+                    continue
+                key = (self._stage(row, column.domain), column.domain, column.metric)
+                own = {r.split: r for r in self._results[run] if (r.stage, r.domain, r.metric) == key}
+                for split in (SPLIT, SPLIT + OPTIMISTIC):
+                    if split in own and (new := own.get(unseen_split(split))):
+                        seen, count = own[split].n - new.n, own[split].n
+                        values.append(100 * new.value)
+            if values:
+                means[row.title] = fmean(values)
+        return seen, count, means
 
     def _state(self, row: TableRow, domain: str, seed: int) -> str:
         return self.states.get(self.plan.cell_name(row, answering(domain), seed), "")

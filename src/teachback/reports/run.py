@@ -1,7 +1,7 @@
 """The finished run that a report is about: its checkpoints, scores, costs and predictions, as they lie on disk."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,15 @@ from teachback.data.names import domain_of_folder
 from teachback.data.schema import Domain, Suite, read_suite
 from teachback.inference.costs import Cost, read_costs
 from teachback.inference.predictor import SINGLE, Checkpoint, domain_of_teacher, find_checkpoints
-from teachback.inference.results import META_TEACHER, OPTIMISTIC, STAGE_NAMES, Result, model_name, read_results
+from teachback.inference.results import (
+    META_TEACHER,
+    OPTIMISTIC,
+    STAGE_NAMES,
+    Result,
+    model_name,
+    read_results,
+    unseen_split,
+)
 
 # Which student of a domain the report compares with its teacher: the first that has a score.
 PREFERRED = ("curriculum", "student_second", "student_first", "student_finetune")
@@ -93,6 +101,13 @@ class Run:
         found = self._scores.get((checkpoint.stage, domain), []) if checkpoint else []
         own = self.suite.domains[domain].metric if self.suite and domain in self.suite.domains else ""
         return min(found, key=lambda result: (result.metric != own, "+" not in result.metric), default=None)
+
+    def unseen(self, checkpoint: Checkpoint, domain: str) -> Result | None:
+        """The same score without the rows that were seen in training, where there are some."""
+        if not (own := self.score(checkpoint, domain)):
+            return None
+        wanted = replace(own, split=unseen_split(own.split)).key
+        return next((result for result in self.results if result.key == wanted), None)
 
     @cached_property
     def _scores(self) -> dict[tuple[str, str], list[Result]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from teachback.core.numerals import decimal, signed
 from teachback.inference.costs import Cost
 from teachback.inference.predictor import Checkpoint
-from teachback.inference.results import OPTIMISTIC, Result, model_name
+from teachback.inference.results import OPTIMISTIC, Result, model_name, unseen_split
 from teachback.reports.parts import Figure, Section, Table, counted, difference, listed, percent, shorten
 from teachback.reports.plots import KINDS, TRADEOFF, Point, kinds_legend, millions, tradeoff_figure
 from teachback.reports.run import Run, named
@@ -134,9 +134,26 @@ def _result_notes(run: Run, domains: list[str]) -> list[str]:
         notes.append("* optimistic: the checkpoint was selected on the rows that are scored here (PROTOCOL=paper).")
     if machines := sorted({cost.machine for cost in run.costs}):
         notes.append(f"ms: forward pass an example on {listed(machines, length=80)}. MB: the checkpoint's file.")
-    if others := sorted(splits - {run.split, run.split + OPTIMISTIC}):
+    compared = {run.split, run.split + OPTIMISTIC}
+    compared |= set(map(unseen_split, compared))
+    notes += _seen_note(run, domains)
+    if others := sorted(splits - compared):
         notes.append(f"results.tsv also holds scores on {listed(others)}, which are not compared here.")
     return notes
+
+
+def _seen_note(run: Run, domains: list[str]) -> list[str]:
+    """How many of the scored rows were seen in training."""
+    counts = []
+    for domain in domains:
+        pairs = [(run.score(one, domain), run.unseen(one, domain)) for one in _group(run, domain)]
+        counts += [f"{own.n - new.n:,} of {own.n:,} of {domain}" for own, new in pairs if own and new][:1]
+    if not counts:
+        return []
+    return [
+        f"Unseen: without the {run.split} rows that have the very texts of train or quiz rows, which are {listed(counts)}; "
+        "where there are none, the score is as it stands. All other numbers are with them."
+    ]
 
 
 def _comparison(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
@@ -146,7 +163,13 @@ def _comparison(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
         "domain", "model", "score %", "against teacher, points", "parameters", "MB", *(f"ms, batch {n}" for n in sizes), "rows",
         "metric", "checkpoint",
     ]  # fmt: skip
-    rows = [_line(run, target, one, sizes) for target, group in groups.items() for one in group]
+    lines = [(target, one) for target, group in groups.items() for one in group]
+    rows = [_line(run, target, one, sizes) for target, one in lines]
+    unseen = [run.unseen(one, target) for target, one in lines]
+    if any(unseen):
+        header.insert(3, "on unseen rows %")
+        for row, found in zip(rows, unseen):
+            row.insert(3, _score(found))
     words = (0, 1, len(header) - 2, len(header) - 1)
     return Table(f"Every checkpoint on its domain, {run.split} split", header, rows, words)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from teachback.core.markdown import escape_markdown, padded_table
-from teachback.core.numerals import MINUS, signed
+from teachback.core.numerals import MINUS, decimal, signed
 from teachback.inference.results import format_table
 from teachback.reports.paper_table import BOOTSTRAP, Comparison, Entry, PaperTable
 from teachback.reports.published import Column
@@ -110,6 +110,7 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
         lines.append(ours)
     if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
         lines.append(f"{MARK} optimistic: the checkpoint was selected on the very rows that are reported.")
+    lines += seen_notes(table)
     if found:
         lines.append(
             f"p: {BOOTSTRAP}; it is about other test rows, with the models as they are. In brackets p by Holm, "
@@ -117,6 +118,19 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
         )
     if count := table.made_with_other_settings():
         lines.append(f"{count} cells were made with other settings or data than now; --dry_run lists them as changed.")
+    return lines
+
+
+def seen_notes(table: PaperTable) -> list[str]:
+    """Of each column with test rows that were seen in training: how many, and every row's score without them."""
+    lines = []
+    for column in table.columns:
+        seen, count, means = table.without_seen(column)
+        if means:
+            scores = ", ".join(f"{title} {decimal(mean, 1)}" for title, mean in means.items())
+            lines.append(
+                f"{column.name}: {seen} of {count} test rows have the very texts of train or quiz rows; without them: {scores}."
+            )
     return lines
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from teachback.core.arguments import option, require, require_at_least
-from teachback.core.devices import resolve_device
 from teachback.core.errors import TeachbackError, naming
 from teachback.core.files import write_atomically
 from teachback.core.locks import locked
@@ -22,6 +21,7 @@ from teachback.core.runs import seed_folder
 from teachback.core.tracking import require_installed, tracking
 from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
+from teachback.data.overlap import LEARNT, SCORED, is_seen
 from teachback.data.schema import HIDDEN, SPLITS, Row
 from teachback.data.suite_data import SuiteData
 from teachback.data.suites import selection_split
@@ -29,10 +29,8 @@ from teachback.inference.costs import merge_costs
 from teachback.inference.metrics import METRICS, Score, by_domain, metric_for, parts
 from teachback.inference.model_card import write_card
 from teachback.inference.predictor import (
-    TIMED_ROWS,
     Checkpoint,
     Predictor,
-    evaluation_precision,
     find_checkpoints,
 )
 from teachback.inference.results import (
@@ -43,14 +41,13 @@ from teachback.inference.results import (
     comparison_table,
     domains_table,
     merge_results,
-    metric_names,
     predictions_file,
     read_results,
-    serves_more,
+    unseen_split,
 )
 from teachback.inference.scores import predicted_labels
 from teachback.inference.submission import OFFICIAL_ROWS, file_name, submission
-from teachback.inference.timing import ROUNDS
+from teachback.stages.stage7_notes import measured_on, notes
 
 
 @dataclass
@@ -124,11 +121,20 @@ class Evaluation:
                 f"METRIC={arguments.metric} suits none of {', '.join(self.domains)}; their own metrics are "
                 f"{', '.join(dict.fromkeys(self.metrics.values()))}"
             )
+        self.seen = self._seen()
         formats = {name for name in self.domains if suite.domain(name).submission}
         hidden = self.data.rows(HIDDEN) if arguments.submission else []
         self.hidden = [row for row in hidden if row.domain in formats]
         self.run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
         self.teachers = seed_folder(arguments.teacher_root or arguments.output_root, arguments.suite, arguments.seed)
+
+    def _seen(self) -> set[Row]:
+        """The scored rows that have the very texts of a row of train or quiz, as far as these files are there."""
+        if self.arguments.split not in SCORED:
+            return set()
+        there = [split for split in LEARNT if (self.data.folder / f"{split}.tsv").is_file()]
+        learnt = [row for split in there for row in self.data.rows(split, list(self.data.suite.domains))]
+        return {row for row, seen in zip(self.rows, is_seen(self.rows, learnt)) if seen and row.label}
 
     def evaluate(self, checkpoint: Checkpoint) -> Evaluated:
         """Score, measure and record one checkpoint."""
@@ -140,7 +146,7 @@ class Evaluation:
         rows = [row for row in self.rows if row.domain in predictor.heads]
         self._warn(checkpoint, rows)
         encoded = predictor.encode(rows)
-        scores = self._scores(checkpoint, predictor, rows, encoded) if checkpoint.has_trained_head else {}
+        scored = self._scores(checkpoint, predictor, rows, encoded) if checkpoint.has_trained_head else ({}, {})
         if checkpoint.has_trained_head:
             self._submit(checkpoint, predictor)
         sizes = sorted({1, args.eval_batch_size}) if rows else []
@@ -149,7 +155,8 @@ class Evaluation:
             checkpoint.stage,
             checkpoint.target,
             checkpoint.teacher_stage(args.teacher),
-            scores,
+            scores=scored[0],
+            unseen=scored[1],
             parameters=sum(parameter.numel() for parameter in predictor.classifier.model.parameters()),
             bytes=sum(path.stat().st_size for path in checkpoint.folder.glob(weights)),
             milliseconds={size: timing.median for size, timing in predictor.timings(encoded, sizes).items()},
@@ -195,20 +202,28 @@ class Evaluation:
 
     def _scores(
         self, checkpoint: Checkpoint, predictor: Predictor, rows: list[Row], encoded: EncodedRows
-    ) -> dict[str, Score]:
-        """Predict, write predictions and results, and give the scores by domain."""
+    ) -> tuple[dict[str, Score], dict[str, Score | None]]:
+        """Predict, write predictions and results; give the scores by domain, and those without rows seen in training."""
         logits = predictor.logits(encoded)
         path = predictions_file(self.run, checkpoint.stage, self.arguments.split)
         write_predictions(path, rows, logits, self.data)
-        scores = by_domain(self.data.suite, rows, predicted_labels(logits, rows, self.data), self.arguments.metric)
+        labels, metric, suite = predicted_labels(logits, rows, self.data), self.arguments.metric, self.data.suite
+        scores = by_domain(suite, rows, labels, metric)
+        new = [(row, label) for row, label in zip(rows, labels) if row not in self.seen]
+        without = by_domain(suite, [row for row, _ in new], [label for _, label in new], metric)
+        unseen = {name: without.get(name) for name in scores if any(row.domain == name for row in self.seen)}
+        split = self.arguments.split + (OPTIMISTIC if self._is_optimistic(checkpoint) else "")
         results = [
-            self._result(checkpoint, domain, one) for domain, score in scores.items() for one in (score, *score.parts)
+            self._result(checkpoint, domain, one, where)
+            for found, where in ((scores, split), (unseen, unseen_split(split)))
+            for domain, score in found.items()
+            if score
+            for one in (score, *score.parts)
         ]
         merge_results(self.run / "results.tsv", results)
-        return scores
+        return scores, unseen
 
-    def _result(self, checkpoint: Checkpoint, domain: str, score: Score) -> Result:
-        split = self.arguments.split + (OPTIMISTIC if self._is_optimistic(checkpoint) else "")
+    def _result(self, checkpoint: Checkpoint, domain: str, score: Score, split: str) -> Result:
         where = (self.data.suite.name, domain, checkpoint.method, checkpoint.stage, self.arguments.seed, split)
         return Result(*where, score.metric, score.value, score.n)
 
@@ -330,41 +345,3 @@ def print_tables(evaluation: Evaluation, evaluated: list[Evaluated]) -> None:
     for target in evaluation.targets:
         if target not in students:
             print(f"{target} has no student yet: DOMAIN={target} bash 4_student_first.sh, then 5_student_second.sh")
-
-
-def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
-    """How the numbers of the table came about."""
-    timing = (
-        f"ms: forward pass an example on {measured_on(evaluation.arguments)}; {TIMED_ROWS} "
-        f"rows of all lengths, or one batch where that is more; median of {ROUNDS} passes or more, each after a warm-up."
-    )
-    average = f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves."
-    mark = "* optimistic: PROTOCOL=paper selected the checkpoint on the rows that are scored here."
-    return [
-        *([mark] if any(one.optimistic for one in evaluated) else []),
-        *metric_notes(evaluation, evaluated),
-        *([average] if serves_more(evaluated, evaluation.targets) else []),
-        timing,
-        f"Numbers are in {evaluation.run / 'results.tsv'}, predictions in {evaluation.run / 'predictions'}.",
-    ]
-
-
-def measured_on(arguments: EvaluationArguments) -> str:
-    """What the times were measured on: device and number format."""
-    device = resolve_device(arguments.device)
-    where = (
-        f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else torch.cuda.get_device_name(device)
-    )
-    return f"{where} in {evaluation_precision(arguments.precision, device)}"
-
-
-def metric_notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
-    """Which domains have which metric, where they differ or where one is a mean."""
-    domains: dict[str, list[str]] = {}
-    for domain in evaluation.domains:
-        for metric in metric_names(evaluated, [domain]):
-            domains.setdefault(metric, []).append(domain)
-    if len(domains) < 2 and not any("+" in metric for metric in domains):
-        return []
-    listed = "; ".join(f"{metric} on {', '.join(names)}" for metric, names in domains.items())
-    return [f"score: {listed}; a + stands for the mean of both."]

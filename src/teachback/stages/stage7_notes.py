@@ -1,0 +1,68 @@
+"""What stage 7 prints below its tables: how the numbers came about, and which rows they are of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from teachback.core.devices import resolve_device
+from teachback.inference.predictor import TIMED_ROWS, evaluation_precision
+from teachback.inference.results import Evaluated, metric_names, serves_more, unseen_split
+from teachback.inference.timing import ROUNDS
+
+if TYPE_CHECKING:
+    from teachback.stages.stage7_evaluate import Evaluation, EvaluationArguments
+
+
+def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
+    """How the numbers of the table came about."""
+    timing = (
+        f"ms: forward pass an example on {measured_on(evaluation.arguments)}; {TIMED_ROWS} "
+        f"rows of all lengths, or one batch where that is more; median of {ROUNDS} passes or more, each after a warm-up."
+    )
+    average = f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves."
+    mark = "* optimistic: PROTOCOL=paper selected the checkpoint on the rows that are scored here."
+    return [
+        *([mark] if any(one.optimistic for one in evaluated) else []),
+        *metric_notes(evaluation, evaluated),
+        *seen_notes(evaluation),
+        *([average] if serves_more(evaluated, evaluation.targets) else []),
+        timing,
+        f"Numbers are in {evaluation.run / 'results.tsv'}, predictions in {evaluation.run / 'predictions'}.",
+    ]
+
+
+def seen_notes(evaluation: Evaluation) -> list[str]:
+    """How many of the scored rows were seen in training, by domain."""
+    scored = Counter(row.domain for row in evaluation.rows if row.label)
+    seen = Counter(row.domain for row in evaluation.seen)
+    if not seen:
+        return []
+    counts = ", ".join(f"{seen[name]:,} of {scored[name]:,} of {name}" for name in evaluation.domains if seen[name])
+    return [
+        f"unseen: without the {evaluation.arguments.split} rows that have the very texts of train or quiz rows: {counts}; "
+        f"in results.tsv their split is {unseen_split(evaluation.arguments.split)}."
+    ]
+
+
+def measured_on(arguments: EvaluationArguments) -> str:
+    """What the times were measured on: device and number format."""
+    device = resolve_device(arguments.device)
+    where = (
+        f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    )
+    return f"{where} in {evaluation_precision(arguments.precision, device)}"
+
+
+def metric_notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
+    """Which domains have which metric, where they differ or where one is a mean."""
+    domains: dict[str, list[str]] = {}
+    for domain in evaluation.domains:
+        for metric in metric_names(evaluated, [domain]):
+            domains.setdefault(metric, []).append(domain)
+    if len(domains) < 2 and not any("+" in metric for metric in domains):
+        return []
+    listed = "; ".join(f"{metric} on {', '.join(names)}" for metric, names in domains.items())
+    return [f"score: {listed}; a + stands for the mean of both."]

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, with_row_counts, write_rows, write_suite
 from teachback.data.suites import sample
 from teachback.stages.distillation import distil

@@ -47,6 +47,7 @@ from breaking import Ended, after, counting_changes, failing_from, killed_before
 
 import teachback.data.download
 import teachback.data.model_download  # noqa: F401
+from teachback.core.integrity import REMEMBERED
 
 # What the entry points import, so that forked processes need not.
 from teachback.data.suites import amazon, sample
@@ -66,7 +67,7 @@ SMALL = {
 }  # fmt: skip
 TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
 MEASURED = COLUMNS.index("milliseconds")  # of costs.tsv
-VOLATILE = {"wall_time_seconds", "peak_memory_bytes", "history", "training_arguments", "versions"}
+VOLATILE = {"wall_time_seconds", "peak_memory_bytes", "history", "training_arguments", "versions", "checksum"}
 BYTES_A_SECOND = 3_000_000  # of the server, so that signals come while an archive is on its way
 DAMAGE = "Traceback (most recent call last)"
 
@@ -146,7 +147,8 @@ def content(home: Path) -> dict[str, str]:
 
 
 def _counts(path: Path) -> bool:
-    return path.is_file() and not path.name.endswith(".lock") and "logs" not in path.parts
+    passing = path.name.endswith(".lock") or path.name.startswith(REMEMBERED)  # there or not, as time has it
+    return path.is_file() and not passing and "logs" not in path.parts
 
 
 def _digest(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.data.bad_rows import Problems
 from teachback.data.raw_lines import tsv_lines
 from teachback.data.schema import (

@@ -4,7 +4,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from transformers import AutoModel, BertConfig
 from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
 from teachback.core.files import write_atomically
 from teachback.data.download import get_data
-from teachback.data.schema import TRAIN_COLUMNS, Row, read_rows, read_suite, write_rows
+from teachback.data.schema import TRAIN_COLUMNS, Row, read_rows, read_suite, write_rows, write_suite
 from teachback.data.suites import definition
 from teachback.models.loading import SCRATCH_SIZES, load_encoder, load_tokenizer
 from teachback.stages.distillation import distil
@@ -63,6 +63,9 @@ class Ground:
         )
         kept = {name: self.rows("train", name)[: self.arguments.rows] for name in self.domains}
         write_rows(data / suite / "train.tsv", [row for rows in kept.values() for row in rows], TRAIN_COLUMNS)
+        shorter = {name: replace(one, rows=one.rows | {"train": len(kept[name])}) for name, one in self.domains.items()}
+        write_suite(data / suite, replace(read_suite(data / suite), domains=shorter))
+        (data / suite / "stage.json").unlink()  # it describes the files that stage 2 wrote
 
     @cached_property
     def domains(self) -> dict:

@@ -17,6 +17,7 @@ from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import locked
+from teachback.core.published import require_whole
 from teachback.data.loader_rows import UserLoader, require_loader
 from teachback.data.schema import Domain, clean_text
 from teachback.data.texts import require_list
@@ -196,6 +197,7 @@ class MPDistil:
         """Take a saved student of this task in the place of the present one."""
         if not (Path(path) / "config.json").is_file():
             raise TeachbackError(f"{path} holds no model (no config.json); name a folder that save_student wrote")
+        require_whole(Path(path))
         student = load_finished_classifier(path)
         expected = (self.num_labels, 1) if not self.is_regression else (1,)  # one output where rows are choices
         if student.config.num_labels not in expected:

@@ -170,7 +170,7 @@ def test_a_second_run_does_nothing_and_a_changed_row_or_argument_is_named(tmp_pa
     assert "alpha: 0.5 -> 0.4" in caplog.text and "mine.tsv: '" in caplog.text
     (tmp_path / "custom/dev.tsv").unlink()
     run(tmp_path, alpha=0.4)
-    assert "dev.tsv: it is gone" in caplog.text and (tmp_path / "custom/dev.tsv").is_file()
+    assert ".custom.damaged: dev.tsv is gone" in caplog.text and (tmp_path / "custom/dev.tsv").is_file()
 
 
 def test_a_source_within_the_output_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import hash_model
+from teachback.core.published import hash_model
 from teachback.data.schema import Domain, Row, Suite, write_rows, write_suite
 from teachback.inference.predictor import Predictor, evaluation_precision, find_checkpoints, spread
 from teachback.inference.results import read_results

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from test_predict import write_model
 from tiny import BOOKS, CAUSE, SCORE, SUITE
 
-from teachback.core.runs import base_model, hash_model
+from teachback.core.published import base_model, hash_model
 from teachback.data.schema import Domain, Suite
 from teachback.inference.model_card import MARK, card, write_card
 from teachback.inference.predictor import Checkpoint

@@ -27,7 +27,7 @@ from teachback.core.arguments import (
     parse,
 )
 from teachback.core.errors import Stopped, TeachbackError
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.data.encoding import encode
 from teachback.data.schema import (
     TRAIN_COLUMNS,
@@ -448,7 +448,8 @@ def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(
     assert (folder / "trajectory.tsv").read_text() == (uninterrupted / "trajectory.tsv").read_text()
 
 
-def test_an_interrupted_stage_continues_and_ends_the_same(root, prepared, tmp_path_factory, monkeypatch):
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "newest checkpoint damaged"])
+def test_an_interrupted_stage_continues_and_ends_the_same(damaged, root, prepared, tmp_path_factory, monkeypatch, caplog):
     whole = tmp_path_factory.mktemp("whole")
     shutil.copytree(prepared, whole, dirs_exist_ok=True)
     uninterrupted = study_on(whole, "books")
@@ -463,11 +464,17 @@ def test_an_interrupted_stage_continues_and_ends_the_same(root, prepared, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         study_on(root, "books")
     assert not (root / "outputs/mixed/seed42/books/curriculum").exists()
-    (root / "outputs/mixed/seed42/books/.curriculum.partial/checkpoints/partial").mkdir()
+    checkpoints = root / "outputs/mixed/seed42/books/.curriculum.partial/checkpoints"
+    (checkpoints / "partial").mkdir()
+    if damaged:
+        path = checkpoints / "episode-000002/state.safetensors"
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     episodes = []
     monkeypatch.setattr(Curriculum, "run_episode", lambda self: episodes.append(self.episode) or run_episode(self))
     folder = study_on(root, "books")
-    assert episodes == [2, 3]
+    assert episodes == ([0, 1, 2, 3] if damaged else [2, 3])
+    assert ("episode-000002 is damaged and not used: state.safetensors holds other bytes" in caplog.text) == damaged
     assert same(folder, uninterrupted) and same(folder / "last", uninterrupted / "last")
     for name in ("rewards.tsv", "trajectory.tsv"):
         assert (folder / name).read_text() == (uninterrupted / name).read_text()
@@ -525,7 +532,10 @@ def test_a_loss_that_is_no_number_names_step_rate_and_rows(root, monkeypatch):
 
 
 def test_without_a_quiz_it_says_how_to_get_one(root):
-    write_rows(root / "data/mixed/quiz.tsv", [], TRAIN_COLUMNS[:-1])
+    folder = root / "data/mixed"
+    write_rows(folder / "quiz.tsv", [], TRAIN_COLUMNS[:-1])
+    suite = read_suite(folder)
+    write_suite(folder, replace(suite, domains={name: replace(d, rows=d.rows | {"quiz": 0}) for name, d in suite.domains.items()}))
     with pytest.raises(TeachbackError, match="QUIZ_FRACTION=0.1 bash 2_process_data.sh"):
         study_on(root, "books")
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Row, Suite, write_rows, write_suite
 from teachback.models.heads import Classifier, last_places
 from teachback.stages.distillation import distil

@@ -1,6 +1,7 @@
 """Cells as a user meets them: run, skipped, failed, gone on with; on stages that are bash scripts of a line."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from teachback.core.errors import TeachbackError
-from teachback.reports.cells import CHANGED, DONE, FAILED, TODO, Cell, Workplace
+from teachback.core.runs import StageRun
+from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO, Cell, Workplace
 from teachback.reports.run_cells import BLOCKED, LocalLauncher, Schedule, expected_seconds, runs_elsewhere
 
 STAGE = """
@@ -158,6 +160,27 @@ def test_other_settings_or_data_make_a_cell_anew(place):
     assert place.state(one, {one.name: one}) == CHANGED
     run(place, [one])
     assert ran(place) == ["1", "1"] and place.state(one, {one.name: one}) == DONE
+
+
+@pytest.mark.parametrize(("domain", "other"), [("all", "teacher-single-books"), ("books", "teacher-single-dvd")])
+def test_a_cell_whose_checkpoints_are_damaged_is_made_anew(domain, other, place):
+    told = {"SEED": "1", "OUTPUT_DIR": str(place.root / "row"), "SUITE": "tiny", "DOMAIN": domain}
+    one = cell(place, 1, variables=told)
+    made = [StageRun(place.root / "row/tiny/seed1" / name, name, {}, {}) for name in ("teacher-single-books", "books/student_first", other)]
+    for stage in {run.folder: run for run in made}.values():
+        with stage.publishing({}) as folder:
+            (folder / "model").write_text("weights")
+    run(place, [one])
+    assert place.state(one, {one.name: one}) == DONE
+    (made[-1].folder / "model").write_text("other weights")
+    assert place.state(one, {one.name: one}) == (DAMAGED if domain == "all" else DONE)  # else another cell's
+    (made[1].folder / "model").unlink()
+    assert place.state(one, {one.name: one}) == DAMAGED
+    run(place, [one])
+    assert ran(place) == ["1", "1"]
+    for stage in made:
+        shutil.rmtree(stage.folder, ignore_errors=True)
+    assert place.state(one, {one.name: one}) == DONE  # checkpoints may be removed to save room
 
 
 def test_a_changed_teacher_makes_its_students_anew(place):

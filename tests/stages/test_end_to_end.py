@@ -11,7 +11,7 @@ import pytest
 from commands import Finished, stage
 from transformers import pipeline
 
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.data.schema import read_rows
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from test_stages import distil, review, same, teach, weights, write_tiny_suite
 
 from teachback.core.arguments import CURRICULUM_STAGE, parse
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, read_rows, write_rows
 from teachback.data.suite_data import kept_numbers
 from teachback.methods.prototypes import prototype_scores

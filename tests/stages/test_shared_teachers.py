@@ -9,7 +9,7 @@ from test_stages import distil, names, same, teach, weights, write_tiny_suite
 from tiny import BOOKS, GENRE, KITCHEN, batch, tiny_teacher
 
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.methods.losses import average_predictions
 
 NO_LAMBDA = ("--use_expertise_weights", "0", "--tkd_weight", "0")

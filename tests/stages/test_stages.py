@@ -23,8 +23,9 @@ from teachback.core.arguments import (
     parse,
 )
 from teachback.core.errors import Stopped, TeachbackError
+from teachback.core.integrity import describe, with_checksum
 from teachback.core.locks import release_lock
-from teachback.core.runs import read_stage
+from teachback.core.published import read_record, read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, read_suite, write_rows, write_suite
 from teachback.methods.teacher import TeacherTraining
 from teachback.stages import distillation, stage3_teacher
@@ -327,8 +328,10 @@ def test_a_dry_run_names_what_changed_and_what_would_go_on(suite, finished, tmp_
     distil(suite, "first", "--dry_run")
     distil(suite, "second", "--dry_run")
     assert capsys.readouterr().out.count("is up to date with what the stages before") == 2  # of dvd they read nothing
-    config = suite / "outputs/tiny/seed42/teacher-meta/config.json"
-    config.write_text(config.read_text() + "\n")
+    folder = suite / "outputs/tiny/seed42/teacher-meta"
+    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+    described = read_record(folder) | {"files": describe(folder)}  # another teacher, but a whole one
+    (folder / "stage.json").write_text(json.dumps(with_checksum(described)))
     for stage in ("first", "second"):
         distil(suite, stage, "--dry_run")
         assert f"student_{stage} would be made, as this changed: teacher: '" in capsys.readouterr().out
@@ -382,6 +385,50 @@ def test_a_half_written_or_damaged_checkpoint_is_not_continued_from(suite, monke
         teach(suite)
     assert "checkpoint-4 is damaged and not used" in caplog.text
     assert len(steps) == 1 and not list((suite / "outputs").rglob("checkpoint-*"))  # from the beginning
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 6 // 10] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "random_0.safetensors", "trainer_state.json"])
+def test_a_checkpoint_with_a_flipped_bit_is_passed_over_and_the_end_is_the_same(name, suite, finished, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 9)
+        with pytest.raises(Interrupted):
+            teach(suite)
+    (checkpoint,) = (suite / "outputs").rglob("checkpoint-6")
+    flip(checkpoint / name)
+    folder = teach(suite)
+    assert f"checkpoint-6 is damaged and not used: {name} holds other bytes than were written" in caplog.text
+    assert same(weights(folder), weights(finished / "teacher-meta"))
+
+
+def test_the_best_checkpoint_is_not_restored_with_a_flipped_bit(suite, finished, monkeypatch):
+    original = DistillationTrainer._load_best_model
+
+    def spoilt(trainer):
+        flip(Path(trainer.state.best_model_checkpoint) / "model.safetensors")
+        original(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationTrainer, "_load_best_model", spoilt)
+        with pytest.raises(TeachbackError, match="is damaged, .* run the same command again"):
+            teach(suite)
+    assert same(weights(teach(suite)), weights(finished / "teacher-meta"))
+
+
+def test_checkpoints_of_versions_that_wrote_no_seal_are_continued_from(suite, finished, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 9)
+        with pytest.raises(Interrupted):
+            teach(suite)
+    for seal in (suite / "outputs").rglob("checkpoint-*/files.json"):
+        seal.unlink()
+    steps = interrupt_after(monkeypatch, 1000)
+    assert same(weights(teach(suite)), weights(finished / "teacher-meta")) and len(steps) == 6
 
 
 def test_a_run_that_was_moved_after_its_last_step_still_finds_its_best_checkpoint(suite, finished, monkeypatch):

@@ -16,8 +16,10 @@ import torch
 
 from teachback.core.devices import peak_memory_bytes
 from teachback.core.errors import TeachbackError, naming
-from teachback.core.files import real_place, sha256, sync, write_atomically
+from teachback.core.files import real_place, sync, write_atomically
+from teachback.core.integrity import damage, describe, with_checksum
 from teachback.core.locks import locked, owner_of, release_lock, take_lock
+from teachback.core.published import is_finished, read_record, read_stage
 
 logger = logging.getLogger(__name__)
 
@@ -27,44 +29,6 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", 
 
 def seed_folder(output_root: str, suite: str, seed: int) -> Path:
     return Path(output_root) / suite / f"seed{seed}"
-
-
-
-def hash_model(place: str) -> str:
-    """SHA-256 of a model folder's weights, config and tokenizer; of the name where it is not a folder."""
-    folder = Path(place)
-    if not folder.is_dir():
-        return place
-    files = [
-        *folder.glob("*.safetensors"),
-        *folder.glob("config.json"),
-        *folder.glob("tokenizer*"),
-        *folder.glob("vocab*"),
-    ]
-    parts = [f"{path.name} {sha256(path)}" for path in sorted(files)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def read_stage(folder: Path) -> dict:
-    """stage.json of a finished stage."""
-    path = Path(folder) / "stage.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(record.setdefault(part, {}), dict) for part in ("arguments", "inputs")):
-            raise TypeError("its arguments or inputs are no object")
-        return record
-    except FileNotFoundError:
-        raise TeachbackError(f"{folder} holds no finished stage (no stage.json)") from None
-    except (ValueError, AttributeError, TypeError) as error:
-        raise TeachbackError(f"{path} is not a stage's description ({error}); remove {folder} and run its stage again") from error
-
-
-def base_model(origin: Path | str) -> str:
-    """What weights from ``origin`` began as: the model of that name, or what a finished stage's folder says; "" if unknown.
-
-    A stage asks when it begins and writes it down, so that no folder before it is needed when it ends.
-    """
-    return origin if isinstance(origin, str) else read_stage(origin).get("base_model", "")
 
 
 class StageRun:
@@ -83,8 +47,23 @@ class StageRun:
         self.place = real_place(self.folder)  # where it is a link to another disk, the work is done there
         self.work = self.place.parent / f".{self.place.name}.partial"
         self.started = time.time()
+        self.damaged: list[str] = []  # what `up_to_date` found wrong with files of this run's finished folder
         if not dry_run:
             _restore_interrupted_swap(self.place)
+
+    @property
+    def aside(self) -> Path:
+        """Where the finished folder is kept if it is damaged and was made again."""
+        return self.place.parent / f".{self.place.name}.damaged"
+
+    def warn(self) -> None:
+        """Say why the finished folder is made again, if there is one; after `up_to_date`."""
+        for change in self.changes():
+            logger.warning("%s is made again, as this changed: %s", self.folder, change)
+        for problem in self.damaged:
+            logger.warning(
+                "%s is damaged and made again, the old one is kept as %s: %s", self.folder, self.aside, problem
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -92,15 +71,25 @@ class StageRun:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def up_to_date(self) -> bool:
-        """Whether the folder already holds this run's result."""
-        path = self.folder / "stage.json"
-        return path.is_file() and read_stage(self.folder).get("fingerprint") == self.fingerprint
+        """Whether the folder already holds this run's result, all of it as it was written."""
+        self.damaged = []
+        if not is_finished(self.folder):
+            return False
+        try:
+            record = read_record(self.folder)
+        except TeachbackError as error:
+            self.damaged = [str(error)]
+            return False
+        if record.get("fingerprint") != self.fingerprint:
+            return False
+        self.damaged = damage(self.folder, record.get("files", {}))
+        return not self.damaged
 
     def changes(self) -> list[str]:
         """Which arguments and inputs differ from those of the finished folder."""
-        if not (self.folder / "stage.json").is_file():
+        if not is_finished(self.folder) or self.damaged:
             return []
-        before, now = read_stage(self.folder), {"arguments": self.arguments, "inputs": self.inputs}
+        before, now = read_record(self.folder), {"arguments": self.arguments, "inputs": self.inputs}
         now = json.loads(json.dumps(now, default=str))
         return [
             f"{name}: {_shown(before[part].get(name))} -> {_shown(now[part].get(name))}"
@@ -126,6 +115,8 @@ class StageRun:
             return f"is being made by {owner}"
         if self.up_to_date():
             return "is up to date with what the stages before have written"
+        if self.damaged:
+            return f"would be made again, as it is damaged: {'; '.join(self.damaged)}"
         changes = "; ".join(self.changes())
         why = f"this changed: {changes}" if changes else "it is not there yet"
         return f"would be made, as {why}{self._unfinished()}"
@@ -206,10 +197,10 @@ class StageRun:
                 sync(result)
                 if not (result.is_dir() and os.path.samestat(own, result.stat())):
                     raise TeachbackError(f"{result} was removed while the stage wrote it; run the same command again")
-                description = json.dumps(self.description(record), indent=2, default=str) + "\n"
-                write_atomically(result / "stage.json", description)
+                description = with_checksum(self.description(record) | {"files": describe(result)})
+                write_atomically(result / "stage.json", json.dumps(description, indent=2) + "\n")
                 _move(keep, self.place, result)
-                swap(result, self.place)
+                swap(result, self.place, self.aside if self.damaged else None)
         except BaseException:
             _move(keep, result, self.place)
             shutil.rmtree(result, ignore_errors=True)
@@ -225,7 +216,7 @@ class StageRun:
 
         ``own`` replaces fields of the copied description.
         """
-        if not (other / "stage.json").is_file() or read_stage(other).get("fingerprint") != self.fingerprint:
+        if not is_finished(other) or read_record(other).get("fingerprint") != self.fingerprint:
             return False
         with self.publishing(read_stage(other) | {"copied_from": str(other)} | own) as result:
             shutil.copytree(other, result, dirs_exist_ok=True)
@@ -264,14 +255,20 @@ def _move(names: tuple[str, ...], source: Path, target: Path) -> None:
             os.rename(source / name, target / name)
 
 
-def swap(new: Path, target: Path) -> None:
-    """Put a whole folder in the place of another; a crash in between is mended by the next run."""
+def swap(new: Path, target: Path, aside: Path | None = None) -> None:
+    """Put a whole folder in the place of another; a crash in between is mended by the next run.
+
+    The other is removed, or kept as ``aside``.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     old = _set_aside(target)
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
     os.rename(new, target)
+    if aside and old.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(old, aside)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -239,6 +239,13 @@ def with_row_counts(suite: Suite, rows: dict[str, list[Row]]) -> Suite:
     return replace(suite, domains={name: replace(d, rows=counts[name]) for name, d in suite.domains.items()})
 
 
+def lost_rows(suite: Suite, split: str, found: int) -> str:
+    """What is wrong with a split's number of rows by suite.json, "" where it is right or is not said there."""
+    counts = [domain.rows[split] for domain in suite.domains.values() if split in domain.rows]
+    written = sum(counts)
+    return f"has {found:,} rows, and suite.json says {written:,}" if counts and found != written else ""
+
+
 def output_names(domain: Domain) -> tuple[str, ...]:
     """What a head's outputs are called, in order; of choices it has one, run on a question with each choice."""
     if domain.task == "regression":

@@ -8,10 +8,11 @@ from random import Random
 import torch
 
 from teachback.core.errors import TeachbackError
+from teachback.core.published import require_whole
 from teachback.data.bad_rows import listed, misfit
 from teachback.data.encoding import EncodedRows
 from teachback.data.raw_lines import tsv_lines
-from teachback.data.schema import HIDDEN, Domain, Row, Suite, read_rows, read_suite
+from teachback.data.schema import HIDDEN, Domain, Row, Suite, lost_rows, read_rows, read_suite
 from teachback.data.token_store import encode_once
 
 
@@ -26,6 +27,7 @@ class SuiteData:
     @classmethod
     def read(cls, data_dir: str, suite: str, domains: str = "") -> "SuiteData":
         folder = Path(data_dir) / suite
+        require_whole(folder, "suite.json")
         description = read_suite(folder)
         names = [description.domain(name).name for name in domains.replace(",", " ").split()]
         return cls(description, folder, [name for name in description.domains if not names or name in names])
@@ -47,8 +49,11 @@ class SuiteData:
         return [row for row in self._read(path) if row.domain in wanted]
 
     def _read(self, path: Path) -> list[Row]:
-        """Every row of a file, each of a domain and a label that the suite has."""
+        """Every row of a file, each of a domain and a label that the suite has, and as many as stage 2 wrote."""
+        require_whole(self.folder, path.name)
         rows, known = read_rows(path), self.suite.domains
+        if problem := lost_rows(self.suite, path.stem, len(rows)):
+            raise TeachbackError(f"{path} {problem}; run 2_process_data.sh again")
         wrong = {pair for pair in {(row.domain, row.label) for row in rows} if _reason(*pair, known)}
         for number, row in enumerate(rows if wrong else [], start=2):
             if (row.domain, row.label) in wrong:

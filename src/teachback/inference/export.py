@@ -14,7 +14,8 @@ from teachback.core.arguments import option
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.markdown import markdown_table
-from teachback.core.runs import StageRun, hash_model
+from teachback.core.published import hash_model
+from teachback.core.runs import StageRun
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain, Row, hash_rows
 from teachback.data.suite_data import SuiteData, labelled

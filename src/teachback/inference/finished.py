@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.data.schema import Domain
 from teachback.inference.predictor import Checkpoint
 from teachback.models.loading import load_config

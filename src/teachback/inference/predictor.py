@@ -10,7 +10,7 @@ import torch
 
 from teachback.core.devices import autocast, resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.data.encoding import EncodedRows, batches, encode
 from teachback.data.names import domain_of_folder, folder_name
 from teachback.data.schema import Domain, Row, Suite, output_names

@@ -12,7 +12,7 @@ from torch import nn
 
 from teachback.core.arguments import MetaTeacherArguments
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import hash_model, read_stage
+from teachback.core.published import hash_model, read_stage
 from teachback.data.schema import Domain, Suite
 from teachback.methods.losses import certainty, collaborative_loss, competitive_loss, hard_label_loss
 from teachback.methods.teacher import Teacher, head_name, head_names, load_teacher

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from teachback.core.errors import TeachbackError
+from teachback.core.published import require_whole
 from teachback.data.schema import Row, Suite
 from teachback.methods.prototypes import StoredEmbeddings, class_of, prototype_scores
 
@@ -18,6 +19,7 @@ def rescored(folder: Path, suite: Suite, rows: Sequence[Row], numbers: Sequence[
     path = folder / "embeddings.npy"
     if not path.is_file():
         raise TeachbackError(f"{path} is missing, and HOLD_OUT and TRAIN_FRACTION need it; run 2_process_data.sh again")
+    require_whole(folder, path.name)
     if len(StoredEmbeddings(path)) != len(rows):
         raise TeachbackError(f"{path} and train.tsv have different rows; run 2_process_data.sh again")
     seen = [rows[number] for number in numbers]

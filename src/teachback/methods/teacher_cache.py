@@ -1,5 +1,6 @@
 """What frozen teachers said, kept on disk in folders named by key, each of which appears whole or not at all."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from typing import TypeVar
 
 from teachback.core.errors import TeachbackError, naming
 from teachback.core.files import remove_at_once, sync, working_folder
+from teachback.core.integrity import REMEMBERED, SEAL, broken_seal, seal
+
+logger = logging.getLogger(__name__)
 
 SHARE_OF_DISK = 0.2  # of what is free, for everything that is kept
 GIGABYTE = 1e9
@@ -41,10 +45,15 @@ class TeacherCache:
         """
         for _ in range(ATTEMPTS):
             place = self.keep(key, size, write)
-            try:
-                return read(place)
-            except FileNotFoundError:
-                remove_at_once(place)  # where it is still there, a file of it is missing
+            problems = broken_seal(place)
+            if not problems:
+                with suppress(FileNotFoundError):
+                    return read(place)
+            elif place.is_dir():
+                logger.warning("%s is damaged and made again: %s", place, "; ".join(problems))
+            remove_at_once(place)
+            if problems and place.is_dir():
+                raise TeachbackError(f"{place} is damaged and may not be removed: {'; '.join(problems)}; remove it yourself")
         raise TeachbackError(
             f"{self.folder / key}: was removed {ATTEMPTS} times as soon as it was written, as several processes have too little "
             "room there; set a higher TEACHER_CACHE_GB, or run fewer at a time"
@@ -60,6 +69,7 @@ class TeacherCache:
         with naming(self.folder), working_folder(place) as partial:
             write(partial)
             sync(partial)
+            seal(partial)
             try:
                 partial.rename(place)
             except OSError:
@@ -98,5 +108,5 @@ def _size(folder: Path) -> int:
     taken = 0
     with suppress(FileNotFoundError):
         for path in folder.iterdir():
-            taken += path.stat().st_size
+            taken += 0 if path.name in (SEAL, REMEMBERED) else path.stat().st_size
     return taken

@@ -1,6 +1,5 @@
 """What a model says about each example, computed once, in the examples' order."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +86,7 @@ def save_features(folder: Path, told: Features) -> None:
 
 def load_features(folder: Path) -> Features:
     """What `save_features` wrote, read from disk as it is asked for."""
-    names = sorted({"pooled.npy", *os.listdir(folder)})
+    names = sorted({"pooled.npy", *(path.name for path in folder.glob("*.npy"))})
     return Features(**{name.removesuffix(".npy"): _mapped(folder / name) for name in names})
 
 

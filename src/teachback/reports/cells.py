@@ -5,6 +5,7 @@ took; ``.failed`` the exit status. A script that neither finished nor failed was
 stages go on from their last checkpoints.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -14,11 +15,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from teachback.core.files import sha256, write_atomically
+from teachback.core.files import write_atomically
+from teachback.core.integrity import content_hash
+from teachback.core.published import damage_of
+from teachback.core.runs import seed_folder
+from teachback.data.names import folder_name
 from teachback.data.schema import SPLITS
 from teachback.reports.recipes import SCRIPTS
 
-DONE, CHANGED, FAILED, TODO = "done", "changed", "failed", "todo"
+DONE, CHANGED, DAMAGED, FAILED, TODO = "done", "changed", "damaged", "failed", "todo"
+WITH_SCORES = (DONE, CHANGED, DAMAGED)  # scores were measured before anything was damaged
 # Where things are and how fast they are computed: without effect on a cell's result.
 WITHOUT_EFFECT = {
     "CONFIG", "PYTHON", "DATA_DIR", "OUTPUT_DIR", "TEACHER_DIR", "STUDENT_DIR", "SOURCE", "DEVICE", "REPORT_TO",
@@ -95,12 +101,25 @@ class Workplace:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def state(self, cell: Cell, cells: dict[str, Cell]) -> str:
-        """done, changed (finished with other settings or data), failed or todo."""
+        """done, changed (finished with other settings or data), damaged (files that it made are), failed or todo."""
         if cell.mark(FAILED).is_file():
             return FAILED
         if not cell.mark(DONE).is_file():
             return TODO
-        return DONE if done_mark(cell)[0] == self.fingerprint(cell, cells) else CHANGED
+        if done_mark(cell)[0] != self.fingerprint(cell, cells):
+            return CHANGED
+        return DAMAGED if self.damage(cell) else DONE
+
+    def damage(self, cell: Cell) -> list[str]:
+        """What is wrong with the stage folders that a finished cell made; a folder that was removed is none."""
+        if "OUTPUT_DIR" not in cell.variables or cell.makes_data:  # data is told by its hash
+            return []
+        own = cell.variables["DOMAIN"]
+        name = "*" if own == "all" else glob.escape(folder_name(own))
+        run = seed_folder(cell.variables["OUTPUT_DIR"], cell.variables["SUITE"], int(cell.variables["SEED"]))
+        found = [place.parent for form in (f"teacher-{'*' if name == '*' else f'single-{name}'}", f"{name}/*")
+                 for place in run.glob(f"{form}/stage.json")]  # fmt: skip
+        return [problem for folder in found if (problem := damage_of(folder))]
 
     def write_script(self, cell: Cell, cells: dict[str, Cell]) -> None:
         """Write the cell as a script that runs anywhere the project's folder and data are."""
@@ -142,4 +161,4 @@ def data_digest(folder: Path) -> str:
 @cache
 def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
     """Read once as long as the files do not change."""
-    return hashlib.sha256("".join(sha256(Path(name)) for name, *_ in stamps).encode()).hexdigest()
+    return hashlib.sha256("".join(content_hash(Path(name)) for name, *_ in stamps).encode()).hexdigest()

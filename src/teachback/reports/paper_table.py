@@ -12,7 +12,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, Suite, read_suite
 from teachback.inference.metrics import GROUPED, as_numbers, by_domain, group_of, parts
 from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results, unseen_split
-from teachback.reports.cells import CHANGED, DONE
+from teachback.reports.cells import CHANGED, WITH_SCORES
 from teachback.reports.plan import Plan, answering
 from teachback.reports.published import Column, Published
 from teachback.reports.recipes import TableRow
@@ -113,7 +113,7 @@ class PaperTable:
             (self._run(row, domain, seed), self._stage(row, domain))
             for domain in self.targets
             for seed in self.plan.seeds
-            if self._state(row, domain, seed) in (DONE, CHANGED)
+            if self._state(row, domain, seed) in WITH_SCORES
         ]
         return list(dict.fromkeys(found))
 
@@ -161,7 +161,7 @@ class PaperTable:
 
     def _result(self, row: TableRow, column: Column, seed: int) -> tuple[float | None, bool]:
         """A score, and whether it is of a checkpoint that was selected on the scored rows."""
-        if self._state(row, column.domain, seed) not in (DONE, CHANGED):
+        if self._state(row, column.domain, seed) not in WITH_SCORES:
             return None, False
         run, stage = self._run(row, column.domain, seed), self._stage(row, column.domain)
         if run not in self._results:

@@ -10,6 +10,7 @@ from teachback.core.arguments import option, require, require_at_least
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.places import scripts_root
+from teachback.core.published import require_whole
 from teachback.data.schema import read_suite
 from teachback.reports.cells import TODO, Cell, Workplace
 from teachback.reports.curves import Curve, published_in, write_curve
@@ -174,6 +175,7 @@ def _check_data(args: ReproduceArguments) -> None:
     folder = Path(args.data_dir) / args.suite
     if not (folder / "suite.json").is_file():
         return
+    require_whole(folder)
     settings, quiz = read_suite(folder).settings, RECIPES[args.name].quiz_fraction
     again = f"PROTOCOL={args.protocol} QUIZ_FRACTION={quiz} bash 2_process_data.sh"
     made = settings.get("protocol", args.protocol)

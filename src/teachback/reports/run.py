@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.data.names import domain_of_folder
 from teachback.data.schema import Domain, Suite, read_suite
 from teachback.inference.costs import Cost, read_costs

@@ -15,7 +15,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from teachback.core.errors import TeachbackError
-from teachback.reports.cells import CHANGED, DONE, FAILED, TODO, Cell, Workplace, done_mark
+from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO, Cell, Workplace, done_mark
 from teachback.reports.slurm import queued_job
 
 RUNNING, BLOCKED = "running", "blocked"
@@ -151,7 +151,7 @@ class Schedule:
         """Run every cell that is not done."""
         self.launcher.check(list(self.cells.values()))
         for name, state in self.states.items():
-            if state in (FAILED, CHANGED):
+            if state in (FAILED, CHANGED, DAMAGED):
                 self.states[name] = TODO
         self._progress()
         with _interruptible():

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from teachback.core.numerals import decimal
+from teachback.core.published import require_whole
 from teachback.reports.figures import ACCENT, INK, legend, picture, series_of
 from teachback.reports.parts import Figure, Section, counted, listed, percent, shorten
 from teachback.reports.run import Run, read_tsv
@@ -50,6 +51,7 @@ def read_train(path: Path, order: list[str]) -> TrainRows:
 def data_sections(run: Run) -> list[Section]:
     """Both sections, from one pass over train.tsv."""
     path = run.data / "train.tsv"
+    require_whole(run.data, path.name)
     rows = read_train(path, list(run.suite.domains) if run.suite else []) if path.is_file() else None
     return [scores(rows), embedding_map(run, rows)]
 
@@ -110,6 +112,7 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
     path = run.data / "embeddings.npy"
     if rows is None or not path.is_file():
         return replace(section, missing=f"There are no embeddings: {ADVICE}.")
+    require_whole(run.data, path.name)
     embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     if embeddings.ndim != 2 or len(embeddings) != len(rows.weights):
         return replace(section, missing=f"embeddings.npy and train.tsv have different rows: {ADVICE} again.")

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from teachback.core.published import is_finished, read_record
 from teachback.core.readable import environment_secrets, flat, told
-from teachback.core.runs import read_stage
-from teachback.reports.cells import CHANGED, DONE, FAILED, TODO, Cell, done_mark
+from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO, WITH_SCORES, Cell, done_mark
 from teachback.reports.paper_table import PaperTable
 from teachback.reports.parts import Section, Table, counted, listed
 from teachback.reports.plan import DATA
@@ -18,7 +18,7 @@ from teachback.reports.recipes import TableRow
 from teachback.reports.run_cells import BLOCKED, RUNNING
 from teachback.reports.run_settings import by_value
 
-STATES = (DONE, RUNNING, TODO, FAILED, BLOCKED, CHANGED)
+STATES = (DONE, RUNNING, TODO, FAILED, BLOCKED, CHANGED, DAMAGED)
 # Of settings: what names a run rather than what is done in it.
 NAMES_OF_RUNS = {"seed", "domain", "data_dir", "output_root", "teacher_root", "student_root", "trained_domains"}
 MADE = ("row", "name", "stages", "variables", "learns from")
@@ -44,7 +44,7 @@ def progress(folder: Path, cells: Sequence[Cell], states: dict[str, str], titles
 
 def _hours(cells: Sequence[Cell], states: dict[str, str]) -> str:
     seconds = [
-        done_mark(cell)[1] for cell in cells if states[cell.name] in (DONE, CHANGED) and cell.mark(DONE).is_file()
+        done_mark(cell)[1] for cell in cells if states[cell.name] in WITH_SCORES and cell.mark(DONE).is_file()
     ]
     return f"{sum(seconds) / 3600:,.2f}"
 
@@ -120,7 +120,7 @@ def settings(tables: Sequence[PaperTable]) -> Section:
 def _records(table: PaperTable, row: TableRow) -> list[dict]:
     """stage.json of each of the row's finished checkpoints."""
     folders = [run / stage for run, stage in table.checkpoints(row)]
-    return [read_stage(folder) for folder in folders if (folder / "stage.json").is_file()]
+    return [read_record(folder) for folder in folders if is_finished(folder)]
 
 
 def _settings(record: dict, secrets: list[str]) -> dict[str, str]:

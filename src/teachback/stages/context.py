@@ -12,7 +12,8 @@ from transformers import set_seed
 from teachback.core.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_machine, relevant
 from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.log import stage_log
-from teachback.core.runs import StageRun, base_model, hash_model, seed_folder
+from teachback.core.published import base_model, hash_model, is_finished, require_whole
+from teachback.core.runs import StageRun, seed_folder
 from teachback.core.tracking import Tracks, tracking
 from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
@@ -50,12 +51,13 @@ class Context:
         self.students = seed_folder(data_args.student_root or data_args.output_root, data_args.suite, training.seed)
 
     def require(self, folder: Path, variables: str, script: str) -> None:
-        """Say which stage to run where a finished stage is missing."""
-        if not (folder / "stage.json").is_file():
+        """Say which stage to run where a finished stage is missing or damaged."""
+        if not is_finished(folder):
             raise TeachbackError(
                 f"there is no finished stage at {folder}; first run: {variables} bash {script} "
                 f"(SUITE={self.args.suite} SEED={self.training.seed}, and the same OUTPUT_DIR)"
             )
+        require_whole(folder)
 
     def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, origin: Path | str,
             **rows: list[Row]) -> StageRun:  # fmt: skip
@@ -86,8 +88,7 @@ class Context:
             run.tidy()
             self.say(f"{run.folder} is up to date")
             return True
-        for change in run.changes():
-            logger.warning("%s is made again, as this changed: %s", run.folder, change)
+        run.warn()
         set_seed(self.training.seed)
         return False
 

@@ -8,9 +8,11 @@ from teachback.core.arguments import option, require, require_at_least, require_
 from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import sha256
+from teachback.core.integrity import count_rows
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
-from teachback.core.runs import StageRun, hash_model
+from teachback.core.published import hash_model
+from teachback.core.runs import StageRun
 from teachback.data.bad_rows import Problems
 from teachback.data.download import raw_folder
 from teachback.data.groups import GROUP_BY, write_groups
@@ -23,6 +25,7 @@ from teachback.data.schema import (
     TRAIN_COLUMNS,
     Row,
     Suite,
+    lost_rows,
     read_suite,
     with_row_counts,
     write_rows,
@@ -111,8 +114,9 @@ def process(arguments: ProcessArguments, problems: Problems | None = None) -> Su
         run.tidy()
         print(f"{run.folder} is up to date")
         return read_suite(run.folder)
-    for change in [*run.changes(), *_missing(run.folder)]:
-        logger.warning("%s is made again, as this changed: %s", run.folder, change)
+    run.warn()
+    for problem in [] if run.damaged else _missing(run.folder):
+        logger.warning("%s is made again, as this changed: %s", run.folder, problem)
     with locked(run.folder), stage_log(Path(arguments.data_dir) / "logs" / f"{arguments.suite}-2_process_data.log"):
         suite = _make(run, arguments, problems or Problems())
         print(f"wrote {run.folder}")
@@ -160,15 +164,17 @@ def _raw_files(arguments: ProcessArguments) -> list[Path]:
 
 
 def _missing(folder: Path) -> list[str]:
-    """Files of a finished folder that somebody has removed."""
+    """What suite.json says that files of a finished folder lack, of which stage.json may hold no hashes."""
     if not (folder / "suite.json").is_file():
         return []
     try:
-        domains = read_suite(folder).domains.values()
+        suite = read_suite(folder)
     except TeachbackError as error:
         return [str(error)]
-    names = [f"{split}.tsv" for split in (*SPLITS, HIDDEN) if any(split in d.rows for d in domains)]
-    return [f"{name}: it is gone" for name in names if not (folder / name).is_file()]
+    splits = [split for split in (*SPLITS, HIDDEN) if any(split in d.rows for d in suite.domains.values())]
+    gone = [f"{split}.tsv: it is gone" for split in splits if not (folder / f"{split}.tsv").is_file()]
+    counts = {split: count_rows(folder / f"{split}.tsv") for split in splits} if not gone else {}
+    return gone + [f"{split}.tsv: it {why}" for split, found in counts.items() if (why := lost_rows(suite, split, found))]
 
 
 def _dry_run(run: StageRun) -> str:

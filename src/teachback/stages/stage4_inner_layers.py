@@ -8,7 +8,8 @@ from teachback.core.arguments import (
     FirstStageArguments,
     StudentArguments,
 )
-from teachback.core.runs import StageRun, hash_model, read_stage
+from teachback.core.published import hash_model, read_stage
+from teachback.core.runs import StageRun
 from teachback.data.schema import Domain, Row
 from teachback.data.suite_data import read_unlabelled
 from teachback.inference.model_card import write_card

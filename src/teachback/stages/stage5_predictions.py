@@ -11,7 +11,8 @@ from teachback.core.arguments import (
     StudentArguments,
 )
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import StageRun, hash_model, read_stage
+from teachback.core.published import hash_model, read_stage
+from teachback.core.runs import StageRun
 from teachback.data.schema import Domain, Row
 from teachback.methods.losses import average_predictions
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads

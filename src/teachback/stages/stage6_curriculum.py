@@ -14,7 +14,9 @@ from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTea
 from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import Stopped, TeachbackError, naming
 from teachback.core.files import sync
-from teachback.core.runs import StageRun, hash_model, read_stage
+from teachback.core.integrity import seal
+from teachback.core.published import hash_model, read_stage
+from teachback.core.runs import StageRun
 from teachback.data.groups import read_groups
 from teachback.data.schema import Domain, Row
 from teachback.data.splits import units_of
@@ -258,6 +260,7 @@ class CurriculumRun:
         with naming(folder):
             save_state(partial / "state", self.episodes.state())
             sync(partial)
+            seal(partial)
             partial.rename(place)
         for old in self._checkpoints(folder)[:-KEPT]:
             shutil.rmtree(old)

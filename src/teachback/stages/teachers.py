@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from teachback.core.errors import TeachbackError
-from teachback.core.runs import StageRun, hash_model, read_stage
+from teachback.core.published import hash_model, read_stage
+from teachback.core.runs import StageRun
 from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
 from teachback.data.schema import Domain, Row

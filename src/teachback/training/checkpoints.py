@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
+from teachback.core.integrity import SEAL, broken_seal, is_sealed, seal
 
 logger = logging.getLogger(__name__)
-STATE = "trainer_state.json"  # the Trainer writes it last of a checkpoint
+STATE = "trainer_state.json"  # the Trainer writes it last of a checkpoint, but for the seal
 
 
 def save_state(path: Path, state) -> None:
@@ -35,7 +36,15 @@ def load_state(path: Path):
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every safetensors and JSON file of a checkpoint can be read to its end, so far as their headers tell."""
+    """Whether a checkpoint's files are what was written; of one without a seal, whether their headers and ends can be read.
+
+    A checkpoint has none if the process was killed right before it had one, or if an earlier version wrote it.
+    """
+    if is_sealed(folder):
+        problems = broken_seal(folder)
+        if problems:
+            logger.warning("%s is damaged and not used: %s", folder, "; ".join(problems))
+        return not problems
     try:
         for path in Path(folder).glob("*.safetensors"):
             with safe_open(path, "pt"):
@@ -46,6 +55,15 @@ def is_whole(folder: Path) -> bool:
         logger.warning("%s is damaged and not used: %s", folder, error)
         return False
     return True
+
+
+def require_whole_checkpoint(folder: Path) -> None:
+    """Refuse a damaged checkpoint."""
+    if not is_whole(folder):
+        raise TeachbackError(
+            f"{folder} is damaged, as the line before says; run the same command again, without --resume_from_checkpoint, "
+            "which goes on from a checkpoint that is whole"
+        )
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
@@ -81,7 +99,9 @@ def point_to_best(checkpoint: Path) -> None:
             f"{checkpoint} cannot be continued from, as the best checkpoint before it, {best}, is gone"
         )
     state["best_model_checkpoint"] = str(checkpoint.parent / best)
+    (checkpoint / SEAL).unlink(missing_ok=True)  # until it has one for the new state
     write_atomically(checkpoint / STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
+    seal(checkpoint)
 
 
 def _flatten(value, tensors: dict):

@@ -20,12 +20,20 @@ from transformers import ProgressCallback, Trainer, TrainerCallback
 from teachback.core.arguments import OptimizerArguments
 from teachback.core.errors import naming
 from teachback.core.files import sync
+from teachback.core.integrity import seal
 from teachback.core.tracking import NO_TRACKS, TRACKERS, Tracks
 from teachback.data.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.models.heads import Classifier
 from teachback.models.layers import require_positions, use_training_attention
 from teachback.models.loading import check_finite
-from teachback.training.checkpoints import load_state, point_to_best, random_states, restore_random_states, save_state
+from teachback.training.checkpoints import (
+    load_state,
+    point_to_best,
+    random_states,
+    require_whole_checkpoint,
+    restore_random_states,
+    save_state,
+)
 from teachback.training.dropout import fast_dropout
 from teachback.training.loss_watch import LossWatch, StopOnBadLoss
 from teachback.training.memory import freed_memory_kept
@@ -126,6 +134,8 @@ class DistillationTrainer(Trainer):
         check_finite(f"after step {self.state.global_step}", self.model, advice)
         with naming(str(self.args.output_dir)):
             super()._save_checkpoint(*args, **kwargs)
+            if self.args.should_save:
+                seal(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
 
     def _save(self, output_dir=None, state_dict=None):
         folder = Path(output_dir or str(self.args.output_dir))
@@ -134,6 +144,7 @@ class DistillationTrainer(Trainer):
         save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        require_whole_checkpoint(Path(resume_from_checkpoint))
         target = self.model if model is None else model
         target.load_state_dict(load_file(Path(resume_from_checkpoint) / "model.safetensors"))
 

@@ -1,0 +1,167 @@
+"""Whether stored files are what was written: their sizes, rows and hashes.
+
+The files of a folder are described by {path below it: {"bytes", "sha256", of a TSV "rows"}}. A published folder has this
+in stage.json; an entry of a cache and a checkpoint have it in `SEAL`.
+
+Checking a file means reading it. A file that has been read is not read again while its size, its inode and the times of
+its last change are the same: the process remembers that, and other processes find it in `REMEMBERED` within the
+folder. The time of the inode's change cannot be set by a program, so neither copying with times kept nor writing into
+the file goes unseen. A file that changed within the last `SETTLED_SECONDS`, or in the future, is not remembered, as
+another change within one tick of the file system's clock would not show. Losing or damaging that record costs a reading.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from teachback.core.files import sha256, write_atomically
+
+SEAL = "files.json"
+REMEMBERED = ".checked.json"
+SETTLED_SECONDS = 2.0
+NOT_DESCRIBED = ("stage.json", SEAL, REMEMBERED, "README.md")  # users and stage 7 write into a model card
+
+Stamp = tuple[int, int, int, int]
+_hashes: dict[str, tuple[Stamp, str]] = {}  # of what this process has read or found in a record
+
+
+def describe(folder: Path) -> dict[str, dict]:
+    """Size, hash and rows of every file below ``folder``, without those of stage folders within it."""
+    folder = Path(folder)
+    inner = [path.parent for path in folder.glob("*/**/stage.json")]
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in NOT_DESCRIBED]
+    return {
+        path.relative_to(folder).as_posix(): _described(path)
+        for path in paths
+        if not any(path.is_relative_to(other) for other in inner)
+    }
+
+
+def _described(path: Path) -> dict:
+    told = {"bytes": path.stat().st_size, "sha256": content_hash(path)}
+    return told | ({"rows": count_rows(path)} if path.suffix == ".tsv" else {})
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a TSV below its header."""
+    with open(path, "rb") as file:
+        return max(0, sum(1 for _ in file) - 1)
+
+
+def damage(folder: Path, files: dict[str, dict], names: Collection[str] = ()) -> list[str]:
+    """What is wrong with described files, a sentence a file; of ``names`` only, if there are any."""
+    _recall(folder)
+    chosen = {name: told for name, told in files.items() if not names or name in names}
+    problems = {name: _problem(Path(folder) / name, told) for name, told in chosen.items()}
+    _remember(folder, files)
+    return [f"{name} {problem}" for name, problem in problems.items() if problem]
+
+
+def _problem(path: Path, told: dict) -> str:
+    try:
+        size = path.stat().st_size
+        if size != told["bytes"]:
+            if "rows" in told and (rows := count_rows(path)) != told["rows"]:
+                return f"has {rows:,} rows, and {told['rows']:,} were written"
+            return f"has {size:,} bytes, and {told['bytes']:,} were written"
+        return "" if content_hash(path) == told["sha256"] else "holds other bytes than were written"
+    except FileNotFoundError:
+        return "is gone"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, which is read once as long as nothing of its stamp changes."""
+    place, stamp = os.path.abspath(path), _stamp(path)
+    known, digest = _hashes.get(place, (None, ""))
+    if known == stamp:
+        return digest
+    digest = sha256(path)
+    if _is_settled(stamp) and _stamp(path) == stamp:
+        _hashes[place] = stamp, digest
+    return digest
+
+
+def _stamp(path: Path) -> Stamp:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _is_settled(stamp: Stamp) -> bool:
+    return max(stamp[1:3]) < (time.time() - SETTLED_SECONDS) * 1e9
+
+
+def _recall(folder: Path) -> None:
+    """Take over what other processes have written down of a folder's files."""
+    for name, (stamp, digest) in _record(folder).items():
+        _hashes.setdefault(os.path.abspath(Path(folder) / name), (stamp, digest))
+
+
+def _record(folder: Path) -> dict[str, tuple[Stamp, str]]:
+    """What is written down of a folder's files; nothing where that cannot be read."""
+    try:
+        content = json.loads((Path(folder) / REMEMBERED).read_text(encoding="utf-8"))
+        return {name: ((size, changed, inode_changed, inode), digest)
+                for name, (size, changed, inode_changed, inode, digest) in content.items()}  # fmt: skip
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(folder: Path, names: Collection[str]) -> None:
+    """Write down what is known of a folder's files, if that is new and the folder may be written to.
+
+    The folder is not made where it is not there: it may be about to be replaced.
+    """
+    known = {name: _hashes[place] for name in names if (place := os.path.abspath(Path(folder) / name)) in _hashes}
+    if known == _record(folder):
+        return
+    content = json.dumps({name: [*stamp, digest] for name, (stamp, digest) in known.items()}, indent=1)
+    partial = Path(folder) / f"{REMEMBERED}.{os.getpid()}"
+    with suppress(OSError):
+        partial.write_text(content, encoding="utf-8")
+        os.replace(partial, Path(folder) / REMEMBERED)
+
+
+def with_checksum(record: dict) -> dict:
+    """A record as JSON holds it, with the hash of all the rest in its field ``checksum``."""
+    record = json.loads(json.dumps(record, default=str))
+    record.pop("checksum", None)
+    return record | {"checksum": _digest(record)}
+
+
+def require_checksum(record: dict) -> None:
+    """Raise ValueError where a record that `with_checksum` made is not what it was."""
+    rest = {name: value for name, value in record.items() if name != "checksum"}
+    if record.get("checksum") != _digest(rest):
+        raise ValueError("its checksum is not that of its content")
+
+
+def _digest(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Describe a folder's files in a file within it."""
+    text = json.dumps(with_checksum({"files": describe(folder)}), indent=1)
+    write_atomically(Path(folder) / SEAL, text + "\n")
+
+
+def is_sealed(folder: Path) -> bool:
+    return (Path(folder) / SEAL).is_file()
+
+
+def broken_seal(folder: Path) -> list[str]:
+    """What is wrong with the files of a sealed folder, a sentence each."""
+    try:
+        record = json.loads((Path(folder) / SEAL).read_text(encoding="utf-8"))
+        require_checksum(record)
+        return damage(folder, record["files"])
+    except FileNotFoundError:
+        return [f"{SEAL} is gone"]
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        return [f"{SEAL} cannot be read ({error})"]

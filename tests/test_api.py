@@ -29,6 +29,7 @@ from teachback.methods.curriculum import Student
 from teachback.methods.predictions import PredictionDistillation
 from teachback.methods.student import new_student
 from teachback.methods.teacher import Teacher, TeacherTraining
+from teachback.methods.teacher_outputs import own_logits
 from teachback.models.layers import token_fields
 from teachback.stages import phases
 from teachback.stages.phase_inputs import tokenizers_of
@@ -300,6 +301,17 @@ def test_predictions_are_in_the_loaders_order_and_the_kept_students(trained, mod
     right = np.mean(np.array(forwards) == np.array(toy(24, 1)[1]))
     phase4 = trained.history["phase4"]
     assert right == phase4["val_metrics"][phase4["episodes"].index(phase4["best_episode"])]["acc"]
+
+
+@pytest.mark.parametrize(("given", "computed"), [("auto", "fp32"), ("bf16", "bf16")])
+def test_predictions_are_made_in_fp32_or_the_named_precision_as_in_stage_7(given, computed, trained, models, monkeypatch):
+    monkeypatch.setattr("teachback.core.devices._computes_in_bfloat16", lambda device: True)
+    model = MPDistil("toy", 2, device="cpu", precision=given)
+    model.load_student(trained.model.output_dir / "student")
+    asked = []
+    monkeypatch.setattr("teachback.mpdistil.own_logits", lambda *rows, **settings: asked.append(settings) or own_logits(*rows, **settings))
+    answers = model.predict(loader(models, 8, 1))
+    assert model.precision == "bf16" and [settings["precision"] for settings in asked] == [computed] and len(answers) == 8
 
 
 def test_a_saved_student_is_a_plain_checkpoint_and_comes_back(trained, models, tmp_path):

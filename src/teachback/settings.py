@@ -178,13 +178,17 @@ def phase_arguments(config: TrainingConfig, device: torch.device, precision: str
                                   alpha_soft=config.alpha, beta_pkd=config.beta, pkd_layers=config.pkd_layers,
                                   meta_teacher_every_epoch=False)  # fmt: skip
     form = "competitive" if config.use_competitive_loss else "collaborative"
-    meta = MetaTeacherArguments(meta_loss=form, meta_epochs=max(1, config.meta_epochs), meta_lr=config.meta_lr)
-    curriculum = CurriculumArguments(
-        teacher="single", episodes=max(1, config.num_episodes), curriculum_lr=config.student_lr, reward=config.reward_type,
-        eval_every=config.eval_every, batch_size=config.batch_size, seed=config.seed,
-    )  # fmt: skip
     return PhaseArguments(
-        optimizer(config.teacher_epochs, config.teacher_lr), optimizer(config.student_epochs, config.student_lr), second,
-        meta if config.meta_epochs else None, curriculum if config.num_episodes else None, config.quiz_fraction,
-        config.batch_size, config.seed, asdict(config),
+        teacher=optimizer(config.teacher_epochs, config.teacher_lr),
+        student=optimizer(config.student_epochs, config.student_lr),
+        second=second,
+        meta=MetaTeacherArguments(meta_loss=form, meta_epochs=config.meta_epochs, meta_lr=config.meta_lr) if config.meta_epochs else None,
+        curriculum=CurriculumArguments(
+            teacher="single", episodes=config.num_episodes, curriculum_lr=config.student_lr, reward=config.reward_type,
+            eval_every=config.eval_every, batch_size=config.batch_size, seed=config.seed,
+        ) if config.num_episodes else None,
+        quiz_fraction=config.quiz_fraction,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        settings=asdict(config),
     )  # fmt: skip

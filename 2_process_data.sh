@@ -5,7 +5,12 @@ source "$(dirname "$0")/scripts/common.sh"
 
 : "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${DOMAINS=}"                         # domains to keep, separated by commas or blanks; empty: all of the suite
-: "${SOURCE=}"                          # custom: folder with train.tsv, or one file; empty: data/raw/custom
+: "${SOURCE=}"                          # custom: a file, a folder, or hub:<data set>; CSV, TSV, JSON lines, Parquet; empty: data/raw/custom
+: "${TEXT_A_COLUMN=}"                   # custom: column that holds the text; empty: text_a
+: "${TEXT_B_COLUMN=}"                   # custom: column that holds the second text of a pair; empty: text_b, if there is one
+: "${LABEL_COLUMN=}"                    # custom: column that holds the label; empty: label
+: "${DOMAIN_COLUMN=}"                   # custom: any column that tells domains apart; empty: domain; without one all rows are one domain
+: "${DELIMITER=}"                       # custom: sign between the columns of a CSV file; empty: found in its header
 : "${QUIZ_FRACTION=}"                   # share of train that becomes quiz; empty: 0.1; with PROTOCOL=paper that of the paper
 : "${DEV_FRACTION=0.1}"                 # custom: share that becomes dev where no dev is given
 : "${TEST_FRACTION=0.1}"                # custom: share that becomes test where no test is given
@@ -30,6 +35,8 @@ if [[ -n $QUIZ_FRACTION ]]; then set -- --quiz_fraction "$QUIZ_FRACTION" "$@"; f
 
 run scripts/process_data.py --suite "$SUITE" --domains "$DOMAINS" --data_dir "$DATA_DIR" --source "$SOURCE" \
     --dev_fraction "$DEV_FRACTION" --test_fraction "$TEST_FRACTION" \
+    --text_a_column "$TEXT_A_COLUMN" --text_b_column "$TEXT_B_COLUMN" --label_column "$LABEL_COLUMN" \
+    --domain_column "$DOMAIN_COLUMN" --delimiter "$DELIMITER" \
     --group_by "$GROUP_BY" --group_column "$GROUP_COLUMN" --protocol "$PROTOCOL" \
     --skip_bad_rows "$SKIP_BAD_ROWS" --deduplicate "$DEDUPLICATE" --embedding_model "$EMBEDDING_MODEL" --prototype "$PROTOTYPE" --alpha "$ALPHA" \
     --seed "$SEED" --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" \

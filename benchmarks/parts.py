@@ -19,7 +19,8 @@ from teachback.data.schema import TRAIN_COLUMNS, Row, read_rows, read_suite, wri
 from teachback.data.suites import definition
 from teachback.models.loading import SCRATCH_SIZES, load_encoder, load_tokenizer
 from teachback.stages.distillation import distil
-from teachback.stages.stage2_data import ProcessArguments, process
+from teachback.stages.stage2_arguments import ProcessArguments
+from teachback.stages.stage2_data import process
 from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import run_curriculum
 

@@ -26,7 +26,7 @@ from teachback.inference.export import ExportArguments
 from teachback.inference.hub import HubArguments
 from teachback.inference.predict import PredictionArguments
 from teachback.reports.reproduce import ReproduceArguments
-from teachback.stages.stage2_data import ProcessArguments
+from teachback.stages.stage2_arguments import ProcessArguments
 from teachback.stages.stage7_evaluate import EvaluationArguments
 
 ROOT = Path(__file__).resolve().parents[1]

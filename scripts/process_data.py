@@ -8,7 +8,8 @@ from teachback.core.errors import run_entry_point
 
 def main() -> None:
     from teachback.core.arguments import parse
-    from teachback.stages.stage2_data import ProcessArguments, process
+    from teachback.stages.stage2_arguments import ProcessArguments
+    from teachback.stages.stage2_data import process
 
     (arguments,) = parse(ProcessArguments)
     process(arguments)

@@ -9,7 +9,8 @@ import nbformat
 import pytest
 
 from teachback.data.schema import read_rows
-from teachback.stages.stage2_data import ProcessArguments, process
+from teachback.stages.stage2_arguments import ProcessArguments
+from teachback.stages.stage2_data import process
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import support_tickets

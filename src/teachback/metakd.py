@@ -41,7 +41,8 @@ from teachback.models.loading import load_finished_classifier, load_tokenizer, l
 from teachback.settings import MetaKDConfig, refuse_unknown, takes, with_settings
 from teachback.stages.distillation import distil
 from teachback.stages.phase_record import SPEED
-from teachback.stages.stage2_data import ProcessArguments, process
+from teachback.stages.stage2_arguments import ProcessArguments
+from teachback.stages.stage2_data import process
 from teachback.stages.stage3_teacher import train_teachers
 
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain", "split")

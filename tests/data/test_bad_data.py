@@ -294,14 +294,14 @@ REFUSED = {
     # The user's own files
     "comma for a delimiter": (
         custom(mine=GOOD.replace(b"\t", b",")),
-        "line 1: .*separated by commas; separate them by tabs",
+        "line 1: .*separated by commas; call it .csv, or separate them by tabs",
     ),
     "semicolon for a delimiter": (custom(mine=GOOD.replace(b"\t", b";")), "line 1: .*separated by semicolons"),
     "quoted header": (custom(mine=b'"text_a","label","domain"\n"a","x","d"\n'), "line 1: .*by commas.*without quotes"),
-    "missing column": (custom(mine=b"text_a\tdomain\na\td\n"), "line 1: .*missing: label"),
+    "missing column": (custom(mine=b"text_a\tdomain\na\td\n"), "line 1: .*missing: 'label'"),
     "unknown column": (
         custom(mine=b"text_a\tlabel\tdomain\tlable\n"),
-        "line 1: .*'lable'.*possible: guid, text_b, split",
+        "line 1: .*possible: domain, guid, text_b, split; unknown: 'lable'",
     ),
     "duplicate column": (custom(mine=b"text_a\tlabel\tdomain\tlabel\n"), "line 1: .*name each of these columns once"),
     "column of weights": (custom(mine=b"text_a\tlabel\tdomain\tweight\nq\tx\ta\tnan\n"), "line 1: .*'weight'"),
@@ -320,8 +320,8 @@ REFUSED = {
     "half a surrogate pair": (mine(b"a \xed\xa0\x80\tx\ta"), BAD_ROW + "not UTF-8"),
     "empty file": (custom(mine=b""), "mine.tsv line 1: there is no header"),
     "header only": (custom(mine=HEADER), "mine.tsv: a header and no rows"),
-    "no file": (custom(), "holds no train.tsv, nor exactly one other TSV file"),
-    "several files and no train": (custom(one=GOOD, two=GOOD), "holds no train.tsv, nor exactly one other"),
+    "no file": (custom(), "holds no train file .train.tsv, train.csv, .*nor other files"),
+    "a dev file and no train": (custom(dev=GOOD), "holds no train file"),
     "empty text": (mine(" \tx\ta"), BAD_ROW + "empty text"),
     "text that cannot be seen": (mine("\u200b\u200d\ufeff\tx\ta"), BAD_ROW + "empty text"),
     "empty label": (mine("text\t\ta"), BAD_ROW + "empty label"),

@@ -14,7 +14,8 @@ from teachback.data.splits import units_of
 from teachback.data.suites import custom
 from teachback.data.suites.definition import ReadSettings
 from teachback.data.warnings import cautions
-from teachback.stages.stage2_data import ProcessArguments, process
+from teachback.stages.stage2_arguments import ProcessArguments
+from teachback.stages.stage2_data import process
 
 LABELS = ("yes", "no", "maybe")
 SPLITS = ("train", "quiz", "dev", "test")

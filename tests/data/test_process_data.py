@@ -15,7 +15,8 @@ from teachback.data.schema import Row, read_rows, read_suite, write_rows
 from teachback.data.suites import SUITES, selection_split
 from teachback.methods.prototypes import prototype_scores
 from teachback.stages import stage2_data as processing
-from teachback.stages.stage2_data import ProcessArguments, process
+from teachback.stages.stage2_arguments import ProcessArguments
+from teachback.stages.stage2_data import process
 
 OUTPUT = {
     "train.tsv", "quiz.tsv", "dev.tsv", "test.tsv", "suite.json", "stage.json", "embeddings.npy", "prototype_scores.png",

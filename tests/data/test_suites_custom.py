@@ -80,7 +80,7 @@ def test_domains_that_share_labels_share_a_head(tmp_path):
 
 @pytest.mark.parametrize(
     "header",
-    [b"text_a\tlabel\n", b"text_a\tlabel\tdomain\tlable\n", b"text_a\tlabel\tdomain\tlabel\n", b"a,b\n", b"\xff\n"],
+    [b"text_a\tdomain\n", b"text_a\tlabel\tdomain\tlable\n", b"text_a\tlabel\tdomain\tlabel\n", b"a,b\n", b"\xff\n"],
 )
 def test_a_wrong_header_is_refused(tmp_path, header):
     with pytest.raises(TeachbackError, match="line 1.*header"):

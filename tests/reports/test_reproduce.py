@@ -17,7 +17,8 @@ from teachback.reports.plan import DATA
 from teachback.reports.published import published_table
 from teachback.reports.recipes import RECIPES, SCRIPTS
 from teachback.reports.reproduce import ReproduceArguments, make_plan, reproduce, visible_gpus
-from teachback.stages.stage2_data import ProcessArguments, process
+from teachback.stages.stage2_arguments import ProcessArguments
+from teachback.stages.stage2_data import process
 
 ROOT = Path(__file__).parents[2]
 FAST = {

@@ -16,22 +16,26 @@ LISTED = 10  # names in a message
 class Problems:
     """Collects bad rows while raw files are read, so that one run reports them all.
 
-    ``place`` names a row by its file and line; ``switch`` is what drops bad rows.
+    ``place`` names a row by its file and number, where that is not done as in "train.tsv line 7"; ``switch`` is what drops
+    bad rows.
     """
 
     found: list[str] = field(default_factory=list)
     guids: set[str] = field(default_factory=set)
-    place: Callable[[Path, int], str] = "{} line {}".format
+    place: Callable[[Path, int], str] | None = None
     switch: str = "SKIP_BAD_ROWS=1"
 
-    def add(self, path: Path, line: int, reason: str) -> None:
-        self.found.append(f"{self.place(path, line)}: {reason}")
+    def add(self, path: Path, number: int, reason: str, unit: str = "line") -> None:
+        """Note a bad row. ``unit``: what the file's rows are counted by."""
+        place = self.place(path, number) if self.place else f"{path} {unit} {number}"
+        self.found.append(f"{place}: {reason}")
 
-    def accepts(self, row: Row, domains: dict[str, Domain], path: Path, line: int, label_needed: bool = True) -> bool:
+    def accepts(self, row: Row, domains: dict[str, Domain], path: Path, number: int, label_needed: bool = True,
+                unit: str = "line") -> bool:  # fmt: skip
         """Whether the row is usable; if not, the reason is noted."""
         reason = self._reason(row, domains, label_needed)
         if reason:
-            self.add(path, line, reason)
+            self.add(path, number, reason, unit)
         else:
             self.guids.add(row.guid)
         return not reason

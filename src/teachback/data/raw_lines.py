@@ -17,7 +17,7 @@ class BadLine(ValueError):
 def json_lines(path: Path) -> Iterator[Line]:
     """Every line of a file of JSON objects."""
     with open(path, "rb") as file:
-        yield from _read(file, _json_object, first=1)
+        yield from numbered(file, _json_object, first=1)
 
 
 def tsv_lines(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Line]:
@@ -25,10 +25,11 @@ def tsv_lines(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Line]:
     with open(path, "rb") as file:
         first = 1 if columns else 2
         names = columns or tuple(file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t"))
-        yield from _read(file, lambda line: fields(line, names), first)
+        yield from numbered(file, lambda line: fields_of_line(line, names), first)
 
 
-def _read(file, parse: Callable[[bytes], dict], first: int) -> Iterator[Line]:
+def numbered(file, parse: Callable[[bytes], dict], first: int) -> Iterator[Line]:
+    """Every line of a file as ``parse`` gives it, with its number, or with the `BadLine` that it raises."""
     for number, line in enumerate(file, start=first):
         if number == 1:
             line = line.removeprefix(BOM_UTF8)
@@ -52,7 +53,7 @@ def _json_object(line: bytes) -> dict:
     return values
 
 
-def fields(line: bytes, columns: tuple[str, ...] | list[str]) -> dict[str, str]:
+def fields_of_line(line: bytes, columns: tuple[str, ...] | list[str]) -> dict[str, str]:
     """The fields of a line without quoting, by column."""
     found = _text(line.removesuffix(b"\n").removesuffix(b"\r")).split("\t")
     if found == [""] and len(columns) > 1:

@@ -1,10 +1,9 @@
 """Stage 2: raw files -> train, quiz, dev and test TSVs, embeddings, prototype scores, suite.json."""
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from teachback.core.arguments import option, require, require_at_least, require_seed
 from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import sha256
@@ -15,12 +14,11 @@ from teachback.core.published import hash_model
 from teachback.core.runs import StageRun
 from teachback.data.bad_rows import Problems
 from teachback.data.download import raw_folder
-from teachback.data.groups import GROUP_BY, write_groups
+from teachback.data.groups import write_groups
 from teachback.data.overlap import shared_sides, shared_texts, without_shared
 from teachback.data.schema import (
     COLUMNS,
     HIDDEN,
-    PROTOCOLS,
     SPLITS,
     TRAIN_COLUMNS,
     Row,
@@ -33,12 +31,12 @@ from teachback.data.schema import (
 )  # fmt: skip
 from teachback.data.splits import cut, cut_each
 from teachback.data.suites import definition
-from teachback.data.suites.custom import NEEDED, OPTIONAL
 from teachback.data.suites.definition import Parsed, ReadSettings, choose
 from teachback.data.token_store import FOLDER as TOKENS
+from teachback.data.user_columns import NAMED
+from teachback.data.user_sources import is_hub, source_files
 from teachback.data.warnings import cautions
 from teachback.methods.prototypes import (
-    FORMS,
     StoredEmbeddings,
     class_of,
     describe_scores,
@@ -48,56 +46,11 @@ from teachback.methods.prototypes import (
     write_embeddings,
 )
 from teachback.models.loading import load_encoder, locate
+from teachback.stages.stage2_arguments import CUSTOM_ONLY, ProcessArguments, check_process_arguments
 
 logger = logging.getLogger(__name__)
 
-CUSTOM_ONLY = {"group_by": "auto", "group_column": ""}
 WITHOUT_EFFECT = ("suite", "data_dir", "source", "eval_batch_size", "device", "dry_run")  # the suite names the folder
-QUIZ_FRACTION = 0.1  # with PROTOCOL=paper a suite has its own: MPDistil's have a quiz, Meta-KD's have none
-
-
-@dataclass
-class ProcessArguments:
-    """Flags of stage 2."""
-
-    suite: str = option("amazon", "which suite: sample, amazon, mnli, superglue, glue or custom")
-    domains: str = option("", "domains to keep, separated by blanks or commas; empty: all")
-    data_dir: str = option("data", "folder of raw, processed and fetched data")
-    source: str = option("", "custom only: the user's file or folder; empty: <data_dir>/raw/custom")
-    seed: int = option(42, "fixes which rows are cut from train, and scratch: models")
-    quiz_fraction: float | None = option(
-        None,
-        "share of train that becomes quiz; unset: 0.1, or for protocol paper 0 in all suites but superglue and glue",
-    )
-    dev_fraction: float = option(0.1, "custom only: share that becomes dev where none is given")
-    test_fraction: float = option(0.1, "custom only: share that becomes test where none is given")
-    group_by: str = option(
-        "auto", "custom only: rows of one text stay in one split: auto (text_a of pairs), text_a, text_b or none"
-    )
-    group_column: str = option("", "custom only: column whose rows of one value stay in one split, in place of group_by")
-    protocol: str = option(
-        "honest", "honest, or paper (superglue and glue have no dev then; the others select on dev in both)"
-    )
-    skip_bad_rows: bool = option(False, "drop bad rows instead of stopping")
-    deduplicate: bool = option(False, "leave train and quiz rows out whose texts are in test or dev")
-    embedding_model: str = option("bert-base-uncased", "encoder of the prototype scores, not fine-tuned")
-    prototype: str = option("paper", "form of the prototype score: paper or code")
-    alpha: float = option(0.5, "weight of the own domain in the prototype score")
-    max_length: int = option(128, "tokens a row, the rest is cut off")
-    eval_batch_size: int = option(64, "rows a batch")
-    precision: str = option("auto", "auto, fp32, bf16 or fp16")
-    device: str = option("auto", "auto, cpu, cuda or cuda:<number>")
-    dry_run: bool = option(False, "only say whether the suite would be made, and why; nothing is touched")
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.data_dir) / self.suite
-
-    @property
-    def quiz(self) -> float:
-        if self.quiz_fraction is not None:
-            return self.quiz_fraction
-        return definition(self.suite).paper_quiz if self.protocol == "paper" else QUIZ_FRACTION
 
 
 def process(arguments: ProcessArguments, problems: Problems | None = None) -> Suite | None:
@@ -105,7 +58,7 @@ def process(arguments: ProcessArguments, problems: Problems | None = None) -> Su
 
     A dry run says what it would do, and returns None. ``problems`` says how bad rows are named.
     """
-    _check(arguments)
+    check_process_arguments(arguments)
     run = _stage_run(arguments)
     if arguments.dry_run:
         print(f"{run.folder} {_dry_run(run)}")
@@ -150,6 +103,8 @@ def _stage_run(arguments: ProcessArguments) -> StageRun:
     source = _source(arguments)
     base = source.parent if source.is_file() else source
     read = {str(path.relative_to(base)): sha256(path) for path in _raw_files(arguments)}
+    if is_hub(arguments.source):
+        read["data set"] = arguments.source
     read["embedding model"] = hash_model(locate(arguments.embedding_model, arguments.data_dir))
     return StageRun(arguments.folder, "process_data", chosen, read, arguments.dry_run)
 
@@ -158,7 +113,7 @@ def _raw_files(arguments: ProcessArguments) -> list[Path]:
     """The files that are read, or may be."""
     suite, source = definition(arguments.suite), _source(arguments)
     if not suite.archives:
-        return [source] if source.is_file() else sorted(source.glob("*.tsv"))
+        return source_files(source)
     folders = [source / archive.folder for archive in suite.archives_of(arguments.domains)]
     return sorted(path for folder in set(folders) for path in folder.rglob("*") if path.is_file())
 
@@ -182,53 +137,13 @@ def _dry_run(run: StageRun) -> str:
     return f"would be made again: {'; '.join(missing)}" if missing else run.dry_run_message()
 
 
-def _check(arguments: ProcessArguments) -> None:
-    if arguments.protocol not in PROTOCOLS:
-        raise TeachbackError(f"PROTOCOL={arguments.protocol}: use one of {', '.join(PROTOCOLS)}")
-    if arguments.source and arguments.suite != "custom":
-        raise TeachbackError(
-            f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; give SOURCE to 1_get_data.sh"
-        )
-    if arguments.source and Path(arguments.source).resolve().is_relative_to(arguments.folder.resolve()):
-        raise TeachbackError(
-            f"SOURCE={arguments.source} lies in {arguments.folder}, which this stage writes anew; move your files elsewhere"
-        )
-    _check_groups(arguments)
-    require_seed(arguments)
-    for name in ("max_length", "eval_batch_size"):
-        require_at_least(arguments, name, 4 if name == "max_length" else 1)
-    if arguments.prototype not in FORMS:
-        raise TeachbackError(f"PROTOTYPE={arguments.prototype}: use one of {', '.join(FORMS)}")
-    if not 0 <= arguments.alpha <= 1:
-        raise TeachbackError(f"ALPHA={arguments.alpha}: use a number from 0 to 1")
-    for name in ("quiz", "dev_fraction", "test_fraction"):
-        if not 0 <= getattr(arguments, name) < 1:
-            raise TeachbackError(f"{name}={getattr(arguments, name)}: a fraction is at least 0 and below 1")
-    if arguments.dev_fraction + arguments.test_fraction >= 1:
-        raise TeachbackError("DEV_FRACTION and TEST_FRACTION leave no train rows; their sum has to be below 1")
-
-
-def _check_groups(arguments: ProcessArguments) -> None:
-    require(arguments, "group_by", GROUP_BY)
-    given = [name for name, value in CUSTOM_ONLY.items() if getattr(arguments, name) != value]
-    if given and arguments.suite != "custom":
-        raise TeachbackError(
-            f"{given[0].upper()} is for SUITE=custom; the splits of SUITE={arguments.suite} are its authors'"
-        )
-    if len(given) > 1:
-        raise TeachbackError(f"GROUP_COLUMN={arguments.group_column} takes the place of GROUP_BY; give one of them")
-    if arguments.group_column in (*NEEDED, *OPTIONAL):
-        raise TeachbackError(
-            f"GROUP_COLUMN={arguments.group_column}: name a column of your own, or set GROUP_BY=text_a or GROUP_BY=text_b"
-        )
-
-
 def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:
     """Read the raw files; stop at bad rows, or drop them."""
     suite, source = definition(arguments.suite), _source(arguments)
     settings = ReadSettings(
         arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains,
-        arguments.group_by, arguments.group_column,
+        arguments.group_by, arguments.group_column, arguments.delimiter.replace("\\t", "\t"),
+        {name: getattr(arguments, f"{name}_column") for name in NAMED},
     )  # fmt: skip
     try:
         parsed = suite.read(source, settings, problems)

@@ -1,7 +1,8 @@
-"""The user's own rows: train.tsv, dev.tsv, test.tsv, or one file that is divided here.
+"""The user's own rows: files of train, dev and test, one file that is divided here, or a data set of the hub.
 
-A header line names the columns; ``text_a``, ``label`` and ``domain`` are needed, ``guid``, ``text_b``, ``split`` and the
-one that GROUP_COLUMN names are not. UTF-8, one row a line, no quoting. In test an empty label means that it is hidden.
+CSV, TSV, JSON lines or Parquet (`teachback.data.user_files`). ``text_a`` and ``label`` are needed; ``domain``, ``guid``, ``text_b``, ``split``
+and the one that GROUP_COLUMN names are not. Columns may have other names, which TEXT_A_COLUMN and so on say. In test an empty
+label means that it is hidden.
 """
 
 import re
@@ -13,15 +14,15 @@ from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import Problems
 from teachback.data.groups import shared, text_groups
 from teachback.data.names import domain_misfit, label_misfit
-from teachback.data.raw_lines import BadLine, fields
 from teachback.data.schema import SPLITS, Domain, Row, clean_text
 from teachback.data.splits import cut
 from teachback.data.suites.definition import Definition, Parsed, ReadSettings
+from teachback.data.user_columns import column_of, own_domain
+from teachback.data.user_files import Table
+from teachback.data.user_sources import open_source
 
-NEEDED = ("text_a", "label", "domain")
-OPTIONAL = ("guid", "text_b", "split")
+NEEDED = ("text_a", "label", "domain")  # of a table in Python, and what the stages end up with
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
-SHOWN = 10  # columns of a header that is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Record:
     split: str
     path: Path
     line: int
+    unit: str
     group: str = ""
 
 
@@ -50,96 +52,49 @@ class Accepted:
 
 def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     """The rows of a folder or a file; splits that are not given are cut from train."""
-    found = _accepted(_files(Path(source)), settings.group_column, problems)
-    return _complete(found, settings)
+    return _complete(_accepted(open_source(source, settings.delimiter), settings, problems), settings)
 
 
-def _accepted(files: list[tuple[str, Path]], group_column: str, problems: Problems) -> Accepted:
-    records = [record for split, path in files for record in _records(path, split, group_column, problems)]
+def _accepted(tables: list[tuple[str, Table]], settings: ReadSettings, problems: Problems) -> Accepted:
+    records = [record for split, table in tables for record in _records(table, split, settings, problems)]
     if not records and not problems.found:
-        raise TeachbackError(
-            f"{', '.join(str(path) for _, path in files)}: a header and no rows; there is nothing to learn from"
-        )
+        places = ", ".join(str(table.path) for _, table in tables)
+        raise TeachbackError(f"{places}: a header and no rows; there is nothing to learn from")
     domains = _domains(records)
     accepted = Accepted(domains, {record.split for record in records})
     for record in records:
-        if problems.accepts(record.row, domains, record.path, record.line, label_needed=record.split != "test"):
+        if problems.accepts(record.row, domains, record.path, record.line, record.split != "test", record.unit):
             accepted.rows.setdefault(record.split or "train", []).append(record.row)
             accepted.groups[record.row.guid] = record.group
     return accepted
 
 
-def _files(source: Path) -> list[tuple[str, Path]]:
-    """(split or "", file) of what the source holds."""
-    if source.is_file():
-        return [("", source)]
-    named = [(split, source / f"{split}.tsv") for split in SPLITS if (source / f"{split}.tsv").is_file()]
-    if any(split == "train" for split, _ in named):
-        return named
-    single = sorted(source.glob("*.tsv")) if source.is_dir() else []
-    if named or len(single) != 1:
-        raise TeachbackError(
-            f"{source} holds no train.tsv, nor exactly one other TSV file; put train.tsv (and dev.tsv, test.tsv) there, "
-            "or name a file or another folder with SOURCE="
-        )
-    return [("", single[0])]
+def _records(table: Table, split: str, settings: ReadSettings, problems: Problems) -> Iterator[Record]:
+    places = column_of(table, settings)
+    stem, domain = table.path.stem, own_domain(places)
+    for number, raw, reason in table.rows:
+        values: dict[str, str] = {}
+        if raw is not None:
+            values, reason = _cleaned(raw, places, domain)
+        reason = reason or _misfit(values, split)
+        if reason:
+            problems.add(table.path, number, reason, table.unit)
+        else:
+            guid = values.get("guid") or f"{stem}-{number - (table.unit == 'line'):05d}"
+            row = Row(guid, values["text_a"], values.get("text_b", ""), values["label"], values["domain"])
+            yield Record(row, split or values.get("split", ""), table.path, number, table.unit, values.get("group", ""))
 
 
-def _records(path: Path, split: str, group_column: str, problems: Problems) -> Iterator[Record]:
-    stem = path.stem
-    with open(path, "rb") as file:
-        columns = _header(path, file.readline(), group_column)
-        for number, line in enumerate(file, start=2):
-            values, reason = _fields(line, columns)
-            reason = reason or _misfit(values, split)
-            if reason:
-                problems.add(path, number, reason)
-            else:
-                guid = values.get("guid") or f"{stem}-{number - 1:05d}"
-                row = Row(guid, values["text_a"], values.get("text_b", ""), values["label"], values["domain"])
-                yield Record(row, split or values.get("split", ""), path, number, values.get(group_column, ""))
-
-
-def _header(path: Path, line: bytes, group_column: str) -> list[str]:
-    """The column names, all of them known."""
-    if not line.strip():
-        raise TeachbackError(f"{path} line 1: there is no header; the first line has to name the columns")
-    try:
-        columns = line.decode("utf-8-sig").rstrip("\r\n").split("\t")
-    except UnicodeDecodeError:
-        raise TeachbackError(f"{path} line 1: the header is not UTF-8; save the file as UTF-8") from None
-    missing = [name for name in NEEDED if name not in columns]
-    unknown = [name for name in columns if name not in (*NEEDED, *OPTIONAL, group_column)]
-    if missing or unknown or len(set(columns)) < len(columns):
-        found = ", ".join(repr(name[:40]) for name in columns[:SHOWN]) + (", ..." if len(columns) > SHOWN else "")
-        raise TeachbackError(
-            f"{path} line 1: the header has the columns {found}; needed: {', '.join(NEEDED)}; possible: "
-            f"{', '.join(OPTIONAL)}; missing: {', '.join(missing) or 'none'}; {_advice(columns)}"
-        )
-    if group_column and group_column not in columns:
-        raise TeachbackError(f"{path} line 1: there is no column {group_column!r}, which GROUP_COLUMN names")
-    return columns
-
-
-def _advice(columns: list[str]) -> str:
-    """What to do about a wrong header."""
-    if any("\r" in name for name in columns):
-        return "its lines end in carriage returns alone; save it with line feeds"
-    for sign, name in ((",", "commas"), (";", "semicolons"), ("|", "bars"), (" ", "blanks")):
-        if len(columns) == 1 and set(NEEDED) <= {part.strip(" '\"") for part in columns[0].split(sign)}:
-            return f"its columns are separated by {name}; separate them by tabs, without quotes"
-    return "name each of these columns once, and no others, separated by tabs"
-
-
-def _fields(line: bytes, columns: list[str]) -> tuple[dict[str, str], str]:
-    """(fields by column, "") or ({}, what is wrong with the line)."""
-    try:
-        values = fields(line, columns)
-    except BadLine as error:
-        return {}, str(error)
-    if any(CONTROL.search(value) for value in values.values()):
+def _cleaned(values: dict[str, str], places: dict[str, str], domain: str) -> tuple[dict[str, str], str]:
+    """(fields by our column names, "") or ({}, what is wrong with the row). ``domain``: of every row, where no column says it."""
+    absent = [place for name, place in places.items() if place not in values and name in NEEDED]
+    if absent:
+        return {}, f"no column {absent[0]!r}"
+    found = {name: values.get(place, "") for name, place in places.items()}
+    if any(CONTROL.search(value) for value in found.values()):
         return {}, "control bytes"
-    return {name: clean_text(value) for name, value in values.items()}, ""
+    cleaned = {name: clean_text(value) for name, value in found.items()}
+    return ({"domain": domain} if domain else {}) | cleaned, ""
 
 
 def _misfit(values: dict[str, str], split: str) -> str:

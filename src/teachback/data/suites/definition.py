@@ -59,6 +59,8 @@ class ReadSettings:
     domains: str = ""  # names of those to read, where a suite can be read in part; empty: all
     group_by: str = "auto"  # custom: which text rows of one split may not share with another's
     group_column: str = ""  # custom: the same of a column's values
+    delimiter: str = ""  # custom: of CSV files; empty: found in the header
+    columns: dict[str, str] = field(default_factory=dict)  # custom: the user's names of text_a, text_b, label and domain
 
 
 @dataclass

@@ -1,0 +1,266 @@
+"""Files of users as tables of text: CSV, TSV, JSON lines, Parquet, and data sets of Hugging Face's ``datasets``.
+
+Rows are read one after the other, each with its number in the file, or with what is wrong with it. Parquet needs the package
+pyarrow, data sets the package datasets; neither is needed for anything else.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import TextIOWrapper
+from pathlib import Path
+
+from teachback.core.errors import TeachbackError
+from teachback.data.raw_lines import Line, fields_of_line, json_lines, numbered
+
+HUB = "hub:"
+SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
+DELIMITERS = (",", ";", "\t", "|")
+LONGEST_FIELD = 1 << 24  # characters of a quoted one: an open quote would take in the whole rest of a file
+ROWS_AT_ONCE = 4096  # of a Parquet file or data set
+NO_LABEL = -1  # the class number that data sets give rows whose label is hidden
+Names = dict[str, list[str]]  # of a column's classes, by their number
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's columns in order and its rows; ``unit`` is what rows are counted by."""
+
+    path: Path
+    columns: list[str]
+    rows: Iterator[Line]
+    unit: str = "line"
+    strict: bool = False  # a column that is not known is an error rather than left unused
+
+
+def open_table(path: Path, delimiter: str = "") -> Table:
+    """The table of a file, by its suffix; ``delimiter`` of a CSV file, "" to find it in the header.
+
+    Raises:
+        TeachbackError: no header, a header that is not UTF-8, a kind of file that is not read, or a package that is missing.
+    """
+    kind = path.suffix.lower()
+    if kind == ".csv" or (delimiter and kind in (".tsv", ".txt")):
+        return _csv_table(path, delimiter)
+    if kind in (".jsonl", ".ndjson"):
+        return _json_table(path)
+    if kind == ".parquet":
+        return _parquet_table(path)
+    if kind in (".json", ".xlsx", ".xls", ".arrow", ".feather", ".gz", ".zip"):
+        raise TeachbackError(f"{path}: {kind} files are not read; save it as one of {', '.join(SUFFIXES)}")
+    return _tsv_table(path)  # whatever a single file is called
+
+
+def _header_line(path: Path, line: bytes) -> str:
+    if not line.strip():
+        raise TeachbackError(f"{path} line 1: there is no header; the first line has to name the columns")
+    try:
+        return line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise TeachbackError(f"{path} line 1: the header is not UTF-8; save the file as UTF-8") from None
+
+
+def _tsv_table(path: Path) -> Table:
+    """Fields are separated by tabs, without quoting."""
+    with open(path, "rb") as file:
+        columns = _header_line(path, file.readline()).split("\t")
+    return Table(path, columns, _tsv_rows(path, columns), strict=True)
+
+
+def _tsv_rows(path: Path, columns: list[str]) -> Iterator[Line]:
+    with open(path, "rb") as file:
+        file.readline()
+        yield from numbered(file, lambda line: fields_of_line(line, columns), first=2)
+
+
+def _csv_table(path: Path, delimiter: str) -> Table:
+    """Fields may be quoted with double quotes, and then hold delimiters and line breaks."""
+    with open(path, "rb") as file:
+        first = _header_line(path, file.readline())
+    sign = delimiter or max(DELIMITERS, key=lambda sign: len(_split(first, sign)))
+    columns = _split(first, sign)
+    return Table(path, columns, _csv_rows(path, columns, sign))
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    with suppress(csv.Error, StopIteration):
+        return next(csv.reader([line], delimiter=delimiter, strict=True))
+    return [line]
+
+
+def _csv_rows(path: Path, columns: list[str], delimiter: str) -> Iterator[Line]:
+    csv.field_size_limit(LONGEST_FIELD)
+    with open(path, "rb") as raw, TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        next(reader)
+        while True:
+            start = reader.line_num + 1
+            try:
+                found = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield start, None, _csv_reason(str(error))
+                continue
+            yield start, *_csv_row(found, columns)
+
+
+def _csv_row(found: list[str], columns: list[str]) -> tuple[dict | None, str]:
+    if not found or found == [""]:
+        return None, "empty line"
+    if len(found) != len(columns):
+        return None, f"{len(found)} columns, expected {len(columns)}"
+    if any("\udc80" <= letter <= "\udcff" for value in found if not value.isascii() for letter in value):
+        return None, "not UTF-8"
+    return dict(zip(columns, found)), ""
+
+
+def _csv_reason(error: str) -> str:
+    if "unexpected end" in error or "field larger" in error:
+        return "a quote is opened and never closed"
+    if "expected after" in error:
+        return "a quote is closed within a field; a quote inside a quoted field is written twice"
+    return error
+
+
+def _json_table(path: Path) -> Table:
+    """Objects, one a line. Columns are those of the first whole object."""
+    first = next((values for _, values, _ in json_lines(path) if values), None)
+    if first is None:
+        raise TeachbackError(f'{path}: no line holds a JSON object, such as {{"text_a": "...", "label": "..."}}')
+    return Table(path, list(first), _as_text(json_lines(path), {}))
+
+
+def _as_text(lines: Iterable[Line], names: Names) -> Iterator[Line]:
+    """Rows whose values are text: numbers as they are written, classes by their names, nothing where there is none."""
+    for number, values, reason in lines:
+        if values is None:
+            yield number, None, reason
+            continue
+        texts = {column: _text(value, names.get(column)) for column, value in values.items()}
+        wrong = [column for column, text in texts.items() if text is None]
+        if wrong:
+            kind = type(values[wrong[0]]).__name__
+            yield number, None, f"column {wrong[0]!r} holds a {kind}, no text or number"
+        else:
+            yield number, texts, ""
+
+
+def _text(value, classes: list[str] | None) -> str | None:
+    """A value as text, None where it has none."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if classes is not None and isinstance(value, int):
+        return classes[value] if 0 <= value < len(classes) else "" if value == NO_LABEL else None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # as pandas stores numbers of a column that has gaps
+    return str(value) if isinstance(value, str | int | float) else None
+
+
+def require_package(name: str, what: str) -> None:
+    """Say how to get an optional package where it is missing."""
+    if find_spec(name) is None:
+        raise TeachbackError(f"{what} needs the package {name}; install it with: pip install -r requirements-data.txt")
+
+
+def _parquet_table(path: Path) -> Table:
+    require_package("pyarrow", f"{path}: reading Parquet")
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            schema = file.schema_arrow
+    except (pyarrow.ArrowException, OSError) as error:
+        raise TeachbackError(
+            f"{path} is no whole Parquet file ({str(error).splitlines()[0]}); write it again"
+        ) from error
+    names = _class_names(schema.metadata or {})
+    return Table(path, schema.names, _as_text(_parquet_rows(path), names), "row")
+
+
+def _parquet_rows(path: Path) -> Iterator[Line]:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        number = 0
+        for batch in file.iter_batches(ROWS_AT_ONCE):
+            for values in batch.to_pylist():
+                number += 1
+                yield number, values, ""
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> Names:
+    """Names of classes that ``datasets`` writes into a Parquet file's description."""
+    with suppress(KeyError, ValueError, TypeError, AttributeError):
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {name: list(f["names"]) for name, f in features.items() if f.get("_type") == "ClassLabel"}
+    return {}
+
+
+def is_data_set(source: Path) -> bool:
+    """Whether a folder holds what ``save_to_disk`` of a data set writes, one split or several."""
+    return any((source / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+
+
+def saved_tables(source: Path) -> list[tuple[str, Table]]:
+    """Tables of a saved data set by the name of the split, "" where it is one without."""
+    require_package("datasets", f"{source}: reading a saved data set")
+    from datasets import load_from_disk
+
+    try:
+        found = load_from_disk(str(source))
+    except Exception as error:  # its many readers raise many kinds
+        raise TeachbackError(f"{source}: this data set cannot be read ({_first_line(error)}); save it again") from error
+    return _tables_of(found, str(source))
+
+
+def hub_tables(name: str) -> list[tuple[str, Table]]:
+    """Tables of a data set of the hub, named ``owner/name`` or ``owner/name:configuration``, by split."""
+    require_package("datasets", f"SOURCE={HUB}{name}: reading a data set of the hub")
+    from datasets import load_dataset
+
+    place, _, configuration = name.partition(":")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", place):
+        raise TeachbackError(
+            f"SOURCE={HUB}{name}: name a data set as in {HUB}ag_news, {HUB}owner/name or {HUB}owner/name:configuration"
+        )
+    try:
+        found = load_dataset(place, configuration or None)
+    except Exception as error:
+        call = ", ".join(f'"{part}"' for part in (place, configuration) if part)
+        raise TeachbackError(
+            f"SOURCE={HUB}{name}: the data set cannot be loaded ({_first_line(error)}). Without network, fetch it elsewhere: "
+            f"python -c 'from datasets import load_dataset; load_dataset({call}).save_to_disk(\"data_set\")', copy that folder, "
+            "and name it with SOURCE="
+        ) from error
+    return _tables_of(found, HUB + name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _tables_of(found, place: str) -> list[tuple[str, Table]]:
+    splits = found if isinstance(found, dict) else {"": found}
+    return [(split, _data_set_table(part, place, split)) for split, part in splits.items()]
+
+
+def _data_set_table(part, place: str, split: str) -> Table:
+    names = {name: list(feature.names) for name, feature in part.features.items() if hasattr(feature, "names")}
+    path = Path(place) / split if split else Path(place)
+    return Table(path, part.column_names, _as_text(_data_set_rows(part), names), "row")
+
+
+def _data_set_rows(part) -> Iterator[Line]:
+    number = 0
+    for batch in part.iter(ROWS_AT_ONCE):
+        for values in zip(*batch.values()):
+            number += 1
+            yield number, dict(zip(batch, values)), ""

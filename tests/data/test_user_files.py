@@ -1,0 +1,196 @@
+"""Users' files of every kind, the columns that they call as they like, and what is wrong with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from teachback.core.errors import TeachbackError
+from teachback.data.bad_rows import Problems
+from teachback.data.suites import custom
+from teachback.data.suites.definition import ReadSettings
+from teachback.data.user_files import hub_tables, open_table
+from teachback.data.user_sources import open_source, source_files
+
+ROWS = [("one, or two", "yes", "a"), ('he said "so"', "no", "a"), ("a\nbreak; here", "yes", "b"), ("naïve ☃", "no", "b")]
+CSV = 'text_a,label,domain\n"one, or two",yes,a\n"he said ""so""",no,a\n"a\nbreak; here",yes,b\nnaïve ☃,no,b\n'
+
+
+def read(source: Path | str, **columns: str):
+    problems = Problems()
+    settings = ReadSettings(dev_fraction=0, test_fraction=0, columns=columns)
+    return custom.read(source, settings, problems), problems
+
+
+def found(parsed) -> list[tuple[str, str, str]]:
+    return [(row.text_a, row.label, row.domain) for row in parsed.rows["train"]]
+
+
+def cleaned() -> list[tuple[str, str, str]]:
+    return [(text.replace("\n", " "), label, domain) for text, label, domain in ROWS]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def parquet(path: Path, columns: dict, classes: dict[str, list[str]] | None = None) -> Path:
+    """A Parquet file; with ``classes`` as data sets write one."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    table = pyarrow.table(columns)
+    if classes:
+        features = {name: {"names": names, "_type": "ClassLabel"} for name, names in classes.items()}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    write_table(table, path, row_group_size=2)
+    return path
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+def test_csv_with_quotes_and_any_usual_sign_between_columns(tmp_path, sign):
+    body = ["text_a label domain".split(), *ROWS]
+    text = "\r\n".join(sign.join('"' + cell.replace('"', '""') + '"' for cell in row) for row in body)
+    parsed, problems = read(write(tmp_path / "mine.csv", "\ufeff" + text))
+    assert not problems.found and found(parsed) == cleaned()
+
+
+def test_a_csv_file_with_another_sign_needs_it_named(tmp_path):
+    path = write(tmp_path / "mine.csv", "text_a~label~domain\nfine~yes~a\n")
+    assert open_table(path, "~").columns == ["text_a", "label", "domain"]
+    with pytest.raises(TeachbackError, match="missing: 'text_a', 'label'"):
+        read(path)
+
+
+def test_bad_csv_rows_are_named_by_the_line_on_which_they_begin(tmp_path):
+    good = "good 0,yes,a\n"
+    content = f'text_a,label,domain\n{good}"two\nlines",no,a\nfew,yes\n\n"closed"early,yes,a\n{good}"never closed,yes,a\n{good}'
+    _, problems = read(write(tmp_path / "mine.csv", content))
+    reasons = ["line 5: 2 columns, expected 3", "line 6: empty line", "line 7: a quote is closed within", "line 9: a quote is opened and never"]
+    assert [any(reason in one for one in problems.found) for reason in reasons] == [True] * 4, problems.found
+    assert len(problems.found) == 4
+
+
+def test_bytes_that_are_no_utf8_are_a_bad_row_of_their_line(tmp_path):
+    _, problems = read(write(tmp_path / "mine.csv", CSV.encode() + b"caf\xe9,yes,a\n"))
+    assert [one.split(": ", 1)[1] for one in problems.found] == ["not UTF-8"] and "line 7" in problems.found[0]
+
+
+def test_json_lines_with_numbers_gaps_and_nothing(tmp_path):
+    rows = [{"text_a": text, "label": label, "domain": domain} for text, label, domain in ROWS]
+    rows += [{"text_a": 7, "label": "yes", "domain": "a", "text_b": None}, {"text_a": "x", "domain": "a"}, {"text_a": ["x"], "label": "no", "domain": "a"}]
+    parsed, problems = read(write(tmp_path / "mine.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert found(parsed) == [*cleaned(), ("7", "yes", "a")]
+    assert [one.rpartition("jsonl ")[2] for one in problems.found] == [
+        "line 6: no column 'label'", "line 7: column 'text_a' holds a list, no text or number",
+    ]  # fmt: skip
+
+
+def test_parquet_in_groups_of_rows(tmp_path):
+    columns = dict(zip(("text_a", "label", "domain"), map(list, zip(*ROWS))))
+    parsed, problems = read(parquet(tmp_path / "mine.parquet", columns))
+    assert not problems.found and found(parsed) == cleaned()
+
+
+def test_class_numbers_take_the_names_that_the_file_knows(tmp_path):
+    columns = {"text": ["good", "bad", "fine", "odd", "hidden"], "label": [1, 0, 1, 5, -1]}
+    path = parquet(tmp_path / "mine.parquet", columns, {"label": ["no", "yes"]})
+    parsed, problems = read(path, text_a="text")
+    assert found(parsed) == [("good", "yes", "custom"), ("bad", "no", "custom"), ("fine", "yes", "custom")]
+    assert ["row 4: column 'label'" in problems.found[0], "row 5: empty label" in problems.found[1]] == [True, True]
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path):
+    pytest.importorskip("pyarrow")
+    with pytest.raises(TeachbackError, match=r"mine.parquet is no whole Parquet file"):
+        read(write(tmp_path / "mine.parquet", CSV))
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine.xlsx", "mine.csv.gz"])
+def test_other_kinds_of_files_are_refused_with_those_that_are_read(tmp_path, name):
+    with pytest.raises(TeachbackError, match="files are not read; save it as one of .tsv, .csv, .jsonl"):
+        read(write(tmp_path / name, "x\n"))
+
+
+def test_columns_may_have_any_names_and_others_are_left(tmp_path, caplog):
+    path = write(tmp_path / "mine.csv", "id,title,review,stars,shop\n1,t,good,5,x\n2,u,bad,1,y\n")
+    parsed, problems = read(path, text_a="review", text_b="title", label="stars", domain="shop")
+    assert not problems.found and found(parsed) == [("good", "5", "x"), ("bad", "1", "y")]
+    assert parsed.rows["train"][0].text_b == "t" and parsed.domains["x"].kind == "pair"
+    assert "columns that are left unused: 'id'" in caplog.text
+
+
+def test_without_a_column_of_domains_there_is_one(tmp_path):
+    parsed, _ = read(write(tmp_path / "mine.tsv", "text_a\tlabel\ngood\tyes\nbad\tno\n"))
+    assert list(parsed.domains) == ["custom"] and found(parsed)[0] == ("good", "yes", "custom")
+
+
+def test_a_named_column_that_is_not_there_is_an_error(tmp_path):
+    path = write(tmp_path / "mine.csv", "review,label\ngood,yes\n")
+    with pytest.raises(TeachbackError, match="line 1: .*columns 'review', 'label'.*missing: 'text_a'.*TEXT_A_COLUMN="):
+        read(path)
+    with pytest.raises(TeachbackError, match="missing: 'shop'"):
+        read(path, text_a="review", domain="shop")
+
+
+@pytest.mark.parametrize("names", [("train.csv", "dev.jsonl", "test.tsv"), ("train-00000-of-00001.csv", "validation.jsonl", "test_1.tsv")])
+def test_a_folder_of_splits_of_any_kinds(tmp_path, names):
+    write(tmp_path / names[0], CSV)
+    write(tmp_path / names[1], json.dumps({"text_a": "d", "label": "yes", "domain": "a"}) + "\n")
+    write(tmp_path / names[2], "text_a\tlabel\tdomain\nt\t\ta\n")
+    parsed, problems = read(tmp_path)
+    assert not problems.found
+    assert {split: len(rows) for split, rows in parsed.rows.items()} == {"train": 4, "dev": 1, "test": 1}
+    assert [path.name for path in source_files(tmp_path)] == sorted(names)
+
+
+def test_a_folder_of_several_files_is_divided_as_one(tmp_path):
+    write(tmp_path / "one.csv", CSV)
+    write(tmp_path / "two.csv", CSV)
+    parsed, problems = read(tmp_path)
+    assert not problems.found and found(parsed) == cleaned() * 2
+    assert len({row.guid for row in parsed.rows["train"]}) == 8
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    write(tmp_path / "train.csv", CSV)
+    write(tmp_path / "train.tsv", CSV)
+    with pytest.raises(TeachbackError, match="train.csv and .*train.tsv have one name"):
+        read(tmp_path)
+
+
+def test_a_saved_data_set_with_splits_and_named_classes(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+
+    def part(texts, labels):
+        return datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
+
+    whole = {"train": part(["good", "bad"], [1, 0]), "validation": part(["fine"], [1]), "test": part(["hm"], [-1]), "extra": part(["x"], [0])}
+    datasets.DatasetDict(whole).save_to_disk(tmp_path / "saved")
+    parsed, problems = read(tmp_path / "saved", text_a="text")
+    assert not problems.found and found(parsed) == [("good", "yes", "custom"), ("bad", "no", "custom")]
+    assert [len(parsed.rows[split]) for split in ("dev", "test")] == [1, 1] and parsed.rows["test"][0].label == ""
+    assert source_files(tmp_path / "saved")
+
+
+def test_a_data_set_of_the_hub_says_offline_what_to_fetch(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def refuse(*arguments):
+        raise ConnectionError("the hub cannot be reached")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(TeachbackError, match=r'SOURCE=hub:owner/name:small: .*cannot be reached.*load_dataset\("owner/name", "small"\)'):
+        open_source("hub:owner/name:small")
+    with pytest.raises(TeachbackError, match="name a data set as in hub:ag_news"):
+        hub_tables("../etc")
+
+
+def test_a_missing_package_is_named_with_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("teachback.data.user_files.find_spec", lambda name: None)
+    with pytest.raises(TeachbackError, match=r"needs the package pyarrow; install it with: pip install -r requirements-data.txt"):
+        open_table(write(tmp_path / "mine.parquet", "x"))
+    with pytest.raises(TeachbackError, match="SOURCE=hub:ag_news: reading a data set of the hub needs the package datasets"):
+        open_source("hub:ag_news")

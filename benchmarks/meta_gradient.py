@@ -76,7 +76,8 @@ def balanced(random: Random, rows: list[Row], sizes: dict[str, int]) -> dict[str
 
 def write_few(folder: Path, every: dict[str, list[Row]], seed: int) -> None:
     """The suite ``few`` of a seed."""
-    random, rows = Random(seed), {split: [] for split in SIZES}
+    random = Random(seed)
+    rows: dict[str, list[Row]] = {split: [] for split in SIZES}
     for name in DOMAINS:
         for split, part in balanced(random, every[name], SIZES if name == TARGET else FURTHER).items():
             rows[split] += part

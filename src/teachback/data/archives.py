@@ -9,7 +9,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from teachback.core.errors import TeachbackError, is_of_the_disk
 
@@ -111,7 +111,7 @@ def unpack(path: Path, folder: Path) -> list[Path]:
     return files
 
 
-def write_member(data: BinaryIO, target: Path, limits: Limits) -> None:
+def write_member(data: IO[bytes], target: Path, limits: Limits) -> None:
     with open(target, "wb") as file:
         while part := data.read(1 << 20):
             limits.count(len(part))

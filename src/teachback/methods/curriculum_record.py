@@ -11,6 +11,7 @@ from teachback.core.pictures import save_png
 REWARDS = ("episode", "steps", "reward", "student_loss", "policy_loss", "entropy")
 TRAJECTORY = ("episode", "step", "domain", "reward", "probability")
 WINDOW = 10  # episodes of the moving mean
+SHOWN = 10  # domains with a line of their own, those that were chosen most
 
 
 def write_record(folder: Path, episodes: list[dict], steps: list[dict], domains: list[str]) -> None:
@@ -19,8 +20,10 @@ def write_record(folder: Path, episodes: list[dict], steps: list[dict], domains:
     write_atomically(Path(folder) / "trajectory.tsv", _tsv(TRAJECTORY, steps))
     rewards, shares = [episode["reward"] for episode in episodes], chosen_shares(steps, domains, len(episodes))
     save_png(lambda axes: plot_rewards(axes, rewards), Path(folder) / "rewards.png", "Reward by episode")
-    looks: dict[str, dict] = {name: {} for name in domains}
-    save_png(lambda axes: plot_choices(axes, shares, domains, looks), Path(folder) / "domains.png", "Domains chosen over episodes")
+    most = sorted(range(len(domains)), key=lambda place: -shares[:, place].sum())[:SHOWN]
+    looks: dict[str, dict] = {domains[place]: {} for place in sorted(most)}
+    others = {"label": f"{len(domains) - len(looks)} others", "color": "0.6", "linestyle": ":"}
+    save_png(lambda axes: plot_choices(axes, shares, domains, looks, others), Path(folder) / "domains.png", "Domains chosen over episodes")
 
 
 def _tsv(columns: tuple[str, ...], rows: list[dict]) -> str:

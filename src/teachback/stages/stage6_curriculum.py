@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from teachback.core.runs import StageRun
 from teachback.data.groups import read_groups
 from teachback.data.schema import Domain, Row
 from teachback.data.splits import units_of
-from teachback.data.suite_data import labelled
+from teachback.data.suite_data import label_ids, labelled
 from teachback.inference.metrics import by_domain
 from teachback.inference.scores import predicted_labels
 from teachback.methods.curriculum import Curriculum, DomainQuiz, Student, weights
@@ -104,7 +106,9 @@ class CurriculumInputs:
             raise TeachbackError(
                 f"CHOOSE_FROM=others: {target.name} is the only domain with a quiz; set CHOOSE_FROM=all"
             )
-        self.quiz = {domain.name: context.rows.quiz([domain.name]) for domain in self.domains}
+        self.quiz: dict[str, list[Row]] = {domain.name: [] for domain in self.domains}
+        for row in context.rows.quiz(list(self.quiz)):
+            self.quiz[row.domain].append(row)
         self.selection = context.rows.selection([target.name])
 
     def _domains(self) -> list[Domain]:
@@ -151,20 +155,40 @@ class CurriculumInputs:
         """Whether stage 5 learnt from this very teacher, so that its meta-teacher is one of the same states."""
         return read_stage(self.student_folder)["inputs"].get("teacher") == hash_model(str(self.teacher_folder))
 
-    def teacher_quiz(self, domain: Domain) -> torch.Tensor:
-        return self.context.teachers.features(self.teacher, self.teacher_folder, self.quiz[domain.name]).pooled
+    def ask_together(self, ask: Callable[[list[Row], list[str]], torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Each domain's part of what ``ask`` gives of the quiz rows of several domains: rows, their domains -> [N, ...].
+
+        All domains of as many sequences a row are asked at once: of hundreds of domains most have a handful of rows.
+        """
+        alike: dict[int, list[str]] = {}
+        for domain in self.domains:
+            alike.setdefault(len(domain.labels) if domain.kind == "choices" else 1, []).append(domain.name)
+        found: dict[str, torch.Tensor] = {}
+        for names in alike.values():
+            answers = ask([row for name in names for row in self.quiz[name]], names)
+            found |= dict(zip(names, answers.split([len(self.quiz[name]) for name in names])))
+        return found
+
+    @cached_property
+    def teacher_quizzes(self) -> dict[str, torch.Tensor]:
+        """The teacher's pooled states of each domain's quiz."""
+        teachers, teacher, folder = self.context.teachers, self.teacher, self.teacher_folder
+        return self.ask_together(lambda rows, _: teachers.features(teacher, folder, rows).pooled)
 
 
 def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherArguments) -> None:
     """Train the meta-teacher's heads on every domain's quiz and publish them."""
     context, device = scene.context, scene.context.training.device
     student, tokenizer = scene.load_student()
+    pooled = scene.ask_together(
+        lambda rows, names: features(student, context.encode(rows, names, tokenizer), **context.settings(tokenizer)).pooled
+    )
     quizzes = []
     for domain in scene.domains:
-        encoded = context.encode(scene.quiz[domain.name], [domain.name], tokenizer)
-        pooled = features(student, encoded, **context.settings(tokenizer)).pooled
+        name, rows = domain.name, scene.quiz[domain.name]
+        labels, guids = label_ids(rows, context.data.suite), [row.guid for row in rows]
         head = head_name(scene.teacher.kind, domain)
-        quizzes.append(Quiz(head, scene.teacher_quiz(domain), pooled, encoded.columns["label"], encoded.guids))
+        quizzes.append(Quiz(head, scene.teacher_quizzes[name], pooled[name], labels, guids))
     meta = scene.new_meta_teacher().to(device)
     learnt = take_heads(meta, scene.student_folder) if scene.has_the_students_teacher() else set()
     new = new_heads(scene.teacher, scene.domains) - learnt
@@ -205,7 +229,7 @@ class CurriculumRun:
     def _study(self, domain: Domain, heads: list[str]) -> DomainQuiz:
         rows = self.context.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
         head = head_name(self.scene.teacher.kind, domain)
-        return study_of(domain, rows, heads, head, self.meta, self.scene.teacher_quiz(domain))
+        return study_of(domain, rows, heads, head, self.meta, self.scene.teacher_quizzes[domain.name])
 
     def finish(self) -> None:
         """Run the episodes that are left, and publish."""

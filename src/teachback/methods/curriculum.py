@@ -47,10 +47,6 @@ class DomainQuiz:
     meta_head: str
     meta_certainty: torch.Tensor
 
-    def batch(self, rows: torch.Tensor, collate: Collator) -> dict[str, torch.Tensor]:
-        """A padded batch to learn from, of the given row numbers."""
-        return collate([self.rows[i] for i in rows.tolist()])
-
 
 def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.Tensor]:
     """Row numbers [N] in batches, shuffled by the seeds."""
@@ -116,7 +112,7 @@ class Student:
     def learn(self, study: DomainQuiz, rows: torch.Tensor, where: str) -> float:
         """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss. ``where``: for messages."""
         self.classifier.train()
-        batch, head = self._placed(study, study.batch(rows, self.collate))
+        batch, head = self._placed(study, self.collate([study.rows[i] for i in rows.tolist()]))
         with fast_dropout(self.accelerator.device):
             outputs = self.classifier(batch, head)
             told = self.meta.of_student(by_row(outputs.pooled, len(batch["label"])), study.meta_head)

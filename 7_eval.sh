@@ -12,6 +12,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SPLIT=test}"              # split to score: test (paper) or dev
 : "${METRIC=}"                 # metric; empty: the one that suite.json names for the domain (paper: accuracy)
 : "${SUBMISSION=0}"            # 1: also write leaderboard files for the hidden tests (superglue, glue)
+: "${SPREADSHEET=0}"           # 1: also write predictions/spreadsheet/, quoted where cells would be taken for formulas
 : "${REPORT=1}"                # 1: also write report.html, in some seconds; 0: do not
 : "${REPORT_TO=none}"           # none, tensorboard or wandb: scores beside the curves of each checkpoint's training
 : "${SEED=42}"                 # which run (paper: 42)
@@ -23,5 +24,5 @@ source "$(dirname "$0")/scripts/common.sh"
 run scripts/evaluate.py \
     --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" \
     --seed "$SEED" --teacher "$TEACHER" --teacher_root "$TEACHER_DIR" \
-    --split "$SPLIT" --metric "$METRIC" --submission "$SUBMISSION" --report "$REPORT" --report_to "$REPORT_TO" \
+    --split "$SPLIT" --metric "$METRIC" --submission "$SUBMISSION" --spreadsheet "$SPREADSHEET" --report "$REPORT" --report_to "$REPORT_TO" \
     --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" "$@"

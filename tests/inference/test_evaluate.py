@@ -676,3 +676,15 @@ def test_scores_without_seen_rows_go_once_no_row_is_seen_any_more(workplace, cap
     evaluate(arguments(workplace))
     assert "unseen %" not in capsys.readouterr().out.rpartition("model ")[2]
     assert not any("unseen" in r.split for r in read_results(path))
+
+
+def test_cells_that_a_spreadsheet_would_compute_are_warned_of_or_written_quoted(workplace, caplog):
+    bad = [replace(row, guid=f"={row.guid}") if row.guid == "g0" else row for row in rows()]
+    write_rows(workplace / "data/tiny/test.tsv", bad)
+    evaluate(arguments(workplace))
+    assert "student_second-test.tsv: a spreadsheet takes 1 cells that begin with = + - or @ for formulas; SPREADSHEET=1" in caplog.text
+    caplog.clear()
+    evaluate(arguments(workplace, spreadsheet=True))
+    plain = (run_folder(workplace) / "predictions/books__student_second-test.tsv").read_text()
+    copy = (run_folder(workplace) / "predictions/spreadsheet/books__student_second-test.tsv").read_text()
+    assert not caplog.text and "\n=g0\t" in plain and copy == plain.replace("\n=g0", "\n'=g0")

@@ -17,6 +17,7 @@ import torch
 from teachback.core.arguments import option, require_at_least
 from teachback.core.errors import TeachbackError
 from teachback.core.files import replacing
+from teachback.core.spreadsheets import is_formula, quoted
 from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
 from teachback.inference.finished import open_checkpoint
 from teachback.inference.predictor import Predictor
@@ -39,6 +40,7 @@ class PredictionArguments:
     window: int = option(64, "Batches that are read at a time, and sorted by length.")
     precision: str = option("auto", "fp32, bf16, fp16, or auto: fp32.")
     device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
+    spreadsheet: bool = option(False, "Quote cells that begin with = + - or @, which a spreadsheet would compute.")
 
     def __post_init__(self):
         for name in ("batch_size", "window"):
@@ -58,9 +60,12 @@ def predict(args: PredictionArguments) -> int:
     count, start = 0, time.perf_counter()
     with _input(args.input) as source, _output(args.output) as target:
         rows = read_rows(source, args, domain)
+        shown = quoted if args.spreadsheet else str
+        if not args.spreadsheet and any(map(is_formula, domain.labels)):
+            print("warning: a spreadsheet takes labels that begin with = + - or @ for formulas; --spreadsheet 1 quotes them", file=sys.stderr)
         target.write(_line(header(domain)).encode("utf-8"))
         while window := list(islice(rows, args.window * args.batch_size)):
-            target.write("".join(map(_line, answers(domain, predictor.predict(window)))).encode("utf-8"))
+            target.write("".join(_line(list(map(shown, line))) for line in answers(domain, predictor.predict(window))).encode("utf-8"))
             target.flush()
             count += len(window)
     seconds = time.perf_counter() - start

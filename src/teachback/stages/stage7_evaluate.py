@@ -4,6 +4,7 @@ Scores are computed in float32 unless a precision is asked for, so that they equ
 ``pipeline("text-classification")`` says of the same checkpoint.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from teachback.core.files import write_atomically
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
 from teachback.core.runs import seed_folder
+from teachback.core.spreadsheets import formulas, quoted_table
 from teachback.core.tracking import require_installed, tracking
 from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
@@ -49,6 +51,8 @@ from teachback.inference.scores import predicted_labels
 from teachback.inference.submission import OFFICIAL_ROWS, file_name, submission
 from teachback.stages.stage7_notes import measured_on, notes
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
 class EvaluationArguments:
@@ -71,6 +75,7 @@ class EvaluationArguments:
     precision: str = option("auto", "fp32, bf16, fp16, or auto: fp32, in which pipeline() computes.")
     device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
     submission: bool = option(False, "Also write the leaderboard's files of the hidden tests.")
+    spreadsheet: bool = option(False, "Also write predictions/spreadsheet/, with cells quoted that a spreadsheet would compute.")
     report: bool = option(True, "Also write report.html, which shows the whole run.")
     report_to: str = option(
         "none", "tensorboard, wandb or none: scores beside the curves of each checkpoint's training."
@@ -88,7 +93,7 @@ class EvaluationArguments:
         require_at_least(self, "eval_batch_size", 1)
 
 
-def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: SuiteData) -> None:
+def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: SuiteData, spreadsheet: bool = False) -> None:
     """guid, domain, gold and predicted label names and one probability a label; the gold is empty where hidden."""
     labels = list(dict.fromkeys(label for row in rows for label in data.suite.domain(row.domain).labels))
     lines = ["\t".join(["guid", "domain", "gold", "predicted", *(f"p({label})" for label in labels)])]
@@ -97,7 +102,18 @@ def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: S
         by_label = dict(zip(data.suite.domain(row.domain).labels, probabilities))
         numbers = [f"{by_label[label]:.7g}" if label in by_label else "" for label in labels]
         lines.append("\t".join([row.guid, row.domain, row.label, predicted, *numbers]))
-    write_atomically(path, "\n".join(lines) + "\n")
+    content = "\n".join(lines) + "\n"
+    write_atomically(path, content)
+    if spreadsheet:
+        write_atomically(path.parent / "spreadsheet" / path.name, quoted_table(content))
+    else:
+        warn_of_formulas(path, content, "SPREADSHEET=1 also writes spreadsheet/, where they are quoted")
+
+
+def warn_of_formulas(path: Path, content: str, advice: str) -> None:
+    """Say that a spreadsheet would compute what stands in a table's cells as text."""
+    if count := formulas(content):
+        logger.warning("%s: a spreadsheet takes %d cells that begin with = + - or @ for formulas; %s", path, count, advice)
 
 
 class Evaluation:
@@ -206,7 +222,7 @@ class Evaluation:
         """Predict, write predictions and results; give the scores by domain, and those without rows seen in training."""
         logits = predictor.logits(encoded)
         path = predictions_file(self.run, checkpoint.stage, self.arguments.split)
-        write_predictions(path, rows, logits, self.data)
+        write_predictions(path, rows, logits, self.data, self.arguments.spreadsheet)
         labels, metric, suite = predicted_labels(logits, rows, self.data), self.arguments.metric, self.data.suite
         scores = by_domain(suite, rows, labels, metric)
         new = [(row, label) for row, label in zip(rows, labels) if row not in self.seen]
@@ -235,7 +251,10 @@ class Evaluation:
             domain = self.data.suite.domain(name)
             own, labels = zip(*((row, label) for row, label in zip(rows, predictions) if row.domain == name))
             path = self.run / "submission" / _as_file(checkpoint.stage) / file_name(domain)
-            write_atomically(path, submission(domain, own, labels))
+            content = submission(domain, own, labels)
+            write_atomically(path, content)
+            if path.suffix == ".tsv":  # in the leaderboard's form, which quotes would break
+                warn_of_formulas(path, content, "do not open it in one")
             print(f"wrote {path}")
 
     def report_rows(self) -> None:

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -169,3 +169,12 @@ def test_standard_output_holds_answers_alone(student, monkeypatch, capfdbinary):
     assert predict(PredictionArguments(folder=str(student), device="cpu")) == 2
     captured = capfdbinary.readouterr()
     assert captured.out.count(b"\n") == 3 and captured.err.startswith(b"2 rows in ")
+
+
+def test_labels_that_a_spreadsheet_would_compute_are_warned_of_or_quoted(tmp_path, capsys):
+    folder = write_model(tmp_path / "student", replace(BOOKS, labels=("=no()", "+yes")))
+    plain = answer(folder, tmp_path, "\n".join(TEXTS[:4]))
+    assert "--spreadsheet 1 quotes them" in capsys.readouterr().err
+    quoted = answer(folder, tmp_path, "\n".join(TEXTS[:4]), spreadsheet=True)
+    assert "spreadsheet" not in capsys.readouterr().err
+    assert [line[0] for line in quoted[1:]] == [f"'{line[0]}" for line in plain[1:]]

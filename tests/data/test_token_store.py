@@ -14,7 +14,7 @@ from teachback.data import token_store
 from teachback.data.encoding import encode
 from teachback.data.schema import Domain, Row, Suite, join_choices, write_rows, write_suite
 from teachback.data.suite_data import SuiteData, encode_rows
-from teachback.data.token_store import describe, encode_once, key_of
+from teachback.data.token_store import describe, encode_once, name_of
 from teachback.models.loading import load_tokenizer
 from teachback.stages.stage3_teacher import train_teachers
 
@@ -164,8 +164,8 @@ def test_other_tokens_have_another_name():
         ([first, replace(ROWS[1], text_b=join_choices(["thin", "screen"])), ROWS[2]], 8, DOMAINS | {"pair": choices}),
     ]
     own = describe(tokenizer())
-    names = [key_of(rows, own, length, domains) for rows, length, domains in changes]
-    names += [key_of(ROWS, describe(other), 8, DOMAINS) for other in tokenizers()]
+    names = [name_of(rows, own, length, domains) for rows, length, domains in changes]
+    names += [name_of(ROWS, describe(other), 8, DOMAINS) for other in tokenizers()]
     assert len(set(names)) == len(names) - 1 and names[0] == names[len(changes)]
 
 
@@ -198,14 +198,23 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_reported_and_made_again(damage, tmp_path, caplog, no_tokenising):
     stored(tmp_path)
-    (path,) = (tmp_path / "tokens").iterdir()
+    (path,) = (tmp_path / "tokens").glob("*/tokens.safetensors")
     whole = path.read_bytes()
     path.write_bytes(DAMAGE[damage](whole))
     assert path.read_bytes() != whole
-    assert contents(stored(tmp_path)) == fresh() and f"{path} is damaged" in caplog.text
+    assert contents(stored(tmp_path)) == fresh() and f"{path.parent} is damaged and made again: {path.name}" in caplog.text
     assert path.read_bytes() == whole and len(files(tmp_path)) == 1
     no_tokenising()
     assert contents(stored(tmp_path)) == fresh()
+
+
+def test_a_damaged_file_that_may_not_be_replaced_is_not_used(tmp_path, caplog, monkeypatch):
+    stored(tmp_path)
+    (path,) = (tmp_path / "tokens").glob("*/tokens.safetensors")
+    path.write_bytes(DAMAGE["a token"](path.read_bytes()))
+    monkeypatch.setattr("teachback.core.disk_cache.remove_at_once", lambda place: None)
+    assert contents(stored(tmp_path)) == fresh()
+    assert "not kept for other stages" in caplog.text and "may not be removed" in caplog.text
 
 
 def test_where_nothing_can_be_written_the_ids_are_there_all_the_same(tmp_path, caplog):
@@ -222,7 +231,7 @@ def test_several_may_write_at_once(tmp_path):
 
 def test_the_file_is_one_that_other_programs_read(tmp_path):
     stored(tmp_path, ROWS[:2])
-    arrays = load_file(next((tmp_path / "tokens").iterdir()))
+    arrays = load_file(next((tmp_path / "tokens").glob("*/tokens.safetensors")))
     ids = [one for sequence in fresh(ROWS[:2])[0]["input_ids"] for one in sequence]
     assert arrays["input_ids"].tolist() == ids and arrays["lengths"].tolist() == [6, 7]
 
@@ -242,21 +251,20 @@ def aged(folder, hours: float, **options):
 
 def test_the_least_recently_used_make_room(tmp_path, monkeypatch):
     oldest, older, recent = (aged(tmp_path, hours, max_length=n) for n, hours in ((4, 9), (5, 8), (6, 0.5)))
-    size = max((tmp_path / "tokens" / name).stat().st_size for name in (oldest, older, recent))
-    monkeypatch.setattr(token_store, "MOST_BYTES", 3.5 * size)
-    newest = aged(tmp_path, 0, max_length=7)
+    size = max((tmp_path / "tokens" / name / token_store.FILE).stat().st_size for name in (oldest, older, recent))
+    monkeypatch.setattr(token_store, "MOST_GIGABYTES", 3.5 * size / 1e9)
+    newest = aged(tmp_path, 0.1, max_length=7)
     assert files(tmp_path) == sorted([older, recent, newest])
     stored(tmp_path, max_length=5)  # read, and so used again
-    monkeypatch.setattr(token_store, "MOST_BYTES", 0)
+    monkeypatch.setattr(token_store, "MOST_GIGABYTES", 2.5 * size / 1e9)
     last = aged(tmp_path, 0, max_length=8)
-    assert files(tmp_path) == sorted([older, recent, newest, last])
+    assert files(tmp_path) == sorted([older, last])
 
 
-def test_what_a_killed_run_left_is_removed_too(tmp_path, monkeypatch):
-    half = tmp_path / "tokens" / ".half.safetensors.x"
-    half.parent.mkdir()
-    half.write_bytes(b"half")
-    os.utime(half, (0, 0))
-    monkeypatch.setattr(token_store, "MOST_BYTES", 1)
+def test_files_of_earlier_versions_make_room(tmp_path, monkeypatch):
+    place = tmp_path / "tokens"
+    place.mkdir()
+    (place / "0123.safetensors").write_bytes(bytes(2_000))
+    monkeypatch.setattr(token_store, "MOST_GIGABYTES", 2_100 / 1e9)
     stored(tmp_path)
-    assert len(files(tmp_path)) == 1 and not half.exists()
+    assert len(files(tmp_path)) == 1 and (place / files(tmp_path)[0]).is_dir()

@@ -5,12 +5,12 @@ import torch
 from tiny import BOOKS, NO_DROPOUT, classifier, tiny_teacher, tokenizer
 
 from teachback.core.arguments import FirstStageArguments
+from teachback.core.disk_cache import DiskCache
 from teachback.data.encoding import Collator, EncodedRows, encode
 from teachback.data.schema import Domain, Row
 from teachback.data.slices import Slices
 from teachback.methods.inner_layers import InnerLayerDistillation
-from teachback.methods.teacher_cache import TeacherCache
-from teachback.methods.teacher_states import LiveTeacher, attach_states, key_of, refusal
+from teachback.methods.teacher_states import LiveTeacher, attach_states, name_of, refusal
 from teachback.models.heads import Classifier
 
 SETTINGS = {"pad_token_id": 0, "batch_size": 2, "device": torch.device("cpu"), "precision": "fp32"}
@@ -39,7 +39,7 @@ def batch(encoded: EncodedRows, order=(0, 1, 2, 3, 4)) -> dict:
 
 def attached(module: InnerLayerDistillation, folder, encoded=None, teacher_hash="one") -> EncodedRows:
     encoded = encoded or rows()
-    attach_states(encoded, module.live_teacher, TeacherCache(folder, None), SETTINGS, teacher_hash)
+    attach_states(encoded, module.live_teacher, DiskCache(folder, None), SETTINGS, teacher_hash)
     return encoded
 
 
@@ -79,7 +79,7 @@ def test_the_teacher_is_not_run_where_its_states_are_there(tmp_path, monkeypatch
 
 def test_states_that_were_computed_in_bfloat16(tmp_path):
     module, encoded = stage(), rows()
-    attach_states(encoded, module.live_teacher, TeacherCache(tmp_path, None), SETTINGS | {"precision": "bf16"}, "one")
+    attach_states(encoded, module.live_teacher, DiskCache(tmp_path, None), SETTINGS | {"precision": "bf16"}, "one")
     with torch.autocast("cpu", torch.bfloat16):
         written, live = (module(**batch(part))["loss"] for part in (encoded, rows()))
     torch.testing.assert_close(written, live, rtol=2e-2, atol=1e-3)
@@ -107,15 +107,15 @@ def test_the_answer_of_each_head_and_the_knowledge_of_each_domain(tmp_path):
 def test_another_teacher_length_layer_or_text_never_meets_old_states(tmp_path):
     module = stage()
     keys = {
-        key_of("one", "fp32", [2, 4], "scores", rows()),
-        key_of("two", "fp32", [2, 4], "scores", rows()),
-        key_of("one", "bf16", [2, 4], "scores", rows()),
-        key_of("one", "fp32", [1, 4], "scores", rows()),
-        key_of("one", "fp32", [2, 4], "", rows()),
-        key_of("one", "fp32", [2, 4], "scores", rows(TEXTS[::-1])),
-        key_of("one", "fp32", [2, 4], "scores", encode([Row("0", "good plot", "", "", "books")], tokenizer(), 3)),
+        name_of("one", "fp32", [2, 4], "scores", rows()),
+        name_of("two", "fp32", [2, 4], "scores", rows()),
+        name_of("one", "bf16", [2, 4], "scores", rows()),
+        name_of("one", "fp32", [1, 4], "scores", rows()),
+        name_of("one", "fp32", [2, 4], "", rows()),
+        name_of("one", "fp32", [2, 4], "scores", rows(TEXTS[::-1])),
+        name_of("one", "fp32", [2, 4], "scores", encode([Row("0", "good plot", "", "", "books")], tokenizer(), 3)),
     }
-    assert len(keys) == 7 and key_of("one", "fp32", [2, 4], "scores", rows()) in keys
+    assert len(keys) == 7 and name_of("one", "fp32", [2, 4], "scores", rows()) in keys
     attached(module, tmp_path)
     attached(module, tmp_path, teacher_hash="two")
     assert len(list(tmp_path.iterdir())) == 2
@@ -151,13 +151,13 @@ def test_half_written_states_are_never_taken_for_whole_ones(tmp_path, monkeypatc
 
 def test_what_does_not_fit_is_named_with_its_size(tmp_path):
     live = stage().live_teacher
-    assert refusal([rows(), rows()], live, TeacherCache(tmp_path, None)) == ""
-    assert "TEACHER_CACHE_GB is 0.0 GB" in refusal([rows()], live, TeacherCache(tmp_path, 0.0))
+    assert refusal([rows(), rows()], live, DiskCache(tmp_path, None)) == ""
+    assert "TEACHER_CACHE_GB is 0.0 GB" in refusal([rows()], live, DiskCache(tmp_path, 0.0))
     one = 2 * sum(rows().lengths) * 32 * (1 + 2 * 3)  # half precision, 32 wide, the embeddings and two layers
-    limit = TeacherCache(tmp_path, 1.5 * one / 1e9)
+    limit = DiskCache(tmp_path, 1.5 * one / 1e9)
     assert refusal([rows()], live, limit) == "" and refusal([rows(), rows()], live, limit)
     mixed = EncodedRows({"input_ids": Slices.of_lists([[2, 3]] * 3)}, sequences=[1, 2])
-    assert "choices" in refusal([mixed], live, TeacherCache(tmp_path, None))
+    assert "choices" in refusal([mixed], live, DiskCache(tmp_path, None))
 
 
 def test_questions_with_choices(tmp_path):

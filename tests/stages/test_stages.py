@@ -516,7 +516,7 @@ def test_free_disk_decides_once_for_a_run_whether_states_are_kept(finished, tmp_
         interrupt_after(patch, 4)  # of 6
         with pytest.raises(Interrupted):
             distil(finished.parents[2], "first", *place)
-    monkeypatch.setattr("teachback.methods.teacher_cache.SHARE_OF_DISK", 0)
+    monkeypatch.setattr("teachback.core.disk_cache.SHARE_OF_DISK", 0)
     (folder,) = distil(finished.parents[2], "first", *place)
     assert read_stage(folder)["teacher_states_kept"] is True
     assert same(weights(folder), weights(finished / "books/student_first"))

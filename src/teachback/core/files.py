@@ -101,7 +101,7 @@ def remove_at_once(folder: Path) -> None:
     leaving = folder.with_name(f".{folder.name}.{HERE}.{os.getpid()}{UNFINISHED}")
     with suppress(OSError):
         folder.rename(leaving)
-        shutil.rmtree(leaving)
+        _remove(leaving)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

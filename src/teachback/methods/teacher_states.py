@@ -6,8 +6,6 @@ products (and which are smaller than the scores), for relations values too. ``te
 come alone where the teacher has other tokens than the student.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,11 @@ import numpy as np
 import torch
 
 from teachback.core.devices import autocast
+from teachback.core.disk_cache import DiskCache, key_of
 from teachback.core.files import reserve
 from teachback.data.encoding import EncodedRows, batches
 from teachback.data.slices import Slices
 from teachback.methods.teacher import Teacher, knowledge_of_means
-from teachback.methods.teacher_cache import TeacherCache
 from teachback.models.attention import AttentionProjections, Projections
 from teachback.models.heads import mean_over_tokens
 from teachback.models.relation_states import RelationReader, RelationStates
@@ -97,14 +95,17 @@ class WrittenTeacher:
         return TeacherOutputs(logits, hidden, attention, knowledge)
 
 
-def key_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: str, encoded: EncodedRows) -> str:
+def name_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: str, encoded: EncodedRows) -> str:
     """Name of the states: of the teacher, how it computes, which layers, and every token of every sequence in order."""
-    digest = hashlib.sha256(json.dumps([teacher_hash, precision, list(layers), attention, 1]).encode())
+    return key_of([teacher_hash, precision, list(layers), attention, 1], _contents(encoded))[:32]
+
+
+def _contents(encoded: EncodedRows) -> Iterator[bytes]:
+    """Names of fields, and length and ids of every sequence."""
     for name, values in encoded.inputs.items():
-        digest.update(name.encode())
+        yield name.encode()
         for ids in values:
-            digest.update(len(ids).to_bytes(4, "little") + np.asarray(ids, dtype=np.int32).tobytes())
-    return digest.hexdigest()[:32]
+            yield len(ids).to_bytes(4, "little") + np.asarray(ids, dtype=np.int32).tobytes()
 
 
 def attention_reader(model, layers: list[int], target: str) -> AttentionProjections | RelationReader:
@@ -128,7 +129,7 @@ def states_size(encoded: EncodedRows, live: LiveTeacher) -> int:
     return 2 * states_width(live) * sum(len(ids) for ids in encoded.inputs["input_ids"])
 
 
-def refusal(parts: Sequence[EncodedRows], live: LiveTeacher, cache: TeacherCache) -> str:
+def refusal(parts: Sequence[EncodedRows], live: LiveTeacher, cache: DiskCache) -> str:
     """Why the states of all these rows cannot be kept, "" where they can."""
     if any(len(set(part.sequences)) > 1 for part in parts):
         return "questions with choices stand beside other rows"
@@ -136,10 +137,10 @@ def refusal(parts: Sequence[EncodedRows], live: LiveTeacher, cache: TeacherCache
 
 
 def attach_states(
-    encoded: EncodedRows, live: LiveTeacher, cache: TeacherCache, settings: dict, teacher_hash: str
+    encoded: EncodedRows, live: LiveTeacher, cache: DiskCache, settings: dict, teacher_hash: str
 ) -> None:
     """Let batches of ``encoded`` bring the teacher's states, written to ``cache`` first where they are not there."""
-    key = key_of(teacher_hash, settings["precision"], live.layers, type(live.reader).__name__ if live.reader else "", encoded)
+    key = name_of(teacher_hash, settings["precision"], live.layers, type(live.reader).__name__ if live.reader else "", encoded)
     size = states_size(encoded, live)
     tokens, means = cache.get(key, size, lambda folder: _write(folder, encoded, live, settings), _read)
     encoded.states["teacher_states"] = Slices(tokens, [len(ids) for ids in encoded.inputs["input_ids"]])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from teachback.core.disk_cache import DiskCache
 from teachback.core.errors import TeachbackError
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
@@ -10,9 +11,8 @@ from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
 from teachback.data.schema import Domain, Row
 from teachback.methods.teacher import Teacher, load_teacher
-from teachback.methods.teacher_cache import TeacherCache
 from teachback.methods.teacher_outputs import Features, features, features_size, load_features, save_features
-from teachback.methods.teacher_states import LiveTeacher, attach_states, key_of, refusal
+from teachback.methods.teacher_states import LiveTeacher, attach_states, name_of, refusal
 from teachback.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ class Teachers:
         return list(zip(names, folders))
 
     @property
-    def cache(self) -> TeacherCache:
+    def cache(self) -> DiskCache:
         """What teachers said, shared by the suite's stages and seeds, and by runs that share teachers."""
-        return TeacherCache(self.root.parent / "teacher_states", self.context.args.teacher_cache_gb)
+        return DiskCache(self.root.parent / "teacher_states", self.context.args.teacher_cache_gb)
 
     def features(
         self, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...] = (), means: bool = False
@@ -101,7 +101,7 @@ class Teachers:
         self, teacher_hash: str, layers: tuple[int, ...], encoded: EncodedRows, means: bool = False
     ) -> str:
         kind = "means" if means else "features"
-        return f"{kind}-{key_of(teacher_hash, self.context.args.precision, layers, '', encoded)}"
+        return f"{kind}-{name_of(teacher_hash, self.context.args.precision, layers, '', encoded)}"
 
     def write_states(
         self, run: StageRun, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
+from teachback.core.disk_cache import ATTEMPTS, DiskCache
 from teachback.core.errors import TeachbackError
 from teachback.core.files import remove_at_once
-from teachback.methods.teacher_cache import ATTEMPTS, TeacherCache
 
 MEGABYTE = 1_000_000
 
@@ -31,14 +31,14 @@ def used_at(place, seconds: float) -> None:
 
 
 def test_a_key_is_written_once(tmp_path):
-    cache, calls = TeacherCache(tmp_path, None), []
+    cache, calls = DiskCache(tmp_path, None), []
     place = cache.keep("one", MEGABYTE, writer(calls=calls))
     assert cache.keep("one", MEGABYTE, writer(calls=calls)) == place == tmp_path / "one" and len(calls) == 1
     assert (place / "file.npy").stat().st_size == MEGABYTE
 
 
 def test_what_was_not_used_for_longest_makes_room(tmp_path):
-    cache = TeacherCache(tmp_path, 2.5 * MEGABYTE / 1e9)
+    cache = DiskCache(tmp_path, 2.5 * MEGABYTE / 1e9)
     for number, name in enumerate(("old", "older", "new")):
         place = cache.keep(name, MEGABYTE, writer())
         used_at(place, {"old": 2000, "older": 1000, "new": 3000}[name])
@@ -50,17 +50,17 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path):
 
 
 def test_nothing_is_removed_while_there_is_room(tmp_path):
-    cache = TeacherCache(tmp_path, 2 * MEGABYTE / 1e9)
+    cache = DiskCache(tmp_path, 2 * MEGABYTE / 1e9)
     cache.keep("one", MEGABYTE, writer())
     cache.keep("two", MEGABYTE, writer())
     assert names(tmp_path) == ["one", "two"]
 
 
 def test_what_is_larger_than_allowed_is_refused_with_both_sizes(tmp_path):
-    assert TeacherCache(tmp_path, 0.002).refusal(2 * MEGABYTE) == ""
-    reason = TeacherCache(tmp_path, 1).refusal(2_500 * MEGABYTE)
+    assert DiskCache(tmp_path, 0.002).refusal(2 * MEGABYTE) == ""
+    reason = DiskCache(tmp_path, 1).refusal(2_500 * MEGABYTE)
     assert reason == "they would take 2.5 GB, and TEACHER_CACHE_GB is 1.0 GB"
-    assert "a fifth of the free disk" in TeacherCache(tmp_path / "new", None).refusal(10**18)
+    assert "a fifth of the free disk" in DiskCache(tmp_path / "new", None).refusal(10**18)
 
 
 def test_what_was_not_finished_is_not_there(tmp_path):
@@ -69,12 +69,12 @@ def test_what_was_not_finished_is_not_there(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        TeacherCache(tmp_path, None).keep("one", MEGABYTE, fail)
+        DiskCache(tmp_path, None).keep("one", MEGABYTE, fail)
     assert names(tmp_path) == []
 
 
 def test_another_process_that_was_faster_is_believed(tmp_path):
-    cache = TeacherCache(tmp_path, None)
+    cache = DiskCache(tmp_path, None)
 
     def write(folder):
         (tmp_path / "one").mkdir()
@@ -86,7 +86,7 @@ def test_another_process_that_was_faster_is_believed(tmp_path):
 
 
 def test_what_another_process_removed_before_it_was_read_is_written_again(tmp_path):
-    cache, calls, removals = TeacherCache(tmp_path, None), [], iter([True, True, False])
+    cache, calls, removals = DiskCache(tmp_path, None), [], iter([True, True, False])
 
     def read(place):
         if next(removals):
@@ -98,7 +98,7 @@ def test_what_another_process_removed_before_it_was_read_is_written_again(tmp_pa
 
 
 def test_a_folder_with_a_missing_file_is_written_again(tmp_path):
-    cache = TeacherCache(tmp_path, None)
+    cache = DiskCache(tmp_path, None)
     (cache.keep("one", MEGABYTE, writer()) / "file.npy").unlink()
     assert cache.get("one", MEGABYTE, writer(), lambda place: (place / "file.npy").stat().st_size) == MEGABYTE
 
@@ -111,7 +111,7 @@ def test_processes_that_leave_each_other_no_room_are_told_of(tmp_path):
         return (place / "file.npy").read_bytes()
 
     with pytest.raises(TeachbackError, match="one: was removed 5 times .* TEACHER_CACHE_GB"):
-        TeacherCache(tmp_path, None).get("one", MEGABYTE, writer(calls=calls), read)
+        DiskCache(tmp_path, None).get("one", MEGABYTE, writer(calls=calls), read)
     assert len(calls) == ATTEMPTS
 
 
@@ -124,7 +124,7 @@ def ask(folder, own: str) -> None:
 
     for turn in range(40):
         name = (f"{own}1", "shared", f"{own}2")[turn % 3]
-        found = TeacherCache(folder, 2.1 * MEGABYTE / 1e9).get(
+        found = DiskCache(folder, 2.1 * MEGABYTE / 1e9).get(
             name, MEGABYTE, write, lambda place: [(place / part).read_bytes().rstrip(b".") for part in ("a", "b")]
         )
         assert found == [name.encode()] * 2
@@ -141,7 +141,7 @@ def test_processes_that_share_a_cache_with_little_room_all_read_what_they_asked_
 
 
 def test_the_rest_of_a_removal_that_was_cut_short_is_removed_later(tmp_path, monkeypatch):
-    cache = TeacherCache(tmp_path, 1.5 * MEGABYTE / 1e9)
+    cache = DiskCache(tmp_path, 1.5 * MEGABYTE / 1e9)
     place = cache.keep("old", MEGABYTE, writer())
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", refuse)
@@ -152,7 +152,7 @@ def test_the_rest_of_a_removal_that_was_cut_short_is_removed_later(tmp_path, mon
 
 
 def test_what_may_not_be_removed_stays_whole(tmp_path, monkeypatch):
-    place = TeacherCache(tmp_path, None).keep("one", MEGABYTE, writer())
+    place = DiskCache(tmp_path, None).keep("one", MEGABYTE, writer())
     monkeypatch.setattr(type(place), "rename", refuse)
     remove_at_once(place)
     remove_at_once(tmp_path / "never there")

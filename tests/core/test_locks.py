@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from teachback.core.errors import TeachbackError
-from teachback.core.locks import release_lock, take_lock
+from teachback.core.locks import release_lock, take_lock, turn_at
 
 HOLD = "import sys, time; from teachback.core.locks import take_lock; take_lock(sys.argv[1]); print('held', flush=True); time.sleep(60)"
 
@@ -54,7 +55,7 @@ def test_a_lock_that_its_last_owner_removed_in_between_is_not_taken_for_the_pres
             path.unlink()
 
     remove_first.left = 1
-    monkeypatch.setattr("teachback.core.locks.fcntl.flock", remove_first)
+    monkeypatch.setattr(fcntl, "flock", remove_first)
     take_lock(tmp_path / "stage")
     assert path.exists()
     release_lock(tmp_path / "stage")
@@ -64,7 +65,26 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog)
     def refuse(handle, how):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("teachback.core.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     take_lock(tmp_path / "stage")
     assert "cannot be locked" in caplog.text
     release_lock(tmp_path / "stage")
+
+
+def test_a_file_without_locks_is_changed_all_the_same(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("fcntl.flock", lambda handle, how: (_ for _ in ()).throw(OSError(38, "Function not implemented")))
+    with turn_at(tmp_path / "results.tsv"):
+        pass
+    assert "results.tsv cannot be locked (Function not implemented)" in caplog.text
+
+
+def test_a_file_is_waited_for(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: _add(tmp_path / "numbers", number), range(40)))
+    assert sorted(map(int, (tmp_path / "numbers").read_text().split())) == list(range(40))
+
+
+def _add(path: Path, number: int) -> None:
+    with turn_at(path):
+        before = path.read_text() if path.exists() else ""
+        path.write_text(f"{before}{number}\n")

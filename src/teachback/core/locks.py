@@ -1,21 +1,26 @@
 """One process at a time in a folder: a lock that the system takes from a process when it dies."""
 
 import atexit
-import fcntl
+import errno
 import json
 import logging
 import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from teachback.core.errors import TeachbackError
 
 logger = logging.getLogger(__name__)
 
-_held: dict[Path, int] = {}  # file descriptors of this process's locks, by lock file
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system without locks says
+PATIENCE_SECONDS = 0.2  # for one that is just being released, which removes its file
+
+_held: dict[Path, FileLock] = {}  # this process's locks, by lock file
 
 
 def take_lock(folder: Path) -> None:
@@ -24,24 +29,44 @@ def take_lock(folder: Path) -> None:
     if path in _held:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = _owner(handle)
-            os.close(handle)
-            raise TeachbackError(
-                f"{folder} is being made by {owner}; wait until it is done, or stop that process and run again"
-            ) from None
-        except OSError as error:  # a file system without locks
-            logger.warning("%s cannot be locked (%s); do not run this stage twice at a time", folder, error.strerror)
-        if _is_still(path, handle):
-            break
-        os.close(handle)  # its last owner removed it in between
-    os.truncate(handle, 0)
-    os.pwrite(handle, json.dumps([os.getpid(), platform.node(), time.strftime("%F %T")]).encode(), 0)
-    _held[path] = handle
+    lock = _new_lock(path)
+    try:
+        with _warning_without_locks(folder):
+            lock.acquire(timeout=PATIENCE_SECONDS)
+    except Timeout:
+        raise TeachbackError(
+            f"{folder} is being made by {_owner(path)}; wait until it is done, or stop that process and run again"
+        ) from None
+    _held[path] = lock
+    path.write_text(json.dumps([os.getpid(), platform.node(), time.strftime("%F %T")]), encoding="utf-8")
+
+
+@contextmanager
+def turn_at(file: Path) -> Iterator[None]:
+    """Wait until no other process changes a file that several do, and keep them waiting for the time of the block."""
+    lock = _new_lock(_lock_file(file))
+    try:
+        with _warning_without_locks(file):
+            lock.acquire()
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _warning_without_locks(place: Path) -> Iterator[None]:
+    """Go on without a lock where the file system has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        logger.warning("%s cannot be locked (%s); do not run this stage twice at a time", place, error.strerror)
+
+
+def _new_lock(path: Path) -> FileLock:
+    """Where the file system has no locks an error: one that is a mere file would outlive its process."""
+    return FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
 def release_lock(folder: Path) -> None:
@@ -63,21 +88,16 @@ def locked(*folders: Path) -> Iterator[None]:
 def owner_of(folder: Path) -> str:
     """Who else holds the lock of ``folder``, "" where nobody does; nothing is written."""
     path = _lock_file(folder)
-    if path in _held:
+    if path in _held or not path.is_file():
         return ""
+    lock = _new_lock(path)
     try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+        with lock.acquire(timeout=0):
+            return ""
+    except Timeout:
+        return _owner(path)
+    except OSError:  # a file system without locks, or a file that may only be read
         return ""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return ""
-    except BlockingIOError:
-        return _owner(handle)
-    except OSError:  # a file system without locks
-        return ""
-    finally:
-        os.close(handle)
 
 
 @atexit.register
@@ -88,9 +108,12 @@ def release_all() -> None:
 
 
 def _release(path: Path) -> None:
-    if path in _held:
-        path.unlink(missing_ok=True)
-        os.close(_held.pop(path))
+    """Remove the file while it is locked: whoever has it open sees that and begins again."""
+    lock = _held.pop(path, None)
+    if lock is not None:
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 def _lock_file(folder: Path) -> Path:
@@ -98,16 +121,9 @@ def _lock_file(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.lock"
 
 
-def _is_still(path: Path, handle: int) -> bool:
+def _owner(path: Path) -> str:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(handle))
-    except FileNotFoundError:
-        return False
-
-
-def _owner(handle: int) -> str:
-    try:
-        process, machine, since = json.loads(os.pread(handle, 1000, 0))
-    except ValueError:  # it is about to write it
+        process, machine, since = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it is about to write it
         return "another process"
     return f"process {process} on {machine} since {since}"

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from filelock import FileLock
-
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
+from teachback.core.locks import turn_at
 from teachback.inference.results import Evaluated, stage_order
 
 
@@ -54,7 +53,7 @@ def merge_costs(path: Path, evaluated: Iterable[Evaluated], machine: str) -> Non
         for one in evaluated
         for size, milliseconds in one.milliseconds.items()
     ]
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with turn_at(path):
         stages = {cost.stage for cost in new}
         kept = [cost for cost in read_costs(path) if cost.stage not in stages]
         ordered = sorted([*kept, *new], key=lambda cost: (*stage_order(cost.stage), cost.batch_size))

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
+from teachback.core.locks import turn_at
 from teachback.inference.metrics import Score
 
 OPTIMISTIC = "-selected"  # after a split's name: checkpoints were selected on the very rows that are scored
@@ -79,7 +78,7 @@ def merge_results(path: Path, new: Iterable[Result]) -> None:
     path, new = Path(path), list(new)
     path.parent.mkdir(parents=True, exist_ok=True)
     outdated = {replace(result, split=unseen_split(result.split)).key for result in new}
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with turn_at(path):
         kept = [result for result in read_results(path) if result.key not in outdated]
         rows = {result.key: result for result in [*kept, *new]}
         ordered = sorted(rows.values(), key=lambda result: (*stage_order(result.stage), result.split))

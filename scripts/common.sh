@@ -47,6 +47,9 @@ print_help() {  # the script's comment and variables, read from the script itsel
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$stage"
     printf '\nVariables, with their defaults; set them in the environment, %s:\n' "$config"
     variable_lines "$stage" "$root/scripts/common.sh" | awk -F '\t' '{ printf "  %-62s %s\n", $1 "=" $2, $3 }'
+    if [[ $(basename "$stage") == [1-7]_* ]]; then
+        printf '\n--check checks the variables of this stage and of all after it, in seconds, and runs nothing.\n'
+    fi
     printf '\nLater wins: default < config file < environment < flag.%b\n' "$example"
     printf 'Flags go to %s as they are. To list them all:\n' "$(entry_point)"
     if [[ -f $root/pyproject.toml ]]; then
@@ -119,6 +122,20 @@ restore_environment() {
     done
 }
 
+single_domain_is_target() {  # DOMAINS=WiC in the environment means that domain, whatever DOMAIN the config has
+    local names=()
+    # shellcheck disable=SC2154  # given_* are set by remember_environment
+    if [[ -z ${given_DOMAINS-} || -n ${given_DOMAIN+given} ]]; then return; fi
+    IFS=$', \t\n' read -r -a names <<<"$DOMAINS"
+    if [[ ${#names[@]} -eq 1 && -n ${DOMAIN-} && $DOMAIN != "${names[0]}" ]]; then
+        if [[ $DOMAIN != all ]]; then
+            echo "DOMAIN=${names[0]}, the one of DOMAINS, in place of $DOMAIN of $config" >&2
+        fi
+        DOMAIN=${names[0]}
+        unset TEACHBACK_DOMAIN_FROM
+    fi
+}
+
 stage_value() {  # general own: the value of the general variable (EPOCHS) if set, else of the own (FIRST_EPOCHS)
     local general=$1 own=$2 general_given=given_$1 own_given=given_$2
     if [[ -z ${!general-} || ( -n ${!own_given+given} && -z ${!general_given+given} ) ]]; then
@@ -169,6 +186,9 @@ remember_given() {  # keep which of the stage's variables the environment gave, 
 
 start() {  # argument of Python...: become Python
     local python
+    if [[ -n ${TEACHBACK_ARGUMENTS-} ]]; then printf '%s\0' "$@"; exit; fi   # scripts/check.py asks what would be run
+    export TEACHBACK_STAGE
+    TEACHBACK_STAGE=$(basename "$stage")
     python=$(find_python)
     check_python "$python"
     if [[ -n $given_here ]]; then echo "$(basename "$stage"): from the environment:$given_here" >&2; fi
@@ -194,8 +214,12 @@ launch() {  # like run, on NPROC processes; torchrun's own variables (PET_NNODES
 given_here=
 remember_given
 
+check_only=
 for argument in "$@"; do
-    case $argument in -h | --help) print_help; exit 0 ;; esac
+    case $argument in
+        -h | --help) print_help; exit 0 ;;
+        --check) check_only=1 ;;
+    esac
 done
 
 : "${CONFIG=}"                        # file of variables for an experiment, e.g. configs/amazon.sh
@@ -210,8 +234,12 @@ if [[ -n $CONFIG ]]; then
     source "$config"
     # shellcheck disable=SC2046
     refuse_unknown "$config" $(compgen -v | grep -vxF "$variables_before" | grep -xF "$(words "$config")")
+    if [[ -n ${DOMAIN-} && -z ${given_DOMAIN+given} ]]; then export TEACHBACK_DOMAIN_FROM=" (from $config)"; fi
     restore_environment
+    single_domain_is_target
 fi
 : "${PYTHON=}"                        # Python to run with; empty: that of .venv where there is one, else python3
 : "${DATA_DIR=${beside}data}"         # raw archives, processed suites and fetched models
 : "${OUTPUT_DIR=${beside}outputs}"    # what stages 3 to 7 write
+
+if [[ -n $check_only && -z ${TEACHBACK_ARGUMENTS-} ]]; then start "$root/scripts/check.py" "$(basename "$stage")" "$@"; fi

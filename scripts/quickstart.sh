@@ -21,6 +21,7 @@ stage() {  # script: run it and say how long it took
     echo "=== $1 took $((SECONDS - start)) s"
 }
 
+bash 1_get_data.sh --check
 stage 1_get_data.sh
 stage 2_process_data.sh
 stage 3_train_teacher.sh

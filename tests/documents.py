@@ -279,7 +279,7 @@ def flags(program: str) -> set[str]:
     """The flags of a stage, of an entry point, or of another program with argparse."""
     if program.endswith(".sh"):
         entry = entry_point(ROOT / program)
-        return flags(entry) | {"--help"} if entry else set()
+        return flags(entry) | {"--help", "--check"} if entry else set()
     if program == "benchmarks/breaking.py":  # runs another program
         return set()
     return {flag for parser in _with_subparsers(_parser_of(program)) for flag in parser._option_string_actions}

@@ -38,11 +38,11 @@ class MPDistil:
 
     def __init__(
         self, task_name: str, num_labels: int, metric: str = "accuracy", teacher_model: str = "bert-base-uncased",
-        student_model: str = "bert-base-uncased", student_layers: int | str | None = 6, device: str = "auto",
+        student_model: str | None = None, student_layers: int | str | None = 6, device: str = "auto",
         output_dir: str = "./mpdistil_outputs", is_regression: bool = False, *, labels: list[str] | None = None,
         tokenizer=None, student_init: str = "pretrained", precision: str = "auto", data_dir: str = "data", **unknown,
     ):  # fmt: skip
-        """Models: a hub name, a folder, or scratch:tiny|mini.
+        """Models: a hub name, a folder, or scratch:tiny|mini. ``student_model`` None: the teacher's.
 
         ``student_layers``: the first so many, "spread:3", a list "1,3,5", or -1 for all; ``student_init`` teacher: of
         the trained teacher. ``labels``: the classes' names, for the saved models; else those that the loader knows.
@@ -52,7 +52,10 @@ class MPDistil:
         refuse_unknown("MPDistil", unknown, list(inspect.signature(MPDistil).parameters)[:-1])
         self.task_name, self.num_labels, self.is_regression = task_name, num_labels, is_regression
         self.metric = chosen_metric(metric, task_name, is_regression, num_labels)
-        self.teacher_model, self.student_model = str(teacher_model), str(student_model)
+        self.teacher_model = str(teacher_model)
+        self.student_model = self.teacher_model if student_model is None else str(student_model)
+        if student_model is None and student_init == "pretrained":
+            print(f"student_model is not given: the student is made from {self.teacher_model}, as the teacher is")
         self.student_layers = student_layers
         self.student_init, self.data_dir, self.output_dir = student_init, str(data_dir), Path(output_dir)
         require(self, "student_init", ("pretrained", "teacher"))

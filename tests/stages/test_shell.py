@@ -395,3 +395,14 @@ def test_the_lock_holds_every_requirement_with_hashes():
 def test_docker_ignores_what_git_ignores():
     kept = (ROOT / ".dockerignore").read_text().split()
     assert {".venv", "outputs", "data/*"} <= set(kept)
+
+
+def test_a_single_domain_of_the_environment_is_the_target_in_place_of_the_configs(stage):
+    def domain_of(**variables) -> tuple[str, str]:
+        done = stage("4_student_first.sh", config="DOMAIN=CB\nDOMAINS=\n", check=False, **variables)
+        return value_of(done.stdout.split("\n"), "--domain"), done.stderr
+
+    name, said = domain_of(DOMAINS="WiC")
+    assert name == "WiC" and "DOMAIN=WiC, the one of DOMAINS, in place of CB of" in said
+    assert domain_of(DOMAINS="WiC, RTE") == domain_of(DOMAINS="") == domain_of() == ("CB", "")
+    assert domain_of(DOMAINS="WiC", DOMAIN="RTE") == ("RTE", "")

@@ -393,6 +393,19 @@ def parse(*classes, argv: list[str] | None = None):
     return parsed
 
 
+def parse_some(*classes, argv: list[str]) -> list:
+    """Parse what the classes know of a command line, and leave the rest: nothing is set up that other arguments ask for."""
+    if not classes:
+        return []
+    try:
+        parsed = _parser(classes).parse_args_into_dataclasses(
+            args=_without_unset(classes, argv), return_remaining_strings=True
+        )
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
+    return list(parsed[:-1])
+
+
 def _without_unset(classes, argv: list[str]) -> list[str]:
     """The command line without flags of an empty value, where unset has a meaning of its own."""
     ours = [c for c in classes if c is not OptimizerArguments]

@@ -1,6 +1,7 @@
 """A processed suite in memory, and its rows as encoded datasets with the columns that losses need."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -14,6 +15,8 @@ from teachback.data.encoding import EncodedRows
 from teachback.data.raw_lines import tsv_lines
 from teachback.data.schema import HIDDEN, Domain, Row, Suite, lost_rows, read_rows, read_suite
 from teachback.data.token_store import encode_once
+
+FROM = "TEACHBACK_DOMAIN_FROM"  # scripts/common.sh says there which config file DOMAIN came from
 
 
 @dataclass
@@ -67,7 +70,10 @@ class SuiteData:
         trainable = self.trainable
         name = name or (trainable or self.selected)[0]
         if name not in self.selected:
-            raise TeachbackError(f"DOMAIN={name} is not among the domains of this run: {', '.join(self.selected)}")
+            raise TeachbackError(
+                f"DOMAIN={name}{os.environ.get(FROM, '')} is not among the domains of this run: "
+                f"{', '.join(self.selected)}; name one of them with DOMAIN, or add it to DOMAINS"
+            )
         if name not in trainable:
             raise TeachbackError(
                 f"DOMAIN={name} has no train rows of its own, it is only scored; "

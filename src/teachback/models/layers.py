@@ -56,10 +56,7 @@ def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = 
     Without ``head`` the final layer is new.
     """
     layers = layer_list(model)
-    if not keep or max(keep) >= len(layers) or min(keep) < 0:
-        raise TeachbackError(
-            f"STUDENT_LAYERS: layers {[i + 1 for i in keep]} cannot be kept, as the model has {len(layers)}"
-        )
+    require_layers(keep, len(layers))
     config = copy.deepcopy(model.config)  # building a model changes the config it is given
     config.num_hidden_layers = len(keep)
     if getattr(config, "layer_types", None):
@@ -72,6 +69,14 @@ def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = 
     if head is not None:
         final_layer(student).load_state_dict(head.state_dict())
     return student.train()
+
+
+def require_layers(keep: list[int], depth: int) -> None:
+    """Refuse layers (counted from 0) that a model of ``depth`` layers does not have."""
+    if not keep or max(keep) >= depth or min(keep) < 0:
+        raise TeachbackError(
+            f"STUDENT_LAYERS (in Python student_layers): layers {[i + 1 for i in keep]} cannot be kept, as the model has {depth}"
+        )
 
 
 def _name_of(find, model) -> str:

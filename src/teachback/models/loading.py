@@ -22,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from teachback.core.errors import TeachbackError, unreadable_file
 from teachback.data.schema import Domain, label_options
+from teachback.models.hub_access import look_no_further_than_the_cache
 
 SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
 SCRATCH_VOCABULARY = 4000
@@ -48,12 +49,13 @@ def locate(name: str, data_dir: str | Path) -> str:
 
 
 @contextmanager
-def _explained(name: str):
+def _explained(name: str, place: str = ""):
     """Turn what a loader raises into a message that says what to do."""
     logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)  # new heads are announced as "missing" weights; ours are checked in _check_loaded
     disable_progress_bar()
+    look_no_further_than_the_cache(place or name)
     try:
         yield
     except (TeachbackError, MemoryError):
@@ -77,12 +79,24 @@ def load_config(folder: str | Path):
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
+def model_depth(name: str, data_dir: str | Path = "data") -> int:
+    """Number of a model's layers, by its config; a model that cannot be had is an error."""
+    place = locate(name, data_dir)
+    if place in SCRATCH_SIZES:
+        return SCRATCH_SIZES[place][0]
+    with _explained(name, place):
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    if Path(place).is_dir() and not any(Path(place).glob("*.safetensors")):
+        raise TeachbackError(f"model {name!r}: there is no model.safetensors in {place}; use a complete checkpoint")
+    return config.num_hidden_layers
+
+
 def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | None = None):
     """The fast tokenizer of a model; ``scratch:`` learns a WordPiece vocabulary from ``texts``."""
     place = locate(name, data_dir)
     if place in SCRATCH_SIZES:
         return _learnt_tokenizer(texts or [])
-    with _explained(name):
+    with _explained(name, place):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made of a config alone, it knows no word
         raise TeachbackError(f"model {name!r} comes without a vocabulary; put its tokenizer.json beside its config.json")
@@ -136,7 +150,7 @@ def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_
             torch.manual_seed(seed)
             model = AutoModel.from_config(_scratch_config(place, tokenizer))
     else:
-        with _explained(name):
+        with _explained(name, place):
             model, report = AutoModel.from_pretrained(
                 place, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True
             )
@@ -160,7 +174,7 @@ def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path =
         config = _scratch_config(place, tokenizer)
         config.update(label_options(domain))
         return AutoModelForSequenceClassification.from_config(config).train()
-    with _explained(name):
+    with _explained(name, place):
         model, report = AutoModelForSequenceClassification.from_pretrained(
             place, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
             **label_options(domain),

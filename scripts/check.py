@@ -1,0 +1,25 @@
+"""Checks the variables of a stage and of all stages after it, before anything runs: bash 3_train_teacher.sh --check
+
+PYTHONPATH=src python scripts/check.py 3_train_teacher.sh [flags of that stage]
+"""
+
+import argparse
+
+from teachback.core.errors import TeachbackError, run_entry_point
+
+
+def main():
+    from teachback.stages.check import STAGES, check_stages
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", help=f"the first stage that is checked: {', '.join(STAGES)}")
+    parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of that stage")
+    given = parser.parse_args()
+    if given.stage not in STAGES:
+        raise TeachbackError(f"{given.stage}: name one of {', '.join(STAGES)}")
+    check_stages(STAGES[STAGES.index(given.stage) :], [flag for flag in given.flags if flag != "--check"])
+    print("all variables can be used")
+
+
+if __name__ == "__main__":
+    run_entry_point(main)

@@ -1,0 +1,65 @@
+"""The variables of the stages to come are checked before the first works."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from commands import ROOT
+
+from teachback.core.errors import TeachbackError
+from teachback.stages.check import STAGES, check_later_stages, check_stages
+
+
+@pytest.fixture(autouse=True)
+def sample(monkeypatch, tmp_path):
+    """The small models of the sample suite, from an environment without other variables of stages."""
+    monkeypatch.setenv("CONFIG", str(ROOT / "configs/sample.sh"))
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PYTHON", sys.executable)
+
+
+def test_variables_that_fit_pass_and_the_flags_of_the_first_stage_are_among_them(monkeypatch):
+    check_stages(STAGES[2:])
+    with pytest.raises(TeachbackError, match="3_train_teacher.sh: DOMAIN_LOSS_WEIGHT=-1.0"):
+        check_stages(STAGES[2:], ["--domain_loss_weight", "-1"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"STUDENT_LAYERS": "6"}, r"4_student_first.sh: STUDENT_LAYERS .*\[1, 2, 3, 4, 5, 6\] cannot be kept, as the model has 2"),
+        ({"METHOD": "mpdistil", "STUDENT_LAYERS": "1"}, "5_student_second.sh: PKD compares .* set BETA_PKD=0"),
+        ({"STUDENT_INIT": "teacher", "STUDENT_LAYERS": "5"}, "4_student_first.sh: .* cannot be kept, as the model has 4"),
+        ({"STUDENT_MODEL": "/no/such/folder"}, "4_student_first.sh: model '/no/such/folder': there is no such folder"),
+        ({"LAYER_MAP": "9,9"}, "4_student_first.sh: LAYER_MAP=9,9"),
+        ({"FIRST_LR": "-1", "REWARD": "none"}, "4_student_first.sh: LEARNING_RATE=-1.0.*6_curriculum.sh: REWARD=none"),
+        ({"SECOND_EPOCHS": "ten"}, "5_student_second.sh: .*invalid float value: 'ten'"),
+    ],
+)  # fmt: skip
+def test_what_a_later_stage_would_stop_at_is_found_first(variables, message, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TeachbackError, match=f"found before anything was run: .*{message}"):
+        check_stages(STAGES[2:])
+
+
+def test_a_default_student_that_cannot_be_had_is_a_warning_as_another_may_still_be_named(monkeypatch, caplog, tmp_path):
+    (tmp_path / "mine.sh").write_text("SUITE=custom\nTEACHER_MODEL=scratch:mini\n")
+    monkeypatch.setenv("CONFIG", str(tmp_path / "mine.sh"))
+    check_stages(STAGES[2:])
+    assert "4_student_first.sh, as its variables are now, would stop: cannot load model 'huawei-noah/" in caplog.text
+
+
+def test_stage_3_checks_the_stages_to_come_only_where_its_script_called_it(monkeypatch):
+    monkeypatch.setenv("STUDENT_LAYERS", "6")
+    check_later_stages("3_train_teacher.sh")
+    monkeypatch.setenv("TEACHBACK_STAGE", "3_train_teacher.sh")
+    with pytest.raises(TeachbackError, match="4_student_first.sh: STUDENT_LAYERS"):
+        check_later_stages("3_train_teacher.sh")
+
+
+def test_the_flag_checks_and_runs_nothing(tmp_path):
+    command = ["bash", str(ROOT / "5_student_second.sh"), "--check"]
+    done = subprocess.run(command, env=os.environ | {"EPISODES": "0"}, capture_output=True, text=True)
+    assert done.returncode == 1 and "6_curriculum.sh: EPISODES=0" in done.stderr and not list(tmp_path.iterdir())

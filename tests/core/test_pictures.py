@@ -25,8 +25,9 @@ def test_a_page_says_so_in_the_pictures_place(caplog):
     assert picture("Scores", lambda axes: axes.plot([1, 2]), "Line chart", "It rises.").svg.startswith("<svg")
 
 
-def test_names_are_no_formulas(tmp_path, caplog):
-    save_png(lambda axes: axes.plot([1, 2], label=r"$\frac{$ _x^"), tmp_path / "a.png", r"$\nonsense{$")
+@pytest.mark.filterwarnings("error")
+def test_names_are_no_formulas_and_letters_that_no_font_has_no_matter(tmp_path, caplog):
+    save_png(lambda axes: axes.plot([1, 2], label="$\\frac{$ x^ \u4e2d"), tmp_path / "a.png", r"$\nonsense{$")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG") and not caplog.text
 
 

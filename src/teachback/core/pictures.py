@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,8 @@ def left_out_if_impossible(name: str) -> Iterator[None]:
 def save_png(plot: Callable, path: Path, title: str, size: tuple[float, float] = (7, 4)) -> None:
     """Write what ``plot`` draws on axes as a PNG, with a legend where something has a name; names are no formulas."""
     content = io.BytesIO()
-    with left_out_if_impossible(str(path)), rc_context({"text.parse_math": False}):
+    with left_out_if_impossible(str(path)), rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands in its place
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot(title=title)
         plot(axes)

@@ -71,7 +71,7 @@ def test_the_table_comes_first_and_has_the_tables_numbers(home):
         (DISTILLED.title, TINYBERT.title),
         (TINYBERT.title, DISTILLED.title),
     }
-    assert tests.rows[0][2] == "−10.0, p = 1.00" and section.anchor == "table"
+    assert tests.rows[0][2] == "−10.0, p = 1.00 (1.00)" and section.anchor == "table"
     assert section.intro == (
         "On the average over domains the best student is Meta-teacher → Meta-distillation with 80.0 %; the best teacher, "
         "Meta-teacher, has 90.0 %. Means over 1 seed."

@@ -272,7 +272,7 @@ class OptimizerArguments(TrainingArguments):
     save_steps: float = option(0, "Write one every so many steps as well; 0: at the ends of epochs alone.")
     save_total_limit: int | None = option(2, "Checkpoints kept; the best one so far is among them.")
     load_best_model_at_end: bool = option(True, "Restore the checkpoint that scored best.")
-    logging_steps: float = option(50, "Log every so many steps.")
+    logging_steps: float = option(50, "Log every so many steps; left at 50: in a run of few steps more often, ten losses in all and one an epoch.")
     logging_nan_inf_filter: bool = option(False, "Off: a loss that is no number is seen, and stops the stage.")
     report_to: str = option("none", "tensorboard, wandb or none.")
     remove_unused_columns: bool = option(False, "Kept off: batches carry what the losses need.")

@@ -15,7 +15,7 @@ from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
-from transformers import ProgressCallback, Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from teachback.core.arguments import OptimizerArguments
 from teachback.core.errors import naming
@@ -37,6 +37,7 @@ from teachback.training.checkpoints import (
 from teachback.training.dropout import fast_dropout
 from teachback.training.loss_watch import LossWatch, StopOnBadLoss
 from teachback.training.memory import freed_memory_kept
+from teachback.training.progress import show_progress
 from teachback.training.stopping import SaveBetween, stop_request
 from teachback.training.vocabulary import EXACT_FOR, decay_others, restore, use_only
 
@@ -218,15 +219,6 @@ class TrackLog(TrainerCallback):
         self.tracks.log(logs or {}, state.global_step)
 
 
-class LossBar(ProgressCallback):
-    """Hugging Face's progress bar, with the loss beside the time left."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        super().on_log(args, state, control, logs, **kwargs)
-        if self.training_bar is not None and "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
-
-
 class PaddingLog(TrainerCallback):
     """Says once, before the first step, how much of the first epoch is padding, all processes together."""
 
@@ -311,9 +303,7 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         compute_metrics=compute_metrics,
         callbacks=[StopOnBadLoss(), TrackLog(tracks)],
     )
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(LossBar())
+    show_progress(trainer, may_log_more="logging_steps" not in args.chosen)
     trainer.add_callback(EpochEnd(trainer, module))
     trainer.add_callback(PaddingLog(trainer, train_rows, collator.multiple))
     if last:

@@ -17,7 +17,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${USE_SAMPLE_WEIGHTS=1}"             # meta: 1 weights each example by its prototype score (paper: 1)
 : "${USE_DOMAIN_LOSS=1}"                # meta: 1 adds the domain-corruption loss (paper: 1)
 : "${DOMAIN_LOSS_WEIGHT=0.5}"           # meta: weight of that loss, the paper's gamma 1 (paper: 0.5)
-: "${DOMAIN_LABELS=false}"              # meta: its labels, false (paper) or permuted (the authors' code)
+: "${DOMAIN_LABELS=false}"              # meta: its labels, false (paper), permuted (the authors' code); reversal, uniform: drive the domain out
 : "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)

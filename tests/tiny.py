@@ -66,10 +66,10 @@ def enlarge(model: nn.Module, factor: float = 8.0) -> nn.Module:
     return model
 
 
-def tiny_teacher(kind="meta", domains=(BOOKS, DVD, KITCHEN), transferable=True, seed=7, **options) -> Teacher:
+def tiny_teacher(kind="meta", domains=(BOOKS, DVD, KITCHEN), transferable=True, seed=7, embeds_domains=True, **options) -> Teacher:
     """A teacher in eval mode over ``domains``; ``options`` are the model's."""
     model = classifier(seed=seed, domain=domains[0], **options)
-    teacher = Teacher(model, kind, list(domains), transferable)
+    teacher = Teacher(model, kind, list(domains), transferable, embeds_domains)
     for part in (teacher.transferable, teacher.domain_classifier, *teacher.classifier.other_heads):
         if part is not None:
             enlarge(part)

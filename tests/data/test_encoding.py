@@ -409,7 +409,6 @@ def test_domains_are_selected_in_the_suites_order(tmp_path):
     assert [r.domain for r in data.rows("dev")] == ["books", "kitchen"]
     assert [r.text_a for r in data.rows("test", ["dvd"])] == ["test dvd"]
     assert data.target("").name == "books" and [d.name for d in data.targets("all")] == ["books", "kitchen"]
-    assert len(data.texts()) == 4  # a vocabulary is learnt from all domains
 
 
 def test_domains_without_train_rows_are_scored_and_never_trained_on(tmp_path):

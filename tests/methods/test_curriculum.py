@@ -485,7 +485,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(damaged, root, prepare
     [
         ("--policy", "uniform"), ("--policy", "target_only"), ("--policy", "round_robin"), ("--state", "pooler"),
         ("--reward", "binary"), ("--advantage", "level"), ("--gamma", "0.9"), ("--entropy_weight", "0.5"), ("--first_action", "ignored"), ("--choose_from", "others"),
-        ("--reward_rows", "all"), ("--student_update", "episode"), ("--curriculum_lr", "1e-4"), ("--policy_lr", "0.9"),
+        ("--reward_rows", "all"), ("--student_update", "episode"), ("--student_update", "released"), ("--curriculum_lr", "1e-4"), ("--policy_lr", "0.9"),
         ("--episode_steps", "2"), ("--batch_size", "3"), ("--meta_loss", "competitive"), ("--meta_epochs", "3"),
         ("--meta_gradient", "flow"), ("--meta_lr", "0.1"), ("--domains", "books genre"), ("--seed", "42", "--episodes", "3"),
     ],

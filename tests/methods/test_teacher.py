@@ -35,7 +35,7 @@ from teachback.data.schema import Domain, Row, Suite
 from teachback.data.suite_data import SuiteData, encode_rows
 from teachback.inference.scores import majority_scores, predicted_labels, report_scores, score_by_domain
 from teachback.methods.losses import domain_corruption_loss, hard_label_loss
-from teachback.methods.teacher import TeacherTraining, head_name, head_names, load_teacher
+from teachback.methods.teacher import TeacherTraining, embeds_domains, head_name, head_names, load_teacher
 from teachback.models.heads import ABSENT_CLASS
 from teachback.models.layers import cut_layers, final_layer
 from teachback.training.trainer import DistillationTrainer
@@ -51,7 +51,8 @@ KINDS = pytest.mark.parametrize(
 def training(kind="meta", domains=(BOOKS, DVD, KITCHEN), model=None, **arguments):
     """A module in eval mode; the domain loss is on where the arguments say so."""
     arguments = TeacherArguments(teacher=kind, **arguments)
-    teacher = tiny_teacher(kind, domains, kind == "meta" and arguments.use_domain_loss, **(model or {}))
+    transferable, embeds = kind == "meta" and arguments.use_domain_loss, embeds_domains(arguments.domain_labels)
+    teacher = tiny_teacher(kind, domains, transferable, embeds_domains=embeds, **(model or {}))
     return TeacherTraining(teacher, arguments).eval()
 
 
@@ -228,6 +229,61 @@ def test_domain_labels_are_false_or_permuted(labels, monkeypatch):
     assert (drawn == rows["domain"]).any() == (labels == "permuted")
     assert all((draw.sort().values == rows["domain"].sort().values).all() for draw in drawn) == (labels == "permuted")
     assert len({tuple(draw.tolist()) for draw in drawn}) > 10  # new ones for every batch
+
+def domain_gradients(labels: str) -> tuple[dict[str, torch.Tensor], TeacherTraining, dict]:
+    """Gradients of the domain loss alone."""
+    module, rows = training(domain_labels=labels, domain_loss_weight=1.0), batch((5,) * 6)
+    rows["weight"] = torch.zeros(6)  # of the cross-entropy
+    loss(module, rows).backward()
+    return {name: p.grad for name, p in module.teacher.named_parameters() if p.grad is not None}, module, rows
+
+
+def domain_logits(module, rows, knowledge_of=lambda knowledge: knowledge) -> torch.Tensor:
+    outputs = module.teacher.outputs(rows, hidden_states=True)
+    knowledge = torch.tanh(module.teacher.domain_knowledge(outputs.hidden_states, rows))
+    return module.teacher.domain_classifier(knowledge_of(knowledge))
+
+
+def test_a_reversed_gradient_teaches_the_classifier_the_domain_and_takes_it_out_of_the_rest():
+    found, module, rows = domain_gradients("reversal")
+    assert module.teacher.transferable.domain_embedding is None
+    module.zero_grad()
+    cross_entropy(domain_logits(module, rows), rows["domain"]).backward()
+    for name, parameter in module.teacher.named_parameters():
+        if name in found and parameter.grad is not None and parameter.grad.abs().max() > 1e-6:
+            sign = 1 if name.startswith("domain_classifier") else -1
+            torch.testing.assert_close(found[name], sign * parameter.grad, rtol=1e-3, atol=1e-6)
+    assert found["transferable.dense.weight"].abs().max() > 0
+
+
+def test_a_uniform_answer_is_learnt_by_all_but_the_classifier_which_learns_the_domain():
+    found, module, rows = domain_gradients("uniform")
+    module.zero_grad()
+    cross_entropy(domain_logits(module, rows, torch.Tensor.detach), rows["domain"]).backward()
+    torch.testing.assert_close(found["domain_classifier.weight"], module.teacher.domain_classifier.weight.grad)
+    module.zero_grad()
+    (-domain_logits(module, rows).log_softmax(-1).mean()).backward()
+    expected = module.teacher.transferable.dense.weight.grad
+    torch.testing.assert_close(found["transferable.dense.weight"], expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("labels", "knows"), [("false", True), ("reversal", False), ("uniform", False)])
+def test_only_false_labels_put_the_domain_into_the_transferable_knowledge(labels, knows):
+    torch.manual_seed(0)
+    module = training(domain_labels=labels, domain_loss_weight=1.0, use_sample_weights=False)
+    for part in (module.teacher.transferable, module.teacher.domain_classifier):
+        for parameter in part.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    learnt = [*module.teacher.transferable.parameters(), *module.teacher.domain_classifier.parameters()]
+    rows, optimizer = batch((5,) * 9), torch.optim.Adam(learnt, lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        module(**rows)["loss"].backward()
+        optimizer.step()
+    true = domain_logits(module, rows).softmax(-1)[torch.arange(9), rows["domain"]]
+    assert (true < 0.05).all() if knows else abs(true.mean() - 1 / 3) < 0.15
+    value = domain_corruption_loss(domain_logits(module, rows), (rows["domain"] + 1) % 3).mean()
+    assert (value < (math.log(2) + math.log(3)) / 2) == knows
 
 
 @pytest.mark.parametrize("score", [0.0, -0.3])  # a negative score must not reward a wrong answer

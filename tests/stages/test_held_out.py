@@ -7,12 +7,13 @@ import pytest
 from commands import command
 from test_stages import distil, review, same, teach, weights, write_tiny_suite
 
-from teachback.core.arguments import CURRICULUM_STAGE, parse
+from teachback.core.arguments import CURRICULUM_STAGE, DataArguments, parse
 from teachback.core.errors import TeachbackError
 from teachback.core.published import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, read_rows, write_rows
-from teachback.data.suite_data import kept_numbers
+from teachback.data.suite_data import SuiteData, kept_numbers
 from teachback.methods.prototypes import prototype_scores
+from teachback.stages.rows import RunRows
 from teachback.stages.stage6_curriculum import run_curriculum
 
 BOOKS = Domain("books", "sentiment", ("negative", "positive"))
@@ -80,10 +81,21 @@ def test_what_the_held_out_domain_says_does_not_matter_to_the_teacher(home, tmp_
     write_rows(path, kept, TRAIN_COLUMNS)
     embeddings = np.load(path.with_name("embeddings.npy"), allow_pickle=False)
     np.save(path.with_name("embeddings.npy"), np.where(np.arange(72)[:, None] < 24, -embeddings, embeddings))
-    model = str(home / "outputs/tiny/seed42/teacher-single-dvd")  # a vocabulary that does not change with the rows
-    found = [teach(root, "--hold_out", "books", "--teacher_model", model, "--output_root", str(tmp_path / name))
+    found = [teach(root, "--hold_out", "books", "--output_root", str(tmp_path / name))
              for name, root in (("a", home), ("b", tmp_path))]  # fmt: skip
     assert same(*map(weights, found))
+    assert len({(folder / "tokenizer.json").read_text() for folder in found}) == 1
+
+
+def test_a_vocabulary_from_scratch_is_learnt_from_what_may_be_seen(home):
+    def words(**arguments) -> str:
+        rows = RunRows(SuiteData.read(str(home / "data"), "tiny"), DataArguments(suite="tiny", **arguments), 42)
+        return " ".join(f"{row.domain}-{row.guid}" for row in rows.vocabulary("dvd"))
+
+    assert {name for name in ("books", "dvd", "toys") if f"{name}-" in words()} == {"books", "dvd", "toys"}
+    assert "books-" not in words(hold_out="books") and "toys-" in words(hold_out="books")
+    counts = [words(train_fraction=share).count("dvd-dvd") for share in (1.0, 0.5)]
+    assert counts == [24, 12]
 
 
 def test_a_student_of_the_held_out_domain_learns_from_the_teacher_that_never_saw_it(home):

@@ -63,13 +63,15 @@ class TeacherArguments:
     use_domain_loss: bool = option(True, "Add the domain-corruption loss to the meta-teacher.")
     domain_loss_weight: float = option(0.5, "Its weight gamma_1 (released code: 0.5).")
     domain_labels: str = option(
-        "false", "Corrupted domain labels: false (never the true one) or permuted (released code)."
+        "false",
+        "Labels of the domain loss: false (never the true one), permuted (released code); or, to drive the domain out of "
+        "h_d, which then has no domain embedding: reversal (of the gradient) or uniform (confusion).",
     )
     domain_loss_form: str = option("paper", "paper: t*CE + gamma*L_DA; code: t*(CE + gamma*L_DA).")
 
     def __post_init__(self):
         require(self, "teacher", ("meta", "mix", "mtl", "single"))
-        require(self, "domain_labels", ("false", "permuted"))
+        require(self, "domain_labels", ("false", "permuted", "reversal", "uniform"))
         require(self, "domain_loss_form", ("paper", "code"))
         require_at_least(self, "domain_loss_weight", 0)
 
@@ -197,6 +199,18 @@ class MetaTeacherArguments:
         require_above_zero(self, "meta_lr")
 
 
+# What an argument of stage 6 that is left unset stands for, and what the released trainer's schedule leaves no choice of.
+CURRICULUM = {
+    "advantage": "improvement", "reward_rows": "held_out", "first_action": "learnt", "state": "progress",
+    "policy_lr": 0.05, "entropy_weight": 0.1,
+}  # fmt: skip
+RELEASED_CURRICULUM = {
+    "advantage": "level", "reward_rows": "all", "first_action": "ignored", "state": "pooler", "policy_lr": 1e-3,
+    "entropy_weight": 0.0,
+}  # fmt: skip
+RELEASED_FIXED = {"policy": "learned", "choose_from": "all", "meta_gradient": "detach", **RELEASED_CURRICULUM}
+
+
 @dataclass
 class CurriculumArguments:
     """Stage 6: the student chooses what to study."""
@@ -204,23 +218,31 @@ class CurriculumArguments:
     teacher: str = option("meta", "Kind of the teacher: meta, mix, mtl or single.")
     episodes: int = option(200, "Walks over the target domain's quiz (released code: 200).")
     curriculum_lr: float = option(3e-5, "The student's learning rate (released code: 3e-5).")
-    policy_lr: float = option(0.05, "The policy's learning rate (released code: 1e-3).")
+    policy_lr: float = option(None, "The policy's learning rate; unset: 0.05, or 1e-3 for released.")
     reward: str = option("real", "binary: rows on which the student is surer than the meta-teacher; real: by how much.")
     advantage: str = option(
-        "improvement", "Reward of a step: its level after it (released code), or its improvement by it."
+        None, "Reward of a step: its level after it, or its improvement by it; unset: improvement, for released level."
     )
     reward_rows: str = option(
-        "held_out", "Half of the target's quiz that it never learns from (held_out), or all of it (released code)."
+        None, "Half of the target's quiz that it never learns from, held_out, or all of it; unset: for released all."
     )
     gamma: float = option(None, "Discount of later rewards, 0 to 1; unset: 0 for improvement, 0.99 for level.")
-    entropy_weight: float = option(0.1, "Reward for the policy's entropy, in units of the rewards' size (code: 0).")
+    entropy_weight: float = option(
+        None, "Reward for the policy's entropy, in units of the rewards' size; unset: 0.1, for released 0."
+    )
     policy: str = option("learned", "learned; or, to compare with: uniform, target_only or round_robin.")
     choose_from: str = option("all", "Domains to choose from: all (paper), or the others than the target.")
     first_action: str = option(
-        "learnt", "An episode's first domain is drawn uniformly; the policy learns from it, weighed by K times its own probability, or it is ignored (paper)."
+        None,
+        "An episode's first domain is drawn uniformly; the policy learns from it, weighed by K times its own probability, "
+        "or it is ignored; unset: learnt, for released ignored.",
     )
-    state: str = option("progress", "What the policy sees: progress by domain, or the student's pooler weight (paper).")
-    student_update: str = option("step", "The student learns at each step, or once at the end of an episode (code).")
+    state: str = option(
+        None, "What the policy sees: progress by domain, or the student's pooler weight; unset: for released pooler."
+    )
+    student_update: str = option(
+        "step", "The student learns at each step, once at the end of an episode, or as in the released trainer (released)."
+    )
     meta_gradient: str = option(
         "detach", "p_T'(y|h_S) in the student's loss: a constant (detach, released code), or with its gradient (flow)."
     )
@@ -232,6 +254,11 @@ class CurriculumArguments:
     report_to: str = option("none", "tensorboard, wandb or none.")
 
     def __post_init__(self):
+        require(self, "student_update", ("step", "episode", "released"))
+        released = self.student_update == "released"
+        for name, value in (RELEASED_CURRICULUM if released else CURRICULUM).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
         require(self, "teacher", ("meta", "mix", "mtl", "single"))
         require(self, "reward", ("binary", "real"))
         require(self, "advantage", ("level", "improvement"))
@@ -242,8 +269,13 @@ class CurriculumArguments:
         if self.choose_from == "others" and self.policy == "target_only":
             raise TeachbackError("POLICY=target_only needs CHOOSE_FROM=all, as the others leave the target out")
         require(self, "state", ("progress", "pooler"))
-        require(self, "student_update", ("step", "episode"))
         require(self, "meta_gradient", ("detach", "flow"))
+        for name, value in RELEASED_FIXED.items() if released else ():
+            if name != "policy_lr" and getattr(self, name) != value:
+                raise TeachbackError(
+                    f"STUDENT_UPDATE=released has {name.upper()}={value}, not {getattr(self, name)}; leave it unset, "
+                    "or set STUDENT_UPDATE=episode, which takes any"
+                )
         require(self, "report_to", ("none", "tensorboard", "wandb"))
         for name in ("episodes", "eval_every", "batch_size", "eval_batch_size", "episode_steps"):
             if getattr(self, name) is not None:

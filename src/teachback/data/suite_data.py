@@ -91,9 +91,10 @@ class SuiteData:
         """Train rows of every domain, selected or not."""
         return self._read(self.folder / "train.tsv")
 
-    def texts(self) -> list[str]:
-        """All train texts of the whole suite, for learning a vocabulary."""
-        return [text for row in self.all_train_rows() for text in (row.text_a, row.text_b) if text]
+
+def texts_of(rows: list[Row]) -> list[str]:
+    """All texts of the rows."""
+    return [text for row in rows for text in (row.text_a, row.text_b) if text]
 
 
 def _reason(domain: str, label: str, known: dict[str, Domain]) -> str:

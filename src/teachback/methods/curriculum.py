@@ -2,7 +2,8 @@
 
 An episode has as many steps as the target domain's quiz has batches. At each step the policy names a domain, the
 student takes an optimizer step on a quiz batch of it, and only then the reward is measured on rows of the target's
-quiz, so that it depends on the action. ``student_update=episode`` instead applies all gradients at the episode's end, as the released code does.
+quiz, so that it depends on the action. ``student_update=episode`` instead applies all gradients at the episode's end,
+and ``released`` is `released_curriculum`.
 """
 
 import math
@@ -111,7 +112,8 @@ class Student:
 
     def learn(self, study: DomainQuiz, rows: torch.Tensor, where: str) -> float:
         """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss. ``where``: for messages."""
-        self.classifier.train()
+        if self.args.student_update != "released":  # whose curriculum sets the mode
+            self.classifier.train()
         batch, head = self._placed(study, self.collate([study.rows[i] for i in rows.tolist()]))
         with fast_dropout(self.accelerator.device):
             outputs = self.classifier(batch, head)
@@ -121,13 +123,19 @@ class Student:
             self.accelerator.backward(loss)
         if self.args.student_update == "step":
             self.flush()
+        if self.args.student_update == "released":
+            self.accelerator.clip_grad_norm_(self.classifier.parameters(), 1.0)
         value = loss.item()
         refuse_bad_loss(value, f"{where}, on {study.name}", self.args.curriculum_lr, study.rows.guids, rows)
         return value
 
     def flush(self) -> None:
-        """Apply the gradients."""
+        """Apply the gradients, clipped."""
         self.accelerator.clip_grad_norm_(self.classifier.parameters(), 1.0)
+        self.step()
+
+    def step(self) -> None:
+        """Apply the gradients as they are."""
         self.optimizer.step()
         decay_others(self.classifier, self.optimizer)
         self.optimizer.zero_grad()
@@ -135,7 +143,8 @@ class Student:
     @torch.no_grad()
     def certainty(self, study: DomainQuiz, rows: torch.Tensor) -> torch.Tensor:
         """How sure the student is of each row's label, without dropout: [B]."""
-        self.classifier.eval()
+        if self.args.student_update != "released":
+            self.classifier.eval()
         found = torch.empty(len(rows))
         # A CPU gains from rows of like length in batches of their own; a GPU takes all rows at once in less time than two parts.
         size = self.args.batch_size if self.accelerator.device.type == "cpu" else len(rows)
@@ -257,9 +266,12 @@ class Curriculum:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+        self._write_down(steps, loss)
+
+    def _write_down(self, steps: list[Step], loss: torch.Tensor | None) -> None:
         entropies = [step.choice.entropy.item() for step in steps if step.choice.entropy is not None]
         self.record.episodes.append({
-            "episode": self.episode, "steps": len(steps), "reward": sum(rewards),
+            "episode": self.episode, "steps": len(steps), "reward": sum(step.reward for step in steps),
             "student_loss": sum(step.loss for step in steps) / len(steps),
             "policy_loss": loss.item() if loss is not None else 0.0,
             "entropy": sum(entropies) / len(entropies) if entropies else 0.0,

@@ -111,7 +111,8 @@ class InnerLayerDistillation(TrainingModule):
                 f"the {teacher.kind} teacher was trained without the domain loss, so its transferable knowledge does not exist; "
                 "set TKD_WEIGHT=0, or use TEACHER=meta with USE_DOMAIN_LOSS=1"
             )
-        module = TransferableKnowledge(width, len(teacher.domains))
+        embeds = teacher.transferable.domain_embedding is not None
+        module = TransferableKnowledge(width, len(teacher.domains) if embeds else 0)
         if width == teacher.transferable.dense.in_features:
             module.load_state_dict(teacher.transferable.state_dict())
         return module

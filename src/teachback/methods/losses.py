@@ -63,6 +63,26 @@ def domain_corruption_loss(domain_logits: torch.Tensor, false_domain: torch.Tens
     return F.cross_entropy(domain_logits.float(), false_domain, reduction="none")
 
 
+def domain_confusion_loss(domain_logits: torch.Tensor) -> torch.Tensor:
+    """-1/K sum over domains of log softmax(domain_logits): least where none is likelier (Tzeng et al. 2015): [B, K] -> [B]."""
+    return -domain_logits.float().log_softmax(-1).mean(-1)
+
+
+def reversed_gradient(values: torch.Tensor) -> torch.Tensor:
+    """The values themselves, through which a gradient passes with its sign changed (Ganin & Lempitsky 2015)."""
+    return _ReversedGradient.apply(values)
+
+
+class _ReversedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, outer):
+        return -outer
+
+
 def meta_teacher_loss(hard, corruption, weights, corruption_weight: float, form: str = "paper") -> torch.Tensor:
     """The meta-teacher's loss, mean over rows: [B], [B], [B] -> scalar.
 

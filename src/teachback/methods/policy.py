@@ -118,12 +118,16 @@ class Progress:
         return torch.tensor([*self.loss, *rewards, *self.chosen, position])
 
 
-def pooler_weight(model) -> torch.Tensor:
-    """The square matrix between the encoder's layers and the final layer [H, H], without gradient (MPDistil's state)."""
+def pooler_weight(model, attached: bool = False) -> torch.Tensor:
+    """The square matrix between the encoder's layers and the final layer [H, H] (MPDistil's state).
+
+    Without gradient, unless it is to stay ``attached`` to the model.
+    """
     inside = {id(module) for module in layer_list(model).modules()}
     width = final_layer(model).in_features
     found = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.shape == (width, width)]
     found = [module for module in found if id(module) not in inside and module is not final_layer(model)]
     if not found:
         raise TeachbackError(f"STATE=pooler: {type(model).__name__} has no pooler; set STATE=progress")
-    return found[-1].weight.detach().float()
+    weight = found[-1].weight.float()
+    return weight if attached else weight.detach()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from teachback.core.arguments import StudentArguments
 from teachback.core.errors import TeachbackError
-from teachback.data.schema import Domain
-from teachback.data.suite_data import SuiteData
+from teachback.data.schema import Domain, Row
+from teachback.data.suite_data import texts_of
 from teachback.methods.inner_layers import number_list
 from teachback.methods.teacher import Teacher
 from teachback.models.layers import cut_layers, layer_list, spread_layers
@@ -14,18 +14,21 @@ from teachback.models.loading import load_classifier, load_tokenizer
 
 def initial_student(
     args: StudentArguments,
-    data: SuiteData,
+    vocabulary: list[Row],
     domain: Domain,
     data_dir: str,
     teacher: Teacher | None = None,
     folder: Path | None = None,
 ):
-    """(classifier with ``domain``'s labels in train mode, tokenizer), from a model or from the teacher in ``folder``."""
+    """(classifier with ``domain``'s labels in train mode, tokenizer), from a model or from the teacher in ``folder``.
+
+    A model from scratch learns its vocabulary from the texts of ``vocabulary``.
+    """
     if args.student_init == "teacher":
         assert teacher is not None  # whoever asks for its layers has loaded it
         tokenizer = load_tokenizer(str(folder))
     else:
-        teacher, tokenizer = None, load_tokenizer(args.student_model, data_dir, data.texts())
+        teacher, tokenizer = None, load_tokenizer(args.student_model, data_dir, texts_of(vocabulary))
     return new_student(args.student_model, args.student_layers, domain, tokenizer, data_dir, teacher), tokenizer
 
 

@@ -13,11 +13,13 @@ from teachback.core.arguments import TeacherArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
 from teachback.methods.losses import (
+    domain_confusion_loss,
     domain_corruption_loss,
     false_domains,
     hard_label_loss,
     meta_teacher_loss,
     permuted_domains,
+    reversed_gradient,
 )
 from teachback.models.heads import Classifier, TransferableKnowledge, mean_over_tokens, per_row, per_sequence
 from teachback.models.layers import final_layer
@@ -25,6 +27,11 @@ from teachback.models.loading import check_finite, load_finished_classifier
 from teachback.training.trainer import TrainingModule
 
 logger = logging.getLogger(__name__)
+
+
+def embeds_domains(domain_labels: str) -> bool:
+    """Whether h_d reads the domain's embedding: not where the domain is to be driven out of it."""
+    return domain_labels not in ("reversal", "uniform")
 
 
 def head_names(kind: str, domains: list[Domain]) -> dict[str, Domain]:
@@ -48,7 +55,7 @@ class Teacher(nn.Module):
 
     head_of_domain: torch.Tensor
 
-    def __init__(self, model, kind: str, domains: list[Domain], transferable: bool):
+    def __init__(self, model, kind: str, domains: list[Domain], transferable: bool, embeds_domains: bool = True):
         super().__init__()
         heads = head_names(kind, domains)
         self.kind, self.domains = kind, domains
@@ -56,7 +63,7 @@ class Teacher(nn.Module):
         head_of = [list(heads).index(head_name(kind, domain)) for domain in domains]
         self.register_buffer("head_of_domain", torch.tensor(head_of), persistent=False)
         width = model.config.hidden_size
-        self.transferable = TransferableKnowledge(width, len(domains)) if transferable else None
+        self.transferable = TransferableKnowledge(width, len(domains) if embeds_domains else 0) if transferable else None
         self.domain_classifier = nn.Linear(width, len(domains)) if transferable else None
 
     def outputs(self, batch: dict, hidden_states: bool = False):
@@ -122,7 +129,8 @@ def load_teacher(folder: Path, record: dict, suite) -> Teacher:
     """The teacher of a finished stage 3 in eval mode; a weight it lacks is an error."""
     arguments = record["arguments"]
     domains = [suite.domain(name) for name in arguments["trained_domains"]]
-    teacher = Teacher(load_finished_classifier(folder), arguments["teacher"], domains, record["transferable"])
+    embeds = embeds_domains(arguments.get("domain_labels", "false"))
+    teacher = Teacher(load_finished_classifier(folder), arguments["teacher"], domains, record["transferable"], embeds)
     model = {f"classifier.model.{name}": value for name, value in teacher.classifier.model.state_dict().items()}
     try:
         teacher.load_state_dict(load_file(Path(folder) / "training_only.safetensors") | model)
@@ -162,8 +170,14 @@ class TeacherTraining(TrainingModule):
 
     def _corruption(self, classifier: nn.Linear, hidden_states, batch: dict) -> torch.Tensor:
         knowledge = torch.tanh(self.teacher.domain_knowledge(hidden_states, batch))
-        if self.arguments.domain_labels == "permuted":
-            target = permuted_domains(batch["domain"])
+        labels, domains = self.arguments.domain_labels, batch["domain"]
+        if labels == "reversal":
+            return domain_corruption_loss(classifier(reversed_gradient(knowledge)), domains)
+        if labels == "uniform":  # the classifier learns the domain, and the rest that it cannot
+            fixed = nn.functional.linear(knowledge, classifier.weight.detach(), classifier.bias.detach())
+            return domain_corruption_loss(classifier(knowledge.detach()), domains) + domain_confusion_loss(fixed)
+        if labels == "permuted":
+            target = permuted_domains(domains)
         else:
-            target = false_domains(batch["domain"], len(self.teacher.domains))
+            target = false_domains(domains, len(self.teacher.domains))
         return domain_corruption_loss(classifier(knowledge), target)

@@ -142,18 +142,24 @@ def mean_over_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class TransferableKnowledge(nn.Module):
-    """h_d before its tanh: W(E_D[k] + h) + b with E_D a learned domain embedding (Meta-KD, section 3)."""
+    """h_d before its tanh: W(E_D[k] + h) + b with E_D a learned domain embedding (Meta-KD, section 3).
+
+    Without ``domains`` there is no E_D, and h_d knows of the domain what h tells.
+    """
 
     def __init__(self, width: int, domains: int):
         super().__init__()
-        self.domain_embedding = nn.Embedding(domains, width)
+        self.domain_embedding = nn.Embedding(domains, width) if domains else None
         self.dense = nn.Linear(width, width)
-        nn.init.normal_(self.domain_embedding.weight, std=0.02)
+        if self.domain_embedding is not None:
+            nn.init.normal_(self.domain_embedding.weight, std=0.02)
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
 
     def add_mean_domain(self) -> None:
         """One more domain, whose embedding is the mean of the others."""
+        if self.domain_embedding is None:
+            return
         known = self.domain_embedding.weight.detach()
         self.domain_embedding = nn.Embedding.from_pretrained(
             torch.cat([known, known.mean(0, keepdim=True)]), freeze=False
@@ -165,4 +171,4 @@ class TransferableKnowledge(nn.Module):
 
     def of_mean(self, mean: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
         """From token states that are averaged already: [B, H], [B] -> [B, H], before the tanh."""
-        return self.dense(self.domain_embedding(domain) + mean)
+        return self.dense(mean if self.domain_embedding is None else self.domain_embedding(domain) + mean)

@@ -70,10 +70,10 @@ class Context:
         told = chosen | relevant(self.training)
         return StageRun(folder, folder.name, told, read | inputs, self.args.dry_run, base_model(origin))
 
-    def model_input(self, name: str) -> dict[str, str]:
+    def model_input(self, name: str, target: str) -> dict[str, str]:
         """Hash of the model that a run starts from; from scratch, of the texts it learns its vocabulary from."""
         if name.startswith("scratch:"):
-            return {"vocabulary texts": hash_rows(self.data.all_train_rows())}
+            return {"vocabulary texts": hash_rows(self.rows.vocabulary(target))}
         return {"model": hash_model(locate(name, self.args.data_dir))}
 
     def skip(self, run: StageRun) -> bool:

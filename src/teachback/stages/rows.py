@@ -30,6 +30,15 @@ class RunRows:
         seen = rescored(data.folder, data.suite, rows, [number for number in kept if rows[number].domain != unseen])
         return [row for row in seen if row.domain in domains]
 
+    def vocabulary(self, target: str) -> list[Row]:
+        """Train rows whose texts a model from scratch learns its vocabulary from, the same for teacher and student.
+
+        Those of every domain, of the target's only TRAIN_FRACTION, and none of a held-out one.
+        """
+        rows = self.data.all_train_rows()
+        kept = kept_numbers(rows, self.data.suite.domain(target), self.args.train_fraction, self.seed)
+        return [rows[number] for number in kept if rows[number].domain != self.args.hold_out]
+
     def labelled(self, domains: list[str], target: str) -> tuple[list[Row], list[Row]]:
         """Train rows and selection rows that have a label."""
         return labelled(self.train(domains, target)), self.selection(domains)

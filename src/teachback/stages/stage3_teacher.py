@@ -9,7 +9,8 @@ from teachback.core.arguments import (
 )
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
-from teachback.methods.teacher import Teacher, TeacherTraining
+from teachback.data.suite_data import texts_of
+from teachback.methods.teacher import Teacher, TeacherTraining, embeds_domains
 from teachback.models.loading import load_classifier, load_tokenizer
 from teachback.stages.context import Context
 
@@ -34,12 +35,12 @@ def train_teacher(context: Context, args: TeacherArguments, names: list[str], sh
     data, data_dir = context.data, context.args.data_dir
     rows, dev = context.rows.labelled(names, shortened)
     folder = context.teachers.folder(args.teacher, names[0])
-    inputs = context.model_input(args.teacher_model)
+    inputs = context.model_input(args.teacher_model, shortened)
     told = (args, {"trained_domains": names})
     run = context.run(folder, told, names, inputs, args.teacher_model, train=rows, selection=dev)
     if context.skip(run):
         return folder
-    tokenizer = load_tokenizer(args.teacher_model, data_dir, data.texts())
+    tokenizer = load_tokenizer(args.teacher_model, data_dir, texts_of(context.rows.vocabulary(shortened)))
     teacher = new_teacher(args, [data.suite.domain(name) for name in names], tokenizer, data_dir)
     encoded = context.encode(rows, names, tokenizer)
     trainer, metrics = context.fit(run, TeacherTraining(teacher, args), encoded, dev, names, tokenizer)
@@ -54,6 +55,5 @@ def new_teacher(args: TeacherArguments, domains: list[Domain], tokenizer, data_d
     corrupts = args.teacher == "meta" and args.use_domain_loss
     if corrupts and len(domains) < 2:
         raise TeachbackError("the domain loss needs at least two domains; set USE_DOMAIN_LOSS=0 or add domains")
-    return Teacher(
-        load_classifier(args.teacher_model, domains[0], tokenizer, data_dir), args.teacher, domains, corrupts
-    )
+    model = load_classifier(args.teacher_model, domains[0], tokenizer, data_dir)
+    return Teacher(model, args.teacher, domains, corrupts, embeds_domains(args.domain_labels))

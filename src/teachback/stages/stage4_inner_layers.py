@@ -37,14 +37,14 @@ def distil_first(
     folder = context.student_folder(domain, "student_first")
     inputs = {"teacher": hash_model(str(teacher_path))}
     if student_args.student_init == "pretrained":
-        inputs |= context.model_input(student_args.student_model)
+        inputs |= context.model_input(student_args.student_model, domain.name)
     head = {"head": head_name(student_args.teacher, domain), "use_expertise_weights": weighted}
     origin = teacher_path if student_args.student_init == "teacher" else student_args.student_model
     run = context.run(folder, (student_args, args, head), used, inputs, origin, train=rows, selection=dev)
     if context.skip(run) or _copied(run, context, domain):
         return folder
     model, tokenizer = initial_student(
-        student_args, context.data, domain, context.args.data_dir, teacher, teacher_path
+        student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir, teacher, teacher_path
     )
     same_tokens = tokenizer.get_vocab() == load_tokenizer(str(teacher_path)).get_vocab()
     if not same_tokens:
@@ -111,14 +111,14 @@ def pass_on(context: Context, student_args: StudentArguments, domain: Domain) ->
         teacher_path, teacher = teacher_of(context, student_args, domain)
         inputs = {"teacher": hash_model(str(teacher_path))}
     else:
-        inputs = context.model_input(student_args.student_model)
+        inputs = context.model_input(student_args.student_model, domain.name)
     folder = context.student_folder(domain, "student_first")
     choices = {"first": "none"} | {name: getattr(student_args, name) for name in INITIAL_STUDENT}
     run = context.run(folder, (choices,), [domain.name], inputs, teacher_path or student_args.student_model)
     if context.skip(run):
         return folder
     model, tokenizer = initial_student(
-        student_args, context.data, domain, context.args.data_dir, teacher, teacher_path
+        student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir, teacher, teacher_path
     )
     context.say(f"FIRST=none: {domain.name}'s student is passed on as it is, and has learnt nothing yet")
     head_trained = student_args.student_init == "teacher"

@@ -136,11 +136,13 @@ def finetune_student(
         "student_layers": student_args.student_layers,
     }
     origin = student_args.student_model
-    inputs = context.model_input(origin)
+    inputs = context.model_input(origin, domain.name)
     run = context.run(folder, (choices,), [domain.name], inputs, origin, train=rows, selection=dev)
     if context.skip(run):
         return folder
-    model, tokenizer = initial_student(student_args, context.data, domain, context.args.data_dir)
+    model, tokenizer = initial_student(
+        student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir
+    )
     encoded = context.encode(rows, [domain.name], tokenizer)
     module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, use_expertise_weights=False)
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev)

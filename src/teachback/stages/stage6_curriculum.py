@@ -39,6 +39,7 @@ from teachback.methods.meta_teacher import (
     take_heads,
     train_meta_teacher,
 )
+from teachback.methods.released_curriculum import ReleasedCurriculum
 from teachback.methods.teacher import head_name
 from teachback.methods.teacher_outputs import features, own_logits
 from teachback.models.heads import Classifier
@@ -223,7 +224,8 @@ class CurriculumRun:
         student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
         groups = read_groups(self.context.data.folder)
         units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}, groups))
-        curriculum = Curriculum(student, studies, names.index(scene.target.name), args, units)
+        kind = ReleasedCurriculum if args.student_update == "released" else Curriculum
+        curriculum = kind(student, studies, names.index(scene.target.name), args, units)
         self.episodes = Episodes(curriculum, self._told_score)
 
     def _study(self, domain: Domain, heads: list[str]) -> DomainQuiz:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from families import byte_tokenizer, save_family, word_tokenizer
 from tiny import LABELS, WORDS
+from tokenizers import normalizers
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from teachback import MetaKD, MPDistil, TeachbackError, create_simple_dataloader
@@ -77,6 +78,17 @@ def test_texts_are_found_through_subsets_and_joined_data_sets_and_nowhere_else()
         TeachbackError, match="meta yields the tokens of one without the texts.*create_simple_dataloader"
     ):
         bare.read_by(word_tokenizer(), rows, byte_tokenizer())
+
+
+def test_the_same_vocabulary_behind_another_normaliser_reads_the_texts_again():
+    other = word_tokenizer()
+    other.backend_tokenizer.normalizer = normalizers.Replace("good", "bad")
+    mine = UserLoader(loader(4, 0), "train")
+    again = mine.read_by(other, mine.rows(TASK, 60), None)
+    assert "good" not in " ".join(words_of(again, other))
+    bare = UserLoader([(torch.ones(2, 3).long(),) * 3 + (torch.tensor([0, 1]),)], "train")
+    with pytest.raises(TeachbackError, match="choose models of one tokenizer"):
+        bare.read_by(other, bare.rows(TASK, 60), word_tokenizer())
 
 
 def byte_tokenizer_with_padding():

@@ -433,7 +433,7 @@ REFUSED = {
         teach(spoil=weights(lambda w: w["bert.pooler.dense.bias"].fill_(torch.nan))),
         "model '.*': the weight 'bert.pooler.dense.bias' holds NaN",
     ),
-    "pickle in place of safetensors": (teach(spoil=pickled), "cannot load model '.*model'.*safetensors"),
+    "pickle in place of safetensors": (teach(spoil=pickled), "model '.*model' has weights as pickles alone.*MODELS=1"),
     "model with code of its own": (teach(spoil=with_code_of_its_own), "cannot load model '.*model'"),
     "config cut off": (teach(spoil=cut_off("config.json")), "cannot load model '.*model'"),
     "hub unreachable": (

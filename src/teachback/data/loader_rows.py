@@ -14,6 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from transformers import PreTrainedTokenizerBase
 
 from teachback.core.errors import TeachbackError
+from teachback.data.common_tokens import certainly_same, reads_like, same_definition
 from teachback.data.encoding import EncodedRows, encode
 from teachback.data.schema import Domain, Row
 from teachback.data.slices import Slices
@@ -156,13 +157,16 @@ class UserLoader:
 
         A row is recognised by its tokens. ``assumed``: what made them, if the data set does not tell.
         """
-        if all(alike(dataset.tokenizer, tokenizer) for dataset in self.texts):
-            if self.texts or alike(assumed, tokenizer):
-                return rows
+        if not self.texts and not same_definition(assumed, tokenizer):
             raise TeachbackError(
                 f"teacher and student have different tokenizers, and {self.name} yields the tokens of one without the texts; "
-                "make it with create_simple_dataloader or load_superglue_dataset, or choose models of one vocabulary"
+                "make it with create_simple_dataloader or load_superglue_dataset, or choose models of one tokenizer"
             )
+        if all(certainly_same(dataset.tokenizer, tokenizer) for dataset in self.texts):
+            return rows
+        parts = [encode(part.rows, tokenizer, part.max_length, part.domains) for part in self.texts]
+        if all(reads_like(part.encoded, own, reads_types=True) for part, own in zip(self.texts, parts)):
+            return rows
         keys = keys_of(rows)
         known = {key: i for i, key in enumerate(key for part in self.texts for key in keys_of(part.encoded))}
         if unknown := sum(key not in known for key in keys):
@@ -170,7 +174,6 @@ class UserLoader:
                 f"{self.name}: the tokens of {unknown} of {len(keys)} rows are none of its data set's, so their texts "
                 "are not known; where teacher and student have different tokenizers, a collate_fn may not change tokens"
             )
-        parts = [encode(part.rows, tokenizer, part.max_length, part.domains) for part in self.texts]
         own = EncodedRows.joined(parts).chosen([known[key] for key in keys])
         return replace(own, columns=rows.columns, guids=rows.guids, batches=rows.batches)
 
@@ -265,11 +268,6 @@ def _label_problem(batch: Batch, domain: Domain) -> str:
     if batch.labels.is_floating_point() or batch.labels.min() < 0 or batch.labels.max() >= classes:
         return f"labels are {batch.labels.unique().tolist()}, expected whole numbers 0 to {classes - 1} (num_labels)"
     return ""
-
-
-def alike(one, other) -> bool:
-    """Whether two tokenizers number the same tokens alike."""
-    return one is other or one.get_vocab() == other.get_vocab()
 
 
 def keys_of(rows: EncodedRows) -> list[tuple[bytes, ...]]:

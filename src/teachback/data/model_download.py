@@ -1,6 +1,9 @@
-"""Fetch checkpoints from the Hugging Face hub into data/models, for machines that compute without network."""
+"""Fetch checkpoints from the Hugging Face hub into data/models, for machines that compute without network.
 
-from pathlib import Path
+Those that have their weights as pickles alone are converted, also from a local folder.
+"""
+
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, snapshot_download
 
@@ -8,6 +11,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.files import sync, working_folder
 from teachback.core.locks import locked
 from teachback.core.runs import swap
+from teachback.data.model_conversion import PICKLED, convert_folder, pickled_files
 
 WEIGHTS = "*.safetensors"
 PATTERNS = (WEIGHTS, "*.json", "*.txt", "*.model")  # no format that can hold a pickle
@@ -15,11 +19,14 @@ CONVERTER = "SFconvertbot"  # the hub's own account: it offers safetensors copie
 
 
 def fetch_model(name: str, data_dir: Path) -> Path | None:
-    """Have data/models/<name with / as -->; None for models that are not on the hub (``scratch:``, a folder)."""
-    if name.startswith("scratch:") or Path(name).expanduser().is_dir():
+    """Have data/models/<name with / as -->; None where there is nothing to do (``scratch:``, a folder of safetensors)."""
+    folder = Path(data_dir) / "models" / name.replace("/", "--")
+    local = Path(name).expanduser()
+    if local.is_dir() and pickled_files(local) and not any(local.glob(WEIGHTS)):
+        return _converted(local, folder)
+    if name.startswith("scratch:") or local.is_dir():
         print(f"{name}: nothing to fetch")
         return None
-    folder = Path(data_dir) / "models" / name.replace("/", "--")
     if (folder / "config.json").is_file() and any(folder.glob(WEIGHTS)):
         print(f"{folder} is there already")
         return folder
@@ -37,11 +44,32 @@ def fetch_model(name: str, data_dir: Path) -> Path | None:
     return folder
 
 
+def _converted(source: Path, folder: Path) -> Path:
+    """The same model as safetensors below data/models, where its name is looked up before the folder itself."""
+    made = [path.stat().st_mtime for path in folder.glob(WEIGHTS)]
+    if made and min(made) >= max(path.stat().st_mtime for path in pickled_files(source)):
+        print(f"{folder} is there already")
+        return folder
+    with locked(folder), working_folder(folder) as parent:
+        new = parent / "model"
+        new.mkdir()
+        convert_folder(source, new)
+        sync(new)
+        swap(new, folder)
+    print(f"converted the weights of {source}, tensors only, into {folder}")
+    return folder
+
+
 def _fetch(name: str, folder: Path) -> None:
-    """Download into a folder beside, then put it in place."""
+    """Download into a folder beside, convert what is pickled, then put it in place."""
+    revision, patterns = _source(name)
     with working_folder(folder) as parent:
         new = parent / "model"
-        snapshot_download(name, revision=_revision(name), local_dir=new, allow_patterns=list(PATTERNS))
+        snapshot_download(name, revision=revision, local_dir=new, allow_patterns=patterns)
+        if not any(new.glob(WEIGHTS)) and pickled_files(new):
+            convert_folder(new, new)
+            for path in pickled_files(new):
+                path.unlink()
         if not any(new.glob(WEIGHTS)):
             raise TeachbackError(
                 f"{name} came without safetensors weights; save it with save_pretrained, and put that in {folder}"
@@ -50,14 +78,17 @@ def _fetch(name: str, folder: Path) -> None:
         swap(new, folder)
 
 
-def _revision(name: str) -> str | None:
-    """The main revision if it has safetensors, else the hub's own conversion of it."""
+def _source(name: str) -> tuple[str | None, list[str]]:
+    """Revision and file patterns: the main one if it has safetensors, else the hub's own conversion of it, else pickles."""
     api = HfApi()
-    if any(file.endswith(".safetensors") for file in api.list_repo_files(name)):
-        return None
+    files, safe = api.list_repo_files(name), list(PATTERNS)
+    if any(file.endswith(".safetensors") for file in files):
+        return None, safe
     for request in api.get_repo_discussions(name, author=CONVERTER, discussion_type="pull_request"):
         if request.status != "closed" and "safetensors" in request.title:
-            return request.git_reference
+            return request.git_reference, safe
+    if any(PurePosixPath(file).match(PICKLED) for file in files):
+        return None, [PICKLED, *safe]
     raise TeachbackError(
-        f"{name} has no safetensors weights on the hub; convert it once with save_pretrained, and name that folder"
+        f"{name} has neither safetensors weights on the hub nor a pytorch_model.bin to convert; choose another model"
     )

@@ -18,7 +18,8 @@ from teachback.core.pictures import save_png
 from teachback.data.encoding import EncodedRows, batches, encode
 from teachback.data.schema import Row, Suite
 from teachback.models.heads import mean_over_tokens
-from teachback.models.layers import require_positions
+from teachback.models.layers import token_fields
+from teachback.models.positions import require_positions
 
 FORMS = ("paper", "code")
 BINS = 40  # of the picture of the scores
@@ -46,9 +47,9 @@ def _embed(encoded: EncodedRows, model, pad_token_id: int, batch_size: int, prec
     order, means = [], []
     for batch in batches(encoded, batch_size, pad_token_id):
         order.append(batch.pop("index"))
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        batch = {name: batch[name].to(device) for name in token_fields(model) if name in batch}
         with autocast(precision, device):
-            states = model(**batch).last_hidden_state
+            states = model(**batch, return_dict=True).last_hidden_state
         means.append(mean_over_tokens(states.float(), batch["attention_mask"]))
     result = np.empty((len(encoded), model.config.hidden_size), dtype=np.float32)
     result[torch.cat(order).numpy()] = torch.cat(means).cpu().numpy()

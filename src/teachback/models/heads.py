@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from teachback.data.schema import Domain, class_count, output_names
-from teachback.models.layers import final_layer, most_tokens, require_positions, token_fields
+from teachback.models.layers import final_layer, token_fields
+from teachback.models.positions import most_tokens, require_positions
 
 # The logit of a class that a head does not have: far below any other, yet finite, so that 0 * log(0) never appears.
 ABSENT_CLASS = -1e4
@@ -80,8 +81,8 @@ class Classifier(nn.Module):
         self.classes = max(map(class_count, heads.values()))
         self._choices = [domain.kind == "choices" for domain in heads.values()]
         self._pooled: torch.Tensor | None = None
-        self._most_tokens = most_tokens(model)
         self._fields = token_fields(model)
+        most_tokens(model)  # asked once here, so that no forward pass has to try it
         final_layer(model).register_forward_pre_hook(self._remember_pooled)
 
     def _remember_pooled(self, module, inputs) -> None:
@@ -90,8 +91,7 @@ class Classifier(nn.Module):
     def forward(self, batch: dict, head: torch.Tensor | None = None, hidden_states: bool = False) -> Outputs:
         """Run the model on a padded batch. ``head`` [B] is needed only where there is more than one."""
         inputs = {name: batch[name] for name in self._fields if name in batch}
-        if self._most_tokens is not None:
-            require_positions(self.model, inputs["input_ids"].shape[1], self._most_tokens)
+        require_positions(self.model, inputs["input_ids"].shape[1])
         result = self.model(**inputs, output_hidden_states=hidden_states, return_dict=True)
         pooled, self._pooled = self._pooled, None
         assert pooled is not None  # the final layer's hook has just kept it

@@ -1,13 +1,11 @@
-"""The layers of a model: finding them, cutting a student out of them, their positions and attention."""
+"""The layers of a model: finding them, cutting a student out of them, and their attention."""
 
 import copy
 import inspect
 
 import torch
 from torch import nn
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, label_options
@@ -23,6 +21,15 @@ def use_training_attention(module: nn.Module, device: torch.device) -> None:
         for part in module.modules():
             if isinstance(part, PreTrainedModel):
                 part.set_attn_implementation("eager")
+
+
+TOKEN_FIELDS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def token_fields(model) -> tuple[str, ...]:
+    """The fields of a batch that a model reads; many families know no token types, or have one alone."""
+    typed = "token_type_ids" in inspect.signature(model.forward).parameters
+    return TOKEN_FIELDS if typed and getattr(model.config, "type_vocab_size", 0) > 1 else TOKEN_FIELDS[:2]
 
 
 def final_layer(model) -> nn.Linear:
@@ -93,27 +100,3 @@ def _copy_all_but(source, target, prefixes: tuple[str, ...]) -> None:
 def spread_layers(count: int, depth: int) -> list[int]:
     """``count`` of ``depth`` layers, evenly spread and ending with the last (counted from 0)."""
     return [(i + 1) * depth // count - 1 for i in range(count)]
-
-
-def token_fields(model: nn.Module) -> tuple[str, ...]:
-    """Names of the token fields that a model reads; many know no token types, or one alone."""
-    typed = "token_type_ids" in inspect.signature(model.forward).parameters
-    several = getattr(model.config, "type_vocab_size", None) != 1
-    return ("input_ids", "attention_mask", "token_type_ids") if typed and several else ("input_ids", "attention_mask")
-
-
-def most_tokens(model: nn.Module) -> int | None:
-    """Length of the longest sequence that a model has positions for; None where it has no table of them."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return None
-
-
-def require_positions(model: nn.Module, length: int, most: int | None = None) -> None:
-    """Refuse sequences of ``length`` tokens where the model has no positions for them. ``most``: how many it has."""
-    most = most_tokens(model) if most is None else most
-    if most is not None and length > most:
-        raise TeachbackError(
-            f"a text of {length} tokens, and {type(model).__name__} reads at most {most}; set MAX_LENGTH={most} in all stages"
-        )

@@ -11,7 +11,6 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -22,10 +21,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from teachback.core.errors import TeachbackError, unreadable_file
 from teachback.data.schema import Domain, label_options
+from teachback.models import configs
+from teachback.models.admission import admit_classifier, admit_encoder, embeddings_of
 from teachback.models.hub_access import look_no_further_than_the_cache
 
 SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
 SCRATCH_VOCABULARY = 4000
+INNER = re.compile(r"layer(?!_?norm)|embed|attn|attention")  # of weights that are no pre-training head's
 LONGEST_WORD = 100  # characters; WordPiece takes a longer one for an unknown word
 LONG = re.compile(rf"\S{{{LONGEST_WORD + 1}}}")
 
@@ -76,7 +78,7 @@ def _explained(name: str, place: str = ""):
 def load_config(folder: str | Path):
     """The config of a model's folder; one that brings code of its own is refused."""
     with _explained(str(folder)):
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return configs.load_config(folder)
 
 
 def model_depth(name: str, data_dir: str | Path = "data") -> int:
@@ -84,8 +86,10 @@ def model_depth(name: str, data_dir: str | Path = "data") -> int:
     place = locate(name, data_dir)
     if place in SCRATCH_SIZES:
         return SCRATCH_SIZES[place][0]
+    configs.refuse_files(name, place)
     with _explained(name, place):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        config = configs.load_config(place)
+    configs.refuse_kind(name, config)
     if Path(place).is_dir() and not any(Path(place).glob("*.safetensors")):
         raise TeachbackError(f"model {name!r}: there is no model.safetensors in {place}; use a complete checkpoint")
     return config.num_hidden_layers
@@ -96,8 +100,9 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
     place = locate(name, data_dir)
     if place in SCRATCH_SIZES:
         return _learnt_tokenizer(texts or [])
+    configs.refuse_files(name, place)
     with _explained(name, place):
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, padding_side="right", truncation_side="right")
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made of a config alone, it knows no word
         raise TeachbackError(f"model {name!r} comes without a vocabulary; put its tokenizer.json beside its config.json")
     if tokenizer.pad_token is None:  # of many decoders; the attention mask tells padding from the end of a text
@@ -108,6 +113,8 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
         raise TeachbackError(
             f"model {name!r} has no fast tokenizer (tokenizer.json); convert it with the tokenizers library"
         )
+    tokenizer.backend_tokenizer.no_truncation()  # every call says its own, and a student's file says none
+    tokenizer.backend_tokenizer.no_padding()
     for how_it_was_found in ("is_local", "local_files_only"):  # else what is saved would depend on HF_HUB_OFFLINE
         tokenizer.init_kwargs.pop(how_it_was_found, None)
     return tokenizer
@@ -148,15 +155,31 @@ def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_
     if place in SCRATCH_SIZES:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = AutoModel.from_config(_scratch_config(place, tokenizer))
+            model = AutoModel.from_config(_scratch_config(place, tokenizer), attn_implementation="sdpa")
     else:
-        with _explained(name, place):
-            model, report = AutoModel.from_pretrained(
-                place, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True
-            )
-        _check_loaded(name, model, report)
-        _check_vocabulary(name, model, tokenizer)
+        model = _pretrained(name, place, AutoModel, tokenizer)
+        admit_encoder(name, model, tokenizer)
     return model.eval(), tokenizer
+
+
+def _pretrained(name: str, place: str, auto_class, tokenizer, labels: dict | None = None):
+    """A model with a checkpoint's weights in float32, and in everything else as `configs.explicit_config` says."""
+    with _explained(name, place):
+        config = configs.explicit_config(name, place, labels)
+        try:
+            model_class = auto_class._model_mapping[type(config)]
+        except KeyError:
+            raise TeachbackError(
+                f"models of the type {config.model_type!r}, such as {name!r}, have no form that classifies; "
+                f"supported: {configs.SUPPORTED}"
+            ) from None
+        model, report = auto_class.from_pretrained(
+            place, config=config, dtype=torch.float32, attn_implementation=configs.attention_for(model_class),
+            use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
+    _check_loaded(name, model, report)
+    _check_vocabulary(name, model, tokenizer)
+    return model
 
 
 def _scratch_config(name: str, tokenizer) -> BertConfig:
@@ -173,16 +196,11 @@ def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path =
     if place in SCRATCH_SIZES:
         config = _scratch_config(place, tokenizer)
         config.update(label_options(domain))
-        return AutoModelForSequenceClassification.from_config(config).train()
-    with _explained(name, place):
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            place, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
-            **label_options(domain),
-        )  # fmt: skip
-    _check_loaded(name, model, report)
-    _check_vocabulary(name, model, tokenizer)
-    if model.config.pad_token_id is None:  # of many decoders; without one they classify no batches
+        return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").train()
+    model = _pretrained(name, place, AutoModelForSequenceClassification, tokenizer, label_options(domain))
+    if hasattr(model, "score"):  # a decoder, which looks for the last token that is no padding; many name no such token
         model.config.pad_token_id = tokenizer.pad_token_id
+    admit_classifier(name, model, tokenizer)
     return model.train()
 
 
@@ -196,6 +214,12 @@ def _check_loaded(name: str, model, report: dict) -> None:
             f"model {name!r} lacks {len(encoder)} weights of its encoder, first {encoder[0]!r}; use a complete checkpoint"
         )
     check_finite(f"model {name!r}", model)
+    unused = [key for key in report["unexpected_keys"] if INNER.search(key)]
+    if unused and getattr(model.config, "auto_map", None):
+        raise TeachbackError(
+            f"model {name!r} was made by code of its own (auto_map), which is never run, and {len(unused)} of its weights, first "
+            f"{unused[0]!r}, have no place in {type(model).__name__}; supported: {configs.SUPPORTED}"
+        )
 
 
 def check_finite(where: str, model: nn.Module, advice: str = "use another checkpoint") -> None:
@@ -206,19 +230,27 @@ def check_finite(where: str, model: nn.Module, advice: str = "use another checkp
 
 
 def _check_vocabulary(name: str, model, tokenizer) -> None:
-    if len(tokenizer) > model.config.vocab_size:
+    table = embeddings_of(model)
+    rows = getattr(table, "num_embeddings", model.config.vocab_size)
+    last = max(tokenizer.get_vocab().values())  # numbers may have gaps
+    if last >= rows:
         raise TeachbackError(
-            f"model {name!r} embeds {model.config.vocab_size} tokens and its tokenizer has {len(tokenizer)}; "
+            f"model {name!r} embeds {rows} tokens and its tokenizer has {len(tokenizer)}, the last numbered {last}; "
             "use the tokenizer the model was trained with"
         )
 
 
 def load_finished_classifier(folder: str | Path):
     """The classifier of a finished stage, in eval mode; a weight that is missing or left over is an error."""
+    configs.refuse_files(str(folder), str(folder))
     with _explained(str(folder)):
+        config = configs.load_config(folder)
+        configs.refuse_kind(str(folder), config)
+        model_class = AutoModelForSequenceClassification._model_mapping[type(config)]
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
+            folder, dtype=torch.float32, attn_implementation=configs.attention_for(model_class), use_safetensors=True,
+            trust_remote_code=False, output_loading_info=True,
+        )  # fmt: skip
     wrong = sorted(
         {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
     )

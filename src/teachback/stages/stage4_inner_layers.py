@@ -17,8 +17,8 @@ from teachback.methods.inner_layers import InnerLayerDistillation, require_no_co
 from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
-from teachback.models.loading import load_tokenizer
 from teachback.stages.context import Context
+from teachback.stages.shared_tokens import shared_tokenizer
 from teachback.stages.student import save_student, save_trained, scored, teacher_of
 
 INITIAL_STUDENT = ("student_model", "student_layers", "student_init")
@@ -46,26 +46,27 @@ def distil_first(
     model, tokenizer = initial_student(
         student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir, teacher, teacher_path
     )
-    same_tokens = tokenizer.get_vocab() == load_tokenizer(str(teacher_path)).get_vocab()
-    if not same_tokens:
+    shared = shared_tokenizer(context, [*rows, *dev], model, tokenizer, teacher, teacher_path)
+    if shared is None:
         require_no_common_tokens(args, transferable=teacher.transferable is not None)
     module = InnerLayerDistillation(Classifier(model, {domain.head: domain}), teacher, args, weighted,
                                     student_args.expertise_power)  # fmt: skip
     teacher.to(context.training.device)
-    encoded = context.encode(rows, names, tokenizer)
+    reading = shared or tokenizer
+    encoded = context.encode(rows, names, reading)
     record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher_path.name,
               "head_trained": student_args.student_init == "teacher"}  # fmt: skip
 
     def write_states(*parts) -> None:
-        kept = context.teachers.write_states(run, module.live_teacher, inputs["teacher"], tokenizer, *parts)
+        kept = context.teachers.write_states(run, module.live_teacher, inputs["teacher"], reading, *parts)
         record["teacher_states_kept"] = kept
 
     dev_means = None
-    if not same_tokens:
+    if shared is None:
         encoded.columns |= _teacher_means(context, teacher, teacher_path, rows)
         dev_means = _teacher_means(context, teacher, teacher_path, dev)
-    trainer, metrics = context.fit(run, module, encoded, dev, names, tokenizer, scored=False,
-                                      prepare=write_states if same_tokens else None, dev_columns=dev_means)  # fmt: skip
+    trainer, metrics = context.fit(run, module, encoded, dev, names, reading, scored=False,
+                                      prepare=write_states if shared else None, dev_columns=dev_means)  # fmt: skip
     context.publish(run, trainer, lambda path: save_trained(path, module, tokenizer), record, metrics)
     return folder
 

@@ -24,8 +24,9 @@ from teachback.core.integrity import seal
 from teachback.core.tracking import NO_TRACKS, TRACKERS, Tracks
 from teachback.data.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.models.heads import Classifier
-from teachback.models.layers import require_positions, use_training_attention
+from teachback.models.layers import use_training_attention
 from teachback.models.loading import check_finite
+from teachback.models.positions import require_positions
 from teachback.training.checkpoints import (
     load_state,
     point_to_best,

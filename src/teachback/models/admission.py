@@ -1,0 +1,171 @@
+"""Whether a model does what every loss and score here takes for granted; asked once, when a stage first loads it.
+
+Families differ in where they pad, which token they classify from and what they return. Two short texts, alone and padded
+together, tell in a fraction of a second what would otherwise be a wrong number at the end of a run.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from teachback.core.errors import TeachbackError
+from teachback.data.encoding import EncodedRows, encode
+from teachback.data.schema import Row
+from teachback.models.configs import SUPPORTED
+from teachback.models.layers import final_layer
+from teachback.models.positions import answering, most_tokens
+
+TEXTS = ("A good book.", "The plot was thin and the paper even thinner, so once was enough for me.")
+LENGTH = 16  # tokens of the longer text at most
+TOLERANCE = 1e-3  # of the largest value: float32 rounds a thousand times finer, and even a deep model loses little of that
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model made of a batch: logits [B, C], input of its final layer [B, H] or [B, L, H], all states [B, L, H]."""
+
+    logits: torch.Tensor
+    pooled: torch.Tensor
+    states: tuple[torch.Tensor, ...]
+    embedded: torch.Tensor | None  # what its token embeddings gave, where they are a module
+
+
+def admit_classifier(name: str, model, tokenizer) -> None:
+    """Check a sequence classifier that a stage is about to train.
+
+    Raises:
+        TeachbackError: what fails, of which family, and what is supported.
+    """
+    family = model.config.model_type
+    training = model.training
+    model.eval()
+    try:
+        problem = _classifier_problem(model, tokenizer)
+    except TeachbackError:
+        raise
+    except Exception as error:  # of a family that nobody has tried, anything may come
+        problem = f"it cannot run on two short texts ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    finally:
+        model.train(training)
+    _refuse(name, family, problem)
+
+
+def admit_encoder(name: str, model, tokenizer) -> None:
+    """Check a model without a head, whose token states are averaged over a text."""
+    try:
+        with answering(model):
+            problem = _encoder_problem(model, tokenizer)
+    except Exception as error:
+        problem = f"it cannot run on two short texts ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    _refuse(name, model.config.model_type, problem)
+
+
+def _refuse(name: str, family: str, problem: str) -> None:
+    if problem:
+        raise TeachbackError(f"model {name!r} of the family {family!r} is not supported: {problem}. Supported: {SUPPORTED}")
+
+
+def _encoder_problem(model, tokenizer) -> str:
+    rows = two_texts(model, tokenizer)
+    together = model(**padded(rows, tokenizer.pad_token_id)).last_hidden_state
+    for row, ids in enumerate(rows):
+        alone = model(**padded([ids], tokenizer.pad_token_id)).last_hidden_state
+        if not _alike(alone[0], together[row, : len(ids)]):
+            return "its states of a text change when the text is padded"
+    return ""
+
+
+def _classifier_problem(model, tokenizer) -> str:
+    """The first thing that is not as it has to be, in words; "" if nothing."""
+    rows = two_texts(model, tokenizer)
+    seen = _run(model, padded(rows, tokenizer.pad_token_id))
+    expected = model.config.num_hidden_layers + 1
+    if len(seen.states) != expected:
+        return f"it returns {len(seen.states)} hidden states, and {expected} are expected, the embeddings' and each layer's"
+    shape = (len(rows), max(map(len, rows)), model.config.hidden_size)
+    if wrong := next((one.shape for one in seen.states if one.shape != shape), None):
+        return f"its hidden states have the shape {list(wrong)} where {list(shape)} is expected, texts by tokens by width"
+    return _padding_problem(model, tokenizer, rows, seen) or _gradient_problem(rows, tokenizer, seen)
+
+
+def _padding_problem(model, tokenizer, rows: list[list[int]], together: Seen) -> str:
+    for row, ids in enumerate(rows):
+        alone = _run(model, padded([ids], tokenizer.pad_token_id))
+        if not _alike(alone.logits[0], together.logits[row]):
+            return "its logits of a text change when the text is padded on the right, as batches are here"
+        pairs = zip(alone.states, together.states)
+        if not all(_alike(one[0], other[row, : len(ids)]) for one, other in pairs):
+            return "its hidden states of a text change when the text is padded"
+    return ""
+
+
+def _gradient_problem(rows: list[list[int]], tokenizer, seen: Seen) -> str:
+    """Whether logits depend on the embeddings, and of each text's last states on those of the expected token alone."""
+    wanted = [seen.states[-1], *([] if seen.embedded is None else [seen.embedded])]
+    last, *embedded = torch.autograd.grad(seen.logits.sum(), wanted, allow_unused=True)
+    if not embedded or embedded[0] is None or not embedded[0].any():
+        return "no gradient reaches its token embeddings"
+    if last is None or not last.any():
+        return "its logits do not depend on its last hidden states"
+    decoder = seen.pooled.ndim == 3
+    used = [row.nonzero().flatten().tolist() for row in last.abs().sum(-1)]
+    if used != [[len(ids) - 1] if decoder else [0] for ids in rows]:
+        return f"it classifies from the token{'s' * (len(used[0]) > 1)} at {used[0]} of {len(rows[0])}, and only the first " \
+               "token of a text, or a decoder's last, is known here"
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    if not decoder and (rows[0][0] != rows[1][0] or rows[0][0] not in special):
+        return "it classifies from a text's first token, and its tokenizer puts none like [CLS] there"
+    return ""
+
+
+def two_texts(model, tokenizer) -> list[list[int]]:
+    """Token ids of two texts, the first shorter, both within what the model reads."""
+    length = min(LENGTH, most_tokens(model) or LENGTH)
+    encoded: EncodedRows = encode([Row(str(i), text, "", "", "") for i, text in enumerate(TEXTS)], tokenizer, length)
+    short, long = (list(map(int, ids)) for ids in encoded.inputs["input_ids"])
+    short = short[:1] if len(short) >= len(long) else short  # a tokenizer that knows none of the words
+    return [short, long if len(long) > 1 else long * 2]
+
+
+def padded(rows: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """A batch as training makes it: padded on the right."""
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _run(model, batch: dict[str, torch.Tensor]) -> Seen:
+    pooled, embedded = [], []
+
+    def keep_pooled(module, inputs) -> None:
+        pooled.append(inputs[0])
+
+    def part_from_weights(module, inputs, output):
+        """Let gradients end at the embeddings' output, so that none of a whole table is computed."""
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1]
+
+    handles = [final_layer(model).register_forward_pre_hook(keep_pooled)]
+    if (table := embeddings_of(model)) is not None:
+        handles.append(table.register_forward_hook(part_from_weights))
+    try:
+        result = model(**batch, output_hidden_states=True, return_dict=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not pooled:
+        raise ValueError("its final linear layer is not called")
+    return Seen(result.logits, pooled[-1], result.hidden_states or (), embedded[0] if embedded else None)
+
+
+def embeddings_of(model) -> torch.nn.Module | None:
+    """The module that makes embeddings of token ids; None in families that have none, as they read characters."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool((one - other).abs().max() <= TOLERANCE * torch.maximum(one.abs().max(), other.abs().max()))

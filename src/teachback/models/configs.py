@@ -1,0 +1,131 @@
+"""Reading a checkpoint's config: what it may not decide is set explicitly, and what cannot be loaded is refused.
+
+Precision, dropout, attention, pooling and labels belong to a run, so two checkpoints of the same weights train alike
+whatever else their config.json says.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PretrainedConfig
+
+from teachback.core.errors import TeachbackError
+
+logger = logging.getLogger(__name__)
+
+SUPPORTED = (
+    "BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT, ELECTRA, ALBERT, MPNet, DeBERTa, ModernBERT, and decoders such as Qwen and "
+    "Llama; see docs/models.md"
+)
+# Each is set where a family has it. A cache of keys serves generation, and `is_decoder` hides the words that follow.
+FIXED = {
+    "output_hidden_states": False, "output_attentions": False, "use_cache": False, "is_decoder": False,
+    "add_cross_attention": False, "tie_word_embeddings": False,
+}  # fmt: skip
+POOLING = {"classifier_pooling": "cls"}  # of ModernBERT: losses on pooled states take those of the first token
+SAFE, PICKLED = "*.safetensors", "*.bin"
+
+
+def load_config(place: str | Path):
+    """The config of a model's folder or hub name, as it is; one that needs code of its own is refused."""
+    raw, _ = PretrainedConfig.get_config_dict(place)
+    _refuse_own_code(str(place), raw)
+    return AutoConfig.from_pretrained(place, trust_remote_code=False)
+
+
+def _refuse_own_code(name: str, raw: dict) -> None:
+    """Refuse a model type that transformers lacks; its own message would advise to run the checkpoint's code."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = raw.get("model_type")
+    if kind not in CONFIG_MAPPING and raw.get("auto_map"):
+        raise TeachbackError(
+            f"model {name!r} is of the type {kind!r}, which needs code of its own (auto_map), and code of a checkpoint is never "
+            f"run; supported: {SUPPORTED}"
+        )
+
+
+def explicit_config(name: str, place: str, labels: dict | None = None):
+    """The config that a model is built with: of ``place``, with all that training depends on set explicitly.
+
+    ``labels``: the fields that describe the head's outputs. What the checkpoint asks for in vain is logged.
+
+    Raises:
+        TeachbackError: an encoder-decoder, an adapter without its model, quantised weights, or pickled ones.
+    """
+    refuse_files(name, place)
+    config = load_config(place)
+    refuse_kind(name, config)
+    asked = {"dtype": getattr(config, "dtype", None)} | _run_settings(config)
+    config.dtype = torch.float32
+    for field, value in _defaults(config).items():
+        setattr(config, field, value)
+    for field, value in (FIXED | POOLING).items():
+        if hasattr(config, field):
+            setattr(config, field, value)
+    config.update(labels or {})
+    _log_changes(name, asked, {"dtype": config.dtype} | _run_settings(config))
+    return config
+
+
+def _run_settings(config) -> dict:
+    """Fields of a config that belong to a run: every probability of dropping something, and the pooling."""
+    return {
+        field: value
+        for field, value in vars(config).items()
+        if ("drop" in field and (value is None or isinstance(value, (int, float)))) or field in POOLING
+    }
+
+
+def _defaults(config) -> dict:
+    """The family's own dropout; None for what its class does not know and reads only where a checkpoint has it."""
+    known = _run_settings(type(config)())
+    return {field: known.get(field) for field in _run_settings(config) if field not in POOLING}
+
+
+def _log_changes(name: str, asked: dict, used: dict) -> None:
+    changed = [
+        f"{field}={_plain(used[field])} in place of {_plain(value)}"
+        for field, value in asked.items()
+        if value != used[field] and not (field == "dtype" and value is None)
+    ]
+    if changed:
+        logger.warning("model %r is used with %s, which its config.json asks for", name, ", ".join(changed))
+
+
+def _plain(value) -> str:
+    return str(value).removeprefix("torch.")
+
+
+def refuse_files(name: str, place: str) -> None:
+    """Refuse a folder whose weights are an adapter alone, or in a form that can hold a pickle."""
+    folder = Path(place)
+    if (folder / "adapter_config.json").is_file():
+        raise TeachbackError(
+            f"model {name!r} is an adapter (adapter_config.json), not a whole model; merge it into its base model with PEFT's "
+            "merge_and_unload(), save_pretrained() the result, and name that folder"
+        )
+    if folder.is_dir() and not any(folder.glob(SAFE)) and any(folder.glob(PICKLED)):
+        raise TeachbackError(
+            f"model {name!r} has weights as pickles alone ({next(folder.glob(PICKLED)).name}), which are never read here; convert "
+            f"them, tensors only, with MODELS=1 TEACHER_MODEL={name} STUDENT_MODEL= bash 1_get_data.sh"
+        )
+
+
+def refuse_kind(name: str, config) -> None:
+    """Refuse by its config alone what could only fail later."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise TeachbackError(
+            f"model {name!r} is an encoder-decoder ({config.model_type}), which is not supported; supported: {SUPPORTED}"
+        )
+    if getattr(config, "quantization_config", None):
+        raise TeachbackError(
+            f"model {name!r} has quantised weights (quantization_config), which cannot be trained or cut; use the checkpoint in "
+            "float32, float16 or bfloat16 that it was made from"
+        )
+
+
+def attention_for(model_class) -> str:
+    """The attention that a model is loaded with: fused where the family has it."""
+    return "sdpa" if getattr(model_class, "_supports_sdpa", False) else "eager"

@@ -1,0 +1,29 @@
+"""Which tokenizer serves teacher and student alike in stage 4, where one batch goes to both."""
+
+from pathlib import Path
+
+from teachback.data.common_tokens import TYPES, certainly_same, reads_like
+from teachback.data.schema import Row
+from teachback.methods.teacher import Teacher
+from teachback.models.layers import token_fields
+from teachback.models.loading import load_tokenizer
+from teachback.stages.context import Context
+
+
+def shared_tokenizer(context: Context, rows: list[Row], student, tokenizer, teacher: Teacher, folder: Path):
+    """The tokenizer by which both models read ``rows`` as each reads them by its own; None where there is none.
+
+    It is the student's, or the teacher's, in ``folder``, where that alone tells the second text of a pair from the first.
+    """
+    of_teacher = load_tokenizer(str(folder))
+    if tokenizer.pad_token_id != of_teacher.pad_token_id:  # a decoder looks for it
+        return None
+    if certainly_same(tokenizer, of_teacher):
+        return tokenizer
+    domains = sorted({row.domain for row in rows})
+    own, others = (context.encode(rows, domains, one) for one in (tokenizer, of_teacher))
+    by_student, by_teacher = (TYPES in token_fields(one) for one in (student, teacher.classifier.model))
+    for chosen, encoded in ((tokenizer, own), (of_teacher, others)):
+        if reads_like(encoded, own, by_student) and reads_like(encoded, others, by_teacher):
+            return chosen
+    return None

@@ -1,0 +1,210 @@
+"""What a checkpoint brings along: what its config may not decide, and which models are turned away in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from families import ENCODERS, family_config, save_family, word_tokenizer
+from safetensors.torch import load_file, save_file
+from tiny import BOOKS
+from tokenizers import processors
+from transformers import AutoModel, BartConfig, FNetConfig, GPT2Config, XLNetConfig
+
+from teachback.core.errors import TeachbackError
+from teachback.models.layers import token_fields
+from teachback.models.loading import load_classifier, load_encoder, load_finished_classifier, load_tokenizer
+from teachback.models.positions import most_tokens, require_positions
+
+SIZES = {"vocab_size": 60, "n_layer": 2, "n_head": 2}
+
+
+def load(folder: Path):
+    torch.manual_seed(0)
+    return load_classifier(str(folder), BOOKS, load_tokenizer(str(folder)))
+
+
+def save(folder: Path, config, tokenizer=None) -> Path:
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder)
+    (tokenizer or word_tokenizer()).save_pretrained(folder)
+    return folder
+
+
+def rewrite(folder: Path, **fields) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+ASKED = {
+    "hidden_dropout_prob": 0.4, "attention_probs_dropout_prob": 0.3, "classifier_dropout": 0.5, "use_cache": True,
+    "problem_type": "multi_label_classification", "id2label": {"0": "x", "1": "y"}, "label2id": {"x": 0, "y": 1},
+    "tie_word_embeddings": True, "is_decoder": True, "output_attentions": True, "output_hidden_states": True,
+    "attn_implementation": "eager", "dtype": "bfloat16",
+}  # fmt: skip
+
+
+def trained(folder: Path, **fields) -> dict[str, torch.Tensor]:
+    """Weights after a step with dropout on a model of the config."""
+    model = load(folder)
+    torch.manual_seed(1)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    ids = torch.randint(5, 20, (4, 8))
+    model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, 0].sum().backward()
+    optimizer.step()
+    return model.state_dict()
+
+
+def test_a_config_that_asks_for_something_else_gives_the_same_run(tmp_path, caplog):
+    plain = save_family(tmp_path / "plain", "bert")
+    weights = {name: value.bfloat16() for name, value in load_file(plain / "model.safetensors").items()}
+    save_file({name: value.float() for name, value in weights.items()}, plain / "model.safetensors", {"format": "pt"})
+    other = save_family(tmp_path / "other", "bert")
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    rewrite(other, **ASKED)
+    first, second = trained(plain), trained(other)
+    assert first.keys() == second.keys()
+    assert all(value.dtype == torch.float32 and torch.equal(value, second[name]) for name, value in first.items())
+    told = caplog.text
+    assert "dtype=float32 in place of bfloat16" in told and "hidden_dropout_prob=0.1 in place of 0.4" in told
+    assert str(plain) not in told
+
+
+def test_what_is_saved_of_a_half_precision_checkpoint_is_float32(tmp_path):
+    half = save_family(tmp_path / "half", "bert")
+    weights = {name: value.half() for name, value in load_file(half / "model.safetensors").items()}
+    save_file(weights, half / "model.safetensors", {"format": "pt"})
+    load(half).save_pretrained(tmp_path / "saved")
+    saved = load_file(tmp_path / "saved/model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float32}
+    assert json.loads((tmp_path / "saved/config.json").read_text())["dtype"] == "float32"
+    encoder, _ = load_encoder(str(half))
+    assert encoder.dtype == torch.float32
+    save_file({name: value.half() for name, value in saved.items()}, tmp_path / "saved/model.safetensors", {"format": "pt"})
+    assert load_finished_classifier(tmp_path / "saved").dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", [*ENCODERS, "qwen2", "llama"])
+def test_the_documented_families_are_admitted_in_train_mode(family, tmp_path):
+    assert load(save_family(tmp_path / family, family)).training
+
+
+def test_modernbert_pools_the_first_token_whatever_its_config_says(tmp_path):
+    mean = save(tmp_path, family_config("modernbert", classifier_pooling="mean"))
+    assert load(mean).config.classifier_pooling == "cls"
+
+
+REFUSED = {
+    "xlnet": (XLNetConfig(d_model=32, d_inner=64, **SIZES), "'xlnet' is not supported: its logits of a text change when"),
+    "fnet": (
+        FNetConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, intermediate_size=64, pad_token_id=0),
+        "'fnet' is not supported: its logits of a text",
+    ),
+    "bart": (
+        BartConfig(vocab_size=60, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+                   decoder_attention_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=2, eos_token_id=3),
+        r"encoder-decoder \(bart\), which is not supported",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_of_other_conventions_is_refused_in_one_line(family, tmp_path):
+    config, message = REFUSED[family]
+    with pytest.raises(TeachbackError, match=message + ".*BERT, RoBERTa") as caught:
+        load(save(tmp_path, config))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_encoder_whose_states_depend_on_padding_cannot_embed(tmp_path):
+    with pytest.raises(TeachbackError, match="its states of a text change when the text is padded"):
+        load_encoder(str(save(tmp_path, REFUSED["fnet"][0])))
+
+
+def test_an_encoder_needs_a_token_before_the_text_that_it_classifies_from(tmp_path):
+    tokenizer = word_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A [SEP]", pair="$A [SEP] $B [SEP]", special_tokens=[("[SEP]", 3)]
+    )
+    with pytest.raises(TeachbackError, match=r"its tokenizer puts none like \[CLS\] there"):
+        load(save_family(tmp_path, "bert", tokenizer))
+
+
+def test_positions_are_counted_whatever_the_table_is_called(tmp_path):
+    decoder = save(tmp_path / "gpt2", GPT2Config(n_positions=24, n_embd=32, **SIZES), word_tokenizer(decoder=True))
+    model = load(decoder)
+    assert most_tokens(model) == 24
+    require_positions(model, 24)
+    with pytest.raises(TeachbackError, match="a text of 25 tokens, and GPT2.* reads at most 24; set MAX_LENGTH=24"):
+        require_positions(model, 25)
+    encoder, _ = load_encoder(str(decoder))
+    assert most_tokens(encoder) == 24
+    rotary = load(save_family(tmp_path / "modernbert", "modernbert"))
+    assert most_tokens(rotary) is None
+    require_positions(rotary, 80)  # its config states 64, and it reads more
+
+
+def test_a_model_without_a_table_that_cannot_read_more_than_it_states_says_so(tmp_path, monkeypatch):
+    model = load(save_family(tmp_path, "modernbert"))
+    forward = model.base_model.forward
+
+    def bounded(input_ids, **more):
+        if input_ids.shape[1] > 64:
+            raise IndexError("index out of range")
+        return forward(input_ids=input_ids, **more)
+
+    monkeypatch.setattr(model.base_model, "forward", bounded)
+    with pytest.raises(TeachbackError, match="reads at most 64"):
+        require_positions(model, 65)
+
+
+def adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+
+
+SPOILT = {
+    "an adapter": (adapter, r"is an adapter .*merge_and_unload"),
+    "quantised": (lambda folder: rewrite(folder, quantization_config={"quant_method": "gptq", "bits": 4}), "quantised weights"),
+    "code of its own": (
+        lambda folder: rewrite(folder, model_type="newest", auto_map={"AutoConfig": "code.Config"}),
+        "needs code of its own .*never run",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_what_cannot_be_trained_is_refused_by_its_files(kind, tmp_path):
+    spoil, message = SPOILT[kind]
+    spoil(save_family(tmp_path, "bert"))
+    with pytest.raises(TeachbackError, match=message):
+        load(tmp_path)
+    with pytest.raises(TeachbackError, match=message):
+        load_encoder(str(tmp_path))
+
+
+def test_a_token_numbered_beyond_the_embeddings_is_found_though_the_count_is_not(tmp_path):
+    save_family(tmp_path, "bert")
+    path = tmp_path / "tokenizer.json"
+    described = json.loads(path.read_text())
+    described["model"]["vocab"]["far"] = 900
+    path.write_text(json.dumps(described))
+    with pytest.raises(TeachbackError, match="embeds 60 tokens and its tokenizer has 21, the last numbered 900"):
+        load(tmp_path)
+
+
+def test_a_tokenizers_stored_truncation_padding_and_sides_are_not_kept(tmp_path):
+    tokenizer = word_tokenizer()
+    tokenizer.padding_side = tokenizer.truncation_side = "left"
+    tokenizer.backend_tokenizer.enable_truncation(5)
+    tokenizer.backend_tokenizer.enable_padding(length=9)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(str(tmp_path))
+    assert loaded.padding_side == loaded.truncation_side == "right"
+    loaded.save_pretrained(tmp_path / "saved")
+    described = json.loads((tmp_path / "saved/tokenizer.json").read_text())
+    assert described["truncation"] is None and described["padding"] is None
+
+
+@pytest.mark.parametrize(("family", "fields"), [("bert", 3), ("distilbert", 2), ("roberta", 3), ("modernbert", 2)])
+def test_token_types_are_given_to_models_that_have_some(family, fields, tmp_path):
+    assert len(token_fields(load(save_family(tmp_path, family)))) == fields

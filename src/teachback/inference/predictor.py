@@ -19,6 +19,7 @@ from teachback.inference.results import META_TEACHER, STAGE_NAMES
 from teachback.inference.timing import Timing, time_in_turn
 from teachback.methods.meta_teacher import load_meta_teacher
 from teachback.methods.teacher import Teacher, head_name, load_teacher
+from teachback.models.admission import admit_answering
 from teachback.models.heads import Classifier, Outputs
 from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
 
@@ -205,7 +206,10 @@ def load_heads(checkpoint: Checkpoint, suite: Suite) -> tuple[Classifier, dict[s
         return teacher.classifier, _teacher_heads(teacher, suite), folder
     target = suite.domain(checkpoint.target)
     check_labels(folder, target)
-    classifier = Classifier(load_finished_classifier(folder), {target.head: target})
+    model = load_finished_classifier(folder)
+    if not (folder / "stage.json").is_file():  # made elsewhere
+        admit_answering(str(folder), model, load_tokenizer(str(folder)))
+    classifier = Classifier(model, {target.head: target})
     return classifier, {name: 0 for name, domain in suite.domains.items() if domain.head == target.head}, folder
 
 

@@ -50,6 +50,17 @@ def admit_classifier(name: str, model, tokenizer) -> None:
     _refuse(name, family, problem)
 
 
+def admit_answering(name: str, model, tokenizer) -> None:
+    """Check a classifier of another origin that only answers: padding may not change what it says."""
+    try:
+        with answering(model):
+            rows = two_texts(model, tokenizer)
+            problem = _padding_problem(model, tokenizer, rows, _run(model, padded(rows, tokenizer.pad_token_id)))
+    except Exception as error:
+        problem = f"it cannot run on two short texts ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    _refuse(name, model.config.model_type, problem)
+
+
 def admit_encoder(name: str, model, tokenizer) -> None:
     """Check a model without a head, whose token states are averaged over a text."""
     try:

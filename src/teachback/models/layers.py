@@ -53,7 +53,8 @@ def layer_list(model) -> nn.ModuleList:
             return module
     raise TeachbackError(
         f"{type(model).__name__} has no list of its {depth} layers (do they share weights?), so it cannot be cut, nor its attention "
-        "be read: set ATTENTION_TARGET=relations or ATTENTION_WEIGHT=0 to distil without attention scores, and STUDENT_INIT=pretrained without STUDENT_LAYERS"
+        "scores be read: set ATTENTION_TARGET=relations, which reads every family, or ATTENTION_WEIGHT=0 to distil without the "
+        "attention loss, and STUDENT_INIT=pretrained without STUDENT_LAYERS"
     )
 
 

@@ -4,10 +4,10 @@ from teachback.core.errors import run_entry_point
 
 
 def main():
-    from teachback.core.arguments import parse
+    from teachback.core.options import parse_options
     from teachback.reports.reproduce import ReproduceArguments, reproduce
 
-    reproduce(*parse(ReproduceArguments))
+    reproduce(*parse_options(ReproduceArguments))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # Reproduces a published table, every row, domain and seed, and prints ours beside the published numbers:
 #     bash scripts/reproduce.sh metakd_amazon | metakd_mnli | mpdistil_superglue | mpdistil_glue [--dry_run] [--only_table]
 # A cell of the table is a run of the numbered stages. One that is done is skipped, so the same command goes on after an
-# interruption. --dry_run lists the cells with their state; --only_table makes the table of those that are done.
+# interruption. --dry_run counts them by state, with hours (--list_cells: each in a line); --only_table makes the table of those done.
 # Variables of the stages (TEACHER_EPOCHS=1, PRECISION=bf16 ...) apply to all cells. See docs/reproduce.md.
 table=
 if [[ $# -gt 0 && $1 != -* ]]; then table=$1; shift; fi

@@ -73,12 +73,17 @@ def test_two_cells_from_a_command_to_a_table(home, capsys):
     }
     os.environ.update(given := {name: value for name, value in FAST.items() if name != "OMP_NUM_THREADS"})
     try:
-        reproduce(ReproduceArguments("metakd_amazon", dry_run=True, **places, **part))
+        reproduce(ReproduceArguments("metakd_amazon", dry_run=True, list_cells=True, **places, **part))
         listed = capsys.readouterr().out.splitlines()
+        reproduce(ReproduceArguments("metakd_amazon", dry_run=True, **places, **part))
+        counted = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[:5]]
         reproduce(ReproduceArguments("metakd_amazon", **places, **part))
     finally:
         for name in given:
             del os.environ[name]
+    assert counted[0] == ["metakd_amazon", "cells", "done", "todo", "hours", "hours left"]
+    assert [row[:4] for row in counted[2:]] == [["teacher-mix", "1", "1", "–"], ["mix-tinybert", "1", "1", "–"], ["all", "2", "2", "–"]]
+    assert float(counted[4][4]) < 1 and counted[4][5] == "0.00"
     states = [line.split()[:2] for line in listed]
     assert states == [["done", "teacher-mix.seed3"], ["done", "mix-tinybert.books.seed3"]]
     assert "bash 4_student_first.sh" in listed[1] and "TEACHER_DIR=" in listed[1]
@@ -88,6 +93,19 @@ def test_two_cells_from_a_command_to_a_table(home, capsys):
 def test_a_table_has_to_be_named():
     done = command(ROOT, "--dry_run")
     assert done.returncode == 1 and "metakd_amazon" in done.stderr
+
+
+def test_a_list_of_cells_needs_no_pytorch(tmp_path):
+    """Which takes most of the time of an import."""
+    code = (
+        "import sys; sys.argv = ['x', '--data_dir', 'data', '--dry_run']; sys.path.insert(0, 'src'); "
+        "from teachback.core.options import parse_options; from teachback.reports.reproduce import ReproduceArguments, reproduce; "
+        "reproduce(*parse_options(ReproduceArguments)); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "False" and "Hours are known when the first cell is done." in lines, done.stderr
+    assert re.search(r"^\| all +\| +266 \|", done.stdout, re.MULTILINE) and len(lines) < 30
 
 
 def arguments(folder: Path, name="metakd_amazon", **changes) -> ReproduceArguments:

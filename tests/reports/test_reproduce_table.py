@@ -2,12 +2,14 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
 from transformers import BertConfig
 
 from teachback.core.errors import TeachbackError
+from teachback.core.files import write_atomically
 from teachback.core.markdown import escape_markdown
 from teachback.core.numerals import decimal, signed
 from teachback.data.schema import Domain, Suite, write_suite
@@ -105,6 +107,19 @@ def test_the_notes_say_of_what_size_ours_are(two_seeds):
             BertConfig(num_hidden_layers=layers, hidden_size=48).save_pretrained(folder)
     told = "Ours: SUITE=tiny; teachers: 6 layers, 48 wide; students: 3 layers, 48 wide."
     assert told in plain(table(two_seeds)) and f"% {told}" in latex(table(two_seeds))
+
+
+def test_the_notes_say_what_differs_from_the_papers_settings(two_seeds):
+    assert "Settings other" not in plain(table(two_seeds))
+    told = {"max_length": 64, "per_device_train_batch_size": 32, "num_train_epochs": 3.0, "learning_rate": 5e-5, "teacher_model": "bert-base-uncased"}
+    for row, arguments in ((META, told), (DISTILLED, {"max_length": 128, "temperature": 1.0, "num_train_epochs": 2})):
+        for seed in (1, 2):
+            folder = two_seeds.run_folder(row, "books", seed) / row.checkpoint.format(domain="books")
+            write_atomically(folder / "stage.json", json.dumps({"arguments": arguments | {"max_length": arguments["max_length"] // seed}}))
+    said = "teachers: max_length 64 or 32 (paper: 128), learning_rate 5e-05 (paper: 2e-05); stage 5: num_train_epochs 2 (paper: 3), max_length 64 (paper: 128)."
+    (found,) = [line for line in plain(table(two_seeds)).splitlines() if line.startswith("Settings other")]
+    assert found == f"Settings other than the paper's: {said}"
+    assert "learning\\_rate 5e-05" in markdown(table(two_seeds))
 
 
 def test_a_seed_that_lacks_a_domain_has_no_average(two_seeds):

@@ -1,24 +1,26 @@
 """The arguments of the training stages: small dataclasses beside Hugging Face ``TrainingArguments``."""
 
-import math
 import sys
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
-from teachback.core.folders import require_folder
+from teachback.core.options import (
+    Parser,
+    option,
+    parse_options,
+    require,
+    require_above_zero,
+    require_at_least,
+    without_unset,
+)
 from teachback.core.tracking import require_installed
 
 SEEDS = 2**32
-
-
-def option(default, meaning: str):
-    """A field of arguments. A default of None stands for what __post_init__ fills in, and is no part of its type."""
-    return field(default=default, metadata={"help": meaning})
 
 
 @dataclass
@@ -363,26 +365,6 @@ REFUSED = {
     "hub_revision": "a folder is uploaded to the main branch", "train_sampling_strategy": "batches are always of similar length",
     "label_smoothing_factor": "the losses are the methods' own", "group_by_length": "batches are always of similar length",
 }  # fmt: skip
-# Arguments that name folders to work in, and the variables that users know them by.
-FOLDERS = {
-    "data_dir": "DATA_DIR", "output_root": "OUTPUT_DIR", "teacher_root": "TEACHER_DIR", "student_root": "STUDENT_DIR",
-}  # fmt: skip
-
-
-def require(arguments, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(arguments, name)
-    if value not in choices:
-        raise TeachbackError(f"{name.upper()}={value} is unknown; use one of: {', '.join(choices)}")
-
-
-def require_at_least(arguments, name: str, least: float) -> None:
-    if not least <= getattr(arguments, name) < math.inf:
-        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number of at least {least}")
-
-
-def require_above_zero(arguments, name: str) -> None:
-    if not 0 < getattr(arguments, name) < math.inf:
-        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number above 0")
 
 
 def require_seed(arguments) -> None:
@@ -391,38 +373,16 @@ def require_seed(arguments) -> None:
         raise TeachbackError(f"SEED={arguments.seed}: must be from 0 to {SEEDS - 1}")
 
 
-class _Parser(HfArgumentParser):
-    """Says what is wrong with a value in one line, without three hundred of usage."""
-
-    def error(self, message: str):
-        raise TeachbackError(f"{message} (--help lists what there is)")
-
-
-def _parser(classes: tuple) -> _Parser:
-    return _Parser(classes, allow_abbrev=False)
-
-
 def parse(*classes, argv: list[str] | None = None):
     """Parse the command line into the classes; arguments that would have no effect are refused."""
     argv = sys.argv[1:] if argv is None else argv
     for flag in (word.split("=")[0].lstrip("-") for word in argv if word.startswith("--")):
         if flag in REFUSED and OptimizerArguments in classes:
             raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
-    argv = _without_unset(classes, argv)
-    parser = _parser(classes)
+    argv = without_unset(tuple(c for c in classes if c is not OptimizerArguments), argv)
     if OptimizerArguments in classes and not {"-h", "--help"} & set(argv):
         argv = argv + _hardware_flags(argv)
-    try:
-        *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
-    except (ValueError, TypeError, ArithmeticError) as error:  # Hugging Face's own checks of values
-        raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
-    if unknown:
-        raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
-    for arguments in parsed:
-        for name, variable in FOLDERS.items():
-            if folder := getattr(arguments, name, ""):
-                require_folder(variable, folder)
-    return parsed
+    return parse_options(*classes, argv=argv)
 
 
 def parse_some(*classes, argv: list[str]) -> list:
@@ -430,25 +390,17 @@ def parse_some(*classes, argv: list[str]) -> list:
     if not classes:
         return []
     try:
-        parsed = _parser(classes).parse_args_into_dataclasses(
-            args=_without_unset(classes, argv), return_remaining_strings=True
+        parsed = Parser(classes, allow_abbrev=False).parse_args_into_dataclasses(
+            args=without_unset(tuple(c for c in classes if c is not OptimizerArguments), argv), return_remaining_strings=True
         )
     except (ValueError, TypeError, ArithmeticError) as error:
         raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
     return list(parsed[:-1])
 
 
-def _without_unset(classes, argv: list[str]) -> list[str]:
-    """The command line without flags of an empty value, where unset has a meaning of its own."""
-    ours = [c for c in classes if c is not OptimizerArguments]
-    optional = {f"--{f.name}" for c in ours for f in fields(c) if f.default is None}
-    unset = {i for i, word in enumerate(argv[:-1]) if word in optional and argv[i + 1] == ""}
-    return [word for i, word in enumerate(argv) if i not in unset and i - 1 not in unset]
-
-
 def _hardware_flags(argv: list[str]) -> list[str]:
     """Hugging Face's flags for DEVICE and PRECISION, which it must know before it sets up processes and devices."""
-    parser = _parser((DataArguments,))
+    parser = Parser((DataArguments,), allow_abbrev=False)
     data, *_ = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     device = resolve_device("cpu" if "--use_cpu" in argv else data.device)
     choose_gpu(device)

@@ -287,7 +287,7 @@ class PaperTable:
     def _different_rows(row: TableRow, other: TableRow, domain: str, seeds: list[int]) -> TeachbackError:
         return TeachbackError(
             f"{row.name} and {other.name} were scored on different test rows of {domain} (seed {', '.join(map(str, seeds))}); "
-            "run the cells that are listed as changed by --dry_run again"
+            "run the cells that are listed as changed by --dry_run --list_cells again"
         )
 
     def made_with_other_settings(self) -> int:

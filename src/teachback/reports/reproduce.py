@@ -4,24 +4,18 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from teachback.core.arguments import option, require, require_at_least
 from teachback.core.errors import TeachbackError
-from teachback.core.files import write_atomically
+from teachback.core.options import option, require, require_at_least
 from teachback.core.places import scripts_root
 from teachback.core.published import require_whole
 from teachback.data.schema import read_suite
-from teachback.reports.cells import TODO, Cell, Workplace
-from teachback.reports.curves import Curve, published_in, write_curve
-from teachback.reports.paper_table import PaperTable
+from teachback.reports.cell_list import listed, summary
+from teachback.reports.cells import Workplace
 from teachback.reports.plan import Plan, Setting, answering, targets_of
-from teachback.reports.published import Published, published_table
+from teachback.reports.published import published_table
 from teachback.reports.recipes import RECIPES
-from teachback.reports.run_cells import RUNNING, Launcher, LocalLauncher, Schedule, runs_elsewhere
+from teachback.reports.run_cells import Launcher, LocalLauncher, Schedule
 from teachback.reports.slurm import SlurmLauncher
-from teachback.reports.table_formats import latex, markdown, plain, tsv
-from teachback.reports.table_page import write_curve_report, write_table_report
 
 
 @dataclass
@@ -51,7 +45,8 @@ class ReproduceArguments:
     jobs: int = option(1, "Cells that run side by side.")
     launcher: str = option("local", "local: processes of this machine; slurm: jobs, submitted with sbatch.")
     slurm_options: str = option("", "What sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00.")
-    dry_run: bool = option(False, "Only list the cells, one a line, with their state.")
+    dry_run: bool = option(False, "Run nothing: count the cells of each row by state, with the hours that they took and are expected to take.")
+    list_cells: bool = option(False, "With dry_run: a line for each cell, with its state and command.")
     only_table: bool = option(False, "Run nothing: make the table of the cells that are done.")
 
     def __post_init__(self):
@@ -59,6 +54,8 @@ class ReproduceArguments:
         require(self, "protocol", ("honest", "paper"))
         require(self, "launcher", ("local", "slurm"))
         require_at_least(self, "jobs", 1)
+        if self.list_cells and not self.dry_run:
+            raise TeachbackError("--list_cells is for --dry_run, which runs nothing: give both")
 
 
 def reproduce(args: ReproduceArguments) -> None:
@@ -67,12 +64,15 @@ def reproduce(args: ReproduceArguments) -> None:
     place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, _config(args.config))
     with_data = not (place.data / "suite.json").is_file()
     cells = {cell.name: cell for plan in plans for cell in plan.cells(with_data)}  # plans share some
-    schedule = Schedule(list(cells.values()), place, make_launcher(args), args.jobs)
+    schedule = Schedule(list(cells.values()), place, LocalLauncher(args.jobs, []) if args.dry_run else make_launcher(args), args.jobs)
     if args.dry_run:
-        list_cells(schedule)
+        print(listed(schedule) if args.list_cells else summary(schedule, args.name))
         return
     if not args.only_table:
         schedule.run()
+    # It takes seconds to import, which a list of cells does without.
+    from teachback.reports.table_output import show_results
+
     show_results(plans, published_table(args.name), schedule.cells, schedule.states)
     if not args.only_table:
         schedule.report_failures()
@@ -205,36 +205,6 @@ def visible_gpus(device: str) -> list[str]:
         return []
     if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return named.split(",")
+    import torch  # takes seconds
+
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def list_cells(schedule: Schedule) -> None:
-    """One line a cell: its state, name and command."""
-    width = max(len(name) for name in schedule.cells)
-    for name, cell in schedule.cells.items():
-        state = RUNNING if schedule.states[name] == TODO and runs_elsewhere(cell) else schedule.states[name]
-        print(f"{state:<8} {name:<{width}}  {cell.command}")
-
-
-def show_results(plans: list[Plan], about: Published, cells: dict[str, Cell], states: dict[str, str]) -> None:
-    """Print and write the table, or a curve for each target domain of a setting, each with its report."""
-    folder = plans[0].folder
-    if not plans[0].setting.target:
-        table = PaperTable(plans[0], about, states)
-        show_table(table, folder)
-        print(f"wrote {write_table_report(table, list(cells.values()), states)}")
-        return
-    for target in dict.fromkeys(plan.setting.target for plan in plans):
-        own = [plan for plan in plans if plan.setting.target == target]
-        curve = Curve([PaperTable(plan, published_in(about, plan.setting), states) for plan in own])
-        write_curve(curve, folder)
-        print(f"\n{curve.plain()}\nwrote {folder}/{curve.file_name}.md, .tsv, .tex and .png")
-        names = {cell.name for plan in own for cell in plan.cells(with_data=False)}
-        print(f"wrote {write_curve_report(curve, [cell for name, cell in cells.items() if name in names], states)}")
-
-
-def show_table(table: PaperTable, folder: Path) -> None:
-    """Print the table and write it in every format."""
-    for name, text in (("table.md", markdown(table)), ("table.tsv", tsv(table)), ("table.tex", latex(table))):
-        write_atomically(folder / name, text)
-    print(f"\n{plain(table)}\nwrote {folder}/table.md, table.tsv and table.tex")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from teachback.core.markdown import escape_markdown, padded_table
 from teachback.core.numerals import MINUS, decimal, signed
 from teachback.inference.results import format_table
+from teachback.reports.paper_settings import other_settings
 from teachback.reports.paper_table import BOOTSTRAP, Comparison, Entry, PaperTable
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
@@ -108,6 +109,8 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
     lines = [scores, f"Published: {about.paper}; {about.models}. {about.source}"]
     if ours := our_models(table):
         lines.append(ours)
+    if settings := other_settings(table):
+        lines.append(settings)
     if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
         lines.append(f"{MARK} optimistic: the checkpoint was selected on the very rows that are reported.")
     lines += seen_notes(table)
@@ -117,7 +120,7 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
             f"adjusted for the {table.tests} tests of the table: the one to go by where no single comparison was meant beforehand."
         )
     if count := table.made_with_other_settings():
-        lines.append(f"{count} cells were made with other settings or data than now; --dry_run lists them as changed.")
+        lines.append(f"{count} cells were made with other settings or data than now; --dry_run --list_cells lists them as changed.")
     return lines
 
 

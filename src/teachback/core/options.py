@@ -1,0 +1,66 @@
+"""Arguments as dataclasses whose fields are flags: declaring, checking and parsing them, without PyTorch."""
+
+import math
+import sys
+from dataclasses import field, fields
+
+from transformers.hf_argparser import HfArgumentParser
+
+from teachback.core.errors import TeachbackError
+from teachback.core.folders import require_folder
+
+# Arguments that name folders to work in, and the variables that users know them by.
+FOLDERS = {
+    "data_dir": "DATA_DIR", "output_root": "OUTPUT_DIR", "teacher_root": "TEACHER_DIR", "student_root": "STUDENT_DIR",
+}  # fmt: skip
+
+
+def option(default, meaning: str):
+    """A field of arguments. A default of None stands for what __post_init__ fills in, and is no part of its type."""
+    return field(default=default, metadata={"help": meaning})
+
+
+def require(arguments, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(arguments, name)
+    if value not in choices:
+        raise TeachbackError(f"{name.upper()}={value} is unknown; use one of: {', '.join(choices)}")
+
+
+def require_at_least(arguments, name: str, least: float) -> None:
+    if not least <= getattr(arguments, name) < math.inf:
+        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number of at least {least}")
+
+
+def require_above_zero(arguments, name: str) -> None:
+    if not 0 < getattr(arguments, name) < math.inf:
+        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number above 0")
+
+
+class Parser(HfArgumentParser):
+    """Says what is wrong with a value in one line, without three hundred of usage."""
+
+    def error(self, message: str):
+        raise TeachbackError(f"{message} (--help lists what there is)")
+
+
+def parse_options(*classes, argv: list[str] | None = None):
+    """Parse a command line, else that of the program, into the classes; a flag that none of them has is an error."""
+    argv = without_unset(classes, sys.argv[1:]) if argv is None else argv
+    try:
+        *parsed, unknown = Parser(classes, allow_abbrev=False).parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    except (ValueError, TypeError, ArithmeticError) as error:  # Hugging Face's own checks of values
+        raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
+    if unknown:
+        raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
+    for arguments in parsed:
+        for name, variable in FOLDERS.items():
+            if folder := getattr(arguments, name, ""):
+                require_folder(variable, folder)
+    return parsed
+
+
+def without_unset(classes: tuple, argv: list[str]) -> list[str]:
+    """The command line without flags of an empty value, where unset has a meaning of its own."""
+    optional = {f"--{f.name}" for c in classes for f in fields(c) if f.default is None}
+    unset = {i for i, word in enumerate(argv[:-1]) if word in optional and argv[i + 1] == ""}
+    return [word for i, word in enumerate(argv) if i not in unset and i - 1 not in unset]

@@ -1,0 +1,95 @@
+"""In which settings a table's checkpoints differ from the paper's: a sentence to stand below the table."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from teachback.core.runs import read_stage
+from teachback.reports.paper_table import PaperTable
+
+# The papers' settings by kind of stage, by the names that stage.json has; what tells a table's rows apart is not among them.
+TINYBERT = {"student_model": "huawei-noah/TinyBERT_General_4L_312D", "student_layers": "", "student_init": "pretrained"}
+METAKD = {"max_length": 128, "per_device_train_batch_size": 32, "processes": 1}
+MPDISTIL = {"max_length": 128, "per_device_train_batch_size": 8, "processes": 1, "lr_scheduler_type": "constant"}
+BERT = {"teacher_model": "bert-base-uncased"}
+CUT = {"student_model": "bert-base-uncased", "student_layers": "6", "student_init": "pretrained"}
+METAKD_SECOND = {"num_train_epochs": 3, "learning_rate": 3e-5, "lr_scheduler_type": "linear", "temperature": 1, "soft_loss": "ce"}
+MPDISTIL_SECOND = {"num_train_epochs": 10, "learning_rate": 3e-5, "temperature": 5, "alpha_soft": 0.5, "beta_pkd": 100,
+                   "soft_loss": "mse", "pkd_layers": "first", "meta_epochs": 1, "meta_lr": 1e-3}  # fmt: skip
+SETTINGS: dict[str, dict[str, dict]] = {
+    "metakd": {
+        "teachers": METAKD | BERT | {"num_train_epochs": 3, "learning_rate": 2e-5, "lr_scheduler_type": "linear",
+                                     "domain_loss_weight": 0.5},
+        "stage 4": METAKD | TINYBERT | {
+            "num_train_epochs": 10, "learning_rate": 5e-5, "lr_scheduler_type": "constant", "transfer_set": "domain",
+            "attention_target": "scores", "layer_map": "uniform", "first_dropout": True, "embedding_weight": 1,
+            "hidden_weight": 1, "attention_weight": 1,
+        },
+        "stage 5": METAKD | METAKD_SECOND,
+        "undistilled": METAKD | {"lr_scheduler_type": "linear"},
+    },
+    "mpdistil": {
+        "teachers": MPDISTIL | BERT | {"num_train_epochs": 10, "learning_rate": 2e-5},
+        "stage 4": CUT | {"first": "none"},
+        "stage 5": MPDISTIL | MPDISTIL_SECOND,
+        "undistilled": MPDISTIL | CUT | {"num_train_epochs": 10, "learning_rate": 3e-5},
+        "stage 6": {
+            "max_length": 128, "batch_size": 8, "episodes": 200, "episode_steps": None, "curriculum_lr": 3e-5, "policy_lr": 1e-3,
+            "reward_rows": "all", "advantage": "level", "state": "pooler", "first_action": "ignored", "gamma": 0.99,
+            "entropy_weight": 0, "eval_every": 1, "choose_from": "all", "meta_epochs": 1, "meta_lr": 1e-3,
+        },
+    },
+}  # fmt: skip
+KINDS = {"student_first": "stage 4", "student_second": "stage 5", "student_finetune": "undistilled", "curriculum": "stage 6"}
+
+
+def other_settings(table: PaperTable) -> str:
+    """All that differs, with the paper's value in brackets: "" where no checkpoint is there yet."""
+    paper = SETTINGS[table.published.name.split("_")[0]]
+    found: dict[str, dict[str, list[str]]] = {}
+    for kind, told in _told(table):
+        for name, value in paper.get(kind, {}).items():
+            if name in told and not _same(told[name], value):
+                values = found.setdefault(kind, {}).setdefault(f"{name} {{}} (paper: {_text(value)})", [])
+                values.extend([_text(told[name])] if _text(told[name]) not in values else [])
+    parts = [
+        f"{kind}: " + ", ".join(form.format(" or ".join(values)) for form, values in names.items())
+        for kind, names in found.items()
+    ]
+    parts += _data(table)
+    seen = any(True for _ in _told(table))
+    return f"Settings other than the paper's: {'; '.join(parts) or 'none'}." if seen else ""
+
+
+def _data(table: PaperTable) -> list[str]:
+    """What stage 2 did otherwise."""
+    made, wanted = table.suite.settings.get("quiz_fraction"), table.plan.recipe.quiz_fraction
+    return [f"data: quiz_fraction {made:g} (paper: {wanted})"] if made is not None and made != float(wanted) else []
+
+
+def _told(table: PaperTable) -> Iterator[tuple[str, dict]]:
+    """Kind and arguments of each checkpoint that the table scores, and of the first stage that a student began with."""
+    for folder in dict.fromkeys(folder for row in table.rows for folder in _folders(table, row)):
+        if (folder / "stage.json").is_file():
+            yield KINDS.get(folder.name, "teachers"), read_stage(folder)["arguments"]
+
+
+def _folders(table: PaperTable, row) -> Iterator[Path]:
+    for run, stage in table.checkpoints(row):
+        if stage.endswith("student_second"):
+            yield (run / stage).with_name("student_first")
+        if not stage.endswith("meta_teacher"):  # made by stage 6, which tells
+            yield run / stage
+
+
+def _same(told, value) -> bool:
+    """Numbers by value; of models the name, wherever it lies."""
+    if isinstance(value, int | float) and isinstance(told, int | float):
+        return float(told) == float(value)
+    return _text(told) == _text(value)
+
+
+def _text(value) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(getattr(value, "value", value))
+    return Path(text).name if "/" in text and text.startswith(("/", ".", "~")) else text or "all"

@@ -400,7 +400,7 @@ def parse_some(*classes, argv: list[str]) -> list:
 
 def _hardware_flags(argv: list[str]) -> list[str]:
     """Hugging Face's flags for DEVICE and PRECISION, which it must know before it sets up processes and devices."""
-    parser = Parser((DataArguments,), allow_abbrev=False)
+    parser = Parser(DataArguments, allow_abbrev=False)  # type: ignore[arg-type]  # a NewType of theirs
     data, *_ = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     device = resolve_device("cpu" if "--use_cpu" in argv else data.device)
     choose_gpu(device)

@@ -5,6 +5,7 @@ import pytest
 from teachback import MetaKD, MPDistil, TeachbackError, create_simple_dataloader
 from teachback.data.texts import text_rows
 from teachback.metakd import Table
+from teachback.stages.phases import Phases
 
 TABLE = {"text_a": ["good", "bad", "fine", ""], "label": list("ynyn"), "domain": ["a", "a", "b", "b"]}
 
@@ -48,3 +49,27 @@ def test_bad_rows_of_a_table_are_named_by_its_index_or_by_number(tmp_path):
     only = MetaKD(["b", "a"], "scratch:tiny", "scratch:tiny", device="cpu", output_dir=tmp_path)
     with pytest.raises(TeachbackError, match="row 30 of the table: empty text"):
         only.train(pandas.DataFrame({name: ["c", *values] for name, values in TABLE.items()}, index=[9, 0, 10, 20, 30]))
+
+
+@pytest.fixture
+def stopped_before_training(monkeypatch):
+    """MPDistil up to its first phase."""
+
+    def stop(phases):
+        raise InterruptedError
+
+    monkeypatch.setattr(Phases, "run", stop)
+
+
+def test_classes_without_rows_and_layers_that_do_not_exist_are_told_before_training(tmp_path, stopped_before_training, caplog):
+    loader = create_simple_dataloader(["a b", "c d", "e f", "g h"] * 8, [0, 1] * 16, "scratch:tiny")
+    options = {"teacher_model": "scratch:tiny", "device": "cpu", "output_dir": tmp_path}
+    with pytest.raises(TeachbackError, match="student_layers=6: the model has 2"):
+        MPDistil("toy", 2, **options).train(loader, loader)
+    with pytest.raises(InterruptedError):
+        MPDistil("toy", 2, student_layers=2, **options).train(loader, loader)
+    assert not caplog.text
+    model = MPDistil("toy", 3, student_layers=2, **options)
+    with pytest.raises(InterruptedError):
+        model.train(loader, loader)
+    assert "no rows of the classes 2, and num_labels=3" in caplog.text and model.student_model == "scratch:tiny"

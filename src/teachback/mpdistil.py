@@ -25,11 +25,12 @@ from teachback.inference.loader_card import loader_card, loader_record
 from teachback.inference.model_card import read_text, write_text
 from teachback.inference.predictor import evaluation_precision
 from teachback.inference.task_metrics import answers, chosen_metric, metric_values, selecting_metric
+from teachback.methods.student import check_layers
 from teachback.methods.teacher_outputs import own_logits
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_finished_classifier, load_tokenizer, write_checkpoint
 from teachback.settings import TrainingConfig, phase_arguments, refuse_unknown, takes, with_settings
-from teachback.stages.phase_inputs import EVAL_BATCH_SIZE, PhaseRows, Task, tokenizers_of
+from teachback.stages.phase_inputs import EVAL_BATCH_SIZE, STUDENT, PhaseRows, Task, tokenizers_of
 from teachback.stages.phases import Phases
 
 
@@ -109,6 +110,7 @@ class MPDistil:
         val, train = UserLoader(val_loader, "val_loader"), UserLoader(train_loader, "train_loader")
         meta = {name: UserLoader(loader, f"meta_loaders[{name!r}]") for name, loader in (meta_loaders or {}).items()}
         task = self._task(train, val)
+        check_layers(task.models[STUDENT], self.student_layers, self.data_dir)
         with locked(self.output_dir / "student"):
             args = phase_arguments(config, self.device, self.precision, train)
             rows = PhaseRows.of(task, train, val, meta, args)

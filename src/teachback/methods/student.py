@@ -8,8 +8,8 @@ from teachback.data.schema import Domain, Row
 from teachback.data.suite_data import texts_of
 from teachback.methods.inner_layers import number_list
 from teachback.methods.teacher import Teacher
-from teachback.models.layers import cut_layers, layer_list, spread_layers
-from teachback.models.loading import load_classifier, load_tokenizer
+from teachback.models.layers import cut_layers, layer_list, require_layers, spread_layers
+from teachback.models.loading import load_classifier, load_tokenizer, model_depth
 
 
 def initial_student(
@@ -44,10 +44,22 @@ def new_student(
     if whole and teacher is None:
         return model
     depth = len(layer_list(model))
+    keep = list(range(depth)) if whole else _required_layers(layers, depth)
+    return cut_layers(model, keep, domain, teacher.head_for(domain) if teacher else None)
+
+
+def check_layers(name: str, layers: int | str | None, data_dir: str) -> None:
+    """Refuse layers that the model of that name does not have, by its config alone, before anything is trained."""
+    if layers not in (None, "") and not (isinstance(layers, int) and layers < 1):
+        _required_layers(layers, model_depth(name, data_dir))
+
+
+def _required_layers(layers: int | str | None, depth: int) -> list[int]:
     if isinstance(layers, int) and layers > depth:
         raise TeachbackError(f"student_layers={layers}: the model has {depth}; give 1 to {depth}, or -1 for all")
-    keep = list(range(depth)) if whole else kept_layers(str(layers), depth)
-    return cut_layers(model, keep, domain, teacher.head_for(domain) if teacher else None)
+    keep = kept_layers(str(layers), depth)
+    require_layers(keep, depth)
+    return keep
 
 
 def kept_layers(choice: str, depth: int) -> list[int]:

@@ -1,5 +1,6 @@
 """What MPDistil's phases work with on a user's loaders: the task, its rows as both models read them, and how to train."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from teachback.data.encoding import EncodedRows
 from teachback.data.loader_rows import UserLoader, cut_quiz, without
 from teachback.data.schema import Domain
 from teachback.models.loading import load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 EVAL_BATCH_SIZE = 64
 TEACHER, STUDENT = 0, 1
@@ -100,6 +103,17 @@ class Held:
         return self.student.columns["label"]
 
 
+def _warn_of_absent_classes(domain: Domain, labels: torch.Tensor) -> None:
+    """Say which classes no train row has: nothing can be learnt about them."""
+    present = set(labels.tolist()) if domain.task != "regression" else set()
+    absent = [number for number in range(len(domain.labels)) if number not in present]
+    if absent and present:
+        logger.warning(
+            "train_loader has no rows of the classes %s, and num_labels=%d: nothing is learnt about them",
+            ", ".join(map(str, absent)), len(domain.labels),
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class PhaseRows:
     """What the phases learn from and are scored on. ``quiz``: by task, the target first."""
@@ -123,6 +137,7 @@ class PhaseRows:
             return _held(loader, domain, task.tokenizers, numbers)
 
         rows, quiz = held(train, task.domain), {}
+        _warn_of_absent_classes(task.domain, rows.labels)
         if name in meta:
             quiz[name] = held(meta[name], task.domain)
         elif args.meta:

@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 def left_out_if_impossible(name: str) -> Iterator[None]:
     """Let what fails in the block, which only draws, cost the picture alone."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands in its place
+            yield
     except TeachbackError:
         raise
     except Exception as error:  # a plotting library may meet anything in data
@@ -30,8 +32,7 @@ def left_out_if_impossible(name: str) -> Iterator[None]:
 def save_png(plot: Callable, path: Path, title: str, size: tuple[float, float] = (7, 4)) -> None:
     """Write what ``plot`` draws on axes as a PNG, with a legend where something has a name; names are no formulas."""
     content = io.BytesIO()
-    with left_out_if_impossible(str(path)), rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands in its place
+    with left_out_if_impossible(str(path)), rc_context({"text.parse_math": False}):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot(title=title)
         plot(axes)

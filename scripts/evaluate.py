@@ -14,7 +14,7 @@ def main():
     from transformers.utils import logging
 
     from teachback.core.arguments import parse
-    from teachback.core.runs import seed_folder
+    from teachback.core.places import seed_folder
     from teachback.reports.run_page import write_report
     from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
 

@@ -26,8 +26,8 @@ from teachback.core.arguments import (
 from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
+from teachback.core.places import seed_folder
 from teachback.core.published import read_stage
-from teachback.core.runs import seed_folder
 from teachback.data.bad_rows import Problems
 from teachback.data.schema import Row, clean_text
 from teachback.data.suite_data import SuiteData

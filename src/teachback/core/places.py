@@ -1,4 +1,4 @@
-"""Where the stage scripts lie: in a checkout of the project, or beside an installed package."""
+"""Where things lie: the folder of a run, and the stage scripts, in a checkout of the project or beside an installed package."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
@@ -28,3 +28,8 @@ def scripts_root() -> Path:
             f"the stage scripts are not beside this package at {CHECKOUT}; install teachback with pip, or work in a checkout"
         )
     return Path(str(installed[0])).resolve().parent
+
+
+def seed_folder(output_root: str, suite: str, seed: int) -> Path:
+    """The folder of a suite's run with one seed."""
+    return Path(output_root) / suite / f"seed{seed}"

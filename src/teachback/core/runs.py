@@ -27,10 +27,6 @@ HASH_DIGITS = 64  # of SHA-256
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
 
-def seed_folder(output_root: str, suite: str, seed: int) -> Path:
-    return Path(output_root) / suite / f"seed{seed}"
-
-
 class StageRun:
     """One run of one stage into ``folder``.
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from teachback.core.files import write_atomically
 from teachback.core.integrity import content_hash
+from teachback.core.places import seed_folder
 from teachback.core.published import damage_of
-from teachback.core.runs import seed_folder
 from teachback.data.names import folder_name
 from teachback.data.schema import SPLITS
 from teachback.reports.recipes import SCRIPTS

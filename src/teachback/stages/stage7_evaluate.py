@@ -18,7 +18,7 @@ from teachback.core.errors import TeachbackError, naming
 from teachback.core.files import write_atomically
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
-from teachback.core.runs import seed_folder
+from teachback.core.places import seed_folder
 from teachback.core.spreadsheets import formulas, quoted_table
 from teachback.core.tracking import require_installed, tracking
 from teachback.data.encoding import EncodedRows

@@ -18,7 +18,7 @@ from commands import ROOT, SCRIPTS, STAGES, declarations, entry_point
 from markdown_it import MarkdownIt
 
 from teachback.core import arguments
-from teachback.core.arguments import _Parser
+from teachback.core.options import Parser
 
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "scripts", "src", "tests")
 KINDS = {".cff", ".ipynb", ".md", ".py", ".sh", ".svg", ".toml", ".txt"}  # of files that this repository may hold
@@ -305,7 +305,7 @@ def _parser_of(program: str) -> argparse.ArgumentParser:
         raise _Asked(parser)
 
     def parse(*classes):
-        stop(_Parser(classes))
+        stop(Parser(classes))
 
     module = load(program)
     with patch.object(arguments, "parse", parse), patch.object(argparse.ArgumentParser, "parse_known_args", stop):

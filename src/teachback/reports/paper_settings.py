@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from teachback.core.runs import read_stage
+from teachback.core.published import read_stage
 from teachback.reports.paper_table import PaperTable
 
 # The papers' settings by kind of stage, by the names that stage.json has; what tells a table's rows apart is not among them.

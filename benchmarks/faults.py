@@ -51,7 +51,7 @@ from teachback.core.integrity import REMEMBERED
 
 # What the entry points import, so that forked processes need not.
 from teachback.data.suites import amazon, sample
-from teachback.inference.costs import COLUMNS
+from teachback.inference.costs import MEASURED
 
 ROOT = Path(__file__).resolve().parents[1]
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
@@ -66,7 +66,6 @@ SMALL = {
     "TEACHER_CACHE_GB": "1",  # else a small disk would keep less of it
 }  # fmt: skip
 TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
-MEASURED = COLUMNS.index("milliseconds")  # of costs.tsv
 VOLATILE = {"wall_time_seconds", "peak_memory_bytes", "history", "training_arguments", "versions", "checksum"}
 BYTES_A_SECOND = 3_000_000  # of the server, so that signals come while an archive is on its way
 DAMAGE = "Traceback (most recent call last)"
@@ -156,7 +155,8 @@ def _digest(path: Path) -> str:
         return "whole" if path.read_text(encoding="utf-8").rstrip().endswith("</html>") else "half"
     if path.name == "costs.tsv":
         rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-        return repr([row[:MEASURED] + row[MEASURED + 1 :] for row in rows])
+        compared = [place for place, name in enumerate(rows[0]) if name not in MEASURED]
+        return repr([(len(row), [row[place] for place in compared if place < len(row)]) for row in rows])
     if path.name == "stage.json":
         record = {name: value for name, value in json.loads(path.read_text()).items() if name not in VOLATILE}
         record["dev"] = {k: v for k, v in record.get("dev", {}).items() if "runtime" not in k and "second" not in k}

@@ -16,6 +16,7 @@ from teachback.inference.results import (
     merge_results,
     read_results,
 )
+from teachback.inference.timing import Timing
 
 RESULT = Result("tiny", "books", "metakd", "books/student_second", 42, "test", "accuracy", 0.1 + 0.2, 199)
 
@@ -25,7 +26,24 @@ def test_results_survive_the_file_to_the_last_digit(tmp_path):
     assert read_results(tmp_path / "results.tsv") == [RESULT]
     header, line = (tmp_path / "results.tsv").read_text().splitlines()
     assert tuple(header.split("\t")) == COLUMNS
-    assert line.split("\t") == "tiny books metakd books/student_second 42 test accuracy 0.30000000000000004 199".split()
+    assert line.split("\t") == [*"tiny books metakd books/student_second 42 test accuracy 0.30000000000000004 199".split(), *[""] * 4]
+
+
+def test_what_a_score_is_judged_by_is_kept_and_files_without_it_are_read(tmp_path):
+    path = tmp_path / "results.tsv"
+    judged = replace(RESULT, majority=0.5, chance=1 / 3, low=0.2, high=0.4)
+    merge_results(path, [judged])
+    assert read_results(path) == [judged] and judged.key == RESULT.key
+    path.write_text("".join("\t".join(line.split("\t")[:9]) + "\n" for line in path.read_text().splitlines()))
+    assert read_results(path) == [RESULT]
+    merge_results(path, [replace(judged, domain="dvd")])  # beside the old rows
+    assert read_results(path) == [RESULT, replace(judged, domain="dvd")]
+
+
+@pytest.mark.parametrize(("low", "above"), [(0.5, False), (0.51, True), (None, True)])
+def test_a_score_is_above_its_baseline_if_its_whole_interval_is(low, above):
+    judged = replace(RESULT, majority=0.4, chance=0.5, low=low)
+    assert judged.baseline == ("chance", 0.5) and judged.is_above_baseline == above
 
 
 def test_the_same_key_is_replaced_and_others_stay(tmp_path):
@@ -77,7 +95,9 @@ def test_a_broken_results_file_is_named_and_left_alone(tmp_path):
 
 def evaluated(stage, target, teacher, parameters=2_000_000, **accuracies):
     scores = {domain: Score("accuracy", value, 100) for domain, value in accuracies.items()}
-    return Evaluated(stage, target, teacher, scores, parameters, 8_000_000, {1: 2.0, 32: 0.5})
+    return Evaluated(
+        stage, target, teacher, scores, parameters, 8_000_000, {1: Timing.of([2.0]), 32: Timing.of([0.5])}
+    )
 
 
 TEACHER = evaluated("teacher-meta", "", "", parameters=4_000_000, books=0.9, dvd=0.8)
@@ -108,6 +128,30 @@ def test_comparison_with_the_teacher_on_one_target():
     assert table["books/student_second"] == [
         "distilled", "books/student_second", "books", "81.00", "75.50", "2.00 M", "8.0", "2.00", "0.50", "90.0 %",
     ]  # fmt: skip
+
+
+FLOORS = {
+    "majority class": {"books": Score("accuracy", 0.6, 100), "dvd": Score("accuracy", 0.5, 100)},
+    "chance": {"books": Score("accuracy", 0.5, 100), "dvd": Score("accuracy", 0.5, 100)},
+}
+
+
+def test_what_knows_nothing_of_the_texts_stands_above_the_checkpoints():
+    student = replace(BOOKS, intervals={"books": (0.7, 0.9)})
+    lines = comparison_table([TEACHER, student], ["books"], FLOORS).splitlines()
+    table = [re.split(r" {2,}", line.strip()) for line in lines]
+    assert table[0][3:6] == ["accuracy %", "95 % interval", "average"]
+    assert table[2] == ["majority class", "-", "books", "60.00", "-", "55.00", *"- - - - -".split()]
+    assert table[3][:6] == ["chance", "-", "books", "50.00", "-", "50.00"]
+    assert table[5][3:5] == ["81.00", "70.0 to 90.0"] and table[5][-1] == "90.0 %"
+    whole = domains_table([TEACHER, student], BOTH, FLOORS).splitlines()
+    assert whole[2].split() == ["majority", "class", "60.00", "50.00", "55.00"]
+
+
+def test_no_share_of_a_teacher_that_is_no_better_than_the_majority_class():
+    poor = replace(TEACHER, scores={"books": Score("accuracy", 0.6, 100)})
+    assert cells(comparison_table([poor, BOOKS], ["books"], FLOORS))["books/student_second"][-1] == "-"
+    assert cells(comparison_table([poor, BOOKS], ["books"]))["books/student_second"][-1] == "135.0 %"
 
 
 def test_each_student_is_compared_on_its_own_domain():

@@ -23,13 +23,13 @@ def test_a_burst_falls_on_all_and_moves_neither_median_nor_least():
     order, work = machine(3, 4)
     found = time_in_turn({name: work(name, needs) for name, needs in (("a", 1.0), ("b", 2.0))}, rounds=5, most=5)
     assert "".join(order) == "ab" * 5  # one after the other, the burst's two passes would both be of a
-    assert found == {"a": Timing(1.0, 1.0), "b": Timing(2.0, 2.0)}
+    assert found == {"a": Timing(1.0, 1.0, 1.0, 1.0), "b": Timing(2.0, 2.0, 2.0, 2.0)}
     assert not any(timing.disturbed for timing in found.values()) and str(found["b"]) == "2.00 (2.00)"
 
 
 def test_it_goes_on_while_a_time_is_disturbed_and_marks_one_that_stays_so():
     order, work = machine(2, 3, 4)
-    assert time_in_turn({"a": work("a", 1.0)}, rounds=3, most=9) == {"a": Timing(1.0, 1.0)} and len(order) == 7
+    assert time_in_turn({"a": work("a", 1.0)}, rounds=3, most=9) == {"a": Timing(1.0, 1.0, 1.0, 10.0)} and len(order) == 7
     _, work = machine(*range(2, 100))
     (found,) = time_in_turn({"a": work("a", 1.0)}, rounds=3, most=9).values()
-    assert found == Timing(10.0, 1.0) and found.disturbed and str(found) == "10.00! (1.00)"
+    assert found == Timing(10.0, 1.0, 10.0, 10.0) and found.disturbed and str(found) == "10.00! (1.00)"

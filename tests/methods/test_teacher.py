@@ -33,7 +33,8 @@ from teachback.core.errors import TeachbackError
 from teachback.data.encoding import Collator
 from teachback.data.schema import Domain, Row, Suite
 from teachback.data.suite_data import SuiteData, encode_rows
-from teachback.inference.scores import majority_scores, predicted_labels, report_scores, score_by_domain
+from teachback.inference.baselines import majority_scores
+from teachback.inference.scores import predicted_labels, report_scores, score_by_domain
 from teachback.methods.losses import domain_corruption_loss, hard_label_loss
 from teachback.methods.teacher import TeacherTraining, embeds_domains, head_name, head_names, load_teacher
 from teachback.models.heads import ABSENT_CLASS
@@ -459,7 +460,7 @@ def test_a_constant_number_is_what_a_regression_has_to_beat(capsys):
     score = replace(SCORE, metric="pearson+spearman")
     data = SuiteData(Suite("kinds", {"score": score}), None, ["score"])
     train = [Row(str(i), "a", "", str(i), "score") for i in range(3)]
-    found = majority_scores(train, [Row("d", "a", "", "2.5", "score"), Row("e", "a", "", "1.5", "score")], data)
+    found = majority_scores(data.suite, train, [Row("d", "a", "", "2.5", "score"), Row("e", "a", "", "1.5", "score")])
     assert found["score"].value == 0.0 and found["score"].metric == "pearson+spearman"
     report_scores("teacher", {"eval_score_pearson+spearman": 0.5}, found, "dev")
     assert "pearson+spearman     0.500     0.000" in capsys.readouterr().out
@@ -522,13 +523,13 @@ def test_checkpoints_are_selected_on_the_mean_over_domains():
 def test_the_majority_class_is_that_of_train_scored_on_dev():
     train = [Row(str(i), "a", "", label, "books") for i, label in enumerate(("positive", "positive", "negative"))]
     train += [Row("g", "a", "", "fact", "genre")]
-    found = majority_scores(train, scored_rows(), DATA)
+    found = majority_scores(DATA.suite, train, scored_rows())
     assert found["books"].value == 0.5 and found["books"].n == 2  # the hidden label is not scored
     assert found["genre"].value == pytest.approx(2 / 3)
 
 
 def test_a_teacher_no_better_than_the_majority_class_is_warned_of(capsys, caplog):
-    majority = majority_scores(scored_rows()[:5], scored_rows(), DATA)
+    majority = majority_scores(DATA.suite, scored_rows()[:5], scored_rows())
     with caplog.at_level(logging.WARNING):
         report_scores("teacher", {"eval_books_accuracy": 0.9, "eval_genre_accuracy": 2 / 3}, majority, "dev")
     assert "0.900" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,13 +17,16 @@ from teachback.inference.costs import COLUMNS as COST_COLUMNS
 from teachback.inference.costs import Cost, merge_costs, read_costs
 from teachback.inference.metrics import Score
 from teachback.inference.results import COLUMNS, Evaluated
+from teachback.inference.timing import Timing
 from teachback.reports import run_data as report_data
 from teachback.reports.parts import Section, Table, cut, listed
 from teachback.reports.run import read_run
+from teachback.reports.run_classes import classes
 from teachback.reports.run_data import data_sections, embedding_map, read_train
 from teachback.reports.run_disagreements import disagreements, most_confident, read_both
+from teachback.reports.run_headline import pairs, sentence
 from teachback.reports.run_page import sections, write_report
-from teachback.reports.run_results import pairs, results, sentence
+from teachback.reports.run_results import results, tradeoff
 from teachback.reports.run_settings import settings
 from teachback.reports.run_training import curriculum, read_curves, read_episodes, training
 
@@ -85,8 +89,11 @@ def write_lines(path, header, rows):
 
 
 def write_results(run, rows):
-    """rows: (domain, stage, metric, value, n)."""
-    lines = [("tiny", domain, "any", stage, 42, "test", metric, value, n) for domain, stage, metric, value, n in rows]
+    """rows: (domain, stage, metric, value, n), and where they are known majority, chance, low and high."""
+    lines = [
+        ("tiny", domain, "any", stage, 42, "test", metric, value, n, *(judged or [""] * 4))
+        for domain, stage, metric, value, n, *judged in rows
+    ]
     write_lines(run / "results.tsv", COLUMNS, lines)
 
 
@@ -161,15 +168,24 @@ def write_run(folder, names=("books", "dvd")):
     return run
 
 
-# All labels are positive. Apart on 0, 1 and 3; the less sure of the two is 0.6, 0.8 and 0.55 sure.
-TEACHER_SAYS = [("positive", 0.99), ("negative", 0.8), ("positive", 0.9), ("negative", 0.97)]
-STUDENT_SAYS = [("negative", 0.6), ("positive", 0.9), ("positive", 0.7), ("positive", 0.55)]
+# All labels are positive. Apart on 0, 1 and 3; the less sure of the two is 0.85, 0.88 and 0.55 sure, which is not enough.
+TEACHER_SAYS = [("positive", 0.99), ("negative", 0.88), ("positive", 0.9), ("negative", 0.97)]
+STUDENT_SAYS = [("negative", 0.85), ("positive", 0.9), ("positive", 0.7), ("positive", 0.55)]
 
 
 @pytest.fixture
 def home(tmp_path):
     write_run(tmp_path)
     return tmp_path
+
+
+def judged(run, **scores):
+    """The run's results anew: of each stage that ends so, value, majority, low and high on books; chance is 0.5."""
+    stages = {"teacher": "teacher-meta", "plain": "books/student_finetune", "student": "books/curriculum"}
+    write_results(
+        run,
+        [("books", stages[name], "accuracy", v, 200, majority, 0.5, low, high) for name, (v, majority, low, high) in scores.items()],
+    )
 
 
 def run_of(home):
@@ -192,6 +208,105 @@ def test_times_of_different_machines_are_not_compared(home):
     (run / "costs.tsv").write_text(text.replace("4.0\tthe CPU", "4.0\ta GPU"))
     pair = pairs(run_of(home))[0]
     assert pair.speed_ratio is None and pair.size_ratio == 0.25 and "speed" not in sentence(pair)
+
+
+def test_a_student_that_is_not_clearly_above_the_majority_class_shows_nothing_learnt(home):
+    """Whatever its teacher's score: neither of them is praised for chance."""
+    run = home / "outputs/tiny/seed42"
+    judged(run, teacher=(0.48, 0.55, 0.41, 0.55), student=(0.56, 0.55, 0.49, 0.63))
+    (pair,) = pairs(run_of(home))
+    assert sentence(pair) == (
+        "books: the curriculum student shows nothing learnt: its 56.0 % accuracy on 200 rows (95 % interval 49.0 to 63.0 %) is "
+        "not clearly above the majority class with 55.0 %; neither is its teacher's 48.0 %, from which a student learns nothing."
+    )
+    text = page_of(home).text
+    assert "points above its teacher" not in text and "times its speed" not in text and "times as fast" not in text
+    judged(run, teacher=(0.48, 0.4, 0.41, 0.55), student=(0.6, 0.4, 0.53, 0.67))
+    assert sentence(pairs(run_of(home))[0]).startswith(
+        "books: the curriculum student reaches 60.0 % accuracy on 200 rows (95 % interval 53.0 to 67.0 %; chance 50.0 %); its "
+        "teacher's 48.0 % is not clearly above that baseline, with 0.25 of its parameters"
+    )
+
+
+def test_chance_the_majority_class_and_intervals_stand_in_the_table_and_in_the_figure(home):
+    run = home / "outputs/tiny/seed42"
+    judged(run, teacher=(0.9, 0.55, 0.85, 0.93), student=(0.875, 0.55, 0.82, 0.915))
+    (table, raw) = results(run_of(home)).tables[-2:]
+    assert table.header[2:5] == ["score %", "95 % interval, %", "against teacher, points"]
+    rows = {row[1]: row[2:5] for row in table.rows if row[0] == "books"}
+    assert rows["majority class"] == ["55.00", "–", "–"] and rows["chance"] == ["50.00", "–", "–"]
+    assert rows["curriculum"] == ["87.50", "82.0 to 91.5", "−2.5"]
+    assert raw.rows[0][-4:] == ["0.5500", "0.5000", "0.8500", "0.9300"]
+    assert ">majority class</text>" in tradeoff(run_of(home)).figures[0].svg
+
+
+def with_undistilled(run, wrong, right):
+    """An undistilled student, and predictions on 200 rows of which it and the student have so many wrong alone."""
+    write_stage(run, "books/student_finetune", method="finetune")
+    for stage, first, last in (("books/student_finetune", 0, wrong), ("books/curriculum", wrong, wrong + right)):
+        rows = [
+            (f"g{i}", "books", "positive", "negative" if first <= i < last else "positive", 0.9) for i in range(200)
+        ]
+        write_predictions(run, stage, rows)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "value", "expected"),
+    [
+        (20, 2, 0.8, "Distillation was worth it: 7.5 points above the undistilled student's 80.0 % (paired test: p = 0.00012)."),
+        (5, 2, 0.86, "Distillation is not shown to be worth it: 1.5 points above the undistilled student's 86.0 % (paired test: p = 0.45)."),
+        (2, 5, 0.9, "Distillation was not worth it: 2.5 points below the undistilled student's 90.0 % (paired test: p = 0.45)."),
+    ],
+)  # fmt: skip
+def test_the_student_is_compared_with_the_undistilled_one(home, wrong, right, value, expected):
+    run = home / "outputs/tiny/seed42"
+    with_undistilled(run, wrong, right)
+    judged(run, teacher=(0.9, 0.5, 0.85, 0.93), plain=(value, 0.5, value - 0.05, value + 0.05), student=(0.875, 0.5, 0.8, 0.9))
+    assert expected in page_of(home).text
+    table = results(run_of(home)).tables[-2]
+    assert table.header[5] == "against undistilled, points"
+    points = {row[1]: row[5] for row in table.rows if row[0] == "books"}
+    assert points["curriculum"] == expected.split(": ")[1].split(" ")[0].replace("2.5", "−2.5") or points["curriculum"][0] == "+"
+    assert points["teacher"] == points["undistilled"] == "–"
+
+
+def test_a_paired_test_is_left_out_where_the_predictions_are_of_other_rows(home):
+    run = home / "outputs/tiny/seed42"
+    with_undistilled(run, 20, 2)
+    write_results(run, [("books", "books/student_finetune", "accuracy", 0.8, 150), ("books", "books/curriculum", "accuracy", 0.9, 150)])
+    assert "Distillation was worth it: 10.0 points above the undistilled student's 80.0 %." in page_of(home).text
+
+
+def test_no_speed_is_claimed_where_the_spreads_overlap(home):
+    run = home / "outputs/tiny/seed42"
+    for fast, slow, told in ((3.0, 5.0, True), (0.9, 5.0, False)):
+        costs = [("teacher-meta", 8, 32, 64, 4.0, "the CPU", fast, slow, "books"), ("books/curriculum", 2, 8, 64, 1.0, "the CPU", 0.8, 1.1, "books")]
+        write_lines(run / "costs.tsv", COST_COLUMNS, costs)
+        assert ("4.0 times its speed" in sentence(pairs(run_of(home))[0])) == told
+        assert ("the spreads overlap" in tradeoff(run_of(home)).figures[0].reading) != told
+    table = results(run_of(home)).tables[-2]
+    assert next(row for row in table.rows if row[1] == "curriculum")[6] == "1.00<br><small>0.80–1.10</small>"
+
+
+def test_classes_are_confused_with_their_true_labels_and_have_their_own_f1(home):
+    run = home / "outputs/tiny/seed42"
+    told = {"teacher-meta": "ppnnnn", "books/student_finetune": "nnnnnn", "books/curriculum": "pppnnp"}
+    names = {"p": "positive", "n": "negative"}
+    write_stage(run, "books/student_finetune", method="finetune")
+    for stage, said in told.items():
+        write_predictions(run, stage, [(f"g{i}", "books", names["pppnnn"[i]], names[c], 0.9) for i, c in enumerate(said)])
+    section = classes(run_of(home))
+    assert section.figures[0].reading == (
+        "books: 5 rows of 6 are right; F1 runs from 80.0 % (negative) to 85.7 % (positive); most often, 1 times, negative is taken "
+        "for positive."
+    )
+    (table,) = section.tables
+    assert table.header == ["class", "rows", "precision %", "recall %", "F1 %, teacher-meta", "F1 %, undistilled", "F1 %, curriculum"]
+    assert table.rows == [
+        ["negative", "3", "100.0", "66.7", "85.7", "66.7", "80.0"],
+        ["positive", "3", "75.0", "100.0", "80.0", "0.0", "85.7"],
+        ["macro F1", "6", "–", "–", "82.9", "33.3", "82.9"],
+    ]
 
 
 def test_the_table_holds_every_checkpoint_with_its_distance_from_its_teacher(home):
@@ -267,15 +382,27 @@ def test_confusion_and_the_surest_disagreements_are_those_of_the_predictions(hom
         "books: the two disagree on 3 of 4 rows (75.0 %); the student alone is right on 2, the teacher alone on 1 (exact McNemar "
         "test: p = 1); most often, 2 times, the student says positive where the teacher says negative."
     )
-    assert [guid for _, guid in most_confident(read_both(run_of(home)))] == ["books-1", "books-0", "books-3"]
-    assert [case.heading for case in section.cases] == ["books · books-1", "books · books-0", "books · books-3"]
+    assert [guid for _, guid in most_confident(read_both(run_of(home)))] == ["books-1", "books-0"]
+    assert [case.heading for case in section.cases] == ["books · books-1", "books · books-0"]
     first = section.cases[0]
     assert first.answers[:2] == [
         ("student (curriculum)", "positive (90.0 %)"),
-        ("teacher (teacher-meta)", "negative (80.0 %)"),
+        ("teacher (teacher-meta)", "negative (88.0 %)"),
     ]
     assert first.verdict == "the student is right" and section.cases[1].verdict == "the teacher is right"
     assert [text.shown for text in first.texts] == ["text number 1 of it"]
+    assert section.cases_title == "The 2 disagreements of which both are surest"
+    order = [part.anchor for part in sections(run_of(home))]
+    assert order.index("disagreements") > order.index("training")
+    assert len([one for one in page_of(home).of("details") if "open" not in one]) == 4  # cases, and three tables
+
+
+def test_disagreements_of_which_one_is_not_sure_are_only_counted(home):
+    for path in (home / "outputs/tiny/seed42/predictions").iterdir():
+        path.write_text(path.read_text().replace("0.88", "0.5").replace("0.85", "0.5"))
+    section = disagreements(run_of(home))
+    assert not section.cases
+    assert section.notes == ["On none of the 3 rows that they disagree on are both at least 80 % sure."]
 
 
 def test_curves_end_where_training_ended_and_ring_the_kept_epoch(home):
@@ -362,7 +489,7 @@ def test_the_page_holds_everything_and_loads_nothing(home):
 
 def test_every_figure_has_a_text_in_its_place_axis_names_and_a_reading(home):
     figures = [figure for section in sections(run_of(home)) for figure in section.figures]
-    assert len(figures) == 9
+    assert len(figures) == 11
     for figure in figures:
         assert 'role="img"' in figure.svg and figure.reading in figure.svg.unescape()
         assert figure.reading.endswith(".") and re.search(r"\d", figure.reading)
@@ -438,12 +565,7 @@ def test_numbers_are_compared_as_numbers(tmp_path):
         "on 3 rows the student's numbers lie 0.87 from its teacher's in the mean (below it by 0.47)"
         in section.figures[0].reading
     )
-    assert [case.heading for case in section.cases] == ["sts · s1", "sts · s0", "sts · s2"]
-    assert [case.verdict for case in section.cases] == [
-        "the teacher is nearer",
-        "the teacher is nearer",
-        "no label is known",
-    ]
+    assert [(case.heading, case.verdict) for case in section.cases] == [("sts · s1", "the teacher is nearer")]  # 2.4 deviations
     assert "−10.0 % pearson+spearman" in page_of(tmp_path).text
 
 
@@ -496,11 +618,16 @@ def test_a_thousand_domains_are_summed_up(tmp_path):
 def test_costs_of_a_stage_are_replaced_and_others_kept(tmp_path):
     path = tmp_path / "costs.tsv"
     score = {"books": Score("accuracy", 0.5, 10)}
-    one = Evaluated("a", "", "", score, 10, 40, {1: 2.0, 64: 0.5})
-    other = Evaluated("b", "", "", score, 5, 20, {1: 1.0})
+    one = Evaluated("a", "", "", score, 10, 40, {1: Timing.of([2.0]), 64: Timing.of([0.5])}, "books")
+    other = Evaluated("b", "", "", score, 5, 20, {1: Timing.of([1.0, 2.0, 3.0, 4.0, 5.0])}, "books")
     merge_costs(path, [one, other], "the CPU")
-    merge_costs(path, [Evaluated("a", "", "", score, 10, 40, {8: 0.75})], "a GPU")
-    assert read_costs(path) == [Cost("a", 10, 40, 8, 0.75, "a GPU"), Cost("b", 5, 20, 1, 1.0, "the CPU")]
+    merge_costs(path, [replace(one, timings={8: Timing.of([0.75])}, timed_on="")], "a GPU")
+    assert read_costs(path) == [
+        Cost("a", 10, 40, 8, 0.75, "a GPU", 0.75, 0.75), Cost("b", 5, 20, 1, 3.0, "the CPU", 2.0, 4.0, "books"),
+    ]  # fmt: skip
+    old = path.with_name("old.tsv")
+    write_lines(old, COST_COLUMNS[:6], [("b", 5, 20, 1, 3.0, "the CPU")])
+    assert read_costs(old) == [Cost("b", 5, 20, 1, 3.0, "the CPU")]
     path.write_text(path.read_text() + "c\t1\n")
     with pytest.raises(TeachbackError, match="costs.tsv line 4 is not a cost"):
         read_costs(path)

@@ -89,8 +89,26 @@ def test_the_page_fits_its_window_and_reads_well(tab, page, width, dark):
 def test_words_of_figures_are_large_enough_for_a_phone(tab, page):
     tab.open(page, 390)
     size = "parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.clientWidth / t.ownerSVGElement.viewBox.baseVal.width"
-    assert tab.evaluate(f"Math.min(...[...document.querySelectorAll('figure svg text')].map(t => {size}))") > 8
+    shown = "[...document.querySelectorAll('figure svg text')].filter(t => t.ownerSVGElement.clientWidth)"
+    assert tab.evaluate(f"Math.min(...{shown}.map(t => {size}))") > 8
     assert tab.evaluate("document.querySelectorAll('figure svg').length") > 10
+
+
+@pytest.mark.parametrize(("width", "share"), [(1280, 0.9), (390, 0.9)])
+def test_a_figure_that_stands_alone_has_the_whole_width(tab, page, width, share):
+    tab.open(page, width)
+    whole = "document.querySelector('main').clientWidth"
+    alone = "[...document.querySelectorAll('.alone:has(.wide) svg')].filter(e => e.clientWidth).map(e => e.clientWidth)"
+    assert tab.evaluate(f"Math.min(...{alone}) / {whole}") > share
+    assert tab.evaluate(f"{alone}.length") == tab.evaluate("document.querySelectorAll('.alone:has(.wide)').length") > 0
+
+
+def test_a_phone_says_that_a_table_goes_on_at_the_side(tab, page):
+    hints = "[...document.querySelectorAll('.hint')].filter(e => e.checkVisibility()).length"
+    tab.open(page, 390)
+    assert tab.evaluate(hints) > 0
+    tab.open(page, 1280)
+    assert tab.evaluate(hints) == 0
 
 
 def test_wide_tables_scroll_in_their_own_place(tab, page):

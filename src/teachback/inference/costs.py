@@ -12,7 +12,11 @@ from teachback.inference.results import Evaluated, stage_order
 
 @dataclass(frozen=True)
 class Cost:
-    """``milliseconds``: forward pass, an example, at ``batch_size`` on ``machine``. ``stage`` as in results.tsv."""
+    """``milliseconds``: forward pass, an example, at ``batch_size`` on ``machine``. ``stage`` as in results.tsv.
+
+    The middle half of the passes took ``fast`` to ``slow`` milliseconds. ``timed_on``: domains whose rows were timed;
+    rows of others may be longer.
+    """
 
     stage: str
     parameters: int
@@ -20,9 +24,33 @@ class Cost:
     batch_size: int
     milliseconds: float
     machine: str
+    fast: float | None = None
+    slow: float | None = None
+    timed_on: str = ""
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """``fast`` and ``slow``, or the time itself where they are not known."""
+        unknown = self.fast is None or self.slow is None
+        return (self.milliseconds,) * 2 if unknown else (self.fast, self.slow)  # type: ignore[return-value]
+
+    def is_comparable(self, other: "Cost") -> bool:
+        """Whether both were measured on the same machine, batch size and rows."""
+        return (self.machine, self.batch_size, self.timed_on) == (other.machine, other.batch_size, other.timed_on)
+
+    def times_as_fast(self, other: "Cost") -> float | None:
+        """How many times as fast it is; None where that is not known, or where the times overlap."""
+        if not self.is_comparable(other) or not self.milliseconds:
+            return None
+        (fast, slow), (its_fast, its_slow) = self.spread, other.spread
+        if fast <= its_slow and its_fast <= slow and (self.fast is not None or other.fast is not None):
+            return None
+        return other.milliseconds / self.milliseconds
 
 
 COLUMNS = tuple(field.name for field in fields(Cost))
+OLD_COLUMNS = COLUMNS[: COLUMNS.index("machine") + 1]  # of files that hold no spread
+MEASURED = ("milliseconds", "fast", "slow")
 
 
 def read_costs(path: Path) -> list[Cost]:
@@ -31,15 +59,19 @@ def read_costs(path: Path) -> list[Cost]:
     if not path.is_file():
         return []
     header, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    if tuple(header.split("\t")) != COLUMNS:
+    if tuple(header.split("\t")) not in (COLUMNS, OLD_COLUMNS):
         raise TeachbackError(f"{path} line 1: columns are not {' '.join(COLUMNS)}; remove it and run 7_eval.sh again")
     return [_parse(path, number, line) for number, line in enumerate(lines, start=2)]
 
 
 def _parse(path: Path, number: int, line: str) -> Cost:
     try:
-        stage, parameters, size, batch_size, milliseconds, machine = line.split("\t")
-        return Cost(stage, int(parameters), int(size), int(batch_size), float(milliseconds), machine)
+        stage, parameters, size, batch_size, milliseconds, machine, *further = line.split("\t")
+        *spread, timed_on = further or ("", "", "")
+        fast, slow = (float(number) if number else None for number in spread)
+        return Cost(
+            stage, int(parameters), int(size), int(batch_size), float(milliseconds), machine, fast, slow, timed_on
+        )
     except ValueError as error:
         raise TeachbackError(f"{path} line {number} is not a cost ({error}); mend or remove the line") from error
 
@@ -49,13 +81,17 @@ def merge_costs(path: Path, evaluated: Iterable[Evaluated], machine: str) -> Non
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = [
-        Cost(one.stage, one.parameters, one.bytes, size, milliseconds, machine)
+        Cost(one.stage, one.parameters, one.bytes, size, t.median, machine, t.fast, t.slow, one.timed_on)
         for one in evaluated
-        for size, milliseconds in one.milliseconds.items()
+        for size, t in one.timings.items()
     ]
     with turn_at(path):
         stages = {cost.stage for cost in new}
         kept = [cost for cost in read_costs(path) if cost.stage not in stages]
         ordered = sorted([*kept, *new], key=lambda cost: (*stage_order(cost.stage), cost.batch_size))
-        lines = ["\t".join(COLUMNS), *("\t".join(map(str, astuple(cost))) for cost in ordered)]
+        lines = ["\t".join(COLUMNS), *("\t".join(map(_text, astuple(cost))) for cost in ordered)]
         write_atomically(path, "\n".join(lines) + "\n")
+
+
+def _text(value) -> str:
+    return "" if value is None else str(value)

@@ -28,6 +28,10 @@ class Score(NamedTuple):
     n: int
     parts: tuple["Score", ...] = ()
 
+    def of(self, metric: str) -> float | None:
+        """Value of the metric or of one of its parts."""
+        return next((one.value for one in (self, *self.parts) if one.metric == metric), None)
+
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean F1 over the classes that occur in either array; a class that is never predicted counts 0."""

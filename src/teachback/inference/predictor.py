@@ -120,8 +120,10 @@ class Predictor:
         self.folder = folder
         self.device = resolve_device(device)
         self.precision = evaluation_precision(precision, self.device)
-        self.classifier, self.heads, tokenizer = load_heads(checkpoint, suite)
-        self.tokenizer = load_tokenizer(str(tokenizer))
+        self.classifier, self.heads, encoder = load_heads(checkpoint, suite)
+        own = [checkpoint.folder / "training_only.safetensors"] if checkpoint.is_meta_teacher else []
+        self.bytes = sum(path.stat().st_size for path in [*encoder.glob("model*.safetensors"), *own])
+        self.tokenizer = load_tokenizer(str(encoder))
         self.classifier.to(self.device).eval()
         self.answering: Answering = self.classifier  # what gives the logits
 
@@ -131,6 +133,14 @@ class Predictor:
         encoded = encode_once(self.folder, *how) if self.folder else encode(*how)
         encoded.columns["head"] = torch.tensor([self.heads[row.domain] for row in rows], dtype=torch.long)
         return encoded
+
+    @property
+    def shape(self) -> tuple:
+        """What the time of a pass depends on, whatever the weights: the architecture and the sizes of its layers, not the heads."""
+        model = self.classifier.model
+        heads, activation = (getattr(model.config, n, None) for n in ("num_attention_heads", "hidden_act"))
+        sizes = tuple((name, tuple(one.shape)) for name, one in model.base_model.named_parameters())
+        return type(model).__name__, heads, activation, sizes
 
     @torch.inference_mode()
     def logits(self, encoded: EncodedRows, batch_size: int = 0) -> torch.Tensor:
@@ -190,7 +200,7 @@ def check_labels(folder: Path, domain: Domain) -> None:
 
 
 def load_heads(checkpoint: Checkpoint, suite: Suite) -> tuple[Classifier, dict[str, int], Path]:
-    """The classifier, domain -> number of its head for the domains that it serves, and the tokenizer's folder.
+    """The classifier, domain -> number of its head for the domains that it serves, and the encoder's and tokenizer's folder.
 
     A head serves every domain of its label set, also those that the checkpoint never saw or that have no train rows.
     """

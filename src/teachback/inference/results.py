@@ -1,17 +1,20 @@
 """results.tsv, and the tables printed from scores.
 
-results.tsv holds one number a row. A row's key is every column but value and n. Stages stand in an order of their
-own, so that the file does not depend on which was scored when, or again.
+results.tsv holds one score a row. A row's key is the columns before the value; after its number of rows come what it is
+judged by: the scores of the majority class and of chance on the same rows, and its 95 % interval. Stages stand in an
+order of their own, so that the file does not depend on which was scored when, or again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import turn_at
+from teachback.inference.baselines import CHANCE, MAJORITY
 from teachback.inference.metrics import Score
+from teachback.inference.timing import Timing
 
 OPTIMISTIC = "-selected"  # after a split's name: checkpoints were selected on the very rows that are scored
 UNSEEN = "-unseen"  # after a split's name: its rows without those whose texts are in train or quiz, where there are some
@@ -39,13 +42,31 @@ class Result:
     metric: str
     value: float
     n: int
+    majority: float | None = None
+    chance: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def key(self) -> tuple:
-        return astuple(self)[:-2]
+        return astuple(self)[:KEYS]
+
+    @property
+    def baseline(self) -> tuple[str, float] | None:
+        """The better of the majority class and chance, with its score; None where neither is known."""
+        known = [(MAJORITY, self.majority), (CHANCE, self.chance)]
+        found = [(name, value) for name, value in known if value is not None]
+        return max(found, key=lambda one: one[1], default=None)
+
+    @property
+    def is_above_baseline(self) -> bool:
+        """Whether the whole interval lies above the baseline; True where that is not known."""
+        return self.low is None or self.baseline is None or self.low > self.baseline[1]
 
 
 COLUMNS = tuple(field.name for field in fields(Result))
+KEYS = COLUMNS.index("value")
+OLD_COLUMNS = COLUMNS[: COLUMNS.index("n") + 1]  # of files that hold no baselines and intervals
 
 
 def read_results(path: Path) -> list[Result]:
@@ -54,7 +75,7 @@ def read_results(path: Path) -> list[Result]:
     if not path.exists():
         return []
     header, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    if tuple(header.split("\t")) != COLUMNS:
+    if tuple(header.split("\t")) not in (COLUMNS, OLD_COLUMNS):
         raise TeachbackError(
             f"{path} line 1: columns are not {' '.join(COLUMNS)}; move the file away and run 7_eval.sh again"
         )
@@ -63,9 +84,11 @@ def read_results(path: Path) -> list[Result]:
 
 def _parse(path: Path, number: int, line: str) -> Result:
     try:
-        *texts, value, n = line.split("\t")
-        suite, domain, method, stage, seed, split, metric = texts
-        return Result(suite, domain, method, stage, int(seed), split, metric, float(value), int(n))
+        suite, domain, method, stage, seed, split, metric, value, n, *further = line.split("\t")
+        if len(further) not in (0, len(COLUMNS) - len(OLD_COLUMNS)):
+            raise ValueError(f"{len(OLD_COLUMNS) + len(further)} columns")
+        known = [float(number) if number else None for number in further]
+        return Result(suite, domain, method, stage, int(seed), split, metric, float(value), int(n), *known)
     except ValueError as error:
         raise TeachbackError(f"{path} line {number} is not a result ({error}); mend or remove the line") from error
 
@@ -104,12 +127,15 @@ def predictions_file(run: Path, stage: str, split: str) -> Path:
 
 
 def _text(value) -> str:
-    return repr(value) if isinstance(value, float) else str(value)
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a table says of one checkpoint. ``milliseconds``: batch size -> milliseconds an example."""
+    """What a table says of one checkpoint.
+
+    ``intervals``: of the scores, by domain. ``timings``: batch size -> milliseconds an example, on rows of ``timed_on``.
+    """
 
     stage: str
     target: str  # the domain a student (or single-domain teacher) is for, "" for the other teachers
@@ -117,7 +143,9 @@ class Evaluated:
     scores: dict[str, Score]  # by evaluated domain; empty where the head is untrained
     parameters: int
     bytes: int
-    milliseconds: dict[int, float] = field(default_factory=dict)
+    timings: dict[int, Timing] = field(default_factory=dict)
+    timed_on: str = ""  # domains, separated by blanks
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     optimistic: bool = False  # selected on the rows that are scored
     # Without the rows that were seen in training, of domains that have some; None where that leaves no row.
     unseen: dict[str, Score | None] = field(default_factory=dict)
@@ -149,24 +177,34 @@ class _Columns:
     domains: Sequence[str]
     parts: list[str]  # of the one target's composite metric
     average: bool  # over all domains
+    interval: bool  # of the score on the one target
     sizes: list[int]  # batch sizes that were timed
     unseen: bool  # whether a target has rows that were seen in training
 
 
-def comparison_table(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> str:
-    """One line a checkpoint: score on the target ``domains`` and on all, size, speed, ratio to its teacher."""
+def comparison_table(
+    evaluated: Sequence[Evaluated], domains: Sequence[str], baselines: Mapping[str, dict[str, Score]] | None = None
+) -> str:
+    """One line a checkpoint: score on the target ``domains`` and on all, size, speed, ratio to its teacher.
+
+    ``baselines``: scores by domain of what knows nothing of the texts, by name; they stand above the checkpoints.
+    """
     average = serves_more(evaluated, domains)
-    sizes = sorted({size for one in evaluated for size in one.milliseconds})
+    sizes = sorted({size for one in evaluated for size in one.timings})
+    interval = len(domains) == 1 and any(one.intervals for one in evaluated)
     seen = any(domain in one.unseen for one in evaluated for domain in domains)
-    columns = _Columns(domains, _part_names(evaluated, domains), average, sizes, seen)
+    columns = _Columns(domains, _part_names(evaluated, domains), average, interval, sizes, seen)
     metrics = metric_names(evaluated, domains)
     header = [
         "model", "checkpoint", "target", f"{metrics.pop() if len(metrics) == 1 else 'score'} %",
-        *(["unseen %"] if seen else []), *(f"{name} %" for name in columns.parts), *(["average"] if average else []), "parameters", "MB",
+        *(["95 % interval"] if interval else []), *(["unseen %"] if seen else []), *(f"{name} %" for name in columns.parts),
+        *(["average"] if average else []), "parameters", "MB",
         *(f"ms, batch {size}" for size in sizes), "of teacher",
     ]  # fmt: skip
     teachers = {one.stage: one for one in evaluated if not one.teacher}
-    return format_table(header, [_line(one, teachers.get(one.teacher), columns) for one in evaluated], texts=3)
+    lines = [_baseline_line(name, scores, columns) for name, scores in (baselines or {}).items()]
+    lines += [_line(one, teachers.get(one.teacher), columns, baselines or {}) for one in evaluated]
+    return format_table(header, lines, texts=3)
 
 
 def serves_more(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> bool:
@@ -189,41 +227,70 @@ def _part_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> list[
     return [part.metric for part in found[0].parts] if found and len(domains) == 1 else []
 
 
-def _line(one: Evaluated, teacher: Evaluated | None, columns: _Columns) -> list[str]:
+def _baseline_line(name: str, scores: dict[str, Score], columns: _Columns) -> list[str]:
+    one = Evaluated(name, columns.domains[0] if len(columns.domains) == 1 else "", "", scores, 0, 0)
+    line = _line(one, None, columns, {})
+    unknown = 3 + len(columns.sizes)  # parameters, MB, times and what depends on a teacher
+    return [name, "-", *line[2:-unknown], *["-"] * unknown]
+
+
+def _line(
+    one: Evaluated, teacher: Evaluated | None, columns: _Columns, baselines: Mapping[str, dict[str, Score]]
+) -> list[str]:
     targets = _targets(one, columns.domains)
     own, reference = mean_score(one, targets), mean_score(teacher, targets)
     of_parts = {part.metric: part.value for part in one.scores[targets[0]].parts} if own is not None else {}
-    without = [mean_score(replace(one, scores=one.scores_on_unseen), targets)] if columns.unseen else []
-    scores = [own, *without, *map(of_parts.get, columns.parts), *([mean_score(one, list(one.scores))] if columns.average else [])]
+    marks = [_marked(one, own), *(_interval(one.intervals.get(targets[0])) for _ in range(columns.interval))]
+    without = [mean_of(one.scores_on_unseen, targets)] if columns.unseen else []
+    further = [*without, *map(of_parts.get, columns.parts), *([mean_score(one, list(one.scores))] if columns.average else [])]
+    floors = [floor for scores in baselines.values() if (floor := mean_of(scores, targets)) is not None]
+    beaten = reference is not None and reference > max([0.0, *floors])  # else a share of it says nothing
     return [
         model_name(one.stage),
         one.stage,
         one.target or (targets[0] if len(targets) == 1 else "all"),
-        *(percent(value) + ("*" if one.optimistic and value is not None else "") for value in scores),
+        *marks,
+        *(_marked(one, value) for value in further),
         f"{one.parameters / 1e6:.2f} M",
         f"{one.bytes / 1e6:.1f}",
-        *(f"{one.milliseconds[size]:.2f}" if size in one.milliseconds else "-" for size in columns.sizes),
-        f"{100 * own / reference:.1f} %" if own is not None and reference and reference > 0 else "-",
+        *(f"{one.timings[size].median:.2f}" if size in one.timings else "-" for size in columns.sizes),
+        f"{100 * own / reference:.1f} %" if own is not None and reference and beaten else "-",
     ]
+
+
+def _marked(one: Evaluated, value: float | None) -> str:
+    return percent(value) + ("*" if one.optimistic and value is not None else "")
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
 
 
 def mean_score(one: Evaluated | None, domains: Sequence[str]) -> float | None:
     """Unweighted mean over ``domains``; None where a domain has no score."""
-    if one is None or not domains or any(domain not in one.scores for domain in domains):
+    return None if one is None else mean_of(one.scores, domains)
+
+
+def mean_of(scores: dict[str, Score], domains: Sequence[str]) -> float | None:
+    """Unweighted mean over ``domains``; None where a domain has no score."""
+    if not domains or any(domain not in scores for domain in domains):
         return None
-    return sum(one.scores[domain].value for domain in domains) / len(domains)
+    return sum(scores[domain].value for domain in domains) / len(domains)
 
 
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def domains_table(evaluated: Sequence[Evaluated], owners: dict[str, str]) -> str:
+def domains_table(
+    evaluated: Sequence[Evaluated], owners: dict[str, str], baselines: Mapping[str, dict[str, Score]] | None = None
+) -> str:
     """The papers' layout: teachers by domain, and each domain's own student under what it is.
 
     ``owners``: each domain -> the target whose student answers for it, another one where it has no train rows.
     """
-    rows: dict[str, dict[str, Score]] = {}
+    shown = {name: {d: s for d, s in scores.items() if d in owners} for name, scores in (baselines or {}).items()}
+    rows: dict[str, dict[str, Score]] = {name: scores for name, scores in shown.items() if scores}
     seen = any(domain in one.unseen for one in evaluated for domain in owners)
     for one in evaluated:
         own = [domain for domain, owner in owners.items() if owner == one.target or not one.target]

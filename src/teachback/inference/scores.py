@@ -1,10 +1,8 @@
 """Scores of predicted labels by domain, beside those of the majority class."""
 
 import logging
-from collections import Counter
-from statistics import fmean
 
-from teachback.data.schema import Domain, Row
+from teachback.data.schema import Row
 from teachback.data.suite_data import SuiteData
 from teachback.inference.metrics import Score, by_domain
 
@@ -32,22 +30,6 @@ def score_by_domain(rows: list[Row], data: SuiteData):
         return values | {"score": sum(score.value for score in scores.values()) / len(scores)}
 
     return compute_metrics
-
-
-def majority_scores(train: list[Row], dev: list[Row], data: SuiteData) -> dict[str, Score]:
-    """The dev scores of always answering each domain's most frequent train label (of a regression the mean)."""
-    labels: dict[str, list[str]] = {}
-    for row in train:
-        labels.setdefault(row.domain, []).append(row.label)
-    answers = {name: _constant_answer(data.suite.domain(name), found) for name, found in labels.items()}
-    rows = [row for row in dev if row.domain in answers]
-    return by_domain(data.suite, rows, [answers[row.domain] for row in rows])
-
-
-def _constant_answer(domain: Domain, labels: list[str]) -> str:
-    if domain.task == "regression":
-        return repr(fmean(map(float, labels)))
-    return Counter(labels).most_common(1)[0][0]
 
 
 def report_scores(who: str, metrics: dict[str, float], majority: dict[str, Score], split: str) -> None:

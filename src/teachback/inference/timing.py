@@ -1,10 +1,12 @@
 """Times of several things measured so that other work on the machine shows, and does not pass for one of them."""
 
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
+
+import numpy as np
 
 ROUNDS = 5
 MOST_ROUNDS = 15  # while a median is still far from its least, as more rounds find a quiet moment
@@ -16,10 +18,17 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Timing:
-    """Median and least of several passes, in the unit of the passes."""
+    """Median and least of several passes, in the unit of the passes; half of them took ``fast`` to ``slow``."""
 
     median: float
     least: float
+    fast: float
+    slow: float
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> "Timing":
+        """The timing of passes that took so long."""
+        return cls(median(times), min(times), *map(float, np.quantile(times, (0.25, 0.75))))
 
     @property
     def disturbed(self) -> bool:
@@ -43,7 +52,7 @@ def time_in_turn(
         for key, measure in passes.items():
             taken[key].append(measure())
         if done >= rounds:
-            timings = {key: Timing(median(times), min(times)) for key, times in taken.items()}
+            timings = {key: Timing.of(times) for key, times in taken.items()}
             if not any(timing.disturbed for timing in timings.values()):
                 break
     return timings

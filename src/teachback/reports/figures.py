@@ -1,12 +1,14 @@
 """How the report draws: matplotlib figures as inline SVG whose colours are the page's, so that dark and light both read.
 
-Every figure has the width of a phone; the page puts several beside each other where there is room.
+Every figure has the width of a phone; the page puts several beside each other where there is room, and a single one is
+drawn a second time for the whole width of a page.
 """
 
 import hashlib
 import io
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -24,6 +26,7 @@ from teachback.reports.parts import Figure, Key, shorten
 INK, MUTED, GRID, ACCENT, PAPER = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--series-1", PAPER: "--paper"}
 WIDTH = 4.5  # inches, of 72 units each
+WIDE = 9.3  # of a figure that has the page's whole width for itself
 FONT_SIZE = 10
 STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "teachback", "text.parse_math": False, "font.size": FONT_SIZE,
@@ -62,10 +65,10 @@ def series_of(names: list[str]) -> dict[str, Series]:
     return dict(zip(names, SERIES))
 
 
-def draw(plot: Callable, alt: str, height: float = 2.9, rows: int = 1) -> Markup:
+def draw(plot: Callable, alt: str, height: float = 2.9, rows: int = 1, width: float = WIDTH) -> Markup:
     """An inline SVG of what ``plot`` draws on axes, or on ``rows`` axes that share their x; ``alt`` describes it."""
     with rc_context(STYLE):
-        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
+        canvas = Canvas(figsize=(width, height), layout="constrained")
         axes = canvas.subplots(rows, sharex=True)
         plot(axes)
         canvas.align_ylabels()
@@ -77,12 +80,21 @@ def draw(plot: Callable, alt: str, height: float = 2.9, rows: int = 1) -> Markup
         return _svg(canvas, {"role": "img", "aria-label": alt})
 
 
-def picture(title: str, plot: Callable, kind: str, reading: str, height: float = 2.9, rows: int = 1) -> Figure:
-    """A figure of what ``plot`` draws; its text in place of the picture is what ``kind`` of picture it is, and its reading."""
-    drawn = Markup("<p>This picture could not be drawn.</p>")
-    with left_out_if_impossible(title):
-        drawn = draw(plot, f"{kind}. {reading}", height, rows)
-    return Figure(title, drawn, reading)
+def picture(
+    title: str, plot: Callable, kind: str, reading: str, height: float = 2.9, rows: int = 1, wide: bool = True
+) -> Figure:
+    """A figure of what ``plot`` draws; its text in place of the picture is what ``kind`` of picture it is, and its reading.
+
+    ``wide``: whether it is drawn anew, over the page's whole width, where it stands alone.
+    """
+
+    def drawn(width: float) -> Markup:
+        svg = Markup("<p>This picture could not be drawn.</p>")
+        with left_out_if_impossible(title):
+            svg = draw(plot, f"{kind}. {reading}", height, rows, width)
+        return svg
+
+    return Figure(title, drawn(WIDTH), reading, partial(drawn, WIDE) if wide else None)
 
 
 def swatch(series: Series, line: bool = True) -> Markup:

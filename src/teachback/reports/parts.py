@@ -1,6 +1,6 @@
 """What report.html is made of: sections of figures, tables, notes and examples; and how it writes names and numbers."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,11 +15,12 @@ TITLE_LENGTH = 2000  # characters of it that appear when one points at a text th
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture, and one sentence that says what can be read from it."""
+    """A picture, and one sentence that says what can be read from it. ``wide`` draws it for the whole width of a page."""
 
     title: str
     svg: Markup
     reading: str
+    wide: Callable[[], Markup] | None = None
 
 
 class Key(NamedTuple):

@@ -85,6 +85,10 @@ class Run:
         own = self._own.get(target, {})
         return next((own[name] for name in PREFERRED if name in own and self.score(own[name], target)), None)
 
+    def undistilled(self, target: str) -> Checkpoint | None:
+        """The student that learnt from labels alone (METHOD=finetune)."""
+        return self._own.get(target, {}).get("student_finetune")
+
     def teacher(self, checkpoint: Checkpoint) -> Checkpoint | None:
         return self.teachers.get(self.teacher_stage(checkpoint))
 

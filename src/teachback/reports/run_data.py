@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from teachback.core.numerals import decimal
 from teachback.core.published import require_whole
-from teachback.reports.figures import ACCENT, INK, legend, picture, series_of
+from teachback.reports.figures import ACCENT, INK, PAPER, legend, picture, series_of
 from teachback.reports.parts import Figure, Section, counted, listed, percent, shorten
 from teachback.reports.run import Run, read_tsv
 
@@ -121,7 +121,7 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
     if len(chosen) < 3 or embeddings.shape[1] < 2:
         return replace(section, missing="There are too few train rows for a map.")
     sample = _Sample(np.asarray(embeddings[chosen], dtype=np.float64), rows.domain[chosen], rows.label[chosen])
-    figure = _map_figure(sample, rows, styles, classes=_few_classes(run, rows))
+    figures = _map_figures(sample, styles, classes=_few_classes(run, rows))
     notes = (
         [f"{counted(len(chosen), 'row')} drawn at random from {len(embeddings):,}."]
         if len(chosen) < len(embeddings)
@@ -130,7 +130,7 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
     if len(styles) < len(rows.domains):
         notes.append(f"The first {len(styles)} of {len(rows.domains)} domains are shown.")
     intro = "Mean token states of the encoder before any training. Large: a domain's centroid; small, joined to it: its classes'."
-    return replace(section, intro=intro, legend=legend(styles, line=False), figures=[figure], notes=notes)
+    return replace(section, intro=intro, legend=legend(styles, line=False), figures=figures, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -159,17 +159,13 @@ def _few_classes(run: Run, rows: TrainRows) -> bool:
     return all(domain is not None and 1 < len(domain.labels) <= CLASSES for domain in domains)
 
 
-def _map_figure(sample: _Sample, rows: TrainRows, styles: dict, classes: bool) -> Figure:
+def _map_figures(sample: _Sample, styles: dict, classes: bool) -> list[Figure]:
     pca = PCA(2, svd_solver="full" if min(sample.embeddings.shape) < 10 else "randomized", random_state=0)
     with np.errstate(invalid="ignore", divide="ignore"):  # rows that are all the same have no variance to share
         points = pca.fit_transform(sample.embeddings)
     shares = np.nan_to_num(pca.explained_variance_ratio_)
 
-    def plot(axes):
-        for number, style in enumerate(styles.values()):
-            own = points[sample.domain == number]
-            look = {"color": style.colour, "marker": style.marker, "linestyle": ""}
-            axes.plot(*own.T, markersize=3, alpha=0.35, markeredgewidth=0, **look)
+    def centroids(axes):
         for number, style in enumerate(styles.values()):
             if (sample.domain == number).any():
                 _draw_centroids(axes, sample, pca, number, style, classes)
@@ -177,21 +173,46 @@ def _map_figure(sample: _Sample, rows: TrainRows, styles: dict, classes: bool) -
             xlabel=f"1st principal component ({percent(shares[0], 0)} of variance)",
             ylabel=f"2nd principal component ({percent(shares[1], 0)})",
         )
-        axes.margins(0.05)
+        axes.margins(0.08)
+
+    def plot(axes):
+        for number, style in enumerate(styles.values()):
+            own = points[sample.domain == number]
+            look = {"color": style.colour, "marker": style.marker, "linestyle": ""}
+            axes.plot(*own.T, markersize=3, alpha=0.35, markeredgewidth=0, **look)
+        centroids(axes)
 
     reading = _map_reading(sample, list(styles), shares)
-    return picture("Train rows and centroids", plot, "Scatter plot of train rows by domain", reading, 3.9)
+    alone = "The same centroids on axes of their own, where no row hides them."
+    return [
+        picture("Train rows and centroids", plot, "Scatter plot of train rows by domain", reading, 3.9),
+        picture("Centroids, enlarged", centroids, "Scatter plot of centroids by domain", f"{alone} {_gaps(sample)}", 3.9),
+    ]
 
 
 def _draw_centroids(axes, sample: _Sample, pca: PCA, number: int, style, classes: bool) -> None:
     centre = pca.transform(sample.centroid(number)[None])[0]
     look = {"color": style.colour, "marker": style.marker, "markeredgecolor": INK, "zorder": 4}
+    halo = {"color": PAPER, "marker": style.marker, "markeredgecolor": PAPER, "zorder": 3}  # parts it from the rows below
     if classes:
         for label in np.unique(sample.label[sample.domain == number]):
             place = pca.transform(sample.centroid(number, label)[None])[0]
             axes.plot(*zip(centre, place), color=INK, linewidth=0.8, zorder=3)
-            axes.plot(*place, markersize=5, markeredgewidth=0.8, **(look | {"zorder": 5}))
+            axes.plot(*place, markersize=9, **halo)
+            axes.plot(*place, markersize=6, markeredgewidth=0.8, **(look | {"zorder": 5}))
+    axes.plot(*centre, markersize=15, **halo)
     axes.plot(*centre, markersize=10, markeredgewidth=1.4, **look)
+
+
+def _gaps(sample: _Sample) -> str:
+    """How far the domains' centroids lie apart in all dimensions, against how far the rows lie from them."""
+    present, own = np.unique(sample.domain, return_inverse=True)
+    centroids = np.stack([sample.centroid(number) for number in present])
+    rows = decimal(float(np.linalg.norm(sample.embeddings - centroids[own], axis=1).mean()), 2)
+    if len(present) < 2:
+        return f"A row lies {rows} from it in the mean, in all dimensions."
+    gaps = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)[np.triu_indices(len(present), 1)]
+    return f"In all dimensions two domains' lie {decimal(float(gaps.mean()), 2)} apart in the mean, a row {rows} from its own."
 
 
 def _map_reading(sample: _Sample, names: list[str], shares: np.ndarray) -> str:

@@ -10,17 +10,16 @@ from teachback.core.numerals import decimal
 from teachback.data.schema import CHOICE_SEPARATOR
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import model_name
-from teachback.reports.figures import ACCENT, INK, MUTED, SERIES, picture
+from teachback.reports.figures import MUTED, SERIES, picture
 from teachback.reports.parts import Case, Figure, Section, Text, counted, cut, percent, shorten
+from teachback.reports.plots import count_grid, shown_labels
 from teachback.reports.run import Prediction, Run, named, read_tsv
 
 CASES = 20
 DOMAINS = 50  # whose predictions are read
 FIGURES = 6  # domains with a figure of their own
-LABEL_LENGTH = 16  # characters
-LABELS = 8  # of a confusion; the rarest others are one
 POINTS = 1000  # rows of a scatter plot
-OTHER = "other labels"
+SURE = 0.8  # probability that both have to give their labels in a case that is shown
 RIGHT = {(True, True): "both are right", (True, False): "the student is right", (False, True): "the teacher is right"}
 
 
@@ -59,7 +58,10 @@ def disagreements(run: Run) -> Section:
             f"Figures show the first {FIGURES}, the list below the first {min(DOMAINS, len(found))} of {len(run.targets)} domains."
         )
     ranked = most_confident(found)
-    if not ranked:
+    apart = sum(len(both.apart) for both in found if not both.regression)
+    if not ranked and apart:
+        notes.append(f"On none of the {apart:,} rows that they disagree on are both at least {percent(SURE, 0)} sure.")
+    elif not ranked:
         notes.append("The students say the same as their teachers on every row.")
     texts = _texts(run, {(both.target, guid) for both, guid in ranked})
     if ranked and not texts:
@@ -67,9 +69,8 @@ def disagreements(run: Run) -> Section:
             f"{run.split}.tsv of the processed data does not hold these rows: run 2_process_data.sh, then 7_eval.sh."
         )
     cases = [_case(both, guid, texts.get((both.target, guid), [])) for both, guid in ranked]
-    title = (
-        f"The {counted(len(cases), 'disagreement')} of which both are surest" if len(cases) > 1 else "The disagreement"
-    )
+    surest = "" if len(cases) == apart else " of which both are surest"
+    title = f"The {counted(len(cases), 'disagreement')}{surest}" if len(cases) > 1 else f"The disagreement{surest}"
     return replace(section, figures=figures, notes=notes, cases=cases, cases_title=title)
 
 
@@ -106,43 +107,10 @@ def _is_regression(run: Run, target: str, rows: dict[str, tuple[Prediction, Pred
 def _confusion(run: Run, both: Both) -> Figure:
     """A grid of counts: what the teacher says by what the student says."""
     said = Counter((teacher.predicted, student.predicted) for student, teacher in both.rows.values())
-    labels = _labels(run, both, said)
-    place = {label: number for number, label in enumerate(labels)}
-    grid = np.zeros((len(labels), len(labels)), dtype=int)
-    for (teacher, student), count in said.items():
-        grid[place.get(teacher, len(labels) - 1), place.get(student, len(labels) - 1)] += count
-
-    apart = (grid - np.diag(grid.diagonal())).max()
-
-    def plot(axes):
-        for (row, column), count in np.ndenumerate(grid):
-            colour, most, scale = (MUTED, grid.max(), 0.2) if row == column else (ACCENT, apart, 0.55)
-            shade = 0.05 + scale * count / most if count else 0
-            axes.fill([column - 0.5, column + 0.5, column + 0.5, column - 0.5], [row - 0.5, row - 0.5, row + 0.5, row + 0.5],
-                      color=colour, alpha=shade, linewidth=0)  # fmt: skip
-            axes.text(
-                column, row, f"{count:,}", ha="center", va="center", color=INK, size=9 if len(labels) < 6 else 7.5
-            )
-        upright = len(labels) > 3
-        across = [shorten(label, LABEL_LENGTH if upright else 40 // len(labels)) for label in labels]
-        axes.set_xticks(range(len(labels)), across, rotation=90 if upright else 0)
-        axes.set_yticks(range(len(labels)), [shorten(label, LABEL_LENGTH) for label in labels])
-        axes.set(xlabel="the student says (rows)", ylabel="the teacher says (rows)", ylim=(len(labels) - 0.5, -0.5))
-        axes.set_xlim(-0.5, len(labels) - 0.5)
-        axes.grid(False)
-
-    return picture(both.title, plot, "Grid of counts", _confusion_reading(both), min(4.6, 1.5 + 0.55 * len(labels)))
-
-
-def _labels(run: Run, both: Both, said: Counter) -> list[str]:
-    """The domain's labels in order, or those that occur; where there are many, the most frequent and one for the rest."""
-    occurring = Counter(label for pair, count in said.items() for label in pair for _ in range(count))
     domain = run.domain(both.target)
-    known = [*(domain.labels if domain else ()), *sorted(set(occurring) - set(domain.labels if domain else ()))]
-    if len(known) <= LABELS:
-        return known
-    most = {label for label, _ in occurring.most_common(LABELS - 1)}
-    return [*(label for label in known if label in most), OTHER]
+    labels = shown_labels(domain.labels if domain else (), said)
+    axes = "the teacher says (rows)", "the student says (rows)"
+    return count_grid(both.title, labels, said, *axes, _confusion_reading(both))
 
 
 def _confusion_reading(both: Both) -> str:
@@ -188,9 +156,9 @@ def _scatter(both: Both) -> Figure:
 
 
 def most_confident(found: list[Both]) -> list[tuple[Both, str]]:
-    """(domain, guid) of the cases to show: labels by the less sure of the two, numbers by their distance.
+    """(domain, guid) of the cases to show: labels that both are sure of, by the less sure one; numbers by their distance.
 
-    Distances are in units of the teacher's spread, and come after all labels.
+    Distances are in units of the teacher's spread, are above 1, and come after all labels.
     """
     labels, numbers = [], []
     for both in found:
@@ -200,6 +168,7 @@ def most_confident(found: list[Both]) -> list[tuple[Both, str]]:
                 numbers.append((abs(float(student.predicted) - float(teacher.predicted)) / spread, both, guid))
         else:
             labels += [(min(s.probability or 0, t.probability or 0), both, guid) for guid, (s, t) in both.apart.items()]
+    labels, numbers = [c for c in labels if c[0] >= SURE], [c for c in numbers if c[0] > 1]
     ranked = sorted(labels, key=lambda case: -case[0]) + sorted(numbers, key=lambda case: -case[0])
     return [(both, guid) for _, both, guid in ranked[:CASES]]
 

@@ -9,10 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from teachback.core.files import write_atomically
 from teachback.reports.parts import Section
 from teachback.reports.run import Run, read_run
+from teachback.reports.run_classes import classes
 from teachback.reports.run_data import data_sections
 from teachback.reports.run_disagreements import disagreements
+from teachback.reports.run_headline import headline
 from teachback.reports.run_overlap import shared_texts
-from teachback.reports.run_results import headline, results, tradeoff
+from teachback.reports.run_results import results, tradeoff
 from teachback.reports.run_settings import settings
 from teachback.reports.run_training import curriculum, training
 
@@ -36,7 +38,7 @@ def write_report(
 def sections(run: Run, extra: Sequence[Section] = ()) -> list[Section]:
     """What the report consists of, the most important first."""
     return [
-        headline(run), results(run), *shared_texts(run), *extra, tradeoff(run), disagreements(run), training(run), curriculum(run),
+        headline(run), results(run), *shared_texts(run), *extra, tradeoff(run), classes(run), training(run), curriculum(run), disagreements(run),
         *data_sections(run), settings(run),
     ]  # fmt: skip
 

@@ -20,8 +20,9 @@ from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
 from teachback.data.schema import Domain, Row, hash_rows
 from teachback.data.suite_data import SuiteData, encode_rows
+from teachback.inference.baselines import majority_scores
 from teachback.inference.model_card import write_card
-from teachback.inference.scores import majority_scores, report_scores, score_by_domain
+from teachback.inference.scores import report_scores, score_by_domain
 from teachback.models.loading import locate
 from teachback.stages.rows import RunRows
 from teachback.stages.teachers import Teachers
@@ -152,7 +153,7 @@ class Context:
 
     def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row]) -> None:
         if self.training.should_save:
-            report_scores(who, metrics, majority_scores(train_rows, dev, self.data), self.rows.split)
+            report_scores(who, metrics, majority_scores(self.data.suite, train_rows, dev), self.rows.split)
 
     def publish_as_is(self, run: StageRun, save, record: dict) -> None:
         """Write the finished folder of a stage that trained nothing."""

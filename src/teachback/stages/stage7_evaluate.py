@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,9 @@ from teachback.data.overlap import LEARNT, SCORED, is_seen
 from teachback.data.schema import HIDDEN, SPLITS, Row
 from teachback.data.suite_data import SuiteData
 from teachback.data.suites import selection_split
+from teachback.inference.baselines import CHANCE, MAJORITY, baselines
 from teachback.inference.costs import merge_costs
+from teachback.inference.intervals import intervals
 from teachback.inference.metrics import METRICS, Score, by_domain, metric_for, parts
 from teachback.inference.model_card import write_card
 from teachback.inference.predictor import (
@@ -36,20 +38,19 @@ from teachback.inference.predictor import (
     find_checkpoints,
 )
 from teachback.inference.results import (
-    META_TEACHER,
     OPTIMISTIC,
     Evaluated,
     Result,
-    comparison_table,
-    domains_table,
     merge_results,
     predictions_file,
     read_results,
     unseen_split,
 )
 from teachback.inference.scores import predicted_labels
+from teachback.inference.speed import Speeds
 from teachback.inference.submission import OFFICIAL_ROWS, file_name, submission
-from teachback.stages.stage7_notes import measured_on, notes
+from teachback.stages.stage7_notes import measured_on
+from teachback.stages.stage7_tables import print_tables
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +142,9 @@ class Evaluation:
         formats = {name for name in self.domains if suite.domain(name).submission}
         hidden = self.data.rows(HIDDEN) if arguments.submission else []
         self.hidden = [row for row in hidden if row.domain in formats]
+        self.train = self.data.all_train_rows() if (self.data.folder / "train.tsv").is_file() else []
+        self.baselines = self._baselines_of(self.rows)
+        self.speeds = Speeds()
         self.run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
         self.teachers = seed_folder(arguments.teacher_root or arguments.output_root, arguments.suite, arguments.seed)
 
@@ -153,7 +157,7 @@ class Evaluation:
         return {row for row, seen in zip(self.rows, is_seen(self.rows, learnt)) if seen and row.label}
 
     def evaluate(self, checkpoint: Checkpoint) -> Evaluated:
-        """Score, measure and record one checkpoint."""
+        """Score one checkpoint and record the scores."""
         args = self.arguments
         predictor = Predictor(
             checkpoint, self.data.suite, args.device, args.precision, args.max_length, args.eval_batch_size,
@@ -162,25 +166,24 @@ class Evaluation:
         rows = [row for row in self.rows if row.domain in predictor.heads]
         self._warn(checkpoint, rows)
         encoded = predictor.encode(rows)
-        scored = self._scores(checkpoint, predictor, rows, encoded) if checkpoint.has_trained_head else ({}, {})
+        scored = self._scores(checkpoint, predictor, rows, encoded) if checkpoint.has_trained_head else ({}, {}, {})
         if checkpoint.has_trained_head:
             self._submit(checkpoint, predictor)
-        sizes = sorted({1, args.eval_batch_size}) if rows else []
-        weights = "training_only.safetensors" if checkpoint.is_meta_teacher else "model*.safetensors"
+        self.speeds.add(checkpoint.stage, predictor)
         return Evaluated(
             checkpoint.stage,
             checkpoint.target,
             checkpoint.teacher_stage(args.teacher),
             scores=scored[0],
             unseen=scored[1],
+            intervals=scored[2],
             parameters=sum(parameter.numel() for parameter in predictor.classifier.model.parameters()),
-            bytes=sum(path.stat().st_size for path in checkpoint.folder.glob(weights)),
-            milliseconds={size: timing.median for size, timing in predictor.timings(encoded, sizes).items()},
+            bytes=predictor.bytes,
             optimistic=self._is_optimistic(checkpoint),
         )
 
     def evaluate_all(self, checkpoints: Sequence[Checkpoint]) -> list[Evaluated]:
-        """Those that can be scored; a meta-teacher cannot where its teacher has been replaced since."""
+        """Score and time those that can be; a meta-teacher cannot where its teacher has been replaced since."""
         evaluated = []
         for checkpoint in checkpoints:
             try:
@@ -189,7 +192,11 @@ class Evaluation:
                 if not checkpoint.is_meta_teacher:
                     raise
                 print(f"{checkpoint.stage}: not scored; {error}")
-        return evaluated
+        taken = self.speeds.measure(self.rows, sorted({1, self.arguments.eval_batch_size}))
+        return [
+            replace(one, timings=taken[one.stage][0], timed_on=taken[one.stage][1]) if one.stage in taken else one
+            for one in evaluated
+        ]
 
     def announce(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Say what would be scored; that is done anew each time, as the measured speed is part of it."""
@@ -218,30 +225,42 @@ class Evaluation:
 
     def _scores(
         self, checkpoint: Checkpoint, predictor: Predictor, rows: list[Row], encoded: EncodedRows
-    ) -> tuple[dict[str, Score], dict[str, Score | None]]:
-        """Predict, write predictions and results; give the scores by domain, and those without rows seen in training."""
+    ) -> tuple[dict[str, Score], dict[str, Score | None], dict[str, tuple[float, float]]]:
+        """Predict, write predictions and results; give scores by domain, those without rows seen in training, and intervals."""
         logits = predictor.logits(encoded)
         path = predictions_file(self.run, checkpoint.stage, self.arguments.split)
         write_predictions(path, rows, logits, self.data, self.arguments.spreadsheet)
         labels, metric, suite = predicted_labels(logits, rows, self.data), self.arguments.metric, self.data.suite
-        scores = by_domain(suite, rows, labels, metric)
         new = [(row, label) for row, label in zip(rows, labels) if row not in self.seen]
-        without = by_domain(suite, [row for row, _ in new], [label for _, label in new], metric)
+        left = [row for row, _ in new], [label for _, label in new]
+        scores, without = by_domain(suite, rows, labels, metric), by_domain(suite, *left, metric)
         unseen = {name: without.get(name) for name in scores if any(row.domain == name for row in self.seen)}
         split = self.arguments.split + (OPTIMISTIC if self._is_optimistic(checkpoint) else "")
-        results = [
-            self._result(checkpoint, domain, one, where)
-            for found, where in ((scores, split), (unseen, unseen_split(split)))
-            for domain, score in found.items()
-            if score
-            for one in (score, *score.parts)
-        ]
-        merge_results(self.run / "results.tsv", results)
-        return scores, unseen
+        results = self._results(checkpoint, scores, rows, labels, split)
+        ends = {r.domain: (r.low, r.high) for r in results if r.metric == scores[r.domain].metric and r.low is not None}
+        some = {name: score for name, score in unseen.items() if score}
+        merge_results(self.run / "results.tsv", results + self._results(checkpoint, some, *left, unseen_split(split)))
+        return scores, unseen, ends
 
-    def _result(self, checkpoint: Checkpoint, domain: str, score: Score, split: str) -> Result:
-        where = (self.data.suite.name, domain, checkpoint.method, checkpoint.stage, self.arguments.seed, split)
-        return Result(*where, score.metric, score.value, score.n)
+    def _results(
+        self, checkpoint: Checkpoint, scores: dict[str, Score], rows: list[Row], labels: list[str], split: str
+    ) -> list[Result]:
+        """Scores and their parts, each with what it is judged by: the majority class, chance and its interval."""
+        suite, found = self.data.suite, []
+        floors = self._baselines_of(rows) if self.seen else self.baselines
+        for domain, score in scores.items():
+            where = (suite.name, domain, checkpoint.method, checkpoint.stage, self.arguments.seed, split)
+            every = (score, *score.parts)
+            ends = intervals(suite.domain(domain), rows, labels, [one.metric for one in every])
+            for one in every:
+                majority, chance = (
+                    floors[name][domain].of(one.metric) if domain in floors[name] else None for name in (MAJORITY, CHANCE)
+                )
+                found.append(Result(*where, one.metric, one.value, one.n, majority, chance, *ends[one.metric]))
+        return found
+
+    def _baselines_of(self, rows: Sequence[Row]) -> dict[str, dict[str, Score]]:
+        return baselines(self.data.suite, self.train, rows, self.arguments.metric)
 
     def _submit(self, checkpoint: Checkpoint, predictor: Predictor) -> None:
         """Write the leaderboard's file of each domain that has hidden rows and that the checkpoint serves."""
@@ -350,17 +369,3 @@ def write_cards(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> No
             own = [result for result in results if result.stage == checkpoint.stage]
             with suppress(PermissionError):
                 write_card(checkpoint.folder, checkpoint.record, evaluation.data.suite, own)
-
-
-def print_tables(evaluation: Evaluation, evaluated: list[Evaluated]) -> None:
-    """Teachers first, students after; with several targets also the papers' layout."""
-    arguments, owners = evaluation.arguments, evaluation.owners()
-    print(f"\n{evaluation.data.suite.name}, seed {arguments.seed}, {arguments.split} split\n")
-    print(comparison_table(evaluated, evaluation.targets))
-    if len(owners) > 1:
-        print(f"\n{domains_table(evaluated, owners)}")
-    print("\n" + "\n".join(notes(evaluation, evaluated)))
-    students = {one.target for one in evaluated if "/" in one.stage and not one.stage.endswith(META_TEACHER)}
-    for target in evaluation.targets:
-        if target not in students:
-            print(f"{target} has no student yet: DOMAIN={target} bash 4_student_first.sh, then 5_student_second.sh")

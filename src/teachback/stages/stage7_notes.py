@@ -9,7 +9,7 @@ import torch
 
 from teachback.core.devices import resolve_device
 from teachback.inference.predictor import TIMED_ROWS, evaluation_precision
-from teachback.inference.results import Evaluated, metric_names, serves_more, unseen_split
+from teachback.inference.results import Evaluated, metric_names, percent, serves_more, unseen_split
 from teachback.inference.timing import ROUNDS
 
 if TYPE_CHECKING:
@@ -20,11 +20,15 @@ def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
     """How the numbers of the table came about."""
     timing = (
         f"ms: forward pass an example on {measured_on(evaluation.arguments)}; {TIMED_ROWS} "
-        f"rows of all lengths, or one batch where that is more; median of {ROUNDS} passes or more, each after a warm-up."
+        f"rows of all lengths, or one batch where that is more; median of {ROUNDS} passes or more, each after a warm-up. "
+        "Models of one shape share a timing."
     )
     average = f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves."
     mark = "* optimistic: PROTOCOL=paper selected the checkpoint on the rows that are scored here."
+    spread = "95 % interval: Wilson's of a share of right answers, else the bootstrap's over rows; majority class: of train."
     return [
+        *nothing_learnt(evaluation, evaluated),
+        *([spread] if any(one.intervals for one in evaluated) else []),
         *([mark] if any(one.optimistic for one in evaluated) else []),
         *metric_notes(evaluation, evaluated),
         *seen_notes(evaluation),
@@ -32,6 +36,22 @@ def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
         timing,
         f"Numbers are in {evaluation.run / 'results.tsv'}, predictions in {evaluation.run / 'predictions'}.",
     ]
+
+
+def nothing_learnt(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
+    """Names the checkpoints whose score on a target does not clearly beat the majority class and chance."""
+    found = []
+    for one in evaluated:
+        for domain in [one.target] if one.target else evaluation.targets:
+            floors = {name: scores[domain] for name, scores in evaluation.baselines.items() if domain in scores}
+            name = max(floors, key=lambda name: floors[name].value, default="")
+            if domain in one.intervals and name and one.intervals[domain][0] <= floors[name].value:
+                value, low, floor = one.scores[domain].value, one.intervals[domain][0], floors[name].value
+                found.append(
+                    f"{one.stage}: {percent(value)} on {domain}, with an interval from {percent(low)}, is not clearly above "
+                    f"{name} ({percent(floor)}); it shows nothing learnt."
+                )
+    return found
 
 
 def seen_notes(evaluation: Evaluation) -> list[str]:

@@ -1,0 +1,65 @@
+"""What a score is judged against: guessing (chance), and always giving the commonest answer (the majority class)."""
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+
+from teachback.data.schema import Domain, Row, Suite
+from teachback.inference.metrics import GROUPED, Score, as_numbers, by_domain, group_of, metric_for, parts, score
+
+MAJORITY, CHANCE = "majority class", "chance"
+
+
+def baselines(suite: Suite, train: Sequence[Row], rows: Sequence[Row], metric: str = "auto") -> dict[str, dict[str, Score]]:
+    """Scores of the majority class and of chance on the labelled rows, by domain. ``metric``: see `metric_for`."""
+    return {MAJORITY: majority_scores(suite, train, rows, metric), CHANCE: chance_scores(suite, rows, metric)}
+
+
+def majority_scores(suite: Suite, train: Sequence[Row], rows: Sequence[Row], metric: str = "auto") -> dict[str, Score]:
+    """Scores of always answering each domain's most frequent train label (of a regression the mean).
+
+    A domain without train rows takes those of all domains that share its labels.
+    """
+    labels: dict[str, list[str]] = {}
+    for row in train:
+        if row.label:
+            labels.setdefault(row.domain, []).append(row.label)
+    answers = {}
+    for name, domain in suite.domains.items():
+        shared = [label for other in suite.domains.values() if other.head == domain.head for label in labels.get(other.name, [])]
+        if found := labels.get(name) or shared:
+            answers[name] = _constant_answer(domain, found)
+    answered = [row for row in rows if row.domain in answers]
+    return by_domain(suite, answered, [answers[row.domain] for row in answered], metric)
+
+
+def _constant_answer(domain: Domain, labels: list[str]) -> str:
+    if domain.task == "regression":
+        return repr(fmean(map(float, labels)))
+    return Counter(labels).most_common(1)[0][0]
+
+
+def chance_scores(suite: Suite, rows: Sequence[Row], metric: str = "auto") -> dict[str, Score]:
+    """Scores that are expected of one who answers every label equally often, whatever the text."""
+    found = {}
+    for domain in suite.domains.values():
+        own = [row for row in rows if row.domain == domain.name and row.label]
+        if own:
+            single = [_chance(name, domain, own) for name in parts(metric_for(domain, metric))]
+            whole = Score("+".join(one.metric for one in single), fmean(one.value for one in single), len(own), tuple(single))
+            found[domain.name] = whole if len(single) > 1 else single[0]
+    return found
+
+
+def _chance(metric: str, domain: Domain, rows: Sequence[Row]) -> Score:
+    """The metric on each row once with every label: the counts that guessing leads to in the mean."""
+    if domain.task == "regression":
+        return Score(metric, 0.0, len(rows))  # a correlation with numbers that know nothing of the text
+    classes = len(domain.labels)
+    if metric in GROUPED:
+        sizes = Counter(group_of(row.guid) for row in rows).values()
+        return Score(metric, fmean(classes**-size for size in sizes), len(sizes))
+    gold = as_numbers(domain, [row.label for row in rows])
+    return Score(metric, score(metric, np.repeat(gold, classes), np.tile(np.arange(classes), len(gold))), len(rows))

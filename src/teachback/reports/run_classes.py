@@ -1,0 +1,103 @@
+"""The report's section on the classes: true labels by what the student says, and precision, recall and F1 of each class."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from teachback.core.numerals import decimal
+from teachback.data.schema import Domain
+from teachback.inference.intervals import f1_by_class
+from teachback.inference.metrics import as_numbers, macro_f1
+from teachback.inference.predictor import Checkpoint
+from teachback.inference.results import model_name
+from teachback.reports.parts import Figure, Section, Table, counted, percent, shorten
+from teachback.reports.plots import count_grid, shown_labels
+from teachback.reports.run import Run, named
+
+FIGURES = 6  # domains that are shown
+CLASSES = 60  # rows of a table
+
+Answers = tuple[np.ndarray, np.ndarray]  # numbers of true and predicted labels of the labelled rows, [n] each
+
+
+def classes(run: Run) -> Section:
+    """For each of the first domains a confusion of the student with the true labels, and a table by class."""
+    section = Section("classes", "Right and wrong, class by class")
+    figures, tables = [], []
+    targets = [target for target in run.targets if (domain := run.domain(target)) and domain.task != "regression"]
+    for target in targets[:FIGURES]:
+        student, domain = run.student(target), run.suite.domain(target)  # type: ignore[union-attr]
+        answers = {name: found for name, one in _models(run, target).items() if (found := _answers(run, one, domain))}
+        if student and named(student) in answers:
+            figures.append(_confusion(domain, student, *answers[named(student)]))
+            tables.append(_table(domain, named(student), answers))
+    if not figures:
+        return replace(section, missing=f"No student of labels has predictions on the {run.split} split: run 7_eval.sh.")
+    notes = ["F1: harmonic mean of precision and recall. Macro F1: the mean over classes, each of which counts the same."]
+    if len(targets) > FIGURES:
+        notes.append(f"The first {FIGURES} of {len(targets)} domains are shown.")
+    return replace(section, figures=figures, tables=tables, notes=notes)
+
+
+def _models(run: Run, target: str) -> dict[str, Checkpoint]:
+    """The student's teacher, the undistilled student and the student, by what they are called; without those not there."""
+    student = run.student(target)
+    found = [run.teacher(student) if student else None, run.undistilled(target), student]
+    return {named(one): one for one in found if one}
+
+
+def _answers(run: Run, checkpoint: Checkpoint, domain: Domain) -> Answers | None:
+    """None where the checkpoint has no predictions of rows with a label, or they are of other labels than the suite's."""
+    rows = [said for said in run.predictions(checkpoint, {domain.name})[domain.name].values() if said.gold]
+    if not rows or not {label for said in rows for label in (said.gold, said.predicted)} <= set(domain.labels):
+        return None
+    return as_numbers(domain, [said.gold for said in rows]), as_numbers(domain, [said.predicted for said in rows])
+
+
+def _confusion(domain: Domain, student: Checkpoint, gold: np.ndarray, predicted: np.ndarray) -> Figure:
+    pairs = Counter((domain.labels[true], domain.labels[said]) for true, said in zip(gold, predicted))
+    labels = shown_labels(domain.labels, pairs)
+    title = f"{shorten(domain.name, 40)}: {model_name(student.stage)} student and true labels"
+    return count_grid(title, labels, pairs, "true label (rows)", "the student says (rows)", _reading(domain, gold, predicted))
+
+
+def _reading(domain: Domain, gold: np.ndarray, predicted: np.ndarray) -> str:
+    scores = f1_by_class(gold, predicted, len(domain.labels))
+    worst, best = (int(find(scores)) for find in (np.nanargmin, np.nanargmax))
+    wrong = Counter((true, said) for true, said in zip(gold, predicted) if true != said)
+    text = (
+        f"{domain.name}: {counted(int((gold == predicted).sum()), 'row')} of {len(gold):,} are right; F1 runs from "
+        f"{percent(scores[worst])} ({shorten(domain.labels[worst])}) to {percent(scores[best])} ({shorten(domain.labels[best])})"
+    )
+    if wrong:
+        (true, said), count = wrong.most_common(1)[0]
+        text += f"; most often, {count:,} times, {shorten(domain.labels[true])} is taken for {shorten(domain.labels[said])}"
+    never = [shorten(label) for number, label in enumerate(domain.labels) if number in gold and number not in predicted]
+    return text + (f"; never said: {', '.join(never[:5])}{' and more' if len(never) > 5 else ''}." if never else ".")
+
+
+def _table(domain: Domain, student: str, answers: dict[str, Answers]) -> Table:
+    """A line a class: its rows, the student's precision and recall, and everybody's F1; the last line is the mean F1."""
+    gold, predicted = answers[student]
+    n = len(domain.labels)
+    right, true, said = (np.bincount(values, minlength=n) for values in (gold[gold == predicted], gold, predicted))
+    scores = {name: f1_by_class(*both, n) for name, both in answers.items()}
+    rows = [
+        [shorten(domain.labels[i], 60), f"{true[i]:,}", _share(right[i], said[i]), _share(right[i], true[i]),
+         *(_in_percent(values[i]) for values in scores.values())]
+        for i in range(n)
+    ]  # fmt: skip
+    note = f"The first {CLASSES} of {n} classes." if n > CLASSES else ""
+    means = [_in_percent(macro_f1(*both)) for both in answers.values()]
+    rows = [*rows[:CLASSES], ["macro F1", f"{len(gold):,}", "–", "–", *means]]
+    header = ["class", "rows", "precision %", "recall %", *(f"F1 %, {name}" for name in scores)]
+    return Table(f"{shorten(domain.name, 60)}: by class; precision and recall of the {student} student", header, rows, note=note)
+
+
+def _share(part: int, whole: int) -> str:
+    return _in_percent(part / whole) if whole else "–"
+
+
+def _in_percent(value: float) -> str:
+    return "–" if np.isnan(value) else decimal(100 * value, 1)

@@ -323,7 +323,7 @@ def test_the_table_holds_every_checkpoint_with_its_distance_from_its_teacher(hom
         "1.00",
         "200",
         "accuracy",
-        "books/curriculum",
+        "books/<wbr>curriculum",
     ]
     assert rows["dvd", "teacher"][2:4] == ["90.00", "–"]
     assert layout.rows == [

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,13 @@ from teachback.core.files import write_atomically
 from teachback.core.markdown import escape_markdown
 from teachback.core.numerals import decimal, signed
 from teachback.data.schema import Domain, Suite, write_suite
-from teachback.inference.results import Result, merge_results, predictions_file
+from teachback.inference.results import Result, merge_results, predictions_file, read_results
 from teachback.reports.cells import CHANGED, DONE
 from teachback.reports.paper_table import PaperTable
 from teachback.reports.plan import Plan
 from teachback.reports.published import Column, published_table
 from teachback.reports.recipes import METAKD, MPDISTIL, RECIPES
-from teachback.reports.table_formats import comparisons, escape_latex, escape_tsv, latex, markdown, plain, tsv
+from teachback.reports.table_formats import comparisons, escape_latex, escape_tsv, latex, markdown, notes, plain, tsv
 from teachback.reports.table_scores import scores
 
 LABELS = ("negative", "positive")
@@ -120,6 +121,17 @@ def test_the_notes_say_what_differs_from_the_papers_settings(two_seeds):
     (found,) = [line for line in plain(table(two_seeds)).splitlines() if line.startswith("Settings other")]
     assert found == f"Settings other than the paper's: {said}"
     assert "learning\\_rate 5e-05" in markdown(table(two_seeds))
+
+
+def test_the_notes_say_what_chance_or_the_majority_class_reaches(two_seeds):
+    folder = two_seeds.run_folder(META, "books", 1) / "results.tsv"
+    assert not any(line.startswith("Chance or") for line in notes(table(two_seeds), []))
+    known = {"books": (0.55, 0.5), "dvd": (0.4, 0.5)}
+    merge_results(
+        folder,
+        [replace(r, majority=known[r.domain][0], chance=known[r.domain][1]) for r in read_results(folder) if r.domain in known],
+    )
+    assert "Chance or the majority class, whichever scores higher: books 55.0, dvd 50.0." in notes(table(two_seeds), [])
 
 
 def test_a_seed_that_lacks_a_domain_has_no_average(two_seeds):

@@ -192,6 +192,16 @@ class PaperTable:
                 means[row.title] = fmean(values)
         return seen, count, means
 
+    def baseline(self, column: Column) -> float | None:
+        """The higher score of chance and the majority class in %, which no seed changes; None where no run says it."""
+        if column.is_average:
+            found = [self.baseline(one) for one in self.columns if not one.is_average]
+            known = [value for value in found if value is not None]
+            return fmean(known) if known and len(known) == len(found) else None
+        every = (result for results in self._results.values() for result in results)
+        own = (r for r in every if (r.domain, r.metric, r.split.removesuffix(OPTIMISTIC)) == (column.domain, column.metric, SPLIT))
+        return next((100 * result.baseline[1] for result in own if result.baseline), None)
+
     def _state(self, row: TableRow, domain: str, seed: int) -> str:
         return self.states.get(self.plan.cell_name(row, answering(domain), seed), "")
 

@@ -111,6 +111,9 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
         lines.append(ours)
     if settings := other_settings(table):
         lines.append(settings)
+    floors = {column.name: table.baseline(column) for column in table.columns}
+    if known := [f"{name} {value:.1f}" for name, value in floors.items() if value is not None]:
+        lines.append(f"Chance or the majority class, whichever scores higher: {', '.join(known)}.")
     if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
         lines.append(f"{MARK} optimistic: the checkpoint was selected on the very rows that are reported.")
     lines += seen_notes(table)

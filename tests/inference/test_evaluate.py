@@ -622,7 +622,10 @@ def test_a_meta_teacher_answers_with_its_own_heads_on_its_teachers_states(mixed,
     meta = scored["CB/meta_teacher"]
     assert list(meta.scores) == ["CB"] and meta.teacher == "teacher-single-CB"
     assert meta.parameters == scored["teacher-single-CB"].parameters
-    assert meta.bytes == (run / "CB" / "meta_teacher" / "training_only.safetensors").stat().st_size
+    heads = (run / "CB" / "meta_teacher" / "training_only.safetensors").stat().st_size
+    assert meta.bytes == scored["teacher-single-CB"].bytes + heads  # heads alone answer nothing
+    times = [scored[stage].timings for stage in ("CB/student_second", "CB/curriculum")]
+    assert times[0] == times[1] and len({one.timed_on for one in scored.values()}) == 1  # one shape, one timing
     teacher, own = (mixed_predictions(mixed, stage) for stage in ("teacher-single-CB", "CB/meta_teacher"))
     assert [p["p(neutral)"] for p in teacher] != [p["p(neutral)"] for p in own if p["domain"] == "CB"]
     assert {r.method for r in read_results(run / "results.tsv") if r.stage == "CB/meta_teacher"} == {"meta_teacher"}

@@ -46,6 +46,8 @@ def test_stage_7_writes_a_report_of_what_it_scored(home, monkeypatch, capsys):
     student = next(
         r for r in read_results(run / "results.tsv") if (r.stage, r.domain) == ("books/student_second", "books")
     )
-    assert f"books: the distilled student reaches {100 * student.value:.1f} % accuracy on 10 rows" in text
-    assert "1.00 of its parameters" in text and "times its speed" in text
+    assert f"{100 * student.value:.1f} % accuracy on 10 rows (95 % interval {100 * student.low:.1f} to" in text
+    assert student.chance == 0.5 and student.low < student.value < student.high
+    assert ("shows nothing learnt" in text) == (not student.is_above_baseline)
+    assert "times its speed" not in text  # teacher and student are of one shape
     assert "the two disagree on" in text and all(label in text for label in LABELS)

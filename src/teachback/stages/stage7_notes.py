@@ -49,7 +49,7 @@ def nothing_learnt(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[s
                 value, low, floor = one.scores[domain].value, one.intervals[domain][0], floors[name].value
                 found.append(
                     f"{one.stage}: {percent(value)} on {domain}, with an interval from {percent(low)}, is not clearly above "
-                    f"{name} ({percent(floor)}); it shows nothing learnt."
+                    f"{name} ({percent(floor)}): it shows nothing learnt."
                 )
     return found
 

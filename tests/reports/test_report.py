@@ -253,9 +253,9 @@ def with_undistilled(run, wrong, right):
 @pytest.mark.parametrize(
     ("wrong", "right", "value", "expected"),
     [
-        (20, 2, 0.8, "Distillation was worth it: 7.5 points above the undistilled student's 80.0 % (paired test: p = 0.00012)."),
-        (5, 2, 0.86, "Distillation is not shown to be worth it: 1.5 points above the undistilled student's 86.0 % (paired test: p = 0.45)."),
-        (2, 5, 0.9, "Distillation was not worth it: 2.5 points below the undistilled student's 90.0 % (paired test: p = 0.45)."),
+        (20, 2, 0.8, "Distillation was worth it: 7.5 points above the undistilled student's 80.0 % (paired test: p = 0.0004)."),
+        (5, 2, 0.86, "Distillation is not shown to be worth it: 1.5 points above the undistilled student's 86.0 % (paired test: p = 0.33)."),
+        (2, 5, 0.9, "Distillation was not worth it: 2.5 points below the undistilled student's 90.0 % (paired test: p = 0.35)."),
     ],
 )  # fmt: skip
 def test_the_student_is_compared_with_the_undistilled_one(home, wrong, right, value, expected):

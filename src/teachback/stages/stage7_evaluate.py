@@ -32,11 +32,7 @@ from teachback.inference.costs import merge_costs
 from teachback.inference.intervals import intervals
 from teachback.inference.metrics import METRICS, Score, by_domain, metric_for, parts
 from teachback.inference.model_card import write_card
-from teachback.inference.predictor import (
-    Checkpoint,
-    Predictor,
-    find_checkpoints,
-)
+from teachback.inference.predictor import Checkpoint, Predictor, find_checkpoints
 from teachback.inference.results import (
     OPTIMISTIC,
     Evaluated,

@@ -233,7 +233,7 @@ class Evaluation:
         unseen = {name: without.get(name) for name in scores if any(row.domain == name for row in self.seen)}
         split = self.arguments.split + (OPTIMISTIC if self._is_optimistic(checkpoint) else "")
         results = self._results(checkpoint, scores, rows, labels, split)
-        ends = {r.domain: (r.low, r.high) for r in results if r.metric == scores[r.domain].metric and r.low is not None}
+        ends = {r.domain: (r.low, r.high) for r in results if r.metric == scores[r.domain].metric and r.low is not None and r.high is not None}
         some = {name: score for name, score in unseen.items() if score}
         merge_results(self.run / "results.tsv", results + self._results(checkpoint, some, *left, unseen_split(split)))
         return scores, unseen, ends

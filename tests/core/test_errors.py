@@ -189,3 +189,12 @@ def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback(script, tmp_pat
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         run_entry_point(lambda: 1 / 0)
+
+
+def test_a_message_of_several_lines_keeps_them_and_a_name_forges_none(capsys):
+    def main():
+        raise TeachbackError("2 bad rows:", "  train.tsv line 3: label 'x\ny'", "Mend them.")
+
+    with pytest.raises(SystemExit):
+        run_entry_point(main)
+    assert capsys.readouterr().err == "error: 2 bad rows:\n  train.tsv line 3: label 'x\\ny'\nMend them.\n"

@@ -13,7 +13,10 @@ from safetensors import SafetensorError
 
 
 class TeachbackError(Exception):
-    """Something the user can mend: the message says what was wrong, where, and what to do."""
+    """Something the user can mend: the message says what was wrong, where, and what to do. Each argument is a line of it."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class Stopped(TeachbackError):
@@ -56,7 +59,7 @@ def run_entry_point(main):
         _refuse_undecoded(sys.argv)
         main()
     except TeachbackError as error:
-        fail(str(error), 128 + error.signal if isinstance(error, Stopped) else 1)
+        fail(*map(str, error.args), status=128 + error.signal if isinstance(error, Stopped) else 1)
     except BrokenPipeError:  # as in `... --only_table | head`: nobody reads on, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes as it ends
         sys.exit(128 + signal.SIGPIPE)
@@ -77,9 +80,9 @@ def _leave(number: int, *_) -> None:
     os.kill(os.getpid(), number)
 
 
-def fail(message: str, status: int = 1):
-    """Print the message as one line, whatever names are in it, and exit."""
-    print(f"error: {one_line(message)}", file=sys.stderr)
+def fail(*lines: str, status: int = 1):
+    """Print a message, each line of it as one, whatever names are in it, and exit."""
+    print("error: " + "\n".join(map(one_line, lines)), file=sys.stderr)
     sys.exit(status)
 
 

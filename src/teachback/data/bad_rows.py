@@ -57,10 +57,10 @@ class Problems:
             return
         hidden = len(self.found) - SHOWN
         lines = self.found[:SHOWN] + ([f"... and {hidden} more"] if hidden > 0 else [])
-        listing = "\n  ".join([f"{len(self.found)} bad row{'s' if len(self.found) > 1 else ''}:", *lines])
+        listing = [f"{len(self.found)} bad row{'s' if len(self.found) > 1 else ''}:", *(f"  {line}" for line in lines)]
         if not skip:
-            raise TeachbackError(f"{listing}\nMend them, or drop them with {self.switch}. Nothing was written.")
-        print(f"{self.switch} drops {listing}")
+            raise TeachbackError(*listing, f"Mend them, or drop them with {self.switch}. Nothing was written.")
+        print(f"{self.switch} drops", "\n".join(listing))
 
 
 def misfit(label: str, domain: Domain) -> str:

@@ -172,7 +172,7 @@ def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None
         print(f"{shown(url)}: {failure}")
         failures.append(f"  {shown(url)}: {failure}")
     by_hand = _by_hand(archive, path, tuple(map(shown, urls)))
-    raise TeachbackError("\n".join([f"could not download {archive.name}:", *failures, by_hand]))
+    raise TeachbackError(f"could not download {archive.name}:", *failures, by_hand)
 
 
 def _by_hand(archive: Archive, path: Path, urls: tuple[str, ...]) -> str:
@@ -278,7 +278,7 @@ def _check_content(suite: Definition, content: Path, allow_partial: bool, domain
     ]
     if not wrong:
         return
-    report = "\n".join([f"{content} is not what SUITE={suite.name} is known to hold:", *wrong])
+    report = [f"{content} is not what SUITE={suite.name} is known to hold:", *wrong]
     if not allow_partial:
-        raise TeachbackError(f"{report}\nIf a part is what you want, run again with ALLOW_PARTIAL=1.")
-    print(f"warning: {report}")
+        raise TeachbackError(*report, "If a part is what you want, run again with ALLOW_PARTIAL=1.")
+    print("warning:", "\n".join(report))

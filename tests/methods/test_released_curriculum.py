@@ -1,5 +1,6 @@
 """The released trainer's schedule: each of its departures from the paper."""
 
+import copy
 import itertools
 
 import pytest
@@ -98,3 +99,18 @@ def test_batches_are_cut_once_and_drawn_with_replacement():
     run.student.learn = lambda study, rows, where: drawn.append((study.name, tuple(rows.tolist()))) or learn(study, rows, where)
     run.run_episode()
     assert len(set(drawn)) <= 6 and any(one == after for one, after in itertools.pairwise(drawn))
+
+
+def test_a_run_that_is_taken_up_again_is_as_if_it_had_never_stopped():
+    whole = released()
+    for _ in range(3):
+        whole.run_episode()
+    first = released()  # which seeds anew
+    for _ in range(2):
+        first.run_episode()
+    state, again = copy.deepcopy(first.state()), released()
+    again.load_state(state)
+    again.run_episode()
+    assert again.record.steps == whole.record.steps
+    weights = whole.student.classifier.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in again.student.classifier.state_dict().items())

@@ -1,4 +1,4 @@
-"""Which device and which number format a stage computes with."""
+"""Choice of device and of numeric precision."""
 
 import os
 import platform
@@ -16,7 +16,11 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` takes the GPU where there is one; ``cuda`` without one is an error."""
+    """Parse DEVICE; ``auto`` is the GPU if there is one, else the CPU.
+
+    Raises:
+        TeachbackError: the name is unknown, or this machine lacks that GPU.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -33,7 +37,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``auto`` takes bf16 where the hardware computes faster in it, else fp32."""
+    """Parse PRECISION; ``auto`` is bf16 where the hardware computes faster in it, else fp32."""
     if name not in PRECISIONS:
         raise TeachbackError(f"PRECISION={name}: use one of {', '.join(PRECISIONS)}")
     if name == "fp16" and device.type == "cpu":
@@ -44,13 +48,13 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:
-    """Decide by what the hardware has, never by a timing: another answer would make finished stages stale."""
+    """Decide by hardware features, never by a timing: a varying answer would make finished stages stale."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if _has("_is_amx_tile_supported"):
         return True
-    # torch says that every processor "supports" bfloat16; few compute in it. AMD's AVX-512 BF16 units multiply matrices
-    # 2.3 times faster in it than in float32, Intel's without AMX half as fast.
+    # torch reports bfloat16 as supported on every processor; few compute in it. Matrix products in bf16 are 2.3 times
+    # faster than in float32 on AMD's AVX-512 BF16 units, and half as fast on Intel's without AMX.
     return _has("_is_avx512_bf16_supported") and _processor_vendor() == "AuthenticAMD"
 
 
@@ -60,7 +64,7 @@ def _has(check: str) -> bool:
 
 @cache
 def _processor_vendor() -> str:
-    """Name of the processor's maker as the processor itself gives it, "" where the system does not tell."""
+    """CPU vendor id, such as ``AuthenticAMD``; "" if the system does not report it."""
     try:
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
@@ -69,19 +73,19 @@ def _processor_vendor() -> str:
 
 
 def autocast(precision: str, device: torch.device):
-    """The autocast context of a resolved precision (does nothing for fp32)."""
+    """Autocast context of a resolved precision; a no-op for fp32."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def choose_gpu(device: torch.device) -> None:
-    """Let this process, and the libraries it uses, see only the GPU that was named."""
+    """Restrict CUDA_VISIBLE_DEVICES to the given GPU, so that libraries do not spread over the others."""
     if device.type == "cuda" and device.index is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(device.index)
 
 
 def peak_memory_bytes() -> dict[str, int]:
-    """Most memory this process has held: resident set, and GPU memory where there is a GPU."""
+    """Peak memory of this process in bytes: ``resident`` set size, and ``gpu`` if there is one."""
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux
     peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.cuda.is_available():

@@ -1,6 +1,6 @@
-"""The one cache on disk, for token ids and teachers' outputs: folders named by key, least recently used first to go.
+"""Least-recently-used cache on disk, for token ids and teacher outputs; each entry is a folder named by its key.
 
-An entry appears whole or not at all, and is checked when it is read; a damaged one is named and made again.
+Entries appear atomically and are verified when read; a damaged entry is reported and rebuilt.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from teachback.core.integrity import REMEMBERED, SEAL, broken_seal, seal
 
 logger = logging.getLogger(__name__)
 
-SHARE_OF_DISK = 0.2  # of what is free, for everything that is kept
+SHARE_OF_DISK = 0.2  # of the free space, for all entries together
 GIGABYTE = 1e9
-ATTEMPTS = 5  # to read what was written, before another process makes room
+ATTEMPTS = 5  # to read an entry before another process evicts it
 
 Kept = TypeVar("Kept")
 
 
 def key_of(description: object, parts: Iterable[bytes]) -> str:
-    """Name of an entry, SHA-256 of all that its content depends on: a description that JSON can hold, then bytes."""
+    """Key of an entry: SHA-256 of all that its content depends on, a JSON-serialisable description followed by bytes."""
     digest = hashlib.sha256(json.dumps(description).encode())
     for part in parts:
         digest.update(part)
@@ -35,17 +35,19 @@ def key_of(description: object, parts: Iterable[bytes]) -> str:
 
 
 class DiskCache:
-    """Folders by key below ``folder``, of at most ``limit`` gigabytes together (None: a share of the free disk).
+    """Least-recently-used cache of folders.
 
-    A key names all that its content depends on. What was not used for longest makes room for what is new. ``variable``:
-    what the limit is called where users set it.
+    Args:
+        folder: where the entries lie, each in a folder named by its key (see `key_of`).
+        limit: total size in gigabytes; None for a share of the free disk.
+        variable: name of the setting that users change the limit by, for messages.
     """
 
     def __init__(self, folder: Path, limit: float | None, variable: str = "TEACHER_CACHE_GB"):
         self.folder, self.limit, self.variable = Path(folder), limit, variable
 
     def refusal(self, size: int) -> str:
-        """Why ``size`` bytes are not kept, "" where they fit."""
+        """Reason why an entry of ``size`` bytes does not fit; "" if it does."""
         allowed = self._allowed(self._kept())
         if size <= allowed:
             return ""
@@ -53,10 +55,10 @@ class DiskCache:
         return f"they would take {size / GIGABYTE:.1f} GB, and {of} is {allowed / GIGABYTE:.1f} GB"
 
     def get(self, key: str, size: int | None, write: Callable[[Path], None], read: Callable[[Path], Kept]) -> Kept:
-        """``read(folder)`` of what is kept as ``key``; where it is not, ``write(folder)`` fills it with about ``size`` bytes.
+        """Return ``read(folder)`` of the entry ``key``, after creating it by ``write(folder)`` if it is missing.
 
-        Without a ``size`` room is made when it is known, after the writing, and what is written is kept however large.
-        Processes share the folder, and another one may make room at any moment: what is gone by then is written again.
+        ``size`` is the expected size in bytes. If None, older entries are evicted after writing, and the new entry is kept
+        however large it is. Another process may evict an entry at any moment; it is then written again.
         """
         for _ in range(ATTEMPTS):
             place = self.keep(key, size, write)
@@ -75,10 +77,10 @@ class DiskCache:
         )
 
     def keep(self, key: str, size: int | None, write: Callable[[Path], None]) -> Path:
-        """The folder of ``key``, filled as in `get`; to read it is `get`'s business, as another process may remove it."""
+        """Create the entry ``key`` if it is missing and return its folder; read it by `get` only, as it may be evicted."""
         place = self.folder / key
         if place.is_dir():
-            with suppress(OSError):  # where it may only be read, others decide what stays
+            with suppress(OSError):  # a read-only cache: eviction is up to its owner
                 os.utime(place)
             return place
         if size is not None:
@@ -103,7 +105,7 @@ class DiskCache:
         return SHARE_OF_DISK * (shutil.disk_usage(self.folder).free + sum(kept.values()))
 
     def _kept(self) -> dict[Path, int]:
-        """Whole entries and their bytes, the one that was not used for longest first; files are of earlier versions."""
+        """Sizes in bytes of all complete entries, least recently used first; plain files are entries of earlier versions."""
         used = {}
         for path in self.folder.glob("[!.]*"):
             with suppress(FileNotFoundError):
@@ -111,7 +113,7 @@ class DiskCache:
         return {path: _size(path) for path in sorted(used, key=used.__getitem__)}
 
     def _make_room(self, size: int) -> None:
-        """Remove what is too much; a process that still reads a removed file keeps it until it is done."""
+        """Evict entries until ``size`` bytes fit; a process that is reading an evicted file keeps its open handle."""
         kept = self._kept()
         excess = sum(kept.values()) + size - self._allowed(kept)
         for path, taken in kept.items():
@@ -122,7 +124,7 @@ class DiskCache:
 
 
 def _size(place: Path) -> int:
-    """Bytes of an entry's files; of one that another process removes meanwhile, those that are left."""
+    """Bytes of an entry's files; of those that are left if another process is removing it."""
     taken = 0
     with suppress(FileNotFoundError):
         for path in place.iterdir() if place.is_dir() else (place,):

@@ -1,4 +1,4 @@
-"""The one exception that users see, and how an entry point shows it."""
+"""The exception for errors that users can fix, and its display by entry points."""
 
 import errno
 import os
@@ -13,14 +13,14 @@ from safetensors import SafetensorError
 
 
 class TeachbackError(Exception):
-    """Something the user can mend: the message says what was wrong, where, and what to do. Each argument is a line of it."""
+    """Error that the user can fix. The message says what is wrong, where, and what to do; each argument is one line of it."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
 
 
 class Stopped(TeachbackError):
-    """The process was told to end by a signal, and did after writing down where it was."""
+    """Termination by a signal, after the state was saved."""
 
     def __init__(self, number: int, where: str):
         self.signal = number
@@ -43,15 +43,15 @@ MISPLACED = {
     errno.ELOOP: "a symbolic link in this path leads back to itself",
     errno.ENAMETOOLONG: "is too long for this file system; use shorter names or a folder nearer to the root",
 }
-SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # how numpy says that the disk is full, without a number
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # numpy's message for a full disk, which has no errno
 
 
 def run_entry_point(main):
-    """Call ``main``; print what the user can mend as one line without a traceback and exit with 1.
+    """Call ``main`` and turn errors that the user can fix into a message without a traceback, with exit status 1.
 
-    Ctrl-C and SIGTERM end it at once, with a line and the usual status (130, 143), but where a training has them wait.
-    So does a reader of its output that goes away, without a line (141).
-    ``main`` imports what it needs itself: that takes seconds, in which a signal may come as well.
+    Ctrl-C and SIGTERM end the process at once with a message and status 130 or 143, unless a training defers them.
+    A closed output pipe ends it silently with status 141.
+    ``main`` should import its dependencies itself: that takes seconds, in which signals are handled too.
     """
     before = {number: signal.signal(number, _leave) for number in NAMES}
     speak_any_language()
@@ -60,8 +60,8 @@ def run_entry_point(main):
         main()
     except TeachbackError as error:
         fail(*map(str, error.args), status=128 + error.signal if isinstance(error, Stopped) else 1)
-    except BrokenPipeError:  # as in `... --only_table | head`: nobody reads on, which is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes as it ends
+    except BrokenPipeError:  # as in `... --only_table | head`, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout on exit
         sys.exit(128 + signal.SIGPIPE)
     except (OSError, SafetensorError) as error:
         message = disk_message(error)
@@ -74,32 +74,32 @@ def run_entry_point(main):
 
 
 def _leave(number: int, *_) -> None:
-    """Die of the signal. An exception would be lost where a destructor or an import runs, and the work would go on."""
+    """Die of the signal. An exception could be swallowed in a destructor or an import, and the work would go on."""
     os.write(2, f"error: told to stop ({NAMES[number]}); {AGAIN}\n".encode())
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 def fail(*lines: str, status: int = 1):
-    """Print a message, each line of it as one, whatever names are in it, and exit."""
+    """Print an error message to stderr, with control characters in its lines escaped, and exit."""
     print("error: " + "\n".join(map(one_line, lines)), file=sys.stderr)
     sys.exit(status)
 
 
 def one_line(message: str) -> str:
-    """A message whose line breaks and other control characters are written as escapes, and can forge no second line."""
+    """Escape line breaks and other unprintable characters, so that a name within a message cannot forge a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in message)
 
 
 def speak_any_language() -> None:
-    """Let standard output and error write what their encoding lacks as escapes, where they would end the stage."""
+    """Make stdout and stderr escape characters that their encoding lacks, instead of raising UnicodeEncodeError."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _refuse_undecoded(words: list[str]) -> None:
-    """Refuse bytes that are no UTF-8, which no record can hold and safetensors cannot write to."""
+    """Refuse arguments that are not valid UTF-8: neither JSON nor safetensors can hold such a path."""
     for word in words:
         if any("\udc80" <= character <= "\udcff" for character in word):
             raise TeachbackError(f"{word!r}: holds a byte that is no UTF-8; rename the file or folder, or link to it")
@@ -107,7 +107,7 @@ def _refuse_undecoded(words: list[str]) -> None:
 
 @contextmanager
 def naming(place: Path | str):
-    """Let an error of the disk that comes up in the block name the folder, where it does not name a file itself."""
+    """Convert file system errors raised in the block to TeachbackError, naming ``place`` if they name no file."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -118,7 +118,7 @@ def naming(place: Path | str):
 
 
 def disk_message(error: Exception, folder: Path | str = "the output folder") -> str:
-    """What to do about an error of the file system, by its kind; "" for errors of other origin."""
+    """Message for a file system error, with what to do about it; "" for any other error."""
     number = _system_number(error)
     place = getattr(error, "filename", None) or _named_in(error) or folder
     if number in FULL:
@@ -137,7 +137,7 @@ def disk_message(error: Exception, folder: Path | str = "the output folder") -> 
 
 
 def _full(place: Path | str, number: int) -> str:
-    """Of a full disk, what of it is used up: its bytes, or the number of files that it can hold."""
+    """Message for a full disk, which may lack bytes or inodes."""
     state = os.statvfs(_existing(place))
     free, reason = f"{state.f_bavail * state.f_frsize / 1e9:.3f}", FULL[number]
     if number == errno.ENOSPC and state.f_files and not state.f_favail:
@@ -146,7 +146,7 @@ def _full(place: Path | str, number: int) -> str:
 
 
 def unreadable(place: Path | str) -> str:
-    """Which part of a path this user may not read, and what to do; "" where it may be read, or is not there."""
+    """Message naming the part of a path that this user may not read; "" if it is readable or missing."""
     path = Path(place).absolute()
     for part in (*reversed(path.parents), path):
         needed = (os.R_OK if part == path else 0) | (os.X_OK if os.path.isdir(part) else 0)
@@ -156,7 +156,7 @@ def unreadable(place: Path | str) -> str:
 
 
 def unreadable_file(folder: Path | str) -> str:
-    """What `unreadable` says of a folder, or of the first of its files, of which libraries say that it does not exist."""
+    """Apply `unreadable` to a folder, then to its files: libraries report an unreadable file as missing."""
     try:
         paths = sorted(Path(folder).iterdir())
     except OSError:
@@ -165,18 +165,18 @@ def unreadable_file(folder: Path | str) -> str:
 
 
 def _named_in(error: Exception) -> str:
-    """The path in the text of an error that has no file name of its own, as safetensors writes it."""
+    """Path in the text of an error without ``filename``, in the format of safetensors."""
     found = re.search(r"No such file or directory: (/?[^()]+?)(?: \(os error \d+\))?$", str(error))
     return found[1] if found and isinstance(error, FileNotFoundError) and os.path.exists(found[1]) else ""
 
 
 def is_of_the_disk(error: Exception) -> bool:
-    """Whether writing failed, however good what was to be written is."""
+    """Whether the file system, not the data, is at fault."""
     return _system_number(error) in (*FULL, *READ_ONLY)
 
 
 def _system_number(error: Exception) -> int:
-    """The system's number of an error; of some libraries' it is in the text."""
+    """The errno of an error, read from its text where a library gives it only there."""
     if number := getattr(error, "errno", None):
         return number
     if SHORT_WRITE.search(str(error)):

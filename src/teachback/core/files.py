@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files and folders."""
 
 import fcntl
 import hashlib
@@ -14,14 +14,14 @@ from typing import BinaryIO
 
 from teachback.core.errors import TeachbackError
 
-UNFINISHED = ".unfinished"  # how the name of a file or folder ends that is being written
-NAME_KEPT = 100  # bytes of a name that are in that of its unfinished form, which may have 255
-HERE = re.sub(r"\W", "-", platform.node())  # locks of other machines may not be seen
+UNFINISHED = ".unfinished"  # suffix of a file or folder that is being written
+NAME_KEPT = 100  # bytes of the final name kept in the unfinished one, which is limited to 255
+HERE = re.sub(r"\W", "-", platform.node())  # locks held on other machines may be invisible here
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write beside ``path``, which takes its place at the end; an error on the way leaves the old one."""
+    """Yield a file that replaces ``path`` when the block ends; after an error the old file stays."""
     path = real_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _beside(path, _new_file) as temporary, open(temporary, "wb") as file:
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def working_folder(place: Path) -> Iterator[Path]:
-    """A new folder beside ``place`` to prepare things in; what is left of it is removed at the end."""
+    """Yield a temporary folder beside ``place``, removed when the block ends."""
     place = Path(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     with _beside(place, tempfile.mkdtemp) as folder:
@@ -43,7 +43,7 @@ def working_folder(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def _beside(path: Path, make: Callable[..., str]) -> Iterator[Path]:
-    """Something new beside ``path``, locked as long as its process lives; what killed processes left is removed."""
+    """Yield a locked temporary path beside ``path``, after removing those that killed processes left."""
     for left in path.parent.glob(f".*.{HERE}.*{UNFINISHED}"):
         _remove_abandoned(left)
     handle, name = None, os.fsencode(path.name)[:NAME_KEPT].decode(errors="ignore")
@@ -58,7 +58,7 @@ def _beside(path: Path, make: Callable[..., str]) -> Iterator[Path]:
 
 
 def _locked(path: Path) -> int | None:
-    """A handle that holds the lock of a new file or folder; None where another process has just removed it."""
+    """Lock a new file or folder and return the handle; None if another process has just removed it."""
     with suppress(FileNotFoundError):
         handle = os.open(path, os.O_RDONLY)
         with suppress(OSError):  # a file system without locks
@@ -70,7 +70,7 @@ def _locked(path: Path) -> int | None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove a file or folder whose lock nobody holds."""
+    """Remove a temporary file or folder whose process has died, as its free lock shows."""
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -94,9 +94,9 @@ def _remove(path: Path) -> None:
 
 
 def remove_at_once(folder: Path) -> None:
-    """Take a folder away in one move, so that nobody reads a part of it, and delete it; what may not be removed stays.
+    """Rename a folder away, so that nobody reads a part of it, then delete it; does nothing without the permission to.
 
-    It takes no room, which a full disk does not have. What a killed process leaves is removed as `working_folder`'s is.
+    Needs no disk space. Leftovers of a killed process are removed like those of `working_folder`.
     """
     leaving = folder.with_name(f".{folder.name}.{HERE}.{os.getpid()}{UNFINISHED}")
     with suppress(OSError):
@@ -105,21 +105,21 @@ def remove_at_once(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file so that no reader ever sees a part of it."""
+    """Write a file atomically: readers see the old content or the new."""
     with replacing(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def sync(folder: Path) -> None:
-    """Make a folder ready to be published: its files are on the disk itself, and all can be read as the umask says.
+    """Prepare a folder for publishing: flush its files to disk, and give them the permissions of the umask.
 
-    So they outlive a machine that is switched off. Libraries write some files for their owner alone.
+    The latter because libraries write some files for their owner alone.
     """
     readable = 0o777 & ~_umask()
     for path in (Path(folder), *sorted(Path(folder).rglob("*"))):
         if path.is_symlink():
             continue
-        kept = path.stat().st_mode & 0o7000  # such as a folder's group that is inherited
+        kept = path.stat().st_mode & 0o7000  # set-group-ID and the like
         if path.is_dir():
             os.chmod(path, kept | readable)
         elif path.is_file():
@@ -129,10 +129,10 @@ def sync(folder: Path) -> None:
 
 
 def real_place(path: Path) -> Path:
-    """Where a path leads: what is put in place of a symbolic link is put there, and the link stays.
+    """Resolve a symbolic link, so that replacing the result keeps the link.
 
     Raises:
-        TeachbackError: a link that leads to itself, or into a folder that is not there.
+        TeachbackError: the link leads to itself, or into a missing folder.
     """
     path = Path(path)
     if not path.is_symlink():
@@ -146,7 +146,7 @@ def real_place(path: Path) -> Path:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Give a file its blocks now: writing to a mapped one would end in SIGBUS, not in an error, on a full disk."""
+    """Allocate a file's blocks in advance: on a full disk, writing to a memory map would end in SIGBUS, not an error."""
     handle = os.open(path, os.O_RDWR)
     try:
         os.posix_fallocate(handle, 0, size)

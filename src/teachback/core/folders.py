@@ -1,20 +1,20 @@
-"""The folders that a user names, judged before anything is computed for them."""
+"""Validation of user-given folders before anything is computed."""
 
 import os
 from pathlib import Path
 
 from teachback.core.errors import TeachbackError, disk_message
 
-NAME_BYTES = 255  # of one name, where the file system does not say
-PATH_BYTES = 4096  # of a whole path that the system takes, with its end
-SHOWN = 60  # characters of each end of a very long path
-BELOW = 700  # bytes of the longest path below a folder of the user's: a domain's name stands in it twice
+NAME_BYTES = 255  # limit of one name, if the file system reports none
+PATH_BYTES = 4096  # limit of a whole path, with its terminating null byte
+SHOWN = 60  # characters shown of each end of a very long path
+BELOW = 700  # bytes reserved for paths below a user's folder, which contain a domain's name twice
 
 
 def require_folder(variable: str, folder: Path | str) -> None:
-    """Refuse a folder that stages could not work in: a file, a path that is too long, a link that leads nowhere.
+    """Refuse a folder that stages cannot work in: a file, a path that is too long, a dangling link.
 
-    A folder that is not there yet is none of these; whether one may write to it shows when the work is claimed.
+    A missing folder is accepted; write permission is checked when the stage takes its lock.
     """
     path = Path(folder).absolute()
     if reason := _too_long(path) or _no_folder(path):
@@ -22,7 +22,7 @@ def require_folder(variable: str, folder: Path | str) -> None:
 
 
 def _shown(path: str) -> str:
-    """A path as a message shows it; of a very long one the ends do."""
+    """A path for a message, with the middle of a very long one elided."""
     return path if len(path) <= 2 * SHOWN else f"{path[:SHOWN]}...{path[-SHOWN:]}"
 
 
@@ -38,7 +38,7 @@ def _too_long(path: Path) -> str:
 
 
 def _longest_name(path: Path) -> int:
-    """Bytes of a name where the path begins to exist, which encrypted folders have fewer of."""
+    """Longest file name in bytes at the deepest existing part of the path; encrypted folders allow fewer than 255."""
     for part in (path, *path.parents):
         try:
             return os.pathconf(part, "PC_NAME_MAX")
@@ -48,7 +48,7 @@ def _longest_name(path: Path) -> int:
 
 
 def _no_folder(path: Path) -> str:
-    """Why the first part of the path that is there, or is a link, is no folder."""
+    """Reason why the deepest existing part of the path, or a link in it, is no folder; "" if it is one."""
     for part in (path, *path.parents):
         try:
             os.stat(part)

@@ -1,13 +1,12 @@
-"""Whether stored files are what was written: their sizes, rows and hashes.
+"""Integrity checks of stored files by size, row count and SHA-256.
 
-The files of a folder are described by {path below it: {"bytes", "sha256", of a TSV "rows"}}. A published folder has this
-in stage.json; an entry of a cache and a checkpoint have it in `SEAL`.
+The files of a folder are described by {relative path: {"bytes", "sha256", for a TSV "rows"}}. A published folder keeps
+this in stage.json; a cache entry or checkpoint keeps it in `SEAL`.
 
-Checking a file means reading it. A file that has been read is not read again while its size, its inode and the times of
-its last change are the same: the process remembers that, and other processes find it in `REMEMBERED` within the
-folder. The time of the inode's change cannot be set by a program, so neither copying with times kept nor writing into
-the file goes unseen. A file that changed within the last `SETTLED_SECONDS`, or in the future, is not remembered, as
-another change within one tick of the file system's clock would not show. Losing or damaging that record costs a reading.
+Hashes are cached, in the process and for other processes in `REMEMBERED` within the folder: a file is read again only
+if its size, inode, mtime or ctime changed. Programs cannot set the ctime, so neither a copy that keeps times nor a write
+into the file goes unnoticed. A file that changed within the last `SETTLED_SECONDS`, or in the future, is not cached, as
+a second change within one tick of the file system's clock would not show. Losing this cache costs one more reading.
 """
 
 import hashlib
@@ -26,11 +25,11 @@ SETTLED_SECONDS = 2.0
 NOT_DESCRIBED = ("stage.json", SEAL, REMEMBERED, "README.md")  # users and stage 7 write into a model card
 
 Stamp = tuple[int, int, int, int]
-_hashes: dict[str, tuple[Stamp, str]] = {}  # of what this process has read or found in a record
+_hashes: dict[str, tuple[Stamp, str]] = {}  # hashes that this process computed or took from `REMEMBERED`
 
 
 def describe(folder: Path) -> dict[str, dict]:
-    """Size, hash and rows of every file below ``folder``, without those of stage folders within it."""
+    """Size, hash and row count of every file below ``folder``, nested stage folders excluded."""
     folder = Path(folder)
     inner = [path.parent for path in folder.glob("*/**/stage.json")]
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in NOT_DESCRIBED]
@@ -47,13 +46,13 @@ def _described(path: Path) -> dict:
 
 
 def count_rows(path: Path) -> int:
-    """Rows of a TSV below its header."""
+    """Number of rows of a TSV file, without its header."""
     with open(path, "rb") as file:
         return max(0, sum(1 for _ in file) - 1)
 
 
 def damage(folder: Path, files: dict[str, dict], names: Collection[str] = ()) -> list[str]:
-    """What is wrong with described files, a sentence a file; of ``names`` only, if there are any."""
+    """Compare files with their description; one sentence per damaged file. ``names`` restricts the check if not empty."""
     _recall(folder)
     chosen = {name: told for name, told in files.items() if not names or name in names}
     problems = {name: _problem(Path(folder) / name, told) for name, told in chosen.items()}
@@ -76,7 +75,7 @@ def _problem(path: Path, told: dict) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, which is read once as long as nothing of its stamp changes."""
+    """SHA-256 of a file, cached until its stamp (size, inode, times) changes."""
     place, stamp = os.path.abspath(path), _stamp(path)
     known, digest = _hashes.get(place, (None, ""))
     if known == stamp:
@@ -97,13 +96,13 @@ def _is_settled(stamp: Stamp) -> bool:
 
 
 def _recall(folder: Path) -> None:
-    """Take over what other processes have written down of a folder's files."""
+    """Load the hashes that other processes cached for a folder."""
     for name, (stamp, digest) in _record(folder).items():
         _hashes.setdefault(os.path.abspath(Path(folder) / name), (stamp, digest))
 
 
 def _record(folder: Path) -> dict[str, tuple[Stamp, str]]:
-    """What is written down of a folder's files; nothing where that cannot be read."""
+    """Cached hashes of a folder's files; empty if they cannot be read."""
     try:
         content = json.loads((Path(folder) / REMEMBERED).read_text(encoding="utf-8"))
         return {name: ((size, changed, inode_changed, inode), digest)
@@ -113,9 +112,9 @@ def _record(folder: Path) -> dict[str, tuple[Stamp, str]]:
 
 
 def _remember(folder: Path, names: Collection[str]) -> None:
-    """Write down what is known of a folder's files, if that is new and the folder may be written to.
+    """Save new hashes of a folder's files for other processes, if the folder is writable.
 
-    The folder is not made where it is not there: it may be about to be replaced.
+    A missing folder is not created: another process may be about to replace it.
     """
     known = {name: _hashes[place] for name in names if (place := os.path.abspath(Path(folder) / name)) in _hashes}
     if known == _record(folder):
@@ -128,14 +127,14 @@ def _remember(folder: Path, names: Collection[str]) -> None:
 
 
 def with_checksum(record: dict) -> dict:
-    """A record as JSON holds it, with the hash of all the rest in its field ``checksum``."""
+    """A record after a round trip through JSON, with the hash of its other fields in ``checksum``."""
     record = json.loads(json.dumps(record, default=str))
     record.pop("checksum", None)
     return record | {"checksum": _digest(record)}
 
 
 def require_checksum(record: dict) -> None:
-    """Raise ValueError where a record that `with_checksum` made is not what it was."""
+    """Raise ValueError if a record from `with_checksum` has changed."""
     rest = {name: value for name, value in record.items() if name != "checksum"}
     if record.get("checksum") != _digest(rest):
         raise ValueError("its checksum is not that of its content")
@@ -146,7 +145,7 @@ def _digest(record: dict) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Describe a folder's files in a file within it."""
+    """Write the description of a folder's files to `SEAL` within it."""
     text = json.dumps(with_checksum({"files": describe(folder)}), indent=1)
     write_atomically(Path(folder) / SEAL, text + "\n")
 
@@ -156,7 +155,7 @@ def is_sealed(folder: Path) -> bool:
 
 
 def broken_seal(folder: Path) -> list[str]:
-    """What is wrong with the files of a sealed folder, a sentence each."""
+    """Check a sealed folder; one sentence per damaged file."""
     try:
         record = json.loads((Path(folder) / SEAL).read_text(encoding="utf-8"))
         require_checksum(record)

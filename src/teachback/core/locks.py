@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a lock that the system takes from a process when it dies."""
+"""Folder locks between processes, released by the system when a process dies."""
 
 import atexit
 import errno
@@ -17,14 +17,14 @@ from teachback.core.errors import TeachbackError
 
 logger = logging.getLogger(__name__)
 
-WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system without locks says
-PATIENCE_SECONDS = 0.2  # for one that is just being released, which removes its file
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of a file system without locks
+PATIENCE_SECONDS = 0.2  # for a lock that is just being released, which removes its file
 
 _held: dict[Path, FileLock] = {}  # this process's locks, by lock file
 
 
 def take_lock(folder: Path) -> None:
-    """Hold the lock of ``folder``, until `release_lock` or the end of the process; an error names who else holds it."""
+    """Lock ``folder`` until `release_lock` or the end of the process; raises an error naming the owner if it is taken."""
     path = _lock_file(folder)
     if path in _held:
         return
@@ -43,7 +43,7 @@ def take_lock(folder: Path) -> None:
 
 @contextmanager
 def turn_at(file: Path) -> Iterator[None]:
-    """Wait until no other process changes a file that several do, and keep them waiting for the time of the block."""
+    """Hold an exclusive lock for changing a shared file, waiting for other processes to release it."""
     lock = _new_lock(_lock_file(file))
     try:
         with _warning_without_locks(file):
@@ -55,7 +55,7 @@ def turn_at(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _warning_without_locks(place: Path) -> Iterator[None]:
-    """Go on without a lock where the file system has none."""
+    """Warn, and go on without a lock, if the file system has none."""
     try:
         yield
     except OSError as error:
@@ -65,7 +65,7 @@ def _warning_without_locks(place: Path) -> Iterator[None]:
 
 
 def _new_lock(path: Path) -> FileLock:
-    """Where the file system has no locks an error: one that is a mere file would outlive its process."""
+    """System lock without filelock's fallback to a plain file, which would outlive its process."""
     return FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
@@ -75,7 +75,7 @@ def release_lock(folder: Path) -> None:
 
 @contextmanager
 def locked(*folders: Path) -> Iterator[None]:
-    """Hold the locks of ``folders`` for the time of the block."""
+    """Hold the locks of ``folders`` within the block."""
     try:
         for folder in folders:
             take_lock(folder)
@@ -86,7 +86,7 @@ def locked(*folders: Path) -> Iterator[None]:
 
 
 def owner_of(folder: Path) -> str:
-    """Who else holds the lock of ``folder``, "" where nobody does; nothing is written."""
+    """Other process that holds the lock of ``folder``, "" if none does. Writes nothing."""
     path = _lock_file(folder)
     if path in _held or not path.is_file():
         return ""
@@ -96,19 +96,19 @@ def owner_of(folder: Path) -> str:
             return ""
     except Timeout:
         return _owner(path)
-    except OSError:  # a file system without locks, or a file that may only be read
+    except OSError:  # a file system without locks, or a read-only file
         return ""
 
 
 @atexit.register
 def release_all() -> None:
-    """A process that ends in order leaves no lock files; those of a killed one hinder nobody."""
+    """Remove this process's lock files on exit; those of a killed process hinder nobody."""
     for path in list(_held):
         _release(path)
 
 
 def _release(path: Path) -> None:
-    """Remove the file while it is locked: whoever has it open sees that and begins again."""
+    """Remove the file while it is locked: a process that has it open notices and starts over."""
     lock = _held.pop(path, None)
     if lock is not None:
         with suppress(OSError):
@@ -124,6 +124,6 @@ def _lock_file(folder: Path) -> Path:
 def _owner(path: Path) -> str:
     try:
         process, machine, since = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # it is about to write it
+    except (OSError, ValueError):  # the owner has not written it yet
         return "another process"
     return f"process {process} on {machine} since {since}"

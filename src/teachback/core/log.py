@@ -1,4 +1,4 @@
-"""A stage's log file: what it prints, warns of and stops with, one start after another."""
+"""A stage's log file: a copy of stdout and stderr, appended at each start."""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import TextIO
 
 
 class _Both:
-    """A stream that also writes to a file, but for progress bars, which only a terminal can show."""
+    """Stream that also writes to a file, except for progress bars."""
 
     def __init__(self, stream: TextIO, file: TextIO):
         self._stream, self._file = stream, file
@@ -29,7 +29,7 @@ class _Both:
 
 @contextmanager
 def stage_log(path: Path, wanted: bool = True) -> Iterator[None]:
-    """Append what is printed until the context ends to ``path``, after a line with the time. Not ``wanted``: does nothing."""
+    """Copy output within the block to the end of ``path``, after a line with the time; a no-op unless ``wanted``."""
     if not wanted:
         yield
         return
@@ -48,7 +48,7 @@ def stage_log(path: Path, wanted: bool = True) -> Iterator[None]:
 
 
 def _append(file: TextIO, text: str) -> None:
-    """Write at once, as a process may be killed; where the disk is full the log alone goes without."""
+    """Write and flush, as the process may be killed; a full disk costs the log only."""
     with suppress(OSError):
         file.write(text)
         file.flush()

@@ -1,10 +1,10 @@
-"""Markdown that shows text as it is."""
+"""Plain text and tables as Markdown."""
 
 from collections.abc import Sequence
 
 
 def escape_markdown(text: str) -> str:
-    r"""Text that Markdown shows as it is, in a table too: a bar would end the cell, a star begin emphasis."""
+    r"""Escape text for Markdown, tables included: a bar would end the cell, a star begin emphasis."""
     for character in "\\|*_<`[":
         text = text.replace(character, "\\" + character)
     indent = len(text) - len(text.lstrip(" "))
@@ -12,12 +12,12 @@ def escape_markdown(text: str) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A table of plain text, the first ``texts`` columns to the left, all others to the right."""
+    """Markdown table of plain text; the first ``texts`` columns are left-aligned, the others right-aligned."""
     return padded_table([[escape_markdown(" ".join(cell.split())) for cell in row] for row in [header, *rows]], texts)
 
 
 def padded_table(rows: Sequence[Sequence[str]], texts: int) -> str:
-    """A table of cells that are Markdown, the header first; padded to one width, so that it also reads on a screen."""
+    """Table of Markdown cells, header first, padded so that it is also readable as plain text."""
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     rule = ["-" * width if i < texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     padded = [

@@ -1,4 +1,4 @@
-"""Pictures of what a stage has computed: one that cannot be drawn is left out with a warning, and ends no stage."""
+"""Plots of a stage; a plot that cannot be drawn is skipped with a warning and does not fail the stage."""
 
 import io
 import logging
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def left_out_if_impossible(name: str) -> Iterator[None]:
-    """Let what fails in the block, which only draws, cost the picture alone."""
+    """Turn any failure of a block that draws the plot ``name`` into a warning."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands in its place
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box is drawn instead
             yield
     except TeachbackError:
         raise
@@ -30,7 +30,7 @@ def left_out_if_impossible(name: str) -> Iterator[None]:
 
 
 def save_png(plot: Callable, path: Path, title: str, size: tuple[float, float] = (7, 4)) -> None:
-    """Write what ``plot`` draws on axes as a PNG, with a legend where something has a name; names are no formulas."""
+    """Save the axes that ``plot`` draws on as a PNG, with a legend if anything is labelled; ``$`` in labels is literal."""
     content = io.BytesIO()
     with left_out_if_impossible(str(path)), rc_context({"text.parse_math": False}):
         figure = Figure(figsize=size, layout="constrained")
@@ -39,5 +39,5 @@ def save_png(plot: Callable, path: Path, title: str, size: tuple[float, float] =
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
         figure.savefig(content, dpi=120, format="png")
-    if content.tell():  # an error of the disk is an error
+    if content.tell():  # file system errors are not suppressed
         write_atomically(path, content.getvalue())

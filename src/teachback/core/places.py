@@ -1,4 +1,4 @@
-"""Where things lie: the folder of a run, and the stage scripts, in a checkout of the project or beside an installed package."""
+"""Locations of run folders and stage scripts, in a checkout of the project or beside an installed package."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
@@ -12,7 +12,7 @@ ANY_STAGE = "3_train_teacher.sh"
 
 @cache
 def scripts_root() -> Path:
-    """The folder that holds the numbered stages, ``scripts/`` and ``configs/``.
+    """Folder of the numbered stages, ``scripts/`` and ``configs/``.
 
     Raises:
         TeachbackError: the package was copied without them.
@@ -31,5 +31,5 @@ def scripts_root() -> Path:
 
 
 def seed_folder(output_root: str, suite: str, seed: int) -> Path:
-    """The folder of a suite's run with one seed."""
+    """Output folder of a suite's run with one seed."""
     return Path(output_root) / suite / f"seed{seed}"

@@ -1,4 +1,4 @@
-"""Finished stage folders: reading what stage.json says of one, and whether its files are as the stage wrote them."""
+"""Finished stage folders: reading stage.json, and verifying the files against it."""
 
 import hashlib
 import json
@@ -17,15 +17,15 @@ SCRIPTS = {
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder is that of a finished stage."""
+    """Whether a folder holds a finished stage."""
     return (Path(folder) / "stage.json").is_file()
 
 
 def read_stage(folder: Path, *names: str) -> dict:
-    """stage.json of a finished stage, whose files, or the named ones of them, are as the stage wrote them.
+    """Read stage.json of a finished stage and verify its files, or only those in ``names``.
 
     Raises:
-        TeachbackError: no finished stage, or one that is damaged; the message says which stage makes it again.
+        TeachbackError: not a finished stage, or damaged; the message says which stage recreates it.
     """
     for attempt in range(ATTEMPTS):
         record = read_record(folder)
@@ -41,13 +41,13 @@ def read_stage(folder: Path, *names: str) -> dict:
 
 
 def require_whole(folder: Path, *names: str) -> None:
-    """Raise TeachbackError if a folder is that of a finished stage, and files of it, or the named ones, are damaged."""
+    """Raise TeachbackError if files of a finished stage, or those in ``names``, are damaged; accepts any other folder."""
     if is_finished(folder):
         read_stage(folder, *names)
 
 
 def damage_of(folder: Path) -> str:
-    """What is wrong with a finished stage's folder and which stage makes it again, "" if nothing is."""
+    """Damage to a finished stage's folder and the command that recreates it; "" if it is intact."""
     try:
         require_whole(folder)
     except TeachbackError as error:
@@ -56,7 +56,7 @@ def damage_of(folder: Path) -> str:
 
 
 def _made_by(record: dict) -> str:
-    """The command that makes a folder, as far as its description tells."""
+    """Command that creates a folder, as far as its stage.json allows to reconstruct it."""
     stage, told = record.get("stage", ""), record["arguments"]
     if stage.startswith("teacher-"):
         single = stage.startswith("teacher-single-")
@@ -68,11 +68,11 @@ def _made_by(record: dict) -> str:
 
 
 def read_record(folder: Path) -> dict:
-    """stage.json of a finished stage, whatever has become of the other files."""
+    """Read stage.json of a finished stage without verifying the other files."""
     path = Path(folder) / "stage.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if "files" in record or "checksum" in record:  # those of earlier versions have neither
+        if "files" in record or "checksum" in record:  # earlier versions wrote neither
             require_checksum(record)
         if not all(isinstance(record.setdefault(part, {}), dict) for part in ("arguments", "inputs")):
             raise TypeError("its arguments or inputs are no object")
@@ -84,17 +84,18 @@ def read_record(folder: Path) -> dict:
 
 
 def base_model(origin: Path | str) -> str:
-    """What weights from ``origin`` began as: the model of that name, or what a finished stage's folder says; "" if unknown.
+    """Pretrained model behind ``origin``, a model name or a finished stage's folder; "" if unknown.
 
-    A stage asks when it begins and writes it down, so that no folder before it is needed when it ends.
+    Resolved at the start of a stage and recorded, so that the folders of earlier stages are not needed at its end.
     """
     return origin if isinstance(origin, str) else read_stage(origin).get("base_model", "")
 
 
 def hash_model(place: str) -> str:
-    """SHA-256 of a model folder's weights, config and tokenizer; of the name where it is not a folder.
+    """SHA-256 of a model folder's weights, config and tokenizer; of the name itself if it is no folder.
 
-    A damaged folder of a finished stage is an error.
+    Raises:
+        TeachbackError: the folder of a finished stage is damaged.
     """
     folder = Path(place)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Settings as text that others may read: without secrets, and without folders of a home."""
+"""Settings as text fit for publication: without secrets and without private paths."""
 
 import os
 import re
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 HIDDEN = "(hidden)"
 SECRET_WORDS = {"token", "secret", "password", "passwd", "credential", "credentials", "key", "apikey"}
 SECRET_VALUES = re.compile(r"hf_[A-Za-z0-9]{16,}|://[^/\s@]+@")
-LEAST_SECRET = 8  # characters; shorter values of the environment are words that occur anyway
+LEAST_SECRET = 8  # characters; shorter environment values are common words
 
 
 def told(record: dict) -> dict:
-    """All that a stage was told: its arguments, then those of training and the places that are not among them."""
+    """All settings of a stage: its arguments, then training arguments and paths that are not among them."""
     parts = (record.get("places", {}), record.get("training_arguments", {}), record.get("arguments", {}))
     seed = {"seed": record["seed"]} if "seed" in record else {}
     return seed | {name: value for part in parts for name, value in part.items()}
 
 
 def flat(values: dict, secrets: list[str], prefix: str = "") -> dict[str, str]:
-    """Nested settings as name.name -> text; those of a secret's name are hidden."""
+    """Flatten nested settings to name.name -> text, with the values of secret names hidden."""
     found: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
@@ -33,7 +33,7 @@ def _is_secret(name: str) -> bool:
 
 
 def readable(value, secrets: Sequence[str] = ()) -> str:
-    """A setting's value as text, with ``secrets`` hidden and folders cut to their last two parts."""
+    """Value of a setting as text, with ``secrets`` hidden and paths cut to their last two parts."""
     text = "–" if value is None else ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
@@ -47,6 +47,6 @@ def _last_parts(path: str) -> str:
 
 
 def environment_secrets() -> list[str]:
-    """Values of the environment's variables whose names say that they are secret, the longest first."""
+    """Values of environment variables with the names of secrets, longest first."""
     values = {value for name, value in os.environ.items() if _is_secret(name) and len(value) >= LEAST_SECRET}
     return sorted(values, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""Stage folders: up to date or not, worked on beside, published whole, described by stage.json."""
+"""Stage folders: checked for being up to date, prepared beside, published atomically, described by stage.json."""
 
 import hashlib
 import json
@@ -30,9 +30,9 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", 
 class StageRun:
     """One run of one stage into ``folder``.
 
-    ``arguments`` and ``inputs`` (name -> hash) are all that the result depends on; a finished folder, or unfinished
-    work, of other arguments or inputs is never taken for this run's. With ``dry_run`` nothing on disk is touched.
-    ``base_model``: what its weights began as, which is only told; "" where it has none, or it is not known.
+    ``arguments`` and ``inputs`` (name -> hash) are all that the result depends on and form the fingerprint; finished or
+    unfinished work with another fingerprint is never reused. ``dry_run`` leaves the disk untouched.
+    ``base_model``: pretrained model of the weights, recorded for information and not part of the fingerprint; "" if none.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class StageRun:
     ):
         self.folder, self.stage, self.arguments, self.inputs = Path(folder), stage, arguments, inputs
         self.base_model = base_model
-        self.place = real_place(self.folder)  # where it is a link to another disk, the work is done there
+        self.place = real_place(self.folder)  # of a link to another disk: the work is done there
         self.work = self.place.parent / f".{self.place.name}.partial"
         self.started = time.time()
-        self.damaged: list[str] = []  # what `up_to_date` found wrong with files of this run's finished folder
+        self.damaged: list[str] = []  # problems of the finished folder's files, set by `up_to_date`
         if not dry_run:
             _restore_interrupted_swap(self.place)
 
     @property
     def aside(self) -> Path:
-        """Where the finished folder is kept if it is damaged and was made again."""
+        """Where a damaged finished folder is kept after it was recreated."""
         return self.place.parent / f".{self.place.name}.damaged"
 
     def warn(self) -> None:
-        """Say why the finished folder is made again, if there is one; after `up_to_date`."""
+        """Log why an existing finished folder is recreated. Call after `up_to_date`."""
         for change in self.changes():
             logger.warning("%s is made again, as this changed: %s", self.folder, change)
         for problem in self.damaged:
@@ -67,7 +67,7 @@ class StageRun:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def up_to_date(self) -> bool:
-        """Whether the folder already holds this run's result, all of it as it was written."""
+        """Whether the folder already holds this run's result, undamaged."""
         self.damaged = []
         if not is_finished(self.folder):
             return False
@@ -82,7 +82,7 @@ class StageRun:
         return not self.damaged
 
     def changes(self) -> list[str]:
-        """Which arguments and inputs differ from those of the finished folder."""
+        """Differences in arguments and inputs from the finished folder, as "name: old -> new"."""
         if not is_finished(self.folder) or self.damaged:
             return []
         before, now = read_record(self.folder), {"arguments": self.arguments, "inputs": self.inputs}
@@ -95,7 +95,7 @@ class StageRun:
         ]
 
     def tidy(self) -> None:
-        """Remove what a process left beside the finished folder that was killed right after it had published it."""
+        """Remove the leftovers of a process that was killed right after publishing the folder."""
         mark, old = self.work / "fingerprint", _set_aside(self.place)
         ours = self.work.is_dir() and _read_mark(mark) in ("", self.fingerprint)
         if not ours and not old.is_dir():
@@ -106,7 +106,7 @@ class StageRun:
             shutil.rmtree(old, ignore_errors=True)
 
     def dry_run_message(self) -> str:
-        """What running the stage would do, and why."""
+        """Describe what running the stage would do, and why."""
         if owner := owner_of(self.folder):
             return f"is being made by {owner}"
         if self.up_to_date():
@@ -118,7 +118,7 @@ class StageRun:
         return f"would be made, as {why}{self._unfinished()}"
 
     def _unfinished(self) -> str:
-        """What would become of unfinished work."""
+        """Describe what would happen to unfinished work; "" if there is none."""
         found = sorted(path.name for path in (self.work / "checkpoints").glob("*-*"))
         if not found:
             return ""
@@ -127,11 +127,11 @@ class StageRun:
         return "; unfinished work there is of other settings and would be removed"
 
     def claim(self) -> None:
-        """Let nobody else work on the folder until it is published; with several processes the first one claims it."""
+        """Lock the folder until it is published; with several processes, call in the main process only."""
         take_lock(self.folder)
 
     def checkpoints(self) -> Path:
-        """The folder for checkpoints of this run; unfinished work of a different run is removed from it."""
+        """Folder for this run's checkpoints, cleared of unfinished work of a different fingerprint."""
         if self.work.is_dir() and not self._is_ours():
             if (self.work / "checkpoints").is_dir():
                 logger.warning("%s is unfinished work of other settings or data; it is removed", self.work)
@@ -144,7 +144,7 @@ class StageRun:
         return folder
 
     def _note_threads(self) -> None:
-        """Keep the number of threads that the work is begun with, and warn where it goes on with another."""
+        """Record the number of threads at the start, and warn if the work is resumed with another."""
         begun, now = self.remembered("threads", lambda: str(torch.get_num_threads())), torch.get_num_threads()
         if begun != str(now):
             logger.warning(
@@ -153,9 +153,9 @@ class StageRun:
             )  # fmt: skip
 
     def remembered(self, name: str, decide: Callable[[], str]) -> str:
-        """What ``decide`` says, or said when this work was begun: a run that goes on computes as it did before.
+        """Return the recorded value of ``name``, or record ``decide()``, so that a resumed run computes as it began.
 
-        For what the machine's state decides and arguments do not; after `checkpoints`.
+        For values that depend on the machine's state rather than on arguments. Call after `checkpoints`.
         """
         path = self.work / name
         if not path.is_file():
@@ -164,11 +164,11 @@ class StageRun:
         return path.read_text(encoding="utf-8")
 
     def _is_ours(self) -> bool:
-        """Whether the unfinished work, if there is any, is of this run's arguments and inputs."""
+        """Whether the unfinished work has this run's fingerprint."""
         return _read_mark(self.work / "fingerprint") == self.fingerprint
 
     def require_own(self, checkpoint: Path) -> None:
-        """Refuse a checkpoint that the user names unless it lies in the unfinished work of a run like this one."""
+        """Refuse a user-given checkpoint that is not part of unfinished work with this run's fingerprint."""
         mark = Path(checkpoint).absolute().parents[1] / "fingerprint"
         if not checkpoint.is_dir() or _read_mark(mark) != self.fingerprint:
             raise TeachbackError(
@@ -178,9 +178,9 @@ class StageRun:
 
     @contextmanager
     def publishing(self, record: dict, keep: tuple[str, ...] = ()):
-        """Yield an empty folder to fill; then describe it in stage.json and put it in place of the old one.
+        """Yield an empty folder to fill; then write stage.json and replace the old folder by it.
 
-        ``keep`` names folders of the old one that move into the new. After an error the old one is as it was.
+        ``keep`` names subfolders that move from the old folder to the new. After an error the old folder is unchanged.
         """
         self.claim()
         result = self.work / "result"
@@ -208,7 +208,7 @@ class StageRun:
         shutil.rmtree(self.work)
 
     def reuse(self, other: Path, **own) -> bool:
-        """Publish a copy of another folder whose run had the same fingerprint; False where it had not.
+        """Publish a copy of another stage folder if its fingerprint is the same; returns whether it was.
 
         ``own`` replaces fields of the copied description.
         """
@@ -219,7 +219,7 @@ class StageRun:
         return True
 
     def description(self, record: dict) -> dict:
-        """What stage.json says: ``record``, and what is known of every run."""
+        """Content of stage.json: ``record`` and the fields common to all stages."""
         return record | ({"base_model": self.base_model} if self.base_model else {}) | {
             "stage": self.stage,
             "fingerprint": self.fingerprint,
@@ -233,7 +233,7 @@ class StageRun:
 
 
 def _shown(value) -> str:
-    """A value as a message shows it: of a hash the first digits do."""
+    """A value for a message, hashes shortened."""
     return f"{value[:12]!r}" if isinstance(value, str) and len(value) == HASH_DIGITS else repr(value)
 
 
@@ -245,16 +245,16 @@ def _read_mark(path: Path) -> str:
 
 
 def _move(names: tuple[str, ...], source: Path, target: Path) -> None:
-    """Move those folders that the one has and the other has not."""
+    """Move the named subfolders that exist in ``source`` and not in ``target``."""
     for name in names:
         if (source / name).is_dir() and target.is_dir() and not (target / name).exists():
             os.rename(source / name, target / name)
 
 
 def swap(new: Path, target: Path, aside: Path | None = None) -> None:
-    """Put a whole folder in the place of another; a crash in between is mended by the next run.
+    """Replace the folder ``target`` by ``new``; the next run repairs a crash in between.
 
-    The other is removed, or kept as ``aside``.
+    The old folder is removed, or kept as ``aside``.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     old = _set_aside(target)
@@ -275,6 +275,6 @@ def _set_aside(target: Path) -> Path:
 def _restore_interrupted_swap(target: Path) -> None:
     old = _set_aside(target)
     if old.is_dir() and not target.exists():
-        take_lock(target)  # whoever holds it may be between the two renames
+        take_lock(target)  # the holder of the lock may be between the two renames
         os.rename(old, target)
         release_lock(target)

@@ -1,11 +1,11 @@
-"""Cells that a spreadsheet would take for a formula and compute, whatever file they come from, though they are text."""
+"""Protection against formula injection: text cells that a spreadsheet would evaluate."""
 
 SIGNS = ("=", "+", "-", "@")
-QUOTE = "'"  # before a cell it says that the rest is text
+QUOTE = "'"  # marks the rest of a cell as text
 
 
 def is_formula(cell: str) -> bool:
-    """Whether a spreadsheet computes a cell: it begins with a sign of `SIGNS` and is no number."""
+    """Whether a spreadsheet would evaluate a cell: it begins with one of `SIGNS` and is no number."""
     if not cell.startswith(SIGNS):
         return False
     try:
@@ -16,15 +16,15 @@ def is_formula(cell: str) -> bool:
 
 
 def quoted(cell: str) -> str:
-    """The cell as text for a spreadsheet."""
+    """Quote the cell if a spreadsheet would evaluate it."""
     return QUOTE + cell if is_formula(cell) else cell
 
 
 def formulas(table: str) -> int:
-    """How many cells of a tab-separated table a spreadsheet would compute."""
+    """Number of cells of a tab-separated table that a spreadsheet would evaluate."""
     return sum(is_formula(cell) for line in table.splitlines() for cell in line.split("\t"))
 
 
 def quoted_table(table: str) -> str:
-    """A tab-separated table whose every cell a spreadsheet takes for what it is."""
+    """Apply `quoted` to every cell of a tab-separated table."""
     return "\n".join("\t".join(map(quoted, line.split("\t"))) for line in table.split("\n"))

@@ -1,6 +1,6 @@
-"""Curves of a run for TensorBoard or Weights & Biases, through accelerate's trackers, the same way in every stage.
+"""Logging of scalars to TensorBoard or Weights & Biases through accelerate's trackers.
 
-What is named ``eval_x`` becomes ``eval/x``; a name with a slash stays; anything else becomes ``train/x``.
+A metric ``eval_x`` is logged as ``eval/x``; a name with a slash is kept; any other ``x`` becomes ``train/x``.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
 from teachback.core.errors import TeachbackError
 
-PROJECT = "teachback"  # of Weights & Biases, where WANDB_PROJECT names no other
+PROJECT = "teachback"  # in Weights & Biases, unless WANDB_PROJECT is set
 
 
 def _tensorboard(folder: Path, project: str, name: str) -> GeneralTracker:
@@ -23,7 +23,7 @@ def _tensorboard(folder: Path, project: str, name: str) -> GeneralTracker:
 
 
 def _wandb(folder: Path, project: str, name: str) -> GeneralTracker:
-    """Goes on with the same W&B run where an interrupted stage does: its id is that of the folder."""
+    """W&B tracker whose run id derives from the folder, so that a resumed stage continues the same W&B run."""
     run = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     options = {"dir": str(folder), "id": run, "resume": "allow", "reinit": "finish_previous"}
@@ -34,7 +34,7 @@ TRACKERS = {"tensorboard": _tensorboard, "wandb": _wandb}
 
 
 class Tracks:
-    """Takes values by step for all trackers of a run; with none of them it takes them for nobody."""
+    """Logs values by step to every tracker; a no-op without one."""
 
     def __init__(self, trackers: Sequence[GeneralTracker] = ()):
         self.trackers = trackers
@@ -49,14 +49,14 @@ NO_TRACKS = Tracks()
 
 
 def grouped(name: str) -> str:
-    """The name of a curve."""
+    """Metric name with its group, as in the module's docstring."""
     if "/" in name:
         return name
     return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
 
 
 def require_installed(kinds: Sequence[str]) -> None:
-    """An error where a tracker's package is missing, before anything is computed."""
+    """Raise TeachbackError if the package of a tracker is not installed."""
     for kind in TRACKERS.keys() & set(kinds):
         if find_spec(kind) is None:
             raise TeachbackError(
@@ -66,11 +66,11 @@ def require_installed(kinds: Sequence[str]) -> None:
 
 @contextmanager
 def tracking(kinds: Sequence[str], folder: Path, config: dict, name: str = "", project: str = "") -> Iterator[Tracks]:
-    """Trackers that write below ``folder`` until the context ends; ``config``: the run's arguments.
+    """Open trackers that write below ``folder`` until the context ends; ``config`` holds the run's arguments.
 
-    ``name`` of the run and ``project`` are what Weights & Biases shows; empty: the folder's name, and WANDB_PROJECT.
+    ``name`` and ``project`` are for Weights & Biases; if empty, the folder's name and WANDB_PROJECT.
     """
-    PartialState()  # which the trackers ask whether theirs is the main process
+    PartialState()  # needed by the trackers to identify the main process
     trackers = [TRACKERS[kind](folder, project, name or folder.name) for kind in kinds if kind in TRACKERS]
     for tracker in trackers:
         tracker.start()

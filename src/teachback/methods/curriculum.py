@@ -1,9 +1,9 @@
-"""Stage 6: episodes in which the student chooses, by a policy, whose quiz batch to learn from next (MPDistil).
+"""Stage 6: curriculum episodes in which a policy chooses the domain of the student's next quiz batch (MPDistil).
 
-An episode has as many steps as the target domain's quiz has batches. At each step the policy names a domain, the
-student takes an optimizer step on a quiz batch of it, and only then the reward is measured on rows of the target's
-quiz, so that it depends on the action. ``student_update=episode`` instead applies all gradients at the episode's end,
-and ``released`` is `released_curriculum`.
+An episode has as many steps as the target domain's quiz has batches. At each step the policy chooses a domain and the
+student takes an optimizer step on a quiz batch of that domain; the reward is measured afterwards on the target's quiz,
+so that it depends on the action. ``student_update=episode`` instead applies all gradients at the end of the episode;
+``released`` is implemented in `released_curriculum`.
 """
 
 import math
@@ -34,13 +34,13 @@ from teachback.training.dropout import fast_dropout
 from teachback.training.loss_watch import refuse_bad_loss
 from teachback.training.vocabulary import decay_others
 
-COMPARED_ROWS = 64  # most rows that an improvement is measured on
-BASELINE_KEEP = 0.9  # of the past, in the running mean of rewards that is the baseline
+COMPARED_ROWS = 64  # maximum number of rows for measuring an improvement
+BASELINE_KEEP = 0.9  # decay of the running mean of rewards, the baseline
 
 
 @dataclass(frozen=True)
 class DomainQuiz:
-    """One domain's quiz: the student's encoding, the heads that serve it, and the meta-teacher's certainty [N]."""
+    """A domain's quiz rows in the student's encoding, the heads of both models, and the meta-teacher's certainty [N]."""
 
     name: str
     rows: EncodedRows
@@ -50,16 +50,16 @@ class DomainQuiz:
 
 
 def shuffled_batches(rows: torch.Tensor, size: int, *seeds: int) -> list[torch.Tensor]:
-    """Row numbers [N] in batches, shuffled by the seeds."""
+    """Shuffle row indices [N], seeded by ``seeds``, and split them into batches of ``size``."""
     return list(rows[torch.randperm(len(rows), generator=_generator(*seeds))].split(size))
 
 
 def halves(labels: torch.Tensor, seed: int, units: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows to learn from and rows to be rewarded on, disjoint: places in ``labels`` [N], the latter the larger half in units.
+    """Split rows into disjoint halves, stratified by label: indices to train on and indices to measure the reward on.
 
-    Both have each label in the same share, or values as large: a small quiz drawn without regard to its labels
-    teaches the student to prefer one of them. ``units`` [N]: the first row that each may not be parted from
-    (`splits.units_of`), whose label counts for them all.
+    Without stratification, a small quiz would bias the student towards a label; regression values are stratified by
+    rank. With an odd number of groups, the second half has one more. ``units`` [N]: group ids (`splits.units_of`); a
+    group stays together and has the label of its first row.
     """
     units = torch.arange(len(labels)) if units is None else units
     firsts = units.unique()
@@ -78,7 +78,7 @@ def _generator(*seeds: int) -> torch.Generator:
 
 @dataclass
 class Record:
-    """What is written down: one dict an episode, one a step."""
+    """Log of a curriculum: one dict per episode and one per step."""
 
     episodes: list[dict] = field(default_factory=list)
     steps: list[dict] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of an episode was: its choice, the student's loss and the reward after it."""
+    """Outcome of a curriculum step: the choice, the student's loss and the reward."""
 
     choice: Choice
     loss: float
@@ -94,7 +94,7 @@ class Step:
 
 
 class Student:
-    """The student as it learns: one optimizer step a batch, or gradients kept until `flush`."""
+    """Student in training: one optimizer step per batch, or gradients accumulated until `flush`."""
 
     def __init__(self, classifier: Classifier, meta: MetaTeacher, args: CurriculumArguments, accelerator: Accelerator,
                  pad_token_id: int):  # fmt: skip
@@ -106,13 +106,16 @@ class Student:
         self.collate = Collator(pad_token_id)
 
     def _placed(self, study: DomainQuiz, batch: dict) -> tuple[dict, torch.Tensor]:
-        """A padded batch of quiz rows on the device, and the number of the head that serves each row."""
+        """Move a padded quiz batch to the device; returns it with the head index of each row [B]."""
         placed = {name: values.to(self.accelerator.device) for name, values in batch.items()}
         return placed, torch.full((len(batch["label"]),), study.student_head, device=self.accelerator.device)
 
     def learn(self, study: DomainQuiz, rows: torch.Tensor, where: str) -> float:
-        """Take a gradient on a quiz batch, and unless it is kept for later a step; the loss. ``where``: for messages."""
-        if self.args.student_update != "released":  # whose curriculum sets the mode
+        """Backpropagate the loss of a quiz batch, step unless gradients are accumulated, and return the loss.
+
+        ``where`` names the step in error messages.
+        """
+        if self.args.student_update != "released":  # `ReleasedCurriculum` sets the mode itself
             self.classifier.train()
         batch, head = self._placed(study, self.collate([study.rows[i] for i in rows.tolist()]))
         with fast_dropout(self.accelerator.device):
@@ -130,23 +133,23 @@ class Student:
         return value
 
     def flush(self) -> None:
-        """Apply the gradients, clipped."""
+        """Clip the gradients and take an optimizer step."""
         self.accelerator.clip_grad_norm_(self.classifier.parameters(), 1.0)
         self.step()
 
     def step(self) -> None:
-        """Apply the gradients as they are."""
+        """Take an optimizer step with unclipped gradients."""
         self.optimizer.step()
         decay_others(self.classifier, self.optimizer)
         self.optimizer.zero_grad()
 
     @torch.no_grad()
     def certainty(self, study: DomainQuiz, rows: torch.Tensor) -> torch.Tensor:
-        """How sure the student is of each row's label, without dropout: [B]."""
+        """Certainty (`losses.certainty`) of each row's label, without dropout: [B]."""
         if self.args.student_update != "released":
             self.classifier.eval()
         found = torch.empty(len(rows))
-        # A CPU gains from rows of like length in batches of their own; a GPU takes all rows at once in less time than two parts.
+        # Batching rows of similar length is faster on a CPU; a GPU is fastest with all rows in one batch.
         size = self.args.batch_size if self.accelerator.device.type == "cpu" else len(rows)
         for padded in batches(study.rows.chosen(rows.tolist()), size, self.collate.pad_token_id):
             batch, head = self._placed(study, padded)
@@ -155,9 +158,9 @@ class Student:
 
 
 class Curriculum:
-    """The episodes. All that changes is in `state`, from which an interrupted run goes on.
+    """Runs episodes and updates the policy. `state` holds everything mutable, for resuming.
 
-    ``units``: which rows of the target's quiz belong together, as `halves` takes them.
+    ``units``: group ids of the target's quiz rows, see `halves`.
     """
 
     def __init__(
@@ -178,7 +181,7 @@ class Curriculum:
         self.policy = self._new_policy() if args.policy == "learned" else None
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr) if self.policy else None
         self.baseline: float | None = None
-        self.level = 0.0  # of the reward, after the last step
+        self.level = 0.0  # reward level after the last step
         self.episode, self.steps_taken = 0, 0
         self.record = Record()
 
@@ -190,12 +193,12 @@ class Curriculum:
         return LearnedPolicy(count, len(self.progress.features(0.0)))
 
     def run_episode(self) -> None:
-        """One walk over the target's quiz, then one step of the policy."""
+        """Run one episode, a pass over the target's quiz, followed by a policy update."""
         size, seeds = self.args.batch_size, (self.args.seed, self.episode)
         orders = [shuffled_batches(rows, size, *seeds, i) for i, rows in enumerate(self.learnt_from)]
         walk = shuffled_batches(self.rewarded_on, size, *seeds, len(orders))
         taken, steps = [0] * len(orders), []
-        if self.args.advantage == "improvement":  # few rows alone would be mostly noise, so all steps share theirs
+        if self.args.advantage == "improvement":  # shared by all steps, as single batches would be mostly noise
             walk = [torch.cat(walk)[:COMPARED_ROWS]]
             self.level = self._level(walk[0])
         for position in range(self.steps_an_episode):
@@ -210,7 +213,7 @@ class Curriculum:
         self.episode += 1
 
     def _choose(self, position: int, part: float) -> Choice:
-        """The choice of a step, its action a number among the studies."""
+        """Choose the domain of a step; the action is an index into ``studies``."""
         chosen = self._choose_among(len(self.choices), position, part)
         return replace(chosen, action=self.choices[chosen.action])
 
@@ -223,18 +226,18 @@ class Curriculum:
         first = fixed_choice("uniform", 0, count, 0)  # MPDistil: an episode's first action
         if self.args.first_action == "ignored":
             return first
-        # A policy that is sure of a domain tries no other; what it learns from a drawn one can still change its mind.
+        # Weighted by importance, so that a near-deterministic policy still learns from a uniformly drawn action.
         own = self.policy.weigh(self._state(part), first.action)
         return replace(own, probability=first.probability, weight=own.probability / first.probability)
 
     def _state(self, part: float) -> torch.Tensor:
-        """Never attached to the student: no gradient of the policy reaches it."""
+        """Policy input, detached so that the policy's gradient does not reach the student."""
         if self.args.state == "pooler":
             return pooler_weight(self.student.classifier.model).cpu().clone()
         return self.progress.features(part)
 
     def _step(self, position: int, choice: Choice, learnt: torch.Tensor, measured: torch.Tensor) -> Step:
-        """The student learns, then the reward: the level after the step, or what the step changed of it."""
+        """Train on a batch, then measure the reward: the level after the step, or the step's change of it."""
         where = f"step {position + 1} of episode {self.episode + 1}"
         loss = self.student.learn(self.studies[choice.action], learnt, where)
         before, self.level = self.level, self._level(measured)
@@ -249,7 +252,7 @@ class Curriculum:
         return step
 
     def _level(self, rows: torch.Tensor) -> float:
-        """Summed over the rows and divided by the size of the whole quiz (MPDistil)."""
+        """Reward summed over ``rows`` and divided by the size of the whole quiz (MPDistil)."""
         study = self.studies[self.target]
         student = self.student.certainty(study, rows)
         return (step_reward(student, study.meta_certainty[rows], self.args.reward).sum() / len(study.rows)).item()
@@ -258,7 +261,7 @@ class Curriculum:
         rewards = [step.reward for step in steps]
         mean = sum(rewards) / len(rewards)
         self.baseline = mean if self.baseline is None else BASELINE_KEEP * self.baseline + (1 - BASELINE_KEEP) * mean
-        # In units of the rewards' running size, so that the entropy's weight means the same for every form of reward.
+        # Normalised by the running reward magnitude, so that the entropy weight does not depend on the form of reward.
         returns = centred_returns(rewards, self.args.gamma, self.baseline)
         returns = [value / (self.progress.size or 1.0) for value in returns]
         loss = reinforce_loss([step.choice for step in steps], returns, self.args.entropy_weight)
@@ -279,12 +282,12 @@ class Curriculum:
         })  # fmt: skip
 
     def _mean_probabilities(self, choices: list[Choice]) -> dict[str, float]:
-        """Of each domain that could be chosen, over the steps of an episode."""
+        """Mean probability of each selectable domain over the steps of an episode."""
         means = [sum(values) / len(choices) for values in zip(*(choice.probabilities for choice in choices))]
         return {self.studies[number].name: mean for number, mean in zip(self.choices, means)}
 
     def state(self) -> dict:
-        """All that the coming episodes depend on, and the record so far."""
+        """Everything that further episodes depend on, and the record so far."""
         return {
             "student": self.student.classifier.state_dict(),
             "student_optimizer": self.student.optimizer.state_dict(),
@@ -299,7 +302,7 @@ class Curriculum:
         }
 
     def load_state(self, state: dict) -> None:
-        """Go on where `state` was taken."""
+        """Restore a `state`."""
         self.student.classifier.load_state_dict(state["student"])
         self.student.optimizer.load_state_dict(state["student_optimizer"])
         if self.policy and self.optimizer:
@@ -312,5 +315,5 @@ class Curriculum:
 
 
 def weights(classifier: nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of a model's weights, on the CPU."""
+    """Copy of a model's state dict on the CPU."""
     return {name: value.detach().cpu().clone() for name, value in classifier.state_dict().items()}

@@ -1,4 +1,4 @@
-"""What stage 6 writes down of its episodes: two TSV files and two plots."""
+"""Record of stage 6's episodes on disk: two TSV files and two plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from teachback.core.pictures import save_png
 
 REWARDS = ("episode", "steps", "reward", "student_loss", "policy_loss", "entropy")
 TRAJECTORY = ("episode", "step", "domain", "reward", "probability")
-WINDOW = 10  # episodes of the moving mean
-SHOWN = 10  # domains with a line of their own, those that were chosen most
+WINDOW = 10  # episodes in the moving mean
+SHOWN = 10  # number of most chosen domains plotted individually
 
 
 def write_record(folder: Path, episodes: list[dict], steps: list[dict], domains: list[str]) -> None:
-    """rewards.tsv (an episode a row), trajectory.tsv (a step a row), rewards.png and domains.png."""
+    """Write rewards.tsv (a row per episode), trajectory.tsv (a row per step), rewards.png and domains.png."""
     write_atomically(Path(folder) / "rewards.tsv", _tsv(REWARDS, episodes))
     write_atomically(Path(folder) / "trajectory.tsv", _tsv(TRAJECTORY, steps))
     rewards, shares = [episode["reward"] for episode in episodes], chosen_shares(steps, domains, len(episodes))
@@ -36,7 +36,7 @@ def _text(value) -> str:
 
 
 def moving_mean(values: Sequence[float] | np.ndarray, window: int = WINDOW) -> np.ndarray:
-    """Mean of each value and up to ``window`` - 1 before it: [N] -> [N]."""
+    """Mean of each value and up to ``window`` - 1 preceding values: [N] -> [N]."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     starts = np.maximum(np.arange(len(values)) + 1 - window, 0)
     return (sums[1:] - sums[starts]) / (np.arange(len(values)) + 1 - starts)
@@ -51,14 +51,17 @@ def chosen_shares(steps: list[dict], domains: list[str], episodes: int) -> np.nd
 
 
 def plot_rewards(axes, rewards: Sequence[float], unit: str = "sum over steps", thin: str = "0.7", thick: str = "C0") -> None:
-    """Reward by episode, and its moving mean. ``thin``, ``thick``: the two lines' colours."""
+    """Plot the reward by episode (colour ``thin``) and its moving mean (colour ``thick``)."""
     axes.plot(rewards, color=thin, linewidth=0.7, marker="." if len(rewards) < 3 else "", label="episode")
     axes.plot(moving_mean(rewards), color=thick, linewidth=1.8, label=f"mean of {WINDOW} episodes")
     axes.set(xlabel="episode", ylabel=f"reward ({unit})")
 
 
 def plot_choices(axes, shares: np.ndarray, domains: Sequence[str], looks: dict[str, dict], others: dict | None = None) -> None:
-    """Moving mean of the domains' shares: [episodes, domains]. ``looks``: of a domain's line; one without is of the ``others``."""
+    """Plot the moving mean of the domains' shares [episodes, domains].
+
+    ``looks``: line properties by domain; domains without are summed in one line with the properties ``others``.
+    """
     for place, name in enumerate(domains):
         if name in looks:
             every = max(1, len(shares) // 8)

@@ -1,4 +1,4 @@
-"""The episodes of stage 6 and the best student of them, whatever the rows came from and wherever the result goes."""
+"""Runs the episodes of stage 6 and selects the best student; shared by the stage and the Python API."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ from teachback.models.heads import Classifier
 
 
 def new_accelerator(precision: str) -> Accelerator:
-    """What computes, in a resolved precision."""
+    """Accelerator for a resolved precision (fp32, bf16 or fp16)."""
     return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
 
 
 def give_heads(classifier: Classifier, meta: MetaTeacher, domains: dict[str, Domain]) -> None:
-    """Let the student's further heads begin as the meta-teacher's, which has learnt to read the student's states.
+    """Initialise the student's further heads from the meta-teacher's, which are trained on the student's states.
 
-    ``domains`` are keyed by the meta-teacher's heads.
+    ``domains`` are keyed by the meta-teacher's head names.
     """
     names = list(classifier.heads)
     for meta_head, domain in domains.items():
@@ -31,13 +31,13 @@ def give_heads(classifier: Classifier, meta: MetaTeacher, domains: dict[str, Dom
 
 def study_of(domain: Domain, rows: EncodedRows, heads: list[str], meta_head: str, meta: MetaTeacher,
              teacher_pooled: torch.Tensor) -> DomainQuiz:  # fmt: skip
-    """A domain's quiz. The meta-teacher's answers are computed once: neither it nor the teacher changes any more."""
+    """Build a domain's quiz. The meta-teacher's certainty is computed once, as meta-teacher and teacher are frozen."""
     certainty = quiz_certainty(meta, Quiz(meta_head, teacher_pooled, teacher_pooled, rows.columns["label"]))
     return DomainQuiz(domain.name, rows, heads.index(domain.head), meta_head, certainty)
 
 
 class Episodes:
-    """Runs a curriculum, scores its student now and then, and remembers the best; among equals the earliest."""
+    """Runs a curriculum, scores its student every ``eval_every`` episodes, and keeps the best (the earliest on ties)."""
 
     def __init__(self, curriculum: Curriculum, score: Callable[[Classifier], float], tracks: Tracks = NO_TRACKS):
         self.curriculum, self.args, self._score, self.tracks = curriculum, curriculum.args, score, tracks
@@ -58,16 +58,16 @@ class Episodes:
 
     @property
     def last(self) -> dict:
-        """What the record says of the last episode."""
+        """Record of the last episode."""
         return self.curriculum.record.episodes[-1]
 
     def start(self) -> None:
-        """Before the first episode, or where a run goes on; the student is scored as it came."""
+        """Score the initial student, unless a resumed run already has scores."""
         if not self.scores:
             self._select()
 
     def run_next(self) -> bool:
-        """Run an episode; whether the student was scored after it."""
+        """Run an episode; returns whether the student was scored after it."""
         self.curriculum.run_episode()
         self._log()
         due = self.done % self.args.eval_every == 0 or not self.left
@@ -79,7 +79,7 @@ class Episodes:
         return self.curriculum.state() | {"scores": self.scores, "best": self.best}
 
     def load_state(self, state: dict) -> None:
-        """Go on where `state` was taken."""
+        """Restore a `state`."""
         self.scores, self.best = state["scores"], state["best"]
         self.curriculum.load_state(state)
 

@@ -1,4 +1,4 @@
-"""Stage 4: the student learns the teacher's inner layers."""
+"""Stage 4: distillation of the teacher's inner layers."""
 
 from dataclasses import dataclass
 
@@ -24,15 +24,15 @@ from teachback.models.heads import Classifier, TransferableKnowledge, per_row
 from teachback.models.layers import backbone, spread_layers
 from teachback.training.trainer import TrainingModule
 
-ALIGNED = {"embedding": "embedding", "hidden": "hidden states", "attention": "attention"}  # losses between tokens
-WEIGHTS = {name: f"{name}_weight" for name in ALIGNED} | {"transferable": "tkd_weight"}  # fields of the arguments, by term
+ALIGNED = {"embedding": "embedding", "hidden": "hidden states", "attention": "attention"}  # token-level losses
+WEIGHTS = {name: f"{name}_weight" for name in ALIGNED} | {"transferable": "tkd_weight"}  # argument field by loss term
 
 
 def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
     """Teacher layer (counted from 1) of each student layer.
 
-    uniform: (i+1)*N_T/N_S, rounded down; last and first: the teacher's last or first N_S; or a list "3,6,9,12"; or one layer
-    alone, for the student's last (MiniLM).
+    uniform: (i+1)*N_T/N_S, rounded down; last and first: the teacher's last or first N_S; or a list "3,6,9,12"; or a
+    single layer, for the student's last (MiniLM).
     """
     if name in ("uniform", "last", "first") and student_layers > teacher_layers:
         raise TeachbackError(
@@ -61,7 +61,7 @@ def number_list(name: str, text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Teachers:
-    """The frozen teacher, outside the modules that a training module trains, saves and wraps."""
+    """Holder of the frozen teacher; not a module, so that it is neither registered, saved nor wrapped."""
 
     live: LiveTeacher
     written: WrittenTeacher
@@ -73,8 +73,8 @@ class Teachers:
 class InnerLayerDistillation(TrainingModule):
     """Stage 4: embedding, hidden-state, attention and transferable-knowledge losses, weighted per example by lambda.
 
-    All but the last compare token by token, so teacher and student read the same tokens; where they do not, each batch
-    brings ``teacher_means``. Labels serve lambda alone; a hidden one is the teacher's own answer.
+    All but the last are token-level, so teacher and student need the same tokens; otherwise each batch holds
+    ``teacher_means``. Labels only enter lambda; a hidden label is replaced by the teacher's prediction.
     """
 
     def __init__(
@@ -118,9 +118,9 @@ class InnerLayerDistillation(TrainingModule):
         return module
 
     def _freeze_behind_attention(self) -> None:
-        """Stop gradients of what no loss reads where there is none on token states: the rest of the last layer.
+        """Freeze parameters that receive no gradient when no loss reads token states: the rest of the last layer.
 
-        Which weights those are differs by family, so a text of two tokens is asked.
+        They differ by model family, so they are determined by a backward pass on a text of two tokens.
         """
         weights = [weight for weight in self.student.model.parameters() if weight.requires_grad]
         tokens = torch.ones(1, 2, dtype=torch.long, device=weights[0].device)
@@ -135,7 +135,7 @@ class InnerLayerDistillation(TrainingModule):
         self.student.train(training)
 
     def train(self, mode: bool = True):
-        """The usual switch; with ``first_dropout`` off the student is never in train mode, which means dropout alone."""
+        """Set the mode; without ``first_dropout`` the student stays in eval mode, which differs in dropout only."""
         super().train(mode)
         if not self.arguments.first_dropout:
             self.student.eval()
@@ -148,7 +148,7 @@ class InnerLayerDistillation(TrainingModule):
     def forward(self, **batch) -> dict[str, torch.Tensor]:
         told = self._teachers.answer(batch)
         seen = self.student(batch, hidden_states=True)
-        projected = [self.projection(states) for states in seen.hidden_states]  # a product like the model's own
+        projected = [self.projection(states) for states in seen.hidden_states]  # under autocast, like the model itself
         with torch.autocast(seen.logits.device.type, enabled=False):
             terms = self._terms(projected, told, batch)
             terms = {name: per_row(values, batch.get("sequences")) for name, values in terms.items()}
@@ -161,14 +161,14 @@ class InnerLayerDistillation(TrainingModule):
             return {"loss": (weights * sum(self._scaled(terms), start=torch.zeros_like(weights))).mean()}
 
     def _names(self) -> list[str]:
-        """Names of the terms that have a weight."""
+        """Names of the terms with a nonzero weight."""
         return [name for name in (*ALIGNED, "transferable") if getattr(self.arguments, WEIGHTS[name])]
 
     def _scaled(self, terms: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         return [getattr(self.arguments, WEIGHTS[name]) * value for name, value in terms.items()]
 
     def _terms(self, student, told: TeacherOutputs, batch: dict) -> dict[str, torch.Tensor]:
-        """The losses that have a weight, by sequence [S], from the student's projected states; sums over layers are TinyBERT's."""
+        """Weighted terms by sequence [S] from the student's projected states; summed over layers as in TinyBERT."""
         a, mask = self.arguments, batch["attention_mask"]
         zero = torch.zeros((), device=mask.device)
         terms: dict[str, torch.Tensor] = {}
@@ -183,7 +183,7 @@ class InnerLayerDistillation(TrainingModule):
         return terms
 
     def _attention_loss(self, student, teacher, mask: torch.Tensor) -> torch.Tensor:
-        """One layer's loss by sequence [S]."""
+        """Attention loss of a layer by sequence [S]."""
         target = self.arguments.attention_target
         if target == "relations":
             return relation_loss(student, teacher, mask, self.relation_heads)
@@ -204,9 +204,12 @@ class InnerLayerDistillation(TrainingModule):
 
 
 def require_no_common_tokens(args: FirstStageArguments, transferable: bool) -> None:
-    """Refuse the losses that compare token by token, as teacher and student have other tokens.
+    """Refuse token-level losses for a teacher and a student with different tokenizers.
 
-    ``transferable``: whether the teacher has the knowledge that the one other loss compares.
+    ``transferable``: whether the teacher has the module for the transferable-knowledge loss.
+
+    Raises:
+        TeachbackError: a token-level loss has a nonzero weight.
     """
     aligned = [name for name in ALIGNED if getattr(args, f"{name}_weight")]
     if not aligned:
@@ -223,7 +226,7 @@ def require_no_common_tokens(args: FirstStageArguments, transferable: bool) -> N
 
 
 def known_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Labels [B], with the teacher's own answer where a label is hidden: -1 for classes, NaN for a regression."""
+    """Labels [B], hidden labels (-1 for classes, NaN for regression) replaced by the teacher's prediction."""
     regression = is_regression(logits)
     hidden = torch.where(regression, labels.isnan(), labels < 0)
     answer = torch.where(regression, logits[:, 0].float(), logits.argmax(-1).float())
@@ -231,7 +234,7 @@ def known_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 
 def freeze_head(model) -> None:
-    """Stop gradients of what stage 4 has no loss for: everything behind the last layer's token states."""
+    """Freeze everything after the last layer's token states, as stage 4 has no loss for it."""
     encoder = {id(p) for name, p in backbone(model).named_parameters() if "pooler" not in name}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in encoder)

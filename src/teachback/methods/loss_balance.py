@@ -1,6 +1,6 @@
-"""Terms of a loss divided by their own size, so that their weights say what share of the loss each has.
+"""Normalisation of loss terms by their magnitude, so that a term's weight is its share of the loss.
 
-Unlike scales hide what a weight does: raw attention scores outweigh all else in stage 4, whatever the weights are.
+On different scales a weight has little meaning: raw attention scores dominate the loss of stage 4 at any weights.
 """
 
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import distributed, nn
 
-FIRST_BATCHES = 20  # whose mean is a term's initial size
-MEMORY = 0.99  # of the running mean, by batch
+FIRST_BATCHES = 20  # number of batches in the mean that is a term's initial magnitude
+MEMORY = 0.99  # decay of the running mean per batch
 
 
 class LossBalance(nn.Module):
-    """Divides each term [B] by its size, a mean over batches that moves in training mode alone.
+    """Divide each term [B] by its magnitude, a mean over batches that is updated in training mode only.
 
-    ``kind`` "initial": the mean of the first batches; "running": an exponential moving mean. Scored rows (eval mode) are always
-    divided by the initial sizes, so that scores of different epochs can be compared. Sizes are buffers: a checkpoint brings them,
-    and of several processes each takes the mean of all.
+    ``kind`` "initial": the mean of the first batches; "running": an exponential moving mean. Eval mode always uses the
+    initial magnitudes, so that epochs are comparable. Magnitudes are buffers, so checkpoints include them, and are
+    averaged over processes.
     """
 
     def __init__(self, kind: str, names: Sequence[str]):
@@ -31,7 +31,7 @@ class LossBalance(nn.Module):
         self.register_buffer("running", torch.ones(len(self.names)))
 
     def forward(self, terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The terms over their sizes: by name [B] -> by name [B]. A term that is 0 in every batch stays 0."""
+        """Divide the terms by their magnitudes: by name [B] -> by name [B]. A term that is 0 in every batch stays 0."""
         if self.training:
             self._learn(torch.stack([terms[name].detach().float().mean() for name in self.names]))
         running = self.training and self.kind == "running"
@@ -40,7 +40,7 @@ class LossBalance(nn.Module):
 
     @torch.no_grad()
     def _learn(self, seen: torch.Tensor) -> None:
-        """Take in a batch's mean of each term [T], of all processes together."""
+        """Update the magnitudes with the mean of each term [T] over a batch and all processes."""
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(seen)
             seen = seen / distributed.get_world_size()

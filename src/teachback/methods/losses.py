@@ -1,8 +1,8 @@
-"""Every equation of the methods, as a pure function on tensors.
+"""Loss functions and weights of both methods, as pure functions on tensors.
 
-One value per example unless a docstring says otherwise, so that examples can be weighted before the mean is taken.
+Unless documented otherwise they return a value per example, so that examples can be weighted before the mean.
 B rows, L tokens, H width, A attention heads, C classes, K domains. ``mask`` [B, L] is 1 at real tokens.
-Rows of different heads may share a batch: classes that a row's head lacks have the logit `ABSENT_CLASS`.
+A batch may mix rows of different heads: classes that a row's head lacks have the logit `ABSENT_CLASS`.
 """
 
 import math
@@ -14,21 +14,21 @@ from teachback.models.heads import ABSENT_CLASS
 
 
 def present_classes(logits: torch.Tensor) -> torch.Tensor:
-    """Which classes each row's head has: [B, C] -> bool [B, C]."""
-    return logits > ABSENT_CLASS / 2  # half precision rounds the constant itself
+    """Mask of the classes that each row's head has: [B, C] -> bool [B, C]."""
+    return logits > ABSENT_CLASS / 2  # not an equality, as half precision rounds the constant
 
 
 def is_regression(logits: torch.Tensor) -> torch.Tensor:
-    """Which rows have one output, a number: those whose classes after the first are all absent: [B, C] -> bool [B]."""
+    """Mask of regression rows, whose classes after the first are all absent: [B, C] -> bool [B]."""
     return ~present_classes(logits[:, 1:]).any(-1)
 
 
 def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with the gold label; squared error in rows that are a regression: [B, C], [B] -> [B]."""
+    """Cross-entropy with the gold label; squared error for regression rows: [B, C], [B] -> [B]."""
     logits = logits.float()
     if logits.shape[-1] == 1:
         return (logits.squeeze(-1) - labels.float()).square()
-    if not labels.is_floating_point():  # label numbers alone: no domain of the suite is a regression
+    if not labels.is_floating_point():  # class indices: no domain of the suite is a regression
         return F.cross_entropy(logits, labels.long(), reduction="none")
     regression = is_regression(logits)
     cross_entropy = F.cross_entropy(logits, _class_labels(labels, regression), reduction="none")
@@ -36,17 +36,17 @@ def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _class_labels(labels: torch.Tensor, regression: torch.Tensor) -> torch.Tensor:
-    """Label numbers, with 0 in rows that are a regression: [B], [B] -> long [B]."""
+    """Class indices, 0 for regression rows: [B], [B] -> long [B]."""
     return labels.masked_fill(regression, 0).long()
 
 
 def _number_error(logits: torch.Tensor, labels: torch.Tensor, regression: torch.Tensor) -> torch.Tensor:
-    """Prediction - y in rows that are a regression, 0 in the others: [B, C], [B], [B] -> [B]."""
+    """Prediction - y for regression rows, 0 for others: [B, C], [B], [B] -> [B]."""
     return (logits[:, 0] - labels.float()).masked_fill(~regression, 0.0)
 
 
 def false_domains(domains: torch.Tensor, count: int) -> torch.Tensor:
-    """A domain other than the true one for each row, all equally likely: [B] -> [B] (Meta-KD, L_DA)."""
+    """Sample a false domain for each row, uniformly: [B] -> [B] (Meta-KD, L_DA)."""
     if count < 2:
         raise ValueError("a false domain needs at least two domains")
     shift = torch.randint(1, count, domains.shape, device=domains.device)
@@ -54,7 +54,7 @@ def false_domains(domains: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def permuted_domains(domains: torch.Tensor) -> torch.Tensor:
-    """The batch's domain ids in random order (Meta-KD's released code); some stay true: [B] -> [B]."""
+    """Permute the batch's domain ids at random (Meta-KD's released code); some stay true: [B] -> [B]."""
     return domains[torch.randperm(len(domains), device=domains.device)]
 
 
@@ -64,12 +64,12 @@ def domain_corruption_loss(domain_logits: torch.Tensor, false_domain: torch.Tens
 
 
 def domain_confusion_loss(domain_logits: torch.Tensor) -> torch.Tensor:
-    """-1/K sum over domains of log softmax(domain_logits): least where none is likelier (Tzeng et al. 2015): [B, K] -> [B]."""
+    """-1/K sum over domains of log softmax(domain_logits), minimal for uniform predictions (Tzeng et al. 2015): [B, K] -> [B]."""
     return -domain_logits.float().log_softmax(-1).mean(-1)
 
 
 def reversed_gradient(values: torch.Tensor) -> torch.Tensor:
-    """The values themselves, through which a gradient passes with its sign changed (Ganin & Lempitsky 2015)."""
+    """Gradient reversal layer: identity forwards, negated gradient backwards (Ganin & Lempitsky 2015)."""
     return _ReversedGradient.apply(values)
 
 
@@ -84,7 +84,7 @@ class _ReversedGradient(torch.autograd.Function):
 
 
 def meta_teacher_loss(hard, corruption, weights, corruption_weight: float, form: str = "paper") -> torch.Tensor:
-    """The meta-teacher's loss, mean over rows: [B], [B], [B] -> scalar.
+    """Loss of the meta-teacher (Meta-KD), mean over rows: [B], [B], [B] -> scalar.
 
     paper: t * CE + gamma * L_DA; code: t * (CE + gamma * L_DA).
     """
@@ -94,10 +94,10 @@ def meta_teacher_loss(hard, corruption, weights, corruption_weight: float, form:
 
 
 def expertise_weight(weights: torch.Tensor, error: torch.Tensor, power: float = 1.0) -> torch.Tensor:
-    """lambda = (1 + t) / (exp(error^2) + 1), large where the teacher is right: [B], [B] -> [B].
+    """Domain-expertise weight lambda = ((1 + t) / (exp(error^2) + 1))^power (Meta-KD, with power 1): [B], [B] -> [B].
 
-    ``error`` is 1 - p(y) for classification and prediction - y for regression (Meta-KD, domain-expertise weight).
-    A ``power`` above 1 sharpens it. A t below -1, which no mean of cosines is, counts as -1.
+    ``error`` is 1 - p(y) for classification and prediction - y for regression (`teacher_error`). With a ``power``
+    other than 1, a t below -1, which no mean of cosines can be, counts as -1.
     """
     weight = (1 + weights) / (error.square().exp() + 1)
     return weight if power == 1 else weight.clamp_min(0) ** power
@@ -109,18 +109,18 @@ def effective_share(weights: torch.Tensor) -> torch.Tensor:
 
 
 def teacher_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How wrong the teacher is: 1 - p(y) for classes, prediction - y for a regression: [B, C], [B] -> [B]."""
+    """Error of the teacher: 1 - p(y) for classes, prediction - y for regression: [B, C], [B] -> [B]."""
     logits = logits.float()
     regression = is_regression(logits)
-    # A regression's one class has probability 1, so that its first term is 0.
+    # The only class of a regression has probability 1, so its first term is 0.
     right = logits.softmax(-1).gather(1, _class_labels(labels, regression).unsqueeze(1)).squeeze(1)
     return 1 - right + _number_error(logits, labels, regression)
 
 
 def average_predictions(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Logits whose softmax at ``temperature`` is the mean of K teachers' softmax at it: [K, B, C] -> [B, C].
+    """Logits whose softmax at ``temperature`` is the mean of K teachers' softened predictions: [K, B, C] -> [B, C].
 
-    Averaged soft targets (You et al. 2017, multi-teacher networks); of a regression (C = 1) the mean number.
+    Averaged soft targets of You et al. (2017); for regression (C = 1) the mean prediction.
     """
     if logits.shape[-1] == 1:
         return logits.mean(0)
@@ -134,7 +134,7 @@ def hidden_state_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.
 
 
 class _WeightedSquares(torch.autograd.Function):
-    """Sum over tokens of weighted squared lengths, passing over the states as few times as can be: [B, L, H], [B, L] -> [B]."""
+    """Weighted sum over tokens of squared norms, with few passes over the states: [B, L, H], [B, L] -> [B]."""
 
     @staticmethod
     def forward(ctx, difference, weights):
@@ -152,8 +152,8 @@ def attention_loss(
 ) -> torch.Tensor:
     """Mean squared error of attention maps over pairs of real tokens (L_attn): [B, A, L, L] twice, [B, L] -> [B].
 
-    Maps are scores before softmax and dropout; ``target`` "probs" compares their softmax over real keys. Where the
-    numbers of heads differ, the mean map over each model's heads is compared, as heads then have no counterpart.
+    Maps are scores before softmax and dropout; ``target`` "probs" compares their softmax over real keys. For different
+    numbers of heads, each model's maps are averaged over its heads first.
     """
     student, teacher = student.float(), teacher.float()
     if target == "probs":
@@ -172,29 +172,29 @@ def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def transferable_knowledge_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """L_TKD: mean squared error of the (projected) domain representations h_d: [B, H], [B, H] -> [B]."""
+    """L_TKD: mean squared error of the (projected) transferable knowledge h_d: [B, H], [B, H] -> [B]."""
     return (student.float() - teacher.float()).square().mean(-1)
 
 
 def soft_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0, form: str = "ce") -> torch.Tensor:
-    """Distance of the student's to the teacher's predictions, times T^2: [B, C], [B, C] -> [B].
+    """Distillation loss between softened predictions, times T^2: [B, C], [B, C] -> [B].
 
-    ce: -sum p_T log p_S; kl: sum p_T log(p_T / p_S); mse: mean (p_S - p_T)^2 over the row's own classes, all at
-    temperature T (T^2 keeps the size of the gradient: Hinton et al. 2015). Rows that are a regression: squared error.
+    ce: -sum p_T log p_S; kl: sum p_T log(p_T / p_S); mse: mean (p_S - p_T)^2 over the classes of the row's head, all at
+    temperature T (T^2 keeps the gradient's magnitude: Hinton et al. 2015). Regression rows: squared error.
     """
     student, teacher = student.float(), teacher.float()
     squared = (student[:, 0] - teacher[:, 0]).square()
     if student.shape[-1] == 1:
         return squared
     present = present_classes(student)
-    # Masked again after the division, for a large T would give absent classes a probability.
+    # Masked again after the division, as a large T would give absent classes some probability.
     student, teacher = ((logits / temperature).masked_fill(~present, ABSENT_CLASS) for logits in (student, teacher))
     value = _distance(student, teacher, present, form) * temperature**2
     return torch.where(present[:, 1:].any(-1), value, squared)
 
 
 def _distance(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tensor, form: str) -> torch.Tensor:
-    """`soft_loss` of classes at temperature 1; ``present`` [B, C] says which count in the mean."""
+    """`soft_loss` of classification rows at temperature 1; ``present`` [B, C] masks the classes in the mean."""
     if form == "ce":
         return -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1)
     if form == "kl":
@@ -213,28 +213,28 @@ def pkd_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 
 def certainty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How sure a model is of the label: p(y) for classes, -|prediction - y| for a regression: [B, C], [B] -> [B]."""
+    """Certainty of the label: p(y) for classes, -|prediction - y| for regression: [B, C], [B] -> [B]."""
     error = teacher_error(logits, labels)
     return torch.where(is_regression(logits), -error.abs(), 1 - error)
 
 
 def collaborative_loss(of_teacher: torch.Tensor, of_student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """MPDistil: 1/2 CE(T'(h_T), y) + 1/2 CE(T'(h_S), y): [B, C], [B, C], [B] -> [B]."""
+    """Collaborative loss 1/2 CE(T'(h_T), y) + 1/2 CE(T'(h_S), y) (MPDistil): [B, C], [B, C], [B] -> [B]."""
     return 0.5 * hard_label_loss(of_teacher, labels) + 0.5 * hard_label_loss(of_student, labels)
 
 
 def competitive_loss(of_teacher: torch.Tensor, of_student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """MPDistil: -p_T'(y|h_T) + p_T'(y|h_S) + CE(T'(h_T), y), p being `certainty`: [B, C], [B, C], [B] -> [B]."""
+    """Competitive loss -p(y|h_T) + p(y|h_S) + CE(T'(h_T), y), p being T' `certainty` (MPDistil): [B, C], [B, C], [B] -> [B]."""
     return certainty(of_student, labels) - certainty(of_teacher, labels) + hard_label_loss(of_teacher, labels)
 
 
 def curriculum_student_loss(
     student: torch.Tensor, meta_teacher: torch.Tensor, labels: torch.Tensor, meta_gradient: str = "detach"
 ) -> torch.Tensor:
-    """The student's loss in the curriculum: [B, C] its logits, [B, C] the meta-teacher's from its states, [B] -> [B].
+    """Student loss CE(S(x), y) - p_S(y) + p_T'(y | h_S) in the curriculum (MPDistil): [B, C], [B, C], [B] -> [B].
 
-    CE(S(x), y) - p_S(y) + p_T'(y | h_S) (MPDistil). ``meta_gradient``: detach takes the last term for a constant
-    (released code); flow lets its gradient through h_S reach the student.
+    ``student``: the student's logits; ``meta_teacher``: the meta-teacher's logits from the student's states h_S.
+    ``meta_gradient``: "detach" makes the last term constant (released code); "flow" backpropagates it through h_S.
     """
     if meta_gradient == "detach":
         meta_teacher = meta_teacher.detach()
@@ -242,8 +242,8 @@ def curriculum_student_loss(
 
 
 def step_reward(student: torch.Tensor, meta_teacher: torch.Tensor, form: str) -> torch.Tensor:
-    """A row's reward from both models' certainty of its label: [B], [B] -> [B] (MPDistil).
+    """Reward of each row from both models' certainty of its label (MPDistil): [B], [B] -> [B].
 
-    binary: 1 where the student is surer than the meta-teacher; real: by how much.
+    binary: 1 if the student's is higher than the meta-teacher's; real: the difference.
     """
     return (student > meta_teacher).float() if form == "binary" else student - meta_teacher

@@ -1,4 +1,4 @@
-"""MPDistil's meta-teacher: the teacher's frozen encoder with heads that learn on quiz, also from the student's states."""
+"""MPDistil's meta-teacher: the teacher's frozen encoder with heads trained on quiz rows and the student's states."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from teachback.methods.teacher import Teacher, head_name, head_names, load_teach
 from teachback.training.loss_watch import refuse_bad_loss
 
 LOSSES = {"collaborative": collaborative_loss, "competitive": competitive_loss}
-FIT_STEPS = 100  # most steps of L-BFGS that fit a new head; far fewer converge
+FIT_STEPS = 100  # maximum L-BFGS steps for fitting a new head; it converges in far fewer
 
 
 class MetaTeacher(nn.Module):
-    """Heads over pooled states of the teacher and, through a projection where widths differ, of the student.
+    """Heads over pooled states of the teacher and of the student, the latter projected if widths differ.
 
-    It holds no encoder: pooled states [B, n, H] come from outside, so that no gradient can reach one. A row has n
-    sequences, one a choice; n = 1 for all other kinds.
+    Contains no encoder: inputs are pooled states [B, n, H], so no gradient reaches an encoder. A row has n sequences,
+    one per choice; n = 1 for all other kinds of domain.
     """
 
     def __init__(self, heads: dict[str, nn.Linear], student_width: int):
@@ -39,7 +39,7 @@ class MetaTeacher(nn.Module):
         return cast(nn.Linear, self.heads[_key(name)])
 
     def of_teacher(self, pooled: torch.Tensor, name: str) -> torch.Tensor:
-        """Logits from the teacher's states: [B, n, H] -> [B, C]; the one output of each choice side by side."""
+        """Logits from the teacher's states: [B, n, H] -> [B, C]; each choice contributes one logit."""
         return self.head(name)(pooled.float()).flatten(1)
 
     def of_student(self, pooled: torch.Tensor, name: str) -> torch.Tensor:
@@ -47,7 +47,7 @@ class MetaTeacher(nn.Module):
         return self.of_teacher(self.projection(pooled.float()), name)
 
     def student_head(self, name: str) -> nn.Linear:
-        """The head and the projection before it as one layer, which a student's own head may start from."""
+        """Head and projection merged into one layer over the student's states, for initialising a student's head."""
         head = self.head(name)
         weight = head.weight @ self.projection.weight if isinstance(self.projection, nn.Linear) else head.weight
         layer = nn.Linear(weight.shape[1], weight.shape[0])
@@ -60,15 +60,15 @@ _DOT = "\u2024"
 
 
 def _key(name: str) -> str:
-    """A head's name as part of a parameter's name, in which a dot separates."""
+    """Head name as a module name, in which dots are not allowed."""
     return name.replace(".", _DOT)
 
 
 @dataclass(frozen=True)
 class Quiz:
-    """One domain's quiz as the meta-teacher sees it: frozen states [N, n, H] and [N, n, H_S], labels [N], its head.
+    """Input of the meta-teacher for a domain's quiz: teacher states [N, n, H], student states [N, n, H_S], labels [N].
 
-    ``guids`` name the rows in messages, where they are known.
+    ``head``: name of the domain's head. ``guids``: row ids for error messages, if known.
     """
 
     head: str
@@ -79,20 +79,20 @@ class Quiz:
 
 
 def meta_heads(teacher: Teacher, domains: list[Domain]) -> dict[str, nn.Linear]:
-    """A copy of the teacher's head for every domain that it knows, and a new one for every other label set."""
+    """Copies of the teacher's heads for its domains, and new heads for other label sets."""
     extended = extend(teacher, domains)
     return {head_name(teacher.kind, domain): _copy(extended.head_for(domain)) for domain in extended.domains}
 
 
 def new_heads(teacher: Teacher, domains: list[Domain]) -> set[str]:
-    """The heads among `meta_heads` that the teacher has not trained."""
+    """Names of the heads among `meta_heads` that the teacher has not trained."""
     return {head_name(teacher.kind, domain) for domain in domains} - set(head_names(teacher.kind, teacher.domains))
 
 
 def take_heads(meta: MetaTeacher, folder: Path) -> set[str]:
-    """Let ``meta`` begin with the heads and the projection that stage 5 trained in ``folder``; the names of these heads.
+    """Load the heads and the projection that stage 5 trained in ``folder``; returns the names of these heads.
 
-    A stage 5 whose teacher stood still has none.
+    With a frozen teacher, stage 5 trains none.
     """
     path = Path(folder) / "training_only.safetensors"
     saved = _read_weights(path) if path.is_file() else {}
@@ -112,10 +112,10 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def fit_new_heads(meta: MetaTeacher, quizzes: list[Quiz], names: Collection[str], form: str) -> None:
-    """Fit heads that nobody has trained to all rows of their quiz, by L-BFGS to the minimum of a convex loss.
+    """Fit untrained heads to all rows of their quiz, minimising a convex loss by L-BFGS.
 
-    Collaborative: that loss itself; competitive: the loss of the teacher's side, as its own has no minimum before the
-    other is known. A ridge of |W|^2 / 2 over all rows keeps weights finite where few rows are told apart without error.
+    Collaborative: the collaborative loss; competitive: cross-entropy on the teacher's states, as the competitive loss
+    is not convex. A ridge penalty |W|^2 / 2, divided by the number of rows, keeps weights finite for separable rows.
     """
     for name in sorted(names):
         own = [quiz for quiz in quizzes if quiz.head == name]
@@ -150,7 +150,7 @@ def _fit(meta: MetaTeacher, quizzes: list[Quiz], form: str) -> None:
 
 
 def extend(teacher: Teacher, domains: list[Domain]) -> Teacher:
-    """The teacher with heads for further domains, new ones where none serves them; its encoder is shared."""
+    """Teacher with heads for further domains, new ones for new label sets; the encoder is shared."""
     known = [domain.name for domain in teacher.domains]
     every = [*teacher.domains, *(domain for domain in domains if domain.name not in known)]
     extended = Teacher(teacher.classifier.model, teacher.kind, every, transferable=False)
@@ -160,15 +160,15 @@ def extend(teacher: Teacher, domains: list[Domain]) -> Teacher:
 
 
 def _copy(layer: nn.Linear) -> nn.Linear:
-    copied = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)  # decoders' heads have none
+    copied = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)  # heads of decoder models have no bias
     copied.load_state_dict(layer.state_dict())
     return copied
 
 
 class MetaTraining:
-    """Training of a meta-teacher's heads and projection on frozen states, which may be taken up again and again.
+    """Resumable training of a meta-teacher's heads and projection on frozen states.
 
-    One optimizer serves all passes, and no two passes have the same order of batches.
+    All calls of `run` share one optimizer; the order of batches differs in each pass.
     """
 
     def __init__(self, meta: MetaTeacher, args: MetaTeacherArguments, batch_size: int, seed: int):
@@ -177,7 +177,7 @@ class MetaTraining:
         self.optimizer = torch.optim.AdamW(meta.parameters(), lr=args.meta_lr)
 
     def run(self, quizzes: list[Quiz]) -> list[float]:
-        """As many passes as the arguments name, batches of all quizzes in random order; mean loss by pass."""
+        """Train ``meta_epochs`` passes over batches of all quizzes in random order; returns the mean loss of each."""
         self.meta.requires_grad_(True)
         losses = [self._pass(quizzes, number) for number in range(1, self.args.meta_epochs + 1)]
         self.optimizer.zero_grad()
@@ -201,11 +201,11 @@ class MetaTraining:
         return total / len(steps)
 
     def state(self) -> dict:
-        """All that the coming passes depend on, beside the weights."""
+        """Everything that further passes depend on, except the weights."""
         return {"optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state()}
 
     def load_state(self, state: dict) -> None:
-        """Go on where `state` was taken."""
+        """Restore a `state`."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
 
@@ -213,7 +213,7 @@ class MetaTraining:
 def train_meta_teacher(
     meta: MetaTeacher, quizzes: list[Quiz], args: MetaTeacherArguments, batch_size: int, seed: int
 ) -> list[float]:
-    """Train heads and projection on frozen states, batches of all quizzes in random order; mean loss by epoch."""
+    """Train heads and projection on frozen states, see `MetaTraining.run`; returns the mean loss of each epoch."""
     return MetaTraining(meta, args, batch_size, seed).run(quizzes)
 
 
@@ -231,7 +231,7 @@ def _step(meta: MetaTeacher, optimizer, batch: tuple[Quiz, torch.Tensor], form: 
 
 @torch.no_grad()
 def quiz_certainty(meta: MetaTeacher, quiz: Quiz) -> torch.Tensor:
-    """How sure the meta-teacher is of each quiz row's label, from the teacher's states: [N]."""
+    """Certainty (`losses.certainty`) of each quiz row's label, from the teacher's states: [N]."""
     device = next(meta.parameters()).device
     return certainty(meta.of_teacher(quiz.teacher.to(device), quiz.head), quiz.labels.to(device)).cpu()
 
@@ -241,7 +241,11 @@ def save_meta_teacher(folder: Path, meta: MetaTeacher) -> None:
 
 
 def load_meta_heads(folder: Path, meta: MetaTeacher) -> MetaTeacher:
-    """Fill ``meta`` with what `save_meta_teacher` wrote; a weight that is missing or left over is an error."""
+    """Load weights written by `save_meta_teacher`.
+
+    Raises:
+        TeachbackError: the file cannot be read, or weights are missing or unexpected.
+    """
     try:
         meta.load_state_dict(load_file(Path(folder) / "training_only.safetensors"))
     except (OSError, RuntimeError) as error:
@@ -252,9 +256,9 @@ def load_meta_heads(folder: Path, meta: MetaTeacher) -> MetaTeacher:
 
 
 def load_meta_teacher(folder: Path, suite: Suite, teachers: Path | None = None) -> tuple[Teacher, Path]:
-    """The meta-teacher of a finished stage 6 as a teacher whose heads are its own, and the teacher's folder.
+    """Load the meta-teacher of a finished stage 6 as a `Teacher` with its heads; returns it and the teacher's folder.
 
-    ``teachers`` holds the teacher where it is of another run.
+    ``teachers``: parent folder of the teacher, if it belongs to another run.
     """
     record = read_stage(folder)
     place = (teachers or Path(folder).parent.parent) / record["teacher_folder"]

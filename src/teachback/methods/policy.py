@@ -1,4 +1,4 @@
-"""Which domain the student studies next: a learned policy (REINFORCE), and the simple ones to compare it with."""
+"""Policies that choose the student's next domain: one learned by REINFORCE, and fixed ones as baselines."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ from teachback.models.layers import final_layer, layer_list
 class Choice:
     """A chosen domain, its probability, and for a learned policy the log-probability and entropy (with gradients).
 
-    ``probabilities``: of every domain that could have been chosen. ``weight``: the policy's probability of the action
-    over that with which it was drawn, by which its reward counts.
+    ``probabilities``: of every selectable domain. ``weight``: importance weight of the reward, the policy's
+    probability of the action over the probability with which it was drawn.
     """
 
     action: int
@@ -26,13 +26,13 @@ class Choice:
 
 
 class LearnedPolicy(nn.Module):
-    """softmax(Linear(state -> domains)). ``pooler_width`` > 0: the state is Linear(width -> 1) over a weight matrix."""
+    """softmax(Linear(state -> domains)). With ``pooler_width`` > 0, a Linear(width -> 1) reduces a weight matrix to the state."""
 
     def __init__(self, domains: int, size: int, pooler_width: int = 0):
         super().__init__()
         self.reduce = nn.Linear(pooler_width, 1) if pooler_width else None
         self.choice = nn.Linear(size, domains)
-        if not pooler_width:  # begins without a preference
+        if not pooler_width:  # uniform initial policy
             nn.init.zeros_(self.choice.weight)
             nn.init.zeros_(self.choice.bias)
 
@@ -47,7 +47,7 @@ class LearnedPolicy(nn.Module):
         return self.weigh(state, int(torch.multinomial(self(state).detach().exp(), 1)))
 
     def weigh(self, state: torch.Tensor, action: int) -> Choice:
-        """What the policy thinks of a domain, whoever chose it."""
+        """Probability, log-probability and entropy of a given action."""
         log_probabilities = self(state)
         probabilities = log_probabilities.exp()
         entropy = -(probabilities * log_probabilities).sum()
@@ -56,7 +56,7 @@ class LearnedPolicy(nn.Module):
 
 
 def fixed_choice(kind: str, step: int, domains: int, target: int) -> Choice:
-    """What ``uniform``, ``target_only`` and ``round_robin`` choose at a step, counted over all episodes."""
+    """Choice of the policy ``uniform``, ``target_only`` or ``round_robin``; ``step`` counts over all episodes."""
     if kind == "uniform":
         return Choice(int(torch.randint(domains, (1,))), 1 / domains, probabilities=(1 / domains,) * domains)
     chosen = target if kind == "target_only" else step % domains
@@ -64,10 +64,10 @@ def fixed_choice(kind: str, step: int, domains: int, target: int) -> Choice:
 
 
 def centred_returns(rewards: list[float], gamma: float, baseline: float) -> list[float]:
-    """R_i = sum over j >= i of gamma^(j - i) * (r_j - baseline).
+    """Discounted returns R_i = sum over j >= i of gamma^(j - i) * (r_j - baseline).
 
-    The baseline is subtracted from each reward, not from the returns, whose size falls with i merely because fewer
-    rewards are left: so equal rewards prefer no step.
+    The baseline is subtracted from rewards rather than returns: returns shrink with i, as fewer rewards remain, so a
+    baseline for returns would favour early steps even if all rewards are equal.
     """
     total, returns = 0.0, []
     for reward in reversed(rewards):
@@ -77,9 +77,9 @@ def centred_returns(rewards: list[float], gamma: float, baseline: float) -> list
 
 
 def reinforce_loss(choices: list[Choice], returns: list[float], entropy_weight: float) -> torch.Tensor | None:
-    """-mean w_i R_i log pi(a_i | s_i) - weight * mean entropy over the choices that the policy judged; None without any.
+    """-mean w_i R_i log pi(a_i | s_i) - weight * mean entropy over choices with a log-probability; None without any.
 
-    w_i is the choice's weight: 1 where the policy itself drew the action (importance sampling).
+    w_i is the importance weight of the choice: 1 if the policy itself drew the action.
     """
     made = [(c.log_probability, c.entropy, c.weight * value) for c, value in zip(choices, returns)]
     gains = [value * log_probability for log_probability, _, value in made if log_probability is not None]
@@ -90,19 +90,19 @@ def reinforce_loss(choices: list[Choice], returns: list[float], entropy_weight: 
 
 
 class Progress:
-    """The state ``progress``: per domain the recent loss, the recent reward and how often it was chosen of late.
+    """The state ``progress``: running means per domain of the loss, the reward and the frequency of being chosen.
 
-    Rewards are divided by their running size, so that the policy's input does not depend on the reward's form.
+    Rewards are divided by their running magnitude, so that the policy's input does not depend on the form of reward.
     """
 
-    KEEP = 0.8  # of the past, in every running mean
+    KEEP = 0.8  # decay of every running mean
 
     def __init__(self, domains: int):
         self.loss, self.reward, self.chosen = ([0.0] * domains for _ in range(3))
         self.size = 0.0
 
     def update(self, action: int, loss: float, reward: float) -> None:
-        """Take in what one step on ``action``'s domain gave."""
+        """Update the running means with the loss and reward of a step."""
         keep = self.KEEP if self.size else 0.0
         self.size = keep * self.size + (1 - keep) * abs(reward)
         self.loss[action] = self._mean(self.loss[action], loss)
@@ -113,15 +113,18 @@ class Progress:
         return self.KEEP * old + (1 - self.KEEP) * new
 
     def features(self, position: float) -> torch.Tensor:
-        """[3 K + 1]; ``position`` says how much of the episode is over, 0 to 1."""
+        """Policy input [3 K + 1]; ``position``: elapsed fraction of the episode, 0 to 1."""
         rewards = [value / (self.size or 1.0) for value in self.reward]
         return torch.tensor([*self.loss, *rewards, *self.chosen, position])
 
 
 def pooler_weight(model, attached: bool = False) -> torch.Tensor:
-    """The square matrix between the encoder's layers and the final layer [H, H] (MPDistil's state).
+    """Weight of the pooler, the square layer between encoder and final layer: [H, H] (MPDistil's state).
 
-    Without gradient, unless it is to stay ``attached`` to the model.
+    Detached, unless ``attached``.
+
+    Raises:
+        TeachbackError: the model has no pooler.
     """
     inside = {id(module) for module in layer_list(model).modules()}
     width = final_layer(model).in_features

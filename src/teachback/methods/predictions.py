@@ -1,4 +1,4 @@
-"""Stage 5: the student learns predictions, from a teacher that stands still or one that learns from its student."""
+"""Stage 5: distillation of predictions, from a frozen teacher or a meta-teacher that learns from its student."""
 
 import torch
 from torch import nn
@@ -23,9 +23,12 @@ from teachback.training.trainer import TrainingModule
 
 
 def pkd_layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
-    """Teacher layer of each student layer but the last, which the predictions train: PKD's "first", "skip" or "last".
+    """Teacher layer of each student layer except the last, which is trained by the predictions (Sun et al. 2019).
 
     first: the teacher's first layers (MPDistil's released code); skip: every (N_T/N_S)-th; last: those below its last.
+
+    Raises:
+        TeachbackError: the student has a single layer, or more layers than the teacher.
     """
     if student_layers < 2 or student_layers > teacher_layers:
         raise TeachbackError(
@@ -40,7 +43,7 @@ def pkd_layer_map(name: str, student_layers: int, teacher_layers: int) -> list[i
 
 
 def pkd_layers(model, teacher: Teacher, args: SecondStageArguments) -> tuple[int, ...]:
-    """The teacher's layers whose [CLS] states the student learns, none without PKD."""
+    """Teacher layers for the PKD loss; empty without PKD."""
     if not args.beta_pkd:
         return ()
     depths = model.config.num_hidden_layers, teacher.classifier.model.config.num_hidden_layers
@@ -48,13 +51,13 @@ def pkd_layers(model, teacher: Teacher, args: SecondStageArguments) -> tuple[int
 
 
 def teacher_logits(teacher: Teacher, told: Features, domain: Domain) -> torch.Tensor:
-    """The teacher's logits of the domain's own classes, from its states of rows of that domain: [N, C]."""
+    """Teacher's logits of the domain's classes, from its states of rows of that domain: [N, C]."""
     number = [known.name for known in teacher.domains].index(domain.name)
     return logits_of(teacher, told, number)[:, : class_count(domain)]
 
 
 def teacher_columns(teacher: Teacher, told: Features, domain: Domain, changes: bool = False) -> dict[str, torch.Tensor]:
-    """Columns that `PredictionDistillation` learns from: logits, or where heads will change the states that they answer from."""
+    """Input columns of `PredictionDistillation`: logits, or pooled states if the heads will change."""
     columns = {} if told.cls is None else {"teacher_cls": told.cls}
     if changes:
         return columns | {"teacher_pooled": told.pooled}
@@ -62,7 +65,7 @@ def teacher_columns(teacher: Teacher, told: Features, domain: Domain, changes: b
 
 
 class TeacherStep:
-    """The meta-teacher's step after each epoch: quiz rows, the teacher's frozen states of them, and how it learns."""
+    """Training of the meta-teacher after each epoch, on quiz rows and the teacher's frozen states of them."""
 
     def __init__(self, meta: MetaTeacher, head: str, teacher_pooled: torch.Tensor, encoded: EncodedRows,
                  args: MetaTeacherArguments, settings: dict, batch_size: int, seed: int):  # fmt: skip
@@ -70,17 +73,17 @@ class TeacherStep:
         self.settings, self.training = settings, MetaTraining(meta, args, batch_size, seed)
 
     def take(self, student: Classifier) -> list[float]:
-        """Train the heads on the teacher's states and the student's present ones; mean loss by pass over quiz."""
+        """Train the heads on the teacher's and the student's current states; returns the mean loss of each pass."""
         pooled = features(student, self.encoded, **self.settings).pooled
         quiz = Quiz(self.head, self.teacher_pooled, pooled, self.encoded.columns["label"], self.encoded.guids)
         return self.training.run([quiz])
 
 
 class PredictionDistillation(TrainingModule):
-    """Soft targets, a share of hard labels, and [CLS] states of inner layers, weighted by lambda where asked.
+    """Soft targets, a share of hard labels, and [CLS] states of inner layers (PKD), optionally weighted by lambda.
 
-    A batch brings ``teacher_logits`` [B, C], or with a meta-teacher ``teacher_pooled`` [B, n, H], which its current
-    heads answer from; and ``teacher_cls`` [B, n, K, H] for PKD. Without any of them it is plain fine-tuning.
+    A batch holds ``teacher_logits`` [B, C], or with a meta-teacher ``teacher_pooled`` [B, n, H], the input of its
+    current heads; and ``teacher_cls`` [B, n, K, H] for PKD. Without either, this is plain fine-tuning.
     """
 
     def __init__(self, student: Classifier, args: SecondStageArguments, use_expertise_weights: bool,
@@ -105,20 +108,20 @@ class PredictionDistillation(TrainingModule):
         return {"loss": loss.mean(), "logits": outputs.logits}
 
     def further_rows(self) -> list[EncodedRows]:
-        """The quiz, from which the meta-teacher learns after each epoch."""
+        """Quiz rows for the meta-teacher's training after each epoch."""
         return [self._step.encoded] if self._step else []
 
     def further_state(self) -> dict:
-        """The optimizer of the meta-teacher, and where its shuffles are."""
+        """State of the meta-teacher's optimizer and of its shuffling."""
         return self._step.training.state() if self._step else {}
 
     def load_further_state(self, state: dict) -> None:
-        """Go on where `further_state` was taken."""
+        """Restore a `further_state`."""
         if self._step:
             self._step.training.load_state(state)
 
     def on_epoch_end(self) -> dict[str, float]:
-        """The meta-teacher learns from its student; its answers to the next epoch are those of its new heads."""
+        """Train the meta-teacher on its student; the next epoch uses the updated heads. Returns its loss."""
         if self._step is None:
             return {}
         return {"loss_meta_teacher": self._step.take(self.student)[-1]}

@@ -1,6 +1,6 @@
-"""Prototype scores (Meta-KD): how typical an example is of its class, in its own and in the other domains.
+"""Prototype scores (Meta-KD): typicality of an example for its class in its own and in the other domains.
 
-Embeddings come from an encoder that has not been fine-tuned; only train rows take part.
+Embeddings come from an encoder that has not been fine-tuned; only train rows are scored.
 """
 
 import sys
@@ -22,17 +22,17 @@ from teachback.models.layers import token_fields
 from teachback.models.positions import require_positions
 
 FORMS = ("paper", "code")
-BINS = 40  # of the picture of the scores
-NARROWEST = 1e-3  # of its range to each side, as scores may differ by rounding alone
-CHUNK = 10_000  # rows of which token ids, or embeddings in double precision, are in memory at once
+BINS = 40  # of the histogram of scores
+NARROWEST = 1e-3  # minimum half range of the histogram, as scores may differ by rounding only
+CHUNK = 10_000  # rows whose token ids, or double-precision embeddings, are in memory at once
 
 
 def embed(
     rows: list[Row], model, tokenizer, max_length: int, batch_size: int, precision: str, device, chunk: int = CHUNK
 ) -> Iterator[np.ndarray]:
-    """Last-layer token states of each row, averaged over its real tokens: float32 [n, H] a chunk, in the rows' order.
+    """Mean of the last layer's states over real tokens: yields float32 [n, H] per chunk, in the order of the rows.
 
-    A question with all its choices is one pair of texts here.
+    A question with its choices is encoded as one text pair.
     """
     model = model.to(device).eval()
     for start in range(0, len(rows), chunk):
@@ -43,7 +43,7 @@ def embed(
 
 @torch.inference_mode()
 def _embed(encoded: EncodedRows, model, pad_token_id: int, batch_size: int, precision: str, device) -> np.ndarray:
-    """Embeddings of a chunk in its order [n, H]; the device is waited for once."""
+    """Embeddings of a chunk in its order [n, H], with a single device synchronisation."""
     order, means = [], []
     for batch in batches(encoded, batch_size, pad_token_id):
         order.append(batch.pop("index"))
@@ -57,7 +57,7 @@ def _embed(encoded: EncodedRows, model, pad_token_id: int, batch_size: int, prec
 
 
 def write_embeddings(path: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int]) -> None:
-    """Write arrays [n, H] one below the other as one float32 .npy of ``shape`` [N, H], whole or not at all."""
+    """Atomically write chunks [n, H] as one float32 .npy file of ``shape`` [N, H]."""
     description = {"descr": "<f4", "fortran_order": False, "shape": shape}
     written = 0
     with replacing(path) as file:
@@ -70,9 +70,9 @@ def write_embeddings(path: Path, chunks: Iterable[np.ndarray], shape: tuple[int,
 
 
 class StoredEmbeddings:
-    """The rows of an .npy file [N, H]. A slice of it is mapped alone, so that what has been read does not add up.
+    """Rows of an .npy file [N, H], memory-mapped anew for each slice so that resident memory does not grow.
 
-    ``numbers``: the places of the rows that are meant, in ascending order; None: all.
+    ``numbers``: ascending indices of the rows to use; None for all.
     """
 
     def __init__(self, path: Path, numbers: Sequence[int] | None = None):
@@ -91,7 +91,7 @@ class StoredEmbeddings:
 
 
 def class_of(row: Row, suite: Suite) -> str:
-    """A name of the row's class, one object a name: labels of different heads differ, and a number is no class."""
+    """Class name of a row, unique per head and interned; all rows of a regression share one class."""
     domain = suite.domain(row.domain)
     return sys.intern(domain.head if domain.task == "regression" else f"{domain.head}\t{row.label}")
 
@@ -104,12 +104,15 @@ def prototype_scores(
     alpha: float = 0.5,
     chunk: int = CHUNK,
 ) -> np.ndarray:
-    """The score t of every row: [N, H], N labels, N domains -> float64 [N] (docs/method.md).
+    """Prototype score t of every row (Meta-KD, docs/method.md): [N, H], N labels, N domains -> float64 [N].
 
     paper: alpha * cos(p_k^(m), h) + (1 - alpha) * mean over k' != k of cos(p_k'^(m), h), p_k^(m) the mean of class m in
-    domain k. code: the same with one centroid a domain, the others averaged before the cosine. Where no other domain
-    has the class (one domain alone, for instance), t is the cosine with the own one.
+    domain k. code: the same with one centroid per domain, the others averaged before the cosine. If no other domain
+    has the class, t is the cosine with the centroid of the row's domain.
     Embeddings are read twice, ``chunk`` rows at a time: for the centroids, then for the cosines.
+
+    Raises:
+        TeachbackError: ``form`` is unknown, ``alpha`` is outside [0, 1], or an embedding is not finite.
     """
     if form not in FORMS:
         raise TeachbackError(f"PROTOTYPE={form}: use one of {', '.join(FORMS)}")
@@ -127,14 +130,14 @@ def prototype_scores(
 
 
 def _numbers(names: Sequence[str]) -> np.ndarray:
-    """Each name's place among the different ones in alphabetical order [N]."""
+    """Index of each name among the sorted distinct names [N]."""
     place = {name: i for i, name in enumerate(sorted(set(names)))}
     return np.fromiter((place[name] for name in names), dtype=np.intp, count=len(names))
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The pairs of class and domain that have rows, sorted: each row's class and pair [N], and where classes begin."""
+    """Sorted (class, domain) pairs with rows: class and pair index of each row [N], first pair of each class."""
 
     classes: np.ndarray
     place: np.ndarray
@@ -149,7 +152,7 @@ class Groups:
 
 
 def _by_class(embeddings, groups: Groups, chunk: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """(the class's groups, numbers of rows [n], these rows in double precision [n, H]), one class of one chunk a time."""
+    """Yield, per chunk and class, the slice of the class's groups, row indices [n] and rows in float64 [n, H]."""
     for start in range(0, len(groups.classes), chunk):
         rows = _finite(embeddings[start : start + chunk])
         classes = groups.classes[start : start + chunk]
@@ -169,7 +172,7 @@ def _finite(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _centroids(embeddings, groups: Groups, chunk: int) -> np.ndarray:
-    """Mean row of each class in each domain that has it [G, H]."""
+    """Mean embedding of each (class, domain) group [G, H]."""
     counts = np.bincount(groups.place)
     sums = np.zeros((len(counts), embeddings.shape[1]))
     for own, places, rows in _by_class(embeddings, groups, chunk):
@@ -179,7 +182,7 @@ def _centroids(embeddings, groups: Groups, chunk: int) -> np.ndarray:
 
 
 def _class_scores(rows: np.ndarray, centroids: np.ndarray, place: np.ndarray, alpha: float) -> np.ndarray:
-    """Scores of rows [n, H] of one class, the centroids [K, H] being those of the domains that have it."""
+    """Scores of rows [n, H] of one class; ``centroids`` [K, H] are those of the domains that have it."""
     cosines = _unit(rows) @ _unit(centroids).T
     own = cosines[np.arange(len(rows)), place]
     if len(centroids) == 1:
@@ -189,7 +192,7 @@ def _class_scores(rows: np.ndarray, centroids: np.ndarray, place: np.ndarray, al
 
 
 def _domain_scores(rows: np.ndarray, centroids: np.ndarray, place: np.ndarray, alpha: float) -> np.ndarray:
-    """Scores of rows [n, H] by domain centroids [K, H], classes left aside."""
+    """Scores of rows [n, H] by domain centroids [K, H], regardless of class."""
     unit = _unit(rows)
     own = (unit * _unit(centroids)[place]).sum(1)
     if len(centroids) == 1:
@@ -199,13 +202,13 @@ def _domain_scores(rows: np.ndarray, centroids: np.ndarray, place: np.ndarray, a
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length 1; a zero vector stays zero, so that its cosines are 0."""
+    """Normalise vectors to length 1; a zero vector stays zero, so that its cosines are 0."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths == 0, 1, lengths)
 
 
 def describe_scores(domains: Sequence[str], scores: np.ndarray) -> str:
-    """A table of the distribution of the scores [N] by the rows' domains."""
+    """Text table of the distribution of the scores [N] by domain."""
     lines = [
         f"{'prototype scores':20s} {'rows':>7s} {'min':>8s} {'25 %':>8s} {'median':>8s} {'75 %':>8s} {'max':>8s} {'mean':>8s}"
     ]
@@ -216,7 +219,7 @@ def describe_scores(domains: Sequence[str], scores: np.ndarray) -> str:
 
 
 def plot_scores(domains: Sequence[str], scores: np.ndarray, path: Path) -> None:
-    """The same distribution as a picture, one outline a domain."""
+    """Plot the distribution of the scores [N] as a histogram per domain."""
     found = _by_domain(domains, scores)
 
     def plot(axes) -> None:
@@ -229,7 +232,7 @@ def plot_scores(domains: Sequence[str], scores: np.ndarray, path: Path) -> None:
 
 
 def _score_range(scores: np.ndarray) -> tuple[float, float]:
-    """Least and largest score, or a narrow range around scores that differ by rounding alone."""
+    """Range of the scores, widened if they differ by rounding only."""
     least, largest = float(np.min(scores)), float(np.max(scores))
     return (least, largest) if largest - least > NARROWEST else (least - NARROWEST, largest + NARROWEST)
 

@@ -1,8 +1,8 @@
-"""The loss between relations of tokens in teacher and student (MiniLMv2: Wang et al. 2021, arXiv 2012.15828, section 3).
+"""Self-attention relation loss (MiniLMv2: Wang et al. 2021, arXiv 2012.15828, section 3).
 
-A relation of a layer is softmax(X X^T / sqrt(d)) with X its queries, keys or values, split into ``RELATION_HEADS`` heads of width d
-whatever the model's own number is: teacher and student may differ in width, heads and positions. As in the attention loss on
-scores, the L x L matrices of a batch are never held: a few rows at a time are worked on, and the gradient is taken at once.
+A relation of a layer is softmax(X X^T / sqrt(d)) with X its queries, keys or values, split into ``RELATION_HEADS``
+heads of width d regardless of the model's heads: teacher and student may differ in width, heads and positions. As in
+`attention_loss`, the L x L matrices are computed for a few rows at a time, and the gradient in the forward pass.
 """
 
 import math
@@ -13,15 +13,15 @@ import torch
 from teachback.core.errors import TeachbackError
 from teachback.models.relation_states import RelationStates
 
-CACHED = 200_000  # numbers of a relation that a CPU works on at once: under a megabyte
-MOST_HEADS = 48  # what MiniLMv2 takes for teachers of base size
+CACHED = 200_000  # values of a relation per chunk on a CPU: under a megabyte
+MOST_HEADS = 48  # MiniLMv2's number for teachers of base size
 
 
 def relation_heads(wanted: int | None, *widths: int) -> int:
-    """The number of heads that relations are split into, which divides every width. ``wanted``: None for as many as 48.
+    """Number of relation heads, which divides every width: ``wanted``, or for None the largest up to 48.
 
     Raises:
-        TeachbackError: the wanted number does not divide one of the widths.
+        TeachbackError: ``wanted`` does not divide one of the widths.
     """
     common = reduce(math.gcd, widths)
     if wanted is None:
@@ -37,7 +37,7 @@ def relation_heads(wanted: int | None, *widths: int) -> int:
 def relation_loss(student: RelationStates, teacher: RelationStates, mask: torch.Tensor, heads: int) -> torch.Tensor:
     """KL(teacher || student) of relations, summed over the three kinds: states [B, L, W], mask [B, L] -> [B] in float32.
 
-    The mean over heads and real tokens of a text; only real tokens are related. No gradient reaches the teacher.
+    Mean over heads and real tokens; padding is masked. The teacher gets no gradient.
     """
     pairs = zip(student.parts(), teacher.parts())
     terms = [
@@ -47,12 +47,12 @@ def relation_loss(student: RelationStates, teacher: RelationStates, mask: torch.
 
 
 def _by_head(states: torch.Tensor, heads: int) -> torch.Tensor:
-    """[B, L, W] -> [B, heads, L, W / heads]."""
+    """Split states into heads: [B, L, W] -> [B, heads, L, W / heads]."""
     return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class _RelationLoss(torch.autograd.Function):
-    """sum over heads, real tokens t and u of p'_tu (log p'_tu - log p_tu), divided by heads and real tokens, p' the teacher's."""
+    """Sum over u of p'_tu (log p'_tu - log p_tu), p' the teacher's, averaged over heads and real tokens t."""
 
     @staticmethod
     def forward(ctx, student, teacher, mask):
@@ -75,9 +75,9 @@ class _RelationLoss(torch.autograd.Function):
 
 
 def _of_rows(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sum over heads and real tokens [B], and its gradient by the student's states times sqrt(d) [B, A, L, d].
+    """KL summed over heads and real tokens [B], and sqrt(d) times its gradient in the student's states [B, A, L, d].
 
-    With S = X X^T / sqrt(d): dKL/dS = p - p' at real tokens, and dS/dX takes it and its transpose to X.
+    With S = X X^T / sqrt(d), G = dKL/dS is p - p' at real tokens, and dKL/dX is (G + G^T) X / sqrt(d).
     """
     real = mask.float()[:, None, :, None]
     log_student, log_teacher = (_log_relations(states, mask) for states in (student, teacher))
@@ -88,7 +88,7 @@ def _of_rows(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -
 
 
 def _log_relations(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """log softmax(X X^T / sqrt(d)) over real tokens: [B, A, L, d] -> [B, A, L, L]; padded ones get a finite, tiny logarithm."""
+    """log softmax(X X^T / sqrt(d)) over real tokens, finite at padding: [B, A, L, d] -> [B, A, L, L]."""
     products = states @ states.transpose(-1, -2) / math.sqrt(states.shape[-1])
     hidden = mask[:, None, None, :] == 0
     return products.masked_fill(hidden, -1e4).log_softmax(-1)

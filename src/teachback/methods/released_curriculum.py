@@ -1,16 +1,16 @@
-"""The curriculum as MPDistil's released trainer runs it (STUDENT_UPDATE=released), with all in which it departs from the paper.
+"""The curriculum of MPDistil's released trainer (STUDENT_UPDATE=released). It differs from the paper as follows.
 
-1. Gradients add up over an episode and are clipped to norm 1 at each step, so that early batches count for less; one
-   optimizer step at the end of the episode, without another clip.
-2. A step's reward is paired with the domain that is drawn for the *next* step. An episode's first domain is drawn
-   evenly and teaches nothing; the one drawn last is not studied.
-3. The student's encoder runs without dropout throughout, as it is loaded in evaluation mode; its head has dropout in
-   the first episode alone, as nothing returns to training mode after an evaluation.
-4. A domain's batches are cut once, and each step draws one of them with replacement.
-5. The policy reads the student's pooler weight itself: the gradient of its loss adds to the student's.
-6. Returns are sums of gamma^j r_j from the start of the episode, less their mean over it.
-7. The policy learns by AdamW from gradients clipped to norm 1; the layer that reduces its state is of the student,
-   and learns with the student's rate.
+1. Gradients accumulate over an episode and are clipped to norm 1 at each step, so early batches count for less; one
+   optimizer step at the end of the episode, without further clipping.
+2. A step's reward is credited to the domain drawn for the *next* step. An episode's first domain is drawn uniformly
+   and does not train the policy; the last drawn domain is not trained on.
+3. The student's encoder runs without dropout, as it is loaded in evaluation mode; its head has dropout in the first
+   episode only, as nothing returns to training mode after an evaluation.
+4. A domain's batches are fixed once, and each step draws one of them with replacement.
+5. The policy reads the student's attached pooler weight: the gradient of its loss adds to the student's.
+6. Returns are sums of gamma^j r_j, with j counted from the start of the episode, minus their mean over it.
+7. The policy is trained by AdamW with gradients clipped to norm 1; the layer that reduces its state belongs to the
+   student and has the student's learning rate.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from teachback.methods.policy import Choice, fixed_choice, pooler_weight, reinfo
 
 
 def released_returns(rewards: list[float], gamma: float) -> list[float]:
-    """Sum over j >= i of gamma^j r_j, less its mean over i."""
+    """R_i = sum over j >= i of gamma^j r_j, minus the mean of R over i."""
     total, returns = 0.0, []
     for place in reversed(range(len(rewards))):
         total += gamma**place * rewards[place]
@@ -52,7 +52,7 @@ class ReleasedCurriculum(Curriculum):
         ]
 
     def run_episode(self) -> None:
-        """One walk over the target's quiz, then one step of the student and of the policy."""
+        """Run one episode, a pass over the target's quiz, followed by an update of the student and of the policy."""
         self._set_mode()
         walk = shuffled_batches(self.rewarded_on, self.args.batch_size, self.args.seed, self.episode, len(self.studies))
         studied, steps = fixed_choice("uniform", 0, len(self.choices), 0), []
@@ -73,7 +73,7 @@ class ReleasedCurriculum(Curriculum):
                     part.training = True
 
     def _released_step(self, position: int, studied: Choice, measured: torch.Tensor) -> Step:
-        """Learn from a batch of the domain that was chosen before, choose the next one, and earn the present reward."""
+        """Train on a batch of the previously chosen domain, choose the next one, and measure the reward."""
         place = self.choices[studied.action]
         learnt = self.cut[place][int(torch.randint(len(self.cut[place]), (1,)))]
         loss = self.student.learn(self.studies[place], learnt, f"step {position + 1} of episode {self.episode + 1}")
@@ -88,7 +88,7 @@ class ReleasedCurriculum(Curriculum):
         return Step(choice, loss, reward)
 
     def _learn(self, steps: list[Step]) -> None:
-        """The policy's gradient reaches the student before the student's own step."""
+        """Update the policy, whose gradient also reaches the student, then the student."""
         assert self.policy is not None and self.optimizer is not None
         returns = released_returns([step.reward for step in steps], self.args.gamma)
         loss = reinforce_loss([replace(step.choice, weight=1.0) for step in steps], returns, 0.0)

@@ -1,4 +1,4 @@
-"""Prototype scores where HOLD_OUT or TRAIN_FRACTION withholds train rows: of the rows that may be seen alone."""
+"""Prototype scores computed from visible train rows only, for runs with HOLD_OUT or TRAIN_FRACTION."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,10 +11,13 @@ from teachback.methods.prototypes import StoredEmbeddings, class_of, prototype_s
 
 
 def rescored(folder: Path, suite: Suite, rows: Sequence[Row], numbers: Sequence[int]) -> list[Row]:
-    """Some of a processed suite's train rows, with the scores that stage 2 would give them if there were no others.
+    """Select train rows of a processed suite and recompute their prototype scores without the others.
 
-    ``rows`` are all of train.tsv and ``numbers`` the places of those that are seen. Their centroids are made of stage 2's
-    embeddings of seen rows, as a score from all rows would tell of rows that are withheld.
+    ``rows`` are all rows of train.tsv, ``numbers`` the indices of the visible ones. Centroids use only visible rows'
+    embeddings of stage 2, as scores from all rows would leak information about withheld rows.
+
+    Raises:
+        TeachbackError: embeddings.npy is missing, damaged, or has other rows than train.tsv.
     """
     path = folder / "embeddings.npy"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The student before it learns: a whole model, or layers cut from one."""
+"""Initialisation of the student: a whole model, or selected layers of one."""
 
 from pathlib import Path
 
@@ -20,12 +20,13 @@ def initial_student(
     teacher: Teacher | None = None,
     folder: Path | None = None,
 ):
-    """(classifier with ``domain``'s labels in train mode, tokenizer), from a model or from the teacher in ``folder``.
+    """Create the student, a classifier with ``domain``'s labels in train mode; returns it and its tokenizer.
 
-    A model from scratch learns its vocabulary from the texts of ``vocabulary``.
+    It comes from a model, or from the layers of ``teacher``, stored in ``folder``. A model from scratch learns its
+    vocabulary from the texts of the rows ``vocabulary``.
     """
     if args.student_init == "teacher":
-        assert teacher is not None  # whoever asks for its layers has loaded it
+        assert teacher is not None  # callers load it for STUDENT_INIT=teacher
         tokenizer = load_tokenizer(str(folder))
     else:
         teacher, tokenizer = None, load_tokenizer(args.student_model, data_dir, texts_of(vocabulary))
@@ -35,7 +36,7 @@ def initial_student(
 def new_student(
     name: str, layers: int | str | None, domain: Domain, tokenizer, data_dir: str, teacher: Teacher | None = None
 ):
-    """A classifier with ``domain``'s labels in train mode, cut from the model ``name``, or from ``teacher`` with its head.
+    """Create a classifier with ``domain``'s labels from layers of the model ``name``, or of ``teacher`` with its head.
 
     ``layers``: as in `kept_layers`, or a number; "", None or a number below 1 for all.
     """
@@ -49,7 +50,7 @@ def new_student(
 
 
 def check_layers(name: str, layers: int | str | None, data_dir: str) -> None:
-    """Refuse layers that the model of that name does not have, by its config alone, before anything is trained."""
+    """Refuse layers that the model ``name`` lacks, judged by its config before anything is trained."""
     if layers not in (None, "") and not (isinstance(layers, int) and layers < 1):
         _required_layers(layers, model_depth(name, data_dir))
 
@@ -63,7 +64,7 @@ def _required_layers(layers: int | str | None, depth: int) -> list[int]:
 
 
 def kept_layers(choice: str, depth: int) -> list[int]:
-    """Layers (counted from 0) that STUDENT_LAYERS names: "3" the first three, "spread:3", or the list "1,3,5"."""
+    """Layers (counted from 0) selected by STUDENT_LAYERS: "3" the first three, "spread:3", or the list "1,3,5"."""
     if "," in choice:
         return [number - 1 for number in number_list("STUDENT_LAYERS", choice)]
     count = number_list("STUDENT_LAYERS", choice.removeprefix("spread:"))[0]

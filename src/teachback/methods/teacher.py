@@ -1,4 +1,4 @@
-"""Stage 3: the meta-teacher of Meta-KD and the paper's baselines (single, mix, mtl)."""
+"""Stage 3: Meta-KD's meta-teacher and the paper's baselines (single, mix, mtl)."""
 
 import logging
 from pathlib import Path
@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 def embeds_domains(domain_labels: str) -> bool:
-    """Whether h_d reads the domain's embedding: not where the domain is to be driven out of it."""
+    """Whether h_d uses the domain embedding: not if training is to remove domain information from h_d."""
     return domain_labels not in ("reversal", "uniform")
 
 
 def head_names(kind: str, domains: list[Domain]) -> dict[str, Domain]:
-    """Heads of a teacher, in order: one a label set, or one a domain for ``mtl``."""
+    """Heads of a teacher in order: one per label set, or one per domain for ``mtl``."""
     heads: dict[str, Domain] = {}
     for domain in domains:
         heads.setdefault(head_name(kind, domain), domain)
@@ -43,14 +43,14 @@ def head_names(kind: str, domains: list[Domain]) -> dict[str, Domain]:
 
 
 def head_name(kind: str, domain: Domain) -> str:
-    """The head that answers for a domain; one that is never trained on has none of its own, even with ``mtl``."""
+    """Name of a domain's head; a domain without training data uses its label set's head, even with ``mtl``."""
     return domain.name if kind == "mtl" and domain.trainable else domain.head
 
 
 class Teacher(nn.Module):
-    """A classifier over several domains, with what the meta-teacher adds to it.
+    """Classifier over several domains, with the meta-teacher's transferable-knowledge module and domain classifier.
 
-    ``forward`` needs the batch's ``domain`` [B], numbers among ``domains``.
+    Batches need ``domain`` [B], indices into ``domains``.
     """
 
     head_of_domain: torch.Tensor
@@ -67,27 +67,30 @@ class Teacher(nn.Module):
         self.domain_classifier = nn.Linear(width, len(domains)) if transferable else None
 
     def outputs(self, batch: dict, hidden_states: bool = False):
-        """Logits of each row's own head, pooled and hidden states."""
+        """Logits of each row's head, pooled and hidden states."""
         return self.classifier(batch, self.head_of_domain[batch["domain"]], hidden_states=hidden_states)
 
     def logits_of(self, pooled: torch.Tensor, batch: dict) -> torch.Tensor:
-        """The same logits from pooled states [S, H] alone: [B, C]."""
+        """Logits of each row's head from pooled states: [S, H] -> [B, C]."""
         return self.classifier.head_logits(pooled, self.head_of_domain[batch["domain"]], batch.get("sequences"))
 
     def domain_knowledge(self, hidden_states, batch: dict) -> torch.Tensor:
-        """h_d before its tanh, from the last layer's states; of several sequences their mean: [B, H]."""
-        assert self.transferable is not None  # only teachers that have it are asked
+        """h_d before its tanh, from the last layer's states, averaged over a row's sequences: [B, H]."""
+        assert self.transferable is not None  # callers check
         return knowledge_by_row(self.transferable, hidden_states[-1], batch)
 
     def head_for(self, domain: Domain) -> nn.Linear:
-        """The final layer that serves ``domain``."""
+        """Final layer for ``domain``."""
         index = int(self.head_of_domain[[d.name for d in self.domains].index(domain.name)])
         return cast(nn.Linear, self.classifier.other_heads[index - 1]) if index else final_layer(self.classifier.model)
 
     def add_unseen(self, domain: Domain) -> None:
-        """Let the teacher answer for a domain that it was not trained on.
+        """Add a domain that the teacher was not trained on.
 
-        The head is that of the domain's label set; its domain embedding is the mean of the trained ones.
+        It uses the head of its label set; its domain embedding is the mean of the trained ones.
+
+        Raises:
+            TeachbackError: the teacher has no head for the domain's labels.
         """
         heads, head = list(self.classifier.heads), head_name(self.kind, domain)
         if head not in heads:
@@ -99,7 +102,7 @@ class Teacher(nn.Module):
             self.transferable.add_mean_domain()
 
     def training_only(self) -> dict[str, torch.Tensor]:
-        """The weights that the plain checkpoint has no place for."""
+        """Weights that the plain checkpoint does not contain."""
         return {
             name: value.contiguous()
             for name, value in self.state_dict().items()
@@ -114,19 +117,23 @@ class Teacher(nn.Module):
 
 
 def knowledge_by_row(transferable: TransferableKnowledge, last_hidden: torch.Tensor, batch: dict) -> torch.Tensor:
-    """What ``transferable`` makes of token states [S, L, H], each row's sequences averaged: [B, H], before the tanh."""
+    """h_d before its tanh from token states, averaged over a row's sequences: [S, L, H] -> [B, H]."""
     return knowledge_of_means(transferable, mean_over_tokens(last_hidden, batch["attention_mask"]), batch)
 
 
 def knowledge_of_means(transferable: TransferableKnowledge, means: torch.Tensor, batch: dict) -> torch.Tensor:
-    """The same from each sequence's averaged token states [S, H]: [B, H], before the tanh."""
+    """h_d before its tanh from token states averaged per sequence: [S, H] -> [B, H]."""
     sequences = batch.get("sequences")
     domain = per_sequence(batch["domain"], sequences, len(means))
     return per_row(transferable.of_mean(means, domain), sequences)
 
 
 def load_teacher(folder: Path, record: dict, suite) -> Teacher:
-    """The teacher of a finished stage 3 in eval mode; a weight it lacks is an error."""
+    """Load the teacher of a finished stage 3 in eval mode.
+
+    Raises:
+        TeachbackError: weights cannot be read, are missing, unexpected or not finite.
+    """
     arguments = record["arguments"]
     domains = [suite.domain(name) for name in arguments["trained_domains"]]
     embeds = embeds_domains(arguments.get("domain_labels", "false"))
@@ -144,7 +151,7 @@ def load_teacher(folder: Path, record: dict, suite) -> Teacher:
 
 
 class TeacherTraining(TrainingModule):
-    """The teacher and its loss: cross-entropy, for ``meta`` weighted and with the domain-corruption loss."""
+    """Teacher with its loss: cross-entropy, for ``meta`` weighted and with the domain-corruption loss."""
 
     def __init__(self, teacher: Teacher, arguments: TeacherArguments):
         super().__init__()
@@ -158,7 +165,7 @@ class TeacherTraining(TrainingModule):
         hard = hard_label_loss(outputs.logits, batch["label"])
         weights = torch.ones_like(hard)
         if self.meta and self.arguments.use_sample_weights:
-            weights = batch["weight"].clamp(min=0)  # a cosine may be negative, and would then reward a wrong answer
+            weights = batch["weight"].clamp(min=0)  # a negative cosine would reward wrong predictions
         corruption = torch.zeros_like(hard)
         if classifier is not None:
             corruption = self._corruption(classifier, outputs.hidden_states, batch)
@@ -173,7 +180,7 @@ class TeacherTraining(TrainingModule):
         labels, domains = self.arguments.domain_labels, batch["domain"]
         if labels == "reversal":
             return domain_corruption_loss(classifier(reversed_gradient(knowledge)), domains)
-        if labels == "uniform":  # the classifier learns the domain, and the rest that it cannot
+        if labels == "uniform":  # the classifier learns the domain, the encoder to confuse it
             fixed = nn.functional.linear(knowledge, classifier.weight.detach(), classifier.bias.detach())
             return domain_corruption_loss(classifier(knowledge.detach()), domains) + domain_confusion_loss(fixed)
         if labels == "permuted":

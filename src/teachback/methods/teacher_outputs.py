@@ -1,4 +1,4 @@
-"""What a model says about each example, computed once, in the examples' order."""
+"""Pooled states, [CLS] states and logits of a frozen model, computed once per row, in the order of the rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from teachback.models.layers import final_layer
 
 @dataclass
 class Features:
-    """Frozen states of N rows, each of n sequences (n = 1 but for choices).
+    """Frozen states of N rows of n sequences each (n > 1 only for choices).
 
-    ``pooled`` [N, n, H] in float32; ``cls`` [N, n, K, H] in half precision, the states after K layers of the token that
-    stands for its sequence; ``means`` [N, n, H] in float32, the last layer's states averaged over real tokens.
+    ``pooled`` [N, n, H] in float32; ``cls`` [N, n, K, H] in half precision, the states of the [CLS] (or equivalent)
+    token after K layers; ``means`` [N, n, H] in float32, the last layer's states averaged over real tokens.
     """
 
     pooled: torch.Tensor
@@ -28,7 +28,7 @@ class Features:
 
     @classmethod
     def joined(cls, parts: Sequence["Features"], order: torch.Tensor) -> "Features":
-        """Parts one after the other, and of them the rows of these numbers."""
+        """Concatenate parts and select the rows ``order``."""
 
         def column(name: str) -> torch.Tensor:
             return torch.cat([getattr(part, name) for part in parts])[order]
@@ -39,7 +39,7 @@ class Features:
 
 @torch.no_grad()
 def logits_of(teacher: Teacher, told: Features, domain: int) -> torch.Tensor:
-    """What the teacher's own head says of the states of rows of one domain, its ``domain``-th: [N, C] in float32."""
+    """Teacher's logits from states of rows of its ``domain``-th domain: [N, C] in float32."""
     rows, count = told.pooled.shape[:2]
     batch = {"domain": torch.full((rows,), domain)}
     if count > 1:
@@ -51,7 +51,7 @@ def logits_of(teacher: Teacher, told: Features, domain: int) -> torch.Tensor:
 
 @torch.no_grad()
 def own_logits(classifier: Classifier, encoded: EncodedRows, **settings) -> torch.Tensor:
-    """What the model's own final layer says of rows, in their order: [N, C] in float32. ``settings``: see `features`."""
+    """Logits of a model's final layer, in the order of the rows: [N, C] in float32. ``settings``: see `features`."""
     pooled = features(classifier, encoded, **settings).pooled
     layer = final_layer(classifier.model)
     return layer(pooled.to(layer.weight.device)).flatten(1).cpu()
@@ -62,9 +62,9 @@ def features(
     classifier: Classifier, encoded: EncodedRows, pad_token_id: int, batch_size: int, device, precision: str,
     layers: tuple[int, ...] = (), means: bool = False,
 ) -> Features:  # fmt: skip
-    """Pooled states, [CLS] states after the given layers (from 1; 0 the embeddings), and where asked for ``means``.
+    """Compute pooled states, [CLS] states after ``layers`` (counted from 1; 0: embeddings), and optionally ``means``.
 
-    The mode is restored after.
+    The module's training mode is restored.
     """
     training = classifier.training
     classifier.to(device).eval()
@@ -78,25 +78,25 @@ def features(
 
 
 def save_features(folder: Path, told: Features) -> None:
-    """One file a tensor, which can be mapped into memory."""
+    """Write each tensor to a file that can be memory-mapped."""
     for name, values in vars(told).items():
         if values is not None:
             np.save(folder / f"{name}.npy", values.numpy(), allow_pickle=False)
 
 
 def load_features(folder: Path) -> Features:
-    """What `save_features` wrote, read from disk as it is asked for."""
+    """Memory-map the tensors written by `save_features`."""
     names = sorted({"pooled.npy", *(path.name for path in folder.glob("*.npy"))})
     return Features(**{name.removesuffix(".npy"): _mapped(folder / name) for name in names})
 
 
 def _mapped(path: Path) -> torch.Tensor:
-    """Copy-on-write, as PyTorch has no tensors that cannot be written to."""
+    """Memory-map copy-on-write, as PyTorch has no read-only tensors."""
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def features_size(teacher: Teacher, encoded: EncodedRows, layers: tuple[int, ...], means: bool) -> int:
-    """Bytes that `save_features` writes of these rows."""
+    """Bytes that `save_features` writes for these rows."""
     width = teacher.classifier.model.config.hidden_size
     return len(encoded.inputs["input_ids"]) * width * (4 + 2 * len(layers) + 4 * means)
 
@@ -105,7 +105,7 @@ def features_size(teacher: Teacher, encoded: EncodedRows, layers: tuple[int, ...
 def states(
     classifier: Classifier, batch: dict, rows: int, precision: str, layers: tuple[int, ...] = (), means: bool = False
 ) -> Features:
-    """Of one padded batch what `features` gives of all rows."""
+    """`features` of a single padded batch of ``rows`` rows."""
     head = torch.zeros(rows, dtype=torch.long, device=batch["input_ids"].device)
     with autocast(precision, batch["input_ids"].device):
         outputs = classifier(batch, head, hidden_states=bool(layers) or means)
@@ -118,5 +118,5 @@ def states(
 
 
 def by_row(values: torch.Tensor, rows: int) -> torch.Tensor:
-    """States of the sequences of a batch of one domain, by row: [S, ...] -> [B, n, ...]."""
+    """Group the sequences of a batch of one domain by row: [S, ...] -> [B, n, ...]."""
     return values.reshape(rows, -1, *values.shape[1:])

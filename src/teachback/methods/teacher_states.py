@@ -1,9 +1,9 @@
-"""What stage 4 asks of the frozen teacher, from the model itself or from states of it that were written to disk once.
+"""Outputs of the frozen teacher for stage 4, from the live model or from states cached on disk.
 
-A batch brings ``teacher_states`` where they come from disk. Half precision, real tokens only, [L, F] a sequence: hidden
-states of the embeddings and the mapped layers, then queries and keys of those layers, from which attention scores are
-products (and which are smaller than the scores), for relations values too. ``teacher_means`` [B, n, 2 H] are pooled and averaged last states; they
-come alone where the teacher has other tokens than the student.
+Batches with cached states hold ``teacher_states``: half precision, real tokens only, [L, F] per sequence: hidden states
+of the embeddings and the mapped layers, then these layers' queries and keys (smaller than the attention scores, which
+are their products), for relations values too. ``teacher_means`` [B, n, 2 H] are pooled states and token means of the
+last layer; with different tokenizers, batches hold only these.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,10 +26,11 @@ from teachback.models.relation_states import RelationReader, RelationStates
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """A teacher's answer to a batch: logits [B, C], hidden states (embeddings, then mapped layers) [S, L, H] each,
+    """Outputs of a teacher for a batch.
 
-    queries and keys of the mapped layers, and h_d before its tanh [B, H] (None without that module). Of other tokens than
-    the student's there are no hidden states, queries and keys.
+    ``logits`` [B, C]; ``hidden`` states of embeddings and mapped layers, [S, L, H] each; ``attention``: queries and
+    keys of the mapped layers; ``knowledge``: h_d before its tanh [B, H], None without that module. With different
+    tokenizers, ``hidden`` and ``attention`` are empty.
     """
 
     logits: torch.Tensor
@@ -41,7 +42,7 @@ class TeacherOutputs:
 class LiveTeacher:
     """Runs the teacher on every batch. ``layers`` are counted from 1.
 
-    ``attention``: what is read of them, scores, probs or relations; "" for nothing.
+    ``attention``: target of the attention loss (scores, probs or relations); "" without it.
     """
 
     def __init__(self, teacher: Teacher, layers: list[int], attention: str = ""):
@@ -53,7 +54,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def answer(self, batch: dict) -> TeacherOutputs:
-        """The teacher's answer to a batch of its own tokens."""
+        """Outputs for a batch in the teacher's encoding."""
         outputs = self.teacher.outputs(batch, hidden_states=True)
         knowledge = None
         with torch.autocast(outputs.logits.device.type, enabled=False):
@@ -63,25 +64,25 @@ class LiveTeacher:
         return TeacherOutputs(outputs.logits, hidden, self.reader.take() if self.reader else [], knowledge)
 
     def states(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is written to disk of a batch: [S, L, F] in half precision, and [S, 2 H]."""
+        """States of a batch to cache on disk: [S, L, F] in half precision, and [S, 2 H]."""
         outputs = self.teacher.outputs(batch, hidden_states=True)
         parts = [outputs.hidden_states[layer] for layer in (0, *self.layers)]
         if self.reader:
             parts += [part for read in self.reader.take() for part in read.parts()]
-        with torch.autocast(outputs.logits.device.type, enabled=False):  # which joins no half-precision tensors
+        with torch.autocast(outputs.logits.device.type, enabled=False):  # autocast cannot concatenate half precision
             mean = mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"])
             return torch.cat([part.half() for part in parts], -1), torch.cat([outputs.pooled.float(), mean], -1)
 
 
 class WrittenTeacher:
-    """Answers from the states that a batch brings along; of the teacher only its heads are run."""
+    """Computes outputs from the cached states in a batch; only the teacher's heads are run."""
 
     def __init__(self, live: LiveTeacher):
         self.teacher, self.live = live.teacher, live
 
     @torch.no_grad()
     def answer(self, batch: dict) -> TeacherOutputs:
-        """The same answer as the model's, to half precision."""
+        """Outputs as `LiveTeacher.answer` gives them, up to half precision."""
         width, reader = self.teacher.classifier.model.config.hidden_size, self.live.reader
         parts = list(batch["teacher_states"].split(widths_of(self.live), -1)) if "teacher_states" in batch else []
         hidden, rest = parts[: len(self.live.layers) + 1], parts[len(self.live.layers) + 1 :]
@@ -96,12 +97,12 @@ class WrittenTeacher:
 
 
 def name_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: str, encoded: EncodedRows) -> str:
-    """Name of the states: of the teacher, how it computes, which layers, and every token of every sequence in order."""
+    """Cache key of the states: hash of the teacher, precision, layers, attention target and all tokens in order."""
     return key_of([teacher_hash, precision, list(layers), attention, 1], _contents(encoded))[:32]
 
 
 def _contents(encoded: EncodedRows) -> Iterator[bytes]:
-    """Names of fields, and length and ids of every sequence."""
+    """Bytes to hash: field names, and length and ids of every sequence."""
     for name, values in encoded.inputs.items():
         yield name.encode()
         for ids in values:
@@ -109,28 +110,28 @@ def _contents(encoded: EncodedRows) -> Iterator[bytes]:
 
 
 def attention_reader(model, layers: list[int], target: str) -> AttentionProjections | RelationReader:
-    """What reads the layers (counted from 0) of a model for the attention loss with that target."""
+    """Reader of a model's ``layers`` (counted from 0) for the attention loss with ``target``."""
     return RelationReader(model, layers) if target == "relations" else AttentionProjections(model, layers)
 
 
 def widths_of(live: LiveTeacher) -> list[int]:
-    """Widths of what is written of a token, in order."""
+    """Widths of the parts of a token's cached states, in order."""
     hidden = [live.teacher.classifier.model.config.hidden_size] * (len(live.layers) + 1)
     return hidden + [*live.reader.widths()] * len(live.layers) if live.reader else hidden
 
 
 def states_width(live: LiveTeacher) -> int:
-    """F: numbers a token."""
+    """F, the number of cached values per token."""
     return sum(widths_of(live))
 
 
 def states_size(encoded: EncodedRows, live: LiveTeacher) -> int:
-    """Bytes that the states of all tokens take."""
+    """Size in bytes of the states of all tokens."""
     return 2 * states_width(live) * sum(len(ids) for ids in encoded.inputs["input_ids"])
 
 
 def refusal(parts: Sequence[EncodedRows], live: LiveTeacher, cache: DiskCache) -> str:
-    """Why the states of all these rows cannot be kept, "" where they can."""
+    """Reason why the states of all these rows cannot be cached; "" if they can."""
     if any(len(set(part.sequences)) > 1 for part in parts):
         return "questions with choices stand beside other rows"
     return cache.refusal(sum(states_size(part, live) for part in parts))
@@ -139,7 +140,7 @@ def refusal(parts: Sequence[EncodedRows], live: LiveTeacher, cache: DiskCache) -
 def attach_states(
     encoded: EncodedRows, live: LiveTeacher, cache: DiskCache, settings: dict, teacher_hash: str
 ) -> None:
-    """Let batches of ``encoded`` bring the teacher's states, written to ``cache`` first where they are not there."""
+    """Add the teacher's states to the batches of ``encoded``, computing them unless ``cache`` has them."""
     key = name_of(teacher_hash, settings["precision"], live.layers, type(live.reader).__name__ if live.reader else "", encoded)
     size = states_size(encoded, live)
     tokens, means = cache.get(key, size, lambda folder: _write(folder, encoded, live, settings), _read)
@@ -171,7 +172,7 @@ def _write(folder: Path, encoded: EncodedRows, live: LiveTeacher, settings: dict
 def _batches(
     encoded: EncodedRows, live: LiveTeacher, settings: dict
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Numbers of sequences, their states [S, L, F] and means [S, 2 H]."""
+    """Yield, per batch, sequence indices, their states [S, L, F] and means [S, 2 H]."""
     count = encoded.sequences[0] if encoded.sequences else 1
     device, precision = settings["device"], settings["precision"]
     live.teacher.to(device)

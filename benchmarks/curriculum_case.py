@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE
+from teachback.core.parsing import parse
 from teachback.core.published import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, with_row_counts, write_rows, write_suite
 from teachback.data.suites import sample

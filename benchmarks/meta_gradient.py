@@ -13,7 +13,8 @@ import statistics
 from pathlib import Path
 from random import Random
 
-from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE
+from teachback.core.parsing import parse
 from teachback.core.published import read_stage
 from teachback.data.bad_rows import Problems
 from teachback.data.raw_lines import tsv_lines

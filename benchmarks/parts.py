@@ -12,8 +12,9 @@ import plain
 import torch
 from transformers import AutoModel, BertConfig
 
-from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE
 from teachback.core.files import write_atomically
+from teachback.core.parsing import parse
 from teachback.data.download import get_data
 from teachback.data.schema import TRAIN_COLUMNS, Row, read_rows, read_suite, write_rows, write_suite
 from teachback.data.suites import definition

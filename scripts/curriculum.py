@@ -4,7 +4,8 @@ from teachback.core.errors import run_entry_point
 
 
 def main():
-    from teachback.core.arguments import CURRICULUM_STAGE, parse
+    from teachback.core.arguments import CURRICULUM_STAGE
+    from teachback.core.parsing import parse
     from teachback.inference.hub import HubArguments, check_hub, push
     from teachback.stages.stage6_curriculum import run_curriculum
 

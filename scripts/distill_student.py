@@ -4,7 +4,8 @@ from teachback.core.errors import run_entry_point
 
 
 def main():
-    from teachback.core.arguments import STUDENT_STAGES, parse
+    from teachback.core.arguments import STUDENT_STAGES
+    from teachback.core.parsing import parse
     from teachback.inference.hub import check_hub, push
     from teachback.stages.distillation import distil
 

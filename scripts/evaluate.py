@@ -13,7 +13,7 @@ from teachback.core.errors import run_entry_point
 def main():
     from transformers.utils import logging
 
-    from teachback.core.arguments import parse
+    from teachback.core.parsing import parse
     from teachback.core.places import seed_folder
     from teachback.reports.run_page import write_report
     from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate

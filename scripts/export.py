@@ -9,7 +9,7 @@ from teachback.core.errors import run_entry_point
 def main():
     from transformers.utils import logging
 
-    from teachback.core.arguments import parse
+    from teachback.core.parsing import parse
     from teachback.inference.export import ExportArguments, export
 
     logging.set_verbosity_error()

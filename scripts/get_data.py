@@ -32,8 +32,8 @@ class GetDataArguments:
 
 
 def main() -> None:
-    from teachback.core.arguments import parse
     from teachback.core.log import stage_log
+    from teachback.core.parsing import parse
     from teachback.data.download import dry_run_message, get_data
     from teachback.data.model_download import fetch_model
     from teachback.data.suites import definition

@@ -11,17 +11,16 @@ from pathlib import Path
 from get_data import GetDataArguments
 
 from teachback.core.arguments import (
-    REFUSED,
     CurriculumArguments,
     DataArguments,
     FirstStageArguments,
     MetaTeacherArguments,
-    OptimizerArguments,
     SecondStageArguments,
     StudentArguments,
     TeacherArguments,
 )
 from teachback.core.markdown import escape_markdown
+from teachback.core.training_arguments import REFUSED, OptimizerArguments
 from teachback.inference.export import ExportArguments
 from teachback.inference.hub import HubArguments
 from teachback.inference.predict import PredictionArguments

@@ -10,7 +10,7 @@ from teachback.core.errors import run_entry_point
 def main():
     from transformers.utils import logging
 
-    from teachback.core.arguments import parse
+    from teachback.core.parsing import parse
     from teachback.inference.predict import PredictionArguments, predict
 
     logging.set_verbosity_error()

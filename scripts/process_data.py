@@ -7,7 +7,7 @@ from teachback.core.errors import run_entry_point
 
 
 def main() -> None:
-    from teachback.core.arguments import parse
+    from teachback.core.parsing import parse
     from teachback.stages.stage2_arguments import ProcessArguments
     from teachback.stages.stage2_data import process
 

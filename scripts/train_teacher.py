@@ -4,7 +4,8 @@ from teachback.core.errors import run_entry_point
 
 
 def main():
-    from teachback.core.arguments import TEACHER_STAGE, parse
+    from teachback.core.arguments import TEACHER_STAGE
+    from teachback.core.parsing import parse
     from teachback.inference.hub import check_hub, push
     from teachback.stages.check import check_later_stages
     from teachback.stages.stage3_teacher import train_teachers

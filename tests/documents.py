@@ -17,7 +17,7 @@ from unittest.mock import patch
 from commands import ROOT, SCRIPTS, STAGES, declarations, entry_point
 from markdown_it import MarkdownIt
 
-from teachback.core import arguments
+from teachback.core import parsing
 from teachback.core.options import Parser
 
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "scripts", "src", "tests")
@@ -308,7 +308,7 @@ def _parser_of(program: str) -> argparse.ArgumentParser:
         stop(Parser(classes))
 
     module = load(program)
-    with patch.object(arguments, "parse", parse), patch.object(argparse.ArgumentParser, "parse_known_args", stop):
+    with patch.object(parsing, "parse", parse), patch.object(argparse.ArgumentParser, "parse_known_args", stop):
         try:
             module.main()
         except _Asked as asked:

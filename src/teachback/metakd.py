@@ -17,17 +17,16 @@ from teachback.core.arguments import (
     DataArguments,
     FirstStageArguments,
     MetaTeacherArguments,
-    OptimizerArguments,
     SecondStageArguments,
     StudentArguments,
     TeacherArguments,
-    on_one_device,
 )
 from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.places import seed_folder
 from teachback.core.published import read_stage
+from teachback.core.training_arguments import OptimizerArguments, on_one_device
 from teachback.data.bad_rows import Problems
 from teachback.data.schema import Row, clean_text
 from teachback.data.suite_data import SuiteData

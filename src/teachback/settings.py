@@ -11,14 +11,13 @@ import torch
 from teachback.core.arguments import (
     CurriculumArguments,
     MetaTeacherArguments,
-    OptimizerArguments,
     SecondStageArguments,
-    on_one_device,
     require,
     require_above_zero,
     require_at_least,
 )
 from teachback.core.errors import TeachbackError
+from teachback.core.training_arguments import OptimizerArguments, on_one_device
 from teachback.data.loader_rows import UserLoader
 from teachback.stages.phase_inputs import PhaseArguments
 

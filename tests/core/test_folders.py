@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from teachback.core.arguments import DataArguments, parse
+from teachback.core.arguments import DataArguments
 from teachback.core.errors import TeachbackError, disk_message, unreadable_file
 from teachback.core.files import real_place, sync, write_atomically
 from teachback.core.folders import require_folder
+from teachback.core.parsing import parse
 from teachback.core.runs import StageRun
 
 DEEP = "/".join(["y" * 200] * 18)

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from tiny import classifier, text_rows, tokenizer
 
 from teachback.core import devices, runs
-from teachback.core.arguments import OptimizerArguments, relevant
 from teachback.core.devices import autocast, peak_memory_bytes, resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.places import seed_folder
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun, swap
+from teachback.core.training_arguments import OptimizerArguments, relevant
 from teachback.data.schema import hash_rows
 from teachback.training.checkpoints import random_states, save_state
 

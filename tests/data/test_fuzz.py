@@ -1,5 +1,6 @@
 """Parsers on what hypothesis makes up: an error of ours that names the place, or a right result, and nothing else."""
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -11,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from teachback.core import arguments
-from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE
 from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
+from teachback.core.parsing import parse
 from teachback.data import names
 from teachback.data.archives import archive_damage, unpack
 from teachback.data.bad_rows import Problems
@@ -267,7 +268,7 @@ NAMES = ["seed", "max_length", "learning_rate", "num_train_epochs", "per_device_
 @given(st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=2))
 def test_variables(classes, given_):
     """Values of the stages' variables: parsed, or refused in one line that names what is wrong."""
-    known = {field.name for one in classes for field in arguments.fields(one)}
+    known = {field.name for one in classes for field in dataclasses.fields(one)}
     flags = [part for name, value in given_.items() if name in known for part in (f"--{name}", value)]
     try:
         parsed = parse(*classes, argv=["--device", "cpu", *flags])

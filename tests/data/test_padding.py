@@ -9,7 +9,7 @@ from tiny import BOOKS, CAUSE, tokenizer
 from torch import nn
 from torch.utils.data import BatchSampler
 
-from teachback.core.arguments import OptimizerArguments
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.bad_rows import Problems
 from teachback.data.download import unpack
 from teachback.data.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding, encode

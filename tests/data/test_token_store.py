@@ -9,7 +9,8 @@ from safetensors.numpy import load_file
 from tiny import BOOKS, CAUSE, LABELS, text_rows, tokenizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from teachback.core.arguments import TEACHER_STAGE, parse
+from teachback.core.arguments import TEACHER_STAGE
+from teachback.core.parsing import parse
 from teachback.data import token_store
 from teachback.data.encoding import encode
 from teachback.data.schema import Domain, Row, Suite, join_choices, write_rows, write_suite

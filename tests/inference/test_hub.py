@@ -9,8 +9,9 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
-from teachback.core.arguments import OptimizerArguments, parse, relevant
 from teachback.core.errors import TeachbackError
+from teachback.core.parsing import parse
+from teachback.core.training_arguments import OptimizerArguments, relevant
 from teachback.inference import hub
 from teachback.inference.hub import LEFT_OUT, HubArguments, check_hub, push
 

@@ -18,16 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import BOOKS, GENRE, NO_DROPOUT, classifier, text_rows, tiny_teacher, tokenizer
 from transformers import AutoModelForSequenceClassification
 
-from teachback.core.arguments import (
-    CURRICULUM_STAGE,
-    STUDENT_STAGES,
-    TEACHER_STAGE,
-    CurriculumArguments,
-    OptimizerArguments,
-    parse,
-)
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, CurriculumArguments
 from teachback.core.errors import Stopped, TeachbackError
+from teachback.core.parsing import parse
 from teachback.core.published import read_stage
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import encode
 from teachback.data.schema import (
     TRAIN_COLUMNS,

@@ -9,8 +9,9 @@ from accelerate import Accelerator
 from test_curriculum import study
 from tiny import BOOKS, GENRE, classifier, tiny_teacher
 
-from teachback.core.arguments import CurriculumArguments, OptimizerArguments
+from teachback.core.arguments import CurriculumArguments
 from teachback.core.errors import TeachbackError
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.methods.curriculum import Student
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
 from teachback.methods.policy import pooler_weight

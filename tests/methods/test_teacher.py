@@ -28,8 +28,9 @@ from tiny import (
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification
 
-from teachback.core.arguments import OptimizerArguments, TeacherArguments
+from teachback.core.arguments import TeacherArguments
 from teachback.core.errors import TeachbackError
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import Collator
 from teachback.data.schema import Domain, Row, Suite
 from teachback.data.suite_data import SuiteData, encode_rows

@@ -9,8 +9,9 @@ from tiny import BOOKS, DVD, LABELS, WORDS
 from tokenizers import normalizers
 from transformers import AutoModelForSequenceClassification
 
-from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE, parse
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE
 from teachback.core.errors import TeachbackError
+from teachback.core.parsing import parse
 from teachback.core.published import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Row, Suite, write_rows, write_suite
 from teachback.models.heads import Classifier, last_places

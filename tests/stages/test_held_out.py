@@ -7,8 +7,9 @@ import pytest
 from commands import command
 from test_stages import distil, review, same, teach, weights, write_tiny_suite
 
-from teachback.core.arguments import CURRICULUM_STAGE, DataArguments, parse
+from teachback.core.arguments import CURRICULUM_STAGE, DataArguments
 from teachback.core.errors import TeachbackError
+from teachback.core.parsing import parse
 from teachback.core.published import read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, read_rows, write_rows
 from teachback.data.suite_data import SuiteData, kept_numbers

@@ -17,14 +17,11 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from teachback.core.arguments import (
-    STUDENT_STAGES,
-    TEACHER_STAGE,
-    parse,
-)
+from teachback.core.arguments import STUDENT_STAGES, TEACHER_STAGE
 from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.integrity import describe, with_checksum
 from teachback.core.locks import release_lock
+from teachback.core.parsing import parse
 from teachback.core.published import read_record, read_stage
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, read_suite, write_rows, write_suite
 from teachback.methods.teacher import TeacherTraining

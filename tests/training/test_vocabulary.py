@@ -7,7 +7,8 @@ import torch
 from tiny import BOOKS, VOCABULARY, classifier, text_rows, tokenizer
 from torch.nn.functional import cross_entropy
 
-from teachback.core.arguments import OptimizerArguments, SecondStageArguments
+from teachback.core.arguments import SecondStageArguments
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import Collator, encode
 from teachback.methods.predictions import PredictionDistillation
 from teachback.models.heads import Classifier

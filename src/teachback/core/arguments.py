@@ -1,26 +1,15 @@
-"""The arguments of the training stages: small dataclasses beside Hugging Face ``TrainingArguments``."""
+"""The arguments of the training stages: small dataclasses beside those of Hugging Face."""
 
-import sys
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 
-import torch
-from transformers import TrainingArguments
-from transformers.utils.logging import disable_progress_bar
-
-from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.options import (
-    Parser,
     option,
-    parse_options,
     require,
     require_above_zero,
     require_at_least,
-    without_unset,
 )
-from teachback.core.tracking import require_installed
-
-SEEDS = 2**32
+from teachback.core.training_arguments import OptimizerArguments
 
 
 @dataclass
@@ -291,157 +280,12 @@ class CurriculumArguments:
             raise TeachbackError(f"GAMMA={self.gamma}: must be between 0 and 1")
 
 
-@dataclass
-class OptimizerArguments(TrainingArguments):
-    """Hugging Face's training arguments with the papers' values as defaults."""
-
-    output_dir: str | None = option(None, "Not used: stage folders lie under --output_root.")
-    learning_rate: float = option(2e-5, "Peak learning rate.")
-    per_device_train_batch_size: int = option(32, "Rows a process and step.")
-    per_device_eval_batch_size: int = option(64, "Rows a process and evaluation step.")
-    weight_decay: float = option(0.01, "Weight decay (paper: 0.01).")
-    warmup_steps: float = option(0.1, "Warm-up: a share of all steps below 1, else a number of steps (paper: 0.1).")
-    eval_strategy: str = option("epoch", "When to score the selection rows.")
-    save_strategy: str = option("epoch", "When to write a checkpoint.")
-    save_steps: float = option(0, "Write one every so many steps as well; 0: at the ends of epochs alone.")
-    save_total_limit: int | None = option(2, "Checkpoints kept; the best one so far is among them.")
-    load_best_model_at_end: bool = option(True, "Restore the checkpoint that scored best.")
-    logging_steps: float = option(50, "Log every so many steps; left at 50: in a run of few steps more often, ten losses in all and one an epoch.")
-    logging_nan_inf_filter: bool = option(False, "Off: a loss that is no number is seen, and stops the stage.")
-    report_to: str = option("none", "tensorboard, wandb or none.")
-    remove_unused_columns: bool = option(False, "Kept off: batches carry what the losses need.")
-    label_names: list[str] | None = field(default_factory=lambda: ["label"])
-    disable_tqdm: bool | None = option(None, "No progress bars; default: only where the output is no terminal.")
-    ddp_find_unused_parameters: bool | None = option(False, "Off: every trained weight is used in every step.")
-    dataloader_pin_memory: bool = option(None, "Pin host memory; default: only with a GPU.")
-    dataloader_num_workers: int = option(-1, "Processes that make batches; -1: 2 with a GPU, else 0.")
-
-    def __post_init__(self):
-        # Before Hugging Face fills values in. No field, so that it is in no record.
-        self.chosen = {f.name for f in fields(self) if getattr(self, f.name) != _default(f)}
-        super().__post_init__()
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            require_at_least(self, name, 1)
-        for name in ("learning_rate", "num_train_epochs"):
-            require_above_zero(self, name)
-        for name in ("weight_decay", "warmup_steps", "save_steps", "max_grad_norm"):
-            require_at_least(self, name, 0)
-        require_seed(self)
-        if self.save_strategy == "steps" and not self.save_steps:
-            raise TeachbackError("--save_strategy steps needs --save_steps, a number of steps")
-        if self.dataloader_num_workers == -1:
-            self.dataloader_num_workers = 2 if self.device.type == "cuda" else 0
-
-
 # What the command lines of the training stages are parsed into, in the order in which the stages take it.
 TEACHER_STAGE = (DataArguments, TeacherArguments, OptimizerArguments)
 STUDENT_STAGES = (
     DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments, OptimizerArguments,
 )  # fmt: skip
 CURRICULUM_STAGE = (DataArguments, MetaTeacherArguments, CurriculumArguments)
-
-# Arguments of TrainingArguments that do not change a stage's result: where it writes, logs, uploads and how it reports.
-WITHOUT_EFFECT_ON_RESULT = {
-    "output_dir", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "logging_nan_inf_filter",
-    "log_level", "log_level_replica", "log_on_each_node", "report_to", "run_name", "disable_tqdm", "project",
-    "resume_from_checkpoint", "save_total_limit", "dataloader_num_workers", "dataloader_pin_memory",
-    "dataloader_prefetch_factor", "per_device_eval_batch_size", "local_rank",
-    "ddp_timeout", "trackio_space_id", "use_cpu", "include_num_input_tokens_seen", "restore_callback_states_from_checkpoint",
-    "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token",
-}  # fmt: skip
-# Arguments of TrainingArguments that stand in stage.json also where they have Hugging Face's default, beside those whose
-# default is ours. Of the many others only those that were given another value do: a release of transformers that has
-# more, fewer or other ones leaves finished stages as they are.
-ALWAYS_COMPARED = {
-    "num_train_epochs", "max_steps", "seed", "lr_scheduler_type", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
-    "gradient_accumulation_steps", "bf16", "fp16",
-}  # fmt: skip
-# Arguments that these stages could only ignore.
-REFUSED = {
-    "output_dir": "stage folders lie under --output_root",
-    "do_train": "a stage always trains", "do_eval": "see 7_eval.sh", "do_predict": "see 7_eval.sh",
-    "save_only_model": "a stage goes on from its checkpoints",
-    "hub_strategy": "a folder is uploaded once, when it is finished", "hub_always_push": "see --hub_strategy",
-    "hub_revision": "a folder is uploaded to the main branch", "train_sampling_strategy": "batches are always of similar length",
-    "label_smoothing_factor": "the losses are the methods' own", "group_by_length": "batches are always of similar length",
-}  # fmt: skip
-
-
-def require_seed(arguments) -> None:
-    """numpy takes no other seeds."""
-    if not 0 <= arguments.seed < SEEDS:
-        raise TeachbackError(f"SEED={arguments.seed}: must be from 0 to {SEEDS - 1}")
-
-
-def parse(*classes, argv: list[str] | None = None):
-    """Parse the command line into the classes; arguments that would have no effect are refused."""
-    argv = sys.argv[1:] if argv is None else argv
-    for flag in (word.split("=")[0].lstrip("-") for word in argv if word.startswith("--")):
-        if flag in REFUSED and OptimizerArguments in classes:
-            raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
-    argv = without_unset(tuple(c for c in classes if c is not OptimizerArguments), argv)
-    if OptimizerArguments in classes and not {"-h", "--help"} & set(argv):
-        argv = argv + _hardware_flags(argv)
-    return parse_options(*classes, argv=argv)
-
-
-def parse_some(*classes, argv: list[str]) -> list:
-    """Parse what the classes know of a command line, and leave the rest: nothing is set up that other arguments ask for."""
-    if not classes:
-        return []
-    try:
-        parsed = Parser(classes, allow_abbrev=False).parse_args_into_dataclasses(
-            args=without_unset(tuple(c for c in classes if c is not OptimizerArguments), argv), return_remaining_strings=True
-        )
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
-    return list(parsed[:-1])
-
-
-def _hardware_flags(argv: list[str]) -> list[str]:
-    """Hugging Face's flags for DEVICE and PRECISION, which it must know before it sets up processes and devices."""
-    parser = Parser(DataArguments, allow_abbrev=False)  # type: ignore[arg-type]  # a NewType of theirs
-    data, *_ = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
-    device = resolve_device("cpu" if "--use_cpu" in argv else data.device)
-    choose_gpu(device)
-    flags = ["--use_cpu"] if device.type == "cpu" else []
-    if not {"--bf16", "--fp16"} & set(argv):
-        precision = resolve_precision(data.precision, device)
-        flags += [f"--{precision}"] if precision != "fp32" else []
-    return flags
-
-
-def prepare_machine(training: OptimizerArguments) -> str:
-    """Finish what depends on device, terminal and installed loggers; return the precision that is computed in."""
-    training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
-    if training.disable_tqdm:
-        disable_progress_bar()
-    require_installed(training.report_to)
-    if training.dataloader_pin_memory is None:
-        training.dataloader_pin_memory = not training.use_cpu
-    return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
-
-
-def on_one_device(device: torch.device, precision: str, **options) -> OptimizerArguments:
-    """Arguments of a training in this process alone, in a resolved precision, where no command line gives them."""
-    args = OptimizerArguments(
-        use_cpu=device.type == "cpu", bf16=precision == "bf16", fp16=precision == "fp16", **options
-    )
-    args._n_gpu = min(1, args.n_gpu)  # else the Trainer wraps the model in DataParallel where it sees several
-    return args
-
-
-def relevant(training: OptimizerArguments) -> dict:
-    """The training arguments that a result depends on, and the number of processes."""
-    values = training.to_dict()  # hides tokens
-    compared = ALWAYS_COMPARED | set(OptimizerArguments.__annotations__) | training.chosen
-    without = WITHOUT_EFFECT_ON_RESULT | (set() if training.save_strategy == "steps" else {"save_steps"})
-    kept = {f.name: values[f.name] for f in fields(training) if f.name in compared - without}
-    return {**kept, "processes": training.world_size}
-
-
-def _default(one: Field):
-    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 def as_arguments(*parts, without: tuple[str, ...] = ()) -> dict:

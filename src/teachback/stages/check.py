@@ -19,11 +19,11 @@ from teachback.core.arguments import (
     StudentArguments,
     TeacherArguments,
     option,
-    parse_some,
     require_above_zero,
     require_at_least,
 )
 from teachback.core.errors import TeachbackError
+from teachback.core.parsing import parse_some
 from teachback.core.places import scripts_root
 from teachback.data.suite_data import SuiteData
 from teachback.methods.inner_layers import layer_map

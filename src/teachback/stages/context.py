@@ -9,13 +9,14 @@ from typing import TypeVar
 
 from transformers import set_seed
 
-from teachback.core.arguments import DataArguments, OptimizerArguments, as_arguments, prepare_machine, relevant
+from teachback.core.arguments import DataArguments, as_arguments
 from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.log import stage_log
 from teachback.core.places import seed_folder
 from teachback.core.published import base_model, hash_model, is_finished, require_whole
 from teachback.core.runs import StageRun
 from teachback.core.tracking import Tracks, tracking
+from teachback.core.training_arguments import OptimizerArguments, prepare_machine, relevant
 from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
 from teachback.data.schema import Domain, Row, hash_rows

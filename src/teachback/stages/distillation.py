@@ -7,10 +7,10 @@ from teachback.core.arguments import (
     DataArguments,
     FirstStageArguments,
     MetaTeacherArguments,
-    OptimizerArguments,
     SecondStageArguments,
     StudentArguments,
 )
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.stages.context import Context
 from teachback.stages.stage4_inner_layers import distil_first, pass_on
 from teachback.stages.stage5_predictions import distil_second, finetune_student

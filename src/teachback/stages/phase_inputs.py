@@ -6,13 +6,9 @@ from pathlib import Path
 
 import torch
 
-from teachback.core.arguments import (
-    CurriculumArguments,
-    MetaTeacherArguments,
-    OptimizerArguments,
-    SecondStageArguments,
-)
+from teachback.core.arguments import CurriculumArguments, MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import EncodedRows
 from teachback.data.loader_rows import UserLoader, cut_quiz, without
 from teachback.data.schema import Domain

@@ -16,16 +16,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from teachback.core.arguments import (
-    CurriculumArguments,
-    MetaTeacherArguments,
-    OptimizerArguments,
-    TeacherArguments,
-    on_one_device,
-    prepare_machine,
-)
+from teachback.core.arguments import CurriculumArguments, MetaTeacherArguments, TeacherArguments
 from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.tracking import Tracks, tracking
+from teachback.core.training_arguments import OptimizerArguments, on_one_device, prepare_machine
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain
 from teachback.inference.task_metrics import metric_values

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from teachback.core.arguments import option, require, require_at_least, require_seed
+from teachback.core.arguments import option, require, require_at_least
 from teachback.core.errors import TeachbackError
+from teachback.core.training_arguments import require_seed
 from teachback.data.groups import GROUP_BY
 from teachback.data.schema import (
     PROTOCOLS,

@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-from teachback.core.arguments import (
-    DataArguments,
-    OptimizerArguments,
-    TeacherArguments,
-)
+from teachback.core.arguments import DataArguments, TeacherArguments
 from teachback.core.errors import TeachbackError
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.schema import Domain
 from teachback.data.suite_data import texts_of
 from teachback.methods.teacher import Teacher, TeacherTraining, embeds_domains

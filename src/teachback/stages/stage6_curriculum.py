@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments, OptimizerArguments
+from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments
 from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import Stopped, TeachbackError, naming
 from teachback.core.files import sync
 from teachback.core.integrity import seal
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.groups import read_groups
 from teachback.data.schema import Domain, Row
 from teachback.data.splits import units_of

@@ -17,11 +17,11 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import Trainer, TrainerCallback
 
-from teachback.core.arguments import OptimizerArguments
 from teachback.core.errors import naming
 from teachback.core.files import sync
 from teachback.core.integrity import seal
 from teachback.core.tracking import NO_TRACKS, TRACKERS, Tracks
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.models.heads import Classifier
 from teachback.models.layers import use_training_attention

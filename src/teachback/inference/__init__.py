@@ -1,1 +1,1 @@
-"""Finished checkpoints at work: prediction, scores, model cards and export."""
+"""Inference with finished checkpoints: prediction, scores, model cards and export."""

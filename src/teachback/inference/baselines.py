@@ -1,4 +1,4 @@
-"""What a score is judged against: guessing (chance), and always giving the commonest answer (the majority class)."""
+"""Baselines that scores are compared with: uniform guessing (chance) and the majority class."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ MAJORITY, CHANCE = "majority class", "chance"
 
 
 def baselines(suite: Suite, train: Sequence[Row], rows: Sequence[Row], metric: str = "auto") -> dict[str, dict[str, Score]]:
-    """Scores of the majority class and of chance on the labelled rows, by domain. ``metric``: see `metric_for`."""
+    """Scores of the majority class and of chance on labelled rows, by domain. ``metric``: see `metric_for`."""
     return {MAJORITY: majority_scores(suite, train, rows, metric), CHANCE: chance_scores(suite, rows, metric)}
 
 
 def majority_scores(suite: Suite, train: Sequence[Row], rows: Sequence[Row], metric: str = "auto") -> dict[str, Score]:
-    """Scores of always answering each domain's most frequent train label (of a regression the mean).
+    """Scores of predicting each domain's most frequent train label, or for regression the mean.
 
-    A domain without train rows takes those of all domains that share its labels.
+    A domain without train rows uses those of all domains with the same label set.
     """
     labels: dict[str, list[str]] = {}
     for row in train:
@@ -42,7 +42,7 @@ def _constant_answer(domain: Domain, labels: list[str]) -> str:
 
 
 def chance_scores(suite: Suite, rows: Sequence[Row], metric: str = "auto") -> dict[str, Score]:
-    """Scores that are expected of one who answers every label equally often, whatever the text."""
+    """Expected scores of a uniform random prediction, by domain."""
     found = {}
     for domain in suite.domains.values():
         own = [row for row in rows if row.domain == domain.name and row.label]
@@ -54,9 +54,9 @@ def chance_scores(suite: Suite, rows: Sequence[Row], metric: str = "auto") -> di
 
 
 def _chance(metric: str, domain: Domain, rows: Sequence[Row]) -> Score:
-    """The metric on each row once with every label: the counts that guessing leads to in the mean."""
+    """Metric of a uniform random prediction, from the expected counts: each row paired with every label once."""
     if domain.task == "regression":
-        return Score(metric, 0.0, len(rows))  # a correlation with numbers that know nothing of the text
+        return Score(metric, 0.0, len(rows))  # correlation with independent numbers
     classes = len(domain.labels)
     if metric in GROUPED:
         sizes = Counter(group_of(row.guid) for row in rows).values()

@@ -1,4 +1,4 @@
-"""costs.tsv: what each checkpoint weighs and how long it takes, as stage 7 measured it; a row a stage and batch size."""
+"""costs.tsv: size and speed of each checkpoint, measured by stage 7; a row per checkpoint and batch size."""
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
@@ -12,10 +12,10 @@ from teachback.inference.results import Evaluated, stage_order
 
 @dataclass(frozen=True)
 class Cost:
-    """``milliseconds``: forward pass, an example, at ``batch_size`` on ``machine``. ``stage`` as in results.tsv.
+    """A row of costs.tsv; ``stage`` as in results.tsv.
 
-    The middle half of the passes took ``fast`` to ``slow`` milliseconds. ``timed_on``: domains whose rows were timed;
-    rows of others may be longer.
+    ``milliseconds``: median time per example of the forward pass with ``batch_size`` on ``machine``; ``fast``,
+    ``slow``: quartiles. ``timed_on``: domains of the timed rows, as other domains' rows may be longer.
     """
 
     stage: str
@@ -30,16 +30,16 @@ class Cost:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """``fast`` and ``slow``, or the time itself where they are not known."""
+        """``fast`` and ``slow``, or ``milliseconds`` twice if they are unknown."""
         unknown = self.fast is None or self.slow is None
         return (self.milliseconds,) * 2 if unknown else (self.fast, self.slow)  # type: ignore[return-value]
 
     def is_comparable(self, other: "Cost") -> bool:
-        """Whether both were measured on the same machine, batch size and rows."""
+        """Whether both were measured with the same machine, batch size and domains."""
         return (self.machine, self.batch_size, self.timed_on) == (other.machine, other.batch_size, other.timed_on)
 
     def times_as_fast(self, other: "Cost") -> float | None:
-        """How many times as fast it is; None where that is not known, or where the times overlap."""
+        """Speed-up over ``other``; None if they are not comparable or their times overlap."""
         if not self.is_comparable(other) or not self.milliseconds:
             return None
         (fast, slow), (its_fast, its_slow) = self.spread, other.spread
@@ -49,12 +49,16 @@ class Cost:
 
 
 COLUMNS = tuple(field.name for field in fields(Cost))
-OLD_COLUMNS = COLUMNS[: COLUMNS.index("machine") + 1]  # of files that hold no spread
+OLD_COLUMNS = COLUMNS[: COLUMNS.index("machine") + 1]  # of older files, without quartiles
 MEASURED = ("milliseconds", "fast", "slow")
 
 
 def read_costs(path: Path) -> list[Cost]:
-    """The rows of a costs.tsv; a missing file has none."""
+    """Read the rows of a costs.tsv; empty if the file is missing.
+
+    Raises:
+        TeachbackError: the header or a row cannot be parsed.
+    """
     path = Path(path)
     if not path.is_file():
         return []
@@ -77,7 +81,7 @@ def _parse(path: Path, number: int, line: str) -> Cost:
 
 
 def merge_costs(path: Path, evaluated: Iterable[Evaluated], machine: str) -> None:
-    """Put what was measured into costs.tsv in place of the same stages' rows; safe among parallel processes."""
+    """Replace the rows of the evaluated checkpoints in costs.tsv, under a lock."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = [

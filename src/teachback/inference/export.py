@@ -1,4 +1,4 @@
-"""A student as ONNX files for deployment, in float32 and int8, each checked against PyTorch on dev."""
+"""Export of a student to ONNX in float32 and int8, both checked against PyTorch on dev."""
 
 import copy
 import platform
@@ -29,13 +29,13 @@ from teachback.inference.timing import DISTURBED, ROUNDS, Timing, time_in_turn, 
 
 SPLIT = "dev"
 BATCH_SIZES = (1, 32)
-TOLERANCE = 1e-3  # of a logit that float32 may differ by, as a share of the largest logit
+TOLERANCE = 1e-3  # maximum difference of a float32 logit, relative to the largest logit
 FULL, SMALL = "model.onnx", "model_int8.onnx"
 
 
 @dataclass
 class ExportArguments:
-    """Which student is exported, and where the rows are that it is checked on."""
+    """Arguments of the export: the student and the rows to check it on."""
 
     folder: str = option("", "The student's folder; the files are written into its folder onnx.")
     data_dir: str = option("data", "Folder of the processed suites.")
@@ -44,9 +44,9 @@ class ExportArguments:
 
 @dataclass(frozen=True)
 class Check:
-    """One form of the student on the rows. ``difference``: largest of a logit from PyTorch's; ``score`` in %.
+    """Check of one version of the student. ``difference``: largest logit difference from PyTorch; ``score`` in %.
 
-    ``times``: milliseconds an example by (batch size, threads), in the order of `timings`.
+    ``times``: milliseconds per example by (batch size, threads), in the order of `timings`.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Check:
 
 
 def timings() -> list[tuple[int, int]]:
-    """Batch size and threads of each time that is measured: on one thread, and on all."""
+    """Measured combinations of batch size and threads (one, and all)."""
     return [(size, threads) for threads in dict.fromkeys([1, usable_cores()]) for size in BATCH_SIZES]
 
 
 def export(args: ExportArguments) -> Path:
-    """Write, check and publish the files; returns their folder."""
+    """Write, check and publish the ONNX files; returns their folder."""
     require_packages()
     checkpoint, domain = open_checkpoint(Path(args.folder))
     told = checkpoint.record["arguments"]
@@ -90,7 +90,7 @@ def export(args: ExportArguments) -> Path:
 
 
 def _rows(args: ExportArguments, suite: str, domain: Domain) -> tuple[SuiteData, list[Row]]:
-    """The suite, and its labelled dev rows of the student's domain."""
+    """Load the suite and its labelled dev rows of the student's domain."""
     name = args.suite or suite
     if not name:
         raise TeachbackError(f"{args.folder} does not say which suite it is of; name it with --suite")
@@ -102,7 +102,11 @@ def _rows(args: ExportArguments, suite: str, domain: Domain) -> tuple[SuiteData,
 
 
 def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) -> list[Check]:
-    """PyTorch first, then both files, on the same rows of one domain; a float32 file that answers otherwise is refused."""
+    """Compare PyTorch and both files, in this order, on rows of one domain.
+
+    Raises:
+        TeachbackError: the float32 file's logits differ from PyTorch's by more than `TOLERANCE`.
+    """
     encoded, domain = predictor.encode(rows), data.suite.domain(rows[0].domain)
     reference = predictor.logits(encoded)
     weights = 4 * sum(parameter.numel() for parameter in predictor.classifier.model.parameters())
@@ -119,7 +123,7 @@ def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) 
 
 
 def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) -> Predictor:
-    """The predictor, with ONNX Runtime in place of PyTorch."""
+    """Copy of the predictor that runs ONNX Runtime in place of PyTorch."""
     other = copy.copy(predictor)
     other.answering = OnnxClassifier(path, domain, threads)
     return other
@@ -131,7 +135,7 @@ def _check(name: str, size: int, logits, reference, rows: list[Row], data: Suite
 
 
 def _times(forms: dict[str, dict[int, Predictor]], encoded: EncodedRows) -> dict[str, dict[tuple[int, int], Timing]]:
-    """Times of each form, given by its predictors on so many threads, all of them measured in turn."""
+    """Time each version, given as predictors by number of threads, all measured in turn."""
 
     def on_threads(number: int, take: Callable[[], float]) -> Callable[[], float]:
         def timed() -> float:
@@ -160,7 +164,7 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 def _refuse_unlike(logits: torch.Tensor, reference: torch.Tensor) -> None:
-    """A file in the same number format that answers otherwise is not the student."""
+    """Refuse a float32 file whose logits differ by more than `TOLERANCE`, as its export is faulty."""
     difference = (logits - reference).abs().max().item()
     if not difference <= TOLERANCE * max(1.0, reference.abs().max().item()):
         raise TeachbackError(
@@ -170,7 +174,7 @@ def _refuse_unlike(logits: torch.Tensor, reference: torch.Tensor) -> None:
 
 
 def _header(domain: Domain) -> list[str]:
-    """``ms`` are those of `timings`."""
+    """Table header, with a column ``ms`` for each of `timings`."""
     times = [f"ms, batch {size}, {threads} thread{'s' if threads > 1 else ''}" for size, threads in timings()]
     return ["version", "MB", "largest logit difference", f"{metric_for(domain)} %", *times]
 
@@ -190,7 +194,7 @@ def _notes(count: int, checks: Sequence[Check]) -> str:
 
 
 def write_checks(folder: Path, header: list[str], rows: list[list[str]], notes: str) -> None:
-    """The table as TSV and as Markdown."""
+    """Write the table as TSV and as Markdown."""
     lines = ["\t".join(line) for line in [header, *rows]]
     write_atomically(folder / "checks.tsv", "\n".join(lines) + "\n")
     write_atomically(folder / "checks.md", f"{markdown_table(header, rows)}\n\n{notes}\n")

@@ -1,4 +1,4 @@
-"""A finished checkpoint taken by its folder alone, away from its run: what it answers, and whether it can."""
+"""Opening of a finished checkpoint by its folder, outside its run."""
 
 from pathlib import Path
 
@@ -12,9 +12,12 @@ EXAMPLE = "such as outputs/amazon/seed42/books/student_second"
 
 
 def open_checkpoint(folder: Path) -> tuple[Checkpoint, Domain]:
-    """The checkpoint, and the domain that its plain head answers for (of a teacher's several the first one).
+    """Open a checkpoint; returns it with the domain of its plain head (a teacher's first domain).
 
-    A folder of another origin has no stage.json; its domain is what config.json says, and of unknown kind ("").
+    Without stage.json, as for models of other origin, the domain comes from config.json, with unknown kind ("").
+
+    Raises:
+        TeachbackError: the folder holds no model, an untrained head, or a kind of model that cannot be used.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -29,14 +32,14 @@ def open_checkpoint(folder: Path) -> tuple[Checkpoint, Domain]:
 
 
 def described(record: dict) -> Domain | None:
-    """The first domain that a stage's record describes."""
+    """First domain described in a stage's record; None without any."""
     for values in record.get("answers", {}).values():
         return Domain(**values | {"labels": tuple(values["labels"]), "marks": tuple(values["marks"])})
     return None
 
 
 def _of_config(folder: Path) -> Domain:
-    """What a classifier's config says: label names in order, classes or a number."""
+    """Domain described by a classifier's config: ordered label names, or a regression."""
     config = load_config(folder)
     names = tuple(config.id2label[i] for i in sorted(config.id2label))
     if config.problem_type == "multi_label_classification":

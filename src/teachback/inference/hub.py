@@ -1,4 +1,4 @@
-"""Uploading finished folders to the Hugging Face hub, where the user asks for it."""
+"""Upload of finished folders to the Hugging Face hub, on request."""
 
 import re
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 from teachback.core.arguments import option
 from teachback.core.errors import TeachbackError
 
-# What a user of the model has no need of, and what tells of the machine that made it.
+# Files that a user of the model does not need, or that describe the machine it was trained on.
 LEFT_OUT = ["stage.json", "*/stage.json", "training_only.safetensors", "last/*", "*.tsv", "*.png", ".*"]
 
 
 @dataclass
 class HubArguments:
-    """Where finished folders are uploaded to; Hugging Face's own names. Stages 3 to 5 have them with all others."""
+    """Arguments of the upload, named as in Hugging Face's `TrainingArguments`, which stages 3 to 5 have them from."""
 
     push_to_hub: bool = option(False, "Upload the finished folder.")
     hub_model_id: str | None = option(None, "Repository, such as user/name; of several domains name-<domain>.")
@@ -26,7 +26,7 @@ class HubArguments:
 
 
 def check_hub(arguments) -> None:
-    """Refuse what could not be uploaded, before hours of work. ``arguments`` have the fields of `HubArguments`."""
+    """Refuse incomplete upload arguments before training. ``arguments`` have the fields of `HubArguments`."""
     if arguments.push_to_hub and not arguments.hub_model_id:
         raise TeachbackError("--push_to_hub needs --hub_model_id, the repository, such as user/name")
     if arguments.hub_model_id and not arguments.push_to_hub:
@@ -34,12 +34,12 @@ def check_hub(arguments) -> None:
 
 
 def push(folders: Sequence[Path], arguments) -> None:
-    """Upload each finished folder to a repository of its own, if that was asked for."""
+    """Upload each finished folder to a separate repository if ``push_to_hub`` is set."""
     if not arguments.push_to_hub:
         return
     for folder in folders:
         repository = arguments.hub_model_id
-        if len(folders) > 1:  # of several domains
+        if len(folders) > 1:  # one per domain
             name = folder.name.removeprefix("teacher-single-") if "teacher-" in folder.name else folder.parent.name
             repository += "-" + re.sub(r"[^\w.-]+", "-", name)
         _upload(folder, repository, arguments)

@@ -1,7 +1,7 @@
-"""How sure a score is: the interval in which it would mostly lie had other rows of the same kind been scored.
+"""Confidence intervals of scores.
 
-Shares of right answers have Wilson's interval, which holds for few rows and near 0 and 100 %. Other metrics have the
-percentiles of a bootstrap: rows are drawn anew, and the metric is computed of each draw.
+Accuracy and exact match have Wilson's interval, which is accurate for few rows and near 0 and 100 %. Other metrics have
+the percentile interval of a bootstrap over rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ from teachback.inference.metrics import GROUPED, METRICS, as_numbers, group_of, 
 
 LEVEL = 0.95
 RESAMPLES = 1000
-SHARES = ("accuracy", "exact_match")  # metrics that are a share of right answers
+SHARES = ("accuracy", "exact_match")  # metrics that are a binomial proportion
 
 
 def interval(
     metric: str, gold: np.ndarray, predicted: np.ndarray, groups: Sequence[str] | None = None
 ) -> tuple[float, float]:
-    """Ends of the 95 % interval of a score on gold and predicted labels: [n], [n] -> (low, high).
+    """95 % confidence interval of a score on gold and predicted labels: [n], [n] -> (low, high).
 
-    ``groups``: of each row, for the metrics in `GROUPED`; rows of a group are drawn together.
+    ``groups``: group of each row, for the metrics in `GROUPED`; a group is resampled as a whole.
     """
     names = parts(metric)
     grouped = bool(GROUPED & set(names))
@@ -38,7 +38,7 @@ def interval(
 
 
 def intervals(domain: Domain, rows: Sequence[Row], predictions: Sequence[str], metrics: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """The interval of each of the metrics on the domain's labelled rows among ``rows``."""
+    """Confidence interval of each metric on the domain's labelled rows among ``rows``."""
     own = [(row, said) for row, said in zip(rows, predictions) if row.domain == domain.name and row.label]
     gold = as_numbers(domain, [row.label for row, _ in own])
     predicted, groups = as_numbers(domain, [said for _, said in own]), [group_of(row.guid) for row, _ in own]
@@ -46,7 +46,7 @@ def intervals(domain: Domain, rows: Sequence[Row], predictions: Sequence[str], m
 
 
 def _drawn(names: list[str], gold, predicted, members: list[np.ndarray], random: np.random.Generator) -> float:
-    """The score of rows, or of whole groups, that are drawn with replacement."""
+    """Score of a bootstrap sample of rows, or of groups."""
     if not members:
         rows = random.integers(0, len(gold), len(gold))
         return float(np.mean([fast_metric(name)(gold[rows], predicted[rows]) for name in names]))
@@ -58,7 +58,7 @@ def _drawn(names: list[str], gold, predicted, members: list[np.ndarray], random:
 
 
 def fast_metric(metric: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A metric without checks, which take longer than the metric where it is computed thousands of times."""
+    """Metric implementation without input checks, which would dominate the time of a bootstrap."""
     return FAST.get(metric, METRICS[metric])
 
 
@@ -83,7 +83,7 @@ def _f1(gold: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def _matthews(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """From the counts of each class, for any number of them."""
+    """Matthews correlation from class counts, for any number of classes."""
     n, classes = len(gold), 1 + int(max(gold.max(), predicted.max()))
     true, said = (np.bincount(labels, minlength=classes).astype(float) for labels in (gold, predicted))
     size = np.sqrt((n * n - true @ true) * (n * n - said @ said))

@@ -1,4 +1,4 @@
-"""Model cards of what the Python API trains from loaders, which tell less of themselves than a suite's files do."""
+"""Model cards of models trained by the Python API from loaders, which hold less metadata than a suite."""
 
 import platform
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from teachback.inference.results import Result
 
 
 def loader_record(stage: str, domain: Domain, base_model: str, settings: dict, metrics: dict) -> dict:
-    """What a stage would write of itself to stage.json. ``metrics`` are those on the rows that selected the model."""
+    """Record of a training, as in a stage's stage.json. ``metrics``: scores on the rows that selected the model."""
     return {
         "stage": stage, "answers": {domain.name: asdict(domain)}, "arguments": settings, "base_model": base_model,
         "data": f"the loaders of {domain.name}", "selected_on": "val", "dev": metrics,
@@ -23,12 +23,12 @@ def loader_record(stage: str, domain: Domain, base_model: str, settings: dict, m
 
 
 def write_loader_card(folder: Path, record: dict, domain: Domain, tested: dict | None = None) -> None:
-    """README.md beside a checkpoint. ``tested``: ``score`` on so many ``rows`` of a test loader."""
+    """Write README.md beside a checkpoint. ``tested``: ``score`` on a test loader and its number of ``rows``."""
     write_card(folder, record, Suite(domain.name, {domain.name: domain}), _results(record, domain, tested))
 
 
 def loader_card(record: dict, domain: Domain) -> str:
-    """The same as text."""
+    """Text of the model card."""
     return card(record, Suite(domain.name, {domain.name: domain}))
 
 

@@ -1,11 +1,11 @@
 """Metrics on arrays, and the scores of a set of predictions by domain.
 
 A metric is a function of two arrays [n], gold and predicted label indices in the domain's label order (regression:
-numbers), and gives a fraction, not a percentage; one of `GROUPED` also takes each row's group. A new metric is one
-more entry in `METRICS` and in the set of the rows that it suits. Where a metric is not defined, as the correlation
-with a constant, it is 0.
+numbers), and returns a fraction, not a percentage; those in `GROUPED` also take each row's group. To add a metric, add
+it to `METRICS` and to the set of the kind of rows that it suits. An undefined metric, such as the correlation with a
+constant, is 0.
 
-Names joined by "+" are a composite: the mean of its parts.
+Names joined by "+" are a composite, the mean of its parts.
 """
 
 import warnings
@@ -21,7 +21,7 @@ from teachback.data.schema import Domain, Row, Suite
 
 
 class Score(NamedTuple):
-    """One number: the metric's name, its value, what it counts (rows, for `GROUPED` groups); a composite's parts."""
+    """A metric's name, its value, the number of rows (for `GROUPED` of groups), and the parts of a composite."""
 
     metric: str
     value: float
@@ -29,7 +29,7 @@ class Score(NamedTuple):
     parts: tuple["Score", ...] = ()
 
     def of(self, metric: str) -> float | None:
-        """Value of the metric or of one of its parts."""
+        """Value of the metric or of a part; None if there is no such part."""
         return next((one.value for one in (self, *self.parts) if one.metric == metric), None)
 
 
@@ -39,24 +39,24 @@ def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """F1 of the positive class: the second of two labels, `Domain.positive`."""
+    """F1 of the positive class, the second of two labels (`Domain.positive`)."""
     return f1_score(labels, predictions, pos_label=1, zero_division=0.0)
 
 
 def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Matthews' correlation."""
+    """Matthews correlation coefficient."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="A single label was found", category=UserWarning)
         return matthews_corrcoef(labels, predictions)
 
 
 def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Linear correlation."""
+    """Pearson correlation."""
     return _correlation(pearsonr, labels, predictions)
 
 
 def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Correlation of ranks."""
+    """Spearman rank correlation."""
     return _correlation(spearmanr, labels, predictions)
 
 
@@ -71,7 +71,7 @@ def _correlation(function, labels: np.ndarray, predictions: np.ndarray) -> float
 
 
 def exact_match(labels: np.ndarray, predictions: np.ndarray, groups: Sequence[str]) -> float:
-    """Share of the groups (MultiRC: questions) in which every row is right."""
+    """Share of groups (MultiRC: questions) whose rows are all predicted correctly."""
     whole = dict.fromkeys(groups, True)
     for group, right in zip(groups, labels == predictions):
         whole[group] &= bool(right)
@@ -92,7 +92,11 @@ GROUPED = {"exact_match"}
 
 
 def parts(metric: str) -> list[str]:
-    """The known metrics that a name stands for: "accuracy+macro_f1" -> accuracy and macro_f1."""
+    """Split a composite into its metrics: "accuracy+macro_f1" -> accuracy and macro_f1.
+
+    Raises:
+        TeachbackError: a metric is unknown.
+    """
     names = metric.split("+")
     unknown = [name for name in names if name not in METRICS]
     if unknown:
@@ -104,7 +108,7 @@ def parts(metric: str) -> list[str]:
 
 
 def suits(metric: str, domain: Domain) -> bool:
-    """Whether every part means something on the domain's labels; groups only where its own metric has some."""
+    """Whether every part is meaningful for the domain's labels; grouped metrics only if the domain's metric has them."""
     own = domain.metric.split("+")
     return all(
         (name in REGRESSION) == (domain.task == "regression")
@@ -115,12 +119,12 @@ def suits(metric: str, domain: Domain) -> bool:
 
 
 def described(metric: str, domain: Domain) -> str:
-    """A metric's name, and of F1 the class that it is of: accuracy+f1 (of equivalent)."""
+    """Metric name, for F1 with its positive class: accuracy+f1 (of equivalent)."""
     return f"{metric} (of {domain.positive})" if "f1" in metric.split("+") and domain.positive else metric
 
 
 def metric_for(domain: Domain, metric: str = "auto") -> str:
-    """``metric``, or the domain's own where ``metric`` is "auto" or suits other labels than the domain's."""
+    """``metric``, or the domain's metric if ``metric`` is "auto" or does not suit the domain."""
     return domain.metric if metric == "auto" or not suits(metric, domain) else metric
 
 
@@ -167,12 +171,16 @@ def _domain_score(domain: Domain, metric: str, rows: Sequence[Row], predictions:
 
 
 def group_of(guid: str) -> str:
-    """The group of a row: a question's answers differ in the last field of their guid alone."""
+    """Group of a row: its guid without the last field, which numbers the answers to a question."""
     return guid.rpartition("-")[0]
 
 
 def as_numbers(domain: Domain, names: Sequence[str]) -> np.ndarray:
-    """Label names as indices in the domain's order; a regression's numbers as floats: [n]."""
+    """Convert label names to indices in the domain's order, or a regression's labels to floats: [n].
+
+    Raises:
+        TeachbackError: a label is not one of the domain's.
+    """
     if domain.task == "regression":
         return np.array([float(name) for name in names])
     unknown = sorted(set(names) - set(domain.labels))

@@ -1,4 +1,4 @@
-"""README.md in a checkpoint's folder: the model card that hubs show, from what the stage knows of itself."""
+"""Model card (README.md) of a checkpoint, generated from the stage's record."""
 
 import math
 import re
@@ -35,7 +35,7 @@ MADE = {
 
 
 class Measured(NamedTuple):
-    """One score; ``n`` is 0 where the number of rows is not known."""
+    """A score; ``n`` is 0 if the number of rows is unknown."""
 
     domain: str
     split: str
@@ -45,21 +45,21 @@ class Measured(NamedTuple):
 
 
 def write_card(folder: Path, record: dict, suite: Suite, results: Sequence[Result] = ()) -> bool:
-    """Write the card of a checkpoint; ``results``: stage 7's.
+    """Write the card of a checkpoint unless it was edited by hand; returns whether it was written.
 
-    One that was changed by hand stays; returns whether one was written.
+    ``results``: scores of stage 7.
     """
     return write_text(folder, card(record, suite, results))
 
 
 def read_text(folder: str | Path) -> str:
-    """The card in a folder, "" where there is none."""
+    """Read the card of a folder; "" without one."""
     path = Path(folder) / NAME
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def write_text(folder: str | Path, text: str) -> bool:
-    """Write a card in the place of one of ours; returns whether one was written."""
+    """Write a card unless there is one that was edited by hand; returns whether it was written."""
     before = read_text(folder)
     if before and MARK not in before:
         return False
@@ -68,7 +68,7 @@ def write_text(folder: str | Path, text: str) -> bool:
 
 
 def card(record: dict, suite: Suite, results: Sequence[Result] = ()) -> str:
-    """The card's text: YAML for the hub, then Markdown. All that is not of our own is escaped."""
+    """Text of the card: YAML for the hub, then Markdown. Names and values from data and users are escaped."""
     domains = [suite.domain(name) for name in record["answers"]]
     found = measured(record, domains, results)
     base = record.get("base_model", "")
@@ -99,7 +99,7 @@ def _environment() -> Environment:
 
 
 def measured(record: dict, domains: Sequence[Domain], results: Sequence[Result]) -> list[Measured]:
-    """The scores on the rows that selected the checkpoint, then those of stage 7."""
+    """Scores on the rows that selected the checkpoint, then those of stage 7."""
     split, dev = record.get("selected_on", "dev"), record.get("dev", {})
     found = []
     for domain in domains:
@@ -116,7 +116,7 @@ def _plain(split: str) -> str:
 
 
 def metadata(title: str, suite: Suite, found: Sequence[Measured], base: str) -> ModelCardData:
-    """The hub's fields; what is not known (language, licence, a base model that is on no hub) is left out."""
+    """Metadata fields of the hub; unknown ones (language, licence, a base model on no hub) are omitted."""
     results = [
         EvalResult(
             task_type="text-classification", dataset_type=suite.name, dataset_name=f"{suite.name}: {m.domain}",
@@ -140,12 +140,12 @@ def _made(record: dict, suite: Suite) -> str:
 
 
 def _data(record: dict, suite: Suite) -> str:
-    """What it was trained on, where that is no suite of files the loaders that a program gave."""
+    """Description of the training data: the suite, or the loaders of the Python API."""
     return record.get("data", f"the suite {suite.name}")
 
 
 def _usage(domain: Domain, record: dict) -> str:
-    """Code to copy."""
+    """Example code for using the model."""
     call = {"pair": '{"text": "a text", "text_pair": "another"}'}.get(domain.kind, '"a text"')
     lines = [
         "from transformers import pipeline",
@@ -169,7 +169,7 @@ def _usage(domain: Domain, record: dict) -> str:
 
 
 def _answers(domains: Sequence[Domain]) -> str:
-    """What is answered for each domain, and from how many rows that was learnt."""
+    """Table of each domain's labels, input, metric and number of rows."""
     splits = list(dict.fromkeys(split for domain in domains for split in domain.rows))
     header = ["domain", "labels", "reads", "metric", *(f"{split} rows" for split in splits)]
     reads = {"single": "a text", "pair": "two texts", "choices": "a question and its choices"}
@@ -188,7 +188,7 @@ def _scores(found: Sequence[Measured]) -> str:
 
 
 def _scores_note(record: dict, found: Sequence[Measured]) -> str:
-    """How sure the scores are, and which is optimistic."""
+    """Note on the uncertainty of the scores and on those that are optimistic."""
     split = record.get("selected_on", "dev")
     text = f"The checkpoint was selected on {split}, so that its score there is somewhat optimistic."
     if any(m.split.endswith(OPTIMISTIC) for m in found):
@@ -202,7 +202,7 @@ def _scores_note(record: dict, found: Sequence[Measured]) -> str:
 
 
 def _untested(record: dict, found: Sequence[Measured]) -> str:
-    """What is to be said where there is no score on test rows."""
+    """Note for a card without test scores."""
     if any(_plain(m.split) == "test" for m in found):
         return ""
     if "data" in record:

@@ -1,4 +1,4 @@
-"""A classifier as ONNX: written from PyTorch, quantised to int8, and run by ONNX Runtime in its place."""
+"""ONNX classifiers: export from PyTorch, int8 quantisation, and inference by ONNX Runtime."""
 
 import inspect
 import logging
@@ -13,7 +13,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, class_count
 from teachback.models.heads import ABSENT_CLASS, Outputs, fold
 
-OPSET = 17  # of 2022, which every runtime in use knows
+OPSET = 17  # from 2022, supported by every runtime in use
 PACKAGES = ("onnx", "onnxruntime")
 
 
@@ -26,18 +26,18 @@ def require_packages() -> None:
 
 
 def write_onnx(path: Path, model, names: Collection[str]) -> None:
-    """Write the model; ``names``: its inputs [S, L]. Rows and tokens may be of any number, and logits are [S, C].
+    """Export a model with the inputs ``names`` [S, L] and the output logits [S, C]; S and L are dynamic.
 
-    The tracing exporter is used: the newer one needs a further package.
+    Uses the tracing exporter, as the newer one needs another package.
     """
     names = [name for name in inspect.signature(model.forward).parameters if name in names]  # the graph's order
     ids = torch.ones(2, 8, dtype=torch.long)
     inputs = {name: torch.zeros_like(ids) if name == "token_type_ids" else ids for name in names}
     axes = {name: {0: "rows", 1: "tokens"} for name in names} | {"logits": {0: "rows"}}
-    # In training mode the model may have been set to a form of attention that traces badly.
+    # The implementation chosen for training may not be traceable.
     model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constants in the trace, of which the checks on dev would tell
+        warnings.simplefilter("ignore")  # about constants in the trace; the checks on dev reveal errors
         torch.onnx.export(
             model, (), str(path), kwargs=inputs, input_names=names, output_names=["logits"], dynamic_axes=axes,
             opset_version=OPSET, dynamo=False,
@@ -45,19 +45,19 @@ def write_onnx(path: Path, model, names: Collection[str]) -> None:
 
 
 def write_int8(path: Path, full: Path) -> None:
-    """Write a version whose weights are 8-bit integers; activations are quantised as they come."""
+    """Quantise the model ``full`` to int8 weights, with dynamically quantised activations."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.disable(logging.WARNING)  # it recommends a step that changes nothing in these graphs
+    logging.disable(logging.WARNING)  # it recommends preprocessing that has no effect on these graphs
     try:
-        # 7 bits of the 8: processors without VNNI add two products in 16 bits, which 8 would overflow.
+        # 7-bit weights: processors without VNNI add two products in 16 bits, which would overflow with 8.
         quantize_dynamic(full, path, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
     finally:
         logging.disable(logging.NOTSET)
 
 
 class OnnxClassifier:
-    """Stands in for a `Classifier` of one head: the same inputs, logits by row."""
+    """Replacement for a `Classifier` with a single head: same inputs, logits by row."""
 
     def __init__(self, path: Path, domain: Domain, threads: int):
         from onnxruntime import InferenceSession, SessionOptions

@@ -1,6 +1,6 @@
-"""A student's answers to texts of any number: read, answered and written a window of rows at a time.
+"""Streaming prediction: rows are read, predicted and written one window at a time.
 
-Within a window rows are sorted by length, so that batches hold little padding; they are written in the order they came.
+Within a window rows are sorted by length to reduce padding; they are written in input order.
 """
 
 import sys
@@ -22,13 +22,13 @@ from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
 from teachback.inference.finished import open_checkpoint
 from teachback.inference.predictor import Predictor
 
-STANDARD = ""  # in place of a file: standard input or output
+STANDARD = ""  # as a file name: standard input or output
 MAX_LENGTH = 128
 
 
 @dataclass
 class PredictionArguments:
-    """Which student answers, where its texts are, and how it computes."""
+    """Arguments of prediction: the student, input and output files, and how to compute."""
 
     folder: str = option("", "The student's folder.")
     input: str = option(STANDARD, "File of texts; empty: standard input.")
@@ -52,7 +52,7 @@ class PredictionArguments:
 
 
 def predict(args: PredictionArguments) -> int:
-    """Answer every row of the input; returns how many there were."""
+    """Predict every row of the input; returns the number of rows."""
     checkpoint, domain = open_checkpoint(Path(args.folder))
     length = args.max_length or checkpoint.record["arguments"].get("max_length", MAX_LENGTH)
     suite = Suite(domain.name, {domain.name: domain})
@@ -74,12 +74,12 @@ def predict(args: PredictionArguments) -> int:
 
 
 def header(domain: Domain) -> list[str]:
-    """Names of the columns: label and a probability a label; of numbers the value alone."""
+    """Output columns: the label and a probability per label, or for regression the value."""
     return ["value"] if domain.task == "regression" else ["label", *(f"p({label})" for label in domain.labels)]
 
 
 def answers(domain: Domain, logits: torch.Tensor) -> Iterator[list[str]]:
-    """The columns of each row: [N, C] -> N lists."""
+    """Yield the output fields of each row: [N, C] -> N lists."""
     if domain.task == "regression":
         yield from ([f"{value:.7g}"] for value in logits[:, 0].tolist())
         return
@@ -93,7 +93,11 @@ def _line(values: list[str]) -> str:
 
 
 def read_rows(source: Iterable[bytes], args: PredictionArguments, domain: Domain) -> Iterator[Row]:
-    """The input's rows one at a time, checked; errors name the line."""
+    """Yield the input's rows, validated.
+
+    Raises:
+        TeachbackError: a line is invalid; the message gives its number.
+    """
     place = args.input or "standard input"
     fields = _fields(source, place)
     if args.text_a:
@@ -106,7 +110,7 @@ def read_rows(source: Iterable[bytes], args: PredictionArguments, domain: Domain
 
 
 def _fields(source: Iterable[bytes], place: str) -> Iterator[tuple[int, list[str]]]:
-    """Number and tab-separated fields of each line."""
+    """Yield the number and the tab-separated fields of each line."""
     for number, line in enumerate(source, start=1):
         try:
             text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
@@ -118,7 +122,7 @@ def _fields(source: Iterable[bytes], place: str) -> Iterator[tuple[int, list[str
 
 
 def _columns(fields: Iterator[tuple[int, list[str]]], names: list[str], place: str) -> Iterator[tuple[int, list[str]]]:
-    """The named columns of a TSV's rows; its first line is the header."""
+    """Select columns by name from a TSV with a header line."""
     _, header = next(fields, (1, [""]))
     for name in names:
         if header.count(name) != 1:
@@ -131,7 +135,7 @@ def _columns(fields: Iterator[tuple[int, list[str]]], names: list[str], place: s
 
 
 def _problem(texts: list[str], domain: Domain) -> str:
-    """What keeps a row from being answered; "" if nothing does. Rows of an unknown kind may be pairs or not."""
+    """Reason why a row is invalid for the domain, "" if it is valid. Rows of unknown kind may have one or two texts."""
     wanted = {"single": (1,), "pair": (2,), "choices": (2,)}.get(domain.kind, (1, 2))
     forms = {"single": "one text", "pair": "two texts, a tab between them (or --text_b)",
              "choices": "a question and its choices, a tab between them (or --text_b)"}  # fmt: skip
@@ -158,7 +162,7 @@ def _input(name: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _output(name: str) -> Iterator[BinaryIO]:
-    """Standard output, or a file that appears when all of it is written."""
+    """Open standard output, or a file that is replaced atomically."""
     if name == STANDARD:
         yield sys.stdout.buffer
     else:

@@ -1,4 +1,4 @@
-"""A finished stage ready to predict: where there are some, which heads answer for which domain, logits and speed."""
+"""Prediction with finished checkpoints: discovery, heads by domain, logits and timing."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,15 +24,15 @@ from teachback.models.heads import Classifier, Outputs
 from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
 
 SINGLE = "teacher-single-"
-# Rows timed one by one, or one batch where that is more. Drawn evenly from all lengths, few stand for all rows.
+# Minimum number of timed rows; evenly spaced in length, a few represent all rows.
 TIMED_ROWS = 16
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A finished stage folder. ``stage``: its path below the seed's folder; ``target``: its one domain, or "".
+    """A finished stage folder. ``stage``: path relative to the seed's folder; ``target``: its only domain, or "".
 
-    ``teachers``: the folder that its teacher is in, where it is of another run.
+    ``teachers``: parent folder of its teacher, if that belongs to another run.
     """
 
     folder: Path
@@ -51,17 +51,17 @@ class Checkpoint:
 
     @property
     def method(self) -> str:
-        """The teacher's own name, or how the student learned: metakd, mpdistil, finetune, ..."""
+        """The teacher's folder name, or the student's training method: metakd, mpdistil, finetune, ..."""
         named = self.record.get("method") or self.record["arguments"].get("method")
         return self.stage if self.is_teacher else named or Path(self.stage).name
 
     @property
     def has_trained_head(self) -> bool:
-        """False for a student of stage 4 whose classification layer still holds its first, random values."""
+        """False for a student of stage 4, whose classification layer is still randomly initialised."""
         return self.record.get("head_trained", True)
 
     def teacher_stage(self, default: str) -> str:
-        """The teacher's folder that a student, or what a teacher became, is compared with; "" for a teacher."""
+        """Folder of the teacher that a student or meta-teacher is compared with; "" for a teacher."""
         if self.is_teacher:
             return ""
         if "teacher_folder" in self.record:
@@ -71,7 +71,11 @@ class Checkpoint:
 
 
 def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = None) -> list[Checkpoint]:
-    """Finished teachers, then the finished stages of each target domain in the tables' order."""
+    """Find finished teachers, then the finished stages of each target domain, in the order of the tables.
+
+    Raises:
+        TeachbackError: there is none.
+    """
     students = [(run / folder_name(target) / stage, target) for target in targets for stage in STAGE_NAMES]
     folders = [
         (path, target) for path, target in [*_teachers(run, targets), *students] if (path / "stage.json").is_file()
@@ -88,18 +92,18 @@ def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = 
 
 
 def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
-    """Teacher folders, each with its one domain or ""; other domains' single teachers are left out."""
+    """Teacher folders with their only domain or ""; single-domain teachers of other domains are left out."""
     found = [(path, domain_of_teacher(path.name)) for path in run.glob("teacher-*")]
     return sorted((path, target) for path, target in found if not target or target in targets)
 
 
 def domain_of_teacher(stage: str) -> str:
-    """The domain that a teacher's folder is named after; "" for a teacher of several."""
+    """Domain of a single-domain teacher, from its folder's name; "" for other teachers."""
     return domain_of_folder(stage.removeprefix(SINGLE)) if stage.startswith(SINGLE) else ""
 
 
 class Answering(Protocol):
-    """A classifier, or what stands in for one: batch, number of each row's head [B] -> logits [B, classes]."""
+    """Interface of a classifier: batch, head index of each row [B] -> logits [B, classes]."""
 
     classes: int
 
@@ -107,9 +111,9 @@ class Answering(Protocol):
 
 
 class Predictor:
-    """A checkpoint ready to predict. ``heads``: each domain that it serves -> number of its head.
+    """Predicts with a checkpoint. ``heads``: head index by domain, for the domains that the checkpoint serves.
 
-    With the suite's ``folder`` it reads tokens that other stages or checkpoints have kept there.
+    With the suite's ``folder``, token ids are cached there and shared with other stages and checkpoints.
     """
 
     def __init__(
@@ -125,10 +129,10 @@ class Predictor:
         self.bytes = sum(path.stat().st_size for path in [*encoder.glob("model*.safetensors"), *own])
         self.tokenizer = load_tokenizer(str(encoder))
         self.classifier.to(self.device).eval()
-        self.answering: Answering = self.classifier  # what gives the logits
+        self.answering: Answering = self.classifier  # computes the logits
 
     def encode(self, rows: list[Row]) -> EncodedRows:
-        """Token ids of rows, with the number of each row's head."""
+        """Token ids of rows, with each row's head index."""
         how = (rows, self.tokenizer, self.max_length, self.domains)
         encoded = encode_once(self.folder, *how) if self.folder else encode(*how)
         encoded.columns["head"] = torch.tensor([self.heads[row.domain] for row in rows], dtype=torch.long)
@@ -136,7 +140,7 @@ class Predictor:
 
     @property
     def shape(self) -> tuple:
-        """What the time of a pass depends on, whatever the weights: the architecture and the sizes of its layers, not the heads."""
+        """Key for sharing timings: architecture and layer shapes, which determine the time of a pass; not the heads."""
         model = self.classifier.model
         heads, activation = (getattr(model.config, n, None) for n in ("num_attention_heads", "hidden_act"))
         sizes = tuple((name, tuple(one.shape)) for name, one in model.base_model.named_parameters())
@@ -144,7 +148,7 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, encoded: EncodedRows, batch_size: int = 0) -> torch.Tensor:
-        """Logits of each row's own head in float32, in row order whatever the batches: [N, C]."""
+        """Logits of each row's head in float32, in the order of the rows: [N, C]."""
         result = torch.empty(len(encoded), self.answering.classes)
         for batch in batches(encoded, batch_size or self.batch_size, self.tokenizer.pad_token_id):
             inputs = {name: value.to(self.device) for name, value in batch.items()}
@@ -158,37 +162,40 @@ class Predictor:
         return self.logits(self.encode(rows))
 
     def timed_pass(self, encoded: EncodedRows, batch_size: int) -> Callable[[], float]:
-        """A pass on rows of all lengths that returns its milliseconds an example, after a warm-up; without tokenising."""
+        """Function that runs a pass on rows of all lengths, after a warm-up, and returns its milliseconds per example.
+
+        Tokenisation is not timed.
+        """
         timed = encoded.chosen(spread(encoded.lengths, max(TIMED_ROWS, batch_size)))
         first = timed.chosen(list(range(min(batch_size, len(timed)))))
 
         def take() -> float:
-            self.logits(first, batch_size)  # whatever was timed before may still hold caches and threads
+            self.logits(first, batch_size)  # warm-up, as caches and threads may be those of another model
             start = time.perf_counter()
-            self.logits(timed, batch_size)  # ends with a copy to the CPU, hence waits for a GPU
+            self.logits(timed, batch_size)  # synchronises a GPU, as it ends with a copy to the CPU
             return 1000 * (time.perf_counter() - start) / len(timed)
 
         return take
 
     def timings(self, encoded: EncodedRows, batch_sizes: Sequence[int]) -> dict[int, Timing]:
-        """Milliseconds an example by batch size, measured in turn."""
+        """Milliseconds per example by batch size, measured in turn."""
         return time_in_turn({size: self.timed_pass(encoded, size) for size in batch_sizes})
 
 
 def spread(lengths: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` numbers of rows, evenly spread over the rows in order of length, longest first."""
+    """Indices of at most ``count`` rows, evenly spaced in the order of length, longest first."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     count = min(count, len(order))
     return [order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)]
 
 
 def evaluation_precision(name: str, device: torch.device) -> str:
-    """Like training's, but ``auto`` is fp32 everywhere: a score must not depend on the machine."""
+    """Resolve a precision as for training, except that ``auto`` is fp32, so that scores do not depend on the machine."""
     return resolve_precision("fp32" if name == "auto" else name, device)
 
 
 def check_labels(folder: Path, domain: Domain) -> None:
-    """A checkpoint of other labels, or of another order, was trained on an older form of the suite."""
+    """Refuse a checkpoint whose labels or their order differ, as it was trained on another version of the suite."""
     id2label, expected = load_config(folder).id2label, output_names(domain)
     names = [id2label[i] for i in sorted(id2label)]
     if names != list(expected):
@@ -200,13 +207,13 @@ def check_labels(folder: Path, domain: Domain) -> None:
 
 
 def load_heads(checkpoint: Checkpoint, suite: Suite) -> tuple[Classifier, dict[str, int], Path]:
-    """The classifier, domain -> number of its head for the domains that it serves, and the encoder's and tokenizer's folder.
+    """Load a checkpoint; returns classifier, head index by domain, and the folder of encoder and tokenizer.
 
-    A head serves every domain of its label set, also those that the checkpoint never saw or that have no train rows.
+    A head serves every domain of its label set, including domains that the checkpoint was not trained on.
     """
     if checkpoint.is_meta_teacher:
         teacher, folder = load_meta_teacher(checkpoint.folder, suite, checkpoint.teachers)
-        own = suite.domain(checkpoint.target).head  # its other heads serve the curriculum, and are no result of it
+        own = suite.domain(checkpoint.target).head  # its other heads only serve the curriculum
         heads = {name: i for name, i in _teacher_heads(teacher, suite).items() if suite.domain(name).head == own}
         return teacher.classifier, heads, folder
     folder = checkpoint.folder

@@ -1,8 +1,8 @@
 """results.tsv, and the tables printed from scores.
 
-results.tsv holds one score a row. A row's key is the columns before the value; after its number of rows come what it is
-judged by: the scores of the majority class and of chance on the same rows, and its 95 % interval. Stages stand in an
-order of their own, so that the file does not depend on which was scored when, or again.
+results.tsv holds a score per row, keyed by the columns before the value. The last columns are the scores of the
+majority class and of chance on the same rows, and the 95 % interval. Stages have a fixed order, so that the file does
+not depend on the order in which they were scored.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +16,10 @@ from teachback.inference.baselines import CHANCE, MAJORITY
 from teachback.inference.metrics import Score
 from teachback.inference.timing import Timing
 
-OPTIMISTIC = "-selected"  # after a split's name: checkpoints were selected on the very rows that are scored
-UNSEEN = "-unseen"  # after a split's name: its rows without those whose texts are in train or quiz, where there are some
+OPTIMISTIC = "-selected"  # suffix of a split: checkpoints were selected on the scored rows
+UNSEEN = "-unseen"  # suffix of a split that has texts from train or quiz: its other rows
 META_TEACHER = "meta_teacher"
-# Stage folders of a target domain, in the tables' order, and what the tables call them.
+# Stage folders of a target domain in the order of the tables, and their names in the tables.
 STAGE_NAMES = {
     META_TEACHER: "meta-teacher",
     "student_finetune": "undistilled",
@@ -31,7 +31,7 @@ STAGE_NAMES = {
 
 @dataclass(frozen=True)
 class Result:
-    """One row of results.tsv. ``stage`` is the checkpoint's folder below the seed's folder."""
+    """A row of results.tsv. ``stage``: the checkpoint's folder, relative to the seed's folder."""
 
     suite: str
     domain: str
@@ -53,24 +53,28 @@ class Result:
 
     @property
     def baseline(self) -> tuple[str, float] | None:
-        """The better of the majority class and chance, with its score; None where neither is known."""
+        """The better of the majority class and chance, with its score; None if neither is known."""
         known = [(MAJORITY, self.majority), (CHANCE, self.chance)]
         found = [(name, value) for name, value in known if value is not None]
         return max(found, key=lambda one: one[1], default=None)
 
     @property
     def is_above_baseline(self) -> bool:
-        """Whether the whole interval lies above the baseline; True where that is not known."""
+        """Whether the whole interval lies above the baseline; True if either is unknown."""
         return self.low is None or self.baseline is None or self.low > self.baseline[1]
 
 
 COLUMNS = tuple(field.name for field in fields(Result))
 KEYS = COLUMNS.index("value")
-OLD_COLUMNS = COLUMNS[: COLUMNS.index("n") + 1]  # of files that hold no baselines and intervals
+OLD_COLUMNS = COLUMNS[: COLUMNS.index("n") + 1]  # of older files, without baselines and intervals
 
 
 def read_results(path: Path) -> list[Result]:
-    """The rows of a results.tsv; a missing file has none."""
+    """Read the rows of a results.tsv; empty if the file is missing.
+
+    Raises:
+        TeachbackError: the header or a row cannot be parsed.
+    """
     path = Path(path)
     if not path.exists():
         return []
@@ -94,9 +98,9 @@ def _parse(path: Path, number: int, line: str) -> Result:
 
 
 def merge_results(path: Path, new: Iterable[Result]) -> None:
-    """Put rows into results.tsv in place of those with the same key; safe among parallel processes.
+    """Merge rows into results.tsv under a lock, replacing those with the same key.
 
-    Scores on unseen rows that stand beside an older score go with it.
+    Replacing a score also removes the score on unseen rows that belongs to it.
     """
     path, new = Path(path), list(new)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,19 +114,19 @@ def merge_results(path: Path, new: Iterable[Result]) -> None:
 
 
 def unseen_split(split: str) -> str:
-    """What results.tsv calls the rows of a split without those that were seen in training."""
+    """Name in results.tsv for the rows of a split whose texts were not seen in training."""
     plain = split.removesuffix(OPTIMISTIC)
     return plain + UNSEEN + split[len(plain) :]
 
 
 def stage_order(stage: str) -> tuple:
-    """What sorts stages: teachers first, then each target's checkpoints in the order in which they are made."""
+    """Sort key of stages: teachers first, then each target's checkpoints in the order of the pipeline."""
     target, _, name = stage.rpartition("/")
     return target, list(STAGE_NAMES).index(name) if name in STAGE_NAMES else len(STAGE_NAMES), name
 
 
 def predictions_file(run: Path, stage: str, split: str) -> Path:
-    """Where stage 7 writes what a checkpoint says of each row."""
+    """Path of a checkpoint's predictions, written by stage 7."""
     return Path(run) / "predictions" / f"{stage.replace('/', '__')}-{split}.tsv"
 
 
@@ -132,32 +136,32 @@ def _text(value) -> str:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a table says of one checkpoint.
+    """Scores and costs of a checkpoint.
 
-    ``intervals``: of the scores, by domain. ``timings``: batch size -> milliseconds an example, on rows of ``timed_on``.
+    ``intervals``: of the scores, by domain. ``timings``: milliseconds per example by batch size, on rows of ``timed_on``.
     """
 
     stage: str
-    target: str  # the domain a student (or single-domain teacher) is for, "" for the other teachers
-    teacher: str  # stage of the teacher it is compared with, "" for a teacher
-    scores: dict[str, Score]  # by evaluated domain; empty where the head is untrained
+    target: str  # domain of a student or single-domain teacher, "" for other teachers
+    teacher: str  # stage of the teacher to compare with, "" for a teacher
+    scores: dict[str, Score]  # by evaluated domain; empty if the head is untrained
     parameters: int
     bytes: int
     timings: dict[int, Timing] = field(default_factory=dict)
-    timed_on: str = ""  # domains, separated by blanks
+    timed_on: str = ""  # domains, separated by spaces
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    optimistic: bool = False  # selected on the rows that are scored
-    # Without the rows that were seen in training, of domains that have some; None where that leaves no row.
+    optimistic: bool = False  # selected on the scored rows
+    # Scores on rows not seen in training, for domains that have seen rows; None if no row remains.
     unseen: dict[str, Score | None] = field(default_factory=dict)
 
     @property
     def scores_on_unseen(self) -> dict[str, Score]:
-        """The scores, on unseen rows alone where some were seen."""
+        """Scores, restricted to unseen rows for domains that have seen rows."""
         return {name: score for name, score in (self.scores | self.unseen).items() if score}
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """The first ``texts`` columns to the left, all others to the right, two blanks between."""
+    """Format a text table, the first ``texts`` columns left-aligned and the others right-aligned."""
     cells = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     sides = [str.ljust] * texts + [str.rjust] * (len(header) - texts)
@@ -166,28 +170,28 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: in
 
 
 def model_name(stage: str) -> str:
-    """What a checkpoint is, in a word or two."""
+    """Kind of a checkpoint, as shown in tables."""
     return STAGE_NAMES.get(stage.rpartition("/")[2], "teacher")
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """What the comparison shows beside the score on the target ``domains``."""
+    """Columns of `comparison_table` beside the score on the target ``domains``."""
 
     domains: Sequence[str]
-    parts: list[str]  # of the one target's composite metric
-    average: bool  # over all domains
-    interval: bool  # of the score on the one target
-    sizes: list[int]  # batch sizes that were timed
+    parts: list[str]  # of the composite metric, for a single target
+    average: bool  # whether to show the mean over all domains
+    interval: bool  # whether to show the interval, for a single target
+    sizes: list[int]  # timed batch sizes
     unseen: bool  # whether a target has rows that were seen in training
 
 
 def comparison_table(
     evaluated: Sequence[Evaluated], domains: Sequence[str], baselines: Mapping[str, dict[str, Score]] | None = None
 ) -> str:
-    """One line a checkpoint: score on the target ``domains`` and on all, size, speed, ratio to its teacher.
+    """Table with a line per checkpoint: score on the target ``domains`` and on all, size, speed, ratio to its teacher.
 
-    ``baselines``: scores by domain of what knows nothing of the texts, by name; they stand above the checkpoints.
+    ``baselines``: scores by domain of each named baseline, shown above the checkpoints.
     """
     average = serves_more(evaluated, domains)
     sizes = sorted({size for one in evaluated for size in one.timings})
@@ -208,7 +212,7 @@ def comparison_table(
 
 
 def serves_more(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> bool:
-    """Whether some checkpoint has scores beside those of its targets, so that a mean over all says something else."""
+    """Whether a checkpoint has scores of other domains than its targets, so that the mean over all domains differs."""
     return any(set(one.scores) - set(_targets(one, domains)) for one in evaluated)
 
 
@@ -222,7 +226,7 @@ def metric_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> set[
 
 
 def _part_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> list[str]:
-    """The parts of the one target's composite; none where there are several targets."""
+    """Names of the parts of a single target's composite metric; empty for several targets."""
     found = [one.scores[domain] for one in evaluated for domain in domains if domain in one.scores]
     return [part.metric for part in found[0].parts] if found and len(domains) == 1 else []
 
@@ -230,7 +234,7 @@ def _part_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> list[
 def _baseline_line(name: str, scores: dict[str, Score], columns: _Columns) -> list[str]:
     one = Evaluated(name, columns.domains[0] if len(columns.domains) == 1 else "", "", scores, 0, 0)
     line = _line(one, None, columns, {})
-    unknown = 3 + len(columns.sizes)  # parameters, MB, times and what depends on a teacher
+    unknown = 3 + len(columns.sizes)  # parameters, MB, times and ratio to a teacher
     return [name, "-", *line[2:-unknown], *["-"] * unknown]
 
 
@@ -244,7 +248,7 @@ def _line(
     without = [mean_of(one.scores_on_unseen, targets)] if columns.unseen else []
     further = [*without, *map(of_parts.get, columns.parts), *([mean_score(one, list(one.scores))] if columns.average else [])]
     floors = [floor for scores in baselines.values() if (floor := mean_of(scores, targets)) is not None]
-    beaten = reference is not None and reference > max([0.0, *floors])  # else a share of it says nothing
+    beaten = reference is not None and reference > max([0.0, *floors])  # otherwise the ratio is meaningless
     return [
         model_name(one.stage),
         one.stage,
@@ -267,12 +271,12 @@ def _interval(ends: tuple[float, float] | None) -> str:
 
 
 def mean_score(one: Evaluated | None, domains: Sequence[str]) -> float | None:
-    """Unweighted mean over ``domains``; None where a domain has no score."""
+    """Unweighted mean over ``domains``; None if a domain has no score."""
     return None if one is None else mean_of(one.scores, domains)
 
 
 def mean_of(scores: dict[str, Score], domains: Sequence[str]) -> float | None:
-    """Unweighted mean over ``domains``; None where a domain has no score."""
+    """Unweighted mean over ``domains``; None if a domain has no score."""
     if not domains or any(domain not in scores for domain in domains):
         return None
     return sum(scores[domain].value for domain in domains) / len(domains)
@@ -285,9 +289,9 @@ def percent(value: float | None) -> str:
 def domains_table(
     evaluated: Sequence[Evaluated], owners: dict[str, str], baselines: Mapping[str, dict[str, Score]] | None = None
 ) -> str:
-    """The papers' layout: teachers by domain, and each domain's own student under what it is.
+    """Table in the layout of the papers: a column per domain, a row per teacher and per kind of student.
 
-    ``owners``: each domain -> the target whose student answers for it, another one where it has no train rows.
+    ``owners``: the target whose student predicts each domain, a different one for a domain without train rows.
     """
     shown = {name: {d: s for d, s in scores.items() if d in owners} for name, scores in (baselines or {}).items()}
     rows: dict[str, dict[str, Score]] = {name: scores for name, scores in shown.items() if scores}
@@ -307,7 +311,7 @@ def domains_table(
 
 
 def _row_name(one: Evaluated) -> str:
-    """Students of several domains share a line; so do the single-domain teachers."""
+    """Row label, shared by the students of several domains and by the single-domain teachers."""
     name = STAGE_NAMES.get(one.stage.rpartition("/")[2], one.stage.removesuffix(f"-{one.target}"))
     return name + "*" if one.optimistic else name
 

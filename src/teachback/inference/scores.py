@@ -1,4 +1,4 @@
-"""Scores of predicted labels by domain, beside those of the majority class."""
+"""Scores of predicted labels by domain, compared with the majority class."""
 
 import logging
 
@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 def predicted_labels(logits, rows: list[Row], data: SuiteData) -> list[str]:
-    """Names of the highest of the rows' logits [N, C]: labels, a choice's by its position; of a regression numbers."""
+    """Predicted label names from logits [N, C]; for regression the predicted numbers."""
     names = []
     for row, values in zip(rows, logits):
         domain = data.suite.domain(row.domain)
@@ -22,7 +22,7 @@ def predicted_labels(logits, rows: list[Row], data: SuiteData) -> list[str]:
 
 
 def score_by_domain(rows: list[Row], data: SuiteData):
-    """A Trainer's ``compute_metrics``: the score of each domain, and ``score``, their mean, on which we select."""
+    """``compute_metrics`` of a Trainer: the score of each domain, and ``score``, their mean, for model selection."""
 
     def compute_metrics(prediction) -> dict[str, float]:
         scores = by_domain(data.suite, rows, predicted_labels(prediction.predictions, rows, data))
@@ -33,7 +33,7 @@ def score_by_domain(rows: list[Row], data: SuiteData):
 
 
 def report_scores(who: str, metrics: dict[str, float], majority: dict[str, Score], split: str) -> None:
-    """Print a teacher's or student's score by domain beside the majority class's, and warn where it is not better."""
+    """Print scores by domain beside the majority class's, and warn where they are not better."""
     width = max([12, *(len(base.metric) + 2 for base in majority.values())])
     print(f"{'domain':<16}{'metric':<{width}}{split:>8}{'majority':>10}")
     for name, base in majority.items():

@@ -1,4 +1,4 @@
-"""How long the checkpoints of a run take: models of one shape share a timing, and all shapes are timed in turn."""
+"""Timing of a run's checkpoints: models of the same shape share a timing, and all shapes are timed in turn."""
 
 from collections.abc import Hashable, Sequence
 
@@ -8,9 +8,9 @@ from teachback.inference.timing import Timing, time_in_turn
 
 
 class Speeds:
-    """Collects checkpoints, keeps one predictor of each shape, and times them on rows that all of them serve.
+    """Collects checkpoints, keeps a predictor of each shape, and times them on rows that all of them serve.
 
-    Weights do not change how long a pass takes; what two timings of one shape differ by is noise.
+    Weights do not affect the time of a pass; differences between models of the same shape would be noise.
     """
 
     def __init__(self) -> None:
@@ -19,14 +19,14 @@ class Speeds:
         self._predictors: dict[tuple[Hashable, frozenset[str]], Predictor] = {}
 
     def add(self, stage: str, predictor: Predictor) -> None:
-        """Remember a checkpoint, and its predictor if it is the first of its shape that serves these domains."""
+        """Add a checkpoint; its predictor is kept if it is the first with its shape and domains."""
         self._served[stage], self._shape[stage] = frozenset(predictor.heads), predictor.shape
         self._predictors.setdefault((self._shape[stage], self._served[stage]), predictor)
 
     def measure(self, rows: Sequence[Row], batch_sizes: Sequence[int]) -> dict[str, tuple[dict[int, Timing], str]]:
-        """Stage -> milliseconds an example by batch size, and the domains whose rows were timed.
+        """Measure milliseconds per example by stage and batch size; also returns the domains of the timed rows.
 
-        These are the domains that every checkpoint serves, or, where there are none, those that the checkpoint does.
+        These are the domains that all checkpoints serve, or, if there are none, those of the checkpoint.
         """
         present = {row.domain for row in rows}
         common = present.intersection(*self._served.values())

@@ -1,12 +1,12 @@
-"""Leaderboard files of the hidden tests: predicted label names into the official formats, and a check of the result.
+"""Leaderboard submissions: writes predicted label names in the official formats and checks the result.
 
 SuperGLUE: one JSON object a line, ``{"idx": 3, "label": "entailment"}``. Labels are the names of the official train
-files; the truth values of BoolQ and WiC are the strings "true" and "false", of WSC "True" and "False", COPA's and
-MultiRC's are the numbers 0 and 1. A line of MultiRC is a paragraph, with its questions and their answers inside:
+files; those of BoolQ and WiC are the strings "true" and "false", of WSC "True" and "False", of COPA and MultiRC the
+numbers 0 and 1. A line of MultiRC is a paragraph with its questions and their answers:
 ``{"idx": 0, "passage": {"questions": [{"idx": 0, "answers": [{"idx": 0, "label": 1}, ...]}, ...]}}``.
 
-GLUE: TSV with the header ``index  prediction``. MNLI, QNLI and RTE want names, the others 0 or 1, STS-B a number from
-0 to 5. The leaderboards take a zip of the files of every task, and score no incomplete file.
+GLUE: TSV with the header ``index  prediction``. MNLI, QNLI and RTE need names, the others 0 or 1, STS-B a number from
+0 to 5. The leaderboards take a zip with a file for every task, and reject incomplete files.
 """
 
 import json
@@ -19,7 +19,7 @@ from teachback.data.suites.glue import SCORE_RANGE
 ENTAILMENT = ("entailment", "not_entailment")
 INFERENCE = ("entailment", "neutral", "contradiction")
 NUMBERS = (0, 1)
-# Format -> domain -> the labels that its file may hold.
+# Allowed labels by format and domain.
 LABELS: dict[str, dict[str, tuple]] = {
     "superglue": {
         "BoolQ": ("false", "true"),
@@ -55,14 +55,18 @@ HEADER = "index\tprediction"
 
 
 def file_name(domain: Domain) -> str:
-    """The name that the leaderboard expects."""
+    """File name expected by the leaderboard."""
     if domain.submission == "superglue":
         return f"{domain.name}.jsonl"
     return "MNLI-m.tsv" if domain.name == "MNLI" else f"{domain.name}.tsv"
 
 
 def submission(domain: Domain, rows: Sequence[Row], predictions: Sequence[str]) -> str:
-    """The leaderboard's file of a domain's hidden rows and their predicted label names, checked."""
+    """Submission file for a domain's hidden rows and their predicted label names, validated.
+
+    Raises:
+        TeachbackError: the domain has no known format, or a prediction or guid is invalid.
+    """
     if domain.name not in LABELS.get(domain.submission, {}):
         known = "; ".join(f"{name}: {', '.join(domains)}" for name, domains in LABELS.items())
         raise TeachbackError(
@@ -80,7 +84,7 @@ def submission(domain: Domain, rows: Sequence[Row], predictions: Sequence[str]) 
 
 
 def indices(row: Row, count: int = 1) -> tuple[int, ...]:
-    """The official index, which ends a guid; MultiRC's last three numbers are paragraph, question and answer."""
+    """Official indices, the last fields of a guid: one, or for MultiRC three (paragraph, question, answer)."""
     fields = row.guid.split("-")[-count:]
     if len(fields) != count or not all(field.isdecimal() for field in fields):
         raise TeachbackError(
@@ -90,7 +94,7 @@ def indices(row: Row, count: int = 1) -> tuple[int, ...]:
 
 
 def _value(domain: Domain, row: Row, name: str):
-    """What the file holds for a predicted label name, or for a regression's number."""
+    """Value in the submission for a predicted label name or number."""
     if domain.task == "regression":
         return min(max(float(name), SCORE_RANGE[0]), SCORE_RANGE[1]) + 0.0  # -0 becomes 0
     if name not in domain.labels:
@@ -126,7 +130,11 @@ def _multirc_lines(rows: Sequence[Row], values: Sequence[int]) -> list[str]:
 
 
 def check_submission(text: str, form: str, domain: str) -> int:
-    """Number of predictions in a leaderboard's file; anything that its rules forbid is an error with its line."""
+    """Validate a submission; returns its number of predictions.
+
+    Raises:
+        TeachbackError: a line violates the format.
+    """
     if not text.endswith("\n"):
         raise TeachbackError(f"{domain}: the last line of the submission is not ended")
     lines = text.removesuffix("\n").split("\n")

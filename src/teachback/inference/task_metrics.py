@@ -1,4 +1,4 @@
-"""Metrics of the Python API by the names that MPDistil's library gave them."""
+"""Metrics of the Python API, named as in MPDistil's library."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.suites import glue, superglue
 from teachback.inference.metrics import score
 
-# Name -> the metrics that are reported, and which of these (or their mean) selects the best model.
+# Name -> reported metrics, and the short name of the one (or of their mean) that selects the best model.
 REPORTED = {
     "accuracy": (("accuracy",), "acc"),
     "f1": (("accuracy", "macro_f1"), "f1"),
@@ -19,9 +19,12 @@ MEANS = {"f1": "acc_and_f1", "binary_f1": "acc_and_f1", "correlation": "corr"}
 
 
 def chosen_metric(name: str, task_name: str, regression: bool, num_labels: int = 2) -> str:
-    """The metric that ``name`` stands for; ``auto`` is the one that the task's benchmark reports.
+    """Resolve a metric name; ``auto`` is the metric of the task's benchmark.
 
-    Where the benchmark's F1 is that of the positive class, so is ``f1``.
+    ``f1`` is the F1 of the positive class if the benchmark's is.
+
+    Raises:
+        TeachbackError: the metric is unknown or does not suit the labels.
     """
     usual = _usual_metric(task_name, regression, num_labels)
     if name == "auto" or (name == "f1" and usual == "binary_f1"):
@@ -37,7 +40,7 @@ def chosen_metric(name: str, task_name: str, regression: bool, num_labels: int =
 
 
 def selecting_metric(metric: str) -> str:
-    """What selects the best model, by the name that it has in stages."""
+    """Metric that selects the best model, named as in the stages."""
     names, short = REPORTED[metric]
     return next((name for name in names if SHORT[name] == short), "+".join(names))
 
@@ -53,12 +56,12 @@ def _usual_metric(task_name: str, regression: bool, num_labels: int) -> str:
 
 
 def answers(logits: np.ndarray, regression: bool) -> np.ndarray:
-    """Class numbers, or a regression's numbers: [N, C] -> [N]."""
+    """Predicted class indices, or for regression numbers: [N, C] -> [N]."""
     return logits[:, 0] if regression else logits.argmax(-1)
 
 
 def metric_values(metric: str, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Every value that a metric reports, by its short name, and ``score``, the one that selects: [N], [N, C]."""
+    """Reported values of a metric by short name, and ``score``, the one that selects the model: [N], [N, C]."""
     names, selecting = REPORTED[metric]
     predicted = answers(np.asarray(logits, dtype=np.float32), metric == "correlation")
     labels = np.asarray(labels, dtype=np.float32 if metric == "correlation" else np.int64)

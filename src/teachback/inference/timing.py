@@ -1,4 +1,4 @@
-"""Times of several things measured so that other work on the machine shows, and does not pass for one of them."""
+"""Timing of alternatives in turn, so that other load on the machine affects all of them and is detected."""
 
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -9,16 +9,16 @@ from typing import TypeVar
 import numpy as np
 
 ROUNDS = 5
-MOST_ROUNDS = 15  # while a median is still far from its least, as more rounds find a quiet moment
-FAR_APART = 1.5  # times the least that a median may be; on a quiet machine it is 1.0 to 1.2
-DISTURBED = "!"  # beside the median of such a time
+MOST_ROUNDS = 15  # upper limit while a timing is disturbed, as more rounds may find a quiet moment
+FAR_APART = 1.5  # maximum ratio of median to minimum; on a quiet machine it is 1.0 to 1.2
+DISTURBED = "!"  # mark of a disturbed timing
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median and least of several passes, in the unit of the passes; half of them took ``fast`` to ``slow``."""
+    """Median, minimum and quartiles (``fast``, ``slow``) of several passes, in the unit of the passes."""
 
     median: float
     least: float
@@ -27,12 +27,12 @@ class Timing:
 
     @classmethod
     def of(cls, times: Sequence[float]) -> "Timing":
-        """The timing of passes that took so long."""
+        """Summarise the times of passes."""
         return cls(median(times), min(times), *map(float, np.quantile(times, (0.25, 0.75))))
 
     @property
     def disturbed(self) -> bool:
-        """Whether other work took part of the passes' time: median and least are far apart."""
+        """Whether other load slowed some passes: the median is far above the minimum."""
         return self.median > FAR_APART * self.least
 
     def __str__(self) -> str:
@@ -42,9 +42,9 @@ class Timing:
 def time_in_turn(
     passes: Mapping[Key, Callable[[], float]], rounds: int = ROUNDS, most: int = MOST_ROUNDS
 ) -> dict[Key, Timing]:
-    """Take a pass of each thing in each round, so that a burst of other work falls on all of them; key -> timing.
+    """Run each pass once per round, so that a burst of other load affects all of them; returns timings by key.
 
-    A pass returns its own time. After ``rounds`` rounds, up to ``most``, it goes on while a timing is disturbed.
+    A pass returns its time. After ``rounds`` rounds, measuring continues, up to ``most``, while a timing is disturbed.
     """
     taken: dict[Key, list[float]] = {key: [] for key in passes}
     timings: dict[Key, Timing] = {}
@@ -59,7 +59,7 @@ def time_in_turn(
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which are fewer than the machine's in a container or under taskset."""
+    """Number of cores available to this process, possibly fewer than the machine's (containers, taskset)."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS

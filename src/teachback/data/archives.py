@@ -1,4 +1,4 @@
-"""Tar and zip archives that others made: read to their end to see whether they are whole, and unpacked within a folder."""
+"""Integrity check and safe extraction of untrusted tar and zip archives."""
 
 import lzma
 import stat
@@ -16,12 +16,12 @@ from teachback.core.errors import TeachbackError, is_of_the_disk
 BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, OSError, RuntimeError, ValueError,
 )  # fmt: skip
-# More than any suite's archive unpacks to, so that what is made to fill a disk is refused after little of it is read.
+# Above the unpacked size of every suite's archive, so that a decompression bomb is refused early.
 MOST_BYTES = 20_000_000_000
 MOST_MEMBERS = 100_000
-MOST_RATIO = 200  # unpacked bytes for one packed; text has 3 to 10
-SMALL = 50_000_000  # unpacked bytes from which on the ratio counts
-LONGEST_HEADER = 1_000_000  # bytes of a long name or of other attributes of a tar's member, which are read at once
+MOST_RATIO = 200  # unpacked bytes per packed byte; text has 3 to 10
+SMALL = 50_000_000  # unpacked bytes below which the ratio is not checked
+LONGEST_HEADER = 1_000_000  # bytes of a tar header of long names or attributes, which tarfile reads into memory at once
 HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
@@ -29,7 +29,7 @@ HEADERS = (
 
 @dataclass
 class Limits:
-    """What has been unpacked of an archive so far; more than any real one holds is an error."""
+    """Counts unpacked members and bytes of an archive; raises TeachbackError beyond the limits above."""
 
     path: Path
     members: int = 0
@@ -53,7 +53,7 @@ class Limits:
 
 
 def _small_headers(path: Path) -> type[tarfile.TarInfo]:
-    """Members of a tar whose headers are small: tarfile reads one into memory before anything could be counted."""
+    """TarInfo class that refuses large headers, which tarfile reads into memory before they can be counted."""
 
     class Member(tarfile.TarInfo):
         @classmethod
@@ -69,12 +69,12 @@ def _small_headers(path: Path) -> type[tarfile.TarInfo]:
 
 
 def archive_damage(path: Path) -> str:
-    """Why the file is no archive that can be read to its end, "" if it is."""
+    """Reason why the file is not a complete archive; "" if it can be read to its end."""
     limits = Limits(path)
     try:
         with _members(path) as members:
             for _, problem, data in members:
-                if problem:  # it will be refused, and to go past it may take long
+                if problem:  # `unpack` will refuse it, and reading past it may take long
                     break
                 limits.count_member()
                 while data is not None and (part := data.read(1 << 20)):
@@ -85,9 +85,10 @@ def archive_damage(path: Path) -> str:
 
 
 def unpack(path: Path, folder: Path) -> list[Path]:
-    """Unpack a tar or zip archive; a member that would leave the folder, a link or a device is an error.
+    """Unpack a tar or zip archive into ``folder`` and return the unpacked files.
 
-    Returns the files that it held.
+    Raises:
+        TeachbackError: a member is a link, a device or outside the folder; the archive is damaged or too large.
     """
     folder.mkdir(parents=True)
     files, limits = [], Limits(path)
@@ -131,7 +132,7 @@ def _inside(path: Path, folder: Path, name: str, problem: str) -> Path:
 
 @contextmanager
 def _members(path: Path):
-    """Iterate over (name, problem, open file or None for a folder) of a tar or zip archive."""
+    """Iterator over the members of a tar or zip archive: (name, problem, open file or None for a folder)."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             yield (_zip_member(archive, member) for member in archive.infolist())

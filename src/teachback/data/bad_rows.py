@@ -1,4 +1,4 @@
-"""Rows that cannot be used: where they are, why, and what happens to them."""
+"""Collecting, reporting and dropping invalid rows."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,15 +9,16 @@ from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, Row
 
 SHOWN = 20
-LISTED = 10  # names in a message
+LISTED = 10  # names shown in a message
 
 
 @dataclass
 class Problems:
-    """Collects bad rows while raw files are read, so that one run reports them all.
+    """Invalid rows, collected while raw files are read, so that one run reports them all.
 
-    ``place`` names a row by its file and number, where that is not done as in "train.tsv line 7"; ``switch`` is what drops
-    bad rows.
+    Args:
+        place: formats a row's location from file and number; default: "train.tsv line 7".
+        switch: the setting that drops invalid rows, for messages.
     """
 
     found: list[str] = field(default_factory=list)
@@ -26,13 +27,13 @@ class Problems:
     switch: str = "SKIP_BAD_ROWS=1"
 
     def add(self, path: Path, number: int, reason: str, unit: str = "line") -> None:
-        """Note a bad row. ``unit``: what the file's rows are counted by."""
+        """Record an invalid row. ``unit`` is what ``number`` counts, such as "line"."""
         place = self.place(path, number) if self.place else f"{path} {unit} {number}"
         self.found.append(f"{place}: {reason}")
 
     def accepts(self, row: Row, domains: dict[str, Domain], path: Path, number: int, label_needed: bool = True,
                 unit: str = "line") -> bool:  # fmt: skip
-        """Whether the row is usable; if not, the reason is noted."""
+        """Whether the row is valid; records the reason if it is not."""
         reason = self._reason(row, domains, label_needed)
         if reason:
             self.add(path, number, reason, unit)
@@ -41,7 +42,7 @@ class Problems:
         return not reason
 
     def _reason(self, row: Row, domains: dict[str, Domain], label_needed: bool) -> str:
-        if not any(map(str.isprintable, row.text_a.replace(" ", ""))):  # joiners and marks of direction are no text
+        if not any(map(str.isprintable, row.text_a.replace(" ", ""))):  # zero-width joiners and direction marks are no text
             return "empty text"
         if row.domain not in domains:
             return f"unknown domain {row.domain!r}; known: {listed(domains)}"
@@ -52,7 +53,7 @@ class Problems:
         return f"duplicate guid {row.guid!r}" if row.guid in self.guids else ""
 
     def settle(self, skip: bool) -> None:
-        """Show the bad rows; stop unless they are to be skipped."""
+        """Report the invalid rows; raises TeachbackError unless ``skip``."""
         if not self.found:
             return
         hidden = len(self.found) - SHOWN
@@ -64,21 +65,21 @@ class Problems:
 
 
 def misfit(label: str, domain: Domain) -> str:
-    """Why the label is none of the domain's, "" if it is one."""
+    """Reason why the label is invalid for the domain; "" if it is valid."""
     if domain.task == "regression":
         return "" if is_number(label) else f"label {label!r} is not a finite number"
     return "" if label in domain.labels else f"unknown label {label!r}; known: {listed(domain.labels)}"
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in a message; of many the first ones."""
+    """Join names for a message, cutting a long list."""
     names = list(names)
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a finite number."""
+    """Whether the text is a finite number."""
     try:
         return math.isfinite(float(text))
     except ValueError:

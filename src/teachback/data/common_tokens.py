@@ -1,6 +1,6 @@
-"""Whether two tokenizers are the same for the texts at hand, judged by the ids that they make of them.
+"""Comparison of two tokenizers by the ids they give for the texts at hand.
 
-A vocabulary says too little: with the same pieces, one may lower-case, or strip accents, and the other not.
+Comparing vocabularies is not enough: one tokenizer may lower-case or strip accents, and the other not.
 """
 
 import json
@@ -14,15 +14,15 @@ TYPES = "token_type_ids"
 
 
 def certainly_same(one, other) -> bool:
-    """Whether two tokenizers are described alike, so that there is no need to compare what they make of texts."""
+    """Whether two tokenizers have the same full description, so that their ids need not be compared."""
     description = describe(one)
     return one is other or (description != "" and description == describe(other))
 
 
 def same_definition(one, other) -> bool:
-    """Whether two tokenizers have the same pieces and treat a text alike before and after it is cut into them.
+    """Whether two tokenizers have the same vocabulary, normaliser, pre-tokeniser and post-processor.
 
-    For tokens that come without their texts.
+    For token ids whose texts are not available.
     """
     return certainly_same(one, other) or (one.get_vocab() == other.get_vocab() and _steps(one) == _steps(other))
 
@@ -36,14 +36,14 @@ def _steps(tokenizer) -> list | None:
 
 
 def same_ids(one: EncodedRows, other: EncodedRows) -> bool:
-    """Whether the same rows have the same token ids in both, sequence by sequence."""
+    """Whether both hold the same token ids, sequence by sequence."""
     return one.sequences == other.sequences and _equal(one, other, "input_ids")
 
 
 def reads_like(encoded: EncodedRows, own: EncodedRows, reads_types: bool) -> bool:
-    """Whether a model is given by ``encoded`` what it would be given by its ``own`` tokenizer.
+    """Whether a model gets the same input from ``encoded`` as from ``own``, the rows encoded by its tokenizer.
 
-    ``reads_types``: it tells a pair's second text from the first by token types, which are 0 where they are not given.
+    ``reads_types``: the model has token type embeddings; missing token types count as 0.
     """
     if not same_ids(encoded, own):
         return False

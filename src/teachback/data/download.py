@@ -1,6 +1,6 @@
-"""Stage 1: get a suite's archives, verify them, unpack them, and check what they hold.
+"""Stage 1: get a suite's archives, verify and unpack them, and check their content.
 
-data/raw/<suite>/ then has each archive, its SHA-256 beside it, and ``content/`` with the unpacked files.
+data/raw/<suite>/ then holds each archive with its SHA-256 beside it, and ``content/`` with the unpacked files.
 """
 
 import os
@@ -21,8 +21,8 @@ from teachback.data.sources import check_source, copy, is_url, local_archive, sh
 from teachback.data.suites.definition import Archive, Definition
 
 RETRIES = 2  # further attempts at each address
-MARK = "unpacked.sha256"  # in ``content``: of what archives it is
-TIMEOUT = 30  # seconds without an answer
+MARK = "unpacked.sha256"  # in ``content``: hashes of the archives it was unpacked from
+TIMEOUT = 30  # seconds without a response
 
 
 def get_data(
@@ -33,7 +33,7 @@ def get_data(
     seed: int = 42,
     domains: str = "",
 ) -> Path:
-    """Run stage 1 for a suite, or for the named domains of one that has an archive for each; returns its raw folder."""
+    """Run stage 1 and return the suite's raw folder. ``domains`` restricts suites with an archive per domain."""
     raw = raw_folder(suite, data_dir)
     if not suite.archives:
         print(
@@ -66,7 +66,7 @@ def _get_data(suite: Definition, raw: Path, source: str, allow_partial: bool, se
 
 
 def dry_run_message(suite: Definition, data_dir: Path, source: str = "", domains: str = "") -> list[str]:
-    """What running stage 1 would do, and why, a line for each archive and one for its content."""
+    """Describe what stage 1 would do, and why: one line per archive and one for the unpacked content."""
     raw = raw_folder(suite, data_dir)
     if owner := owner_of(raw):
         return [f"{raw} is being made by {owner}"]
@@ -106,7 +106,7 @@ def _refuse_source(suite: Definition, source: str) -> None:
 
 
 def _generate(suite: Definition, generate: Callable[[Path, int], None], raw: Path, seed: int) -> None:
-    """Write the archives anew: they take a second, and another seed gives others."""
+    """Generate the archives again on every run, as they depend on the seed and take only a second."""
     for archive in suite.archives:
         (raw / f"{archive.name}.sha256").unlink(missing_ok=True)
     generate(raw, seed)
@@ -114,7 +114,7 @@ def _generate(suite: Definition, generate: Callable[[Path, int], None], raw: Pat
 
 
 def _obtain(suite: Definition, archive: Archive, raw: Path, source: str) -> None:
-    """Have a whole archive at its place, with the hash that was recorded when it first came."""
+    """Ensure that a complete archive is in ``raw``, with the hash recorded when it was first obtained."""
     path = raw / archive.name
     if not path.is_file():
         if not _bring_or_warn(suite, archive, path, source):
@@ -125,7 +125,7 @@ def _obtain(suite: Definition, archive: Archive, raw: Path, source: str) -> None
 
 
 def _bring_or_warn(suite: Definition, archive: Archive, path: Path, source: str) -> bool:
-    """Whether the archive came; that one did not come which can be done without is a warning only."""
+    """Obtain the archive and return whether it is there; a missing optional archive is only a warning."""
     try:
         _bring(suite, archive, path, source)
     except TeachbackError as error:
@@ -137,7 +137,7 @@ def _bring_or_warn(suite: Definition, archive: Archive, path: Path, source: str)
 
 
 def _verify(path: Path) -> None:
-    """Compare with the recorded SHA-256, or record it (in the format of sha256sum) the first time."""
+    """Compare a file with its recorded SHA-256, or record it (in sha256sum's format) the first time."""
     record = path.with_name(f"{path.name}.sha256")
     found = sha256(path)
     if not record.is_file():
@@ -154,7 +154,7 @@ def _verify(path: Path) -> None:
 
 
 def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None:
-    """Copy or download the archive to ``path``, which appears whole or not at all."""
+    """Copy or download the archive to ``path`` atomically."""
     if source and not is_url(source):
         found = local_archive(suite, archive, source)
         with _beside(path) as temporary:
@@ -185,7 +185,7 @@ def _by_hand(archive: Archive, path: Path, urls: tuple[str, ...]) -> str:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that takes the place of ``path`` when all went well."""
+    """Yield a temporary path in the same folder, renamed to ``path`` on success."""
     with working_folder(path) as folder:
         temporary = folder / path.name
         yield temporary
@@ -194,8 +194,8 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _download(archive: Archive, url: str, path: Path) -> str:
-    """Fetch ``url`` to ``path``, with retries; returns what went wrong, "" if nothing did."""
-    pooch.get_logger().setLevel("WARNING")  # else it prints the address as it is
+    """Download ``url`` to ``path``, with retries; returns the error, "" on success."""
+    pooch.get_logger().setLevel("WARNING")  # its messages would show secrets in the address
     with working_folder(path) as folder:
         fetcher = pooch.create(
             folder, base_url="", registry={path.name: None}, urls={path.name: url}, retry_if_failed=RETRIES
@@ -216,7 +216,7 @@ def _download(archive: Archive, url: str, path: Path) -> str:
 
 
 def _damage(archive: Archive, path: Path) -> str:
-    """Why the file is no archive that can be read to its end, or no plain data, "" if it is."""
+    """Reason why the file is not a complete archive or plain data file; "" if it is."""
     if not archive.packed:
         return _text_damage(path)
     return archive_damage(path)
@@ -229,7 +229,7 @@ def _text_damage(path: Path) -> str:
 
 
 def _unpack_all(suite: Definition, raw: Path) -> None:
-    """Unpack every archive that is there below ``content``, unless that is what it holds already."""
+    """Unpack all present archives into ``content``, unless it is up to date."""
     content = raw / "content"
     archives = _archives_there(suite, raw)
     hashes = _hashes(raw, archives)
@@ -270,7 +270,7 @@ def _place(path: Path, archive: Archive, folder: Path) -> list[Path]:
 
 
 def _check_content(suite: Definition, content: Path, allow_partial: bool, domains: set[str]) -> None:
-    """Compare what is there, in the given domains of a suite of several archives, with what it is known to hold."""
+    """Compare row counts with the published ones; ``domains`` restricts suites with an archive per domain."""
     wrong = [
         f"  {count.what}: expected {count.expected}, found {count.found}"
         for count in suite.counts(content)

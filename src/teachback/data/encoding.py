@@ -1,8 +1,8 @@
-"""Token ids of a list of rows, made once, and batches of similar length, padded to the batch.
+"""Tokenised rows, and batches of similar length, padded to the longest sequence of the batch.
 
-A row is one sequence of tokens, but one of kind ``choices`` is several: its question with each choice. A batch holds
-tensors of B rows, then those of their S sequences [S, L], the rows' one after the other; where S > B, ``sequences`` [B]
-says how many each row has.
+A row is one sequence of tokens, except for kind ``choices``: one sequence per choice, the question with that choice. A
+batch holds tensors by row [B, ...] and by sequence [S, L], sequences of a row being adjacent; if S > B, ``sequences`` [B]
+is the number of sequences per row.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,13 +21,15 @@ from teachback.data.slices import Slices
 
 @dataclass
 class EncodedRows(Dataset):
-    """Rows as token ids: ``inputs`` maps a tokenizer field (input_ids, ...) to one int32 array of ids a sequence.
+    """Dataset of N tokenised rows.
 
-    ``columns`` holds one value a row, tensors of shape [N, ...] that a batch carries along; ``sequences`` the number of
-    each row's sequences, and is empty where every row is one. ``states`` may hold arrays of shape [tokens, F] a
-    sequence, read when a row is asked for (they may be larger than memory), which a batch pads like token ids.
-    ``guids`` name the rows in messages, where they are known. ``batches``: the rows of each training batch of an epoch,
-    in order, where these are fixed.
+    Args:
+        inputs: tokenizer field (input_ids, ...) -> one int32 array of ids per sequence.
+        columns: values per row, tensors of shape [N, ...] that are batched along.
+        sequences: number of sequences of each row; empty if every row is one sequence.
+        states: arrays of shape [tokens, F] per sequence, padded like token ids; read lazily, as they may exceed memory.
+        guids: names of the rows for messages, if known.
+        batches: rows of each training batch of an epoch, in order, if these are fixed.
     """
 
     inputs: dict[str, Slices]
@@ -52,19 +54,19 @@ class EncodedRows(Dataset):
         return item | {name: self._of_row(values, index) for name, values in {**self.inputs, **self.states}.items()}
 
     def _of_row(self, values: Sequence, index: int) -> Sequence:
-        """A row's part of what is listed by sequence."""
+        """The items of ``values``, one per sequence, that belong to a row."""
         end = self._ends[index]
         return values[end - self.sequences[index] : end]
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row's longest sequence, special tokens included: to that length a batch is padded."""
+        """Length of each row's longest sequence, special tokens included."""
         lengths = self.inputs["input_ids"].lengths.tolist()
         return [max(self._of_row(lengths, i)) for i in range(len(self))] if self.sequences else lengths
 
     @classmethod
     def joined(cls, parts: list["EncodedRows"]) -> "EncodedRows":
-        """Token ids of parts one after the other, without their columns."""
+        """Concatenate the token ids of several parts, without their columns."""
         if len(parts) == 1:
             return parts[0]
         inputs = {name: Slices.joined([part.inputs[name] for part in parts]) for name in parts[0].inputs}
@@ -72,7 +74,7 @@ class EncodedRows(Dataset):
         return cls(inputs, sequences=[n for part in parts for n in part.sequences or [1] * len(part)] if some else [])
 
     def chosen(self, order: list[int]) -> "EncodedRows":
-        """Some of the rows, in the given order, without their ``states`` and ``batches``."""
+        """Select rows in the given order, without ``states`` and ``batches``."""
         columns = {name: values[order] for name, values in self.columns.items()}
         sequences = [self.sequences[i] for i in order] if self.sequences else []
         guids = [self.guids[i] for i in order] if self.guids else ()
@@ -82,7 +84,7 @@ class EncodedRows(Dataset):
         return EncodedRows(inputs, columns, sequences, guids=guids)
 
     def sorted_by_length(self) -> tuple["EncodedRows", list[int]]:
-        """The rows longest first (a batch that does not fit in memory fails at once), and where each came from."""
+        """Rows longest first, so that running out of memory shows at once, and the original index of each."""
         lengths = self.lengths
         order = sorted(range(len(self)), key=lambda i: -lengths[i])
         return self.chosen(order), order
@@ -91,9 +93,9 @@ class EncodedRows(Dataset):
 def encode(
     rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain] | None = None, chunk: int = 1_000
 ) -> EncodedRows:
-    """Tokenise rows as their domains say; without ``domains`` as single texts and pairs, the longer text cut first.
+    """Tokenise rows as their domains specify; without ``domains``, as texts and pairs truncated longest first.
 
-    ``chunk``: rows at a time, as what a tokenizer returns takes some 50 KB a row until the ids are taken out of it.
+    ``chunk`` rows are tokenised at a time, as a tokenizer's output takes some 50 KB a row until the ids are extracted.
     """
     parts: dict[str, list[Slices]] = {"input_ids": [Slices.of_lists([])]}
     sequences: list[int] = []
@@ -113,7 +115,7 @@ def encode(
 
 
 def texts_of(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
-    """A row's sequences before they are tokenised: a text or a pair; for ``choices`` the question with each choice."""
+    """Texts of a row's sequences: a text or a pair; for ``choices`` the question paired with each choice."""
     if domain is None or domain.kind != "choices":
         return [(row.text_a, row.text_b) if row.text_b else row.text_a]
     choices = split_choices(row.text_b)
@@ -127,9 +129,9 @@ def texts_of(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
 
 @contextmanager
 def _left_as_it_was(tokenizer) -> Iterator[None]:
-    """Take back the truncation and padding that a call sets in a fast tokenizer, and that a checkpoint would hold.
+    """Restore the truncation and padding settings that a call changes in a fast tokenizer.
 
-    What is written of a tokenizer must not depend on what it was asked before, or whether it was asked at all.
+    They are saved with it, and a checkpoint must not depend on earlier calls.
     """
     backend = tokenizer.backend_tokenizer
     truncation, padding = backend.truncation, backend.padding
@@ -141,9 +143,9 @@ def _left_as_it_was(tokenizer) -> Iterator[None]:
 
 
 def _tokenise(texts: list, only_first: list[bool], tokenizer, max_length: int) -> dict[str, list[list[int]]]:
-    """Ids by tokenizer field, in the texts' order; where ``only_first``, only the first text of a pair is cut."""
+    """Ids of each text by tokenizer field; where ``only_first``, only the first text of a pair is truncated."""
     encoded = tokenizer(texts, truncation="longest_first", max_length=max_length)
-    full = [len(ids) == max_length for ids in encoded["input_ids"]]  # the others have not been cut
+    full = [len(ids) == max_length for ids in encoded["input_ids"]]  # shorter ones were not truncated
     pairs = [i for i, text in enumerate(texts) if only_first[i] and full[i] and not isinstance(text, str)]
     places = _with_room_for_first(texts, pairs, tokenizer, max_length)
     if places:
@@ -155,7 +157,7 @@ def _tokenise(texts: list, only_first: list[bool], tokenizer, max_length: int) -
 
 
 def _without_empty(encoded: dict[str, list[list[int]]], tokenizer) -> dict[str, list[list[int]]]:
-    """One token where there would be none: decoders' tokenizers add no special tokens, and drop what they cannot spell."""
+    """Replace empty sequences by one token: decoders' tokenizers add no special tokens and drop unknown characters."""
     end = tokenizer.pad_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     for place in [place for place, ids in enumerate(encoded["input_ids"]) if not ids]:
         for name, values in encoded.items():
@@ -164,7 +166,7 @@ def _without_empty(encoded: dict[str, list[list[int]]], tokenizer) -> dict[str, 
 
 
 def _with_room_for_first(texts: list, pairs: list[int], tokenizer, max_length: int) -> list[int]:
-    """Those of the pairs whose second text leaves room for some of the first; of the others the longer is cut."""
+    """Select the pairs whose second text leaves room for the first; the others keep the longest-first truncation."""
     if not pairs:
         return []
     room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
@@ -174,10 +176,10 @@ def _with_room_for_first(texts: list, pairs: list[int], tokenizer, max_length: i
 
 @dataclass
 class Collator:
-    """Pad a list of items to the longest sequence (or to the next multiple), and make the attention mask."""
+    """Collate items: pad to the longest sequence, rounded up to ``multiple``, and add the attention mask."""
 
     pad_token_id: int
-    multiple: int = 1  # 8 on GPUs, whose matrix units like it
+    multiple: int = 1  # 8 on GPUs, for their matrix units
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         names = list(items[0])
@@ -198,7 +200,7 @@ class Collator:
 
 
 def padded_length(longest: int, multiple: int) -> int:
-    """What a batch is padded to."""
+    """Round the longest length of a batch up to a multiple."""
     return -(-longest // multiple) * multiple
 
 
@@ -207,7 +209,7 @@ def _stacked(values: list) -> torch.Tensor:
 
 
 def _padded(arrays: list[np.ndarray], width: int, value: int) -> torch.Tensor:
-    """Arrays of shape [L, ...], filled up with ``value`` and stacked: [S, width, ...]. Token ids become int64."""
+    """Pad arrays of shape [L, ...] with ``value`` and stack them: [S, width, ...]. Token ids become int64."""
     dtype = np.int64 if arrays[0].dtype == np.int32 else arrays[0].dtype
     padded = np.full((len(arrays), width, *arrays[0].shape[1:]), value, dtype=dtype)
     for row, values in zip(padded, arrays):
@@ -216,7 +218,7 @@ def _padded(arrays: list[np.ndarray], width: int, value: int) -> torch.Tensor:
 
 
 def batches(encoded: EncodedRows, batch_size: int, pad_token_id: int):
-    """Yield padded batches, longest rows first; ``index`` says which rows of ``encoded`` they are."""
+    """Yield padded batches, longest rows first; ``index`` [B] holds their row numbers in ``encoded``."""
     collate = Collator(pad_token_id)
     lengths = encoded.lengths
     order = sorted(range(len(encoded)), key=lambda i: -lengths[i])
@@ -225,7 +227,7 @@ def batches(encoded: EncodedRows, batch_size: int, pad_token_id: int):
 
 
 class LengthBucketSampler(Sampler):
-    """Every row once an epoch, neighbours of similar length, in an order fixed by seed and epoch.
+    """Sampler that batches rows of similar length, in an order fixed by seed and epoch.
 
     Rows are shuffled, sorted by length within pools of ``pool`` batches, cut into batches of ``batch_size``
     (over all processes together), and the batches are shuffled. An incomplete batch comes last.
@@ -259,7 +261,7 @@ class LengthBucketSampler(Sampler):
 
 @dataclass(frozen=True)
 class Padding:
-    """How many tokens batches have, and how many of them are padding."""
+    """Number of tokens in batches, and of padding among them."""
 
     batches: int
     tokens: int
@@ -274,7 +276,7 @@ class Padding:
 
 
 def count_padding(encoded: EncodedRows, batches: Iterable[list[int]], multiple: int) -> Padding:
-    """What `Collator` makes of batches of row numbers, counted without building them."""
+    """Count the padding that `Collator` would add to batches of row numbers, without building them."""
     lengths, counts = encoded.inputs["input_ids"].lengths, np.array(encoded.sequences or [1] * len(encoded))
     firsts = np.cumsum(counts) - counts
     longest, real = np.maximum.reduceat(lengths, firsts), np.add.reduceat(lengths, firsts)

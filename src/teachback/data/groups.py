@@ -1,4 +1,4 @@
-"""Rows of the user's own that have to stay on one side of every split, as they share a text or a value of a column."""
+"""Groups of user rows that must stay in the same split, as they share a text or the value of a column."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from teachback.data.schema import Domain, Row
 GROUP_BY = ("auto", "text_a", "text_b", "none")
 FILE = "groups.tsv"
 COLUMNS = ("guid", "group")
-LARGEST_SHARE = 0.1  # of a domain's rows, the usual size of a split, which larger groups could not fill
-Groups = Mapping[str, str]  # guid -> group, of the rows that are not alone in theirs
+LARGEST_SHARE = 0.1  # of a domain's rows: the usual size of a split, which a larger group would not fit into
+Groups = Mapping[str, str]  # guid -> group, without groups of one row
 
 
 def text_groups(rows: list[Row], domains: Mapping[str, Domain], choice: str) -> dict[str, str]:
     """Groups of rows that share a text.
 
     Args:
-        choice: ``text_a`` or ``text_b``; ``none``; or ``auto``: text_a, in domains of pairs where no text has too many rows.
+        choice: ``text_a``, ``text_b``, ``none`` or ``auto``: text_a, in domains of pairs without overly large groups.
     """
     if choice == "none":
         return {}
@@ -30,13 +30,13 @@ def text_groups(rows: list[Row], domains: Mapping[str, Domain], choice: str) -> 
 
 
 def shared(values: Groups) -> dict[str, str]:
-    """Only the rows that have company; an empty value groups nothing."""
+    """Drop groups of one row, and empty values, which form no group."""
     counts = Counter(values.values())
     return {guid: value for guid, value in values.items() if value and counts[value] > 1}
 
 
 def _of_pairs(rows: list[Row], domains: Mapping[str, Domain]) -> set[str]:
-    """Domains of pairs in which no text_a belongs to more than a tenth of the rows."""
+    """Domains of pairs in which no text_a occurs in more than a tenth of the rows."""
     texts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         if domains[row.domain].kind == "pair":
@@ -45,7 +45,7 @@ def _of_pairs(rows: list[Row], domains: Mapping[str, Domain]) -> set[str]:
 
 
 def write_groups(folder: Path, groups: Groups) -> None:
-    """Write groups.tsv, with a number for each group; none where there are no groups."""
+    """Write groups.tsv with a number for each group; no file if there are no groups."""
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.values()))}
     if groups:
         lines = ["\t".join(COLUMNS), *(f"{guid}\t{numbers[group]}" for guid, group in groups.items())]
@@ -53,7 +53,7 @@ def write_groups(folder: Path, groups: Groups) -> None:
 
 
 def read_groups(folder: Path) -> dict[str, str]:
-    """What `write_groups` wrote; no groups where it wrote no file."""
+    """Read groups.tsv; empty if there is no such file."""
     path, groups = folder / FILE, {}
     for number, values, reason in tsv_lines(path) if path.is_file() else ():
         if values is None or tuple(values) != COLUMNS:

@@ -1,8 +1,8 @@
-"""A user's loader, read once into rows of token ids.
+"""Reading a user's data loader once into `EncodedRows`.
 
-A loader is a `torch.utils.data.DataLoader` with any sampler and collate_fn, or anything else with a length that can be
-iterated. It yields tuples (input_ids, attention_mask, token_type_ids, labels) of shapes [B, L], [B, L], [B, L] and [B];
-of questions with n choices [B, n, L]. Where nothing is learnt, labels may be missing.
+A loader is a `torch.utils.data.DataLoader` with any sampler and collate_fn, or any other sized iterable. It yields tuples
+(input_ids, attention_mask, token_type_ids, labels) of shapes [B, L], [B, L], [B, L] and [B]; for questions with n choices
+[B, n, L]. Labels may be missing where nothing is trained.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -25,9 +25,9 @@ TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 
 @dataclass
 class TokenDataset(Dataset):
-    """Rows, tokenised, and how: the tokenizer, most tokens, and the rows' domains where they are known.
+    """Tokenised rows with their tokenizer, maximum length and, if known, domains.
 
-    A model of another tokenizer reads the texts again.
+    The texts are kept, so that a model with another tokenizer can encode them itself.
     """
 
     rows: list[Row]
@@ -42,7 +42,7 @@ class TokenDataset(Dataset):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the labels by number; empty: unknown."""
+        """Label names by class index; empty if unknown."""
         return next(iter(self.domains.values())).labels if self.domains else ()
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class TokenDataset(Dataset):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch without its padding. ``choices``: sequences of each of its rows, 0 where they are no questions."""
+    """A batch without padding. ``choices``: sequences per row, 0 if the rows are no questions with choices."""
 
     inputs: dict[str, Slices]
     rows: int
@@ -63,7 +63,7 @@ class Batch:
 
 
 class UserLoader:
-    """A loader's batches, drawn once. ``name`` is what errors call it."""
+    """A loader's batches, drawn once. ``name`` identifies it in errors."""
 
     def __init__(self, loader, name: str):
         require_loader(loader, name)
@@ -78,17 +78,17 @@ class UserLoader:
 
     @property
     def batch_size(self) -> int | None:
-        """Rows of its batches, where it says how many."""
+        """The loader's ``batch_size``; None if it has no such attribute."""
         return getattr(self.loader, "batch_size", None)
 
     @property
     def drops_last(self) -> bool:
-        """Whether each epoch leaves out the rows, others every time, that fill no batch."""
+        """Whether each epoch drops an incomplete batch of rows drawn at random."""
         return self.shuffles and self.loader.drop_last
 
     @property
     def row_count(self) -> int:
-        """Rows of its data set; without one, those that were drawn."""
+        """Number of rows of the data set; if it has no length, of the rows drawn."""
         return len(self.dataset) if isinstance(self.dataset, Sized) else sum(batch.rows for batch in self.batches)
 
     @property
@@ -97,7 +97,7 @@ class UserLoader:
 
     @cached_property
     def texts(self) -> list[TokenDataset]:
-        """The data sets with texts that it draws from, also through PyTorch's Subset and ConcatDataset; else none."""
+        """The `TokenDataset` instances behind the loader, also within PyTorch's Subset and ConcatDataset."""
         found, left = [], [self.dataset]
         while left:
             dataset = left.pop()
@@ -109,11 +109,11 @@ class UserLoader:
 
     @property
     def tokenizer(self):
-        """What made its tokens, as far as its data set tells."""
+        """Tokenizer of the data set; None if unknown."""
         return self.texts[0].tokenizer if self.texts else None
 
     def task(self, name: str) -> Domain:
-        """What its batches say of their task: classes are numbered up to the largest label seen."""
+        """Infer the task from the batches; the number of classes from the largest label."""
         labels = [batch.labels for batch in self.batches if batch.labels is not None]
         if not labels:
             raise TeachbackError(
@@ -126,9 +126,9 @@ class UserLoader:
         return Domain(name, name, names, kind="choices" if self.has_choices else "single")
 
     def rows(self, domain: Domain, vocabulary: int, float_labels: bool = False, needs_labels: bool = True) -> EncodedRows:
-        """Its rows as a task's, with labels, or what hides them: -1, of a regression NaN.
+        """Encode the batches as rows of a task; missing labels become -1, or NaN in a regression.
 
-        Where it has an order of its own, its batches are those of every epoch. ``vocabulary``: of its tokens.
+        Unless the loader shuffles, its batches are kept for every epoch. Token ids must be below ``vocabulary``.
         """
         labels = [
             self._checked(batch, number, domain, vocabulary, needs_labels) for number, batch in enumerate(self.batches)
@@ -144,7 +144,7 @@ class UserLoader:
         return EncodedRows(inputs, columns, sequences, guids=[f"{self.name}[{i}]" for i in numbers], batches=batches)
 
     def _checked(self, batch: Batch, number: int, domain: Domain, vocabulary: int, needs_labels: bool) -> torch.Tensor:
-        """The labels of a batch that fits a task."""
+        """Labels of a batch [B], after validating it for a task."""
         problem = _token_problem(batch, domain, vocabulary) or (_label_problem(batch, domain) if needs_labels else "")
         if problem:
             raise TeachbackError(f"{self._where(number)}: {problem}")
@@ -153,9 +153,9 @@ class UserLoader:
         return batch.labels
 
     def read_by(self, tokenizer, rows: EncodedRows, assumed) -> EncodedRows:
-        """Its rows in the tokens of ``tokenizer``: as they are where that made them, else from the texts behind them.
+        """Encode the rows with ``tokenizer``: unchanged if it made their tokens, else from the texts of the data set.
 
-        A row is recognised by its tokens. ``assumed``: what made them, if the data set does not tell.
+        Rows are matched to texts by their tokens. ``assumed``: tokenizer of the rows if the data set names none.
         """
         if not self.texts and not same_definition(assumed, tokenizer):
             raise TeachbackError(
@@ -179,7 +179,7 @@ class UserLoader:
 
 
 def require_loader(loader, name: str) -> None:
-    """Refuse what is no loader, or does not say how long it is, as an endless one would be read forever."""
+    """Refuse an object that is no loader, or has no length: an endless one would be read forever."""
     if not hasattr(type(loader), "__iter__") or isinstance(loader, Iterator):
         raise TeachbackError(f"{name} is of type {type(loader).__name__}; give a DataLoader")
     try:
@@ -193,7 +193,7 @@ def require_loader(loader, name: str) -> None:
 
 
 def _shuffles(loader) -> bool:
-    """Whether a loader draws each row of its data set once an epoch, in a random order that is PyTorch's own."""
+    """Whether a loader uses PyTorch's random sampler without replacement."""
     if type(loader) is not DataLoader or type(loader.batch_sampler) is not BatchSampler:
         return False
     sampler = loader.sampler
@@ -201,20 +201,20 @@ def _shuffles(loader) -> bool:
 
 
 def _in_order(loader: DataLoader) -> Iterable:
-    """The same rows in the order of the data set, also those that an epoch would leave out."""
+    """Batches in the order of the data set, including the rows that ``drop_last`` would leave out."""
     return DataLoader(loader.dataset, loader.batch_size, num_workers=loader.num_workers, collate_fn=loader.collate_fn,
                       worker_init_fn=loader.worker_init_fn)  # fmt: skip
 
 
 def _read(values, where: str) -> Batch:
-    """A batch as a loader yields it, without its padding, on whatever side that is."""
+    """Strip the padding of a loader's batch, on whichever side it is."""
     tensors = isinstance(values, (tuple, list)) and all(isinstance(value, torch.Tensor) for value in values)
     if not tensors or len(values) not in (3, 4):
         raise TeachbackError(
             f"{where}: expected tensors (input_ids, attention_mask, token_type_ids, labels), not {_kind(values)}; "
             "let the dataset or the collate_fn return them in this order"
         )
-    values = [value.cpu() for value in values]  # a collate_fn may have put them on a GPU already
+    values = [value.cpu() for value in values]  # a collate_fn may have moved them to a GPU
     tokens, labels = dict(zip(TOKENS, values)), values[3] if len(values) == 4 else None
     if problem := _shape_problem(tokens, labels):
         raise TeachbackError(f"{where}: {problem}")
@@ -233,7 +233,7 @@ def _kind(values) -> str:
 
 
 def _shape_problem(tokens: dict[str, torch.Tensor], labels: torch.Tensor | None) -> str:
-    """What is wrong with a batch whatever its task, "" if nothing is."""
+    """Problem of a batch's types or shapes, independent of the task; "" if there is none."""
     ids = tokens["input_ids"]
     if ids.ndim not in (2, 3) or any(value.shape != ids.shape for value in tokens.values()):
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tokens.items())
@@ -248,7 +248,7 @@ def _shape_problem(tokens: dict[str, torch.Tensor], labels: torch.Tensor | None)
 
 
 def _token_problem(batch: Batch, domain: Domain, vocabulary: int) -> str:
-    """Why a batch's tokens are none of a task's, "" if they are."""
+    """Reason why a batch's tokens do not fit a task; "" if they do."""
     expected = len(domain.labels) if domain.kind == "choices" else 0
     if batch.choices != expected:
         return f"rows have {batch.choices or 'no'} choices, expected {expected or 'none'} (num_labels)"
@@ -259,7 +259,7 @@ def _token_problem(batch: Batch, domain: Domain, vocabulary: int) -> str:
 
 
 def _label_problem(batch: Batch, domain: Domain) -> str:
-    """Why a batch's labels are none of a task's, "" if they are."""
+    """Reason why a batch's labels do not fit a task; "" if they do."""
     if batch.labels is None:
         return "there are no labels; yield (input_ids, attention_mask, token_type_ids, labels)"
     if domain.task == "regression":
@@ -271,7 +271,7 @@ def _label_problem(batch: Batch, domain: Domain) -> str:
 
 
 def keys_of(rows: EncodedRows) -> list[tuple[bytes, ...]]:
-    """The tokens of each row, by which it is recognised: one item a sequence."""
+    """Key of each row for matching: the bytes of its token ids, one item per sequence."""
     sequences = iter(rows.inputs["input_ids"])
     return [tuple(next(sequences).tobytes() for _ in range(count)) for count in rows.sequences or [1] * len(rows)]
 
@@ -279,9 +279,9 @@ def keys_of(rows: EncodedRows) -> list[tuple[bytes, ...]]:
 def cut_quiz(
     rows: EncodedRows, domain: Domain, fraction: float, seed: int, name: str
 ) -> tuple[list[int], list[int]]:
-    """Numbers of rows to keep for a quiz, and of the rows that are left; none of the latter has the tokens of the former.
+    """Split row numbers into quiz and train; no train row has the same tokens as a quiz row.
 
-    The quiz is a share of the distinct rows, of each label at least one. ``name`` is what errors call the loader.
+    The quiz is a ``fraction`` of the distinct rows, at least one per label. ``name`` identifies the loader in errors.
     """
     keys, first = keys_of(rows), dict[tuple[bytes, ...], int]()
     for number, key in enumerate(keys):
@@ -297,7 +297,7 @@ def cut_quiz(
 
 
 def _share(numbers: list[int], labels: list[float], domain: Domain, fraction: float, seed: int) -> list[int]:
-    """A share of the rows of each label, at least one of two or more; the labels of a regression are one group."""
+    """Sample a fraction of the rows of each label, at least one of two or more; a regression counts as one label."""
     groups: dict[str, list[Row]] = {}
     for number in numbers:
         regression = domain.task == "regression"
@@ -309,7 +309,7 @@ def _share(numbers: list[int], labels: list[float], domain: Domain, fraction: fl
 
 
 def without(rows: EncodedRows, left: Sequence[int]) -> EncodedRows:
-    """Only the rows of the numbers ``left``, in the batches that they were in."""
+    """Keep only the row numbers ``left``, in their original batches."""
     place = {number: i for i, number in enumerate(left)}
     batches = [[place[number] for number in batch if number in place] for batch in rows.batches]
     return replace(rows.chosen(list(left)), batches=[batch for batch in batches if batch])

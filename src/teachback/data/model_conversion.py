@@ -1,7 +1,7 @@
-"""Older checkpoints (pytorch_model.bin) as safetensors: tensors are taken out of them, and no code in them is run.
+"""Conversion of pickled checkpoints (pytorch_model.bin) to safetensors without executing code in them.
 
-Such a file is a pickle, which may hold any code. PyTorch's own reader for weights alone refuses everything but tensors and
-plain containers; it is the only reader of pickles in this project, and runs in a process of its own.
+A pickle may hold arbitrary code. ``torch.load(weights_only=True)`` refuses everything but tensors and plain containers; it
+is the only reader of pickles in this project, and runs in a separate process.
 """
 
 import json
@@ -26,7 +26,7 @@ def pickled_files(folder: Path) -> list[Path]:
 
 
 def safe_name(name: str) -> str:
-    """The name that Hugging Face gives the same weights as safetensors."""
+    """Hugging Face's name of the same weights as safetensors."""
     return name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
 
 
@@ -34,7 +34,7 @@ def convert_folder(source: Path, target: Path) -> None:
     """Write a model's weights as safetensors, and its config and tokenizer, into ``target``.
 
     Raises:
-        TeachbackError: a file that holds anything but tensors.
+        TeachbackError: a file holds anything but tensors.
     """
     if source != target:
         for pattern in OTHER_FILES:
@@ -73,6 +73,6 @@ def convert_file(source: Path, target: Path) -> None:
 if __name__ == "__main__":
     try:
         convert_file(Path(sys.argv[1]), Path(sys.argv[2]))
-    except Exception as error:  # whatever a damaged or hostile file makes the reader raise is told in one line
+    except Exception as error:  # a damaged or hostile file may raise anything; the parent process shows one line
         print(" ".join(str(error).split())[:200], file=sys.stderr)
         raise SystemExit(1) from None

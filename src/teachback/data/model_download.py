@@ -1,6 +1,6 @@
-"""Fetch checkpoints from the Hugging Face hub into data/models, for machines that compute without network.
+"""Download checkpoints from the Hugging Face hub into data/models, for machines without network.
 
-Those that have their weights as pickles alone are converted, also from a local folder.
+Checkpoints that exist only as pickles are converted to safetensors, also from a local folder.
 """
 
 from pathlib import Path, PurePosixPath
@@ -15,11 +15,14 @@ from teachback.data.model_conversion import PICKLED, convert_folder, pickled_fil
 
 WEIGHTS = "*.safetensors"
 PATTERNS = (WEIGHTS, "*.json", "*.txt", "*.model")  # no format that can hold a pickle
-CONVERTER = "SFconvertbot"  # the hub's own account: it offers safetensors copies of older checkpoints as pull requests
+CONVERTER = "SFconvertbot"  # account of the hub that offers safetensors copies of older checkpoints as pull requests
 
 
 def fetch_model(name: str, data_dir: Path) -> Path | None:
-    """Have data/models/<name with / as -->; None where there is nothing to do (``scratch:``, a folder of safetensors)."""
+    """Ensure that data/models/<name with / as --> exists and return it.
+
+    Returns None if there is nothing to fetch: ``scratch:`` models and folders of safetensors.
+    """
     folder = Path(data_dir) / "models" / name.replace("/", "--")
     local = Path(name).expanduser()
     if local.is_dir() and pickled_files(local) and not any(local.glob(WEIGHTS)):
@@ -45,7 +48,7 @@ def fetch_model(name: str, data_dir: Path) -> Path | None:
 
 
 def _converted(source: Path, folder: Path) -> Path:
-    """The same model as safetensors below data/models, where its name is looked up before the folder itself."""
+    """Convert a local model to safetensors below data/models, which takes precedence over the original folder."""
     made = [path.stat().st_mtime for path in folder.glob(WEIGHTS)]
     if made and min(made) >= max(path.stat().st_mtime for path in pickled_files(source)):
         print(f"{folder} is there already")
@@ -61,7 +64,7 @@ def _converted(source: Path, folder: Path) -> Path:
 
 
 def _fetch(name: str, folder: Path) -> None:
-    """Download into a folder beside, convert what is pickled, then put it in place."""
+    """Download into a temporary folder, convert pickles, then move the model into place."""
     revision, patterns = _source(name)
     with working_folder(folder) as parent:
         new = parent / "model"
@@ -79,7 +82,7 @@ def _fetch(name: str, folder: Path) -> None:
 
 
 def _source(name: str) -> tuple[str | None, list[str]]:
-    """Revision and file patterns: the main one if it has safetensors, else the hub's own conversion of it, else pickles."""
+    """Revision and file patterns to download: safetensors of main, else of the hub's conversion, else pickles."""
     api = HfApi()
     files, safe = api.list_repo_files(name), list(PATTERNS)
     if any(file.endswith(".safetensors") for file in files):

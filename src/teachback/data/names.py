@@ -1,21 +1,21 @@
-"""Names of the user's domains and labels: what they may be, and the folders that domains' names become."""
+"""Validation of user-given domain and label names, and folder names of domains."""
 
 import re
 from urllib.parse import quote, unquote
 
 LONGEST = 60  # characters of a domain's name
 NAME_BYTES = 255  # of a file's or folder's name
-# What is put around a domain's folder name in the longest name of a file that is made of it, stage 7's predictions.
+# The longest addition to a domain's folder name in a file name, that of stage 7's predictions.
 LONGEST_AROUND = "__student_finetune-train.tsv"
 LONGEST_LABEL = 200
 EVERY = "all"  # DOMAIN=all
 SEPARATORS = re.compile(r"[\s,]")  # between the names in DOMAINS
-# What else lies in the folder that holds those of the domains, and what would be hidden or lead out of it.
+# Names used beside the domains' folders, and names that would be hidden or lead out of the parent folder.
 TAKEN = re.compile(r"\.|teacher-|(logs|predictions|submission|results\.tsv|costs\.tsv|report\.html)$", re.IGNORECASE)
 
 
 def domain_misfit(name: str) -> str:
-    """What keeps a name from being a domain's, "" if nothing does."""
+    """Reason why a domain name is invalid; "" if it is valid."""
     if not name:
         return "empty domain"
     if len(name) > LONGEST:
@@ -31,19 +31,19 @@ def domain_misfit(name: str) -> str:
 
 
 def label_misfit(name: str) -> str:
-    """What keeps a text from being a label, "" if nothing does."""
+    """Reason why a label name is invalid; "" if it is valid."""
     return f"label of {len(name)} characters; are the columns swapped?" if len(name) > LONGEST_LABEL else ""
 
 
 def folder_name(domain: str) -> str:
-    """A domain's name as that of a folder: letters, digits and . _ + - of ASCII stay, of others %XX for each byte.
+    """Percent-encode a domain name for use as a folder: ASCII letters, digits and . _ + - stay, other bytes become %XX.
 
-    No two names share a folder's; none is hidden, leads elsewhere, or is that of a stage's own file.
+    The mapping is injective, and never gives a hidden name, a path elsewhere or the name of a stage's file.
     """
     name = quote(domain, safe="+").replace("~", "%7E")
     return f"%{ord(name[0]):02X}{name[1:]}" if TAKEN.match(name) else name
 
 
 def domain_of_folder(name: str) -> str:
-    """The domain whose `folder_name` this is."""
+    """Inverse of `folder_name`."""
     return unquote(name)

@@ -1,4 +1,4 @@
-"""Rows that are learnt from and have the very texts of rows that are scored: they flatter the scores."""
+"""Overlap between training and evaluation rows, which inflates scores."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ SIDES = ("text_a", "text_b")
 
 
 def shared_texts(rows: dict[str, list[Row]]) -> dict[tuple[str, str], int]:
-    """(train or quiz, test or dev) -> how many rows of the one have both texts of a row of the other, where there are any.
+    """Count the train and quiz rows with both texts of a test or dev row, by (split, evaluation split); zeros left out.
 
-    A row that is in test and in dev counts for test.
+    A row that is in both test and dev counts for test.
     """
     texts = {split: {(row.text_a, row.text_b) for row in rows.get(split, [])} for split in SCORED}
     counts: Counter[tuple[str, str]] = Counter()
@@ -25,13 +25,13 @@ def shared_texts(rows: dict[str, list[Row]]) -> dict[tuple[str, str], int]:
 
 
 def is_seen(rows: Iterable[Row], learnt: Iterable[Row]) -> list[bool]:
-    """Of each row, whether one that is learnt from has both of its texts."""
+    """Whether each row's texts are also those of a training row."""
     known = {(row.text_a, row.text_b) for row in learnt}
     return [(row.text_a, row.text_b) in known for row in rows]
 
 
 def without_shared(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """The rows by split, train and quiz without those that `shared_texts` counts."""
+    """Remove from train and quiz the rows that `shared_texts` counts."""
     scored = {(row.text_a, row.text_b) for split in SCORED for row in rows.get(split, [])}
     return {
         split: [row for row in part if (row.text_a, row.text_b) not in scored] if split in LEARNT else part
@@ -40,9 +40,10 @@ def without_shared(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
 
 
 def shared_sides(rows: dict[str, list[Row]]) -> dict[str, dict[str, int]]:
-    """test and dev -> how many of their pairs have one text in common with a pair that is learnt from.
+    """Count the test and dev pairs that share one text with a training pair, by evaluation split.
 
-    Keys: ``pairs``, ``text_a``, ``text_b``. Pairs that have both texts of one such pair are not counted in the latter two.
+    Keys: ``pairs`` (all pairs), ``text_a``, ``text_b``. Pairs that share both texts with one training pair count only in
+    ``pairs``.
     """
     learnt = [row for split in LEARNT for row in _pairs(rows.get(split, []))]
     whole = {(row.text_a, row.text_b) for row in learnt}

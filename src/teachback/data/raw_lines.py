@@ -1,4 +1,4 @@
-"""Lines of raw files: JSON objects or tab-separated fields, each with its number, or with what is wrong with it."""
+"""Readers of raw files, JSON lines or tab-separated, that report malformed lines instead of raising."""
 
 import json
 import re
@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HALF_A_PAIR = re.compile("[\ud800-\udfff]")
-Line = tuple[int, dict | None, str]  # (line number, values, "") or (line number, None, what is wrong)
+Line = tuple[int, dict | None, str]  # (line number, values, "") or (line number, None, problem)
 
 
 class BadLine(ValueError):
-    """What is wrong with a line."""
+    """A malformed line; the message describes the problem."""
 
 
 def json_lines(path: Path) -> Iterator[Line]:
-    """Every line of a file of JSON objects."""
+    """Iterate over the lines of a JSON Lines file of objects."""
     with open(path, "rb") as file:
         yield from numbered(file, _json_object, first=1)
 
 
 def tsv_lines(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Line]:
-    """Every line of a file of tab-separated fields, by column; the first line names these where they are not given."""
+    """Iterate over the lines of a TSV file as dicts by column; without ``columns`` the first line is the header."""
     with open(path, "rb") as file:
         first = 1 if columns else 2
         names = columns or tuple(file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t"))
@@ -29,7 +29,7 @@ def tsv_lines(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Line]:
 
 
 def numbered(file, parse: Callable[[bytes], dict], first: int) -> Iterator[Line]:
-    """Every line of a file as ``parse`` gives it, with its number, or with the `BadLine` that it raises."""
+    """Apply ``parse`` to every line; a `BadLine` that it raises becomes the line's problem."""
     for number, line in enumerate(file, start=first):
         if number == 1:
             line = line.removeprefix(BOM_UTF8)
@@ -54,7 +54,7 @@ def _json_object(line: bytes) -> dict:
 
 
 def fields_of_line(line: bytes, columns: tuple[str, ...] | list[str]) -> dict[str, str]:
-    """The fields of a line without quoting, by column."""
+    """Split an unquoted line at its tabs into a dict by column."""
     found = _text(line.removesuffix(b"\n").removesuffix(b"\r")).split("\t")
     if found == [""] and len(columns) > 1:
         raise BadLine("empty line")

@@ -1,8 +1,7 @@
-"""Suites, domains and rows, and the TSV and JSON files that hold them.
+"""Suites, domains and rows, and their TSV and JSON files.
 
-A suite is a folder with train.tsv, quiz.tsv, dev.tsv, test.tsv and suite.json, and with hidden.tsv where the official
-test is unlabelled.
-TSV files are UTF-8, have one header line, one row a line and no quoting.
+A suite is a folder with train.tsv, quiz.tsv, dev.tsv, test.tsv and suite.json, and hidden.tsv if the official test is
+unlabelled. TSV files are UTF-8 with a header line, one row per line and no quoting.
 """
 
 import hashlib
@@ -19,7 +18,7 @@ from teachback.core.files import replacing, write_atomically
 
 PROTOCOLS = ("honest", "paper")
 SPLITS = ("train", "quiz", "dev", "test")
-HIDDEN = "hidden"  # the official unlabelled test rows, in hidden.tsv where a suite has some
+HIDDEN = "hidden"  # split of the official unlabelled test rows, if any
 CHOICE_SEPARATOR = " ||| "
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain")
 TRAIN_COLUMNS = (*COLUMNS, "weight")
@@ -30,9 +29,9 @@ FIELD_END = re.compile(r"[\t\n\r]")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One example. ``label`` is a label name (regression: the number as text), "" where it is hidden.
+    """One example. ``label`` is a label name (regression: the number as text), "" if hidden.
 
-    A million of them are held at once: they have slots, and those of one label or domain share its name.
+    To hold a million of them, rows use slots and share the strings of labels and domains.
     """
 
     guid: str
@@ -49,30 +48,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Domain:
-    """One slice of data: its head, label names in order, metric, kind and task, rows by split, and its encoding.
+    """One domain or task of a suite: head, label names in order, metric, kind, row counts and encoding.
 
-    A row of kind ``choices`` is a question: ``text_b`` holds one choice for each label, joined by `join_choices`.
+    In rows of kind ``choices``, ``text_b`` holds one choice per label, joined by `join_choices`.
     """
 
     name: str
     head: str
     labels: tuple[str, ...]
     metric: str = "accuracy"
-    kind: str = "single"  # "single" text, "pair" of texts, or "choices"
+    kind: str = "single"  # "single" (one text), "pair" (two texts) or "choices"
     task: str = "classification"  # or "regression"
     rows: dict[str, int] = field(default_factory=dict)
-    truncate: str = "longest"  # what is cut of a pair that is too long: the longer text first, or only "text_a"
-    marks: tuple[str, ...] = ()  # what stands, between blanks, before and after each marked span of the texts
-    submission: str = ""  # format of the leaderboard's file: "", "superglue" or "glue"
+    truncate: str = "longest"  # truncation of a pair that is too long: "longest" text first, or only "text_a"
+    marks: tuple[str, ...] = ()  # tokens, between blanks, around each marked span of the texts
+    submission: str = ""  # format of a leaderboard submission: "", "superglue" or "glue"
 
     @property
     def positive(self) -> str:
-        """The positive class of two, which F1 is of: the second label; "" where there are not two."""
+        """Positive class for binary F1, the second label; "" unless there are two."""
         return self.labels[1] if len(self.labels) == 2 else ""
 
     @property
     def trainable(self) -> bool:
-        """Whether it has train rows of its own; a domain without any is for evaluation only."""
+        """Whether the domain has train rows; without any it is for evaluation only."""
         return not self.rows or self.rows.get("train", 0) > 0
 
 
@@ -82,7 +81,7 @@ class Suite:
 
     name: str
     domains: dict[str, Domain]
-    settings: dict = field(default_factory=dict)  # how the splits and the weights were made
+    settings: dict = field(default_factory=dict)  # settings that the splits and weights were made with
 
     def domain(self, name: str) -> Domain:
         if name not in self.domains:
@@ -90,17 +89,17 @@ class Suite:
         return self.domains[name]
 
     def heads(self) -> dict[str, Domain]:
-        """Head name -> a domain that uses it (all domains of a head share labels and task)."""
+        """Head name -> a domain that uses it; all domains of a head share labels and task."""
         return {domain.head: domain for domain in self.domains.values()}
 
 
 def clean_text(text: str) -> str:
-    """A text as one TSV field: every run of tabs, line breaks, other control characters and blanks becomes one blank."""
+    """Normalise a text to one TSV field: every run of whitespace and control characters becomes one blank."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
 
 
 def join_choices(choices: list[str]) -> str:
-    """Choices as one text; a choice that is empty or holds the separator is a ValueError."""
+    """Join choices into one text; raises ValueError if one is empty or contains the separator."""
     for choice in choices:
         if not choice or CHOICE_SEPARATOR.strip() in choice:
             raise ValueError(f"choice {choice!r} is empty or holds {CHOICE_SEPARATOR.strip()!r}")
@@ -108,12 +107,12 @@ def join_choices(choices: list[str]) -> str:
 
 
 def split_choices(text: str) -> list[str]:
-    """The choices that `join_choices` joined."""
+    """Inverse of `join_choices`."""
     return text.split(CHOICE_SEPARATOR)
 
 
 def write_rows(path: Path, rows: Iterable[Row], columns: tuple[str, ...] = COLUMNS) -> None:
-    """Write rows as TSV one by one, so that a generator may make them; atomically. ``weight`` keeps every digit."""
+    """Write rows as TSV atomically, consuming ``rows`` lazily. ``weight`` is written with full precision."""
     with replacing(path) as file:
         file.write(("\t".join(columns) + "\n").encode("utf-8"))
         for row in rows:
@@ -129,7 +128,7 @@ def _field(row: Row, column: str) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a TSV that `write_rows` wrote; anything malformed is an error with file and line."""
+    """Read a TSV from `write_rows`; raises TeachbackError with file and line if it is malformed."""
     path = Path(path)
     if not path.is_file():
         raise TeachbackError(f"{path} does not exist; run 2_process_data.sh first")
@@ -194,7 +193,7 @@ def read_suite(folder: Path) -> Suite:
 
 
 def _domain(name: str, values: dict) -> Domain:
-    """The domain that ``values`` describe; a field of another type or value than it may have is a ValueError."""
+    """Build a domain from its fields in suite.json; raises ValueError for an invalid type or value."""
     values = {"marks": [], **values}
     for field_name in ("labels", "marks"):
         if not isinstance(values[field_name], list):
@@ -207,7 +206,7 @@ def _domain(name: str, values: dict) -> Domain:
 
 
 def _checks(name: str, domain: Domain) -> Iterator[tuple[str, bool]]:
-    """(field, whether its value is one that it may have)."""
+    """Yield (field, whether its value is valid)."""
     yield "name", name == domain.name != ""
     for field_name in ("head", "metric", "submission"):
         yield field_name, isinstance(getattr(domain, field_name), str)
@@ -222,7 +221,7 @@ def _checks(name: str, domain: Domain) -> Iterator[tuple[str, bool]]:
 
 
 def _check_heads(domains: dict[str, Domain]) -> None:
-    """Domains of one head share labels and task."""
+    """Check that the domains of each head share labels and task."""
     first: dict[str, Domain] = {}
     for domain in domains.values():
         other = first.setdefault(domain.head, domain)
@@ -231,7 +230,7 @@ def _check_heads(domains: dict[str, Domain]) -> None:
 
 
 def with_row_counts(suite: Suite, rows: dict[str, list[Row]]) -> Suite:
-    """The suite with the number of rows of each domain in each split filled in."""
+    """Fill in the number of rows of each domain in each split."""
     counts = {name: dict.fromkeys(rows, 0) for name in suite.domains}
     for split, split_rows in rows.items():
         for row in split_rows:
@@ -240,21 +239,21 @@ def with_row_counts(suite: Suite, rows: dict[str, list[Row]]) -> Suite:
 
 
 def lost_rows(suite: Suite, split: str, found: int) -> str:
-    """What is wrong with a split's number of rows by suite.json, "" where it is right or is not said there."""
+    """Difference between a split's row count and suite.json, as text; "" if equal or not recorded."""
     counts = [domain.rows[split] for domain in suite.domains.values() if split in domain.rows]
     written = sum(counts)
     return f"has {found:,} rows, and suite.json says {written:,}" if counts and found != written else ""
 
 
 def output_names(domain: Domain) -> tuple[str, ...]:
-    """What a head's outputs are called, in order; of choices it has one, run on a question with each choice."""
+    """Names of a head's outputs in order. A head for choices has one output, applied to each choice."""
     if domain.task == "regression":
-        return ("LABEL_0",)  # Hugging Face's own name
+        return ("LABEL_0",)  # Hugging Face's default
     return ("plausible",) if domain.kind == "choices" else domain.labels
 
 
 def label_options(domain: Domain) -> dict:
-    """The config fields that describe a head's outputs, all that a config may hold of another head."""
+    """All config fields that describe a head's outputs, to replace those of another head."""
     names = dict(enumerate(output_names(domain)))
     kind = "regression" if domain.task == "regression" else None
     label2id = {label: i for i, label in names.items()}
@@ -262,7 +261,7 @@ def label_options(domain: Domain) -> dict:
 
 
 def class_count(domain: Domain) -> int:
-    """Logits of a row of the domain: one a class or choice, one for a regression."""
+    """Number of logits per row: one per class or choice, one for a regression."""
     return len(domain.labels) if domain.kind == "choices" else len(output_names(domain))
 
 

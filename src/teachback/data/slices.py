@@ -1,4 +1,4 @@
-"""Arrays of different lengths that lie in one: token ids, or states of tokens, by sequence."""
+"""Ragged arrays stored contiguously: token ids or token states by sequence."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -7,9 +7,9 @@ import numpy as np
 
 
 class Slices(Sequence):
-    """Arrays [n_i, ...] that are parts of ``flat``, which may be a memory-mapped file; one after another, or at ``starts``.
+    """Sequence of arrays [n_i, ...], views of ``flat``, which may be memory-mapped.
 
-    What is read is a view of ``flat``, never a copy.
+    They lie one after another, or at ``starts``.
     """
 
     def __init__(self, flat: np.ndarray, lengths: Sequence[int] | np.ndarray, starts: np.ndarray | None = None):
@@ -18,12 +18,12 @@ class Slices(Sequence):
 
     @classmethod
     def of_lists(cls, lists: Sequence[Sequence[int]]) -> "Slices":
-        """Lists of integers as int32."""
+        """Pack lists of integers as int32."""
         return cls(np.fromiter(chain.from_iterable(lists), np.int32), [len(one) for one in lists])
 
     @classmethod
     def joined(cls, parts: "Sequence[Slices]") -> "Slices":
-        """The arrays of several, whose own lie one after another."""
+        """Concatenate several; the arrays of each must lie one after another."""
         return cls(np.concatenate([part.flat for part in parts]), np.concatenate([part.lengths for part in parts]))
 
     def __len__(self) -> int:
@@ -36,5 +36,5 @@ class Slices(Sequence):
         return self.flat[start : start + self.lengths[index]]
 
     def chosen(self, order: list[int]) -> "Slices":
-        """Some of the arrays, in the given order."""
+        """Select arrays in the given order."""
         return Slices(self.flat, self.lengths[order], self.starts[order])

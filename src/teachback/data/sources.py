@@ -1,4 +1,4 @@
-"""Where SOURCE has a suite's archives: a folder, a file or a URL, and what may lie where in a folder."""
+"""Locating a suite's archives in SOURCE: a folder, a file or a URL."""
 
 import shutil
 import zipfile
@@ -15,7 +15,7 @@ from teachback.data.suites.definition import PACKED, Archive, Definition, or_res
 
 @dataclass(frozen=True)
 class Place:
-    """A file, or one that lies in a zip file under any folder; ``names``: what it may be called there."""
+    """A file, or with ``names`` a zip file that holds it under one of these names, in any folder."""
 
     path: Path
     names: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Place:
         return bool(self._member()) if self.names else self.path.is_file()
 
     def _member(self) -> str:
-        """Name within the zip file; "" where there is none."""
+        """Name within the zip file; "" if there is none."""
         if not self.path.is_file() or not zipfile.is_zipfile(self.path):
             return ""
         with zipfile.ZipFile(self.path) as archive:
@@ -37,7 +37,7 @@ class Place:
 
 
 def copy(place: Place, path: Path) -> None:
-    """Copy the file to ``path``, or unpack it there."""
+    """Copy the file, or extract it from its zip file, to ``path``."""
     if not place.names:
         shutil.copyfile(place.path, path)
         return
@@ -49,7 +49,7 @@ def copy(place: Place, path: Path) -> None:
 
 
 def shown(url: str) -> str:
-    """An address without the password or token that it may hold, for messages and logs."""
+    """Remove credentials from a URL, for messages and logs."""
     parts = urlsplit(url)
     if not is_url(url):
         return url
@@ -61,7 +61,7 @@ def is_url(source: str) -> bool:
 
 
 def source_urls(suite: Definition, archive: Archive, source: str) -> tuple[str, ...]:
-    """A URL of the archive itself, or of the folder that holds it."""
+    """URLs of an archive, given its own URL or that of its folder."""
     name = PurePosixPath(unquote(urlsplit(source).path)).name
     if name != archive.name and not name.endswith(PACKED):
         return (f"{source.rstrip('/')}/{archive.name}",)
@@ -77,7 +77,11 @@ def _check_file_source(suite: Definition, archive: Archive, source: str, name: s
 
 
 def local_archive(suite: Definition, archive: Archive, source: str) -> Place:
-    """The archive in a folder, or the file itself."""
+    """Locate an archive in a folder, or at the path of a file.
+
+    Raises:
+        TeachbackError: it is not there; the message lists the places searched.
+    """
     place = _local_place(source)
     if place.is_file():
         _check_file_source(suite, archive, source, place.name)
@@ -94,9 +98,9 @@ def _local_place(source: str) -> Path:
 
 
 def _places(suite: Definition, archive: Archive, folder: Path) -> Iterator[Place]:
-    """Where the archive may be: below a folder called after the suite, or directly.
+    """Possible places of an archive: in a subfolder named after the suite, or directly in ``folder``.
 
-    A plain file may also lie in a folder, or in a zip file, of its domain's name.
+    A plain file may also lie in a folder or zip file named after its domain.
     """
     for base in (folder / suite.name, folder):
         names = (archive.name, *archive.other_names)
@@ -107,7 +111,7 @@ def _places(suite: Definition, archive: Archive, folder: Path) -> Iterator[Place
 
 
 def check_source(suite: Definition, wanted: list[Archive], raw: Path, source: str) -> None:
-    """Before anything is copied, name all archives of a suite of several that the SOURCE folder does not hold."""
+    """Raise TeachbackError naming all archives that the SOURCE folder lacks, before anything is copied."""
     folder = _local_place(source)
     if not source or is_url(source) or not suite.separate or folder.is_file():
         return
@@ -124,7 +128,7 @@ def check_source(suite: Definition, wanted: list[Archive], raw: Path, source: st
 
 
 def _described(archive: Archive) -> str:
-    """An archive's name, and of a plain file where else it is looked for."""
+    """An archive's name, with the other places of a plain file, for messages."""
     if not archive.place:
         return archive.name
     return f"{archive.name} (there, in {archive.place}/ or in {archive.place}.zip)"

@@ -1,4 +1,4 @@
-"""How rows are divided: the authors' Amazon split, and cuts stratified by domain and label or value."""
+"""Splitting of rows: the Meta-KD authors' Amazon split, and cuts stratified by domain and label or value."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,11 @@ from teachback.data.schema import Domain, Row
 
 AUTHORS_SEED = 11111
 FOLDS = 10
-BINS = 10  # of a regression's values, at most
+BINS = 10  # maximum number of strata of a regression's values
 
 
 def authors_split(rows: list[Row]) -> dict[str, list[Row]]:
-    """Train, dev and test as in the released Meta-KD code, from rows in the raw order.
+    """Split rows in raw order into train, dev and test as in the released Meta-KD code.
 
     Shuffle, take the first of ten stratified folds as test, and the first of ten over the rest as dev.
     """
@@ -43,10 +43,10 @@ def _first_fold(rows: list[Row]) -> tuple[list[Row], list[Row]]:
 def cut(
     rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain], groups: Groups | None = None
 ) -> tuple[list[Row], list[Row]]:
-    """(what stays, what is cut): ``fraction`` of each domain and label, rounded, both in the order of ``rows``.
+    """Cut ``fraction`` of the rows of each domain and label, rounded; returns (kept, cut) in the order of ``rows``.
 
-    Every label keeps at least one row, however few it has. Rows that are graded together stay together, and so do those
-    of one of ``groups``, whose first row's label counts for them all.
+    Every label keeps at least one row. Rows that are scored together stay together, and so do those of each of
+    ``groups``, which are stratified by the label of their first row.
     """
     units = units_of(rows, domains, groups or {})
     sizes = Counter(unit for row, unit in zip(rows, units) if row.guid in (groups or {}))
@@ -56,7 +56,7 @@ def cut(
             strata[stratum].append(index)
     random = np.random.RandomState(seed)
     taken: set[int] = set()
-    left: Counter[str] = Counter()  # rows still to be cut of a domain, as one label's groups were too large
+    left: Counter[str] = Counter()  # rows still to be cut from a domain, as a label's groups were too large
     for domain, label in sorted(strata):
         total = sum(sizes.get(unit, 1) for unit in strata[domain, label])
         wanted = min(round(fraction * total) + left[domain], total - 1)
@@ -68,7 +68,7 @@ def cut(
 
 
 def _filling(units: list[int], rows: int, sizes: Mapping[int, int]) -> Iterator[int]:
-    """Units in their order that have at most so many rows together: one that would be too many is passed over."""
+    """Greedily take units, in order, that have at most ``rows`` rows together; units that do not fit are skipped."""
     for unit in units:
         if sizes.get(unit, 1) <= rows:
             rows -= sizes.get(unit, 1)
@@ -76,23 +76,23 @@ def _filling(units: list[int], rows: int, sizes: Mapping[int, int]) -> Iterator[
 
 
 def cut_each(rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain]) -> tuple[list[Row], list[Row]]:
-    """Like `cut`, but what is cut of a domain does not depend on which others there are; the order is by domain."""
+    """Apply `cut` to each domain by itself, so that the cut does not depend on the other domains; ordered by domain."""
     parts = [cut([row for row in rows if row.domain == name], fraction, seed, domains) for name in domains]
     return [row for stays, _ in parts for row in stays], [row for _, taken in parts for row in taken]
 
 
 def units_of(rows: list[Row], domains: dict[str, Domain], groups: Groups) -> list[int]:
-    """For each row the index of the first that it may not be parted from, its own where it stands alone."""
-    first: dict[tuple[str, ...], int] = {}  # what rows share -> number of the first such row
+    """Group id of each row: index of the first row that must stay in the same split."""
+    first: dict[tuple[str, ...], int] = {}  # shared key -> index of the first row with it
     units = ((groups[row.guid],) if row.guid in groups else _unit(row, domains[row.domain]) for row in rows)
     return [first.setdefault(unit, index) if unit else index for index, unit in enumerate(units)]
 
 
 def _unit(row: Row, domain: Domain) -> tuple[str, ...]:
-    """What rows that belong together share: a MultiRC paragraph, or texts but for their marks; () for other rows.
+    """Key shared by rows that belong together: a MultiRC paragraph, or the texts without marks; () for other rows.
 
-    One text with its marks at other words is another question with, mostly, the opposite answer (WSC): a model that has
-    seen the one in training answers the other wrongly, and a dev split of such rows selects the worst checkpoint.
+    In WSC, the same text with other words marked mostly has the opposite answer: a model trained on the first answers the
+    second wrongly, and a dev split of such rows would select the worst checkpoint.
     """
     if "exact_match" in domain.metric.split("+"):
         return (row.domain, row.guid.rsplit("-", 2)[0])
@@ -108,7 +108,7 @@ def _unmarked(text: str, marks: tuple[str, ...]) -> str:
 
 
 def _strata(rows: list[Row], fraction: float, domains: dict[str, Domain]) -> Iterator[tuple[str, str]]:
-    """(domain, label) of each row; in a regression (domain, bin of the value), bins being of equally many rows."""
+    """Yield the stratum of each row: (domain, label), or (domain, quantile bin) in a regression."""
     values = defaultdict(list)
     for row in rows:
         if domains[row.domain].task == "regression":
@@ -120,6 +120,6 @@ def _strata(rows: list[Row], fraction: float, domains: dict[str, Domain]) -> Ite
 
 
 def _edges(values: list[float], fraction: float) -> np.ndarray:
-    """Inner borders of the bins; few values have fewer, so that each bin gives a row to the cut."""
+    """Inner edges of the bins; fewer bins for few values, so that at least one row of each is cut."""
     bins = max(1, min(BINS, round(fraction * len(values))))
     return np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])

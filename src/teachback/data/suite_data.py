@@ -1,4 +1,4 @@
-"""A processed suite in memory, and its rows as encoded datasets with the columns that losses need."""
+"""A processed suite in memory, and its rows as encoded datasets with the columns needed by the losses."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from teachback.data.raw_lines import tsv_lines
 from teachback.data.schema import HIDDEN, Domain, Row, Suite, lost_rows, read_rows, read_suite
 from teachback.data.token_store import encode_once
 
-FROM = "TEACHBACK_DOMAIN_FROM"  # scripts/common.sh says there which config file DOMAIN came from
+FROM = "TEACHBACK_DOMAIN_FROM"  # set by scripts/common.sh to the config file that defined DOMAIN
 
 
 @dataclass
@@ -37,13 +37,13 @@ class SuiteData:
 
     @property
     def trainable(self) -> list[str]:
-        """The selected domains with train rows of their own; the others are only scored."""
+        """The selected domains with train rows; the others are for evaluation only."""
         return [name for name in self.selected if self.suite.domain(name).trainable]
 
     def rows(self, split: str, domains: list[str] | None = None) -> list[Row]:
-        """Labelled and unlabelled rows of a split in the given (default: all selected) domains.
+        """Rows of a split, labelled or not, in the given (default: all selected) domains.
 
-        A suite without hidden tests has no rows in the split "hidden".
+        Empty for the split "hidden" of a suite without hidden tests.
         """
         path = self.folder / f"{split}.tsv"
         if split == HIDDEN and not path.is_file():
@@ -52,7 +52,7 @@ class SuiteData:
         return [row for row in self._read(path) if row.domain in wanted]
 
     def _read(self, path: Path) -> list[Row]:
-        """Every row of a file, each of a domain and a label that the suite has, and as many as stage 2 wrote."""
+        """Read all rows of a file, and check their domains, labels and number against suite.json."""
         require_whole(self.folder, path.name)
         rows, known = read_rows(path), self.suite.domains
         if problem := lost_rows(self.suite, path.stem, len(rows)):
@@ -66,7 +66,7 @@ class SuiteData:
         return rows
 
     def target(self, name: str) -> Domain:
-        """The named domain, or the first selected one that can be trained on."""
+        """The named domain; by default the first selected one with train rows."""
         trainable = self.trainable
         name = name or (trainable or self.selected)[0]
         if name not in self.selected:
@@ -82,7 +82,7 @@ class SuiteData:
         return self.suite.domain(name)
 
     def targets(self, name: str) -> list[Domain]:
-        """The named domain, or for ``all`` every selected one that can be trained on."""
+        """The named domain; for ``all`` every selected one with train rows."""
         if name == "all" and self.trainable:
             return [self.suite.domain(n) for n in self.trainable]
         return [self.target("" if name == "all" else name)]
@@ -98,7 +98,7 @@ def texts_of(rows: list[Row]) -> list[str]:
 
 
 def _reason(domain: str, label: str, known: dict[str, Domain]) -> str:
-    """Why a row of a processed file is none of the suite's, "" if it is one; a label may be hidden."""
+    """Reason why a row's domain or label is not of the suite; "" if both are. A label may be hidden."""
     if domain not in known:
         return f"unknown domain {domain!r}; known: {listed(known)}"
     return misfit(label, known[domain]) if label else ""
@@ -109,9 +109,9 @@ def labelled(rows: list[Row]) -> list[Row]:
 
 
 def kept_numbers(rows: list[Row], domain: Domain, fraction: float, seed: int) -> list[int]:
-    """Places of the rows, of ``domain`` only of a fraction of each label's, at least one, in ascending order.
+    """Indices of the rows after subsampling ``domain`` to a fraction of each label, at least one row, ascending.
 
-    The rows of a smaller fraction are among those of a larger one. A regression's labels are not told apart.
+    Subsamples are nested: a smaller fraction is a subset of a larger one. A regression counts as one label.
     """
     if fraction == 1:
         return list(range(len(rows)))
@@ -127,9 +127,9 @@ def kept_numbers(rows: list[Row], domain: Domain, fraction: float, seed: int) ->
 
 
 def label_ids(rows: list[Row], suite: Suite) -> torch.Tensor:
-    """Label numbers in their head's order [N], -1 where hidden.
+    """Class indices in the order of each head's labels [N], -1 if hidden.
 
-    Floats where any domain of the suite is a regression, whose hidden numbers are NaN.
+    Floats if any domain of the suite is a regression, whose hidden values are NaN.
     """
     numbers = {name: {label: i for i, label in enumerate(d.labels)} for name, d in suite.domains.items()}
     regression = {name for name, d in suite.domains.items() if d.task == "regression"}
@@ -143,9 +143,9 @@ def label_ids(rows: list[Row], suite: Suite) -> torch.Tensor:
 
 
 def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer, max_length: int) -> EncodedRows:
-    """Encoded rows with columns ``label``, ``domain`` (number among ``domains``) and ``weight``.
+    """Encode rows with columns ``label``, ``domain`` (index in ``domains``) and ``weight``.
 
-    Their token ids are in the suite's folder ``tokens`` from the first time on.
+    Token ids are cached in the suite's folder ``tokens``.
     """
     if not rows:
         raise TeachbackError(f"{data.folder}: no rows to work on; check DOMAINS, DOMAIN and stage 2's output")
@@ -165,9 +165,9 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
 
 
 def read_unlabelled(path: str, domain: Domain) -> list[Row]:
-    """Rows of weight 1 without labels from a file of texts, one a line. "" is no file.
+    """Read unlabelled rows of weight 1 from a text file, one per line; no rows if ``path`` is "".
 
-    A tab separates a pair, and a question from its choices, which are joined as in the suite's files.
+    A tab separates the texts of a pair, or a question from its choices, which are joined by `join_choices`.
     """
     if not path:
         return []

@@ -1,4 +1,4 @@
-"""Texts that a user gives in Python: several, or one alone, which is not taken for a list of its characters."""
+"""Validation of texts given in Python: a single string is not treated as a list of characters."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,7 +9,7 @@ Texts = str | Sequence[str | tuple[str, str]]
 
 
 def text_list(texts: Texts, name: str) -> list:
-    """Texts or pairs as a list; a text alone is a list of one."""
+    """Texts or pairs as a list; a single text becomes a list of length 1."""
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, Iterable):
@@ -20,7 +20,7 @@ def text_list(texts: Texts, name: str) -> list:
 
 
 def text_rows(texts: Texts, name: str, domain: str) -> list[Row]:
-    """Rows without labels, called by their numbers; what is neither a text nor a pair of them is an error."""
+    """Unlabelled rows with their index as guid; raises TeachbackError for anything but a text or pair of texts."""
     return [_row(number, text, name, domain) for number, text in enumerate(text_list(texts, name))]
 
 
@@ -32,6 +32,6 @@ def _row(number: int, text, name: str, domain: str) -> Row:
 
 
 def require_list(values, name: str, what: str) -> None:
-    """Refuse a text where a list of names or of a table's cells is meant."""
+    """Refuse a string where a list of names or table cells is expected."""
     if isinstance(values, (str, bytes)):
         raise TeachbackError(f"{name}={values!r} is one text, not a list of {what}; give a list, as in [{values!r}]")

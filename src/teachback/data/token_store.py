@@ -1,7 +1,7 @@
-"""Token ids on disk: made once of a suite's rows, then read by whatever stage asks for the same ones.
+"""On-disk cache of a suite's token ids, shared by all stages.
 
-A file of safetensors holds int32 arrays: the ``lengths`` [S] of the sequences, how many ``sequences`` each row has
-(empty where all have one), and for each field of the tokenizer its ids, one sequence after the other.
+A safetensors file holds int32 arrays: the ``lengths`` [S] of the sequences, the number of ``sequences`` of each row
+(empty if all have one), and the ids of each tokenizer field, sequences concatenated.
 """
 
 import json
@@ -20,21 +20,20 @@ from teachback.data.slices import Slices
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "tokens"  # within the suite's
+FOLDER = "tokens"  # within the suite's folder
 FILE = "tokens.safetensors"
-FORM = 1  # one more whenever `encode` makes other ids of the same texts
-# Tokenising takes 0.3 ms a row, reading BERT's vocabulary for the key 20 ms and one of many languages ten times that: of
-# fewer rows a file would save less than 0.3 s, and every domain's dev and quiz would be one.
+FORM = 1  # version; increase whenever `encode` gives other ids for the same texts
+# Tokenising takes 0.3 ms a row, reading the vocabulary for the key 20 ms for BERT's and ten times that for a multilingual
+# one: caching fewer rows would save less than 0.3 s, and cost a file for every domain's dev and quiz.
 FEWEST_ROWS = 1_000
-MOST_GIGABYTES = 2.0  # of one folder; a row of 128 tokens takes 1 KB
+MOST_GIGABYTES = 2.0  # limit of a folder; a row of 128 tokens takes 1 KB
 
 
 def encode_once(folder: Path, rows: list[Row], tokenizer, max_length: int, domains: dict[str, Domain]) -> EncodedRows:
-    """What `encode` makes of a suite's rows, memory-mapped from a file below its folder; written where there is none.
+    """Cached `encode`: token ids of a suite's rows, memory-mapped from a file below its folder.
 
-    The files are a cache: a damaged one is made again, and where none can be written the ids are only returned.
-    Few rows have no file, nor those of a tokenizer that cannot be written as JSON (one without a Rust backend, or with
-    parts in Python).
+    Damaged files are written again; if the folder is not writable, the ids are only returned. Not cached: fewer than
+    `FEWEST_ROWS` rows, and tokenizers that cannot be serialised as JSON (no Rust backend, or parts in Python).
     """
     description = describe(tokenizer) if len(rows) >= FEWEST_ROWS else ""
     if not description:
@@ -54,9 +53,9 @@ def encode_once(folder: Path, rows: list[Row], tokenizer, max_length: int, domai
 
 
 def describe(tokenizer) -> str:
-    """All of a tokenizer that ids depend on, as JSON; "" where that cannot be had.
+    """Everything in a tokenizer that ids depend on, as JSON; "" if it cannot be serialised.
 
-    Truncation and padding in its file are no part of it, as every call sets its own.
+    Truncation and padding are left out, as every call sets them.
     """
     try:
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -70,16 +69,16 @@ def describe(tokenizer) -> str:
 
 
 def name_of(rows: list[Row], tokenizer: str, max_length: int, domains: dict[str, Domain]) -> str:
-    """Name of the ids of all that they depend on: the described tokenizer, the length, the texts and how they are cut.
+    """Cache key: hash of the tokenizer's description, the maximum length, the texts and their truncation.
 
-    Labels, weights and names of domains are no part of it.
+    Labels, weights and domain names are left out.
     """
     texts = ([texts_of(row, domains[row.domain]), domains[row.domain].truncate] for row in rows)
     return key_of([FORM, max_length, tokenizer], (json.dumps(one).encode() for one in texts))
 
 
 def _read(folder: Path) -> EncodedRows:
-    """Map a file. The library's reader would copy it into memory; the layout is a length, a JSON header, the arrays."""
+    """Memory-map a safetensors file (length, JSON header, arrays), which the library's reader would copy into memory."""
     path = folder / FILE
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")

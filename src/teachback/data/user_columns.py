@@ -1,4 +1,4 @@
-"""Which column of a user's file is the text, the label and so on."""
+"""Mapping of the columns of a user's file to text, label and other fields."""
 
 import logging
 
@@ -8,18 +8,19 @@ from teachback.data.user_files import Table
 
 logger = logging.getLogger(__name__)
 
-NAMED = ("text_a", "text_b", "label", "domain")  # by TEXT_A_COLUMN and so on
+NAMED = ("text_a", "text_b", "label", "domain")  # renamed by TEXT_A_COLUMN and so on
 NEEDED = ("text_a", "label")
 OPTIONAL = ("guid", "text_b", "split")
-ONE_DOMAIN = "custom"  # of every row where no column tells domains apart
-SHOWN = 10  # columns of a header that is wrong
+ONE_DOMAIN = "custom"  # domain of all rows if there is no domain column
+SHOWN = 10  # columns of a wrong header shown in a message
 
 
 def column_of(table: Table, settings: ReadSettings) -> dict[str, str]:
-    """The table's column by our name for it; ``group`` is the one that GROUP_COLUMN names.
+    """Map our field names to the table's columns; ``group`` is the column given by GROUP_COLUMN.
 
     Raises:
-        TeachbackError: a column that is needed or named is not there, a name twice, or an unknown one where none is renamed.
+        TeachbackError: a required or user-given column is missing, a name is duplicated, or, in a strict table without
+            renamed columns, a name is unknown.
     """
     renamed = {name: place for name, place in settings.columns.items() if place}
     places = {name: renamed.get(name, name) for name in (*NEEDED, "domain", *OPTIONAL)}
@@ -38,7 +39,7 @@ def column_of(table: Table, settings: ReadSettings) -> dict[str, str]:
 
 
 def own_domain(places: dict[str, str]) -> str:
-    """The domain of every row where no column says it, else ""."""
+    """Domain of all rows if there is no domain column, else ""."""
     return "" if "domain" in places else ONE_DOMAIN
 
 
@@ -68,7 +69,7 @@ def _listed(columns: list[str]) -> str:
 
 
 def _advice(columns: list[str]) -> str:
-    """What to do about a wrong header."""
+    """Advice on a wrong header, for messages."""
     if any("\r" in name for name in columns):
         return "its lines end in carriage returns alone; save it with line feeds"
     for sign, name in ((",", "commas"), (";", "semicolons"), ("|", "bars"), (" ", "blanks")):

@@ -1,7 +1,7 @@
-"""Files of users as tables of text: CSV, TSV, JSON lines, Parquet, and data sets of Hugging Face's ``datasets``.
+"""Reading user data as tables of text: CSV, TSV, JSON Lines, Parquet, and Hugging Face ``datasets``.
 
-Rows are read one after the other, each with its number in the file, or with what is wrong with it. Parquet needs the package
-pyarrow, data sets the package datasets; neither is needed for anything else.
+Rows are read lazily, each with its number in the file and, if malformed, the problem. Parquet needs the optional package
+pyarrow, data sets the package datasets.
 """
 
 import csv
@@ -20,28 +20,28 @@ from teachback.data.raw_lines import Line, fields_of_line, json_lines, numbered
 HUB = "hub:"
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
 DELIMITERS = (",", ";", "\t", "|")
-LONGEST_FIELD = 1 << 24  # characters of a quoted one: an open quote would take in the whole rest of a file
-ROWS_AT_ONCE = 4096  # of a Parquet file or data set
-NO_LABEL = -1  # the class number that data sets give rows whose label is hidden
-Names = dict[str, list[str]]  # of a column's classes, by their number
+LONGEST_FIELD = 1 << 24  # characters of a quoted field; an unclosed quote would take in the rest of the file
+ROWS_AT_ONCE = 4096  # rows read at a time from a Parquet file or data set
+NO_LABEL = -1  # class number of hidden labels in Hugging Face data sets
+Names = dict[str, list[str]]  # column -> class names by number
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns in order and its rows; ``unit`` is what rows are counted by."""
+    """Columns of a file in order, and its rows; ``unit`` is what row numbers count, such as "line"."""
 
     path: Path
     columns: list[str]
     rows: Iterator[Line]
     unit: str = "line"
-    strict: bool = False  # a column that is not known is an error rather than left unused
+    strict: bool = False  # unknown columns are an error, not ignored
 
 
 def open_table(path: Path, delimiter: str = "") -> Table:
-    """The table of a file, by its suffix; ``delimiter`` of a CSV file, "" to find it in the header.
+    """Open a file according to its suffix. ``delimiter``: that of a CSV file, "" to infer it from the header.
 
     Raises:
-        TeachbackError: no header, a header that is not UTF-8, a kind of file that is not read, or a package that is missing.
+        TeachbackError: no header, a header that is not UTF-8, an unsupported file type, or a missing package.
     """
     kind = path.suffix.lower()
     if kind == ".csv" or (delimiter and kind in (".tsv", ".txt")):
@@ -52,7 +52,7 @@ def open_table(path: Path, delimiter: str = "") -> Table:
         return _parquet_table(path)
     if kind in (".json", ".xlsx", ".xls", ".arrow", ".feather", ".gz", ".zip"):
         raise TeachbackError(f"{path}: {kind} files are not read; save it as one of {', '.join(SUFFIXES)}")
-    return _tsv_table(path)  # whatever a single file is called
+    return _tsv_table(path)  # a single file of any other name
 
 
 def _header_line(path: Path, line: bytes) -> str:
@@ -65,7 +65,7 @@ def _header_line(path: Path, line: bytes) -> str:
 
 
 def _tsv_table(path: Path) -> Table:
-    """Fields are separated by tabs, without quoting."""
+    """Table of tab-separated fields without quoting."""
     with open(path, "rb") as file:
         columns = _header_line(path, file.readline()).split("\t")
     return Table(path, columns, _tsv_rows(path, columns), strict=True)
@@ -78,7 +78,7 @@ def _tsv_rows(path: Path, columns: list[str]) -> Iterator[Line]:
 
 
 def _csv_table(path: Path, delimiter: str) -> Table:
-    """Fields may be quoted with double quotes, and then hold delimiters and line breaks."""
+    """Table of a CSV file; fields in double quotes may contain delimiters and line breaks."""
     with open(path, "rb") as file:
         first = _header_line(path, file.readline())
     sign = delimiter or max(DELIMITERS, key=lambda sign: len(_split(first, sign)))
@@ -128,7 +128,7 @@ def _csv_reason(error: str) -> str:
 
 
 def _json_table(path: Path) -> Table:
-    """Objects, one a line. Columns are those of the first whole object."""
+    """Table of a JSON Lines file; the columns are those of the first valid object."""
     first = next((values for _, values, _ in json_lines(path) if values), None)
     if first is None:
         raise TeachbackError(f'{path}: no line holds a JSON object, such as {{"text_a": "...", "label": "..."}}')
@@ -136,7 +136,7 @@ def _json_table(path: Path) -> Table:
 
 
 def _as_text(lines: Iterable[Line], names: Names) -> Iterator[Line]:
-    """Rows whose values are text: numbers as they are written, classes by their names, nothing where there is none."""
+    """Convert the values of rows to text: classes to their names, null to ""."""
     for number, values, reason in lines:
         if values is None:
             yield number, None, reason
@@ -151,7 +151,7 @@ def _as_text(lines: Iterable[Line], names: Names) -> Iterator[Line]:
 
 
 def _text(value, classes: list[str] | None) -> str | None:
-    """A value as text, None where it has none."""
+    """Convert a value to text; None if its type is not supported."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -159,12 +159,12 @@ def _text(value, classes: list[str] | None) -> str | None:
     if classes is not None and isinstance(value, int):
         return classes[value] if 0 <= value < len(classes) else "" if value == NO_LABEL else None
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # as pandas stores numbers of a column that has gaps
+        return str(int(value))  # pandas stores integers as floats in a column with gaps
     return str(value) if isinstance(value, str | int | float) else None
 
 
 def require_package(name: str, what: str) -> None:
-    """Say how to get an optional package where it is missing."""
+    """Raise TeachbackError with an install hint if an optional package is missing."""
     if find_spec(name) is None:
         raise TeachbackError(f"{what} needs the package {name}; install it with: pip install -r requirements-data.txt")
 
@@ -197,7 +197,7 @@ def _parquet_rows(path: Path) -> Iterator[Line]:
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> Names:
-    """Names of classes that ``datasets`` writes into a Parquet file's description."""
+    """Class names from the metadata that ``datasets`` writes into a Parquet file."""
     with suppress(KeyError, ValueError, TypeError, AttributeError):
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return {name: list(f["names"]) for name, f in features.items() if f.get("_type") == "ClassLabel"}
@@ -205,24 +205,24 @@ def _class_names(metadata: dict[bytes, bytes]) -> Names:
 
 
 def is_data_set(source: Path) -> bool:
-    """Whether a folder holds what ``save_to_disk`` of a data set writes, one split or several."""
+    """Whether a folder was written by ``save_to_disk`` of a data set, with one split or several."""
     return any((source / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
 
 
 def saved_tables(source: Path) -> list[tuple[str, Table]]:
-    """Tables of a saved data set by the name of the split, "" where it is one without."""
+    """(split name, table) of a saved data set; "" if it has no splits."""
     require_package("datasets", f"{source}: reading a saved data set")
     from datasets import load_from_disk
 
     try:
         found = load_from_disk(str(source))
-    except Exception as error:  # its many readers raise many kinds
+    except Exception as error:  # the library raises errors of many types
         raise TeachbackError(f"{source}: this data set cannot be read ({_first_line(error)}); save it again") from error
     return _tables_of(found, str(source))
 
 
 def hub_tables(name: str) -> list[tuple[str, Table]]:
-    """Tables of a data set of the hub, named ``owner/name`` or ``owner/name:configuration``, by split."""
+    """(split name, table) of a hub data set, named ``owner/name`` or ``owner/name:configuration``."""
     require_package("datasets", f"SOURCE={HUB}{name}: reading a data set of the hub")
     from datasets import load_dataset
 

@@ -1,4 +1,4 @@
-"""What a user's SOURCE holds: a file, a folder of files by split or together, a saved data set, or one of the hub."""
+"""Opening a user's SOURCE: a file, a folder of files with or without splits, or a saved or hub data set."""
 
 import logging
 import re
@@ -11,7 +11,7 @@ from teachback.data.user_files import HUB, SUFFIXES, Table, hub_tables, is_data_
 
 logger = logging.getLogger(__name__)
 
-# Names of a split at the start of a file's name, as in train.csv, validation.jsonl and train-00000-of-00002.parquet.
+# Split names at the start of a file name, as in train.csv, validation.jsonl and train-00000-of-00002.parquet.
 SPLIT_NAMES = {
     "train": "train",
     "quiz": "quiz",
@@ -30,10 +30,10 @@ def is_hub(source: Path | str) -> bool:
 
 
 def open_source(source: Path | str, delimiter: str = "") -> list[tuple[str, Table]]:
-    """(split or "", table) of everything in the source; rows of "" are divided.
+    """Open all tables of a source as (split, table); the split is "" for rows that are still to be divided.
 
     Raises:
-        TeachbackError: there is nothing to read, or it is not clear which file is what.
+        TeachbackError: nothing to read, or ambiguous file names.
     """
     if is_hub(source):
         return _known_splits(hub_tables(str(source).removeprefix(HUB)), str(source))
@@ -44,7 +44,7 @@ def open_source(source: Path | str, delimiter: str = "") -> list[tuple[str, Tabl
 
 
 def source_files(source: Path | str) -> list[Path]:
-    """The files whose content a source's rows depend on; none of a data set of the hub."""
+    """Files that a source's rows depend on; empty for a hub data set."""
     place = Path(source)
     if is_hub(source):
         return []
@@ -76,7 +76,7 @@ def _by_split(source: Path) -> list[tuple[str, Path]]:
 
 
 def _known_splits(tables: list[tuple[str, Table]], place: str) -> list[tuple[str, Table]]:
-    """Those splits of a data set that have a meaning here."""
+    """Map a data set's split names to ours; unknown splits are ignored with a warning."""
     found = [(SPLIT_NAMES[split], table) for split, table in tables if split in SPLIT_NAMES]
     if len(tables) == 1:
         return [("", tables[0][1])]

@@ -1,4 +1,4 @@
-"""What a suite's rows make one doubt, though they can be used: told as warnings, each with its counts."""
+"""Warnings about suspicious but usable rows of a suite."""
 
 import unicodedata
 from collections import defaultdict
@@ -11,7 +11,7 @@ from teachback.data.suites.definition import Parsed
 
 
 def cautions(parsed: Parsed, wanted: Iterable[str]) -> Iterator[str]:
-    """One sentence for each thing that is odd. ``wanted``: splits in which every trainable domain should have rows."""
+    """Yield warnings as sentences. ``wanted``: splits in which every trainable domain should have rows."""
     yield from _alike("domains", parsed.domains)
     for labels in dict.fromkeys(domain.labels for domain in parsed.domains.values()):
         yield from _alike("labels", labels)
@@ -25,7 +25,7 @@ def cautions(parsed: Parsed, wanted: Iterable[str]) -> Iterator[str]:
 
 
 def _shared_sides(parsed: Parsed) -> Iterator[str]:
-    """Texts that pairs which are scored share with others that are learnt from, as many pairs do of one premise."""
+    """Test and dev pairs that share one text with a training pair, such as a common premise."""
     for split, counts in shared_sides(parsed.rows).items():
         for side in [side for side in SIDES if counts[side]]:
             advice = f"; GROUP_BY={side} keeps such rows on one side" if split in parsed.cut else ""
@@ -36,7 +36,7 @@ def _shared_sides(parsed: Parsed) -> Iterator[str]:
 
 
 def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
-    """Names that are one but for case, blanks, signs between words, and how Unicode writes the same character."""
+    """Names that differ only in case, blanks, punctuation or Unicode normalisation."""
     groups = defaultdict(list)
     for name in names:
         groups["".join(filter(str.isalnum, _one_form(name).casefold())) or name].append(name)
@@ -44,18 +44,18 @@ def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
         if len(same) == 1:
             continue
         alike = len({_one_form(name) for name in same}) == 1
-        shown = listed(map(ascii if alike else repr, same))  # on the screen they are one and the same
+        shown = listed(map(ascii if alike else repr, same))  # they look identical on a screen
         difference = "the Unicode form of a character" if alike else "case or blanks"
         yield f"the {what} {shown} differ in {difference} alone, and are taken for different ones"
 
 
 def _one_form(name: str) -> str:
-    """A name with accents joined to their letters, and with plain letters for wide or joined ones."""
+    """Unicode normalisation form NFKC of a name."""
     return unicodedata.normalize("NFKC", name)
 
 
 def _numbers_as_labels(parsed: Parsed) -> Iterator[str]:
-    """Domains of the user's own whose labels look like measurements."""
+    """Classification domains whose labels look like measurements."""
     trained = defaultdict(set)
     for row in parsed.rows["train"]:
         trained[row.domain].add(row.label)
@@ -70,7 +70,7 @@ def _is_fraction(text: str) -> bool:
 
 
 def _one_label(parsed: Parsed) -> Iterator[str]:
-    """Domains in which the train rows have one and the same label, though their head knows several."""
+    """Domains whose train rows all have the same label, though their head has several."""
     found = defaultdict(set)
     for row in parsed.rows["train"]:
         found[row.domain].add(row.label)
@@ -84,7 +84,7 @@ def _is_class(domain: Domain) -> bool:
 
 
 def _absent(parsed: Parsed, split: str) -> Iterator[str]:
-    """Trainable domains without a row of a split."""
+    """Trainable domains without rows in a split."""
     there = {row.domain for row in parsed.rows.get(split, [])}
     absent = [name for name, domain in parsed.domains.items() if domain.trainable and name not in there]
     if absent:

@@ -1,4 +1,4 @@
-"""The suites that stages 1 and 2 know, by name."""
+"""Registry of the suites."""
 
 from teachback.core.errors import TeachbackError
 from teachback.data.suites import amazon, custom, glue, mnli, sample, superglue
@@ -8,15 +8,15 @@ SUITES = {module.SUITE.name: module.SUITE for module in (sample, amazon, mnli, s
 
 
 def definition(name: str) -> Definition:
-    """The suite of that name."""
+    """Look up a suite by name."""
     if name not in SUITES:
         raise TeachbackError(f"SUITE={name}: there is no such suite; there are: {', '.join(SUITES)}")
     return SUITES[name]
 
 
 def selection_split(suite: str, protocol: str) -> str:
-    """The split that checkpoints are selected on: dev, or with protocol paper the one that the suite's paper selected on.
+    """Split for checkpoint selection: dev, or under protocol ``paper`` the split that the suite's paper selected on.
 
-    A suite of no known definition has no paper.
+    Always dev for a suite that is not in the registry.
     """
     return SUITES[suite].paper_selects_on if protocol == "paper" and suite in SUITES else "dev"

@@ -1,4 +1,4 @@
-"""Multi-Domain Sentiment Dataset (Blitzer, Dredze, Pereira 2007): 1000 positive and 1000 negative reviews a domain."""
+"""Multi-Domain Sentiment Dataset (Blitzer, Dredze, Pereira 2007): 1000 positive and 1000 negative reviews per domain."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from teachback.data.suites.definition import Archive, Count, Definition, Parsed,
 
 FOLDERS = {"books": "books", "dvd": "dvd", "electronics": "electronics", "kitchen": "kitchen_&_housewares"}
 POLARITIES = ("positive", "negative")  # the order of the authors' rows
-REVIEWS = 1000  # in each file
+REVIEWS = 1000  # per file
 LABELS = ("negative", "positive")
 ARCHIVE = Archive(
     "domain_sentiment_data.tar.gz",
@@ -24,7 +24,7 @@ ARCHIVE = Archive(
 
 
 def read(content: Path, settings: ReadSettings, problems: Problems) -> Parsed:
-    """All reviews in the authors' order, split as they split them."""
+    """Read all reviews in the authors' order and split them by `authors_split`."""
     domains = {name: Domain(name, head="sentiment", labels=LABELS) for name in FOLDERS}
     rows = [
         row
@@ -36,7 +36,7 @@ def read(content: Path, settings: ReadSettings, problems: Problems) -> Parsed:
 
 
 def counts(content: Path, reviews: int = REVIEWS) -> Iterator[Count]:
-    """Known and found number of reviews of every file."""
+    """Expected and actual number of reviews of each file."""
     for domain in FOLDERS:
         for polarity in POLARITIES:
             path = review_file(content, domain, polarity)
@@ -49,7 +49,7 @@ def review_file(content: Path, domain: str, polarity: str) -> Path:
 
 
 def guid(domain: str, polarity: str, position: int) -> str:
-    """Name of the review at ``position`` (from 0) of its file, for instance books-positive-0001."""
+    """Id of the review at ``position`` (from 0) in its file, for instance books-positive-0001."""
     return f"{domain}-{polarity}-{position + 1:04d}"
 
 
@@ -67,9 +67,9 @@ def _rows(content: Path, domain: str, polarity: str, domains: dict[str, Domain],
 
 
 def parse_reviews(data: bytes) -> Iterator[tuple[int, str | None]]:
-    """(line number, text) of each review; the text is None where it is not enclosed in its tags.
+    """Yield (line number, text) of each review; the text is None if its tags are missing.
 
-    The file is no XML (no root, bare ``&``, control bytes), so only the two tags that matter are looked for.
+    The files are not valid XML (no root, bare ``&``, control bytes), so only the two relevant tags are searched.
     """
     starts = _starts(data)
     for start, end in zip(starts, [*starts[1:], len(data)]):
@@ -82,7 +82,7 @@ def _starts(data: bytes) -> list[int]:
 
 
 def _decode(data: bytes) -> str:
-    """UTF-8, or Latin-1 for the reviews that are not: every row has to stay, for the split goes by position."""
+    """Decode as UTF-8, else as Latin-1: no row may be dropped, as the split depends on positions."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

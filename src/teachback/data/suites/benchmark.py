@@ -1,6 +1,6 @@
-"""What SuperGLUE and GLUE share: official parts, our splits of them, and domains whose raw files are not there.
+"""Common parts of SuperGLUE and GLUE: official splits, ours, and missing raw files.
 
-The official dev set is our ``test``, our ``dev`` is cut from train, and the official test, unlabelled, is ``hidden``.
+The official dev set is our ``test``, our ``dev`` is cut from train, and the official unlabelled test is ``hidden``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,14 +13,14 @@ from teachback.data.schema import HIDDEN, Domain, Row
 from teachback.data.splits import cut_each
 from teachback.data.suites.definition import Archive, Count, Parsed, ReadSettings, choose, or_restrict
 
-SPLIT_OF = {"train": "train", "val": "test", "test": HIDDEN}  # official part -> our split
+SPLIT_OF = {"train": "train", "val": "test", "test": HIDDEN}  # official split -> ours
 DEV_FRACTION = 0.1  # of each domain's train rows
-TEST_FRACTION = 0.1  # the same, where the official dev set is not there
+TEST_FRACTION = 0.1  # the same, if the official dev set is missing
 
 
 @dataclass(frozen=True)
 class Task:
-    """A domain, the archive that holds it, and the known number of its rows in train, val and test."""
+    """A domain, its archive, and the published numbers of rows in train, val and test."""
 
     domain: Domain
     archive: Archive
@@ -32,11 +32,11 @@ class Task:
 
 
 Tasks = Mapping[str, Task]
-Reader = Callable[..., Iterator[Row]]  # of task, official part, content, domains, problems
+Reader = Callable[..., Iterator[Row]]  # (task, official split, content, domains, problems)
 
 
 def read(tasks: Tasks, rows_of: Reader, content: Path, settings: ReadSettings, problems: Problems) -> Parsed:
-    """The rows of the wanted domains. With PROTOCOL=paper no dev is cut, as the reported set selects."""
+    """Read the selected domains. With PROTOCOL=paper no dev is cut, as checkpoints are selected on test."""
     chosen = _present(tasks, content, settings.domains)
     domains = {task.name: task.domain for task in chosen}
     rows = {
@@ -50,7 +50,7 @@ def read(tasks: Tasks, rows_of: Reader, content: Path, settings: ReadSettings, p
 
 
 def counts(tasks: Iterable[Task], rows_of: Reader, content: Path) -> Iterator[Count]:
-    """Known and found number of usable rows of every domain that is there, by official part."""
+    """Expected and actual number of valid rows of each available domain, by official split."""
     for task in tasks:
         if (content / task.archive.folder).is_dir():
             for part, known in zip(SPLIT_OF, task.known):
@@ -59,7 +59,7 @@ def counts(tasks: Iterable[Task], rows_of: Reader, content: Path) -> Iterator[Co
 
 
 def _present(tasks: Tasks, content: Path, names: str) -> list[Task]:
-    """The tasks that DOMAINS names; one that is not there may be left out only by naming others."""
+    """Tasks selected by DOMAINS; raises TeachbackError if raw files of a selected task are missing."""
     wanted = choose(names, tasks)
     absent = [name for name, task in tasks.items() if not (content / task.archive.folder).is_dir()]
     missing = [name for name in wanted if name in absent]
@@ -74,7 +74,7 @@ def _present(tasks: Tasks, content: Path, names: str) -> list[Task]:
 
 
 def _cut_missing_test(rows: dict[str, list[Row]], domains: dict[str, Domain], seed: int) -> dict[str, int]:
-    """Cut ``test`` from train where the official dev set is not there; what to tell of it."""
+    """Cut ``test`` from train for domains without the official dev set; returns notes with row counts."""
     reported = {row.domain for row in rows["test"]}
     notes = {}
     for name in [name for name in domains if name not in reported]:
@@ -87,7 +87,7 @@ def _cut_missing_test(rows: dict[str, list[Row]], domains: dict[str, Domain], se
 
 
 def official_file(path: Path, part: str) -> bool:
-    """Whether the file of an official part is there; only the unlabelled test may be missing."""
+    """Whether the file of an official split exists; raises TeachbackError unless the missing split is test."""
     if not path.is_file() and part != "test":
         raise TeachbackError(f"{path} does not exist; run 1_get_data.sh first")
     return path.is_file()

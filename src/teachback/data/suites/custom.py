@@ -1,8 +1,8 @@
-"""The user's own rows: files of train, dev and test, one file that is divided here, or a data set of the hub.
+"""User data: files by split, one file to be divided, or a hub data set.
 
-CSV, TSV, JSON lines or Parquet (`teachback.data.user_files`). ``text_a`` and ``label`` are needed; ``domain``, ``guid``, ``text_b``, ``split``
-and the one that GROUP_COLUMN names are not. Columns may have other names, which TEXT_A_COLUMN and so on say. In test an empty
-label means that it is hidden.
+CSV, TSV, JSON Lines or Parquet (`teachback.data.user_files`). Required columns: ``text_a`` and ``label``; optional:
+``domain``, ``guid``, ``text_b``, ``split`` and GROUP_COLUMN. TEXT_A_COLUMN and so on set other column names. In test an
+empty label is a hidden one.
 """
 
 import re
@@ -21,13 +21,13 @@ from teachback.data.user_columns import column_of, own_domain
 from teachback.data.user_files import Table
 from teachback.data.user_sources import open_source
 
-NEEDED = ("text_a", "label", "domain")  # of a table in Python, and what the stages end up with
+NEEDED = ("text_a", "label", "domain")  # of a table in Python, and after `column_of` of every file
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row of a file before its label and domain are checked; ``split`` is "" where the file does not say."""
+    """A row before its label and domain are checked; ``split`` is "" if the source gives none."""
 
     row: Row
     split: str
@@ -39,7 +39,7 @@ class Record:
 
 @dataclass
 class Accepted:
-    """Domains, usable rows by split, and the splits that were given, among them "" where the source does not say.
+    """Domains, valid rows by split, and the splits given by the source, "" for rows without one.
 
     ``groups``: guid -> value of GROUP_COLUMN.
     """
@@ -51,7 +51,7 @@ class Accepted:
 
 
 def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
-    """The rows of a folder or a file; splits that are not given are cut from train."""
+    """Read the rows of a source; missing test and dev splits are cut from train."""
     return _complete(_accepted(open_source(source, settings.delimiter), settings, problems), settings)
 
 
@@ -86,7 +86,7 @@ def _records(table: Table, split: str, settings: ReadSettings, problems: Problem
 
 
 def _cleaned(values: dict[str, str], places: dict[str, str], domain: str) -> tuple[dict[str, str], str]:
-    """(fields by our column names, "") or ({}, what is wrong with the row). ``domain``: of every row, where no column says it."""
+    """Rename and normalise a row's fields: (fields, "") or ({}, problem). ``domain``: default if there is no such column."""
     absent = [place for name, place in places.items() if place not in values and name in NEEDED]
     if absent:
         return {}, f"no column {absent[0]!r}"
@@ -98,7 +98,7 @@ def _cleaned(values: dict[str, str], places: dict[str, str], domain: str) -> tup
 
 
 def _misfit(values: dict[str, str], split: str) -> str:
-    """What is wrong with a row's domain or split, "" if nothing is."""
+    """Problem of a row's domain, label or split; "" if there is none."""
     if reason := domain_misfit(values["domain"]) or label_misfit(values["label"]):
         return reason
     given = values.get("split")
@@ -108,7 +108,7 @@ def _misfit(values: dict[str, str], split: str) -> str:
 
 
 def _domains(records: list[Record]) -> dict[str, Domain]:
-    """Domains in order of appearance in train, with the labels found there; those that share a label share a head."""
+    """Infer domains, in order of appearance, and their labels from train; domains that share a label share a head."""
     labels: dict[str, set[str]] = {}
     pairs = set()
     for record in records:
@@ -123,7 +123,7 @@ def _domains(records: list[Record]) -> dict[str, Domain]:
 
 
 def _heads(labels: dict[str, set[str]]) -> dict[str, tuple[str, set[str]]]:
-    """Domain -> (head, its labels). A head is called after its first domain, or ``label`` where there is but one."""
+    """Domain -> (head, its labels). A head is named after its first domain; the only head is named ``label``."""
     heads: list[tuple[list[str], set[str]]] = []
     for domain, names in labels.items():
         joined = [head for head in heads if head[1] & names]
@@ -134,14 +134,14 @@ def _heads(labels: dict[str, set[str]]) -> dict[str, tuple[str, set[str]]]:
 
 
 def _complete(found: Accepted, settings: ReadSettings) -> Parsed:
-    """Test and dev, where no file or column gave them, cut from train; rows of one group stay in one split."""
+    """Cut missing test and dev splits from train; rows of a group stay in one split."""
     train, domains = found.rows.get("train", []), found.domains
     groups = shared(found.groups) if settings.group_column else text_groups(train, domains, settings.group_by)
     parts = {"test": settings.test_fraction, "dev": settings.dev_fraction}
     missing = tuple(split for split in parts if split not in found.given)
     rows = dict(found.rows)
     for split in missing:
-        # The fractions are of all rows, and the first cut has already made train smaller.
+        # Fractions refer to all rows, and the first cut has already reduced train.
         share = parts[split] / (1 - parts["test"]) if split == "dev" and "test" in missing else parts[split]
         train, rows[split] = cut(train, share, settings.seed, domains, groups)
     what = settings.group_column or ("text_b" if settings.group_by == "text_b" else "text_a")

@@ -1,4 +1,4 @@
-"""What a suite has to say about itself so that stages 1 and 2 can fetch and read it."""
+"""Definition of a suite: how stages 1 and 2 fetch, check and read it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ PACKED = (".zip", ".gz", ".tgz", ".tar")
 
 
 def choose(names: str, known: Iterable[str]) -> list[str]:
-    """Those of the known domains, in their order, that DOMAINS names; all where it is empty."""
+    """Select the known domains named by DOMAINS, in their original order; all if it is empty."""
     known = list(known)
     wanted = names.replace(",", " ").split() or known
     unknown = [name for name in wanted if name not in known]
@@ -23,20 +23,20 @@ def choose(names: str, known: Iterable[str]) -> list[str]:
 
 
 def or_restrict(names: list[str]) -> str:
-    """How an error says that a part of the suite will do, if there is any."""
+    """Advice for messages to restrict DOMAINS to the available domains; "" if there are none."""
     return f', or restrict the suite to what is there with DOMAINS="{" ".join(names)}"' if names else ""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch, with the addresses to try in this order; or a plain file, which is not unpacked but copied."""
+    """A file to fetch from the first working URL: an archive to unpack, or a plain file to copy."""
 
     name: str
     urls: tuple[str, ...] = ()
-    domains: tuple[str, ...] = ()  # which need it, in a suite of several archives
-    place: str = ""  # folder of a plain file
-    other_names: tuple[str, ...] = ()  # that a plain file has elsewhere
-    without: str = ""  # what happens where it cannot be had; empty: that is an error
+    domains: tuple[str, ...] = ()  # domains that need it, in a suite of several archives
+    place: str = ""  # target folder of a plain file
+    other_names: tuple[str, ...] = ()  # alternative names of a plain file
+    without: str = ""  # consequence if it is unavailable, for a warning; empty: an error
 
     @property
     def packed(self) -> bool:
@@ -44,30 +44,30 @@ class Archive:
 
     @property
     def folder(self) -> str:
-        """Where it is unpacked, below the suite's ``content`` folder."""
+        """Target folder below the suite's ``content``."""
         return self.place or self.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
 
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """What a reader may need beside the files."""
+    """Settings of readers."""
 
     seed: int = 42
     dev_fraction: float = 0.1
     test_fraction: float = 0.1
     protocol: str = "honest"
-    domains: str = ""  # names of those to read, where a suite can be read in part; empty: all
-    group_by: str = "auto"  # custom: which text rows of one split may not share with another's
-    group_column: str = ""  # custom: the same of a column's values
-    delimiter: str = ""  # custom: of CSV files; empty: found in the header
-    columns: dict[str, str] = field(default_factory=dict)  # custom: the user's names of text_a, text_b, label and domain
+    domains: str = ""  # names of the domains to read, if a suite can be read in part; empty: all
+    group_by: str = "auto"  # custom: text that keeps rows which share it in one split
+    group_column: str = ""  # custom: column with the same effect
+    delimiter: str = ""  # custom: of CSV files; empty: inferred from the header
+    columns: dict[str, str] = field(default_factory=dict)  # custom: user's column names of text_a, text_b, label and domain
 
 
 @dataclass
 class Parsed:
-    """A suite as read from its raw files: domains in order, rows by split, and counts worth telling.
+    """A suite read from its raw files: domains in order, rows by split, and notes with counts.
 
-    ``groups``: which rows a further cut may not part; ``cut``: splits that were cut as the user's settings say.
+    ``groups``: guid -> group of rows to keep in one split; ``cut``: splits that were cut from train.
     """
 
     domains: dict[str, Domain]
@@ -79,20 +79,20 @@ class Parsed:
 
 @dataclass(frozen=True)
 class Count:
-    """One number that the raw files are known to have, and the number found."""
+    """Expected and actual number of something in the raw files."""
 
     what: str
     expected: int
     found: int
-    domain: str = ""  # "" where the suite has but one archive
+    domain: str = ""  # "" if the suite has a single archive
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A suite: how to get its archives, check what they hold, and read them.
+    """A suite: how to get its archives, check their content, and read them.
 
-    ``read`` and ``counts`` are given the folder that holds the unpacked archives.
-    ``generate`` (folder, seed) writes the archives of a suite that is not fetched.
+    ``read`` and ``counts`` take the folder of the unpacked archives.
+    ``generate`` (folder, seed) writes the archives of a synthetic suite.
     """
 
     name: str
@@ -100,21 +100,21 @@ class Definition:
     archives: tuple[Archive, ...] = ()
     counts: Callable[[Path], Iterator[Count]] = lambda content: iter(())
     generate: Callable[[Path, int], None] | None = None
-    paper_quiz: float = 0.0  # the share of train that becomes quiz with PROTOCOL=paper, unless another is asked for
-    paper_selects_on: str = "dev"  # the split that checkpoints are selected on with PROTOCOL=paper
+    paper_quiz: float = 0.0  # default share of train used as quiz with PROTOCOL=paper
+    paper_selects_on: str = "dev"  # split for checkpoint selection with PROTOCOL=paper
 
     @property
     def separate(self) -> bool:
-        """Whether its domains come in archives of their own, and each is divided by itself."""
+        """Whether each domain has its own archive and is split by itself."""
         return any(archive.domains for archive in self.archives)
 
     @property
     def domain_names(self) -> list[str]:
-        """Names of the domains that have archives of their own."""
+        """Names of the domains with their own archives."""
         return list(dict.fromkeys(name for archive in self.archives for name in archive.domains))
 
     def archives_of(self, domains: str) -> list[Archive]:
-        """Those that the named domains need; all where the names are empty, or the archives are not by domain."""
+        """Archives needed by the named domains; all if no names are given or archives are not by domain."""
         if not self.separate:
             return list(self.archives)
         wanted = set(choose(domains, self.domain_names))

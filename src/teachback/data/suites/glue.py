@@ -1,7 +1,7 @@
-"""GLUE (Wang and others 2018): nine tasks of tab-separated fields. Each is a domain with a head of its own.
+"""GLUE (Wang and others 2018): nine tasks in TSV files. Each is a domain with its own head.
 
-MNLI's mismatched set has rows for evaluation only: it is a domain of its own, on MNLI's head.
-MRPC comes as its authors' files, and a file of ids tells which of its train rows are GLUE's dev set.
+MNLI's mismatched set is a separate domain for evaluation only, on MNLI's head.
+MRPC comes as its authors' files; a file of ids selects GLUE's dev set from its train rows.
 """
 
 from collections.abc import Iterator
@@ -27,19 +27,19 @@ SENTENCES = ("sentence1", "sentence2")
 
 @dataclass(frozen=True)
 class Task(benchmark.Task):
-    """A GLUE task: its files by official part, and the columns of texts, label and the test's index."""
+    """A GLUE task: its files by official split, and the columns of texts, label and test index."""
 
     files: dict[str, str]  # below the archive's folder
     texts: tuple[str, ...]
     label: str = "label"
     index: str = "index"
-    span: tuple[float, float] | None = None  # of a regression's numbers
-    numbered: bool = False  # the files give labels as numbers, in the order of the names
-    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of files without a header, by official part
+    span: tuple[float, float] | None = None  # range of a regression's labels
+    numbered: bool = False  # labels are class numbers in the order of the names
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # columns of files without a header, by official split
 
 
 def counts(content: Path) -> Iterator[Count]:
-    """Known and found number of rows; without the file of ids, MRPC's dev rows are among those of train."""
+    """Expected and actual number of rows; without the file of ids, MRPC's dev rows count as train."""
     tasks = dict(TASKS)
     if not _ids_file(content).is_file():
         train, dev, test = tasks["MRPC"].known
@@ -48,7 +48,7 @@ def counts(content: Path) -> Iterator[Count]:
 
 
 def _rows(task: Task, part: str, content: Path, domains: dict[str, Domain], problems: Problems) -> Iterator[Row]:
-    """Rows of an official part; labels of the test are left out even where a file has them."""
+    """Yield the rows of an official split; labels of test are dropped even if a file has them."""
     path = content / task.archive.folder / task.files.get(part, "")
     if part not in task.files or not benchmark.official_file(path, part):
         return
@@ -66,7 +66,7 @@ def _rows(task: Task, part: str, content: Path, domains: dict[str, Domain], prob
 
 
 def _row(task: Task, part: str, place: int, values: dict[str, str] | None, reason: str) -> Row:
-    """The row of a line, numbered by the test's own index, else by its place in the file."""
+    """Parse a line into a row, numbered by the index column in test, else by its position."""
     if values is None:
         raise BadLine(reason)
     first, *second = [_text(values, name) for name in task.texts]
@@ -85,7 +85,7 @@ def _label(task: Task, value: str) -> str:
 
 
 def _text(values: dict[str, str], name: str) -> str:
-    """A column that has to be there with something in it."""
+    """Value of a required, non-empty column; raises BadLine."""
     if name not in values:
         raise BadLine(f"there is no column {name!r}")
     text = clean_text(values[name])
@@ -99,7 +99,7 @@ def _ids_file(content: Path) -> Path:
 
 
 def _dev_ids(content: Path) -> set[tuple[str, ...]]:
-    """Pairs of sentence ids of MRPC's dev rows; none where their file is not there."""
+    """Pairs of sentence ids of MRPC's dev rows; empty if the file of ids is missing."""
     path = _ids_file(content)
     if not path.is_file():
         return set()
@@ -138,7 +138,7 @@ MRPC_IDS = Archive(
     (f"{ADDRESS}mrpc_dev_ids.tsv",),
     ("MRPC",),
     place="MRPC",
-    other_names=("dev_ids.tsv",),  # in the folders that GLUE's own download script makes
+    other_names=("dev_ids.tsv",),  # in folders made by GLUE's download script
     without="MRPC's dev set is cut from its train",
 )
 TASKS = {

@@ -20,7 +20,7 @@ ARCHIVE = Archive("multinli_1.0.zip", ("https://cims.nyu.edu/~sbowman/multinli/m
 
 
 def read(content: Path, settings: ReadSettings, problems: Problems) -> Parsed:
-    """Train and dev from the train file, test from dev-matched, whose genres are the same."""
+    """Read train and dev from the train file, and test from dev-matched, which has the same genres."""
     domains = {name: Domain(name, head="nli", labels=LABELS, kind="pair") for name in TRAIN_ROWS}
     notes: Counter[str] = Counter()
     train = list(_rows(_file(content, "train"), "train", domains, problems, notes))
@@ -30,7 +30,7 @@ def read(content: Path, settings: ReadSettings, problems: Problems) -> Parsed:
 
 
 def counts(content: Path) -> Iterator[Count]:
-    """Known and found number of labelled rows of every genre in both files."""
+    """Expected and actual number of labelled rows of each genre in both files."""
     for part, expected in (("train", TRAIN_ROWS), ("dev_matched", TEST_ROWS)):
         path = _file(content, part)
         found = _labelled(path) if path.is_file() else Counter()

@@ -1,8 +1,8 @@
-"""A small corpus of reviews that the project writes itself, in the raw format of the Amazon suite.
+"""Synthetic corpus of reviews in the raw format of the Amazon suite.
 
-A review says what it thinks in two sentences and talks of something else around them. Opinions use words
-common to all domains, words peculiar to one, or both; some are negated; a few labels are wrong.
-``domain_general.tsv`` beside the archive says which reviews use no word of their own domain.
+A review has two sentences of opinion among neutral ones. Opinions use words common to all domains, words specific to one
+domain, or both; some are negated; a few labels are wrong. ``domain_general.tsv`` beside the archive lists the reviews
+without domain-specific words.
 """
 
 import gzip
@@ -19,12 +19,12 @@ from teachback.core.files import write_atomically
 from teachback.data.suites import amazon
 from teachback.data.suites.definition import Archive, Definition
 
-REVIEWS = 320  # in each of the eight files
-NEGATED = 0.2  # share of opinions said by negating their opposite
+REVIEWS = 320  # per file, of eight
+NEGATED = 0.2  # share of opinions expressed by negating the opposite
 NOISE = 0.03  # share of wrong labels
-UNNAMED = 0.3  # share of sentences that do not name what they are about, in reviews that do
-KINDS = {"general": 0.5, "peculiar": 0.25, "mixed": 0.25}  # where a review's opinions come from
-ARCHIVE = Archive(amazon.ARCHIVE.name)  # the same name, so that the same reader finds it
+UNNAMED = 0.3  # share of sentences that say "it" for their topic, in reviews with topics
+KINDS = {"general": 0.5, "peculiar": 0.25, "mixed": 0.25}  # vocabulary of a review's opinions -> share of reviews
+ARCHIVE = Archive(amazon.ARCHIVE.name)  # same name, so that the same reader works
 SIDE_FILE = "domain_general.tsv"
 
 # Opinion words of all domains.
@@ -69,7 +69,7 @@ PECULIAR = {
             drippy melted brittle hard-to-clean misaligned""",
     },
 }
-# Things that a domain's reviews talk of; those without a word of their domain just say "it".
+# Topics of a domain's reviews; reviews without domain-specific words just say "it".
 TOPICS = {
     "books": """novel author chapter plot paperback biography narrator prose preface trilogy hardcover heroine poem
         essay memoir publisher bookmark glossary thriller folklore appendix footnote dictionary translator""",
@@ -97,7 +97,7 @@ FILLERS = (
 
 @dataclass(frozen=True)
 class Review:
-    """A written review: its text, where its opinions come from, and whether its label is wrong."""
+    """A generated review: its text, the vocabulary of its opinions, and whether its label is wrong."""
 
     text: str
     kind: str
@@ -105,7 +105,7 @@ class Review:
 
 
 def generate(folder: Path, seed: int) -> None:
-    """Write the archive and the side file into ``folder``; the same seed gives the same bytes."""
+    """Write the archive and ``domain_general.tsv`` into ``folder``; deterministic to the byte in ``seed``."""
     random = Random(seed)
     reviews = {
         (domain, polarity): [_review(random, domain, polarity) for _ in range(REVIEWS)]
@@ -128,7 +128,7 @@ def _review(random: Random, domain: str, polarity: str) -> Review:
 
 
 def _topics(random: Random, domain: str) -> Iterator[str]:
-    """What the sentences of a review are about: things of its domain, or "it", as in reviews of no domain."""
+    """Yield the topics of a review's sentences: things of its domain, or "it"."""
     things = TOPICS[domain].split()
     while True:
         yield "it" if random.random() < UNNAMED else random.choice(things)
@@ -156,7 +156,7 @@ def _side_file(reviews: dict[tuple[str, str], list[Review]]) -> str:
 
 
 def _archive(reviews: dict[tuple[str, str], list[Review]]) -> bytes:
-    """A tar.gz of pseudo-XML files, as the Amazon archive is. Nothing in it depends on the time of writing."""
+    """Build a tar.gz of pseudo-XML files like the Amazon archive, independent of the time of writing."""
     buffer = io.BytesIO()
     with gzip.GzipFile("", "wb", fileobj=buffer, mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
         for (domain, polarity), written in reviews.items():

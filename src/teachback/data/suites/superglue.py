@@ -1,10 +1,10 @@
-"""SuperGLUE (Wang and others 2019): seven tasks of JSON lines. Each is a domain with a head of its own.
+"""SuperGLUE (Wang and others 2019): seven tasks in JSON Lines files. Each is a domain with its own head.
 
-Every field that the answer depends on is in a row's texts:
+Texts of a row, which contain every field that the answer depends on:
 BoolQ: passage, question. CB, RTE: premise, hypothesis. COPA: premise and question, both choices.
 MultiRC: paragraph, question with one of its answers. WiC: both sentences, the word marked in each.
-WSC: the text, noun phrase and pronoun marked each in its way. The last two are short; a text that is cut all the same
-loses a mark only where the span itself is beyond the limit.
+WSC: the text, noun phrase and pronoun marked differently. The last two are short; truncation removes a mark only if the
+span itself is beyond the limit.
 """
 
 import json
@@ -31,7 +31,7 @@ WSC_MARKS = ("*", "#")  # around the noun phrase and the pronoun
 
 @dataclass(frozen=True)
 class Example:
-    """What a line says: the number within the official file, both texts, and the label's value if it has one."""
+    """A parsed line: number within the official file, both texts, and the raw label if there is one."""
 
     number: str
     text_a: str
@@ -41,13 +41,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Task(benchmark.Task):
-    """A SuperGLUE task; ``examples`` gives those of a line, or raises BadLine."""
+    """A SuperGLUE task; ``examples`` parses a line, or raises BadLine."""
 
     examples: Callable[[dict], Iterator[Example]]
 
 
 def _rows(task: Task, part: str, content: Path, domains: dict[str, Domain], problems: Problems) -> Iterator[Row]:
-    """Rows of an official part; labels of the test are left out even where a copy has them."""
+    """Yield the rows of an official split; labels of test are dropped even if a copy has them."""
     path = content / task.archive.folder / task.name / f"{part}.jsonl"
     for number, values, reason in json_lines(path) if benchmark.official_file(path, part) else ():
         try:
@@ -64,7 +64,7 @@ def _rows(task: Task, part: str, content: Path, domains: dict[str, Domain], prob
 
 
 def _label(task: Task, value: object) -> str:
-    """Name of a label: JSON's own for false, true and numbers, and COPA's 0 and 1 are its choices."""
+    """Label name of a raw value: JSON's spelling of booleans and numbers; COPA's 0 and 1 are its choices."""
     if task.domain.kind == "choices" and type(value) is int and 0 <= value < len(task.domain.labels):
         return task.domain.labels[value]
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
@@ -86,7 +86,7 @@ def _copa(values: dict) -> Iterator[Example]:
 
 
 def _multirc(values: dict) -> Iterator[Example]:
-    """One example an answer. An answer may be empty; the question stands alone then."""
+    """One example per answer. For an empty answer the text is the question alone."""
     passage = _field(values, "passage", dict)
     paragraph = _text(passage, "text")
     for question in _field(passage, "questions", list):
@@ -103,7 +103,7 @@ def _wic(values: dict) -> Iterator[Example]:
 
 
 def _marked_sentence(values: dict, number: int) -> str:
-    """One of WiC's two sentences with marks around the word."""
+    """One of WiC's two sentences, with the word marked."""
     _text(values, f"sentence{number}")
     sentence = values[f"sentence{number}"]
     start, end = check_offsets(sentence, values.get(f"start{number}"), values.get(f"end{number}"))
@@ -124,7 +124,7 @@ def _index(values: dict) -> str:
 
 
 def _text(values: dict, name: str) -> str:
-    """A field that has to be a text with something in it."""
+    """Value of a required, non-empty text field; raises BadLine."""
     text = clean_text(_field(values, name, str))
     if not text:
         raise BadLine(f"empty {name}")
@@ -152,7 +152,7 @@ TASKS = {
         _task("BoolQ", BOOLEAN, partial(_pair, "passage", "question"), (9427, 3270, 3245), truncate="text_a"),
         _task("CB", ("entailment", "contradiction", "neutral"), _sentences, (250, 56, 250), metric="accuracy+macro_f1"),
         _task("COPA", CHOICES, _copa, (400, 100, 500), kind="choices"),
-        # Answers, not questions, of which there are 5100 and 953 in train and val.
+        # Counts of answers; train and val have 5100 and 953 questions.
         _task("MultiRC", ("0", "1"), _multirc, (27243, 4848, 9693), metric="f1+exact_match", truncate="text_a"),
         _task("RTE", ENTAILMENT, _sentences, (2490, 277, 3000)),
         _task("WiC", BOOLEAN, _wic, (5428, 638, 1400), marks=(WIC_MARK,)),

@@ -1,1 +1,1 @@
-"""The drivers of stages 2 to 7."""
+"""Drivers of stages 2 to 7."""

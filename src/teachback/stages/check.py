@@ -1,6 +1,6 @@
-"""Checks of a whole run's variables, before its first stage works for hours: values, domains, models and layers.
+"""Validation of all stages' variables before the first stage runs: values, domains, models and layers.
 
-What each stage would be called with is asked of its script, which reads CONFIG and the environment as ever.
+The arguments of each stage come from its script, which reads CONFIG and the environment as in a run.
 """
 
 import logging
@@ -43,7 +43,7 @@ TEACHER, FIRST, SECOND, CURRICULUM = STAGES[2:6]
 
 @dataclass
 class OptimizerNumbers:
-    """The training arguments that variables stand for."""
+    """Training arguments that are set by stage variables."""
 
     learning_rate: float = option(2e-5, "Peak learning rate.")
     num_train_epochs: float = option(3, "Passes over the data.")
@@ -69,10 +69,10 @@ def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
     """Check the variables of stages.
 
     Args:
-        flags: what follows the first stage's name, and is for it alone.
+        flags: command-line flags of the first stage.
 
     Raises:
-        TeachbackError: everything that was found, a line a stage.
+        TeachbackError: some variables are invalid; the message lists the problems of all stages.
     """
     parsed: dict[str, dict[type, object]] = {}
     problems: list[str] = []
@@ -94,13 +94,13 @@ def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
 
 
 def check_later_stages(stage: str) -> None:
-    """The same for all stages after one that a script has just called; nothing where it was called otherwise."""
+    """Run `check_stages` for all stages after ``stage``, if that was started by its script."""
     if os.environ.get("TEACHBACK_STAGE") == stage and os.environ.get("RANK", "0") == "0":
         check_stages(STAGES[STAGES.index(stage) + 1 :])
 
 
 def _parse(stage: str, flags: Sequence[str]) -> dict[type, object]:
-    """What the stage's script would be called with, by class of arguments; its domain is one of the data's."""
+    """Parse the arguments of a stage's script, by class, and check its domain against the data."""
     argv = _arguments(stage, flags)
     values = dict(zip(PARTS.get(stage, ()), parse_some(*PARTS.get(stage, ()), argv=argv)))
     data = values.get(DataArguments)
@@ -119,7 +119,7 @@ def _arguments(stage: str, flags: Sequence[str]) -> list[str]:
 
 
 def _check_student(stage: str, parsed: dict[str, dict[type, object]]) -> None:
-    """The student's model can be had and has the layers that are asked for, and the losses can compare what is left."""
+    """Check that the student's model is available, and that its layers suit STUDENT_LAYERS and the layer maps."""
     values = parsed[stage]
     student, data = values[StudentArguments], values[DataArguments]
     assert isinstance(student, StudentArguments) and isinstance(data, DataArguments)
@@ -148,7 +148,7 @@ def _arguments_of_teacher() -> str:
 
 
 def _all_defaults(student) -> bool:
-    """Whether nobody has said yet what the student is to be: it may still be said to the stage itself."""
+    """Whether the student's variables are unset, in which case they may still be given to the stage itself."""
     default = StudentArguments()
     names = [
         field.name for field in fields(default) if field.name in ("student_model", "student_layers", "student_init")

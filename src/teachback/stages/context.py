@@ -1,4 +1,4 @@
-"""What stages 3 to 6 share: the data and folders of one suite and seed, training, and publishing a stage folder."""
+"""Shared parts of stages 3 to 6: data and folders of a suite and seed, training, and publishing stage folders."""
 
 import logging
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from teachback.training.trainer import DistillationTrainer, TrainingModule, trai
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Where data lies and what computes do not change what is computed; which domains are used is among the inputs.
+# Not part of the fingerprint: paths and devices do not change the result, and the domains are among the inputs.
 PLACES = (
     "data_dir", "output_root", "teacher_root", "student_root", "device", "domains", "domain", "stage", "unlabelled",
     "teacher_cache_gb", "hold_out", "train_fraction",
@@ -41,7 +41,7 @@ PLACES = (
 
 
 class Context:
-    """One run: a suite, a seed and a machine, with its folders, rows and teachers."""
+    """A run of a suite with a seed on a machine: its folders, rows and teachers."""
 
     def __init__(self, data_args: DataArguments, training: OptimizerArguments):
         self.args = replace(data_args, precision=prepare_machine(training))
@@ -54,7 +54,7 @@ class Context:
         self.students = seed_folder(data_args.student_root or data_args.output_root, data_args.suite, training.seed)
 
     def require(self, folder: Path, variables: str, script: str) -> None:
-        """Say which stage to run where a finished stage is missing or damaged."""
+        """Raise an error that names the stage to run if ``folder`` is not a finished, intact stage."""
         if not is_finished(folder):
             raise TeachbackError(
                 f"there is no finished stage at {folder}; first run: {variables} bash {script} "
@@ -64,8 +64,10 @@ class Context:
 
     def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, origin: Path | str,
             **rows: list[Row]) -> StageRun:  # fmt: skip
-        """A run of a stage. ``arguments``: dataclasses and dicts; ``inputs``: hashes beside those of the rows;
-        ``origin``: where its weights come from, a model's name or the folder of a finished stage.
+        """Create the `StageRun` of a stage.
+
+        ``arguments``: dataclasses and dicts; ``inputs``: further hashes beside those of ``rows``; ``origin``: the
+        initial weights, a model name or the folder of a finished stage.
         """
         chosen = as_arguments(self.args, *arguments, without=(*PLACES, "dry_run"))
         read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
@@ -74,15 +76,15 @@ class Context:
         return StageRun(folder, folder.name, told, read | inputs, self.args.dry_run, base_model(origin))
 
     def model_input(self, name: str, target: str) -> dict[str, str]:
-        """Hash of the model that a run starts from; from scratch, of the texts it learns its vocabulary from."""
+        """Hash of the initial model, or for a model from scratch of the texts for its vocabulary."""
         if name.startswith("scratch:"):
             return {"vocabulary texts": hash_rows(self.rows.vocabulary(target))}
         return {"model": hash_model(locate(name, self.args.data_dir))}
 
     def skip(self, run: StageRun) -> bool:
-        """Whether nothing is to be done, as the folder is up to date, or in a dry run, which says what would be done.
+        """Whether to skip a stage, because its folder is up to date or this is a dry run, which reports what it would do.
 
-        Else say what changed since the folder was made, and fix the seed.
+        Otherwise report what changed since the folder was made, and set the seed.
         """
         if self.args.dry_run:
             self.say(f"{run.folder} {run.dry_run_message()}")
@@ -96,14 +98,14 @@ class Context:
         return False
 
     def each(self, stage: str, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
-        """What ``make`` gives of each target, with a log of the stage in logs/."""
+        """Call ``make`` for each target, logging to logs/; returns the folders."""
         if self.args.dry_run:
             return self._dry_run(targets, make)
         with stage_log(self.root / "logs" / f"{stage}.log", wanted=self.training.should_save):
             return [make(target) for target in targets]
 
     def _dry_run(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
-        """A dry run goes on where it would stop, and says why it would; it has made nothing."""
+        """Call ``make`` for each target, reporting errors instead of stopping at the first one."""
         for target in targets:
             try:
                 make(target)
@@ -112,27 +114,27 @@ class Context:
         return []
 
     def say(self, text: str) -> None:
-        """Print, from the first of several processes only."""
+        """Print on the main process."""
         if self.training.should_save:
             print(text)
 
     def encode(self, rows: list[Row], domains: list[str], tokenizer) -> EncodedRows:
-        """Encoded rows; the first of several processes tokenises, the others read what it has stored."""
+        """Encode rows; the main process tokenises, the others read its cache."""
         with self.training.main_process_first(desc="tokenising"):
             return encode_rows(rows, self.data, domains, tokenizer, self.args.max_length)
 
     def fit(self, run: StageRun, module: TrainingModule, train_rows: EncodedRows, dev: list[Row], domains: list[str],
             tokenizer, scored: bool = True, prepare=None, dev_columns=None) -> tuple[DistillationTrainer, dict]:  # fmt: skip
-        """Train; return the trainer with the best checkpoint restored, and that one's metrics on the selection rows.
+        """Train; returns the trainer with the best checkpoint loaded, and its metrics on the selection rows.
 
-        ``prepare`` is called with the encoded rows of both, in the order in which they are used. ``dev_columns``: what
-        batches of the selection rows carry along, one value a row.
+        ``prepare`` is called with the encoded train and selection rows in their final order. ``dev_columns``: further
+        columns of the selection rows.
         """
         if named := self.training.resume_from_checkpoint:
             run.require_own(Path(named))
         dev_rows = self.encode(dev, domains, tokenizer)
         dev_rows.columns |= dev_columns or {}
-        dev_rows, order = dev_rows.sorted_by_length()  # padded least, whatever the batch
+        dev_rows, order = dev_rows.sorted_by_length()  # minimises padding
         metrics = score_by_domain([dev[i] for i in order], self.data) if scored else None
         with self.training.main_process_first(desc="preparing the stage folder"):
             if self.training.should_save:
@@ -147,7 +149,7 @@ class Context:
             return trainer, trainer.evaluate()
 
     def tracking(self, run: StageRun) -> AbstractContextManager[Tracks]:
-        """What REPORT_TO names, below logs/, where it outlives the work folder; of several processes the first one's."""
+        """Trackers of REPORT_TO on the main process; they write below logs/, which outlives the work folder."""
         kinds = self.training.report_to if self.training.should_save else []
         name = str(run.folder.relative_to(self.root))
         return tracking(kinds, self.root / "logs" / name, run.arguments, name)
@@ -157,7 +159,7 @@ class Context:
             report_scores(who, metrics, majority_scores(self.data.suite, train_rows, dev), self.rows.split)
 
     def publish_as_is(self, run: StageRun, save, record: dict) -> None:
-        """Write the finished folder of a stage that trained nothing."""
+        """Publish the folder of a stage that does not use a Trainer."""
         with self.training.main_process_first(desc="publishing"):
             if self.training.should_save:
                 run.claim()
@@ -165,7 +167,7 @@ class Context:
                 self._write(run, save, record | {"places": self._places()})
 
     def publish(self, run: StageRun, trainer: DistillationTrainer, save, record: dict, metrics: dict) -> None:
-        """Write the finished folder: ``save(folder)`` and stage.json."""
+        """Publish the finished folder: ``save(folder)`` and stage.json."""
         trainer.accelerator.wait_for_everyone()
         if self.training.should_save:
             self._write(run, save, record | self._outcome(trainer, metrics))
@@ -177,12 +179,12 @@ class Context:
         record |= {"answers": self.answers(record.get("domain") or run.arguments["trained_domains"])}
         with run.publishing(record) as folder:
             save(folder)
-            if (folder / "config.json").is_file():  # heads alone are no model
+            if (folder / "config.json").is_file():  # heads without an encoder have no card
                 write_card(folder, run.description(record), self.data.suite)
         print(f"wrote {run.folder}")
 
     def answers(self, domains: str | list[str]) -> dict[str, dict]:
-        """What a checkpoint answers for, as its stage.json describes it: domains by name, without their rows."""
+        """Description of a checkpoint's domains for stage.json, by name and without row counts."""
         names = [domains] if isinstance(domains, str) else domains
         return {name: asdict(replace(self.data.suite.domain(name), rows={})) for name in names}
 
@@ -200,7 +202,7 @@ class Context:
         return {name: getattr(self.args, name) for name in PLACES if hasattr(self.args, name)}
 
     def settings(self, tokenizer) -> dict:
-        """How a model that only answers is run."""
+        """Settings for inference, see `features`."""
         return {
             "pad_token_id": tokenizer.pad_token_id,
             "batch_size": self.training.per_device_eval_batch_size,
@@ -212,7 +214,11 @@ class Context:
         return self.root / folder_name(domain.name) / name
 
     def student_before(self, domain: Domain, name: str, script: str) -> Path:
-        """The folder of the stage before, which has to be finished."""
+        """Folder of the student's previous stage.
+
+        Raises:
+            TeachbackError: it is not finished.
+        """
         folder = self.students / folder_name(domain.name) / name
         self.require(folder, f"DOMAIN={domain.name}", script)
         return folder

@@ -1,4 +1,4 @@
-"""Stages 4 and 5 for one target domain, or for each in turn."""
+"""Stages 4 and 5 for one target domain, or for all in turn."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,11 @@ from teachback.stages.stage5_predictions import distil_second, finetune_student
 
 def distil(data_args: DataArguments, student_args: StudentArguments, first: FirstStageArguments, second: SecondStageArguments,
            meta: MetaTeacherArguments, training: OptimizerArguments) -> list[Path]:  # fmt: skip
-    """Stage 4 or 5 for the target domain, or for each domain in turn where ``domain`` is all."""
+    """Run stage 4 or 5 for the target domain, or for each domain in turn if ``domain`` is "all"."""
     context = Context(data_args, training)
     targets = context.data.targets(data_args.domain)
     if student_args.teacher == "multi" and (student_args.stage == "first" or second.method == "finetune"):
-        student_args = replace(student_args, teacher="single")  # several encoders have no one set of layers
+        student_args = replace(student_args, teacher="single")  # layers of several encoders cannot be averaged
     if student_args.stage == "first" and first.first == "none":
         return context.each("4_student_first", targets, lambda domain: pass_on(context, student_args, domain))
     if student_args.stage == "first":

@@ -1,4 +1,4 @@
-"""What MPDistil's phases work with on a user's loaders: the task, its rows as both models read them, and how to train."""
+"""Inputs of MPDistil's phases on a user's loaders: the task, its rows in both models' encodings, training arguments."""
 
 import logging
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ TEACHER, STUDENT = 0, 1
 
 @dataclass(frozen=True)
 class Task:
-    """What stays the same from one training to the next."""
+    """Settings that are shared by all trainings of an `MPDistil` object."""
 
     domain: Domain
     metric: str
@@ -30,21 +30,21 @@ class Task:
     student_layers: int | str | None
     student_init: str
     tokenizers: tuple  # of teacher and student
-    texts: dict  # what is known of how texts were read
+    texts: dict  # how texts were encoded, as far as known
     device: torch.device
     precision: str
     data_dir: str
     output_dir: Path
 
     def settings(self, model: int) -> dict:
-        """How the teacher, or the student, is run where it only answers."""
+        """Settings for inference with the teacher or the student, see `features`."""
         return {"pad_token_id": self.tokenizers[model].pad_token_id, "batch_size": EVAL_BATCH_SIZE,
                 "device": self.device, "precision": self.precision}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class PhaseArguments:
-    """How each phase trains; None leaves out its training. ``settings``: what model cards and curves say of them all."""
+    """Training arguments of each phase; None skips its training. ``settings``: recorded in model cards and trackers."""
 
     teacher: OptimizerArguments | None
     student: OptimizerArguments | None
@@ -58,9 +58,12 @@ class PhaseArguments:
 
 
 def tokenizers_of(names: tuple[str, str], given, of_loader, data_dir: str) -> list:
-    """The tokenizers of teacher and student.
+    """Tokenizers of teacher and student.
 
-    A model from scratch takes the other's, or the one that the loader's texts were tokenised with.
+    A model from scratch uses the other's, or the one that the loader's texts were tokenised with.
+
+    Raises:
+        TeachbackError: no tokenizer is known.
     """
     loaded = [_tokenizer_of_model(name, given, data_dir) for name in names]
     known = next((one for one in (given, *loaded, of_loader) if one is not None), None)
@@ -72,7 +75,7 @@ def tokenizers_of(names: tuple[str, str], given, of_loader, data_dir: str) -> li
 
 
 def _tokenizer_of_model(name: str, given, data_dir: str):
-    """A model's own tokenizer; the given one where it has none, and None from scratch."""
+    """Load a model's tokenizer; returns ``given`` if it has none, and None for a model from scratch."""
     if name.startswith("scratch:"):
         return None
     try:
@@ -85,13 +88,13 @@ def _tokenizer_of_model(name: str, given, data_dir: str):
 
 @dataclass(frozen=True)
 class Held:
-    """Rows of a loader as the teacher reads them and as the student does."""
+    """Rows of a loader in the encodings of teacher and student."""
 
     teacher: EncodedRows
     student: EncodedRows
 
     def without(self, left: list[int]) -> "Held":
-        """Only the rows of the numbers ``left``."""
+        """Rows with the indices ``left``."""
         return Held(without(self.teacher, left), without(self.student, left))
 
     @property
@@ -100,7 +103,7 @@ class Held:
 
 
 def _warn_of_absent_classes(domain: Domain, labels: torch.Tensor) -> None:
-    """Say which classes no train row has: nothing can be learnt about them."""
+    """Warn of classes without train rows, which cannot be learnt."""
     present = set(labels.tolist()) if domain.task != "regression" else set()
     absent = [number for number in range(len(domain.labels)) if number not in present]
     if absent and present:
@@ -112,19 +115,19 @@ def _warn_of_absent_classes(domain: Domain, labels: torch.Tensor) -> None:
 
 @dataclass(frozen=True)
 class PhaseRows:
-    """What the phases learn from and are scored on. ``quiz``: by task, the target first."""
+    """Rows that the phases are trained and scored on. ``quiz``: by task, the target first."""
 
     domains: list[Domain]
     train: Held
     val: Held
     quiz: dict[str, Held]
-    held_out: bool  # the target's quiz is a share of its train rows
+    held_out: bool  # whether the target's quiz is a share of its train rows
 
     @classmethod
     def of(
         cls, task: Task, train: UserLoader, val: UserLoader, meta: dict[str, UserLoader], args: PhaseArguments
     ) -> "PhaseRows":
-        """The loaders' rows; of the train rows a share is kept as quiz, if there is a phase 3 and ``meta`` has no rows for it."""
+        """Read the loaders; a share of the train rows becomes quiz if phase 3 needs it and ``meta`` lacks the target."""
         name = task.domain.name
         domains = [task.domain, *(loader.task(other) for other, loader in meta.items() if other != name)]
         numbers = any(domain.task == "regression" for domain in domains)
@@ -144,7 +147,7 @@ class PhaseRows:
 
 
 def _held(loader: UserLoader, domain: Domain, tokenizers: tuple, numbers: bool) -> Held:
-    """A loader's rows in the tokens of both models; it is taken to have those of both, if it does not tell."""
+    """Rows of a loader in both encodings; a loader of unknown tokenizer is assumed to suit both models."""
     teacher, student = tokenizers
     vocabulary = len(teacher if loader.tokenizer is None else loader.tokenizer)
     rows = loader.rows(domain, vocabulary, float_labels=numbers)

@@ -1,4 +1,4 @@
-"""What MPDistil's phases leave behind: a history, and models with their cards."""
+"""Results of MPDistil's phases: the history, and models with their cards."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from teachback.methods.episodes import Episodes
 from teachback.models.loading import write_checkpoint
 from teachback.stages.phase_inputs import STUDENT, TEACHER, Task
 
-LIBRARY_NAMES = {"train_losses": "train_loss", "tasks": "trajectories"}  # what MPDistil's library calls some keys
-SPEED = ("runtime", "samples_per_second", "steps_per_second")  # what a Trainer reports beside metrics
+LIBRARY_NAMES = {"train_losses": "train_loss", "tasks": "trajectories"}  # names of keys in MPDistil's library
+SPEED = ("runtime", "samples_per_second", "steps_per_second")  # reported by a Trainer beside metrics
 
 
 def epochs_history(log: list[dict]) -> dict:
-    """Phases 1 and 2, of a Trainer's log: losses and their terms by epoch, val metrics, the epoch that was kept."""
+    """History of phase 1 or 2 from a Trainer's log: losses and their terms by epoch, val metrics, the best epoch."""
     trained = [entry for entry in log if "loss" in entry]
     scored = [_of_evaluation(entry) for entry in log if "eval_score" in entry]
     terms = sorted({name for entry in trained for name in entry if name.startswith("loss_")})
@@ -32,7 +32,7 @@ def _of_evaluation(entry: dict) -> dict[str, float]:
 
 
 def episodes_history(episodes: Episodes, metrics: list[dict]) -> dict:
-    """Phase 4: by episode losses, rewards and the tasks that were picked; val metrics after ``episodes`` of them."""
+    """History of phase 4: losses, rewards and chosen tasks by episode; val metrics after each of ``episodes``."""
     record = episodes.curriculum.record
     tasks: list[list[str]] = [[] for _ in record.episodes]
     for step in record.steps:
@@ -50,12 +50,12 @@ def episodes_history(episodes: Episodes, metrics: list[dict]) -> dict:
 
 
 def with_library_names(phase: dict) -> dict:
-    """A phase's history, in which what MPDistil's library calls otherwise stands under that name as well."""
+    """Add the names of MPDistil's library to a phase's history, as aliases."""
     return phase | {name: phase[own] for own, name in LIBRARY_NAMES.items() if own in phase}
 
 
 class PhaseRecord:
-    """The history of a training, and the folders of its models. ``counted``: the task with how many rows it has."""
+    """History of a training, and the folders of its models. ``counted``: the task's domain with row counts."""
 
     def __init__(self, task: Task, settings: dict, counted: Domain):
         self.task, self.settings, self.counted = task, settings, counted
@@ -63,17 +63,17 @@ class PhaseRecord:
         self.folders: tuple[Path, Path] = (task.output_dir / "teacher", task.output_dir / "student")
 
     def note(self, phase: str, found: dict) -> None:
-        """Take in what a phase was, and print the scores of what it kept."""
+        """Add a phase to the history, and print the scores of its best model."""
         self.history[phase] = with_library_names(found)
         values = [f"{name} {value:.4f}" for name, value in self._best(phase).items() if name not in ("score", "loss")]
         print(f"{phase}: val {', '.join(values)}")
 
     def _best(self, phase: str) -> dict[str, float]:
-        """The val metrics of what a phase kept."""
+        """Val metrics of a phase's best model."""
         return max(self.history[phase]["val_metrics"], key=lambda metrics: metrics["score"])
 
     def write(self, which: int, model, stage: str, phase: str) -> None:
-        """Write a checkpoint with its model card."""
+        """Write the checkpoint and model card of the teacher or the student."""
         task = self.task
         write_checkpoint(self.folders[which], model, task.tokenizers[which])
         cut = which == STUDENT and task.student_init == "teacher"
@@ -86,5 +86,5 @@ class PhaseRecord:
         write_loader_card(self.folders[which], self._written, self.counted)
 
     def write_student_card(self, tested: dict) -> None:
-        """The student's card again, with ``score`` on so many ``rows`` of a test loader."""
+        """Rewrite the student's card with its ``score`` on a test loader of so many ``rows``."""
         write_loader_card(self.folders[STUDENT], self._written, self.counted, tested)

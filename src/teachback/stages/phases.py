@@ -1,10 +1,10 @@
-"""MPDistil's four phases on a user's loaders, each by what the stages train with.
+"""MPDistil's four phases on a user's loaders, with the training modules of the stages.
 
 1, teacher: `TeacherTraining`, as in stage 3.  2, student: `PredictionDistillation`, as in stage 5 with METHOD=mpdistil.
 3, meta-teacher: `train_meta_teacher`.  4, curriculum: `Curriculum` and `Episodes`, both as in stage 6.
 
-Every loader is read once, and the teacher answers each row once. Rows of ``val_loader`` choose the best epoch and the
-best episode. Quiz, what phases 3 and 4 learn from, is either the task's own among ``meta_loaders``, or a share of the
+Every loader is read once, and the teacher's outputs are computed once per row. ``val_loader`` selects the best epoch
+and the best episode. The quiz rows, for phases 3 and 4, are the task's entry in ``meta_loaders``, or a share of the
 train rows that phases 1 and 2 do not see.
 """
 
@@ -47,15 +47,15 @@ from teachback.training.vocabulary import restore, use_only
 
 
 class Phases:
-    """One training, phase by phase. ``record`` takes down what came of each."""
+    """Runs the phases of a training and collects their results in ``record``."""
 
     def __init__(self, task: Task, args: PhaseArguments, rows: PhaseRows, counts: dict[str, int]):
-        """``counts``: how many rows the task's loaders have, by name."""
+        """``counts``: number of rows by loader of the task."""
         self.task, self.args, self.rows = task, args, rows
         self.record = PhaseRecord(task, args.settings, replace(task.domain, rows=counts))
 
     def run(self) -> dict:
-        """All phases that are asked for; models are in ``output_dir`` from the phase on that made them."""
+        """Run all requested phases, each of which writes its model to ``output_dir``; returns the history."""
         self.train_teacher()
         self.distil_student()
         if self.args.meta:
@@ -75,7 +75,7 @@ class Phases:
 
     @cached_property
     def teacher(self) -> Teacher:
-        """The finished teacher, which no phase changes any more."""
+        """The finished, frozen teacher."""
         model = load_finished_classifier(self.record.folders[TEACHER])
         teacher = Teacher(model, "single", [self.task.domain], transferable=False)
         return teacher.to(self.task.device).eval().requires_grad_(False)
@@ -96,14 +96,14 @@ class Phases:
         self.record.write(STUDENT, model, "student_second", "phase2")
 
     def _taught(self, layers: tuple[int, ...]) -> EncodedRows:
-        """The student's train rows with what the teacher says of each."""
+        """Student's train rows with the teacher's outputs as columns."""
         rows = self.rows.train
         told = features(self.teacher.classifier, rows.teacher, layers=layers, **self.task.settings(TEACHER))
         columns = rows.student.columns | teacher_columns(self.teacher, told, self.task.domain)
         return replace(rows.student, columns=columns)
 
     def train_meta_teacher(self, args: MetaTeacherArguments) -> MetaTeacher:
-        """The teacher's head, and one for each other task, learn on quiz, from its own and the student's states."""
+        """Train the meta-teacher's heads on quiz rows, from the teacher's and the student's states."""
         task, device = self.task, self.task.device
         student = self._student()
         meta = MetaTeacher(meta_heads(self.teacher, self.rows.domains), student.model.config.hidden_size)
@@ -120,9 +120,9 @@ class Phases:
         return meta
 
     def run_curriculum(self, meta: MetaTeacher, args: CurriculumArguments) -> None:
-        """The student goes on learning on quiz batches of the tasks that a policy picks; the best on val is kept."""
+        """Train the student on quiz batches of tasks chosen by a policy, and keep the best on val."""
         task, domains = self.task, self.rows.domains
-        on_one_device(task.device, task.precision)  # sets up the device that the accelerator then finds
+        on_one_device(task.device, task.precision)  # sets the state that the accelerator uses
         accelerator = new_accelerator(task.precision)
         classifier = self._student().to(task.device)
         give_heads(classifier, meta, {domain.name: domain for domain in domains})
@@ -151,7 +151,7 @@ class Phases:
         return study_of(domain, rows.student, heads, domain.name, meta, self._pooled_by_teacher(rows))
 
     def _student(self) -> Classifier:
-        """The student of phase 2, with a head for each task."""
+        """Load the student of phase 2, with a head for each task."""
         model = load_finished_classifier(self.record.folders[STUDENT]).train()
         return Classifier(model, {domain.head: domain for domain in self.rows.domains})
 
@@ -165,12 +165,12 @@ class Phases:
         return self._metrics(own_logits(classifier, self._val(model), **self.task.settings(model)))
 
     def _metrics(self, logits: torch.Tensor) -> dict[str, float]:
-        """Of logits of the rows of val."""
+        """Metrics from logits of the val rows."""
         return metric_values(self.task.metric, self.rows.val.labels.numpy(), logits.float().numpy())
 
     def _fit(self, phase: str, module: TrainingModule, classifier: Classifier, model: int, rows: EncodedRows,
              args: OptimizerArguments | None) -> None:  # fmt: skip
-        """Train and restore the best epoch; without arguments for that only score."""
+        """Train and restore the best epoch; without training arguments, only score."""
         if args is None:
             metrics = self._val_metrics(classifier, model)
             return self.record.note(phase, {"train_losses": [], "val_metrics": [metrics], "best_epoch": 0})
@@ -186,7 +186,11 @@ class Phases:
         self.record.note(phase, epochs_history(log))
 
     def _log_of_training(self, module, rows, model: int, args, checkpoints: Path, tracks: Tracks) -> list[dict]:
-        """Train; a stop that was asked for is said as it is here, where nothing is left to go on from."""
+        """Train and return the Trainer's log.
+
+        Raises:
+            Stopped: a signal asked to stop; the training cannot be resumed.
+        """
         val, _ = self._val(model).sorted_by_length()
         pad = self.task.tokenizers[model].pad_token_id
         try:

@@ -1,4 +1,4 @@
-"""Which rows a stage reads: splits, labels, the held-out domain and the shortened one."""
+"""Selection of a stage's rows: splits, labels, HOLD_OUT and TRAIN_FRACTION."""
 
 from teachback.core.arguments import DataArguments
 from teachback.core.errors import TeachbackError
@@ -10,16 +10,16 @@ from teachback.methods.seen_scores import rescored
 
 
 class RunRows:
-    """The rows of one suite that the stages of a run train on, select on and take as quiz."""
+    """Train, selection and quiz rows of a run's stages."""
 
     def __init__(self, data: SuiteData, args: DataArguments, seed: int):
         self.data, self.args, self.seed = data, args, seed
-        self.split = selection_split(data.suite.name, args.protocol)  # what checkpoints are selected on
+        self.split = selection_split(data.suite.name, args.protocol)  # for selecting checkpoints
 
     def train(self, domains: list[str], target: str) -> list[Row]:
-        """Train rows of the domains, of the target's only TRAIN_FRACTION.
+        """Train rows of ``domains``, of the target's only TRAIN_FRACTION.
 
-        Prototype scores are of these rows and those of other domains, but for a held-out one: nothing unseen is in them.
+        Their prototype scores are computed without withheld rows, so that nothing unseen leaks into them.
         """
         data, fraction = self.data, self.args.train_fraction
         unseen = "" if self.args.hold_out in domains else self.args.hold_out
@@ -31,20 +31,24 @@ class RunRows:
         return [row for row in seen if row.domain in domains]
 
     def vocabulary(self, target: str) -> list[Row]:
-        """Train rows whose texts a model from scratch learns its vocabulary from, the same for teacher and student.
+        """Train rows for the vocabulary of models from scratch, the same for teacher and student.
 
-        Those of every domain, of the target's only TRAIN_FRACTION, and none of a held-out one.
+        They are those of every domain except a held-out one, of the target's only TRAIN_FRACTION.
         """
         rows = self.data.all_train_rows()
         kept = kept_numbers(rows, self.data.suite.domain(target), self.args.train_fraction, self.seed)
         return [rows[number] for number in kept if rows[number].domain != self.args.hold_out]
 
     def labelled(self, domains: list[str], target: str) -> tuple[list[Row], list[Row]]:
-        """Train rows and selection rows that have a label."""
+        """Labelled train rows and selection rows."""
         return labelled(self.train(domains, target)), self.selection(domains)
 
     def selection(self, domains: list[str], with_label: bool = True) -> list[Row]:
-        """The rows that checkpoints are selected on; none at all is an error, before anything is trained."""
+        """Rows for selecting checkpoints.
+
+        Raises:
+            TeachbackError: there are none.
+        """
         rows = self.data.rows(self.split, domains)
         rows = labelled(rows) if with_label else rows
         if not rows:
@@ -59,7 +63,7 @@ class RunRows:
         return rows
 
     def shortened_domain(self) -> str:
-        """The one domain that TRAIN_FRACTION is of, where a teacher of several is trained."""
+        """Domain that TRAIN_FRACTION applies to, for a teacher of several domains."""
         if self.args.train_fraction == 1:
             return self.data.selected[0]
         if self.args.domain == "all":
@@ -67,7 +71,7 @@ class RunRows:
         return self.data.target(self.args.domain).name
 
     def taught_domains(self) -> list[str]:
-        """The domains that a teacher of several is trained on: all but the held-out one."""
+        """Domains that a teacher of several domains is trained on, without a held-out one."""
         held_out = self.args.hold_out
         if held_out and held_out not in self.data.trainable:
             raise TeachbackError(
@@ -79,7 +83,11 @@ class RunRows:
         return names
 
     def quiz(self, domains: list[str]) -> list[Row]:
-        """Labelled quiz rows; none at all is an error that says how to get some."""
+        """Labelled quiz rows.
+
+        Raises:
+            TeachbackError: there are none.
+        """
         rows = labelled(self.data.rows("quiz", domains))
         if not rows:
             raise TeachbackError(
@@ -89,6 +97,6 @@ class RunRows:
         return rows
 
     def seen_with_labels_of(self, target: Domain) -> list[Domain]:
-        """The run's domains of the target's label set, without a held-out one."""
+        """Trained domains with the target's label set, without a held-out one."""
         domains = [self.data.suite.domain(name) for name in self.data.trainable]
         return [domain for domain in domains if domain.head == target.head and domain.name != self.args.hold_out]

@@ -1,4 +1,4 @@
-"""Which tokenizer serves teacher and student alike in stage 4, where one batch goes to both."""
+"""Choice of a tokenizer that suits both teacher and student in stage 4, where both read the same batches."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from teachback.stages.context import Context
 
 
 def shared_tokenizer(context: Context, rows: list[Row], student, tokenizer, teacher: Teacher, folder: Path):
-    """The tokenizer by which both models read ``rows`` as each reads them by its own; None where there is none.
+    """Tokenizer that encodes ``rows`` as each model's does; None if there is none.
 
-    It is the student's, or the teacher's, in ``folder``, where that alone tells the second text of a pair from the first.
+    It is the student's, or the teacher's (in ``folder``) if only that has the token types that a model needs.
     """
     of_teacher = load_tokenizer(str(folder))
-    if tokenizer.pad_token_id != of_teacher.pad_token_id:  # a decoder looks for it
+    if tokenizer.pad_token_id != of_teacher.pad_token_id:  # decoders locate the last token by it
         return None
     if certainly_same(tokenizer, of_teacher):
         return tokenizer

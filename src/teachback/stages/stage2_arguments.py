@@ -1,4 +1,4 @@
-"""The arguments of stage 2, and which of them go together."""
+"""Arguments of stage 2 and their validation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from teachback.methods.prototypes import (
 )
 
 CUSTOM_ONLY = {"group_by": "auto", "group_column": "", "delimiter": ""} | {f"{name}_column": "" for name in NAMED}
-QUIZ_FRACTION = 0.1  # with PROTOCOL=paper a suite has its own: MPDistil's have a quiz, Meta-KD's have none
+QUIZ_FRACTION = 0.1  # default; PROTOCOL=paper uses the suite's `paper_quiz`
 
 
 @dataclass

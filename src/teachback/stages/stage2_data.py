@@ -50,13 +50,13 @@ from teachback.stages.stage2_arguments import CUSTOM_ONLY, ProcessArguments, che
 
 logger = logging.getLogger(__name__)
 
-WITHOUT_EFFECT = ("suite", "data_dir", "source", "eval_batch_size", "device", "dry_run")  # the suite names the folder
+WITHOUT_EFFECT = ("suite", "data_dir", "source", "eval_batch_size", "device", "dry_run")  # not part of the fingerprint; the suite names the folder
 
 
 def process(arguments: ProcessArguments, problems: Problems | None = None) -> Suite | None:
-    """Run stage 2, if it is not up to date; the old output stays as it is unless the new one is complete.
+    """Run stage 2 unless it is up to date; the previous output is only replaced by a complete one.
 
-    A dry run says what it would do, and returns None. ``problems`` says how bad rows are named.
+    A dry run reports what it would do, and returns None. ``problems`` collects bad rows.
     """
     check_process_arguments(arguments)
     run = _stage_run(arguments)
@@ -91,7 +91,7 @@ def _make(run: StageRun, arguments: ProcessArguments, problems: Problems) -> Sui
 
 
 def _stage_run(arguments: ProcessArguments) -> StageRun:
-    """All that the output depends on."""
+    """Stage run with everything that the output depends on."""
     device = resolve_device(arguments.device)
     settings = asdict(arguments) | {
         "domains": " ".join(arguments.domains.replace(",", " ").split()),
@@ -110,7 +110,7 @@ def _stage_run(arguments: ProcessArguments) -> StageRun:
 
 
 def _raw_files(arguments: ProcessArguments) -> list[Path]:
-    """The files that are read, or may be."""
+    """Raw files that stage 2 may read."""
     suite, source = definition(arguments.suite), _source(arguments)
     if not suite.archives:
         return source_files(source)
@@ -119,7 +119,7 @@ def _raw_files(arguments: ProcessArguments) -> list[Path]:
 
 
 def _missing(folder: Path) -> list[str]:
-    """What suite.json says that files of a finished folder lack, of which stage.json may hold no hashes."""
+    """Problems of a finished folder's files according to suite.json, as stage.json may lack their hashes."""
     if not (folder / "suite.json").is_file():
         return []
     try:
@@ -138,7 +138,7 @@ def _dry_run(run: StageRun) -> str:
 
 
 def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:
-    """Read the raw files; stop at bad rows, or drop them."""
+    """Read the raw files; bad rows are an error unless they are to be dropped."""
     suite, source = definition(arguments.suite), _source(arguments)
     settings = ReadSettings(
         arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains,
@@ -159,14 +159,14 @@ def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:
 
 
 def _source(arguments: ProcessArguments) -> Path:
-    """The folder of the raw files; a suite of the user's own may be one file."""
+    """Folder of the raw files, or for SUITE=custom possibly a single file."""
     suite = definition(arguments.suite)
     raw = raw_folder(suite, Path(arguments.data_dir))
     return raw / "content" if suite.archives else Path(arguments.source or raw)
 
 
 def _with_quiz(parsed: Parsed, arguments: ProcessArguments) -> Parsed:
-    """All four splits, quiz cut from train unless the source brought its own, and the hidden test if it has rows."""
+    """Complete the splits: quiz is cut from train unless the source has one; an empty hidden test is left out."""
     rows = dict(parsed.rows)
     if "quiz" not in rows:
         how = (rows["train"], arguments.quiz, arguments.seed, parsed.domains)
@@ -177,7 +177,7 @@ def _with_quiz(parsed: Parsed, arguments: ProcessArguments) -> Parsed:
 
 
 def _select(parsed: Parsed, names: str) -> Parsed:
-    """Only the named domains, in the suite's order; the splits are those of the whole suite."""
+    """Select domains by name, in the suite's order; the split of rows does not depend on the selection."""
     domains = {name: parsed.domains[name] for name in choose(names, parsed.domains)}
     rows = {split: [row for row in part if row.domain in domains] for split, part in parsed.rows.items()}
     return replace(parsed, domains=domains, rows=rows)
@@ -194,7 +194,7 @@ def _deduplicated(parsed: Parsed) -> Parsed:
 
 
 def _wanted(arguments: ProcessArguments, parsed: Parsed) -> list[str]:
-    """Splits that are not empty on purpose."""
+    """Splits that should have rows."""
     empty = [] if arguments.quiz else ["quiz"]
     if arguments.protocol == "paper" and not parsed.rows["dev"]:
         empty.append("dev")
@@ -202,9 +202,11 @@ def _wanted(arguments: ProcessArguments, parsed: Parsed) -> list[str]:
 
 
 def _check_train(parsed: Parsed) -> None:
-    """Every domain has train rows, or is for evaluation only and on the head of one that has some.
+    """Check that every domain can be trained.
 
-    A head of classes has at least two.
+    Raises:
+        TeachbackError: a trainable domain has no train rows, an evaluation-only domain's head is not trained, or a
+            classification domain has a single label.
     """
     trained = {row.domain for row in parsed.rows["train"]}
     empty = [name for name, domain in parsed.domains.items() if domain.trainable and name not in trained]
@@ -224,7 +226,7 @@ def _check_train(parsed: Parsed) -> None:
 
 
 def _settings(arguments: ProcessArguments, parsed: Parsed) -> dict:
-    """What the files depend on beside the raw data."""
+    """Settings and statistics for suite.json."""
     names = ["seed", "protocol", "embedding_model", "prototype", "alpha", "max_length"]
     if arguments.suite == "custom":
         names += ["dev_fraction", "test_fraction", *CUSTOM_ONLY]
@@ -259,7 +261,7 @@ def _write(folder: Path, suite: Suite, parsed: Parsed, arguments: ProcessArgumen
 
 
 def _write_embeddings(path: Path, train: list[Row], arguments: ProcessArguments) -> None:
-    """Write what the encoder makes of each train row, chunk by chunk."""
+    """Write the embeddings of the train rows, chunk by chunk."""
     device = resolve_device(arguments.device)
     precision = resolve_precision(arguments.precision, device)
     texts = [text for row in train for text in (row.text_a, row.text_b) if text]

@@ -1,4 +1,4 @@
-"""Stage 3, from arguments to a finished folder: a teacher of one domain or of several."""
+"""Driver of stage 3, from arguments to a finished folder: a teacher of one or several domains."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from teachback.stages.context import Context
 
 
 def train_teachers(data_args: DataArguments, args: TeacherArguments, training: OptimizerArguments) -> list[Path]:
-    """Stage 3: one teacher over the selected domains, or a single teacher for each target domain."""
+    """Run stage 3: train a teacher over the selected domains, or a single teacher for each target domain."""
     context = Context(data_args, training)
     if args.teacher != "single":
         shortened = context.rows.shortened_domain()
@@ -28,7 +28,7 @@ def train_teachers(data_args: DataArguments, args: TeacherArguments, training: O
 
 
 def train_teacher(context: Context, args: TeacherArguments, names: list[str], shortened: str) -> Path:
-    """Train a teacher on the named domains; of the ``shortened`` one TRAIN_FRACTION. Returns its folder."""
+    """Train a teacher on the domains ``names``, with TRAIN_FRACTION of ``shortened``; returns its folder."""
     data, data_dir = context.data, context.args.data_dir
     rows, dev = context.rows.labelled(names, shortened)
     folder = context.teachers.folder(args.teacher, names[0])
@@ -48,7 +48,7 @@ def train_teacher(context: Context, args: TeacherArguments, names: list[str], sh
 
 
 def new_teacher(args: TeacherArguments, domains: list[Domain], tokenizer, data_dir: str) -> Teacher:
-    """An untrained teacher with the heads of its kind, and for ``meta`` the transferable-knowledge module."""
+    """Create an untrained teacher with the heads of its kind, and for ``meta`` the transferable-knowledge module."""
     corrupts = args.teacher == "meta" and args.use_domain_loss
     if corrupts and len(domains) < 2:
         raise TeachbackError("the domain loss needs at least two domains; set USE_DOMAIN_LOSS=0 or add domains")

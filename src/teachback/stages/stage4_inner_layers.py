@@ -1,4 +1,4 @@
-"""Stage 4, from arguments to a finished folder: a student learns the teacher's inner layers."""
+"""Driver of stage 4, from arguments to a finished folder: distillation of the teacher's inner layers."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ INITIAL_STUDENT = ("student_model", "student_layers", "student_init")
 def distil_first(
     context: Context, student_args: StudentArguments, args: FirstStageArguments, domain: Domain
 ) -> Path:
-    """Stage 4 for one domain. Returns the student's folder."""
+    """Run stage 4 for one domain; returns the student's folder."""
     weighted = student_args.use_expertise_weights is not False
     teacher_path, teacher = teacher_of(context, student_args, domain)
     used = _transfer_domains(context, teacher, args, domain)
@@ -72,9 +72,9 @@ def distil_first(
 
 
 def _transfer_domains(context: Context, teacher: Teacher, args: FirstStageArguments, domain: Domain) -> list[str]:
-    """Names of the domains whose texts the first stage learns on, all of which the teacher answers for from here on.
+    """Domains of the transfer set; those that the teacher lacks are added to it.
 
-    A single teacher does so for every domain of its label set but a held-out one; the others for those that they know.
+    For a single teacher these are all domains of its label set except a held-out one, otherwise the teacher's domains.
     """
     if args.transfer_set == "domain":
         return [domain.name]
@@ -87,7 +87,7 @@ def _transfer_domains(context: Context, teacher: Teacher, args: FirstStageArgume
 
 
 def _copied(run: StageRun, context: Context, domain: Domain) -> bool:
-    """Take another domain's student where it would be the same to the bit, as with TRANSFER_SET=all."""
+    """Reuse another domain's student if inputs and arguments are identical, as with TRANSFER_SET=all."""
     if context.training.world_size > 1:
         return False
     for other in sorted(context.root.glob(f"*/{run.folder.name}")):
@@ -99,14 +99,14 @@ def _copied(run: StageRun, context: Context, domain: Domain) -> bool:
 
 
 def _teacher_means(context: Context, teacher: Teacher, folder: Path, rows: list[Row]) -> dict[str, torch.Tensor]:
-    """What a student of other tokens learns from, by row: the teacher's states that belong to no one token."""
+    """Teacher states for a student with another tokenizer, by row: those that do not belong to a token."""
     told = context.teachers.features(teacher, folder, rows, means=True)
-    assert told.means is not None  # they were asked for
+    assert told.means is not None  # computed with means=True
     return {"teacher_means": torch.cat([told.pooled, told.means], -1)}
 
 
 def pass_on(context: Context, student_args: StudentArguments, domain: Domain) -> Path:
-    """Stage 4 with FIRST=none: the initial student, as it is. Returns its folder."""
+    """Run stage 4 with FIRST=none: publish the initial student; returns its folder."""
     teacher_path, teacher = None, None
     if student_args.student_init == "teacher":
         teacher_path, teacher = teacher_of(context, student_args, domain)

@@ -1,4 +1,4 @@
-"""Stage 5, from arguments to a finished folder: a student learns the teacher's predictions, or labels alone."""
+"""Driver of stage 5, from arguments to a finished folder: distillation of predictions, or fine-tuning on labels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from teachback.stages.student import save_trained, scored, teacher_of
 
 def distil_second(context: Context, student_args: StudentArguments, args: SecondStageArguments,
                   meta_args: MetaTeacherArguments, domain: Domain) -> Path:  # fmt: skip
-    """Stage 5 for one domain: the teacher's predictions into stage 4's student. Returns the student's folder."""
+    """Run stage 5 for one domain: distil the teacher's predictions into stage 4's student; returns its folder."""
     if student_args.teacher == "multi":
         return distil_several(context, student_args, args, domain)
     teacher_path, teacher = teacher_of(context, student_args, domain)
@@ -70,7 +70,7 @@ def _weights_by_expertise(student_args: StudentArguments, args: SecondStageArgum
 def distil_several(
     context: Context, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
 ) -> Path:
-    """Stage 5 with TEACHER=multi: the mean of the domain teachers' soft targets. Returns the student's folder."""
+    """Run stage 5 with TEACHER=multi: distil the mean of the single teachers' soft targets; returns the folder."""
     if args.beta_pkd or args.meta_teacher_every_epoch:
         raise TeachbackError(
             "TEACHER=multi gives averaged predictions and no inner states; set BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"
@@ -99,21 +99,21 @@ def distil_several(
 
 
 def _answers(context: Context, name: str, rows: list[Row], domain: Domain) -> torch.Tensor:
-    """What the single teacher of domain ``name`` says of rows of ``domain``: logits [N, C]."""
+    """Logits [N, C] of the single teacher of domain ``name`` on rows of ``domain``."""
     folder, teacher = context.teachers.read("single", domain.name, name)
     return teacher_logits(teacher, context.teachers.features(teacher, folder, rows), domain)
 
 
 def _teacher_columns(context: Context, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],
                      changes: bool, domain: Domain) -> dict:  # fmt: skip
-    """What the student learns from, by row."""
+    """Teacher outputs for `PredictionDistillation`, by row."""
     told = context.teachers.features(teacher, folder, rows, layers)
     return teacher_columns(teacher, told, domain, changes)
 
 
 def _teacher_step(context: Context, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],
                   domain: Domain, meta_args: MetaTeacherArguments) -> TeacherStep:  # fmt: skip
-    """The meta-teacher, which begins as the teacher's heads, and its step on quiz after each epoch."""
+    """Create the meta-teacher from the teacher's head, with its training on quiz rows after each epoch."""
     head = head_name(teacher.kind, domain)
     meta = MetaTeacher({head: meta_heads(teacher, [domain])[head]}, model.config.hidden_size)
     pooled = context.teachers.features(teacher, folder, quiz).pooled
@@ -126,7 +126,7 @@ def _teacher_step(context: Context, model, tokenizer, teacher: Teacher, folder: 
 def finetune_student(
     context: Context, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
 ) -> Path:
-    """Stage 5 with METHOD=finetune: a student of the same size that never meets a teacher. Returns its folder."""
+    """Run stage 5 with METHOD=finetune: train a student of the same size without a teacher; returns its folder."""
     student_args = _without_teacher(student_args, context, domain)
     rows, dev = context.rows.labelled([domain.name], domain.name)
     folder = context.student_folder(domain, "student_finetune")
@@ -150,7 +150,7 @@ def finetune_student(
 
 
 def _without_teacher(student_args: StudentArguments, context: Context, domain: Domain) -> StudentArguments:
-    """For a student that is cut from the teacher: the same cut of the model that the teacher itself started from."""
+    """For STUDENT_INIT=teacher: take the same layers of the teacher's base model instead."""
     if student_args.student_init == "pretrained":
         return student_args
     folder = context.teachers.folder(student_args.teacher, domain.name)
@@ -164,7 +164,7 @@ def _fit_and_publish(
     context: Context, run: StageRun, module: PredictionDistillation, tokenizer, encoded, rows: list[Row], dev: list[Row],
     **more: str,
 ) -> None:  # fmt: skip
-    """Train a student on predictions or labels of its one domain, select on its score, and publish it."""
+    """Train a student on predictions or labels of its domain, select by its score, and publish it."""
     domain = next(iter(module.student.heads.values()))
     trainer, metrics = context.fit(run, module, encoded, dev, [domain.name], tokenizer)
     context.compare_with_majority("student", metrics, rows, dev)

@@ -1,4 +1,4 @@
-"""Stage 6, from arguments to two finished folders: the meta-teacher, and the student after its curriculum."""
+"""Driver of stage 6, from arguments to two finished folders: the meta-teacher, and the student after its curriculum."""
 
 import logging
 import shutil
@@ -57,7 +57,7 @@ KEPT = 2  # checkpoints of an unfinished run
 
 
 def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, args: CurriculumArguments) -> list[Path]:
-    """Stage 6 for the target domain, or for each domain in turn where ``domain`` is all."""
+    """Run stage 6 for the target domain, or for each domain in turn if ``domain`` is "all"."""
     if data_args.hold_out or data_args.train_fraction != 1:
         raise TeachbackError(
             "HOLD_OUT and TRAIN_FRACTION are of stages 3 to 5; stage 6 learns from quiz, not from train"
@@ -68,7 +68,7 @@ def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, ar
 
 
 def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArguments:
-    """Device, precision and seed in the form that the other stages have them in; nothing else of it is used."""
+    """Device, precision and seed as `OptimizerArguments`, which `Context` needs; the other fields are unused."""
     device = resolve_device(data_args.device)
     choose_gpu(device)
     precision = resolve_precision(data_args.precision, device)
@@ -82,7 +82,7 @@ def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArg
 def run_domain(
     context: Context, meta_args: MetaTeacherArguments, args: CurriculumArguments, target: Domain
 ) -> Path:
-    """Stage 6 for one domain. Returns the student's folder."""
+    """Run stage 6 for one domain; returns the student's folder."""
     scene = CurriculumInputs(context, args, target)
     meta_run = scene.meta_run(meta_args)
     if not context.skip(meta_run):
@@ -96,7 +96,7 @@ def run_domain(
 
 
 class CurriculumInputs:
-    """What a target domain's stage 6 works with: its teacher, its student and everybody's quiz."""
+    """Inputs of stage 6 for a target domain: its teacher, its student and the quiz rows of all domains."""
 
     def __init__(self, context: Context, args: CurriculumArguments, target: Domain):
         self.context, self.args, self.target = context, args, target
@@ -114,7 +114,7 @@ class CurriculumInputs:
         self.selection = context.rows.selection([target.name])
 
     def _domains(self) -> list[Domain]:
-        """The domains that have a quiz, in the suite's order."""
+        """Domains with quiz rows, in the suite's order."""
         data = self.context.data
         with_quiz = {row.domain for row in labelled(data.rows("quiz"))}
         for name in data.trainable:
@@ -137,14 +137,14 @@ class CurriculumInputs:
     def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:
         folder = self.context.student_folder(self.target, "curriculum")
         names = [domain.name for domain in self.domains]
-        made = meta_run.up_to_date()  # else this is a dry run
+        made = meta_run.up_to_date()  # False only in a dry run
         inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be made first"}
         chosen = {k: v for k, v in asdict(args).items() if k not in ("report_to", "eval_batch_size")}
         rows = {"quiz": self.quiz_rows(), "selection": self.selection}
         return self.context.run(folder, (chosen,), names, inputs, self.student_folder, **rows)
 
     def load_student(self) -> tuple[Classifier, PreTrainedTokenizerBase]:
-        """Stage 5's student with a head for every domain's label set, its own first, and its tokenizer."""
+        """Load stage 5's student with a head for every label set, the target's first, and its tokenizer."""
         heads = {self.target.head: self.target} | {domain.head: domain for domain in reversed(self.domains)}
         model = load_finished_classifier(self.student_folder).train()
         return Classifier(model, heads), load_tokenizer(str(self.student_folder))
@@ -154,13 +154,13 @@ class CurriculumInputs:
         return MetaTeacher(meta_heads(self.teacher, self.domains), width)
 
     def has_the_students_teacher(self) -> bool:
-        """Whether stage 5 learnt from this very teacher, so that its meta-teacher is one of the same states."""
+        """Whether stage 5 used the same teacher, so that its meta-teacher suits this teacher's states."""
         return read_stage(self.student_folder)["inputs"].get("teacher") == hash_model(str(self.teacher_folder))
 
     def ask_together(self, ask: Callable[[list[Row], list[str]], torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Each domain's part of what ``ask`` gives of the quiz rows of several domains: rows, their domains -> [N, ...].
+        """Call ``ask`` (rows, domain names -> [N, ...]) on all quiz rows; returns the result by domain.
 
-        All domains of as many sequences a row are asked at once: of hundreds of domains most have a handful of rows.
+        Domains with the same number of sequences per row share a call, as a call per domain is slow for many small ones.
         """
         alike: dict[int, list[str]] = {}
         for domain in self.domains:
@@ -173,13 +173,13 @@ class CurriculumInputs:
 
     @cached_property
     def teacher_quizzes(self) -> dict[str, torch.Tensor]:
-        """The teacher's pooled states of each domain's quiz."""
+        """Teacher's pooled states of each domain's quiz."""
         teachers, teacher, folder = self.context.teachers, self.teacher, self.teacher_folder
         return self.ask_together(lambda rows, _: teachers.features(teacher, folder, rows).pooled)
 
 
 def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherArguments) -> None:
-    """Train the meta-teacher's heads on every domain's quiz and publish them."""
+    """Train the meta-teacher's heads on all domains' quiz rows and publish them."""
     context, device = scene.context, scene.context.training.device
     student, tokenizer = scene.load_student()
     pooled = scene.ask_together(
@@ -208,14 +208,14 @@ def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherA
 
 
 class CurriculumRun:
-    """One run of the curriculum, from its checkpoints to its published folder."""
+    """A run of the curriculum, from resuming a checkpoint to publishing the folder."""
 
     def __init__(self, scene: CurriculumInputs, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
         self.scene, self.stage, self.args, self.meta = scene, run, args, meta
         self.context = scene.context
         accelerator = new_accelerator(self.context.args.precision)
         classifier, self.tokenizer = scene.load_student()
-        classifier.to(accelerator.device)  # before `use_only`, which leaves alone what is on a GPU
+        classifier.to(accelerator.device)  # before `use_only`, which has no effect on a GPU
         head_domains = {head_name(scene.teacher.kind, domain): domain for domain in scene.domains}
         give_heads(classifier, meta, head_domains)
         names = [domain.name for domain in scene.domains]
@@ -235,7 +235,7 @@ class CurriculumRun:
         return study_of(domain, rows, heads, head, self.meta, self.scene.teacher_quizzes[domain.name])
 
     def finish(self) -> None:
-        """Run the episodes that are left, and publish."""
+        """Run the remaining episodes, and publish."""
         self.stage.claim()
         folder = self.stage.checkpoints()
         self._resume(folder)
@@ -276,7 +276,7 @@ class CurriculumRun:
         return by_domain(data.suite, rows, predicted_labels(logits, rows, data))[self.scene.target.name].value
 
     def _save(self, folder: Path) -> None:
-        """Write a checkpoint beside and rename it, so that a half-written one is never taken for a whole one."""
+        """Write a checkpoint atomically: to a temporary folder that is renamed."""
         place = folder / f"episode-{self.episodes.done:06d}"
         if place.exists() and is_whole(place):
             return

@@ -1,7 +1,7 @@
-"""Stage 7: every checkpoint of a run scored on one split, measured, and compared with its teacher.
+"""Driver of stage 7: scores and times every checkpoint of a run on one split, and compares it with its teacher.
 
-Scores are computed in float32 unless a precision is asked for, so that they equal what
-``pipeline("text-classification")`` says of the same checkpoint.
+Unless a precision is given, scores are computed in float32, so that they equal those of
+``pipeline("text-classification")`` for the same checkpoint.
 """
 
 import logging
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EvaluationArguments:
-    """What stage 7 reads, on which rows it scores, and how it computes."""
+    """Arguments of stage 7: run, rows, metric, and how to compute."""
 
     suite: str = option("amazon", "Suite, a folder of data_dir that stage 2 wrote.")
     domain: str = option("", "Whose students; empty: the suite's first domain; all: every domain's.")
@@ -91,7 +91,7 @@ class EvaluationArguments:
 
 
 def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: SuiteData, spreadsheet: bool = False) -> None:
-    """guid, domain, gold and predicted label names and one probability a label; the gold is empty where hidden."""
+    """Write guid, domain, gold label ("" if hidden), predicted label and a probability per label of each row as TSV."""
     labels = list(dict.fromkeys(label for row in rows for label in data.suite.domain(row.domain).labels))
     lines = ["\t".join(["guid", "domain", "gold", "predicted", *(f"p({label})" for label in labels)])]
     table = zip(rows, predicted_labels(logits, rows, data), logits.softmax(-1).tolist())
@@ -108,13 +108,13 @@ def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: S
 
 
 def warn_of_formulas(path: Path, content: str, advice: str) -> None:
-    """Say that a spreadsheet would compute what stands in a table's cells as text."""
+    """Warn if a spreadsheet would interpret cells of a table as formulas."""
     if count := formulas(content):
         logger.warning("%s: a spreadsheet takes %d cells that begin with = + - or @ for formulas; %s", path, count, advice)
 
 
 class Evaluation:
-    """One run of stage 7: what it reads, and what it does with each checkpoint."""
+    """A run of stage 7: its rows, and the evaluation of each checkpoint."""
 
     def __init__(self, arguments: EvaluationArguments):
         self.arguments = arguments
@@ -145,7 +145,7 @@ class Evaluation:
         self.teachers = seed_folder(arguments.teacher_root or arguments.output_root, arguments.suite, arguments.seed)
 
     def _seen(self) -> set[Row]:
-        """The scored rows that have the very texts of a row of train or quiz, as far as these files are there."""
+        """Labelled rows to score whose texts also occur in train or quiz, if these files exist."""
         if self.arguments.split not in SCORED:
             return set()
         there = [split for split in LEARNT if (self.data.folder / f"{split}.tsv").is_file()]
@@ -153,7 +153,7 @@ class Evaluation:
         return {row for row, seen in zip(self.rows, is_seen(self.rows, learnt)) if seen and row.label}
 
     def evaluate(self, checkpoint: Checkpoint) -> Evaluated:
-        """Score one checkpoint and record the scores."""
+        """Score a checkpoint and write its scores and predictions."""
         args = self.arguments
         predictor = Predictor(
             checkpoint, self.data.suite, args.device, args.precision, args.max_length, args.eval_batch_size,
@@ -179,7 +179,7 @@ class Evaluation:
         )
 
     def evaluate_all(self, checkpoints: Sequence[Checkpoint]) -> list[Evaluated]:
-        """Score and time those that can be; a meta-teacher cannot where its teacher has been replaced since."""
+        """Score and time checkpoints; a meta-teacher whose teacher has been replaced is skipped."""
         evaluated = []
         for checkpoint in checkpoints:
             try:
@@ -195,7 +195,7 @@ class Evaluation:
         ]
 
     def announce(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Say what would be scored; that is done anew each time, as the measured speed is part of it."""
+        """Print what would be scored: everything, as speed is measured in each run."""
         split = self.arguments.split
         scored = {result.stage for result in read_results(self.run / "results.tsv") if result.split.startswith(split)}
         for checkpoint in checkpoints:
@@ -203,13 +203,13 @@ class Evaluation:
             print(f"{checkpoint.folder} would be scored on {split}, {why}")
 
     def _is_optimistic(self, checkpoint: Checkpoint) -> bool:
-        """Whether the papers' protocol selected the checkpoint on the very rows that are reported."""
+        """Whether the checkpoint was selected on the reported rows (PROTOCOL=paper)."""
         record, suite = checkpoint.record, self.data.suite.name
         protocol = record["arguments"].get("protocol", "honest")
         return protocol == "paper" and record.get("selected_on", selection_split(suite, protocol)) == self.arguments.split
 
     def _warn(self, checkpoint: Checkpoint, rows: list[Row]) -> None:
-        """Say what keeps a checkpoint from a score, or makes it another one than the user expects."""
+        """Print why a checkpoint is not scored, or that MAX_LENGTH differs from its training."""
         stage, split, length = checkpoint.stage, self.arguments.split, self.arguments.max_length
         trained_length = checkpoint.record["arguments"].get("max_length", length)
         if not checkpoint.has_trained_head:
@@ -222,7 +222,7 @@ class Evaluation:
     def _scores(
         self, checkpoint: Checkpoint, predictor: Predictor, rows: list[Row], encoded: EncodedRows
     ) -> tuple[dict[str, Score], dict[str, Score | None], dict[str, tuple[float, float]]]:
-        """Predict, write predictions and results; give scores by domain, those without rows seen in training, and intervals."""
+        """Predict and write predictions and results; returns scores, scores on unseen rows and intervals, by domain."""
         logits = predictor.logits(encoded)
         path = predictions_file(self.run, checkpoint.stage, self.arguments.split)
         write_predictions(path, rows, logits, self.data, self.arguments.spreadsheet)
@@ -241,7 +241,7 @@ class Evaluation:
     def _results(
         self, checkpoint: Checkpoint, scores: dict[str, Score], rows: list[Row], labels: list[str], split: str
     ) -> list[Result]:
-        """Scores and their parts, each with what it is judged by: the majority class, chance and its interval."""
+        """Results of scores and their parts, with the majority class, chance and the interval of each."""
         suite, found = self.data.suite, []
         floors = self._baselines_of(rows) if self.seen else self.baselines
         for domain, score in scores.items():
@@ -259,7 +259,7 @@ class Evaluation:
         return baselines(self.data.suite, self.train, rows, self.arguments.metric)
 
     def _submit(self, checkpoint: Checkpoint, predictor: Predictor) -> None:
-        """Write the leaderboard's file of each domain that has hidden rows and that the checkpoint serves."""
+        """Write the submission of each domain that has hidden rows and that the checkpoint serves."""
         rows = [row for row in self.hidden if row.domain in predictor.heads]
         predictions = predicted_labels(predictor.predict(rows), rows, self.data) if rows else []
         for name in dict.fromkeys(row.domain for row in rows):
@@ -268,12 +268,12 @@ class Evaluation:
             path = self.run / "submission" / _as_file(checkpoint.stage) / file_name(domain)
             content = submission(domain, own, labels)
             write_atomically(path, content)
-            if path.suffix == ".tsv":  # in the leaderboard's form, which quotes would break
+            if path.suffix == ".tsv":  # the leaderboard's format does not allow quotes
                 warn_of_formulas(path, content, "do not open it in one")
             print(f"wrote {path}")
 
     def report_rows(self) -> None:
-        """Say how many rows are not scored, for a score over fewer rows is another number, and what is scored how."""
+        """Print how many rows have no label and are not scored, and where METRIC does not apply."""
         for domain in self.domains:
             labels = [row.label for row in self.rows if row.domain == domain]
             hidden = f"{labels.count('')} of {len(labels)} rows"
@@ -289,7 +289,7 @@ class Evaluation:
                 )
 
     def report_hidden_rows(self) -> None:
-        """Say of which hidden tests there can be a leaderboard's file, and which of them the leaderboard would refuse."""
+        """Print why no submission can be written, or that the leaderboard would reject it as incomplete."""
         if self.arguments.submission and not self.hidden:
             print(
                 f"SUBMISSION=1: {self.data.folder}/{HIDDEN}.tsv has no rows that a leaderboard wants; nothing to write"
@@ -300,9 +300,9 @@ class Evaluation:
                 print(f"{name}: {count} hidden rows of {official}; the leaderboard scores no incomplete file")
 
     def owners(self) -> dict[str, str]:
-        """Each column of the papers' layout -> the target whose student answers for it.
+        """Target whose student predicts each domain, for the domains shown in the layout of the papers.
 
-        A domain without train rows stands beside the target whose head it shares, if there is one such target.
+        A domain without train rows belongs to the target that shares its head, if there is exactly one.
         """
         domains = self.data.suite.domains
         owners = {name: [t for t in self.targets if domains[t].head == domains[name].head] for name in self.domains}
@@ -318,14 +318,14 @@ def _as_file(stage: str) -> str:
 
 
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
-    """Score every checkpoint of the run, write its numbers, costs and predictions, and print the tables."""
+    """Score every checkpoint of the run, write results, costs and predictions, and print the tables."""
     require_installed([arguments.report_to])
     evaluation = Evaluation(arguments)
     checkpoints = find_checkpoints(evaluation.run, evaluation.targets, evaluation.teachers)
     if arguments.dry_run:
         evaluation.announce(checkpoints)
         return []
-    # Runs for other domains may go on side by side: tables are merged, and what both score comes out the same.
+    # Evaluations of other domains may run in parallel: tables are merged, and scores are deterministic.
     places = [evaluation.run / f"{arguments.split} scores of {folder_name(target)}" for target in evaluation.targets]
     log = stage_log(evaluation.run / "logs" / "7_eval.log")
     with locked(*places), naming(evaluation.run), log:
@@ -345,7 +345,7 @@ def _evaluate(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> list
 
 
 def track_scores(evaluation: Evaluation, checkpoints: Sequence[Checkpoint], evaluated: Sequence[Evaluated]) -> None:
-    """Put scores where REPORT_TO shows the curves of each checkpoint's training, as a step after its last one."""
+    """Log scores to the trackers of each checkpoint's training, as a step after its last one."""
     arguments, records = evaluation.arguments, {checkpoint.stage: checkpoint.record for checkpoint in checkpoints}
     for one in evaluated if arguments.report_to != "none" else ():
         record = records[one.stage]
@@ -358,7 +358,7 @@ def track_scores(evaluation: Evaluation, checkpoints: Sequence[Checkpoint], eval
 
 
 def write_cards(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> None:
-    """Put the scores into the checkpoints' model cards; one that may not be written stays as it is."""
+    """Add the scores to the checkpoints' model cards, except those without write permission."""
     results = read_results(evaluation.run / "results.tsv")
     for checkpoint in checkpoints:
         if "answers" in checkpoint.record and (checkpoint.folder / "config.json").is_file():

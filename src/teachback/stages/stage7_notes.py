@@ -1,4 +1,4 @@
-"""What stage 7 prints below its tables: how the numbers came about, and which rows they are of."""
+"""Notes below stage 7's tables: how the numbers were computed, and on which rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
-    """How the numbers of the table came about."""
+    """Explanations of the numbers in the table."""
     timing = (
         f"ms: forward pass an example on {measured_on(evaluation.arguments)}; {TIMED_ROWS} "
         f"rows of all lengths, or one batch where that is more; median of {ROUNDS} passes or more, each after a warm-up. "
@@ -39,7 +39,7 @@ def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
 
 
 def nothing_learnt(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
-    """Names the checkpoints whose score on a target does not clearly beat the majority class and chance."""
+    """Notes on checkpoints whose interval on a target is not above the majority class and chance."""
     found = []
     for one in evaluated:
         for domain in [one.target] if one.target else evaluation.targets:
@@ -55,7 +55,7 @@ def nothing_learnt(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[s
 
 
 def seen_notes(evaluation: Evaluation) -> list[str]:
-    """How many of the scored rows were seen in training, by domain."""
+    """Note on the number of scored rows whose texts were seen in training, by domain."""
     scored = Counter(row.domain for row in evaluation.rows if row.label)
     seen = Counter(row.domain for row in evaluation.seen)
     if not seen:
@@ -68,7 +68,7 @@ def seen_notes(evaluation: Evaluation) -> list[str]:
 
 
 def measured_on(arguments: EvaluationArguments) -> str:
-    """What the times were measured on: device and number format."""
+    """Device and precision of the timings."""
     device = resolve_device(arguments.device)
     where = (
         f"the CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else torch.cuda.get_device_name(device)
@@ -77,7 +77,7 @@ def measured_on(arguments: EvaluationArguments) -> str:
 
 
 def metric_notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
-    """Which domains have which metric, where they differ or where one is a mean."""
+    """Note on the metric of each domain, if they differ or one is a composite."""
     domains: dict[str, list[str]] = {}
     for domain in evaluation.domains:
         for metric in metric_names(evaluated, [domain]):

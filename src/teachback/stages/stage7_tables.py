@@ -1,4 +1,4 @@
-"""The tables that stage 7 prints: every checkpoint beside chance and the majority class."""
+"""Printing of stage 7's tables: every checkpoint, with chance and the majority class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_tables(evaluation: Evaluation, evaluated: list[Evaluated]) -> None:
-    """Teachers first, students after; with several targets also the papers' layout."""
+    """Print the comparison of checkpoints and its notes; for several domains also the layout of the papers."""
     arguments, owners = evaluation.arguments, evaluation.owners()
     print(f"\n{evaluation.data.suite.name}, seed {arguments.seed}, {arguments.split} split\n")
     print(comparison_table(evaluated, evaluation.targets, evaluation.baselines))

@@ -1,4 +1,4 @@
-"""What stages 4 and 5 share: the teacher, the weights of the rows, and how a student is saved."""
+"""Shared parts of stages 4 and 5: loading the teacher, weighting rows, saving a student."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,12 @@ def teacher_of(context: Context, args: StudentArguments, domain: Domain) -> tupl
 
 
 def scored(rows: list[Row], args: StudentArguments) -> list[Row]:
-    """The rows with their prototype scores, or with 1 for each."""
+    """Rows with their prototype scores as weights, or with weight 1."""
     return rows if args.use_sample_weights else [replace(row, weight=1.0) for row in rows]
 
 
 def save_trained(folder: Path, module: InnerLayerDistillation | PredictionDistillation, tokenizer) -> None:
-    """The student as a plain checkpoint, and what only its training needed beside it."""
+    """Write the student as a plain checkpoint, and the other trained weights to training_only.safetensors."""
     save_student(folder, module.student.model, tokenizer)
     rest = {
         name: value.contiguous() for name, value in module.state_dict().items() if not name.startswith("student.model.")

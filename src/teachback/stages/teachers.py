@@ -1,4 +1,4 @@
-"""The finished teachers of a run, and the on-disk cache of their outputs."""
+"""Finished teachers of a run, and the on-disk cache of their outputs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Teachers:
-    """Finds and loads the finished teachers of a run, and answers for them from the cache where it can."""
+    """Finds and loads the finished teachers of a run, and computes or loads their outputs."""
 
     def __init__(self, context: "Context", root: Path):
         self.context, self.root = context, root
@@ -29,7 +29,13 @@ class Teachers:
         return self.root / (f"teacher-single-{folder_name(domain)}" if kind == "single" else f"teacher-{kind}")
 
     def read(self, kind: str, domain: str, taught: str = "") -> tuple[Path, Teacher]:
-        """The finished teacher in eval mode, and its folder. ``taught``: the single teacher's domain, if another one."""
+        """Load a finished teacher in eval mode; returns its folder and the teacher.
+
+        ``taught``: the domain of a single teacher, if it differs from ``domain``.
+
+        Raises:
+            TeachbackError: the teacher is missing, does not serve ``domain``, or was trained on the held-out domain.
+        """
         own = f" DOMAIN={taught or domain}" if kind == "single" else ""
         hold_out = self.context.args.hold_out if kind != "single" else ""
         if kind == "single" and (taught or domain) == self.context.args.hold_out:
@@ -56,7 +62,7 @@ class Teachers:
         return folder, teacher
 
     def singles(self, target: Domain) -> list[tuple[str, Path]]:
-        """Domains of the target's label set, and the finished folders of their single teachers."""
+        """Domains of the target's label set, with the finished folders of their single teachers."""
         names = [domain.name for domain in self.context.rows.seen_with_labels_of(target)]
         if len(names) < 2:
             raise TeachbackError(
@@ -69,15 +75,15 @@ class Teachers:
 
     @property
     def cache(self) -> DiskCache:
-        """What teachers said, shared by the suite's stages and seeds, and by runs that share teachers."""
+        """On-disk cache of teacher outputs, shared by the suite's stages and seeds, and by runs that share teachers."""
         return DiskCache(self.root.parent / "teacher_states", self.context.args.teacher_cache_gb)
 
     def features(
         self, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...] = (), means: bool = False
     ) -> Features:
-        """The teacher's pooled states, [CLS] states of ``layers``, and where asked for means, on its own encoding of rows.
+        """Teacher's pooled states, [CLS] states of ``layers`` and optionally means, in its own encoding of the rows.
 
-        They are kept on disk, if they fit.
+        They are cached on disk if they fit.
         """
         tokenizer = load_tokenizer(str(folder))
         encoded, cache = self.context.encode(rows, sorted({row.domain for row in rows}), tokenizer), self.cache
@@ -106,10 +112,10 @@ class Teachers:
     def write_states(
         self, run: StageRun, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows
     ) -> bool:
-        """Let the rows, first those to train on, bring the teacher's states from disk, if they fit; else False, and the log says why.
+        """Add the teacher's cached states to the encoded rows, train rows first, if they fit; returns whether they do.
 
-        Half precision on disk changes the student's last bits: an unfinished run goes on as it began, whatever has
-        become of the free disk.
+        Cached states are in half precision, which changes the student slightly. A resumed run therefore repeats its
+        first decision, even if the free disk space has changed.
         """
         cache = self.cache
 
@@ -128,7 +134,7 @@ class Teachers:
         return True
 
     def _keep_pooled(self, encoded: EncodedRows, teacher: Teacher, teacher_hash: str) -> None:
-        """Keep the pooled states that came with all others as the features that stage 5 asks for, if they fit."""
+        """Cache the pooled states as the features that stage 5 needs, if they fit."""
         width = teacher.classifier.model.config.hidden_size
         told = Features(encoded.columns["teacher_means"][..., :width].contiguous())
         size = features_size(teacher, encoded, (), means=False)

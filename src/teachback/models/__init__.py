@@ -1,1 +1,1 @@
-"""Loading encoders, choosing and cutting their layers, and the heads on them."""
+"""Encoders and classifiers: loading, layers, attention and heads."""

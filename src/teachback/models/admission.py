@@ -1,7 +1,7 @@
-"""Whether a model does what every loss and score here takes for granted; asked once, when a stage first loads it.
+"""Checks that a model behaves as the losses and scores assume, made when a stage first loads it.
 
-Families differ in where they pad, which token they classify from and what they return. Two short texts, alone and padded
-together, tell in a fraction of a second what would otherwise be a wrong number at the end of a run.
+Families differ in padding side, classification token and outputs. Comparing two short texts, alone and padded together,
+takes a fraction of a second and prevents a wrong result at the end of a run.
 """
 
 from dataclasses import dataclass
@@ -16,25 +16,25 @@ from teachback.models.layers import final_layer
 from teachback.models.positions import answering, most_tokens
 
 TEXTS = ("A good book.", "The plot was thin and the paper even thinner, so once was enough for me.")
-LENGTH = 16  # tokens of the longer text at most
-TOLERANCE = 1e-3  # of the largest value: float32 rounds a thousand times finer, and even a deep model loses little of that
+LENGTH = 16  # maximum tokens of the longer text
+TOLERANCE = 1e-3  # relative to the largest value; a thousand times the rounding of float32, ample for deep models too
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model made of a batch: logits [B, C], input of its final layer [B, H] or [B, L, H], all states [B, L, H]."""
+    """Outputs of a model: logits [B, C], input of the final layer [B, H] or [B, L, H], all hidden states [B, L, H]."""
 
     logits: torch.Tensor
     pooled: torch.Tensor
     states: tuple[torch.Tensor, ...]
-    embedded: torch.Tensor | None  # what its token embeddings gave, where they are a module
+    embedded: torch.Tensor | None  # output of the token embeddings, if they are a module
 
 
 def admit_classifier(name: str, model, tokenizer) -> None:
-    """Check a sequence classifier that a stage is about to train.
+    """Check a sequence classifier before training.
 
     Raises:
-        TeachbackError: what fails, of which family, and what is supported.
+        TeachbackError: a check fails; the message names it, the family and what is supported.
     """
     family = model.config.model_type
     training = model.training
@@ -43,7 +43,7 @@ def admit_classifier(name: str, model, tokenizer) -> None:
         problem = _classifier_problem(model, tokenizer)
     except TeachbackError:
         raise
-    except Exception as error:  # of a family that nobody has tried, anything may come
+    except Exception as error:  # an untested family may raise anything
         problem = f"it cannot run on two short texts ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     finally:
         model.train(training)
@@ -51,7 +51,7 @@ def admit_classifier(name: str, model, tokenizer) -> None:
 
 
 def admit_answering(name: str, model, tokenizer) -> None:
-    """Check a classifier of another origin that only answers: padding may not change what it says."""
+    """Check an external classifier before inference: padding must not change its logits."""
     try:
         with answering(model):
             rows = two_texts(model, tokenizer)
@@ -62,7 +62,7 @@ def admit_answering(name: str, model, tokenizer) -> None:
 
 
 def admit_encoder(name: str, model, tokenizer) -> None:
-    """Check a model without a head, whose token states are averaged over a text."""
+    """Check a model without a head before its token states are averaged: padding must not change them."""
     try:
         with answering(model):
             problem = _encoder_problem(model, tokenizer)
@@ -87,7 +87,7 @@ def _encoder_problem(model, tokenizer) -> str:
 
 
 def _classifier_problem(model, tokenizer) -> str:
-    """The first thing that is not as it has to be, in words; "" if nothing."""
+    """Description of the first failed check; "" if all pass."""
     rows = two_texts(model, tokenizer)
     seen = _run(model, padded(rows, tokenizer.pad_token_id))
     expected = model.config.num_hidden_layers + 1
@@ -111,7 +111,7 @@ def _padding_problem(model, tokenizer, rows: list[list[int]], together: Seen) ->
 
 
 def _gradient_problem(rows: list[list[int]], tokenizer, seen: Seen) -> str:
-    """Whether logits depend on the embeddings, and of each text's last states on those of the expected token alone."""
+    """Check that gradients of the logits reach the embeddings, and of the last states only the expected token's."""
     wanted = [seen.states[-1], *([] if seen.embedded is None else [seen.embedded])]
     last, *embedded = torch.autograd.grad(seen.logits.sum(), wanted, allow_unused=True)
     if not embedded or embedded[0] is None or not embedded[0].any():
@@ -130,16 +130,16 @@ def _gradient_problem(rows: list[list[int]], tokenizer, seen: Seen) -> str:
 
 
 def two_texts(model, tokenizer) -> list[list[int]]:
-    """Token ids of two texts, the first shorter, both within what the model reads."""
+    """Token ids of two texts, the first shorter, both within the model's maximum length."""
     length = min(LENGTH, most_tokens(model) or LENGTH)
     encoded: EncodedRows = encode([Row(str(i), text, "", "", "") for i, text in enumerate(TEXTS)], tokenizer, length)
     short, long = (list(map(int, ids)) for ids in encoded.inputs["input_ids"])
-    short = short[:1] if len(short) >= len(long) else short  # a tokenizer that knows none of the words
+    short = short[:1] if len(short) >= len(long) else short  # a tokenizer may know none of the words
     return [short, long if len(long) > 1 else long * 2]
 
 
 def padded(rows: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """A batch as training makes it: padded on the right."""
+    """Right-padded batch, as in training."""
     width = max(map(len, rows))
     ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
@@ -153,7 +153,7 @@ def _run(model, batch: dict[str, torch.Tensor]) -> Seen:
         pooled.append(inputs[0])
 
     def part_from_weights(module, inputs, output):
-        """Let gradients end at the embeddings' output, so that none of a whole table is computed."""
+        """Cut the graph at the embeddings' output, so that no gradient of the whole table is computed."""
         embedded.append(output.detach().requires_grad_())
         return embedded[-1]
 
@@ -171,7 +171,7 @@ def _run(model, batch: dict[str, torch.Tensor]) -> Seen:
 
 
 def embeddings_of(model) -> torch.nn.Module | None:
-    """The module that makes embeddings of token ids; None in families that have none, as they read characters."""
+    """Token embedding module; None in families without one, such as character-based models."""
     try:
         return model.get_input_embeddings()
     except NotImplementedError:

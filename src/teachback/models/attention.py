@@ -1,6 +1,6 @@
-"""Attention scores of chosen layers, before softmax and dropout, while a model keeps its fast attention.
+"""Attention scores of chosen layers, before softmax and dropout, for models with fused attention.
 
-Fast kernels never build the score matrix, so it is computed from the outputs of the query and key projections.
+Fused kernels never build the score matrix, so it is computed from the outputs of the query and key projections.
 """
 
 import math
@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from teachback.core.errors import TeachbackError
 from teachback.models.layers import layer_list
 
-# Names of the query and key projections inside a layer. Models whose scores are more than QK^T/sqrt(d), such as
-# those with rotary or disentangled positions, are absent on purpose: their product would not be the true score.
+# Names of the query and key projections inside a layer. Models whose scores are not QK^T/sqrt(d), such as those with rotary
+# or disentangled positions, are absent on purpose: the product would not be the true score.
 PROJECTIONS = (("query", "key"), ("q_lin", "k_lin"))
 PLAIN_ATTENTION = {"bert", "roberta", "electra", "distilbert", "camembert", "xlm-roberta"}
 
@@ -34,7 +34,7 @@ def _projections(model, index: int) -> tuple[nn.Module, nn.Module]:
 
 @dataclass
 class AttentionProjections:
-    """Reads queries and keys of ``layers`` (counted from 0) in every forward pass of a Hugging Face classifier."""
+    """Records queries and keys of ``layers`` (from 0) in every forward pass of a Hugging Face classifier."""
 
     model: PreTrainedModel
     layers: list[int]
@@ -52,40 +52,40 @@ class AttentionProjections:
         return hook
 
     def take(self) -> list["Projections"]:
-        """Queries and keys of the last forward pass, one pair a layer; forgets them."""
+        """Return queries and keys of the last forward pass, one pair per layer, and clear them."""
         seen, self._seen = self._seen, {}
         heads = self.model.config.num_attention_heads
         return [Projections(by_head(seen[i, "query"], heads), by_head(seen[i, "key"], heads)) for i in self.layers]
 
 
     def widths(self) -> tuple[int, int]:
-        """Widths of queries and keys with their heads side by side."""
+        """Widths of queries and keys with heads concatenated."""
         return self.model.config.hidden_size, self.model.config.hidden_size
 
     def unpack(self, parts: Sequence[torch.Tensor]) -> "Projections":
-        """A layer of its `parts`."""
+        """Inverse of `Projections.parts`."""
         return Projections(*(by_head(states, self.model.config.num_attention_heads) for states in parts))
 
 
 @dataclass(frozen=True)
 class Projections:
-    """A layer's queries and keys by head: [B, A, L, d] each."""
+    """Queries and keys of a layer by head: [B, A, L, d] each."""
 
     query: torch.Tensor
     key: torch.Tensor
 
     def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys with their heads side by side: [B, L, H] each."""
+        """Queries and keys with heads concatenated: [B, L, H] each."""
         return self.query.transpose(1, 2).flatten(2), self.key.transpose(1, 2).flatten(2)
 
 
 def by_head(states: torch.Tensor, heads: int) -> torch.Tensor:
-    """[B, L, H] -> [B, A, L, d]."""
+    """Split into heads: [B, L, H] -> [B, A, L, d]."""
     return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def scores(projections: Projections) -> torch.Tensor:
-    """QK^T/sqrt(d): [B, A, L, L] in float32."""
+    """Attention scores QK^T/sqrt(d): [B, A, L, L] in float32."""
     query, key = projections.query, projections.key
     with torch.autocast(query.device.type, enabled=False):
         return query.float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])

@@ -1,7 +1,7 @@
-"""Reading a checkpoint's config: what it may not decide is set explicitly, and what cannot be loaded is refused.
+"""Loading of a checkpoint's config, with run settings made explicit and unsupported checkpoints refused.
 
-Precision, dropout, attention, pooling and labels belong to a run, so two checkpoints of the same weights train alike
-whatever else their config.json says.
+Precision, dropout, attention, pooling and labels are set by the run, so that checkpoints with the same weights train
+alike whatever their config.json says.
 """
 
 import logging
@@ -18,24 +18,24 @@ SUPPORTED = (
     "BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT, ELECTRA, ALBERT, MPNet, DeBERTa, ModernBERT, and decoders such as Qwen and "
     "Llama; see docs/models.md"
 )
-# Each is set where a family has it. A cache of keys serves generation, and `is_decoder` hides the words that follow.
+# Set where a family has the field: the key-value cache is for generation, and `is_decoder` adds a causal mask.
 FIXED = {
     "output_hidden_states": False, "output_attentions": False, "use_cache": False, "is_decoder": False,
     "add_cross_attention": False, "tie_word_embeddings": False,
 }  # fmt: skip
-POOLING = {"classifier_pooling": "cls"}  # of ModernBERT: losses on pooled states take those of the first token
+POOLING = {"classifier_pooling": "cls"}  # of ModernBERT: the losses on pooled states assume the first token
 SAFE, PICKLED = "*.safetensors", "*.bin"
 
 
 def load_config(place: str | Path):
-    """The config of a model's folder or hub name, as it is; one that needs code of its own is refused."""
+    """Load the unmodified config of a model folder or hub name; refuses one that needs custom code."""
     raw, _ = PretrainedConfig.get_config_dict(place)
     _refuse_own_code(str(place), raw)
     return AutoConfig.from_pretrained(place, trust_remote_code=False)
 
 
 def _refuse_own_code(name: str, raw: dict) -> None:
-    """Refuse a model type that transformers lacks; its own message would advise to run the checkpoint's code."""
+    """Refuse a model type unknown to transformers, whose message would advise to run the checkpoint's code."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = raw.get("model_type")
@@ -47,12 +47,12 @@ def _refuse_own_code(name: str, raw: dict) -> None:
 
 
 def explicit_config(name: str, place: str, labels: dict | None = None):
-    """The config that a model is built with: of ``place``, with all that training depends on set explicitly.
+    """Config to build a model with: that of ``place``, with all settings that training depends on made explicit.
 
-    ``labels``: the fields that describe the head's outputs. What the checkpoint asks for in vain is logged.
+    ``labels``: config fields that describe the head's outputs. Overridden settings of the checkpoint are logged.
 
     Raises:
-        TeachbackError: an encoder-decoder, an adapter without its model, quantised weights, or pickled ones.
+        TeachbackError: an encoder-decoder, an adapter without its base model, quantised or pickled weights.
     """
     refuse_files(name, place)
     config = load_config(place)
@@ -70,7 +70,7 @@ def explicit_config(name: str, place: str, labels: dict | None = None):
 
 
 def _run_settings(config) -> dict:
-    """Fields of a config that belong to a run: every probability of dropping something, and the pooling."""
+    """Config fields that are set by the run: all dropout probabilities, and the pooling."""
     return {
         field: value
         for field, value in vars(config).items()
@@ -79,7 +79,7 @@ def _run_settings(config) -> dict:
 
 
 def _defaults(config) -> dict:
-    """The family's own dropout; None for what its class does not know and reads only where a checkpoint has it."""
+    """Default run settings of the config's class; None for fields that the class does not define."""
     known = _run_settings(type(config)())
     return {field: known.get(field) for field in _run_settings(config) if field not in POOLING}
 
@@ -99,7 +99,7 @@ def _plain(value) -> str:
 
 
 def refuse_files(name: str, place: str) -> None:
-    """Refuse a folder whose weights are an adapter alone, or in a form that can hold a pickle."""
+    """Refuse a folder with only an adapter's weights, or only pickled weights."""
     folder = Path(place)
     if (folder / "adapter_config.json").is_file():
         raise TeachbackError(
@@ -114,7 +114,7 @@ def refuse_files(name: str, place: str) -> None:
 
 
 def refuse_kind(name: str, config) -> None:
-    """Refuse by its config alone what could only fail later."""
+    """Refuse unsupported models by their config, before anything is loaded."""
     if getattr(config, "is_encoder_decoder", False):
         raise TeachbackError(
             f"model {name!r} is an encoder-decoder ({config.model_type}), which is not supported; supported: {SUPPORTED}"
@@ -127,5 +127,5 @@ def refuse_kind(name: str, config) -> None:
 
 
 def attention_for(model_class) -> str:
-    """The attention that a model is loaded with: fused where the family has it."""
+    """Attention implementation to load a model with: fused if the family supports it."""
     return "sdpa" if getattr(model_class, "_supports_sdpa", False) else "eager"

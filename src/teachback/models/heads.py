@@ -1,4 +1,4 @@
-"""Heads on the pooled state of an encoder, and the modules that are trained beside it."""
+"""Classifiers with several heads, reductions over sequences and tokens, and Meta-KD's transferable knowledge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from teachback.data.schema import Domain, class_count, output_names
 from teachback.models.layers import final_layer, token_fields
 from teachback.models.positions import most_tokens, require_positions
 
-# The logit of a class that a head does not have: far below any other, yet finite, so that 0 * log(0) never appears.
+# Logit of a class that a head lacks: far below any other, yet finite, so that 0 * log(0) never occurs.
 ABSENT_CLASS = -1e4
 
 
 
 @dataclass
 class Outputs:
-    """What a classifier says of a batch: logits [B, C], pooled [S, H], hidden states [S, L, H] (embeddings first).
+    """Outputs of a classifier: logits [B, C], pooled states [S, H], hidden states [S, L, H] (embeddings first).
 
-    S = B sequences, but where rows are questions with several choices. ``places`` [S]: which token a decoder classifies
-    from; None: the first, [CLS].
+    S = B unless rows are questions with several choices. ``places`` [S]: position of the token that a decoder classifies
+    from; None for the first token, [CLS].
     """
 
     logits: torch.Tensor
@@ -29,7 +29,7 @@ class Outputs:
     places: torch.Tensor | None = None
 
     def cls(self, layers: Sequence[int]) -> torch.Tensor:
-        """States after the given layers of the token that stands for its sequence, [CLS] or a decoder's last: [S, K, H]."""
+        """States of the classification token, [CLS] or a decoder's last, after K given layers: [S, K, H]."""
         if self.places is None:
             return torch.stack([self.hidden_states[layer][:, 0] for layer in layers], 1)
         sequences = torch.arange(len(self.places), device=self.places.device)
@@ -37,7 +37,7 @@ class Outputs:
 
 
 def fold(values: torch.Tensor, sequences: torch.Tensor, width: int, fill: float = 0.0) -> torch.Tensor:
-    """Values of each row's sequences side by side: [S, ...], [B] -> [B, width, ...], ``fill`` where there are fewer."""
+    """Group values by row: [S, ...], [B] -> [B, width, ...], padded with ``fill``."""
     count = torch.arange(len(values), device=values.device)
     row = per_sequence(count[: len(sequences)], sequences, len(values))
     place = count - per_sequence(sequences.cumsum(0) - sequences, sequences, len(values))
@@ -45,26 +45,26 @@ def fold(values: torch.Tensor, sequences: torch.Tensor, width: int, fill: float 
 
 
 def per_row(values: torch.Tensor, sequences: torch.Tensor | None) -> torch.Tensor:
-    """Mean over each row's sequences: [S, ...], [B] -> [B, ...]; without ``sequences`` every row is one."""
+    """Mean over each row's sequences: [S, ...], [B] -> [B, ...]; the identity if ``sequences`` is None."""
     if sequences is None:
         return values
-    # No row has more sequences than this; the largest number itself is on the device, and asking for it would wait.
+    # An upper bound on a row's sequences; reading the exact maximum would synchronise with the device.
     widest = len(values) - len(sequences) + 1
     count = sequences.view(-1, *(1 for _ in values.shape[1:]))
     return fold(values, sequences, widest).sum(1) / count
 
 
 def per_sequence(values: torch.Tensor, sequences: torch.Tensor | None, total: int | None = None) -> torch.Tensor:
-    """A row's value for each of its sequences: [B, ...], [B] -> [S, ...]. ``total`` = S saves waiting for a GPU."""
+    """Repeat a row's value for each of its sequences: [B, ...], [B] -> [S, ...]. ``total`` = S avoids a GPU sync."""
     return values if sequences is None else values.repeat_interleave(sequences, 0, output_size=total)
 
 
 class Classifier(nn.Module):
-    """A Hugging Face classifier, its *pooled* representation, and further heads on it.
+    """Hugging Face classifier with further heads on its pooled state.
 
-    ``heads`` names the heads in order; the model's own final layer serves the first of them. Logits of a row come
-    from the head that ``head`` [B] names; classes that this head lacks get ``ABSENT_CLASS``. A head for choices has one
-    output, and a row's logits are those of its sequences side by side.
+    ``heads`` names the heads in order; the model's final layer is the first. The logits of a row come from its head,
+    ``head`` [B]; classes that this head lacks get `ABSENT_CLASS`. A head for choices has one output, and a row's logits
+    are the outputs for its sequences.
     """
 
     def __init__(self, model, heads: dict[str, Domain]):
@@ -82,21 +82,21 @@ class Classifier(nn.Module):
         self._choices = [domain.kind == "choices" for domain in heads.values()]
         self._pooled: torch.Tensor | None = None
         self._fields = token_fields(model)
-        most_tokens(model)  # asked once here, so that no forward pass has to try it
+        most_tokens(model)  # cached here, so that no training step has to probe it
         final_layer(model).register_forward_pre_hook(self._remember_pooled)
 
     def _remember_pooled(self, module, inputs) -> None:
         self._pooled = inputs[0]
 
     def forward(self, batch: dict, head: torch.Tensor | None = None, hidden_states: bool = False) -> Outputs:
-        """Run the model on a padded batch. ``head`` [B] is needed only where there is more than one."""
+        """Run the model on a padded batch. ``head`` [B]: head index of each row, needed only if there are several."""
         inputs = {name: batch[name] for name in self._fields if name in batch}
         require_positions(self.model, inputs["input_ids"].shape[1])
         result = self.model(**inputs, output_hidden_states=hidden_states, return_dict=True)
         pooled, self._pooled = self._pooled, None
-        assert pooled is not None  # the final layer's hook has just kept it
+        assert pooled is not None  # set by the hook of the final layer
         places = None
-        if pooled.ndim == 3:  # of a decoder, whose final layer reads every token
+        if pooled.ndim == 3:  # a decoder, whose final layer reads every token
             places = last_places(batch["input_ids"], self.model.config.pad_token_id)
             pooled = pooled[torch.arange(len(places), device=places.device), places]
         logits = self._by_row(result.logits, pooled, head, batch.get("sequences"))
@@ -105,13 +105,13 @@ class Classifier(nn.Module):
     def head_logits(
         self, pooled: torch.Tensor, head: torch.Tensor | None = None, sequences: torch.Tensor | None = None
     ):
-        """What `forward` says, from pooled states alone: [S, H], [B], [B] -> logits [B, C]."""
+        """Logits from pooled states: [S, H], [B], [B] -> [B, C], as in `forward`."""
         layer = final_layer(self.model)
-        first = nn.functional.linear(pooled, layer.weight, layer.bias)  # not called, as its hook would keep the states
+        first = nn.functional.linear(pooled, layer.weight, layer.bias)  # calling the layer would run its hook
         return self._by_row(first, pooled, head, sequences)
 
     def _by_row(self, first: torch.Tensor, pooled: torch.Tensor, head, sequences) -> torch.Tensor:
-        """Logits of each row's own head [B, C], from the first head's by sequence and pooled states for the others."""
+        """Logits of each row's head [B, C], given the first head's outputs [S, c] and the pooled states [S, H]."""
         if not self.other_heads:
             plain = sequences is None and not self._choices[0]
             return first if plain else self._padded(first, self._choices[0], sequences)
@@ -120,7 +120,7 @@ class Classifier(nn.Module):
         return torch.stack(padded, 1)[torch.arange(len(head), device=head.device), head]
 
     def _padded(self, logits: torch.Tensor, choices: bool, sequences: torch.Tensor | None) -> torch.Tensor:
-        """One head's logits by row, with absent classes: [S, c] -> [B, C]. Those of other heads' rows mean nothing."""
+        """Logits of a head by row, padded with absent classes: [S, c] -> [B, C]. Rows of other heads are meaningless."""
         logits = logits.float()
         if sequences is not None and choices:
             return fold(logits[:, 0], sequences, self.classes, ABSENT_CLASS)
@@ -130,21 +130,21 @@ class Classifier(nn.Module):
 
 
 def last_places(input_ids: torch.Tensor, pad_token_id: int) -> torch.Tensor:
-    """Place of each sequence's last token that is no padding, which Hugging Face's decoders classify: [S, L] -> [S]."""
+    """Position of each sequence's last non-padding token, from which decoders classify: [S, L] -> [S]."""
     places = torch.arange(input_ids.shape[1], device=input_ids.device)
     return (places * (input_ids != pad_token_id)).argmax(-1)
 
 
 def mean_over_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of token states over real tokens: [B, L, H], [B, L] -> [B, H]."""
+    """Mean of token states over non-padding tokens: [B, L, H], [B, L] -> [B, H]."""
     mask = mask.unsqueeze(-1).to(states.dtype)
     return (states * mask).sum(1) / mask.sum(1)
 
 
 class TransferableKnowledge(nn.Module):
-    """h_d before its tanh: W(E_D[k] + h) + b with E_D a learned domain embedding (Meta-KD, section 3).
+    """Transferable knowledge h_d before its tanh: W(E_D[k] + h) + b, E_D a learned domain embedding (Meta-KD, section 3).
 
-    Without ``domains`` there is no E_D, and h_d knows of the domain what h tells.
+    Without ``domains`` there is no E_D.
     """
 
     def __init__(self, width: int, domains: int):
@@ -157,7 +157,7 @@ class TransferableKnowledge(nn.Module):
         nn.init.zeros_(self.dense.bias)
 
     def add_mean_domain(self) -> None:
-        """One more domain, whose embedding is the mean of the others."""
+        """Append a domain whose embedding is the mean of the others."""
         if self.domain_embedding is None:
             return
         known = self.domain_embedding.weight.detach()
@@ -166,9 +166,9 @@ class TransferableKnowledge(nn.Module):
         )
 
     def forward(self, last_hidden: torch.Tensor, mask: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-        """[B, L, H], [B, L], [B] -> [B, H], before the tanh."""
+        """h_d before the tanh from token states, mask and domain: [B, L, H], [B, L], [B] -> [B, H]."""
         return self.of_mean(mean_over_tokens(last_hidden, mask), domain)
 
     def of_mean(self, mean: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-        """From token states that are averaged already: [B, H], [B] -> [B, H], before the tanh."""
+        """h_d before the tanh from averaged token states: [B, H], [B] -> [B, H]."""
         return self.dense(mean if self.domain_embedding is None else self.domain_embedding(domain) + mean)

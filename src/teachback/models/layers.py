@@ -1,4 +1,4 @@
-"""The layers of a model: finding them, cutting a student out of them, and their attention."""
+"""Layers of a model: finding them, cutting a student out of them, and their attention implementation."""
 
 import copy
 import inspect
@@ -12,10 +12,10 @@ from teachback.data.schema import Domain, label_options
 
 
 def use_training_attention(module: nn.Module, device: torch.device) -> None:
-    """Let the Hugging Face models in ``module`` compute attention in the way that learns fastest on the device.
+    """Switch the Hugging Face models in ``module`` to the attention that trains fastest on the device.
 
-    On a CPU that is the plain one: the fused kernel's backward pass takes nearly as long as all matrix products there, and
-    with dropout there is no such kernel. Models that only answer keep it.
+    On a CPU that is eager attention: the fused kernel does not support dropout, and its backward pass takes nearly as long
+    as all matrix products. Frozen models keep the fused kernel.
     """
     if device.type == "cpu":
         for part in module.modules():
@@ -27,13 +27,13 @@ TOKEN_FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def token_fields(model) -> tuple[str, ...]:
-    """The fields of a batch that a model reads; many families know no token types, or have one alone."""
+    """Tokenizer fields that a model's forward pass uses; many families have no token types, or only one."""
     typed = "token_type_ids" in inspect.signature(model.forward).parameters
     return TOKEN_FIELDS if typed and getattr(model.config, "type_vocab_size", 0) > 1 else TOKEN_FIELDS[:2]
 
 
 def final_layer(model) -> nn.Linear:
-    """The linear layer that makes the logits: the last one with as many outputs as labels."""
+    """Final linear layer of a classifier: the last one with as many outputs as labels."""
     found = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
     if not found:
         raise TeachbackError(f"{type(model).__name__} has no final linear layer with {model.config.num_labels} outputs")
@@ -41,12 +41,12 @@ def final_layer(model) -> nn.Linear:
 
 
 def backbone(model):
-    """The encoder inside a sequence classifier."""
+    """Encoder within a sequence classifier."""
     return getattr(model, model.base_model_prefix)
 
 
 def layer_list(model) -> nn.ModuleList:
-    """The transformer layers of an encoder, whatever the architecture calls them."""
+    """Transformer layers of an encoder, independent of the architecture's names."""
     depth = model.config.num_hidden_layers
     for module in backbone(model).modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
@@ -59,13 +59,13 @@ def layer_list(model) -> nn.ModuleList:
 
 
 def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = None):
-    """A copy of a classifier with only some layers (counted from 0), ``domain``'s labels, and ``head`` as final layer.
+    """Copy a classifier with only the layers ``keep`` (from 0), ``domain``'s labels, and ``head`` as final layer.
 
-    Without ``head`` the final layer is new.
+    Without ``head`` the final layer is newly initialised.
     """
     layers = layer_list(model)
     require_layers(keep, len(layers))
-    config = copy.deepcopy(model.config)  # building a model changes the config it is given
+    config = copy.deepcopy(model.config)  # building a model modifies its config
     config.num_hidden_layers = len(keep)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in keep]
@@ -80,7 +80,7 @@ def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = 
 
 
 def require_layers(keep: list[int], depth: int) -> None:
-    """Refuse layers (counted from 0) that a model of ``depth`` layers does not have."""
+    """Refuse layer indices (from 0) that a model of ``depth`` layers does not have."""
     if not keep or max(keep) >= depth or min(keep) < 0:
         raise TeachbackError(
             f"STUDENT_LAYERS (in Python student_layers): layers {[i + 1 for i in keep]} cannot be kept, as the model has {depth}"
@@ -99,5 +99,5 @@ def _copy_all_but(source, target, prefixes: tuple[str, ...]) -> None:
 
 
 def spread_layers(count: int, depth: int) -> list[int]:
-    """``count`` of ``depth`` layers, evenly spread and ending with the last (counted from 0)."""
+    """Indices (from 0) of ``count`` of ``depth`` layers, evenly spaced and ending with the last."""
     return [(i + 1) * depth // count - 1 for i in range(count)]

@@ -1,4 +1,4 @@
-"""Loading encoders, classifiers and tokenizers: from a hub, a folder, or from scratch."""
+"""Loading encoders, classifiers and tokenizers: from the hub, a folder, or from scratch."""
 
 import logging
 import os
@@ -27,16 +27,16 @@ from teachback.models.hub_access import look_no_further_than_the_cache
 
 SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
 SCRATCH_VOCABULARY = 4000
-INNER = re.compile(r"layer(?!_?norm)|embed|attn|attention")  # of weights that are no pre-training head's
-LONGEST_WORD = 100  # characters; WordPiece takes a longer one for an unknown word
+INNER = re.compile(r"layer(?!_?norm)|embed|attn|attention")  # names of encoder weights, as opposed to pre-training heads
+LONGEST_WORD = 100  # characters; WordPiece maps longer words to [UNK]
 LONG = re.compile(rf"\S{{{LONGEST_WORD + 1}}}")
 
 
 def locate(name: str, data_dir: str | Path) -> str:
-    """A model's folder under data/models where stage 1 fetched it, else the name itself (a folder or a hub name).
+    """Resolve a model name to its folder under data/models, if stage 1 fetched it, else return it unchanged.
 
     Raises:
-        TeachbackError: an unknown size from scratch, or a path, which no hub name can be, of a folder that is not there.
+        TeachbackError: an unknown ``scratch:`` size, or the path of a missing folder.
     """
     if name.startswith("scratch:"):
         if name not in SCRATCH_SIZES:
@@ -52,17 +52,17 @@ def locate(name: str, data_dir: str | Path) -> str:
 
 @contextmanager
 def _explained(name: str, place: str = ""):
-    """Turn what a loader raises into a message that says what to do."""
+    """Convert errors of a loader to TeachbackError with advice."""
     logger = logging.getLogger("transformers")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # new heads are announced as "missing" weights; ours are checked in _check_loaded
+    logger.setLevel(logging.ERROR)  # it warns of new heads as missing weights, which _check_loaded checks
     disable_progress_bar()
     look_no_further_than_the_cache(place or name)
     try:
         yield
     except (TeachbackError, MemoryError):
         raise
-    except Exception as error:  # a damaged file may raise anything; the Rust libraries raise Exception itself
+    except Exception as error:  # a damaged file may raise anything; Rust libraries raise Exception itself
         if closed := unreadable_file(name):
             raise TeachbackError(f"cannot load model {name!r}: {closed}") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -76,13 +76,13 @@ def _explained(name: str, place: str = ""):
 
 
 def load_config(folder: str | Path):
-    """The config of a model's folder; one that brings code of its own is refused."""
+    """Load the config of a model folder; refuses one that needs custom code."""
     with _explained(str(folder)):
         return configs.load_config(folder)
 
 
 def model_depth(name: str, data_dir: str | Path = "data") -> int:
-    """Number of a model's layers, by its config; a model that cannot be had is an error."""
+    """Number of layers by a model's config; raises TeachbackError if it cannot be loaded."""
     place = locate(name, data_dir)
     if place in SCRATCH_SIZES:
         return SCRATCH_SIZES[place][0]
@@ -96,16 +96,16 @@ def model_depth(name: str, data_dir: str | Path = "data") -> int:
 
 
 def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | None = None):
-    """The fast tokenizer of a model; ``scratch:`` learns a WordPiece vocabulary from ``texts``."""
+    """Load the fast tokenizer of a model; for ``scratch:`` train a WordPiece vocabulary on ``texts``."""
     place = locate(name, data_dir)
     if place in SCRATCH_SIZES:
         return _learnt_tokenizer(texts or [])
     configs.refuse_files(name, place)
     with _explained(name, place):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, padding_side="right", truncation_side="right")
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made of a config alone, it knows no word
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # built from a config alone, without a vocabulary
         raise TeachbackError(f"model {name!r} comes without a vocabulary; put its tokenizer.json beside its config.json")
-    if tokenizer.pad_token is None:  # of many decoders; the attention mask tells padding from the end of a text
+    if tokenizer.pad_token is None:  # many decoders; the attention mask distinguishes padding from the end of a text
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise TeachbackError(f"the tokenizer of {name!r} has no padding token; give it one in tokenizer_config.json")
@@ -113,9 +113,9 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
         raise TeachbackError(
             f"model {name!r} has no fast tokenizer (tokenizer.json); convert it with the tokenizers library"
         )
-    tokenizer.backend_tokenizer.no_truncation()  # every call says its own, and a student's file says none
+    tokenizer.backend_tokenizer.no_truncation()  # every call sets its own, and checkpoints should store none
     tokenizer.backend_tokenizer.no_padding()
-    for how_it_was_found in ("is_local", "local_files_only"):  # else what is saved would depend on HF_HUB_OFFLINE
+    for how_it_was_found in ("is_local", "local_files_only"):  # else saved files would depend on HF_HUB_OFFLINE
         tokenizer.init_kwargs.pop(how_it_was_found, None)
     return tokenizer
 
@@ -127,11 +127,11 @@ def _learnt_tokenizer(texts: list[str]):
         )
     learner = BertWordPieceTokenizer(lowercase=True)
     words = {word for text in texts for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalize(text))}
-    # The learner numbers continuing characters in the order of a hash table and merges equally frequent pairs by
-    # number. So that every run learns the same pieces, they are numbered before it starts, and none is left out.
+    # The trainer numbers continuing characters in hash order, and merges equally frequent pairs by number. Numbering all
+    # of them in advance makes the vocabulary deterministic.
     continuing = sorted({f"##{character}" for word in words for character in word[1:]})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    learnable = [_without_long_words(text, learner) for text in texts]  # before it starts, for then it is locked
+    learnable = [_without_long_words(text, learner) for text in texts]  # before training, during which the tokenizer is locked
     learner.train_from_iterator(
         learnable, vocab_size=SCRATCH_VOCABULARY, min_frequency=2, special_tokens=special + continuing,
         limit_alphabet=len({character for word in words for character in word}), show_progress=False,
@@ -141,7 +141,7 @@ def _learnt_tokenizer(texts: list[str]):
 
 
 def _without_long_words(text: str, learner: BertWordPieceTokenizer) -> str:
-    """A text without the words that WordPiece never divides, as a megabyte of letters would be learnt from for minutes."""
+    """Drop words too long for WordPiece, as training on a megabyte-long word would take minutes."""
     if not LONG.search(text):
         return text
     words = [word for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalize(text))]
@@ -149,7 +149,7 @@ def _without_long_words(text: str, learner: BertWordPieceTokenizer) -> str:
 
 
 def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_dir: str | Path = "data"):
-    """(encoder in eval mode, fast tokenizer) without a head, as published: not fine-tuned."""
+    """Load (encoder in eval mode, fast tokenizer), pretrained and without a head."""
     tokenizer = load_tokenizer(name, data_dir, texts)
     place = locate(name, data_dir)
     if place in SCRATCH_SIZES:
@@ -163,7 +163,7 @@ def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_
 
 
 def _pretrained(name: str, place: str, auto_class, tokenizer, labels: dict | None = None):
-    """A model with a checkpoint's weights in float32, and in everything else as `configs.explicit_config` says."""
+    """Load a checkpoint's weights in float32 into a model built from `configs.explicit_config`."""
     with _explained(name, place):
         config = configs.explicit_config(name, place, labels)
         try:
@@ -191,21 +191,21 @@ def _scratch_config(name: str, tokenizer) -> BertConfig:
 
 
 def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path = "data"):
-    """A Hugging Face sequence classifier with ``domain``'s labels and a new head, in train mode."""
+    """Load a Hugging Face sequence classifier with ``domain``'s labels and a new head, in train mode."""
     place = locate(name, data_dir)
     if place in SCRATCH_SIZES:
         config = _scratch_config(place, tokenizer)
         config.update(label_options(domain))
         return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").train()
     model = _pretrained(name, place, AutoModelForSequenceClassification, tokenizer, label_options(domain))
-    if hasattr(model, "score"):  # a decoder, which looks for the last token that is no padding; many name no such token
+    if hasattr(model, "score"):  # a decoder, which needs the pad token to find the last token of a text; many define none
         model.config.pad_token_id = tokenizer.pad_token_id
     admit_classifier(name, model, tokenizer)
     return model.train()
 
 
 def _check_loaded(name: str, model, report: dict) -> None:
-    """Only the pooler and the head may be new: an encoder weight that the checkpoint lacks would be random."""
+    """Refuse a checkpoint that lacks encoder weights, as they would be random; the pooler and head may be new."""
     base = "" if model.base_model is model else f"{model.base_model_prefix}."
     lost = {*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])}
     encoder = sorted(key for key in lost if key.startswith(base) and "pooler" not in key)
@@ -223,7 +223,7 @@ def _check_loaded(name: str, model, report: dict) -> None:
 
 
 def check_finite(where: str, model: nn.Module, advice: str = "use another checkpoint") -> None:
-    """Refuse weights that are no numbers: whatever is computed with them would be none either."""
+    """Refuse weights with NaN or infinite values."""
     for key, value in model.state_dict().items():
         if not value.isfinite().all():
             raise TeachbackError(f"{where}: the weight {key!r} holds NaN or infinity; {advice}")
@@ -232,7 +232,7 @@ def check_finite(where: str, model: nn.Module, advice: str = "use another checkp
 def _check_vocabulary(name: str, model, tokenizer) -> None:
     table = embeddings_of(model)
     rows = getattr(table, "num_embeddings", model.config.vocab_size)
-    last = max(tokenizer.get_vocab().values())  # numbers may have gaps
+    last = max(tokenizer.get_vocab().values())  # ids may have gaps
     if last >= rows:
         raise TeachbackError(
             f"model {name!r} embeds {rows} tokens and its tokenizer has {len(tokenizer)}, the last numbered {last}; "
@@ -241,7 +241,7 @@ def _check_vocabulary(name: str, model, tokenizer) -> None:
 
 
 def load_finished_classifier(folder: str | Path):
-    """The classifier of a finished stage, in eval mode; a weight that is missing or left over is an error."""
+    """Load the classifier of a finished stage in eval mode; raises TeachbackError for missing or unexpected weights."""
     configs.refuse_files(str(folder), str(folder))
     with _explained(str(folder)):
         config = configs.load_config(folder)
@@ -263,7 +263,7 @@ def load_finished_classifier(folder: str | Path):
 
 
 def write_checkpoint(folder: str | Path, model, tokenizer) -> None:
-    """Write a checkpoint beside and move its files to their place, config.json last; other files there stay."""
+    """Save a checkpoint to a temporary folder and move its files into place, config.json last; other files are kept."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
@@ -271,7 +271,7 @@ def write_checkpoint(folder: str | Path, model, tokenizer) -> None:
         tokenizer.save_pretrained(partial)
         written = {path.name for path in Path(partial).iterdir()}
         for path in folder.glob("model*.safetensors*"):
-            if path.name not in written:  # of an older model in other parts, which would be read instead
+            if path.name not in written:  # shards of an older model, which would be loaded instead
                 path.unlink()
         for path in sorted(Path(partial).iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, folder / path.name)

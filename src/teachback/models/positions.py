@@ -1,4 +1,4 @@
-"""How many tokens a model reads at most, found by what it does, as families give the table of positions many names."""
+"""Maximum sequence length of a model, measured in a forward pass, as families name their position tables differently."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from torch.overrides import TorchFunctionMode
 
 from teachback.core.errors import TeachbackError
 
-# What families call the number of positions; a model without a table of them may well read more.
+# Config fields for the number of positions; a model without a position table may accept longer sequences.
 STATED = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx", "seq_length")
-TRIED = 3  # tokens; enough to tell positions, which count up, from other ids
+TRIED = 3  # tokens; enough to recognise position ids, which count up
 
 _limits: WeakKeyDictionary[nn.Module, int | None] = WeakKeyDictionary()
-_readable: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # longest that was tried beyond what the config states
+_readable: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # longest length that was tried successfully beyond the config's
 
 
 class _PositionTables(TorchFunctionMode):
-    """Notes for each embedding lookup of consecutive numbers how many numbers its table has from the first one on."""
+    """Records the usable size of each embedding table that is looked up with consecutive ids, from the first id on."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ class _PositionTables(TorchFunctionMode):
 
 @contextmanager
 def answering(model: nn.Module) -> Iterator[None]:
-    """While this holds, the model is in eval mode and records no gradients; then its mode is as before."""
+    """Set eval mode and disable gradients within the block, then restore the mode."""
     training = model.training
     model.eval()
     try:
@@ -52,7 +52,7 @@ def answering(model: nn.Module) -> Iterator[None]:
 
 
 def _run(model, length: int) -> None:
-    """Run the encoder on ``length`` times the same token, which is none for padding."""
+    """Run the encoder on a sequence of ``length`` equal, non-padding tokens."""
     token = 2 if getattr(model.config, "pad_token_id", None) == 1 else 1
     ids = torch.full((1, length), token, device=model.device)
     with answering(model):
@@ -60,7 +60,7 @@ def _run(model, length: int) -> None:
 
 
 def most_tokens(model) -> int | None:
-    """Length of the longest sequence that a Hugging Face model has positions for; None where it has no table of them."""
+    """Number of positions of a Hugging Face model; None if it has no position table."""
     if model not in _limits:
         with _PositionTables() as tables:
             _run(model, TRIED)
@@ -69,12 +69,12 @@ def most_tokens(model) -> int | None:
 
 
 def stated_tokens(config) -> int | None:
-    """Most tokens that a config says its model has met."""
+    """Maximum length according to a config; None if it gives none."""
     return next((value for name in STATED if isinstance(value := getattr(config, name, None), int)), None)
 
 
 def require_positions(model, length: int) -> None:
-    """Refuse sequences of ``length`` tokens where the model cannot read them."""
+    """Raise TeachbackError if the model cannot process sequences of ``length`` tokens."""
     most = most_tokens(model)
     if most is None and not _reads(model, length):
         most = stated_tokens(model.config)
@@ -85,13 +85,13 @@ def require_positions(model, length: int) -> None:
 
 
 def _reads(model, length: int) -> bool:
-    """Whether a model without a table of positions reads so many tokens; beyond what its config states, it is tried."""
+    """Whether a model without a position table processes ``length`` tokens; tried if the config states fewer."""
     stated = stated_tokens(model.config)
     if stated is None or length <= max(stated, _readable.get(model, 0)):
         return True
     try:
         _run(model, length)
-    except (IndexError, RuntimeError, ValueError):  # of a buffer of positions, or a causal mask, that is too short
+    except (IndexError, RuntimeError, ValueError):  # a buffer of positions, or a causal mask, is too short
         return False
     _readable[model] = length
     return True

@@ -1,7 +1,7 @@
-"""Queries, keys and values of chosen layers, for every family of encoders and decoders, while a model keeps its fast attention.
+"""Queries, keys and values of chosen layers, for any family of encoders or decoders, with fused attention.
 
-Relations between tokens (MiniLMv2) are products of queries with queries, keys with keys and values with values. They are read
-where the projections put them, so that neither positions (rotary, disentangled, biases) nor numbers of heads matter.
+Token relations (MiniLMv2) are products of queries with queries, keys with keys and values with values. They are recorded at
+the outputs of the projections, so that neither positions (rotary, disentangled, biases) nor numbers of heads matter.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from teachback.core.errors import TeachbackError
 from teachback.models.layers import backbone
 
-# Names that the three projections have in the attention of a layer.
+# Names of the three projections in a layer's attention.
 SEPARATE = (
     ("query", "key", "value"),  # BERT, RoBERTa, ELECTRA, CamemBERT, XLM-R, ALBERT
     ("q_lin", "k_lin", "v_lin"),  # DistilBERT
@@ -31,29 +31,29 @@ Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class RelationStates:
-    """A layer's queries, keys and values, heads side by side: [S, L, W] each, of widths that may differ."""
+    """Queries, keys and values of a layer, heads concatenated: [S, L, W] each; widths W may differ."""
 
     query: torch.Tensor
     key: torch.Tensor
     value: torch.Tensor
 
     def parts(self) -> Parts:
-        """The three in their order."""
+        """Queries, keys and values as a tuple."""
         return self.query, self.key, self.value
 
 
 class RelationReader:
-    """Reads queries, keys and values of ``layers`` (counted from 0) in every forward pass of a Hugging Face classifier.
+    """Records queries, keys and values of ``layers`` (from 0) in every forward pass of a Hugging Face classifier.
 
-    Layers count by the order in which attention is computed, which also holds where layers share their weights (ALBERT).
+    Layers are numbered in the order of computing attention, which also works for shared weights (ALBERT).
 
     Raises:
-        TeachbackError: the family's projections have none of the known names.
+        TeachbackError: the family's projections have unknown names.
     """
 
     def __init__(self, model: PreTrainedModel, layers: list[int]):
         self.model, self.layers = model, layers
-        self._calls = [0, 0, 0]  # of the query, key and value projections in this pass
+        self._calls = [0, 0, 0]  # calls of the query, key and value projections in this pass
         self._seen: dict[tuple[int, int], torch.Tensor] = {}
         encoder = backbone(model)
         if not self._hook_separate(encoder) and not self._hook_joined(encoder):
@@ -100,16 +100,16 @@ class RelationReader:
             self._keep(number, states)
 
     def take(self) -> list[RelationStates]:
-        """Queries, keys and values of the last forward pass by layer; forgets them."""
+        """Return the states of the last forward pass by layer, and clear them."""
         seen, self._seen = self._seen, {}
         return [RelationStates(*(seen[layer, number] for number in range(3))) for layer in self.layers]
 
     def unpack(self, parts: Sequence[torch.Tensor]) -> RelationStates:
-        """A layer of its `parts`."""
+        """Inverse of `RelationStates.parts`."""
         return RelationStates(*parts)
 
     def widths(self) -> tuple[int, int, int]:
-        """Widths of queries, keys and values; keys and values of decoders may have fewer heads than queries."""
+        """Widths of queries, keys and values; in decoders, keys and values may have fewer heads than queries."""
         config = self.model.config
         heads = config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -1,1 +1,1 @@
-"""The training loop: the Trainer subclass, checkpoints, stopping, and what makes CPUs fast."""
+"""The training loop: Trainer subclass, checkpoints, stopping, and CPU optimisations."""

@@ -16,7 +16,7 @@ from teachback.core.files import write_atomically
 from teachback.core.integrity import SEAL, broken_seal, is_sealed, seal
 
 logger = logging.getLogger(__name__)
-STATE = "trainer_state.json"  # the Trainer writes it last of a checkpoint, but for the seal
+STATE = "trainer_state.json"  # last file of a checkpoint, before the seal
 
 
 def save_state(path: Path, state) -> None:
@@ -29,16 +29,16 @@ def save_state(path: Path, state) -> None:
 
 
 def load_state(path: Path):
-    """Read what `save_state` wrote."""
+    """Inverse of `save_state`."""
     path = Path(path)
     tensors = load_file(path.with_suffix(".safetensors"))
     return _restore(json.loads(path.with_suffix(".json").read_text()), tensors)
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint's files are what was written; of one without a seal, whether their headers and ends can be read.
+    """Whether a checkpoint is intact: by its seal, or if it has none, by the headers and ends of its files.
 
-    A checkpoint has none if the process was killed right before it had one, or if an earlier version wrote it.
+    A seal is missing if the process was killed right before writing it, or an earlier version wrote the checkpoint.
     """
     if is_sealed(folder):
         problems = broken_seal(folder)
@@ -58,7 +58,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def require_whole_checkpoint(folder: Path) -> None:
-    """Refuse a damaged checkpoint."""
+    """Raise TeachbackError if a checkpoint is damaged."""
     if not is_whole(folder):
         raise TeachbackError(
             f"{folder} is damaged, as the line before says; run the same command again, without --resume_from_checkpoint, "
@@ -67,7 +67,7 @@ def require_whole_checkpoint(folder: Path) -> None:
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, with the best one before it; partial and damaged ones are removed."""
+    """Newest intact checkpoint whose best predecessor is intact too, or None; removes partial and damaged checkpoints."""
     states = {}
     for checkpoint in Path(folder).glob("checkpoint-*"):
         if (checkpoint / STATE).is_file() and is_whole(checkpoint):
@@ -81,14 +81,14 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def _best_of(state: dict) -> str | None:
-    """Name of the checkpoint that was best when the state was written."""
+    """Name of the best checkpoint according to a trainer state."""
     return Path(state["best_model_checkpoint"]).name if state.get("best_model_checkpoint") else None
 
 
 def point_to_best(checkpoint: Path) -> None:
-    """Name the best checkpoint by where it is now: the Trainer goes on without one that it does not find.
+    """Update the path of the best checkpoint in a trainer state, as the Trainer silently ignores a missing one.
 
-    The run may have begun in another working directory, or been moved since.
+    The run may have started in another working directory, or been moved since.
     """
     state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     best = _best_of(state)
@@ -99,7 +99,7 @@ def point_to_best(checkpoint: Path) -> None:
             f"{checkpoint} cannot be continued from, as the best checkpoint before it, {best}, is gone"
         )
     state["best_model_checkpoint"] = str(checkpoint.parent / best)
-    (checkpoint / SEAL).unlink(missing_ok=True)  # until it has one for the new state
+    (checkpoint / SEAL).unlink(missing_ok=True)  # the seal is outdated until the checkpoint is sealed again
     write_atomically(checkpoint / STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
     seal(checkpoint)
 
@@ -109,7 +109,7 @@ def _flatten(value, tensors: dict):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}
-    if isinstance(value, dict):  # as pairs, as JSON would turn the numbers that key an optimizer's state into text
+    if isinstance(value, dict):  # as pairs, since JSON would turn the integer keys of optimizer states into strings
         return {"dict": [[key, _flatten(item, tensors)] for key, item in value.items()]}
     if isinstance(value, tuple):
         return {"tuple": [_flatten(item, tensors) for item in value]}
@@ -131,7 +131,7 @@ def _restore(value, tensors: dict):
 
 
 def random_states() -> dict:
-    """The states of every random generator that training draws from."""
+    """States of all random generators that training draws from."""
     numpys = np.random.get_state(legacy=False)
     keys = torch.from_numpy(numpys["state"]["key"].astype(np.int64))
     states = {
@@ -145,7 +145,7 @@ def random_states() -> dict:
 
 
 def restore_random_states(states: dict) -> None:
-    """Continue the random generators where `random_states` read them."""
+    """Set the random generators to ``states`` from `random_states`."""
     random.setstate(states["python"])
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))

@@ -1,4 +1,4 @@
-"""Dropout from 16 random bits a value, on CPUs, where PyTorch's own draws take a tenth to a quarter of a training step."""
+"""Fast dropout on CPUs from 16 random bits per value; PyTorch's takes a tenth to a quarter of a training step there."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,22 +10,22 @@ LEVELS = 2**16  # the probability of dropping is a multiple of 1 / LEVELS: 0.1 b
 
 
 def fast_dropout(device: torch.device) -> AbstractContextManager:
-    """A context in which models on ``device`` draw what they drop in the fastest way; elsewhere than on a CPU PyTorch's own.
+    """Context manager that replaces dropout by the fast one on CPUs; a no-op on other devices.
 
-    It has to hold during the backward pass too, as gradient checkpointing repeats forward passes there.
+    It must include the backward pass, in which gradient checkpointing repeats forward passes.
     """
     return _FastDropout() if device.type == "cpu" else nullcontext()
 
 
 class _FastDropout(TorchFunctionMode):
-    """Takes the place of `torch.nn.functional.dropout`, which modules and attention functions of every model call."""
+    """Intercepts `torch.nn.functional.dropout`, which all modules and attention functions call."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return (dropout if func is functional.dropout else func)(*args, **(kwargs or {}))
 
 
 def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    """`torch.nn.functional.dropout`: zero with probability ``p``, and the others divided by the probability to stay."""
+    """Drop-in for `torch.nn.functional.dropout`: zero with probability ``p``, scale the rest by 1 / (1 - p)."""
     dropped = round(p * LEVELS)
     if not training or not 0 < dropped < LEVELS or input.device.type != "cpu":
         return functional.dropout(input, p, training, inplace)
@@ -34,7 +34,7 @@ def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace:
 
 
 def _factors(levels: torch.Tensor, dropped: int, dtype: torch.dtype) -> torch.Tensor:
-    """0 for the ``dropped`` lowest of the `LEVELS` and what keeps the mean for the others; ``levels`` are used up."""
+    """0 for the ``dropped`` lowest of the `LEVELS`, the mean-preserving scale for the others; overwrites ``levels``."""
     lowest, factor = dropped - LEVELS // 2, 1 / (1 - dropped / LEVELS)
     if dtype != torch.bfloat16:
         return (levels >= lowest).to(dtype).mul_(factor)
@@ -43,7 +43,7 @@ def _factors(levels: torch.Tensor, dropped: int, dtype: torch.dtype) -> torch.Te
 
 
 def random_levels(shape: torch.Size) -> torch.Tensor:
-    """Uniform int16 numbers from PyTorch's default generator: four of each 64 bits that it draws."""
+    """Uniform int16 numbers from PyTorch's default generator, four from every 64 bits drawn."""
     count = shape.numel()
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
     return words.view(torch.int16)[:count].view(shape)

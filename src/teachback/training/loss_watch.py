@@ -1,4 +1,4 @@
-"""Stop a training at the first step whose loss is no number, and say on which rows, before a checkpoint is spoilt by it."""
+"""Stops training at the first non-finite loss, naming the rows, before a checkpoint is affected."""
 
 import math
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from transformers import TrainerCallback
 
 from teachback.core.errors import TeachbackError
 
-EVERY = 16  # steps whose losses are fetched from a GPU together, as fetching waits for it
+EVERY = 16  # steps between transfers of losses from a GPU, as each synchronises
 SHOWN = 8  # guids in the message
 
 
 def refuse_bad_loss(
     loss: float, where: str, rate: float, guids: Sequence[str] = (), rows: torch.Tensor | None = None
 ) -> None:
-    """Raise if the loss of ``rows``, numbers [B] among ``guids`` where these are known, is no number."""
+    """Raise TeachbackError if the loss is not finite. ``rows`` [B]: indices of the batch in ``guids``, for the message."""
     if math.isfinite(loss):
         return
     names = [guids[row] for row in rows.tolist()] if guids and rows is not None else []
@@ -29,7 +29,7 @@ def refuse_bad_loss(
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its number, learning rate, rows and loss, the latter two on the device."""
+    """Number, learning rate, rows and loss of a step; rows and loss stay on the device."""
 
     number: int
     rate: float
@@ -39,19 +39,19 @@ class Step:
 
 @dataclass
 class LossWatch:
-    """Losses of steps that have not been looked at yet. ``guids``: of the train rows, where they have some."""
+    """Losses of steps that have not been checked yet. ``guids``: names of the train rows, if any."""
 
     guids: Sequence[str] = ()
     steps: list[Step] = field(default_factory=list)
 
     def add(self, number: int, rate: float, index: torch.Tensor | None, loss: torch.Tensor) -> None:
-        """Note a step's loss; on a CPU look at it at once, before the weights are changed by it."""
+        """Record a step's loss; on a CPU check it at once, before the optimizer step."""
         self.steps.append(Step(number, rate, index, loss.detach()))
         if loss.device.type == "cpu" or len(self.steps) >= EVERY:
             self.check()
 
     def check(self) -> None:
-        """Raise for the first noted loss that is no number."""
+        """Raise TeachbackError for the first recorded loss that is not finite."""
         steps, self.steps = self.steps, []
         losses = torch.stack([step.loss for step in steps]).tolist() if steps else []
         for step, loss in zip(steps, losses):
@@ -59,7 +59,7 @@ class LossWatch:
 
 
 class StopOnBadLoss(TrainerCallback):
-    """End a run whose loss is no longer a number, rather than publish what it made of the weights."""
+    """Ends a run with a non-finite loss instead of publishing its weights."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         loss = (logs or {}).get("loss", (logs or {}).get("eval_loss", 0.0))

@@ -1,11 +1,11 @@
-"""Memory that a training frees is kept for its next step, instead of being given back and asked for anew."""
+"""Reuse of freed memory in the next training step, instead of returning it to the system."""
 
 import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Parameters of glibc's mallopt (malloc.h), and the values that its own adjustment arrives at where tensors are large.
+# Parameters of glibc's mallopt (malloc.h), and the values to which its dynamic adjustment rises for large tensors.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 USUAL = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
@@ -13,10 +13,10 @@ KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """While this holds, glibc's malloc gives no freed memory of tensors back to the system; elsewhere it does nothing.
+    """Keep glibc's malloc from returning freed tensor memory to the system within the block; a no-op without glibc.
 
-    A training step on a CPU allocates the same large tensors every time. By default each comes as pages that the system
-    has to clear and map at first touch: tens of thousands a step, a tenth to a fifth of its time.
+    A training step on a CPU allocates the same large tensors every time. By default the system clears and maps their pages
+    at first touch: tens of thousands per step, a tenth to a fifth of its time.
     """
     _set(KEEPING)
     try:
@@ -28,6 +28,6 @@ def freed_memory_kept() -> Iterator[None]:
 def _set(values: dict[int, int]) -> None:
     if not sys.platform.startswith("linux"):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda name, value: 0)  # absent from musl, for example
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda name, value: 0)  # missing in musl, for example
     for name, value in values.items():
         mallopt(name, value)

@@ -1,4 +1,4 @@
-"""What a training says of itself: a line an epoch, one now and then between, and a bar on a terminal."""
+"""Progress of a training: a line per epoch, occasional lines in between, and a progress bar on a terminal."""
 
 import time
 from collections.abc import Mapping
@@ -6,16 +6,16 @@ from statistics import fmean
 
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
-LOSSES = 10  # that a run logs at least, so that its curve can be drawn
-QUIET = 30.0  # seconds after which a training that writes to no terminal says how far it is
+LOSSES = 10  # minimum number of logged losses, enough for a curve
+QUIET = 30.0  # seconds between progress lines if output is not a terminal
 SPEED = ("runtime", "samples_per_second", "steps_per_second")
 NO_TERM = {"loss", "learning_rate", "grad_norm", "epoch", "total_flos", "padding_share"}
 
 
 def show_progress(trainer: Trainer, may_log_more: bool) -> None:
-    """Put these lines, and on a terminal a bar, in the place of the Trainer's own.
+    """Replace the Trainer's printed logs and progress bar by those of this module.
 
-    ``may_log_more``: the steps between logged losses are nobody's choice.
+    ``may_log_more``: the user did not set the logging interval, so it may be shortened.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -28,7 +28,7 @@ def show_progress(trainer: Trainer, may_log_more: bool) -> None:
 
 
 class EnoughLosses(TrainerCallback):
-    """Log at least `LOSSES` losses, and one an epoch, in a run of few steps too."""
+    """Shortens the logging interval to log at least `LOSSES` losses, and one per epoch."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         wanted = max(LOSSES, int(args.num_train_epochs))
@@ -36,14 +36,14 @@ class EnoughLosses(TrainerCallback):
 
 
 class LossBar(ProgressCallback):
-    """Hugging Face's progress bar, with the loss beside the time left, and no dicts between."""
+    """Hugging Face's progress bar with the loss in its postfix, and without printed dicts."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.training_bar is not None and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
 
     def say(self, line: str) -> bool:
-        """Print above the bar, where there is one."""
+        """Print a line above the bar; returns False if there is no bar."""
         if self.training_bar is None:
             return False
         self.training_bar.write(line)
@@ -51,7 +51,7 @@ class LossBar(ProgressCallback):
 
 
 class EpochLines(TrainerCallback):
-    """Print one line after each epoch's evaluation: mean losses by term, and the scores that select."""
+    """Prints a line after each epoch's evaluation: mean losses by term, and the selection scores."""
 
     def __init__(self, bar: LossBar | None = None):
         self.bar, self.training = bar, False
@@ -77,7 +77,7 @@ class EpochLines(TrainerCallback):
         if self.training and state.is_world_process_zero:
             seconds = time.monotonic() - self.began
             self._say(f"trained {state.global_step - self.first_step:,} steps in {duration(seconds)}")
-        self.training = False  # what is evaluated from here on was said when it was the best
+        self.training = False  # later evaluations repeat the best checkpoint's, which was printed
 
     def _epoch(self, state, logs: Mapping[str, float]) -> str:
         seconds = duration(time.monotonic() - self.epoch_began)
@@ -102,7 +102,7 @@ def _is_term(name: str) -> bool:
 
 
 def _losses(logged: list[dict[str, float]]) -> list[str]:
-    """The mean loss, its terms in brackets, and what else was logged."""
+    """Format the mean loss, its terms in brackets, and other logged values."""
     names = list(dict.fromkeys(name for entry in logged for name in entry))
     means = {name: f"{fmean(entry[name] for entry in logged if name in entry):.4g}" for name in names}
     terms = [f"{name.removeprefix('loss_')} {means[name]}" for name in names if name.startswith("loss_")]
@@ -114,7 +114,7 @@ def _losses(logged: list[dict[str, float]]) -> list[str]:
 
 
 def _scores(logs: Mapping[str, float]) -> list[str]:
-    """The loss on the selection rows and the score, with its parts in brackets where there are others."""
+    """Format the loss and score on the selection rows, with the parts of a score in brackets."""
     values = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
     values = {name: value for name, value in values.items() if name not in SPEED}
     parts = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items() if name not in ("loss", "score")]
@@ -129,7 +129,7 @@ def _number(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in a unit that suits it: 4.2 s, 95 s, 12 min, 3.1 h."""
+    """Format a time in a suitable unit: 4.2 s, 95 s, 12 min, 3.1 h."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

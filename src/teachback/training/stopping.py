@@ -1,4 +1,4 @@
-"""Leaving on request: a training that is told to end (SIGTERM, as preempted machines are; Ctrl-C) writes a checkpoint first."""
+"""Graceful stop: on SIGTERM (sent before preemption) or Ctrl-C, training writes a checkpoint and ends."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,14 +9,14 @@ from transformers import TrainerCallback
 
 from teachback.core.errors import Stopped
 
-AGREE_EVERY = 10  # steps; several processes have to leave at the same one, and asking the others takes time
+AGREE_EVERY = 10  # steps; processes must stop at the same step, and synchronising them takes time
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether a signal has come that asks to leave, and which."""
+    """Records a signal that asks training to stop."""
 
     def __init__(self):
         self.made = False
@@ -24,14 +24,14 @@ class StopRequest:
         self.before: dict[int, Callable | int | None] = {}
 
     def make(self, number: int, frame=None) -> None:
-        """Note the signal; Ctrl-C pressed once more does not wait."""
+        """Signal handler: record the signal; a second Ctrl-C interrupts at once."""
         before = self.before.get(number)
         if self.made and number == signal.SIGINT and callable(before):
             before(number, frame)
         self.made, self.signal = True, number
 
     def agreed(self, device: torch.device) -> bool:
-        """Whether it has come to any of the processes; all of them have to ask together."""
+        """Whether any process has received a signal. Collective: all processes must call it together."""
         made = torch.tensor(int(self.made), device=device)
         torch.distributed.all_reduce(made, op=torch.distributed.ReduceOp.MAX)
         return bool(made)
@@ -39,11 +39,11 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Note the signals instead of dying of them, for the time of the block."""
+    """Record stop signals within the block instead of dying of them."""
     request = StopRequest()
     try:
         request.before = {number: signal.signal(number, request.make) for number in SIGNALS}
-    except ValueError:  # only the main thread may; elsewhere whoever called us decides what a signal does
+    except ValueError:  # only the main thread can set handlers; elsewhere signals are the caller's business
         yield request
         return
     try:
@@ -54,10 +54,10 @@ def stop_request() -> Iterator[StopRequest]:
 
 
 class SaveBetween(TrainerCallback):
-    """Checkpoints within an epoch: every ``save_steps`` steps, and when told to stop, after which it stops.
+    """Saves a checkpoint every ``save_steps`` steps within an epoch, and on a stop request, after which training ends.
 
-    The end of an epoch has a checkpoint of its own, written once the epoch's evaluation is over; one before that would
-    let a continued run leave the evaluation out.
+    The end of an epoch is left out: its checkpoint is saved after the evaluation, which a run resumed from an earlier one
+    would skip.
     """
 
     def __init__(self, request: StopRequest):

@@ -1,7 +1,7 @@
-"""The one Trainer subclass, and running it so that an interrupted stage continues.
+"""The Trainer subclass of all stages, and resumable training with it.
 
-A training module's ``forward(**batch)`` returns its mean ``loss``, and may return ``logits``; what it notes in
-``terms`` (name -> detached per-example values) is averaged into the log.
+A training module's ``forward(**batch)`` returns its mean ``loss``, and optionally ``logits``; the per-example loss terms
+that it passes to `TrainingModule.note` are averaged into the log.
 """
 
 import copy
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingModule(nn.Module):
-    """Base of what is trained: models and their losses in one module, so that any wrapper sees one forward pass."""
+    """Base of training modules: models and losses together, so that wrappers such as DDP see a single forward pass."""
 
     accepts_loss_kwargs = False  # losses are means over the batch, so the Trainer averages accumulation steps
 
@@ -56,7 +56,7 @@ class TrainingModule(nn.Module):
         self.term_count = 0
 
     def note(self, **terms: torch.Tensor) -> None:
-        """Add per-example loss terms [B] to the running means, staying on the device."""
+        """Add per-example loss terms [B] to the running means, without leaving the device."""
         if not self.training:
             return
         self.term_count += 1
@@ -64,22 +64,22 @@ class TrainingModule(nn.Module):
             self.term_sums[name] = self.term_sums.get(name, 0) + values.detach().mean()
 
     def further_rows(self) -> list[EncodedRows]:
-        """Rows that the models of this module read besides those that they are trained and scored on."""
+        """Rows that the models read in addition to the train and selection rows."""
         return []
 
     def further_state(self) -> dict:
-        """What a checkpoint has to hold beside the weights."""
+        """State to save in checkpoints besides the weights."""
         return {}
 
     def load_further_state(self, state: dict) -> None:
-        """Go on where `further_state` was taken."""
+        """Restore the state from `further_state`."""
 
     def on_epoch_end(self) -> dict[str, float]:
-        """Called after an epoch's last step, before its evaluation and checkpoint; returns what to log."""
+        """Hook after an epoch's last step, before its evaluation and checkpoint; returns values to log."""
         return {}
 
     def take_terms(self) -> dict[str, float]:
-        """Mean of each term since the last call."""
+        """Return the mean of each term since the last call, and reset."""
         means = {name: (total / self.term_count).item() for name, total in self.term_sums.items()}
         self.term_sums, self.term_count = {}, 0
         return means
@@ -96,17 +96,17 @@ class DistillationTrainer(Trainer):
     train_dataset: EncodedRows
     optimizer: torch.optim.Optimizer
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
-    told_to_stop = 0  # the number of a signal that came too late for a checkpoint: the training was over
+    told_to_stop = 0  # signal that came after the end of training, when no checkpoint is needed
 
     def get_train_dataloader(self):
-        """Batches of similar length, or those that the rows prescribe, in their order."""
+        """Loader of batches of similar length, or of the fixed ``batches`` of the rows."""
         rows = self.train_dataset
         if not rows.batches:
             return super().get_train_dataloader()
         return DataLoader(rows, batch_sampler=rows.batches, collate_fn=self.data_collator)
 
     def get_eval_dataloader(self, eval_dataset=None):
-        """Batches of every row: what ``dataloader_drop_last`` leaves out is of the training alone."""
+        """Loader of all rows: ``dataloader_drop_last`` applies to training only."""
         drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -116,11 +116,11 @@ class DistillationTrainer(Trainer):
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        # Batches of all processes together are cut first, so their number does not change who meets whom.
+        # Batches over all processes are cut first, so their composition does not depend on the number of processes.
         return LengthBucketSampler(dataset.lengths, self.args.train_batch_size * self.args.world_size, seed)
 
     def training_step(self, model, inputs, *args, **kwargs):
-        with nullcontext() if self.args.torch_compile else fast_dropout(self.args.device):  # compiled code draws its own
+        with nullcontext() if self.args.torch_compile else fast_dropout(self.args.device):  # compiled code has fused dropout
             loss = super().training_step(model, inputs, *args, **kwargs)
         self.loss_watch.add(self.state.global_step + 1, self._get_learning_rate(), inputs.get("index"), loss)
         return loss
@@ -180,7 +180,7 @@ class DistillationTrainer(Trainer):
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         save_state(Path(output_dir) / f"random_{self.args.process_index}", random_states())
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:  # the Trainer's state is written next, and says that all of this is there
+        if self.args.should_save:  # the Trainer's state is written next and marks the checkpoint as complete
             sync(output_dir)
 
     def _load_rng_state(self, checkpoint):
@@ -189,7 +189,7 @@ class DistillationTrainer(Trainer):
 
 
 class EpochEnd(TrainerCallback):
-    """Lets the training module act between epochs."""
+    """Calls the training module's `on_epoch_end` and logs the result."""
 
     def __init__(self, trainer: DistillationTrainer, module: TrainingModule):
         self.trainer, self.module = trainer, module
@@ -201,7 +201,7 @@ class EpochEnd(TrainerCallback):
 
 
 class DecayOfUnused(TrainerCallback):
-    """Keeps account of the weight decay of token embeddings that are left out of the training."""
+    """Tracks the weight decay of token embeddings that are left out of training."""
 
     def __init__(self, module: TrainingModule):
         self.module = module
@@ -211,7 +211,7 @@ class DecayOfUnused(TrainerCallback):
 
 
 class TrackLog(TrainerCallback):
-    """Passes on what is logged: losses by term, learning rate, and scores by domain."""
+    """Forwards the Trainer's logs to the trackers: losses by term, learning rate, scores by domain."""
 
     def __init__(self, tracks: Tracks):
         self.tracks = tracks
@@ -221,13 +221,13 @@ class TrackLog(TrainerCallback):
 
 
 class PaddingLog(TrainerCallback):
-    """Says once, before the first step, how much of the first epoch is padding, all processes together."""
+    """Prints the share of padding in the first epoch, over all processes, before the first step."""
 
     def __init__(self, trainer: DistillationTrainer, rows: EncodedRows, multiple: int):
         self.trainer, self.rows, self.multiple = trainer, rows, multiple
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        if state.global_step:  # the run goes on from a checkpoint, whose history says it
+        if state.global_step:  # a resumed run, whose history has it
             return
         batches = batches_of_all_processes(train_dataloader.batch_sampler)
         found = count_padding(self.rows, batches, self.multiple)
@@ -237,7 +237,7 @@ class PaddingLog(TrainerCallback):
 
 
 def batches_of_all_processes(sampler: BatchSampler) -> Iterator[list[int]]:
-    """Row numbers of every batch of an epoch, from what one of the processes takes its own from."""
+    """Row numbers of all batches of an epoch over all processes, given the batch sampler of any process."""
     if not isinstance(sampler, BatchSamplerShard):
         yield from sampler
         return
@@ -250,7 +250,7 @@ def batches_of_all_processes(sampler: BatchSampler) -> Iterator[list[int]]:
 
 
 def _check_lengths(module: TrainingModule, *parts: EncodedRows) -> None:
-    """Say before the first step that a text is too long, not when its batch comes."""
+    """Raise TeachbackError before the first step if a text is too long for a model."""
     longest = max(max(part.lengths, default=0) for part in parts)
     for part in module.modules():
         if isinstance(part, Classifier):
@@ -258,13 +258,13 @@ def _check_lengths(module: TrainingModule, *parts: EncodedRows) -> None:
 
 
 def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> OptimizerArguments:
-    """The arguments without what is done here in the Trainer's place. ``scored``: there is a metric ``score``."""
+    """Copy the arguments without features handled outside the Trainer. ``scored``: there is a metric ``score``."""
     args = copy.copy(args)
     args.output_dir = str(checkpoints)
-    # Hugging Face's __post_init__ has made a list of the one word of the command line.
+    # Hugging Face's __post_init__ has converted the string from the command line to a list.
     args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]  # type: ignore[assignment]
-    args.push_to_hub = False  # the finished folder is uploaded, not what Trainer would make of it
-    if args.metric_for_best_model in (None, "loss"):  # Trainer's own default is the loss
+    args.push_to_hub = False  # the finished folder is uploaded instead
+    if args.metric_for_best_model in (None, "loss"):  # the Trainer's default is the loss
         args.metric_for_best_model = "score" if scored else "loss"
         args.greater_is_better = scored
     return args
@@ -272,7 +272,7 @@ def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> O
 
 @contextmanager
 def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: OptimizerArguments, pad_token_id: int):
-    """Within it the models that learn hold the embeddings of the tokens that they read, and no others."""
+    """Restrict trained models, within the block, to the embeddings of tokens that occur."""
     models = [part.model for part in module.modules() if isinstance(part, Classifier)]
     if args.optim in EXACT_FOR:
         for model in models:
@@ -287,9 +287,9 @@ def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: Optimiz
 def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: OptimizerArguments,
           checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
           tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
-    """Train ``module`` in place, continuing from checkpoint ``last``; the best one on ``dev_rows`` is restored.
+    """Train ``module`` in place, resuming from checkpoint ``last``, and restore the best checkpoint on ``dev_rows``.
 
-    Selects on the metric ``score`` where ``compute_metrics`` gives one (higher is better), else on the loss.
+    Selects on the metric ``score`` if ``compute_metrics`` gives one (higher is better), else on the loss.
     """
     args = _for_trainer(args, checkpoints, scored=compute_metrics is not None)
     use_training_attention(module, args.device)

@@ -1,9 +1,8 @@
-"""Training only those rows of a model's token embeddings that some text has, which changes nothing but the time it takes.
+"""Training only the token embeddings that occur in the texts: the same result in less time.
 
-Most of a small student's weights are its embedding table, and most of its rows belong to tokens that no text of a domain
-has. Their gradient is always 0: AdamW's moments of them stay 0, and all that it does to them is weight decay, the same
-factor for every row, which is applied once, at the end. On a CPU gradients, their norm and AdamW's step of
-the whole table cost more than a small batch itself.
+Most weights of a small student are in its embedding table, most of whose rows belong to tokens absent from a domain's
+texts. Their gradient and AdamW's moments are always 0, so they only change by weight decay, a common factor that is applied
+once at the end. On a CPU gradients, gradient norm and optimizer step of the whole table cost more than a small batch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,23 +15,23 @@ from torch.nn import functional
 
 from teachback.data.encoding import EncodedRows
 
-WORTHWHILE = 0.75  # of the vocabulary: where more of it is used, there is little to be saved
-EXACT_FOR = ("adamw_torch", "adamw_torch_fused")  # optimizers that treat every number by itself
+WORTHWHILE = 0.75  # share of the vocabulary in use, above which little is saved
+EXACT_FOR = ("adamw_torch", "adamw_torch_fused")  # elementwise optimizers
 
 
 class UsedEmbedding(nn.Module):
-    """The rows of ``full`` that ``used`` names, in the place of ``full``; reads the same token ids [...] -> [..., H].
+    """Replacement of the embedding ``full`` by its rows ``used``; maps the same token ids [...] -> [..., H].
 
-    ``decay`` is what weight decay has left, so far, of the rows that are not here.
+    ``decay`` is the accumulated weight decay factor of the omitted rows.
     """
 
     decay: torch.Tensor
 
     def __init__(self, full: nn.Embedding, used: torch.Tensor):
         super().__init__()
-        self.full, self.used = [full], used  # in a list, so that it is no part of this module's state
+        self.full, self.used = [full], used  # in a list, to keep it out of the module's state
         self.weight = nn.Parameter(full.weight.detach()[used].clone())
-        self.place = torch.full((full.num_embeddings,), -1)  # -1: a token that nobody announced is an error
+        self.place = torch.full((full.num_embeddings,), -1)  # -1: an omitted token is an error
         self.place[used] = torch.arange(len(used))
         padding = full.padding_idx
         self.padding_idx = int(self.place[padding]) if padding is not None and self.place[padding] >= 0 else None
@@ -43,7 +42,7 @@ class UsedEmbedding(nn.Module):
 
     @torch.no_grad()
     def restored(self) -> nn.Embedding:
-        """The whole table, with what was learnt and what weight decay has left of the other rows."""
+        """Full table with the trained rows, and the omitted rows after weight decay."""
         full = self.full[0]
         weight = full.weight * self.decay.to(full.weight.dtype)
         weight[self.used] = self.weight
@@ -52,10 +51,10 @@ class UsedEmbedding(nn.Module):
 
 
 def use_only(model, parts: Iterable[EncodedRows], pad_token_id: int) -> None:
-    """Let ``model``, a Hugging Face model that learns, hold only the embeddings of tokens that ``parts`` or padding have.
+    """Restrict the embeddings of ``model``, in place, to padding and the tokens in ``parts``.
 
-    The model is where it is trained: on a GPU, which passes over a whole table in no time, this does nothing, and so where
-    it would not be exact or not be worth it.
+    A no-op on a GPU, for which the whole table costs little, and where the result would differ or too little be saved.
+    ``model`` must be on its training device.
     """
     table = model.get_input_embeddings()
     if type(table) is not nn.Embedding or not _separable(model, table):
@@ -70,14 +69,14 @@ def use_only(model, parts: Iterable[EncodedRows], pad_token_id: int) -> None:
 
 
 def _separable(model, table: nn.Embedding) -> bool:
-    """Whether the table learns, on a CPU, serves nothing else and leaves rows alone that no batch has."""
+    """Whether the table is trained on a CPU, not shared with other modules, and updated only in rows of the batch."""
     owners = sum(weight is table.weight for part in model.modules() for weight in part.parameters(recurse=False))
     plain = table.max_norm is None and not table.scale_grad_by_freq and not table.sparse
     return plain and owners == 1 and table.weight.requires_grad and table.weight.device.type == "cpu"
 
 
 def decay_others(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """After a step of AdamW: what its weight decay does to the rows that are left out."""
+    """Apply the weight decay of an AdamW step to the omitted rows."""
     for part in module.modules():
         if isinstance(part, UsedEmbedding):
             group = next(g for g in optimizer.param_groups if any(p is part.weight for p in g["params"]))
@@ -85,7 +84,7 @@ def decay_others(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 def restore(model) -> None:
-    """Give ``model`` its whole table back."""
+    """Restore the full embedding table of ``model``."""
     table = model.get_input_embeddings()
     if isinstance(table, UsedEmbedding):
         model.set_input_embeddings(table.restored())
@@ -93,7 +92,7 @@ def restore(model) -> None:
 
 @contextmanager
 def whole_vocabulary(model) -> Iterator[None]:
-    """While this holds, ``model`` has its whole table, as what is written to disk has to."""
+    """Restore the full embedding table within the block, as for saving."""
     table = model.get_input_embeddings()
     restore(model)
     try:

@@ -1,22 +1,22 @@
 """A table's numbers: ours over seeds from stage 7's files, the published ones beside them, and paired tests."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 
-import numpy as np
 from transformers import AutoConfig
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, Suite, read_suite
-from teachback.inference.metrics import GROUPED, as_numbers, by_domain, group_of, parts
+from teachback.inference.metrics import by_domain, parts
 from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results, unseen_split
 from teachback.reports.cells import CHANGED, WITH_SCORES
 from teachback.reports.plan import Plan, answering
 from teachback.reports.published import Column, Published
 from teachback.reports.recipes import TableRow
-from teachback.reports.significance import RESAMPLES, Paired, holm, paired_bootstrap
+from teachback.reports.significance import RESAMPLES
+from teachback.reports.table_tests import Comparison, TableTests
 
 BOOTSTRAP = f"paired bootstrap over test rows, each with its answers under all seeds, {RESAMPLES:,} draws"
 SPLIT = "test"
@@ -50,29 +50,6 @@ class Entry:
         return None if self.mean is None or self.published is None else self.mean - self.published
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A row against ``other`` on the same test rows and seeds: mean difference in points, and p of the bootstrap.
-
-    ``adjusted``: that p by Holm, beside all other tests of the table.
-    """
-
-    other: TableRow
-    difference: float
-    p: float
-    seeds: int
-    adjusted: float = 1.0
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a checkpoint said of a domain's labelled test rows: numbers of gold and predicted labels, by guid."""
-
-    guids: tuple[str, ...]
-    gold: np.ndarray
-    predicted: np.ndarray
-
-
 class PaperTable:
     """All of a plan's rows and columns. ``states``: cell -> its state; cells that are not done have no numbers."""
 
@@ -81,7 +58,6 @@ class PaperTable:
         self.columns = self._columns()
         self.rows = [row for row in plan.needed_rows() if self._is_planned(row)]
         self._results: dict[Path, list[Result]] = {}
-        self._answers: dict[tuple, Answers] = {}
         self.entries: dict[tuple[str, Column], Entry] = {}
         for row in self.rows:
             for column in self.columns:  # the average is the last
@@ -214,10 +190,10 @@ class PaperTable:
 
     def _computed(self, row: TableRow, column: Column, seed: int) -> float | None:
         """A metric that results.tsv does not have, from the predictions."""
-        rows, predicted = self._predictions(row, column.domain, seed)
+        rows, predicted = self.predictions(row, column.domain, seed)
         return by_domain(self.suite, rows, predicted, column.metric)[column.domain].value if rows else None
 
-    def _predictions(self, row: TableRow, domain: str, seed: int) -> tuple[list[Row], list[str]]:
+    def predictions(self, row: TableRow, domain: str, seed: int) -> tuple[list[Row], list[str]]:
         """Labelled test rows of a domain, and what was predicted for them."""
         path = predictions_file(self._run(row, domain, seed), self._stage(row, domain), SPLIT)
         if not path.is_file():
@@ -229,76 +205,19 @@ class PaperTable:
         own = [(Row(guid, "", "", gold, domain), told) for guid, of, gold, told in fields if of == domain and gold]
         return [row for row, _ in own], [told for _, told in own]
 
-    def _answers_of(self, row: TableRow, domain: str, seed: int) -> Answers:
-        key = row.name, domain, seed
-        if key not in self._answers:
-            rows, predicted = self._predictions(row, domain, seed)
-            about = self.suite.domain(domain)
-            numbers = as_numbers(about, [one.label for one in rows]), as_numbers(about, predicted)
-            self._answers[key] = Answers(tuple(one.guid for one in rows), *numbers)
-        return self._answers[key]
+    @cached_property
+    def tested(self) -> TableTests:
+        """The paired tests between rows."""
+        return TableTests(self)
 
     def compare(self, row: TableRow, column: Column) -> Comparison | None:
         """The row against the one that its recipe compares it with; None where they share no seed."""
-        return self.comparisons.get((row.name, column))
-
-    @cached_property
-    def comparisons(self) -> dict[tuple[str, Column], Comparison]:
-        """Every test of the table. Two rows that are compared with each other are one test."""
-        found = {
-            (row.name, column): one for row in self.rows for column in self.columns if (one := self._compare(row, column))
-        }
-        tests = {(frozenset((name, one.other.name)), column): one.p for (name, column), one in found.items()}
-        adjusted = dict(zip(tests, holm(list(tests.values()))))
-        return {
-            (name, column): replace(one, adjusted=adjusted[frozenset((name, one.other.name)), column])
-            for (name, column), one in found.items()
-        }
+        return self.tested.comparisons.get((row.name, column))
 
     @property
     def tests(self) -> int:
-        """How many tests there are."""
-        return len({(frozenset((name, one.other.name)), column) for (name, column), one in self.comparisons.items()})
-
-    def _compare(self, row: TableRow, column: Column) -> Comparison | None:
-        other = self.plan.opponent(row)
-        if other is None or (other.name, column) not in self.entries:
-            return None
-        ours, theirs = self.entry(row, column), self.entry(other, column)
-        seeds = [seed for seed in ours.scores if seed in theirs.scores]
-        if not seeds:
-            return None
-        difference = 100 * fmean(ours.scores[seed] - theirs.scores[seed] for seed in seeds)
-        tested = [column] if not column.is_average else [c for c in self.columns if not c.is_average]
-        parts = [self._paired(row, other, column, seeds) for column in tested]
-        if not all(len(part.gold) for part in parts):  # the predictions are gone
-            return None
-        return Comparison(other, difference, paired_bootstrap(parts), len(seeds))
-
-    def _paired(self, row: TableRow, other: TableRow, column: Column, seeds: list[int]) -> Paired:
-        """Both rows' answers in a column under all seeds."""
-        pairs = [self._pair(row, other, column.domain, seed) for seed in seeds]
-        first = pairs[0][0]
-        if any(ours.guids != first.guids for ours, _ in pairs):
-            raise self._different_rows(row, other, column.domain, seeds)
-        ours, theirs = (np.stack([one.predicted for one in side]) for side in zip(*pairs))
-        grouped = GROUPED & set(self.suite.domain(column.domain).metric.split("+"))
-        groups = np.array([group_of(guid) for guid in first.guids]) if grouped else None
-        return Paired(column.metric, first.gold, ours, theirs, groups)
-
-    def _pair(self, row: TableRow, other: TableRow, domain: str, seed: int) -> tuple[Answers, Answers]:
-        """Both rows' answers, which have to be to the same test rows."""
-        ours, theirs = self._answers_of(row, domain, seed), self._answers_of(other, domain, seed)
-        if ours.guids != theirs.guids:
-            raise self._different_rows(row, other, domain, [seed])
-        return ours, theirs
-
-    @staticmethod
-    def _different_rows(row: TableRow, other: TableRow, domain: str, seeds: list[int]) -> TeachbackError:
-        return TeachbackError(
-            f"{row.name} and {other.name} were scored on different test rows of {domain} (seed {', '.join(map(str, seeds))}); "
-            "run the cells that are listed as changed by --dry_run --list_cells again"
-        )
+        """Number of tests."""
+        return self.tested.count
 
     def made_with_other_settings(self) -> int:
         """How many cells the table shows that were made with other settings or data than are asked for now."""

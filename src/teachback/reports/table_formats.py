@@ -7,9 +7,10 @@ from teachback.core.markdown import escape_markdown, padded_table
 from teachback.core.numerals import MINUS, decimal, signed
 from teachback.inference.results import format_table
 from teachback.reports.paper_settings import other_settings
-from teachback.reports.paper_table import BOOTSTRAP, Comparison, Entry, PaperTable
+from teachback.reports.paper_table import BOOTSTRAP, Entry, PaperTable
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
+from teachback.reports.table_tests import Comparison
 
 NOTHING, MARK = "–", "*"
 SMALLEST = 0.001  # p that is written in digits

@@ -9,9 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-import torch
 
 from teachback.core.arguments import option, require, require_at_least
 from teachback.core.errors import TeachbackError, naming
@@ -19,7 +16,6 @@ from teachback.core.files import write_atomically
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
 from teachback.core.places import seed_folder
-from teachback.core.spreadsheets import formulas, quoted_table
 from teachback.core.tracking import require_installed, tracking
 from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
@@ -46,6 +42,7 @@ from teachback.inference.scores import predicted_labels
 from teachback.inference.speed import Speeds
 from teachback.inference.submission import OFFICIAL_ROWS, file_name, submission
 from teachback.stages.stage7_notes import measured_on
+from teachback.stages.stage7_predictions import warn_of_formulas, write_predictions
 from teachback.stages.stage7_tables import print_tables
 
 logger = logging.getLogger(__name__)
@@ -88,29 +85,6 @@ class EvaluationArguments:
             parts(self.metric)
         require_at_least(self, "max_length", 4)
         require_at_least(self, "eval_batch_size", 1)
-
-
-def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: SuiteData, spreadsheet: bool = False) -> None:
-    """Write guid, domain, gold label ("" if hidden), predicted label and a probability per label of each row as TSV."""
-    labels = list(dict.fromkeys(label for row in rows for label in data.suite.domain(row.domain).labels))
-    lines = ["\t".join(["guid", "domain", "gold", "predicted", *(f"p({label})" for label in labels)])]
-    table = zip(rows, predicted_labels(logits, rows, data), logits.softmax(-1).tolist())
-    for row, predicted, probabilities in table:
-        by_label = dict(zip(data.suite.domain(row.domain).labels, probabilities))
-        numbers = [f"{by_label[label]:.7g}" if label in by_label else "" for label in labels]
-        lines.append("\t".join([row.guid, row.domain, row.label, predicted, *numbers]))
-    content = "\n".join(lines) + "\n"
-    write_atomically(path, content)
-    if spreadsheet:
-        write_atomically(path.parent / "spreadsheet" / path.name, quoted_table(content))
-    else:
-        warn_of_formulas(path, content, "SPREADSHEET=1 also writes spreadsheet/, where they are quoted")
-
-
-def warn_of_formulas(path: Path, content: str, advice: str) -> None:
-    """Warn if a spreadsheet would interpret cells of a table as formulas."""
-    if count := formulas(content):
-        logger.warning("%s: a spreadsheet takes %d cells that begin with = + - or @ for formulas; %s", path, count, advice)
 
 
 class Evaluation:

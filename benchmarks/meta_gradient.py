@@ -75,21 +75,23 @@ def balanced(random: Random, rows: list[Row], sizes: dict[str, int]) -> dict[str
     }
 
 
-def write_few(folder: Path, every: dict[str, list[Row]], seed: int) -> None:
-    """The suite ``few`` of a seed."""
+def write_few(folder: Path, every: dict[str, list[Row]], seed: int, train_rows: int) -> None:
+    """The suite ``few`` of a seed, with as many train rows of the target."""
+    sizes = SIZES | {"train": train_rows}
     random = Random(seed)
     rows: dict[str, list[Row]] = {split: [] for split in SIZES}
     for name in DOMAINS:
-        for split, part in balanced(random, every[name], SIZES if name == TARGET else FURTHER).items():
+        for split, part in balanced(random, every[name], sizes if name == TARGET else FURTHER).items():
             rows[split] += part
     for split, part in rows.items():
         write_rows(folder / "few" / f"{split}.tsv", part, TRAIN_COLUMNS if split == "train" else TRAIN_COLUMNS[:-1])
     write_suite(folder / "few", with_row_counts(Suite("few", DOMAINS), rows))
 
 
-def run_seed(folder: Path, every: dict[str, list[Row]], seed: int, model: str, further: list[str]) -> dict:
+def run_seed(folder: Path, every: dict[str, list[Row]], seed: int, model: str, train_rows: int, epochs: int,
+             further: list[str]) -> dict:  # fmt: skip
     """Stages 3 to 7; test accuracy of the student before the curriculum and after each of both."""
-    write_few(folder / f"data{seed}", every, seed)
+    write_few(folder / f"data{seed}", every, seed, train_rows)
     places = ["--suite", "few", "--domain", TARGET, "--data_dir", str(folder / f"data{seed}"), "--max_length", "64",
               "--seed", str(seed), "--device", "cpu", "--precision", "fp32", "--teacher", "single"]  # fmt: skip
     start = ["--output_root", str(folder / "start")]
@@ -97,7 +99,7 @@ def run_seed(folder: Path, every: dict[str, list[Row]], seed: int, model: str, f
     train_teachers(*parse(*TEACHER_STAGE, argv=[*train, "--teacher_model", model, "--num_train_epochs", "8"]))
     student = ["--student_init", "teacher", "--student_layers", "3", "--first", "none", "--method", "mpdistil"]
     for stage in ("first", "second"):
-        distil(*parse(*STUDENT_STAGES, argv=[*train, *student, "--num_train_epochs", "6", "--stage", stage]))
+        distil(*parse(*STUDENT_STAGES, argv=[*train, *student, "--num_train_epochs", str(epochs), "--stage", stage]))
     found: dict = {"seed": seed}
     for variant in VARIANTS:
         outputs = ["--output_root", str(folder / variant)]
@@ -118,11 +120,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--train_rows", type=int, default=SIZES["train"], help="of the target")
+    parser.add_argument("--epochs", type=int, default=6, help="of the student before the curriculum")
     parser.add_argument("--json", type=Path)
     arguments, further = parser.parse_known_args()
     every, found = all_rows(arguments.data_dir), []
     for seed in arguments.seeds:
-        found.append(run_seed(arguments.folder, every, seed, arguments.model, further))
+        found.append(run_seed(arguments.folder, every, seed, arguments.model, arguments.train_rows, arguments.epochs, further))
         print(json.dumps(found[-1]), flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(found, indent=1))

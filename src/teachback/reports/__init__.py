@@ -1,1 +1,1 @@
-"""The page of a run, and the papers' tables."""
+"""HTML reports of runs, and reproduction of the papers' tables."""

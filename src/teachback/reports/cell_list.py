@@ -1,4 +1,4 @@
-"""What there is to run for a table: a line for each row, or for each cell."""
+"""Listing of a table's cells, by row or one by one."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from teachback.reports.run_cells import RUNNING, Schedule, expected_seconds, run
 
 
 def states_of(schedule: Schedule) -> dict[str, str]:
-    """The state of each cell, also of those that another command runs."""
+    """State of each cell, including those run by another command."""
     return {
         name: RUNNING if schedule.states[name] == TODO and runs_elsewhere(cell) else schedule.states[name]
         for name, cell in schedule.cells.items()
@@ -16,14 +16,14 @@ def states_of(schedule: Schedule) -> dict[str, str]:
 
 
 def listed(schedule: Schedule) -> str:
-    """One line a cell: its state, name and command."""
+    """Text with a line per cell: state, name and command."""
     width = max(len(name) for name in schedule.cells)
     states = states_of(schedule)
     return "\n".join(f"{states[name]:<8} {name:<{width}}  {cell.command}" for name, cell in schedule.cells.items())
 
 
 def summary(schedule: Schedule, title: str) -> str:
-    """A line a row of the table: its cells by state, the hours that they took, and those that are left; then all."""
+    """Text table with a line per row and one for all: cells by state, elapsed hours and expected hours left."""
     states = states_of(schedule)
     kinds: dict[str, list[Cell]] = {}
     for cell in schedule.cells.values():
@@ -53,6 +53,6 @@ def _hours_taken(cells: list[Cell], states: dict[str, str]) -> str:
 
 
 def _hours_left(left: list[Cell], finished: list[Cell], jobs: int = 1) -> str:
-    """By the mean time of finished cells like them; a dash before the first is finished."""
+    """Expected hours by the mean time of similar finished cells; a dash before the first is finished."""
     seconds = expected_seconds(left, finished, jobs) if left else 0.0
     return "–" if seconds is None else f"{seconds / 3600:.2f}"

@@ -1,8 +1,8 @@
-"""A cell of a table: one run of stages, as a bash script of its own, with marks on disk that say how it went.
+"""Cells of a table: each is a run of stages by a generated bash script, with its outcome in a marker file.
 
-Beside the script lie its log and one mark: ``.done``, written after the last stage, holds what was run and the seconds it
-took; ``.failed`` the exit status. A script that neither finished nor failed was interrupted; it is run again, and its
-stages go on from their last checkpoints.
+The script's log and marker lie beside it: ``.done``, written after the last stage, holds the cell's fingerprint and the
+elapsed seconds; ``.failed`` the exit status. A script with neither was interrupted; it is run again, and its stages
+resume from their last checkpoints.
 """
 
 import glob
@@ -24,28 +24,28 @@ from teachback.data.schema import SPLITS
 from teachback.reports.recipes import SCRIPTS
 
 DONE, CHANGED, DAMAGED, FAILED, TODO = "done", "changed", "damaged", "failed", "todo"
-WITH_SCORES = (DONE, CHANGED, DAMAGED)  # scores were measured before anything was damaged
-# Where things are and how fast they are computed: without effect on a cell's result.
+WITH_SCORES = (DONE, CHANGED, DAMAGED)  # damage does not affect existing scores
+# Variables of paths, devices and logging, which do not affect a cell's result.
 WITHOUT_EFFECT = {
     "CONFIG", "PYTHON", "DATA_DIR", "OUTPUT_DIR", "TEACHER_DIR", "STUDENT_DIR", "SOURCE", "DEVICE", "REPORT_TO",
     "TEACHER_CACHE_GB", "ALLOW_PARTIAL", "MODELS",
 }  # fmt: skip
 
-# What each cell says for itself: an environment that has these means the table, or another run.
+# Set by each cell, and therefore not taken from the environment.
 PER_CELL = ("HOLD_OUT", "TRAIN_FRACTION", "TEACHER_DOMAIN", "TEACHER_DIR", "STUDENT_DIR")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of stages. ``name`` is unique in a table; ``folder`` holds its script, log and mark."""
+    """A run of stages. ``name`` is unique in a table; ``folder`` holds its script, log and marker."""
 
     name: str
     folder: Path
     scripts: tuple[str, ...]
     variables: dict[str, str]
-    kind: str = ""  # cells of a kind take about as long: the row
-    needs: tuple[str, ...] = ()  # cells that have to be done before
-    after: tuple[str, ...] = ()  # cells that it would repeat the work of beside, and can use once they have run
+    kind: str = ""  # name of the row; cells of a kind take about the same time
+    needs: tuple[str, ...] = ()  # cells that must be done before
+    after: tuple[str, ...] = ()  # cells to run first if pending, as their results can be reused
 
     @property
     def script(self) -> Path:
@@ -57,7 +57,7 @@ class Cell:
 
     @property
     def makes_data(self) -> bool:
-        """Whether it writes the data that all others read."""
+        """Whether this is the cell that writes the data."""
         return SCRIPTS["2"] in self.scripts
 
     def mark(self, what: str) -> Path:
@@ -65,20 +65,20 @@ class Cell:
 
     @property
     def command(self) -> str:
-        """The stages as one line to copy."""
+        """Shell command that runs the stages."""
         words = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.variables.items())
         return f"(export {words} && {' && '.join(f'bash {script}' for script in self.scripts)})"
 
 
 @cache
 def declared_variables(script: Path) -> frozenset[str]:
-    """The variables that a stage declares in lines of its own."""
+    """Variables that a stage script declares."""
     return frozenset(re.findall(r'^: "\$\{([A-Z][A-Z0-9_]*):?=', script.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 @dataclass
 class Workplace:
-    """What all cells of a table have in common: the project, what the user set, the data."""
+    """Shared environment of a table's cells: project, data, config file and user's variables."""
 
     root: Path  # of the project
     data: Path  # of the processed suite
@@ -86,14 +86,14 @@ class Workplace:
     given: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def settings(self, cell: Cell) -> dict[str, str]:
-        """The variables of a cell's stages: its own, and of the others those that the environment gives."""
+        """Variables of a cell's stages: those of the cell, and others that are set in the environment."""
         known = {"CONFIG", "PYTHON", "DATA_DIR", "OUTPUT_DIR"}
         known = known.union(*(declared_variables(self.root / script) for script in cell.scripts))
         shared = sorted(known & self.given.keys() - set(PER_CELL))
         return {name: self.given[name] for name in shared} | cell.variables
 
     def fingerprint(self, cell: Cell, cells: dict[str, Cell]) -> str:
-        """What a cell's result depends on: its stages and settings, the data, and the same of the cells that it needs."""
+        """Hash of everything a cell's result depends on: stages, settings, data and the cells that it needs."""
         settings = {name: value for name, value in self.settings(cell).items() if name not in WITHOUT_EFFECT}
         needs = [self.fingerprint(cells[name], cells) for name in cell.needs if not cells[name].makes_data]
         data = "" if cell.makes_data else data_digest(self.data)
@@ -101,7 +101,7 @@ class Workplace:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def state(self, cell: Cell, cells: dict[str, Cell]) -> str:
-        """done, changed (finished with other settings or data), damaged (files that it made are), failed or todo."""
+        """State of a cell: done, changed (done with other settings or data), damaged (its files are), failed or todo."""
         if cell.mark(FAILED).is_file():
             return FAILED
         if not cell.mark(DONE).is_file():
@@ -111,8 +111,8 @@ class Workplace:
         return DAMAGED if self.damage(cell) else DONE
 
     def damage(self, cell: Cell) -> list[str]:
-        """What is wrong with the stage folders that a finished cell made; a folder that was removed is none."""
-        if "OUTPUT_DIR" not in cell.variables or cell.makes_data:  # data is told by its hash
+        """Problems of the stage folders written by a finished cell; a removed folder is not a problem."""
+        if "OUTPUT_DIR" not in cell.variables or cell.makes_data:  # data is checked by its hash
             return []
         own = cell.variables["DOMAIN"]
         name = "*" if own == "all" else glob.escape(folder_name(own))
@@ -122,7 +122,7 @@ class Workplace:
         return [problem for folder in found if (problem := damage_of(folder))]
 
     def write_script(self, cell: Cell, cells: dict[str, Cell]) -> None:
-        """Write the cell as a script that runs anywhere the project's folder and data are."""
+        """Write the cell's script, which runs on any machine with the project's folder and data."""
         mark = shlex.quote(str(cell.folder.absolute() / cell.name))
         exports = [f"export {name}={shlex.quote(value)}" for name, value in self.settings(cell).items()]
         lines = [
@@ -134,7 +134,7 @@ class Workplace:
             *exports,
             f"mark={mark}",
             'rm -f "$mark.done" "$mark.failed"',
-            "trap 'exit 143' TERM",  # once the stage has ended, which may write a checkpoint first
+            "trap 'exit 143' TERM",  # runs when the stage has ended, so that it can write a checkpoint
             """trap 'status=$?; if [[ $status != 0 ]]; then echo "$status" > "$mark.failed"; fi' EXIT""",
             *(f"bash {shlex.quote(str(self.root / script))}" for script in cell.scripts),
             f'printf \'%s\\t%s\\n\' {self.fingerprint(cell, cells)} "$SECONDS" > "$mark.partial"',
@@ -144,13 +144,13 @@ class Workplace:
 
 
 def done_mark(cell: Cell) -> tuple[str, float]:
-    """What a finished cell was run with, and the seconds it took."""
+    """Fingerprint and elapsed seconds of a finished cell."""
     fingerprint, seconds = cell.mark(DONE).read_text(encoding="utf-8").rstrip("\n").split("\t")
     return fingerprint, float(seconds)
 
 
 def data_digest(folder: Path) -> str:
-    """Hash of a processed suite's rows and description; "" where it is not there yet."""
+    """Hash of a processed suite's rows and description; "" if it does not exist."""
     paths = [folder / "suite.json", *(folder / f"{split}.tsv" for split in SPLITS)]
     if not paths[0].is_file():
         return ""
@@ -160,5 +160,5 @@ def data_digest(folder: Path) -> str:
 
 @cache
 def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
-    """Read once as long as the files do not change."""
+    """Hash of files' contents, cached by modification time and size."""
     return hashlib.sha256("".join(content_hash(Path(name)) for name, *_ in stamps).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The settings in which a domain has no data, or few: scores by the share of its train rows, as tables and pictures."""
+"""Learning curves for domains with few or no data: scores by share of train rows, as tables and plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,14 +27,14 @@ from teachback.reports.table_formats import (
 
 
 def published_in(about: Published, setting: Setting) -> Published:
-    """What the paper says of a setting."""
+    """Published scores for a setting."""
     if setting.fraction != WHOLE:
         return about.nothing()
     return about.without(setting.target) if setting.hold_out else about
 
 
 class Curve:
-    """One target domain's tables, one for each share of its train rows."""
+    """Tables of a target domain, one for each share of its train rows."""
 
     def __init__(self, tables: Sequence[PaperTable]):
         self.tables = tables
@@ -53,7 +53,7 @@ class Curve:
 
     @property
     def shares(self) -> list[float]:
-        """Of the target's train rows, in %, of each column."""
+        """Share of the target's train rows in %, by column."""
         return [100 * float(table.plan.setting.fraction) for table, _ in self.columns]
 
     def entries(self, row: TableRow) -> list[Entry]:
@@ -63,7 +63,7 @@ class Curve:
         return [self.title, *(f"{table.plan.setting.name} of train" for table, _ in self.columns), "seeds"]
 
     def lines(self) -> list[Line]:
-        """Ours, the published where there are some, and the difference to the row that the others are compared with."""
+        """Table lines: our scores, published ones if any, and the difference to the reference row."""
         lines = []
         for row in self.rows:
             entries, wanted = self.entries(row), len(self.tables[0].plan.seeds)
@@ -101,7 +101,7 @@ class Curve:
         return f"% {self.notes()}\n\n{tabular(self.header(), self.lines(), 1)}\n"
 
     def tsv(self) -> str:
-        """The lines of each share's table, with the share as first column."""
+        """TSV of all tables, with the share as first column."""
         parts = [(table.plan.setting.fraction, tsv(table).splitlines()) for table in self.tables]
         lines = [f"fraction\t{parts[0][1][0]}"]
         lines += [f"{fraction}\t{line}" for fraction, (_, *body) in parts for line in body]
@@ -109,13 +109,13 @@ class Curve:
 
     @property
     def scored(self) -> list[TableRow]:
-        """Rows that have a score at some share."""
+        """Rows with a score at any share."""
         return [row for row in self.rows if any(entry.n for entry in self.entries(row))]
 
     def plot(self, axes, styles: dict[str, Series] | None = None) -> None:
-        """Score over share, one line a row, with the standard deviation between seeds.
+        """Plot score over share, a line per row, with the standard deviation over seeds.
 
-        ``styles``: of the rows that are drawn, by title; without it, all of them in matplotlib's own.
+        ``styles``: styles of the plotted rows, by title; None to plot all rows in matplotlib's default styles.
         """
         for row in self.scored if styles is None else self.scored[: len(styles)]:
             points = [(share, e.mean, e.std or 0) for share, e in zip(self.shares, self.entries(row)) if e.n]
@@ -128,12 +128,12 @@ class Curve:
         axes.set(xlabel=f"{shorten(self.setting.target)}'s train rows (%)", ylabel="test score (%)")
 
     def save(self, path: Path) -> None:
-        """The plot as a PNG."""
+        """Write the plot as PNG."""
         save_png(self.plot, path, self.title, (7, 4.5))
 
 
 def write_curve(curve: Curve, folder: Path) -> None:
-    """The curve as table and picture."""
+    """Write the curve as Markdown, TSV, LaTeX and PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     for ending, text in (("md", curve.markdown()), ("tsv", curve.tsv()), ("tex", curve.latex())):
         write_atomically(folder / f"{curve.file_name}.{ending}", text)

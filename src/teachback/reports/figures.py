@@ -1,7 +1,7 @@
-"""How the report draws: matplotlib figures as inline SVG whose colours are the page's, so that dark and light both read.
+"""Figures of the reports: matplotlib drawings as inline SVG, coloured by the page's style sheet for light and dark mode.
 
-Every figure has the width of a phone; the page puts several beside each other where there is room, and a single one is
-drawn a second time for the whole width of a page.
+Every figure has the width of a phone, and the page shows several side by side if they fit; a single figure is also
+drawn in the full width of the page.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ from matplotlib.typing import LineStyleType, MarkerType, RcKeyType
 from teachback.core.pictures import left_out_if_impossible
 from teachback.reports.parts import Figure, Key, shorten
 
-# Colours that matplotlib writes -> variables of the page's style sheet, which has a light and a dark value for each.
+# Placeholder colours in matplotlib's output -> CSS variables, which have a light and a dark value each.
 INK, MUTED, GRID, ACCENT, PAPER = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--series-1", PAPER: "--paper"}
-WIDTH = 4.5  # inches, of 72 units each
-WIDE = 9.3  # of a figure that has the page's whole width for itself
+WIDTH = 4.5  # inches of 72 units
+WIDE = 9.3  # inches, for a figure in the full width of the page
 FONT_SIZE = 10
 STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "teachback", "text.parse_math": False, "font.size": FONT_SIZE,
@@ -39,7 +39,7 @@ STYLE: dict[RcKeyType, Any] = {
 
 
 class Series(NamedTuple):
-    """How one of several things is drawn: never by colour alone."""
+    """Style of a data series, distinguished by more than colour."""
 
     colour: str
     marker: MarkerType
@@ -47,7 +47,7 @@ class Series(NamedTuple):
 
     @property
     def look(self) -> dict[str, Any]:
-        """As keyword arguments of matplotlib's lines."""
+        """Style as keyword arguments of matplotlib's lines."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.dash}
 
 
@@ -61,19 +61,19 @@ VARIABLES |= {series.colour: f"--series-{number}" for number, series in enumerat
 
 
 def series_of(names: list[str]) -> dict[str, Series]:
-    """A style for each of the first names; there are no more styles that one can tell apart."""
+    """Style for each of the first `len(SERIES)` names; more styles would not be distinguishable."""
     return dict(zip(names, SERIES))
 
 
 def draw(plot: Callable, alt: str, height: float = 2.9, rows: int = 1, width: float = WIDTH) -> Markup:
-    """An inline SVG of what ``plot`` draws on axes, or on ``rows`` axes that share their x; ``alt`` describes it."""
+    """Inline SVG of what ``plot`` draws on axes, or on ``rows`` axes with a shared x axis; ``alt``: text alternative."""
     with rc_context(STYLE):
         canvas = Canvas(figsize=(width, height), layout="constrained")
         axes = canvas.subplots(rows, sharex=True)
         plot(axes)
         canvas.align_ylabels()
         for part in canvas.axes:
-            part.yaxis.label.set_rotation_mode("anchor")  # centred whatever the width of the reader's font
+            part.yaxis.label.set_rotation_mode("anchor")  # centred for any width of the reader's font
             for axis in (part.xaxis, part.yaxis):
                 if isinstance(axis.get_major_locator(), AutoLocator):
                     axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
@@ -83,9 +83,9 @@ def draw(plot: Callable, alt: str, height: float = 2.9, rows: int = 1, width: fl
 def picture(
     title: str, plot: Callable, kind: str, reading: str, height: float = 2.9, rows: int = 1, wide: bool = True
 ) -> Figure:
-    """A figure of what ``plot`` draws; its text in place of the picture is what ``kind`` of picture it is, and its reading.
+    """Figure of what ``plot`` draws; its text alternative consists of the ``kind`` of plot and the ``reading``.
 
-    ``wide``: whether it is drawn anew, over the page's whole width, where it stands alone.
+    ``wide``: whether to redraw it in the full width of the page if it is the only figure.
     """
 
     def drawn(width: float) -> Markup:
@@ -98,7 +98,7 @@ def picture(
 
 
 def swatch(series: Series, line: bool = True) -> Markup:
-    """A legend's sample of a line with its marker, or of the marker alone."""
+    """Legend sample of a line with its marker, or of the marker only."""
     with rc_context(STYLE):
         canvas = Canvas(figsize=(0.5 if line else 0.2, 0.2))
         axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, 1), ylim=(0, 1))
@@ -118,14 +118,14 @@ def legend(styles: dict[str, Series], line: bool = True) -> list[Key]:
 
 
 def whole_numbers(axis) -> None:
-    """Few ticks, at whole numbers."""
+    """Set a few integer ticks."""
     axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def _svg(canvas: Canvas, attributes: dict[str, str]) -> Markup:
-    """The canvas as an SVG element for a page, safe to be put in as it is: every text in it is escaped.
+    """SVG element of the canvas for embedding in a page, with all text escaped.
 
-    Its colours become the page's, and its ids are unlike those of other figures.
+    Placeholder colours are replaced by the page's, and ids are unique per figure.
     """
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="svg", transparent=True)
@@ -150,7 +150,7 @@ def _local(name: str) -> str:
 
 
 def _value(name: str, value: str, mark: str) -> str:
-    """An attribute with the page's colours, short numbers and ids of its own, and without a font."""
+    """Attribute value with the page's colours, rounded numbers and unique ids, without a font."""
     if name == "id":
         return f"f{mark}-{value}"
     if name == "style":

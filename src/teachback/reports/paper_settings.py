@@ -1,4 +1,4 @@
-"""In which settings a table's checkpoints differ from the paper's: a sentence to stand below the table."""
+"""Note below a table on settings that differ from the paper's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from teachback.core.published import read_stage
 from teachback.reports.paper_table import PaperTable
 
-# The papers' settings by kind of stage, by the names that stage.json has; what tells a table's rows apart is not among them.
+# The papers' settings by kind of stage, named as in stage.json, without those that differ between a table's rows.
 TINYBERT = {"student_model": "huawei-noah/TinyBERT_General_4L_312D", "student_layers": "", "student_init": "pretrained"}
 METAKD = {"max_length": 128, "per_device_train_batch_size": 32, "processes": 1}
 MPDISTIL = {"max_length": 128, "per_device_train_batch_size": 8, "processes": 1, "lr_scheduler_type": "constant"}
@@ -43,7 +43,7 @@ KINDS = {"student_first": "stage 4", "student_second": "stage 5", "student_finet
 
 
 def other_settings(table: PaperTable) -> str:
-    """All that differs, with the paper's value in brackets: "" where no checkpoint is there yet."""
+    """Sentence on all differing settings with the paper's values in brackets; "" without any checkpoint."""
     paper = SETTINGS[table.published.name.split("_")[0]]
     found: dict[str, dict[str, list[str]]] = {}
     for kind, told in _told(table):
@@ -61,13 +61,13 @@ def other_settings(table: PaperTable) -> str:
 
 
 def _data(table: PaperTable) -> list[str]:
-    """What stage 2 did otherwise."""
+    """Differing settings of stage 2."""
     made, wanted = table.suite.settings.get("quiz_fraction"), table.plan.recipe.quiz_fraction
     return [f"data: quiz_fraction {made:g} (paper: {wanted})"] if made is not None and made != float(wanted) else []
 
 
 def _told(table: PaperTable) -> Iterator[tuple[str, dict]]:
-    """Kind and arguments of each checkpoint that the table scores, and of the first stage that a student began with."""
+    """Yield kind and arguments of each scored checkpoint, and of the first stage of distilled students."""
     for folder in dict.fromkeys(folder for row in table.rows for folder in _folders(table, row)):
         if (folder / "stage.json").is_file():
             yield KINDS.get(folder.name, "teachers"), read_stage(folder)["arguments"]
@@ -77,12 +77,12 @@ def _folders(table: PaperTable, row) -> Iterator[Path]:
     for run, stage in table.checkpoints(row):
         if stage.endswith("student_second"):
             yield (run / stage).with_name("student_first")
-        if not stage.endswith("meta_teacher"):  # made by stage 6, which tells
+        if not stage.endswith("meta_teacher"):  # has the settings of stage 6, which is listed itself
             yield run / stage
 
 
 def _same(told, value) -> bool:
-    """Numbers by value; of models the name, wherever it lies."""
+    """Compare numbers by value, and models by name regardless of their folder."""
     if isinstance(value, int | float) and isinstance(told, int | float):
         return float(told) == float(value)
     return _text(told) == _text(value)

@@ -1,4 +1,4 @@
-"""What report.html is made of: sections of figures, tables, notes and examples; and how it writes names and numbers."""
+"""Elements of report.html: sections of figures, tables, notes and examples; formatting of names and numbers."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +8,14 @@ from markupsafe import Markup
 
 from teachback.core.numerals import decimal
 
-NAME_LENGTH = 24  # characters of a domain's, label's or checkpoint's name in a figure
-TEXT_LENGTH = 400  # characters of an example's text
-TITLE_LENGTH = 2000  # characters of it that appear when one points at a text that was cut
+NAME_LENGTH = 24  # maximum characters of a domain's, label's or checkpoint's name in a figure
+TEXT_LENGTH = 400  # maximum characters of an example's text
+TITLE_LENGTH = 2000  # maximum characters of the tooltip of a shortened text
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture, and one sentence that says what can be read from it. ``wide`` draws it for the whole width of a page."""
+    """A plot with a sentence on what it shows. ``wide`` draws it in the full width of the page."""
 
     title: str
     svg: Markup
@@ -32,7 +32,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """``words``: which columns are no numbers, by their place. ``folded``: shown on demand."""
+    """A table. ``words``: indices of columns with text. ``folded``: whether it is collapsed at first."""
 
     caption: str
     header: Sequence[str]
@@ -43,7 +43,7 @@ class Table:
 
 
 class Text(NamedTuple):
-    """A text as it is shown, and the whole of it where it was cut."""
+    """A text as shown, and in full if it was shortened."""
 
     shown: str
     whole: str = ""
@@ -51,19 +51,19 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """One example with two answers. ``verdict``: who is right, in words."""
+    """An example with two predictions. ``verdict``: which of them is right, in words."""
 
     heading: str
-    answers: list[tuple[str, str]]  # who, what they say
+    answers: list[tuple[str, str]]  # model, prediction
     verdict: str
     texts: list[Text]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report; ``missing`` says what would have to be run for it where it has nothing to show.
+    """A section of the report. ``missing``: for an empty section, the command that would fill it.
 
-    ``lead``: what the reader is to see first: its intro and notes, set off from the rest.
+    ``lead``: whether intro and notes are highlighted as the summary of the report.
     """
 
     anchor: str
@@ -80,19 +80,19 @@ class Section:
 
 
 def shorten(name: str, length: int = NAME_LENGTH) -> str:
-    """A name that is too long ends in an ellipsis."""
+    """Shorten a long name with an ellipsis."""
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def cut(text: str) -> Text:
-    """An example's text, short enough to read among others."""
+    """Shorten an example's text."""
     if len(text) <= TEXT_LENGTH:
         return Text(text)
     return Text(shorten(text, TEXT_LENGTH), shorten(text, TITLE_LENGTH))
 
 
 def listed(names: Sequence[str], most: int = 6, length: int = NAME_LENGTH) -> str:
-    """Names as a sentence lists them: "a, b and c", or "a, b and 5 more"."""
+    """Enumerate names: "a, b and c", or "a, b and 5 more"."""
     names = [shorten(name, length) for name in names]
     if len(names) > most:
         names = [*names[: most - 1], f"{len(names) - most + 1} more"]
@@ -100,17 +100,17 @@ def listed(names: Sequence[str], most: int = 6, length: int = NAME_LENGTH) -> st
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: "1 row", "4,713 rows"."""
+    """Format a count with its noun: "1 row", "4,713 rows"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """A fraction in per cent: "58.6 %"."""
+    """Format a fraction as percentage: "58.6 %"."""
     return f"{decimal(100 * value, digits)} %"
 
 
 def difference(value: float, reference: float) -> str:
-    """How one score lies against another, in points: "1.2 points below"."""
+    """Describe the difference of two scores in points: "1.2 points below"."""
     points = round(100 * (value - reference), 1)
     if points == 0:
         return "level with"

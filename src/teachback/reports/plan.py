@@ -1,4 +1,4 @@
-"""Which cells a table consists of: its rows, seeds and domains, in folders of their own, on shared teachers."""
+"""Plan of a table's cells, by row, seed and domain, with their folders and shared teachers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ WHOLE = "1"
 
 @dataclass(frozen=True)
 class Setting:
-    """Which of the target domain's train rows teachers and students see; the papers' tables: all."""
+    """Visibility of the target domain's train rows to teachers and students; in the papers' tables all are visible."""
 
     target: str = ""
-    hold_out: bool = False  # teachers of several domains never see it
-    fraction: str = WHOLE  # share of its rows, for whoever sees them
+    hold_out: bool = False  # whether teachers of several domains do not see it
+    fraction: str = WHOLE  # share of its rows, for models that see them
 
     @property
     def name(self) -> str:
@@ -27,29 +27,29 @@ class Setting:
 
 @dataclass(frozen=True)
 class Plan:
-    """A table's rows for some seeds and target domains. ``folder`` holds a folder for each row."""
+    """Rows of a table for given seeds and target domains. ``folder`` holds a folder for each row."""
 
     recipe: Recipe
     suite: str
     folder: Path
     data_dir: Path
     seeds: tuple[int, ...]
-    targets: tuple[str, ...]  # the domains whose students are made
-    domains: tuple[str, ...]  # the domains that the stages use
+    targets: tuple[str, ...]  # domains to train students for
+    domains: tuple[str, ...]  # DOMAINS of the stages
     rows: tuple[TableRow, ...]
     variables: dict[str, str] = field(default_factory=dict)  # of all cells
     undistilled: dict[str, str] = field(default_factory=dict)  # of the undistilled student's cells
-    one_first_stage: bool = False  # TRANSFER_SET=all: stage 4 copies another domain's student where it can
+    one_first_stage: bool = False  # TRANSFER_SET=all: stage 4 reuses another domain's student
     setting: Setting = Setting()
-    against: str = ""  # row that the others are compared with; "": each with its recipe's
-    teacher_domain: str = ""  # whose teacher another domain's is; "": the domain after the target
+    against: str = ""  # reference row of the paired tests; "": that of each row's recipe
+    teacher_domain: str = ""  # domain of "another domain's" teacher; "": the one after the target
 
     def maker(self, row: TableRow) -> TableRow:
-        """The row whose cells make this row's checkpoint."""
+        """Row whose cells make this row's checkpoint."""
         return self.recipe.row(row.cells_of) if row.cells_of else row
 
     def opponent(self, row: TableRow) -> TableRow | None:
-        """The row that a row is compared with."""
+        """Reference row of a row's paired test."""
         name = self.against if self.against and self.against != row.name else row.compared_with
         return self.recipe.rows.get(name)
 
@@ -58,7 +58,7 @@ class Plan:
         return self.folder.joinpath(*self._setting_parts(row, domain), self.maker(row).name)
 
     def run_folder(self, row: TableRow, domain: str, seed: int) -> Path:
-        """Where stage 7 wrote a row's scores."""
+        """Folder of a row's run, with stage 7's scores."""
         return self.home(row, domain) / self.suite / f"seed{seed}"
 
     def cell_name(self, row: TableRow, domain: str, seed: int) -> str:
@@ -67,22 +67,22 @@ class Plan:
         return ".".join([row.name, *own, *self._setting_parts(row, domain), f"seed{seed}"])
 
     def _setting_parts(self, row: TableRow, domain: str) -> list[str]:
-        """What tells a row's cells from those of other settings; none where the setting does not concern them."""
+        """Name parts of the setting; empty if the setting does not affect the row's cells."""
         without = [f"without-{self.setting.target}"] if self._holds_out(row) else []
         return without + ([f"{self.setting.target}-{self.setting.fraction}"] if self._shortens(row, domain) else [])
 
     def _holds_out(self, row: TableRow) -> bool:
-        """Whether the row is a teacher of several domains or learns from one."""
+        """Whether the row is, or learns from, a teacher of several domains from which the target is held out."""
         several = row.variables.get("TEACHER") in ("meta", "mix", "mtl")
         return self.setting.hold_out and several and not row.meets_no_teacher
 
     def _shortens(self, row: TableRow, domain: str) -> bool:
-        """Whether the row sees the target domain's rows, and not all of them."""
+        """Whether the row sees only a share of the target domain's rows."""
         sees = domain == self.setting.target if row.by_domain else not self._holds_out(row)
         return sees and self.setting.fraction != WHOLE
 
     def needed_rows(self) -> list[TableRow]:
-        """The rows that are asked for and those that they build on, in the recipe's order."""
+        """Requested rows and those that they depend on, in the recipe's order."""
         wanted, waiting = set(), [row.name for row in self.rows]
         while waiting:
             name = waiting.pop()
@@ -92,7 +92,7 @@ class Plan:
         return [row for row in self.recipe.rows.values() if row.name in wanted]
 
     def _requests(self, row: TableRow, domain: str) -> list[tuple[TableRow, str]]:
-        """Rows and domains whose cells a cell needs."""
+        """Rows and domains of the cells that a cell depends on."""
         found = []
         for name in row.builds_on:
             domains: Sequence[str] = (domain,)
@@ -104,7 +104,7 @@ class Plan:
         return found
 
     def _other(self, domain: str) -> str:
-        """The domain whose teacher stands for another domain's."""
+        """Domain of the teacher in rows with another domain's teacher."""
         domains = targets_of(self.domains)
         chosen = self.teacher_domain or domains[(domains.index(domain) + 1) % len(domains)]
         if chosen == domain or chosen not in domains:
@@ -114,7 +114,7 @@ class Plan:
         return chosen
 
     def cells(self, with_data: bool) -> list[Cell]:
-        """Every cell once, those of a seed together; ``with_data``: first the one that makes the data."""
+        """All distinct cells, ordered by seed; ``with_data``: preceded by the cell that makes the data."""
         order = [row.name for row in self.recipe.rows.values()]
         wanted: dict[str, tuple[int, int, Cell]] = {}
 
@@ -150,7 +150,7 @@ class Plan:
         )  # fmt: skip
 
     def _which(self, row: TableRow, domain: str, seed: int) -> dict[str, str]:
-        """Data, place, seed, domain and setting of a cell."""
+        """Variables for a cell's data, output folder, seed, domain and setting."""
         shortens = self._shortens(row, domain)
         name = domain if row.by_domain else self.setting.target if shortens else "all"
         which = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "OUTPUT_DIR": str(self.home(row, domain)),
@@ -160,7 +160,7 @@ class Plan:
         return which | ({"TRAIN_FRACTION": self.setting.fraction} if shortens else {})
 
     def _from(self, row: TableRow, domain: str) -> dict[str, str]:
-        """Whose teacher and student a cell goes on with."""
+        """Variables for the teacher and student that a cell continues from."""
         own = dict(self.undistilled) if row.meets_no_teacher else {}
         requests = {other.name: (other, its_domain) for other, its_domain in self._requests(row, domain)}
         for variable, name in (("TEACHER_DIR", row.teacher), ("STUDENT_DIR", row.student)):
@@ -169,7 +169,7 @@ class Plan:
         return own | ({"TEACHER_DOMAIN": self._other(domain)} if row.taught_by_other else {})
 
     def _copied_from(self, row: TableRow, domain: str, seed: int) -> tuple[str, ...]:
-        """The first domain's cell, where the others copy its stage 4, as they have one teacher."""
+        """Cell of the first domain, if its stage 4 is reused by others with the same teacher."""
         alike = self.one_first_stage and SCRIPTS["4"] in row.scripts and not self.recipe.row(row.teacher).by_domain
         if not alike or domain == self.targets[0]:
             return ()
@@ -177,10 +177,10 @@ class Plan:
 
 
 def answering(domain: str) -> str:
-    """The domain whose teacher and student answer for a domain's rows."""
+    """Domain whose teacher and student predict a domain's rows."""
     return ANSWERED_BY.get(domain, domain)
 
 
 def targets_of(domains: Sequence[str]) -> tuple[str, ...]:
-    """The domains with teachers and students of their own."""
+    """Domains that teachers and students are trained for."""
     return tuple(dict.fromkeys(answering(domain) for domain in domains))

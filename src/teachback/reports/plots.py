@@ -1,4 +1,4 @@
-"""Plots that the report of a run and that of a published table have in common."""
+"""Plots shared by the reports of runs and of published tables."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from teachback.reports.parts import Figure, Key, Section, shorten
 KINDS = ("teacher", "meta-teacher", "undistilled", "first stage", "distilled", "curriculum")
 KIND_STYLES: dict[str, Series] = dict(zip(KINDS, (SERIES[1], SERIES[3], SERIES[2], SERIES[5], SERIES[0], SERIES[4])))
 LABEL_LENGTH = 16  # characters
-LABELS = 8  # of a grid; the rarest others are one
+LABELS = 8  # maximum number in a grid; the rarest are merged
 OTHER = "other labels"
 TRADEOFF = Section(
     "tradeoff", "Score against size and speed",
@@ -23,9 +23,9 @@ TRADEOFF = Section(
 
 @dataclass(frozen=True)
 class Point:
-    """A model in a plot of score against time. ``kind``: one of `KINDS`; ``score`` in %; ``milliseconds`` an example.
+    """A model in a plot of score against time. ``kind``: one of `KINDS`; ``score`` in %; ``milliseconds`` per example.
 
-    ``interval`` of the score and ``spread`` of the time are drawn where they are known.
+    ``interval`` of the score and ``spread`` of the time are drawn if known.
     """
 
     kind: str
@@ -40,9 +40,9 @@ def tradeoff_figure(
     title: str, points: Sequence[Point], joined: Sequence[Point], metric: str, batch_size: int, reading: str,
     floor: tuple[str, float] | None = None,
 ) -> Figure:  # fmt: skip
-    """Score against time; ``joined``: the student and the teacher that are compared, with a line between them.
+    """Plot score against time; ``joined``: the compared student and teacher, connected by a line.
 
-    ``floor``: name and score of what knows nothing of the texts, a level line.
+    ``floor``: name and score of the baseline, drawn as a horizontal line.
     """
     largest = max(point.parameters for point in points) or 1
 
@@ -70,7 +70,7 @@ def tradeoff_figure(
 
 
 def shown_labels(known: Sequence[str], pairs: Counter) -> list[str]:
-    """The known labels in order, then others that occur; of many only the most frequent, and one for the rest."""
+    """Known labels in order, then others that occur; if there are many, the most frequent and `OTHER`."""
     occurring: Counter = Counter()
     for pair, count in pairs.items():
         for label in pair:
@@ -83,7 +83,7 @@ def shown_labels(known: Sequence[str], pairs: Counter) -> list[str]:
 
 
 def count_grid(title: str, labels: Sequence[str], pairs: Counter, rows: str, columns: str, reading: str) -> Figure:
-    """How often each pair of labels (row, column) occurs, as a grid of counts; ``rows`` and ``columns`` name the axes."""
+    """Plot the counts of label pairs (row, column) as a grid; ``rows`` and ``columns``: names of the axes."""
     place = {label: number for number, label in enumerate(labels)}
     grid = np.zeros((len(labels), len(labels)), dtype=int)
     for (row, column), count in pairs.items():
@@ -111,12 +111,12 @@ def count_grid(title: str, labels: Sequence[str], pairs: Counter, rows: str, col
 
 
 def kinds_legend(kinds: set[str]) -> list[Key]:
-    """Markers of the kinds of models that are there."""
+    """Legend of the markers of ``kinds``."""
     return legend({kind: style for kind, style in KIND_STYLES.items() if kind in kinds}, line=False)
 
 
 def ring(axes, x: float, y: float) -> None:
-    """Mark the checkpoint that was kept."""
+    """Draw a ring, which marks the selected checkpoint."""
     axes.plot(x, y, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK, clip_on=False)
 
 

@@ -1,4 +1,4 @@
-"""The papers' tables, as data: published.toml, with the source of each."""
+"""Published tables with their sources, read from published.toml."""
 
 import tomllib
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ AVERAGE = "average"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of scores: a metric on a domain's rows, or the average of the columns before it."""
+    """A column of scores: a metric on a domain's rows, or the average of the preceding columns."""
 
     domain: str
     metric: str = "accuracy"
@@ -27,28 +27,28 @@ class Column:
 
 @dataclass(frozen=True)
 class Published:
-    """A published table: scores in % by row and column, and where they come from."""
+    """A published table: scores in % by row and column, and their source."""
 
     name: str
     paper: str
     source: str
     models: str
-    selected_on_reported: bool  # checkpoints were selected on the very rows that are reported
+    selected_on_reported: bool  # whether checkpoints were selected on the reported rows
     columns: tuple[Column, ...]
     rows: dict[str, dict[Column, float]]
-    held_out: dict[str, dict[str, float]] = field(default_factory=dict)  # by domain that the teacher never saw, and row
+    held_out: dict[str, dict[str, float]] = field(default_factory=dict)  # by held-out domain and row
 
     def score(self, row: str, column: Column) -> float | None:
-        """In %; None where the paper has no such number."""
+        """Score in %; None if the paper has none."""
         return self.rows.get(row, {}).get(column)
 
     def without(self, domain: str) -> "Published":
-        """The same with the scores of a teacher that never saw ``domain``."""
+        """Copy with the scores for ``domain`` held out of the teacher's training."""
         scores = self.held_out.get(domain, {})
         return replace(self, rows={row: {Column(domain): score} for row, score in scores.items()})
 
     def nothing(self) -> "Published":
-        """The same for a setting of which the paper gives no numbers."""
+        """Copy without scores, for a setting that the paper does not report."""
         return replace(self, rows={})
 
 
@@ -57,7 +57,11 @@ def table_names() -> list[str]:
 
 
 def published_table(name: str) -> Published:
-    """The table of a name; an unknown name is an error that lists those that there are."""
+    """Load a published table.
+
+    Raises:
+        TeachbackError: there is no table of that name.
+    """
     tables = _read()
     if name not in tables:
         raise TeachbackError(f"there is no published table {name!r}; there are: {', '.join(tables)}")

@@ -1,7 +1,7 @@
-"""What each row of a published table is: which stages run, with which variables, on whose teacher.
+"""Recipes of the published tables: stages, variables and teacher of each row.
 
-A row's *cells* are its runs of stages, one a seed and (but for teachers of all domains) one a domain. What a row does not
-name comes from the configuration and the environment. Names are those of published.toml where the paper has the row.
+A row's *cells* are its runs of stages, one per seed and (except for teachers of all domains) per domain. Other variables
+come from the config file and the environment. Published rows are named as in published.toml.
 """
 
 from dataclasses import dataclass, field
@@ -16,24 +16,24 @@ SCRIPTS = {
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table. ``checkpoint``: the folder that is scored, below the seed's, with ``{domain}`` to fill in."""
+    """A row of a table. ``checkpoint``: the scored folder relative to the seed's, as a template with ``{domain}``."""
 
     name: str
     title: str
-    stages: str  # their numbers, in order
+    stages: str  # stage numbers, in order
     checkpoint: str
     variables: dict[str, str] = field(default_factory=dict)
-    teacher: str = ""  # row whose teacher it learns from
-    student: str = ""  # row whose student it goes on with
-    cells_of: str = ""  # row whose cells make its checkpoint too
-    compared_with: str = ""  # row of the paired test
+    teacher: str = ""  # row of its teacher
+    student: str = ""  # row of the student that it continues from
+    cells_of: str = ""  # row whose cells also make its checkpoint
+    compared_with: str = ""  # reference row of the paired test
     by_domain: bool = True
-    taught_by_other: bool = False  # by another domain's single teacher
-    extra: bool = False  # made only where it is asked for
+    taught_by_other: bool = False  # whether the teacher is another domain's single teacher
+    extra: bool = False  # whether it is made only on request
 
     @property
     def builds_on(self) -> list[str]:
-        """Rows whose cells its own need."""
+        """Rows that this row's cells depend on."""
         return [name for name in (self.cells_of, self.teacher, self.student) if name]
 
     @property
@@ -51,12 +51,12 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a published table is reproduced."""
+    """Recipe for reproducing a published table."""
 
     rows: dict[str, TableRow]
-    quiz_fraction: str  # of stage 2, where there is no processed data yet
-    undistilled_as_long: bool = False  # the undistilled student has the epochs of stages 4 and 5; else those of stage 5
-    # Rows of the settings in which a domain has no or few data, and the row that the others are compared with.
+    quiz_fraction: str  # for stage 2, if there are no processed data
+    undistilled_as_long: bool = False  # whether the undistilled student has the epochs of stages 4 and 5, or of 5 only
+    # Rows for HOLD_OUT and TRAIN_FRACTION; the last one is the reference of the paired tests.
     held_out_rows: tuple[str, ...] = ()
     few_data_rows: tuple[str, ...] = ()
 
@@ -84,7 +84,7 @@ def _teacher(name: str, title: str, kind: str, **variables: str) -> TableRow:
 
 
 def _metakd(name: str, title: str, teacher: str, kind: str = "meta", **variables: str) -> TableRow:
-    """A student of both Meta-KD stages, all of its losses on but for those that ``variables`` turn off."""
+    """Student of both Meta-KD stages, with all losses except those disabled by ``variables``."""
     every = {"METHOD": "metakd", "FIRST": "metakd", "USE_EXPERTISE_WEIGHTS": "1", "USE_SAMPLE_WEIGHTS": "1"}
     against = "meta-tinybert" if name == "meta-distillation" else "meta-distillation"
     return TableRow(
@@ -103,18 +103,18 @@ METAKD = _by_name(
     _teacher("teacher-meta", "Meta-teacher", "meta", USE_SAMPLE_WEIGHTS="1", USE_DOMAIN_LOSS="1"),
     _teacher("teacher-no-prototypes", "Meta-teacher without prototype weights", "meta", USE_SAMPLE_WEIGHTS="0", USE_DOMAIN_LOSS="1"),
     _teacher("teacher-no-domain-loss", "Meta-teacher without domain loss", "meta", USE_SAMPLE_WEIGHTS="1", USE_DOMAIN_LOSS="0"),
-    # Not in the paper. It has as many epochs on its labels as the distilled students have in both stages.
+    # Not in the paper. It is trained for as many epochs as the distilled students in both stages.
     TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
              compared_with="meta-distillation"),
     _metakd("single-tinybert", "single → TinyBERT-KD", "teacher-single", "single", **_TINYBERT),
-    # For a domain of which no teacher has seen data.
+    # For a domain that no teacher has seen.
     TableRow("other-tinybert", "another domain's single → TinyBERT-KD", "457", "{domain}/student_second",
              {"METHOD": "metakd", "FIRST": "metakd", "TEACHER": "single", **_TINYBERT}, "teacher-single",
              compared_with="meta-distillation", taught_by_other=True, extra=True),
     _metakd("mix-tinybert", "mix → TinyBERT-KD", "teacher-mix", "mix", **_TINYBERT),
     _metakd("mtl-tinybert", "mtl → TinyBERT-KD", "teacher-mtl", "mtl", **_TINYBERT),
-    # The mean of the domain teachers' soft targets (You et al. 2017). Encoders that were fine-tuned apart have no common
-    # layers to average, so the first stage is that of single → TinyBERT-KD, and the rows differ in the soft targets alone.
+    # Mean of the domain teachers' soft targets (You et al. 2017). Layers of separately fine-tuned encoders cannot be
+    # averaged, so the first stage is that of single → TinyBERT-KD, and the rows differ in the soft targets only.
     TableRow("multi-mtn", "multi-teachers → MTN-KD", "57", "{domain}/student_second",
              {"METHOD": "metakd", "TEACHER": "multi", "USE_EXPERTISE_WEIGHTS": "0"}, "teacher-single", "single-tinybert",
              compared_with="meta-distillation"),
@@ -122,18 +122,18 @@ METAKD = _by_name(
     _metakd("meta-distillation", "Meta-teacher → Meta-distillation", "teacher-meta"),
     # Ablations, not in the paper.
     _metakd("no-lambda", "− expertise weights λ", "teacher-meta", USE_EXPERTISE_WEIGHTS="0"),
-    # Neither the teacher's loss nor lambda reads a prototype score: t is 1 in both.
+    # Neither the teacher's loss nor lambda uses prototype scores: t is 1 in both.
     _metakd("no-prototypes", "− prototype weights", "teacher-no-prototypes", USE_SAMPLE_WEIGHTS="0"),
-    # Without it there is no transferable knowledge either, hence no L_TKD.
+    # Without it there is no transferable knowledge, hence no L_TKD.
     _metakd("no-domain-loss", "− domain loss (and L_TKD)", "teacher-no-domain-loss", TKD_WEIGHT="0"),
     _metakd("no-tkd", "− L_TKD", "teacher-meta", TKD_WEIGHT="0"),
 )  # fmt: skip
 
 
 def _mpdistil(name: str, title: str, compared_with: str = "kd", student: str = "", **variables: str) -> TableRow:
-    """A student of stage 5: the method's loss, from a teacher that stands still or learns back after each epoch.
+    """Student of stage 5 with MPDistil's loss, from a frozen teacher or a meta-teacher trained after each epoch.
 
-    ``student``: the row whose first stage, which is the same, it goes on with.
+    ``student``: row whose first stage is reused.
     """
     return TableRow(
         name, title, "57" if student else "457", "{domain}/student_second",
@@ -149,7 +149,7 @@ def _no_curriculum(loss: str) -> TableRow:
 def _curriculum(
     name: str, title: str, loss: str, reward: str, policy: str = "learned", compared_with: str = "kd"
 ) -> TableRow:
-    """A student of stage 6, which goes on with the one that was distilled under the same meta-teacher's loss."""
+    """Student of stage 6, which continues from the student distilled with the same meta-teacher loss."""
     variables = {"TEACHER": "single", "META_LOSS": loss, "REWARD": reward, "POLICY": policy}
     return TableRow(
         name, title, "67", "{domain}/curriculum", variables, "teacher", f"{loss}-no-curriculum", compared_with=compared_with
@@ -157,7 +157,7 @@ def _curriculum(
 
 
 def _meta_teacher(loss: str) -> TableRow:
-    """Made by stage 6 of the row with the real-valued reward, on which it does not depend."""
+    """Meta-teacher from stage 6 of the row with the real-valued reward; it does not depend on the reward."""
     return TableRow(
         f"meta-teacher-{loss}", f"Meta-teacher, {loss}", "", "{domain}/meta_teacher", cells_of=f"{loss}-real",
         compared_with="teacher",
@@ -170,8 +170,8 @@ MPDISTIL = _by_name(
     _meta_teacher("competitive"),
     TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
              compared_with="kd"),
-    # The method's own loss (soft, hard and PKD terms) from the fixed teacher, so that "− curriculum" adds one thing to it:
-    # a teacher that learns back.
+    # MPDistil's loss (soft, hard and PKD terms) with a frozen teacher, so that "− curriculum" differs only in the
+    # meta-teacher.
     _mpdistil("kd", "Student, KD", "undistilled", META_TEACHER_EVERY_EPOCH="0"),
     _curriculum("collaborative-binary", "collaborative + binary", "collaborative", "binary"),
     _curriculum("collaborative-real", "collaborative + real", "collaborative", "real"),
@@ -179,20 +179,20 @@ MPDISTIL = _by_name(
     _curriculum("competitive-real", "competitive + real", "competitive", "real"),
     _no_curriculum("collaborative"),
     _no_curriculum("competitive"),
-    # Not in the paper: is the policy worth it?
+    # Not in the paper: baselines of the policy.
     _curriculum("uniform", "collaborative + real, uniform", "collaborative", "real", "uniform", "collaborative-real"),
     _curriculum("target-only", "collaborative + real, target only", "collaborative", "real", "target_only", "collaborative-real"),
 )  # fmt: skip
 
-# Domains without train rows -> the domain whose teacher and student answer for them.
+# Domains without train rows -> the domain whose teacher and student predict them.
 ANSWERED_BY = {"MNLI-mm": "MNLI"}
 
-# The last one is what the others are compared with.
+# The last one is the reference of the paired tests.
 _HELD_OUT = ("teacher-meta", "undistilled", "meta-distillation", "other-tinybert")
 _FEW_DATA = ("teacher-single", "teacher-meta", "undistilled", "meta-distillation", "single-tinybert")
 
 RECIPES = {
-    # The paper trains on all of train, and has no stage 6.
+    # The paper trains on all train rows, and has no stage 6.
     "metakd_amazon": Recipe(METAKD, "0", True, _HELD_OUT, _FEW_DATA),
     "metakd_mnli": Recipe(METAKD, "0", True, _HELD_OUT, _FEW_DATA),
     "mpdistil_superglue": Recipe(MPDISTIL, quiz_fraction="0.1"),

@@ -1,4 +1,4 @@
-"""A published table with one command: every row, domain and seed, and ours beside the published numbers."""
+"""Reproduction of a published table: runs every row, domain and seed, and compares the scores with the published ones."""
 
 import os
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from teachback.reports.slurm import SlurmLauncher
 
 @dataclass
 class ReproduceArguments:
-    """Which table, which part of it, and how its cells run."""
+    """Arguments of the reproduction: table, part of it, and how to run its cells."""
 
     name: str = option("metakd_amazon", f"Published table: {', '.join(RECIPES)}.")
     suite: str = option("amazon", "Suite that the stages run on.")
@@ -59,7 +59,7 @@ class ReproduceArguments:
 
 
 def reproduce(args: ReproduceArguments) -> None:
-    """List the cells, or run those that are not done; then the tables of those that are."""
+    """List the cells, or run those that are not done and write the tables."""
     plans = make_plans(args)
     place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, _config(args.config))
     with_data = not (place.data / "suite.json").is_file()
@@ -70,7 +70,7 @@ def reproduce(args: ReproduceArguments) -> None:
         return
     if not args.only_table:
         schedule.run()
-    # It takes seconds to import, which a list of cells does without.
+    # Imported here, as it takes seconds and is not needed for a list of cells.
     from teachback.reports.table_output import show_results
 
     show_results(plans, published_table(args.name), schedule.cells, schedule.states)
@@ -85,7 +85,7 @@ def make_launcher(args: ReproduceArguments) -> Launcher:
 
 
 def make_plans(args: ReproduceArguments) -> list[Plan]:
-    """The table's plan; or with HOLD_OUT or TRAIN_FRACTION one for each target domain and share."""
+    """Plan of the table, or with HOLD_OUT or TRAIN_FRACTION a plan for each target domain and share."""
     plan, held_out = make_plan(args), _words(args.hold_out)
     if not held_out and not args.train_fraction:
         return [plan]
@@ -106,7 +106,7 @@ def make_plans(args: ReproduceArguments) -> list[Plan]:
 
 
 def _fractions(text: str) -> list[str]:
-    """Shares of train rows in ascending order, each in one spelling."""
+    """Shares of train rows in ascending order and canonical form."""
     try:
         values = sorted({float(word) for word in _words(text)} or {1.0})
     except ValueError:
@@ -117,7 +117,11 @@ def _fractions(text: str) -> list[str]:
 
 
 def make_plan(args: ReproduceArguments) -> Plan:
-    """The part of the table that is asked for; names that it does not have are errors."""
+    """Plan of the requested part of the table.
+
+    Raises:
+        TeachbackError: a row or domain is not in the table, or existing data do not suit it.
+    """
     recipe, folder = RECIPES[args.name], args.name + ("-paper" if args.protocol == "paper" else "")
     domains = _domains(args)
     wanted = _words(args.targets)
@@ -135,7 +139,7 @@ def make_plan(args: ReproduceArguments) -> Plan:
 
 
 def _undistilled(args: ReproduceArguments) -> dict[str, str]:
-    """Variables of the undistilled student. Where others are cut from the teacher, it is the same cut of what that began as."""
+    """Variables of the undistilled student; with STUDENT_INIT=teacher it has the layers of the teacher's base model."""
     epochs = args.undistilled_epochs
     if not epochs and RECIPES[args.name].undistilled_as_long:
         epochs = f"{sum(map(float, _words(args.stage_epochs))):g}"
@@ -157,7 +161,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _domains(args: ReproduceArguments) -> tuple[str, ...]:
-    """The domains in use: those of DOMAINS, else the table's own; the suite has to have them."""
+    """Domains to use: those of DOMAINS, or else of the table; all must be in the suite."""
     published = [column.domain for column in published_table(args.name).columns if not column.is_average]
     names = _words(args.domains) or list(dict.fromkeys(published))
     if missing := [name for name in names if answering(name) not in names]:
@@ -171,7 +175,7 @@ def _domains(args: ReproduceArguments) -> tuple[str, ...]:
 
 
 def _check_data(args: ReproduceArguments) -> None:
-    """Data that is there already has to be of the same protocol, and of a quiz where the table needs one."""
+    """Check that existing data have the same protocol, and a quiz if the table needs one."""
     folder = Path(args.data_dir) / args.suite
     if not (folder / "suite.json").is_file():
         return
@@ -193,14 +197,14 @@ def _check_data(args: ReproduceArguments) -> None:
 
 
 def _config(name: str) -> Path:
-    """The file that CONFIG names, from here or else from the project, as the stages look for it."""
+    """Path of CONFIG, relative to the current folder or else to the project, as in the stages."""
     if not name:
         return Path(os.devnull)
     return Path(name) if Path(name).is_file() else scripts_root() / name
 
 
 def visible_gpus(device: str) -> list[str]:
-    """The GPUs that cells are spread over; none where a device is named."""
+    """GPUs to distribute cells over; none if a specific device is given."""
     if device not in ("auto", "cuda"):
         return []
     if named := os.environ.get("CUDA_VISIBLE_DEVICES"):

@@ -1,4 +1,4 @@
-"""The finished run that a report is about: its checkpoints, scores, costs and predictions, as they lie on disk."""
+"""Access to a finished run on disk: checkpoints, scores, costs and predictions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,12 +22,12 @@ from teachback.inference.results import (
     unseen_split,
 )
 
-# Which student of a domain the report compares with its teacher: the first that has a score.
+# Student of a domain to compare with its teacher: the first of these with a score.
 PREFERRED = ("curriculum", "student_second", "student_first", "student_finetune")
 
 
 class Prediction(NamedTuple):
-    """What a checkpoint said of one row. ``gold`` is "" where hidden; a number has no ``probability``."""
+    """Prediction for a row. ``gold``: "" if hidden; ``probability``: None for regression."""
 
     gold: str
     predicted: str
@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """``suite`` is None where the processed data are not there."""
+    """A finished run. ``suite``: None if the processed data do not exist."""
 
     folder: Path
     data: Path
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The suite's name."""
+        """Name of the suite."""
         return self.folder.resolve().parent.name
 
     @property
@@ -57,17 +57,17 @@ class Run:
 
     @cached_property
     def targets(self) -> list[str]:
-        """Domains that have a student, in the suite's order."""
+        """Domains with a student, in the suite's order."""
         return [target for target, own in self._own.items() if set(own) - {META_TEACHER}]
 
     @cached_property
     def teachers(self) -> dict[str, Checkpoint]:
-        """By folder."""
+        """Teachers by folder."""
         return {c.stage: c for c in self.checkpoints if c.is_teacher}
 
     @cached_property
     def _own(self) -> dict[str, dict[str, Checkpoint]]:
-        """Domain -> name of a stage's folder -> what was made for the domain, in the tables' order."""
+        """Students and meta-teachers by domain and name of the stage's folder, in the order of the tables."""
         own: dict[str, dict[str, Checkpoint]] = {}
         for checkpoint in self.checkpoints:
             if not checkpoint.is_teacher:
@@ -75,25 +75,25 @@ class Run:
         return own
 
     def of(self, target: str) -> list[Checkpoint]:
-        """A domain's teachers, then what was made for it."""
+        """Teachers of a domain, then its other checkpoints."""
         own = list(self._own.get(target, {}).values())
         stages = dict.fromkeys(self.teacher_stage(checkpoint) for checkpoint in own)
         return [self.teachers[stage] for stage in stages if stage in self.teachers] + own
 
     def student(self, target: str) -> Checkpoint | None:
-        """The student that is compared with its teacher."""
+        """Student to compare with its teacher."""
         own = self._own.get(target, {})
         return next((own[name] for name in PREFERRED if name in own and self.score(own[name], target)), None)
 
     def undistilled(self, target: str) -> Checkpoint | None:
-        """The student that learnt from labels alone (METHOD=finetune)."""
+        """Student trained on labels only (METHOD=finetune)."""
         return self._own.get(target, {}).get("student_finetune")
 
     def teacher(self, checkpoint: Checkpoint) -> Checkpoint | None:
         return self.teachers.get(self.teacher_stage(checkpoint))
 
     def teacher_stage(self, checkpoint: Checkpoint) -> str:
-        """The teacher's folder; an undistilled student is compared with its distilled sibling's."""
+        """Folder of the teacher to compare with; for an undistilled student that of the distilled student."""
         if checkpoint.method != "finetune":
             return checkpoint.teacher_stage("meta")
         sibling = self._own[checkpoint.target].get("student_second")
@@ -101,13 +101,13 @@ class Run:
         return sibling.teacher_stage("meta") if sibling else served[0] if len(served) == 1 else ""
 
     def score(self, checkpoint: Checkpoint | None, domain: str) -> Result | None:
-        """The checkpoint's score on a domain: of the domain's own metric, or else of the first that there is."""
+        """Score of a checkpoint on a domain by the domain's metric, or else by the first available one."""
         found = self._scores.get((checkpoint.stage, domain), []) if checkpoint else []
         own = self.suite.domains[domain].metric if self.suite and domain in self.suite.domains else ""
         return min(found, key=lambda result: (result.metric != own, "+" not in result.metric), default=None)
 
     def unseen(self, checkpoint: Checkpoint, domain: str) -> Result | None:
-        """The same score without the rows that were seen in training, where there are some."""
+        """`score` without the rows seen in training; None if there are none."""
         if not (own := self.score(checkpoint, domain)):
             return None
         wanted = replace(own, split=unseen_split(own.split)).key
@@ -122,7 +122,7 @@ class Run:
         return scores
 
     def cost(self, checkpoint: Checkpoint | None) -> dict[int, Cost]:
-        """What was measured of a checkpoint, by batch size in ascending order."""
+        """Costs of a checkpoint by batch size, ascending."""
         return self._costs.get(checkpoint.stage, {}) if checkpoint else {}
 
     @cached_property
@@ -136,11 +136,11 @@ class Run:
         return self.suite.domains.get(name) if self.suite else None
 
     def predictions_file(self, checkpoint: Checkpoint) -> Path:
-        folder = checkpoint.folder.parent if checkpoint.is_teacher else self.folder  # a teacher may be of another run
+        folder = checkpoint.folder.parent if checkpoint.is_teacher else self.folder  # a teacher may belong to another run
         return folder / "predictions" / f"{checkpoint.stage.replace('/', '__')}-{self.split}.tsv"
 
     def predictions(self, checkpoint: Checkpoint, domains: set[str]) -> dict[str, dict[str, Prediction]]:
-        """Domain -> guid -> what the checkpoint said; nothing where stage 7 wrote no predictions of it."""
+        """Predictions of a checkpoint by domain and guid; empty if stage 7 wrote none."""
         path = self.predictions_file(checkpoint)
         found: dict[str, dict[str, Prediction]] = {domain: {} for domain in domains}
         for row in read_tsv(path) if path.is_file() else ():
@@ -152,9 +152,12 @@ class Run:
 
 
 def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | None = None) -> Run:
-    """Everything of a run that is small; predictions and rows are read when they are shown.
+    """Read a run's records, scores and costs; predictions and rows are read on demand.
 
-    ``teachers``: folder of the run whose teachers the students had, where it is another.
+    ``teachers``: folder of the run that the teachers belong to, if it is another.
+
+    Raises:
+        TeachbackError: the run has no finished stage.
     """
     folder, data = Path(folder), Path(data)
     suite = read_suite(data) if (data / "suite.json").is_file() else None
@@ -176,7 +179,7 @@ def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | Non
 
 
 def _borrowed_teachers(checkpoints: list[Checkpoint], teachers: Path | None) -> list[Checkpoint]:
-    """The teachers of another run that these checkpoints had, if they are still there, another domain's among them."""
+    """Teachers of these checkpoints that belong to another run or domain, if they still exist."""
     wanted = {c.teacher_stage("meta") for c in checkpoints if not c.is_teacher and c.method != "finetune"}
     wanted -= {"", *(c.stage for c in checkpoints)}
     folders = [teachers / stage for stage in sorted(wanted)] if teachers else []
@@ -188,7 +191,7 @@ def _borrowed_teachers(checkpoints: list[Checkpoint], teachers: Path | None) -> 
 
 
 def read_tsv(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a TSV file of the pipeline, one at a time."""
+    """Yield the rows of a TSV file of the pipeline."""
     with open(path, encoding="utf-8", newline="\n") as file:
         columns = file.readline().removesuffix("\n").split("\t")
         for number, line in enumerate(file, start=2):
@@ -199,5 +202,5 @@ def read_tsv(path: Path) -> Iterator[dict[str, str]]:
 
 
 def named(checkpoint: Checkpoint) -> str:
-    """What a checkpoint is called in a sentence or legend: a teacher by its folder, a student by its kind."""
+    """Name of a checkpoint in sentences and legends: a teacher's folder or a student's kind."""
     return checkpoint.stage if checkpoint.is_teacher else model_name(checkpoint.stage)

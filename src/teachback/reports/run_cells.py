@@ -1,4 +1,4 @@
-"""Running cells: several at once, each after those that it needs, with a progress line and an expected end."""
+"""Scheduling of cells: parallel execution in order of dependencies, with progress and expected end."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ RUNNING, BLOCKED = "running", "blocked"
 
 
 class Job(Protocol):
-    """A cell that was started."""
+    """A started cell."""
 
     def finished(self) -> bool: ...
 
@@ -30,11 +30,11 @@ class Job(Protocol):
 
 
 class Launcher(Protocol):
-    """Where cells run. ``check`` refuses cells that cannot run there; ``pause``: seconds between two looks at the jobs."""
+    """Backend that runs cells. ``check`` refuses cells that it cannot run; ``pause``: seconds between polls."""
 
     pause: float
-    started: str  # what progress calls the cells that were started and have not ended
-    goes_on: str  # how the command goes on after an interruption
+    started: str  # description of running cells in the progress line
+    goes_on: str  # description of how the command resumes after an interruption
 
     def check(self, cells: list[Cell]) -> None: ...
 
@@ -42,7 +42,7 @@ class Launcher(Protocol):
 
 
 class LocalJob:
-    """A cell's script as a child process, in a group of its own, so that its stages stop with it."""
+    """Cell's script as a child process in a new process group, so that its stages can be stopped with it."""
 
     def __init__(self, cell: Cell, environment: dict[str, str]):
         with open(cell.log, "wb") as log:
@@ -55,7 +55,7 @@ class LocalJob:
         return self.process.poll() is not None
 
     def stop(self) -> None:
-        """End the script and its stages, and wait for them: a stage may write a checkpoint first."""
+        """Terminate the script and its stages, and wait for them, as a stage may write a checkpoint first."""
         if self.finished():
             return
         os.killpg(self.process.pid, signal.SIGTERM)
@@ -73,7 +73,7 @@ def _group_exists(number: int) -> bool:
 
 
 class LocalLauncher:
-    """Cells as processes of this machine, on one GPU each where there are several, and an even share of the cores."""
+    """Runs cells as processes of this machine, each on one of several GPUs and with an equal share of the cores."""
 
     pause = 0.2
     started = "running"
@@ -84,7 +84,7 @@ class LocalLauncher:
         self.threads = max(1, (os.cpu_count() or 1) // jobs)
 
     def check(self, cells: list[Cell]) -> None:
-        """Refuse to run beside Slurm jobs that were submitted for the same cells."""
+        """Refuse to run while Slurm jobs for the same cells are queued."""
         if numbers := " ".join(filter(None, map(queued_job, cells))):
             raise TeachbackError(f"cells are in Slurm's queue: go on with LAUNCHER=slurm, or scancel {numbers}")
 
@@ -96,7 +96,7 @@ class LocalLauncher:
 
 
 def runs_elsewhere(cell: Cell) -> bool:
-    """Whether another command holds the cell, or a Slurm job that was submitted for it is still there."""
+    """Whether another command runs the cell, or a Slurm job for it is queued."""
     if queued_job(cell):
         return True
     if not cell.mark("lock").is_file():
@@ -109,9 +109,9 @@ def runs_elsewhere(cell: Cell) -> bool:
 
 
 def expected_seconds(left: list[Cell], finished: list[Cell], jobs: int) -> float | None:
-    """How long the cells that are left will take, by the mean time of finished cells like them; None before the first.
+    """Expected time for the remaining cells, by the mean time of similar finished ones; None if none is finished.
 
-    Like them: of the same row, else with the same stages, else any.
+    Similar cells are those of the same row, or else with the same stages, or else any.
     """
     times = [(cell, done_mark(cell)[1]) for cell in finished]
     if not times:
@@ -137,7 +137,7 @@ class Running:
 
 
 class Schedule:
-    """All cells of a table, run by a launcher. A failed cell keeps only those that need it from running."""
+    """Runs all cells of a table by a launcher. A failed cell only blocks cells that need it."""
 
     def __init__(
         self, cells: list[Cell], place: Workplace, launcher: Launcher, jobs: int, say: Callable[[str], None] = print
@@ -161,13 +161,13 @@ class Schedule:
             except KeyboardInterrupt:
                 for running in self.running.values():
                     running.job.stop()
-                    running.cell.mark(FAILED).unlink(missing_ok=True)  # it was told to end
+                    running.cell.mark(FAILED).unlink(missing_ok=True)  # stopped, not failed
                 raise TeachbackError(
                     f"interrupted; the same command goes on from here, {self.launcher.goes_on}"
                 ) from None
 
     def _step(self) -> bool:
-        """Note what finished, start what can start; whether anything is left to wait for."""
+        """Handle finished cells and start ready ones; returns whether any are running or left."""
         changed = [self._finish(running) for running in list(self.running.values()) if running.job.finished()]
         self._block()
         for cell in [cell for cell in self.cells.values() if self._ready(cell)]:
@@ -185,7 +185,7 @@ class Schedule:
         )  # fmt: skip
 
     def _block(self) -> None:
-        """A cell that needs a failed one cannot run; nor can those that need it."""
+        """Block cells that need a failed or blocked one."""
         for name, cell in self.cells.items():
             if self.states[name] == TODO and any(self.states[need] in (FAILED, BLOCKED) for need in cell.needs):
                 self.states[name] = BLOCKED
@@ -197,7 +197,7 @@ class Schedule:
             lock.acquire(timeout=0)
         except Timeout:  # another command runs it
             return False
-        if self.place.state(cell, self.cells) == DONE:  # it has just been made there
+        if self.place.state(cell, self.cells) == DONE:  # it has just been finished by another command
             lock.release()
             self.states[cell.name] = DONE
             return True
@@ -225,7 +225,7 @@ class Schedule:
 
     def _failed(self, cell: Cell) -> None:
         self.states[cell.name] = FAILED
-        if not cell.mark(FAILED).is_file():  # it was killed, and could not say so itself
+        if not cell.mark(FAILED).is_file():  # killed before it could write its marker
             cell.mark(FAILED).write_text("no exit status\n", encoding="utf-8")
         self.say(f"failed: {cell.name}; log: {cell.log}")
 
@@ -248,7 +248,11 @@ class Schedule:
         self.say(f"[{now:%H:%M:%S}] {', '.join(parts)}")
 
     def report_failures(self) -> None:
-        """Name the failed cells with their logs, and those that could not run for want of them."""
+        """Print failed cells with their logs and the cells that they blocked.
+
+        Raises:
+            TeachbackError: some cells failed.
+        """
         failed = self.of_state(FAILED)
         for cell in failed:
             self.say(f"failed: {cell.name}\n  log: {cell.log}\n  {_last_line(cell)}")
@@ -266,7 +270,7 @@ def _last_line(cell: Cell) -> str:
 
 @contextmanager
 def _interruptible():
-    """Treat a request to terminate, and Ctrl-C, as an exception, so that the children are stopped too."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT, so that the child processes are stopped too."""
 
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The report's section on the classes: true labels by what the student says, and precision, recall and F1 of each class."""
+"""Report section on classes: confusion of true and predicted labels, and precision, recall and F1 of each class."""
 
 from collections import Counter
 from dataclasses import replace
@@ -15,14 +15,14 @@ from teachback.reports.parts import Figure, Section, Table, counted, percent, sh
 from teachback.reports.plots import count_grid, shown_labels
 from teachback.reports.run import Run, named
 
-FIGURES = 6  # domains that are shown
-CLASSES = 60  # rows of a table
+FIGURES = 6  # maximum number of domains
+CLASSES = 60  # maximum number of rows in a table
 
-Answers = tuple[np.ndarray, np.ndarray]  # numbers of true and predicted labels of the labelled rows, [n] each
+Answers = tuple[np.ndarray, np.ndarray]  # true and predicted label indices of the labelled rows, [n] each
 
 
 def classes(run: Run) -> Section:
-    """For each of the first domains a confusion of the student with the true labels, and a table by class."""
+    """Section with the student's confusion matrix and a table by class, for the first domains."""
     section = Section("classes", "Right and wrong, class by class")
     figures, tables = [], []
     targets = [target for target in run.targets if (domain := run.domain(target)) and domain.task != "regression"]
@@ -41,14 +41,14 @@ def classes(run: Run) -> Section:
 
 
 def _models(run: Run, target: str) -> dict[str, Checkpoint]:
-    """The student's teacher, the undistilled student and the student, by what they are called; without those not there."""
+    """Existing ones of the student's teacher, the undistilled student and the student, by name."""
     student = run.student(target)
     found = [run.teacher(student) if student else None, run.undistilled(target), student]
     return {named(one): one for one in found if one}
 
 
 def _answers(run: Run, checkpoint: Checkpoint, domain: Domain) -> Answers | None:
-    """None where the checkpoint has no predictions of rows with a label, or they are of other labels than the suite's."""
+    """True and predicted labels; None without predictions of labelled rows, or with labels that the suite lacks."""
     rows = [said for said in run.predictions(checkpoint, {domain.name})[domain.name].values() if said.gold]
     if not rows or not {label for said in rows for label in (said.gold, said.predicted)} <= set(domain.labels):
         return None
@@ -78,7 +78,7 @@ def _reading(domain: Domain, gold: np.ndarray, predicted: np.ndarray) -> str:
 
 
 def _table(domain: Domain, student: str, answers: dict[str, Answers]) -> Table:
-    """A line a class: its rows, the student's precision and recall, and everybody's F1; the last line is the mean F1."""
+    """Table by class: rows, the student's precision and recall, and every model's F1; the last line is macro F1."""
     gold, predicted = answers[student]
     n = len(domain.labels)
     right, true, said = (np.bincount(values, minlength=n) for values in (gold[gold == predicted], gold, predicted))

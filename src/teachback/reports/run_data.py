@@ -1,4 +1,4 @@
-"""The report's sections on what stage 2 wrote: prototype scores by domain, and a map of the embeddings."""
+"""Report sections on stage 2's data: prototype scores by domain, and a map of the embeddings."""
 
 from array import array
 from dataclasses import dataclass, replace
@@ -14,17 +14,17 @@ from teachback.reports.parts import Figure, Section, counted, listed, percent, s
 from teachback.reports.run import Run, read_tsv
 
 ADVICE = "run 2_process_data.sh"
-RIDGES = 20  # domains in the figure of scores
+RIDGES = 20  # maximum number of domains in the figure of scores
 BINS = 50
-MAPPED_ROWS = 1500  # rows that are read from embeddings.npy
-CLASSES = 4  # labels a domain may have for its classes' centroids to be drawn
+MAPPED_ROWS = 1500  # maximum number of rows in the map
+CLASSES = 4  # maximum number of labels for drawing centroids by class
 
 
 @dataclass(frozen=True)
 class TrainRows:
-    """Columns of train.tsv: weights [N], and the numbers of each row's domain and label, [N] each.
+    """Columns of train.tsv: weights, domain indices and label indices, [N] each.
 
-    ``domains`` are those that have rows, in the suite's order.
+    ``domains`` are those with rows, in the suite's order.
     """
 
     weights: np.ndarray
@@ -35,7 +35,7 @@ class TrainRows:
 
 
 def read_train(path: Path, order: list[str]) -> TrainRows:
-    """What the figures need of train.tsv, read row by row; texts are not kept. ``order``: of the suite's domains."""
+    """Read the columns of train.tsv that the figures need. ``order``: the suite's domains."""
     weights, domain, label = array("d"), array("q"), array("q")
     domains = {name: number for number, name in enumerate(order)}
     labels: dict[str, int] = {}
@@ -49,7 +49,7 @@ def read_train(path: Path, order: list[str]) -> TrainRows:
 
 
 def data_sections(run: Run) -> list[Section]:
-    """Both sections, from one pass over train.tsv."""
+    """Both sections on the data, from one pass over train.tsv."""
     path = run.data / "train.tsv"
     require_whole(run.data, path.name)
     rows = read_train(path, list(run.suite.domains) if run.suite else []) if path.is_file() else None
@@ -57,7 +57,7 @@ def data_sections(run: Run) -> list[Section]:
 
 
 def scores(rows: TrainRows | None) -> Section:
-    """The distribution of the prototype scores, a ridge a domain."""
+    """Section with the distribution of the prototype scores, a ridge per domain."""
     section = Section("scores", "Prototype scores by domain")
     if rows is None or not len(rows.weights):
         return replace(section, missing=f"There are no train rows: {ADVICE}.")
@@ -79,7 +79,7 @@ def scores(rows: TrainRows | None) -> Section:
 
 
 def _ridges(axes, found: dict[str, np.ndarray]) -> None:
-    """Histograms above each other, each of its own height, with a mark at the median."""
+    """Draw stacked histograms, scaled to equal height, with a mark at each median."""
     edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=BINS)
     middles = (edges[1:] + edges[:-1]) / 2
     for place, values in enumerate(found.values()):
@@ -107,7 +107,7 @@ def _scores_reading(found: dict[str, np.ndarray], by_median: list[str]) -> str:
 
 
 def embedding_map(run: Run, rows: TrainRows | None) -> Section:
-    """Train rows of the first domains on the two principal components of a sample, with centroids."""
+    """Section with train rows of the first domains on two principal components of a sample, with centroids."""
     section = Section("map", "Map of the embeddings")
     path = run.data / "embeddings.npy"
     if rows is None or not path.is_file():
@@ -135,7 +135,7 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
 
 @dataclass(frozen=True)
 class _Sample:
-    """embeddings [N, H]; numbers of domain and label, [N] each."""
+    """Sampled rows: embeddings [N, H], domain and label indices [N]."""
 
     embeddings: np.ndarray
     domain: np.ndarray
@@ -147,21 +147,21 @@ class _Sample:
 
 
 def _sample(candidates: np.ndarray) -> np.ndarray:
-    """At most MAPPED_ROWS of the row numbers, in ascending order, the same ones each time."""
+    """Draw at most MAPPED_ROWS of the row indices with a fixed seed, in ascending order."""
     if len(candidates) <= MAPPED_ROWS:
         return candidates
     return np.sort(np.random.default_rng(0).choice(candidates, MAPPED_ROWS, replace=False))
 
 
 def _few_classes(run: Run, rows: TrainRows) -> bool:
-    """Whether rows have classes, and few enough to be told apart; numbers are none."""
+    """Whether all domains are classifications with at most `CLASSES` labels."""
     domains = [run.domain(name) for name in rows.domains]
     return all(domain is not None and 1 < len(domain.labels) <= CLASSES for domain in domains)
 
 
 def _map_figures(sample: _Sample, styles: dict, classes: bool) -> list[Figure]:
     pca = PCA(2, svd_solver="full" if min(sample.embeddings.shape) < 10 else "randomized", random_state=0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # rows that are all the same have no variance to share
+    with np.errstate(invalid="ignore", divide="ignore"):  # identical rows have zero variance
         points = pca.fit_transform(sample.embeddings)
     shares = np.nan_to_num(pca.explained_variance_ratio_)
 
@@ -193,7 +193,7 @@ def _map_figures(sample: _Sample, styles: dict, classes: bool) -> list[Figure]:
 def _draw_centroids(axes, sample: _Sample, pca: PCA, number: int, style, classes: bool) -> None:
     centre = pca.transform(sample.centroid(number)[None])[0]
     look = {"color": style.colour, "marker": style.marker, "markeredgecolor": INK, "zorder": 4}
-    halo = {"color": PAPER, "marker": style.marker, "markeredgecolor": PAPER, "zorder": 3}  # parts it from the rows below
+    halo = {"color": PAPER, "marker": style.marker, "markeredgecolor": PAPER, "zorder": 3}  # separates it from the rows behind it
     if classes:
         for label in np.unique(sample.label[sample.domain == number]):
             place = pca.transform(sample.centroid(number, label)[None])[0]
@@ -205,7 +205,7 @@ def _draw_centroids(axes, sample: _Sample, pca: PCA, number: int, style, classes
 
 
 def _gaps(sample: _Sample) -> str:
-    """How far the domains' centroids lie apart in all dimensions, against how far the rows lie from them."""
+    """Sentence that compares distances between domain centroids with distances of rows to their centroid."""
     present, own = np.unique(sample.domain, return_inverse=True)
     centroids = np.stack([sample.centroid(number) for number in present])
     rows = decimal(float(np.linalg.norm(sample.embeddings - centroids[own], axis=1).mean()), 2)
@@ -216,7 +216,7 @@ def _gaps(sample: _Sample) -> str:
 
 
 def _map_reading(sample: _Sample, names: list[str], shares: np.ndarray) -> str:
-    """How much of the variance one sees, and how far the domains lie apart in all dimensions."""
+    """Sentence on the explained variance and the separation of the domains in all dimensions."""
     seen = f"The two axes hold {percent(shares.sum(), 0)} of the variance"
     present = [number for number in range(len(names)) if (sample.domain == number).any()]
     if len(present) < 2:

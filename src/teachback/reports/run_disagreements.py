@@ -1,4 +1,4 @@
-"""The report's section on where students disagree with their teachers: who says what how often, and the surest cases."""
+"""Report section on disagreements of students and teachers: counts of label pairs, and the most confident cases."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -16,16 +16,16 @@ from teachback.reports.plots import count_grid, shown_labels
 from teachback.reports.run import Prediction, Run, named, read_tsv
 
 CASES = 20
-DOMAINS = 50  # whose predictions are read
-FIGURES = 6  # domains with a figure of their own
-POINTS = 1000  # rows of a scatter plot
-SURE = 0.8  # probability that both have to give their labels in a case that is shown
+DOMAINS = 50  # maximum number of domains to read predictions of
+FIGURES = 6  # maximum number of figures
+POINTS = 1000  # maximum number of points in a scatter plot
+SURE = 0.8  # minimum probability of both predicted labels in a shown case
 RIGHT = {(True, True): "both are right", (True, False): "the student is right", (False, True): "the teacher is right"}
 
 
 @dataclass(frozen=True)
 class Both:
-    """What a domain's student and its teacher said of the same rows."""
+    """Predictions of a domain's student and its teacher for the same rows."""
 
     target: str
     student: Checkpoint
@@ -35,17 +35,17 @@ class Both:
 
     @property
     def title(self) -> str:
-        """Of a figure."""
+        """Title of a figure."""
         return f"{shorten(self.target, 40)}: {model_name(self.student.stage)} student and {named(self.teacher)}"
 
     @property
     def apart(self) -> dict[str, tuple[Prediction, Prediction]]:
-        """The rows on which the two say different labels."""
+        """Rows with different predicted labels."""
         return {guid: both for guid, both in self.rows.items() if both[0].predicted != both[1].predicted}
 
 
 def disagreements(run: Run) -> Section:
-    """Confusions of the first domains, and the cases in which both were surest, of all of them."""
+    """Section with label pairs of the first domains, and the most confident disagreements of all domains."""
     section = Section("disagreements", "Where the student disagrees with its teacher")
     found = read_both(run)
     if not found:
@@ -75,7 +75,7 @@ def disagreements(run: Run) -> Section:
 
 
 def read_both(run: Run) -> list[Both]:
-    """Predictions of each domain's student and of its teacher; each file is read once."""
+    """Read the predictions of each domain's student and its teacher, each file once."""
     targets = run.targets[:DOMAINS]
     students = {target: student for target in targets if (student := run.student(target) or _unscored(run, target))}
     teachers = {target: teacher for target, student in students.items() if (teacher := run.teacher(student))}
@@ -93,7 +93,7 @@ def read_both(run: Run) -> list[Both]:
 
 
 def _unscored(run: Run, target: str) -> Checkpoint | None:
-    """A student that has predictions but, as no label is known, no score."""
+    """Student with predictions but without a score, as all labels are hidden."""
     return next((c for c in reversed(run.of(target)) if not c.is_teacher and run.predictions_file(c).is_file()), None)
 
 
@@ -105,7 +105,7 @@ def _is_regression(run: Run, target: str, rows: dict[str, tuple[Prediction, Pred
 
 
 def _confusion(run: Run, both: Both) -> Figure:
-    """A grid of counts: what the teacher says by what the student says."""
+    """Grid of counts of the teacher's and the student's labels."""
     said = Counter((teacher.predicted, student.predicted) for student, teacher in both.rows.values())
     domain = run.domain(both.target)
     labels = shown_labels(domain.labels if domain else (), said)
@@ -134,7 +134,7 @@ def _confusion_reading(both: Both) -> str:
 
 
 def _scatter(both: Both) -> Figure:
-    """Numbers that student and teacher gave the same rows."""
+    """Scatter plot of the student's and the teacher's predicted numbers."""
     values = np.array([[float(teacher.predicted), float(student.predicted)] for student, teacher in both.rows.values()])
     shown = values[:: max(1, -(-len(values) // POINTS))]
 
@@ -156,9 +156,9 @@ def _scatter(both: Both) -> Figure:
 
 
 def most_confident(found: list[Both]) -> list[tuple[Both, str]]:
-    """(domain, guid) of the cases to show: labels that both are sure of, by the less sure one; numbers by their distance.
+    """Select the cases to show, as (predictions, guid): labels by the lower of both probabilities, then numbers.
 
-    Distances are in units of the teacher's spread, are above 1, and come after all labels.
+    Numbers are ranked by their difference over the standard deviation of the teacher's predictions, if above 1.
     """
     labels, numbers = [], []
     for both in found:
@@ -174,7 +174,7 @@ def most_confident(found: list[Both]) -> list[tuple[Both, str]]:
 
 
 def _texts(run: Run, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list[Text]]:
-    """The texts of the wanted (domain, guid)."""
+    """Texts of the rows ``wanted``, by (domain, guid)."""
     path = run.data / f"{run.split}.tsv"
     if not wanted or not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""The report's first section: what the students reach against chance, their teachers and the undistilled students."""
+"""Headline section of the report: students compared with chance, their teachers and undistilled students."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ from teachback.reports.plots import millions
 from teachback.reports.run import Run
 from teachback.reports.significance import Paired, paired_bootstrap
 
-SENTENCES = 8  # domains that the headline speaks of one by one
-SIGNIFICANT = 0.05  # p up to which a difference is taken for one
+SENTENCES = 8  # maximum number of domains described individually
+SIGNIFICANT = 0.05  # significance level of p
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A domain's student and its teacher; whatever the teacher's part is not there is None."""
+    """Student of a domain with its teacher, scores and costs; None for whatever is missing."""
 
     target: str
     student: Checkpoint
@@ -30,25 +30,25 @@ class Pair:
     reference: Result | None
     cost: Cost | None
     reference_cost: Cost | None
-    plain: Checkpoint | None = None  # the undistilled student, where there is another one
+    plain: Checkpoint | None = None  # the undistilled student, if it is not ``student``
     plain_score: Result | None = None
     plain_cost: Cost | None = None
 
     @property
     def size_ratio(self) -> float | None:
-        """The student's parameters over its teacher's."""
+        """Ratio of the student's to the teacher's number of parameters."""
         if not (self.cost and self.reference_cost and self.reference_cost.parameters):
             return None
         return self.cost.parameters / self.reference_cost.parameters
 
     @property
     def speed_ratio(self) -> float | None:
-        """How many times as fast the student is; None where that is not known, or where the times overlap."""
+        """Speed-up of the student over its teacher; None if unknown or if the times overlap."""
         return self.cost.times_as_fast(self.reference_cost) if self.cost and self.reference_cost else None
 
 
 def pairs(run: Run) -> list[Pair]:
-    """Every domain's student that has a score, with its teacher; costs at the largest batch that both were timed at."""
+    """Pairs of all domains whose student has a score; costs are those of the largest common batch size."""
     found = []
     for target in run.targets:
         if (student := run.student(target)) and (score := run.score(student, target)):
@@ -66,12 +66,12 @@ def pairs(run: Run) -> list[Pair]:
 
 
 def _alike(result: Result | None, score: Result) -> Result | None:
-    """The result where it is of the same metric."""
+    """``result`` if it has the same metric as ``score``, else None."""
     return result if result and result.metric == score.metric else None
 
 
 def headline(run: Run) -> Section:
-    """What the students reach, how much smaller and how much faster they are."""
+    """Section on the scores, size and speed of the students."""
     found = pairs(run)
     if not found:
         advice = f"No student has a score on the {run.split} split yet: run 5_student_second.sh, then 7_eval.sh."
@@ -83,7 +83,7 @@ def headline(run: Run) -> Section:
 
 
 def _summary(found: list[Pair]) -> str:
-    """One sentence over all domains where there are several."""
+    """Summary over all domains, if there are several."""
     compared = [(pair.score, pair.reference) for pair in found if pair.reference]
     if len(compared) < 2:
         return ""
@@ -102,9 +102,9 @@ def _summary(found: list[Pair]) -> str:
 
 
 def sentence(pair: Pair, p: float | None = None) -> str:
-    """A domain's result in a sentence: "books: the distilled student reaches 86.4 % accuracy, 1.2 points below ...".
+    """Result of a domain as a sentence: "books: the distilled student reaches 86.4 % accuracy, 1.2 points below ...".
 
-    ``p``: of a paired test against its teacher, where it is known.
+    ``p``: p-value of a paired test against its teacher, if known.
     """
     who, score, baseline = f"{pair.target}: the {model_name(pair.student.stage)} student", pair.score, pair.score.baseline
     reached = f"{percent(score.value)} {score.metric} on {counted(score.n, 'row')}"
@@ -130,14 +130,14 @@ def sentence(pair: Pair, p: float | None = None) -> str:
 
 
 def span(result: Result | None) -> str:
-    """The ends of a score's interval in %: "81.2 to 88.9", a dash where they are not known."""
+    """Interval of a score in %: "81.2 to 88.9", or a dash if unknown."""
     if result is None or result.low is None or result.high is None:
         return "–"
     return f"{decimal(100 * result.low, 1)} to {decimal(100 * result.high, 1)}"
 
 
 def _poor_teacher(pair: Pair) -> str:
-    """Says of a teacher that shows nothing learnt that there was nothing to learn from it."""
+    """Remark on a teacher whose score is not above the baseline."""
     if pair.reference is None or pair.reference.is_above_baseline:
         return ""
     return f"; neither is its teacher's {percent(pair.reference.value)}, from which a student learns nothing" if (
@@ -146,7 +146,7 @@ def _poor_teacher(pair: Pair) -> str:
 
 
 def _worth(run: Run, pair: Pair) -> str:
-    """Whether distillation was worth it: the student against the undistilled one."""
+    """Sentence that compares the student with the undistilled one."""
     if not (pair.plain and pair.plain_score) or not pair.score.is_above_baseline:
         return ""
     gain, p = pair.score.value - pair.plain_score.value, paired_p(run, pair, pair.plain)
@@ -167,7 +167,7 @@ def _p(p: float | None) -> str:
 
 
 def paired_p(run: Run, pair: Pair, other: Checkpoint | None) -> float | None:
-    """p of a paired test of the student against another model; None where their predictions of the scored rows are not there."""
+    """p-value of a paired test of the student against another model; None if predictions of scored rows are missing."""
     domain, metric = run.domain(pair.target), pair.score.metric
     if other is None or domain is None or "+" in metric:
         return None

@@ -1,4 +1,4 @@
-"""The report's word on pairs that are scored and share a text with pairs that were learnt from, as stage 2 counted them."""
+"""Report section on scored text pairs that share a text with training pairs, as counted by stage 2."""
 
 from teachback.data.overlap import SIDES
 from teachback.reports.parts import Section, Table, counted, percent
@@ -11,7 +11,7 @@ INTRO = (
 
 
 def shared_texts(run: Run) -> list[Section]:
-    """A section where any pair of the reported split, or of dev, shares a text; else none."""
+    """Section on shared texts, if the reported split or dev has any."""
     counts = run.suite.settings.get("shared_texts") if run.suite else None
     rows = [
         [split, side, counted(found[side], "row"), percent(found[side] / found["pairs"])]

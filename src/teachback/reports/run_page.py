@@ -1,4 +1,4 @@
-"""report.html: one file, in a run's folder, that shows the whole run to a reader without the project or a network."""
+"""report.html of a run: a self-contained page that needs neither the project nor a network."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -24,9 +24,9 @@ def write_report(
 ) -> Path:
     """Write report.html into a run's folder, ``<outputs>/<suite>/seed<k>``; returns its path.
 
-    ``data`` is the suite's folder that stage 2 wrote; ``extra`` sections come after the results. What is not there is
-    left out, and the report says which stage makes it. ``teachers``: folder of the run whose teachers the students had
-    (``TEACHER_DIR``), where it is another.
+    ``data``: the suite's folder, written by stage 2; ``extra``: sections after the results. For missing parts the
+    report names the stage that makes them. ``teachers``: folder of the run that the teachers belong to
+    (``TEACHER_DIR``), if it is another.
     """
     run = read_run(folder, data, split, teachers)
     path = run.folder / "report.html"
@@ -36,7 +36,7 @@ def write_report(
 
 
 def sections(run: Run, extra: Sequence[Section] = ()) -> list[Section]:
-    """What the report consists of, the most important first."""
+    """Sections of the report, the most important first."""
     return [
         headline(run), results(run), *shared_texts(run), *extra, tradeoff(run), classes(run), training(run), curriculum(run), disagreements(run),
         *data_sections(run), settings(run),
@@ -44,7 +44,7 @@ def sections(run: Run, extra: Sequence[Section] = ()) -> list[Section]:
 
 
 def render(title: str, about: str, parts: Sequence[Section]) -> str:
-    """The page; whatever is not markup of our own is escaped. ``about``: a sentence below the title."""
+    """Render the page, with all text escaped that is not `Markup`. ``about``: a sentence below the title."""
     return _environment().get_template("report.html").render(title=title, about=about, sections=parts)
 
 

@@ -1,4 +1,4 @@
-"""The report's table of results, and score against size and speed."""
+"""Report sections with the table of results, and with score against size and speed."""
 
 from dataclasses import dataclass, replace
 
@@ -14,15 +14,15 @@ from teachback.reports.plots import KINDS, TRADEOFF, Point, kinds_legend, millio
 from teachback.reports.run import Run, named
 from teachback.reports.run_headline import Pair, pairs, span
 
-FIGURES = 6  # domains with a figure of their own
-TABLE_DOMAINS = 50  # domains in the table of results
-LAYOUT_DOMAINS = 12  # domains side by side
-COLUMN_LENGTH = 16  # characters of their names
+FIGURES = 6  # maximum number of figures
+TABLE_DOMAINS = 50  # maximum number of domains in the table of results
+LAYOUT_DOMAINS = 12  # maximum number of domains as columns
+COLUMN_LENGTH = 16  # maximum characters of their names
 RAW_ROWS = 500
 
 
 def results(run: Run) -> Section:
-    """Every checkpoint on its domain; the papers' layout where there are several domains; all rows of results.tsv."""
+    """Section with every checkpoint's results, for several domains the papers' layout, and all rows of results.tsv."""
     if not run.results:
         return Section("results", "Results", missing="There is no results.tsv: run 7_eval.sh.")
     domains = run.targets or list(dict.fromkeys(result.domain for result in run.results))
@@ -33,7 +33,7 @@ def results(run: Run) -> Section:
 
 
 def _group(run: Run, domain: str) -> list[Checkpoint]:
-    """What the table shows of a domain; of one without a student, its teachers."""
+    """Checkpoints to show for a domain; its teachers if it has no student."""
     own = run.of(domain) or [teacher for teacher in run.teachers.values() if run.score(teacher, domain)]
     return [one for one in own if run.score(one, domain) or run.cost(one)]
 
@@ -61,7 +61,7 @@ def _result_notes(run: Run, domains: list[str]) -> list[str]:
 
 
 def _seen_note(run: Run, domains: list[str]) -> list[str]:
-    """How many of the scored rows were seen in training."""
+    """Note on the number of scored rows that were seen in training."""
     counts = []
     for domain in domains:
         pairs = [(run.score(one, domain), run.unseen(one, domain)) for one in _group(run, domain)]
@@ -75,7 +75,7 @@ def _seen_note(run: Run, domains: list[str]) -> list[str]:
 
 
 def _comparison(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
-    """What one looks for first comes first, for on a phone the rest is a scroll away."""
+    """Table of every checkpoint; the most important columns come first, as a phone shows only these without scrolling."""
     sizes = sorted({cost.batch_size for cost in run.costs})
     known = [score for target, group in groups.items() for one in group if (score := run.score(one, target))]
     unseen = any(run.unseen(one, target) for target, group in groups.items() for one in group)
@@ -96,7 +96,7 @@ def _comparison(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
 
 @dataclass(frozen=True)
 class _Shown:
-    """Which columns the table of results has beside those that it always has; ``sizes``: batch sizes that were timed."""
+    """Optional columns of the table of results; ``sizes``: timed batch sizes."""
 
     interval: bool
     unseen: bool
@@ -105,14 +105,14 @@ class _Shown:
 
 
 def _baselines(run: Run, target: str, group: list[Checkpoint]) -> dict[str, str]:
-    """Scores of the majority class and of chance by the metric of the domain's checkpoints, where they are known."""
+    """Known scores of the majority class and of chance, by the metric of the domain's checkpoints."""
     found = next((score for one in group if (score := run.score(one, target)) and score.baseline), None)
     values = {MAJORITY: found.majority, CHANCE: found.chance} if found else {}
     return {name: decimal(100 * value, 2) for name, value in values.items() if value is not None}
 
 
 def _points(own: Result | None, other: Result | None) -> str:
-    """One score minus another, where both are of the same metric."""
+    """Difference of two scores in points, if they have the same metric."""
     return signed(100 * (own.value - other.value)) if own and other and own.metric == other.metric else "–"
 
 
@@ -133,7 +133,7 @@ def _line(run: Run, target: str, one: Checkpoint, shown: _Shown) -> list[str]:
 
 
 def _time(cost: Cost) -> str:
-    """Milliseconds, and below them their spread."""
+    """Milliseconds, with their spread below."""
     if cost.fast is None or cost.slow is None:
         return f"{cost.milliseconds:.2f}"
     return Markup("{:.2f}<br><small>{:.2f}–{:.2f}</small>").format(cost.milliseconds, cost.fast, cost.slow)
@@ -146,7 +146,7 @@ def _score(result: Result | None) -> str:
 
 
 def _layout(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
-    """The papers' layout: a line a kind of model, a column a domain."""
+    """Table in the layout of the papers: a line per kind of model, a column per domain."""
     scores: dict[str, dict[str, Result]] = {}
     for target, group in groups.items():
         for one in group:
@@ -182,7 +182,7 @@ def _all_rows(run: Run) -> Table:
 
 
 def tradeoff(run: Run) -> Section:
-    """Score against time and size, a figure a domain."""
+    """Section with score against time and size, a figure per domain."""
     found = [(pair, pair.cost) for pair in pairs(run) if pair.cost]
     if not found:
         return replace(TRADEOFF, missing="No sizes and times are known: run 7_eval.sh, which writes costs.tsv.")
@@ -194,7 +194,7 @@ def tradeoff(run: Run) -> Section:
 
 
 def _measured(run: Run, pair: Pair, student: Cost) -> dict[str, Point]:
-    """What was scored by the same metric and timed at the same batch size as the pair's student, by stage."""
+    """Checkpoints with the same metric and batch size as the pair's student, by stage."""
     found = {}
     for one in run.of(pair.target):
         score, cost = run.score(one, pair.target), run.cost(one).get(student.batch_size)

@@ -1,4 +1,4 @@
-"""The report's last section: every setting and version of the run, without secrets and without folders of a home."""
+"""Report section with every setting and version of the run, without secrets and home folders."""
 
 import re
 
@@ -8,11 +8,11 @@ from teachback.inference.predictor import Checkpoint
 from teachback.reports.parts import Section, Table, counted, listed, percent
 from teachback.reports.run import Run
 
-STAGES = 60  # rows of the table of stages
+STAGES = 60  # maximum number of rows in the table of stages
 
 
 def settings(run: Run) -> Section:
-    """What each stage took, and what it was told; stage 2's part comes from suite.json."""
+    """Section with the resources and settings of each stage; stage 2's settings come from suite.json."""
     secrets = environment_secrets()
     sources = {one.stage: flat(told(one.record), secrets) for one in run.checkpoints}
     if run.suite:
@@ -69,7 +69,7 @@ def _inputs(checkpoints: list[Checkpoint]) -> dict[str, dict[str, str]]:
 def by_value(
     caption: str, what: str, sources: dict[str, dict[str, str]], folded: bool = False, where: str = "stages"
 ) -> Table:
-    """A row for each name and value, with the sources that have it; "all" where every one has the same."""
+    """Table with a row for each name and value, and the sources that have it ("all" if every source does)."""
     stages: dict[tuple[str, str], list[str]] = {}
     for stage, values in sources.items():
         for name, value in values.items():

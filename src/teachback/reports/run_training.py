@@ -1,4 +1,4 @@
-"""The report's sections on learning: the curves of stages 3 to 5, and the curriculum's rewards and choices in stage 6."""
+"""Report sections on training: curves of stages 3 to 5, and stage 6's rewards and chosen domains."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,13 +15,13 @@ from teachback.reports.parts import Figure, Section, listed, percent, shorten
 from teachback.reports.plots import ring
 from teachback.reports.run import Run, read_tsv
 
-CURRICULA = 4  # domains with figures of their curriculum
-UNITS = {"real": "probability", "binary": "share of rows"}  # of the forms of the reward
+CURRICULA = 4  # maximum number of curricula with figures
+UNITS = {"real": "probability", "binary": "share of rows"}  # by form of the reward
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What one stage logged: (epoch, value) each. ``kept``: the epoch whose checkpoint was kept, where that is known."""
+    """Curves logged by a stage, as (epoch, value). ``kept``: epoch of the selected checkpoint, if known."""
 
     loss: list[tuple[float, float]]
     dev_loss: list[tuple[float, float]]
@@ -30,7 +30,7 @@ class Curves:
 
     @property
     def course(self) -> list[tuple[float, float]]:
-        """The loss on train, or on dev where that was logged once at most."""
+        """Train loss, or dev loss if the train loss was logged at most once."""
         return self.loss if len(self.loss) > 1 else self.dev_loss
 
     @property
@@ -39,7 +39,7 @@ class Curves:
 
 
 def read_curves(record: dict) -> Curves:
-    """A stage's curves from its stage.json; the scores after training are those of the checkpoint that was kept."""
+    """Read the curves from a stage's record; entries after training belong to the selected checkpoint."""
     history = record.get("history") or []
     ends = [place for place, entry in enumerate(history) if "train_runtime" in entry]
     during = history[: ends[0]] if ends else history
@@ -55,7 +55,7 @@ def read_curves(record: dict) -> Curves:
 
 
 def training(run: Run) -> Section:
-    """A figure for each kind of stage, a line for each domain."""
+    """Section with a figure for each kind of stage and a line for each domain."""
     section = Section("training", "Training curves")
     kinds: dict[str, dict[str, Curves]] = {}
     for checkpoint in run.checkpoints:
@@ -84,7 +84,7 @@ def training(run: Run) -> Section:
 
 
 def _line_name(checkpoint: Checkpoint) -> str:
-    """A line is a domain's; a teacher of several goes by its folder."""
+    """Name of a line: the domain, or the folder of a teacher of several domains."""
     return checkpoint.target or checkpoint.stage
 
 
@@ -95,7 +95,7 @@ def _meta_teacher_line(checkpoint: Checkpoint) -> str:
 
 
 def _curves_figure(kind: str, lines: dict[str, Curves], styles: dict[str, Series]) -> Figure | None:
-    """Loss on train, loss on dev and score on dev, above each other; those that nothing was logged for are left out."""
+    """Train loss, dev loss and dev score, stacked; curves without data are left out."""
     rows = {
         "train loss": {name: curves.loss for name, curves in lines.items() if curves.loss},
         "dev loss": {name: curves.dev_loss for name, curves in lines.items() if curves.dev_loss},
@@ -131,7 +131,7 @@ def _draw_curve(axes, points: list[tuple[float, float]], style: Series, kept: fl
 
 
 def _curves_reading(lines: dict[str, Curves]) -> str:
-    """One line's course in full, or of several lines what they have in common."""
+    """Describe the course of a single line in full, or the range of several."""
     if len(lines) == 1:
         return _one_reading(*next(iter(lines.items())))
     ends = {name: curves.course[-1][1] / (curves.course[0][1] or 1.0) for name, curves in lines.items()}
@@ -161,7 +161,7 @@ def _one_reading(name: str, curves: Curves) -> str:
 
 @dataclass(frozen=True)
 class Episodes:
-    """A curriculum's record: reward of each episode, share of each domain's steps in it [episodes, domains]; dev scores."""
+    """Record of a curriculum: rewards by episode, shares of chosen domains [episodes, domains], dev scores."""
 
     target: str
     rewards: list[float]
@@ -173,7 +173,7 @@ class Episodes:
 
 
 def read_episodes(checkpoint: Checkpoint) -> Episodes | None:
-    """The record in a finished curriculum's folder; None where there is none."""
+    """Read the record of a finished curriculum; None if there is none."""
     rewards, steps = checkpoint.folder / "rewards.tsv", checkpoint.folder / "trajectory.tsv"
     if not (rewards.is_file() and steps.is_file()):
         return None
@@ -189,7 +189,7 @@ def read_episodes(checkpoint: Checkpoint) -> Episodes | None:
 
 
 def curriculum(run: Run) -> Section:
-    """Rewards, dev scores and chosen domains over episodes."""
+    """Section with rewards, dev scores and chosen domains over episodes."""
     section = Section("curriculum", "The curriculum")
     folders = [checkpoint for checkpoint in run.checkpoints if Path(checkpoint.stage).name == "curriculum"]
     found = [episodes for checkpoint in folders[:CURRICULA] if (episodes := read_episodes(checkpoint))]
@@ -210,7 +210,7 @@ def curriculum(run: Run) -> Section:
 
 
 def _most_chosen(found: list[Episodes]) -> list[str]:
-    """The domains that are drawn by themselves: those chosen most, in the suite's order."""
+    """Domains with individual lines: those chosen most, in the suite's order."""
     totals: dict[str, float] = {}
     for one in found:
         for name, share in zip(one.domains, one.shares.mean(0)):
@@ -242,7 +242,7 @@ def _rewards_figure(one: Episodes) -> Figure:
 def _rewards_reading(one: Episodes) -> str:
     span = max(1, min(WINDOW, len(one.rewards) // 2))
     first, last = float(np.mean(one.rewards[:span])), float(np.mean(one.rewards[-span:]))
-    digits = max(1, 1 - math.floor(math.log10(max(abs(first), abs(last), 1e-9))))  # two that say something
+    digits = max(1, 1 - math.floor(math.log10(max(abs(first), abs(last), 1e-9))))  # two significant digits
     text = (
         f"{one.target}: an episode earns {decimal(last, digits)} in the mean of the last {span} of {len(one.rewards)}, "
         f"against {decimal(first, digits)} in the first {span}"

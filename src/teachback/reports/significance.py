@@ -1,4 +1,4 @@
-"""Paired tests between two models that answered the same test rows, under one or several seeds."""
+"""Paired significance tests of two models on the same test rows, with one or several seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 RESAMPLES = 10_000
-CHUNK = 100_000  # weights that are held at a time, as more do not fit into a core's cache
+CHUNK = 100_000  # weights per chunk; more do not fit into a core's cache
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Both models' answers to the rows of one domain: gold [n], and predictions of each seed, ours and theirs [S, n].
+    """Predictions of two models on the rows of a domain: gold [n], and ``ours`` and ``theirs`` by seed [S, n].
 
-    ``groups`` [n]: rows of one group, as the answers to one question, are drawn together; none: each row by itself.
+    ``groups`` [n]: groups of rows, such as the answers to a question, that are resampled together.
     """
 
     metric: str
@@ -25,12 +25,12 @@ class Paired:
 
 
 def paired_bootstrap(parts: Sequence[Paired], resamples: int = RESAMPLES) -> float:
-    """Two-sided p of equal scores, from test rows drawn anew; of several domains the mean difference over them.
+    """Two-sided p-value for equal scores by a paired bootstrap over test rows; averaged over several domains.
 
-    A drawn row brings its answers under every seed, as these are not independent of each other: the models are taken as
-    they are, and p is about other rows. p is twice the share of draws in which the mean difference over seeds is not on
-    the side of the majority. The scores as they were found count as one draw more, so that p is never below
-    2 / (resamples + 1); nor is it below 2 / 2^m, the least p of a sign test, where the answers differ on m rows alone.
+    A resampled row keeps its predictions of all seeds, which are not independent: p is about other test rows, for the
+    given models. p is twice the share of resamples whose mean difference over seeds is on the minority side. The
+    observed scores count as one more resample, so p is at least 2 / (resamples + 1); it is also at least 2 / 2^m, the
+    minimum p of a sign test, if the predictions differ on m rows.
     """
     random, parts = np.random.default_rng(0), [_simplest(part) for part in parts]
     differences = np.mean([_differences(part, random, resamples) for part in parts], axis=0)
@@ -40,7 +40,7 @@ def paired_bootstrap(parts: Sequence[Paired], resamples: int = RESAMPLES) -> flo
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p of each test: below a level, the test still holds beside all the others."""
+    """Adjust p-values of several tests by Holm's step-down method, which controls the family-wise error rate."""
     adjusted, highest = [0.0] * len(values), 0.0
     for place, number in enumerate(sorted(range(len(values)), key=lambda number: values[number])):
         highest = max(highest, min(1.0, (len(values) - place) * values[number]))
@@ -49,13 +49,13 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def _rows_apart(part: Paired) -> int:
-    """On how many rows, or groups of them, the answers under all seeds together differ."""
+    """Number of rows, or groups, whose predictions over all seeds differ."""
     apart = (np.sort(part.ours, 0) != np.sort(part.theirs, 0)).any(0)
     return int(apart.sum()) if part.groups is None else len(set(part.groups[apart]))
 
 
 def _differences(part: Paired, random: np.random.Generator, resamples: int) -> np.ndarray:
-    """Mean over seeds of ours minus theirs in each draw: [resamples]."""
+    """Mean over seeds of ours minus theirs in each resample: [resamples]."""
     units, score, found = _units(part), SCORES[part.metric], []
     for weights in _draws(units.counts, random, resamples):
         scores = score(units, weights)
@@ -64,16 +64,16 @@ def _differences(part: Paired, random: np.random.Generator, resamples: int) -> n
 
 
 def _draws(counts: np.ndarray, random: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
-    """How often each unit is in a draw: [draws, J], in chunks."""
+    """Yield chunks of the number of times that each unit is drawn: [draws, J]."""
     total, chunk = counts.sum(), max(1, CHUNK // len(counts))
     for first in range(0, resamples, chunk):
         yield random.multinomial(total, counts / total, size=min(chunk, resamples - first)).astype(float)
 
 
 class _Units(NamedTuple):
-    """What is drawn: different rows, and how many there are of each [J]; or groups, and which rows are theirs [J, n].
+    """Units of resampling: distinct rows with their counts [J], or groups with their member rows [J, n].
 
-    ``gold`` [n], ``answers`` [A, n]: ours under each seed, then theirs.
+    ``gold`` [n], ``answers`` [A, n]: predictions of ours by seed, then theirs.
     """
 
     counts: np.ndarray
@@ -82,12 +82,12 @@ class _Units(NamedTuple):
     members: np.ndarray | None = None
 
     def rows(self, weights: np.ndarray) -> np.ndarray:
-        """Weights of units as those of rows: [draws, J] -> [draws, n]."""
+        """Convert weights of units to weights of rows: [draws, J] -> [draws, n]."""
         return weights if self.members is None else weights @ self.members
 
 
 def _simplest(part: Paired) -> Paired:
-    """For the accuracy, answers are right or wrong, 1 or 0: so more rows are alike."""
+    """Reduce predictions to right or wrong for accuracy, so that there are fewer distinct rows."""
     if part.metric != "accuracy":
         return part
     ours, theirs = ((side == part.gold).astype(int) for side in (part.ours, part.theirs))
@@ -95,7 +95,7 @@ def _simplest(part: Paired) -> Paired:
 
 
 def _units(part: Paired) -> _Units:
-    """Rows that are alike are drawn as one, which is the same and much faster."""
+    """Units of resampling; identical rows are merged into one unit, which is equivalent and much faster."""
     if part.groups is not None:
         names, group = np.unique(part.groups, return_inverse=True)
         members = (group == np.arange(len(names))[:, None]).astype(float)
@@ -104,7 +104,7 @@ def _units(part: Paired) -> _Units:
     return _Units(counts, rows[0], rows[1:])
 
 
-# Each score is of all answers in each draw: weights [draws, J] -> [draws, A].
+# Each function scores all predictions in each draw: weights [draws, J] -> [draws, A].
 
 
 def _accuracy(units: _Units, weights: np.ndarray) -> np.ndarray:
@@ -119,12 +119,12 @@ def _exact_match(units: _Units, weights: np.ndarray) -> np.ndarray:
 
 
 def _counted(weights: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """How many rows are among those that are meant: [draws, n], bool [A, n] -> [draws, A]."""
+    """Weighted count of the rows selected by ``which``: [draws, n], bool [A, n] -> [draws, A]."""
     return weights @ which.T.astype(float)
 
 
 def _of_class(units: _Units, rows: np.ndarray, number: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many rows of a class are right, how many are so answered, and how many there are."""
+    """Weighted counts of a class's true positives, predictions and gold labels."""
     answered, there = units.answers == number, (units.gold == number)[None]
     return _counted(rows, answered & there), _counted(rows, answered), _counted(rows, there)
 
@@ -166,13 +166,13 @@ def _spearman(units: _Units, weights: np.ndarray) -> np.ndarray:
 
 
 def _correlation(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Of values that are the same in each draw [n] or not [n, draws], weighted [n, draws]: -> [draws]."""
+    """Weighted Pearson correlation, values [n] or [n, draws], weights [n, draws] -> [draws]."""
     total = weights.sum(0)
-    x, y = x - x.mean(), y - y.mean()  # for the digits' sake
+    x, y = x - x.mean(), y - y.mean()  # for numerical precision
     sum_x, sum_y = _sum(weights, x), _sum(weights, y)
     square_x, square_y = _sum(weights, x * x), _sum(weights, y * y)
     spread = (square_x - sum_x**2 / total) * (square_y - sum_y**2 / total)
-    spread[spread < 1e-18 * square_x * square_y] = 0.0  # of equal values all that is left are rounding errors
+    spread[spread < 1e-18 * square_x * square_y] = 0.0  # rounding errors of constant values
     return _ratio(_sum(weights, x * y) - sum_x * sum_y / total, np.sqrt(spread))
 
 
@@ -182,7 +182,7 @@ def _sum(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _ranks(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Ranks of values [n] that occur so often in each draw [n, draws], equal ones with their mean rank: [n, draws]."""
+    """Ranks of values [n] with multiplicities ``weights`` [n, draws], ties by mean rank: [n, draws]."""
     names, place = np.unique(values, return_inverse=True)
     order = np.argsort(values)
     together = np.add.reduceat(weights[order], np.searchsorted(values[order], names), axis=0)
@@ -190,7 +190,7 @@ def _ranks(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """0 where nothing is below."""
+    """Quotient, 0 if ``below`` is 0."""
     return np.divide(above, below, out=np.zeros_like(above, dtype=float), where=below > 0)
 
 

@@ -1,8 +1,8 @@
-"""Cells as Slurm jobs: the same scripts, handed to sbatch and watched by squeue.
+"""Cells as Slurm jobs: the same scripts, submitted by sbatch and monitored by squeue.
 
-Jobs outlive the command that submitted them: their numbers are kept beside the scripts, and the next command goes on
-watching those that are still in the queue. How a job ended is read from the marks that its script writes. Slurm is spoken to
-through its commands, as libraries for it pickle what they run and what comes back.
+Jobs outlive the command that submitted them: their ids are stored beside the scripts, and the next command monitors
+those still in the queue. The outcome of a job is read from its script's marker files. Slurm is used through its
+commands, as Python libraries for it pickle calls and results.
 """
 
 import math
@@ -17,18 +17,18 @@ from teachback.core.errors import TeachbackError
 from teachback.core.files import sha256, write_atomically
 from teachback.reports.cells import DONE, FAILED, Cell
 
-MISSES = 3  # looks at the queue in a row without the job, before it counts as gone: a file may be late on a shared disk
+MISSES = 3  # consecutive polls without the job before it counts as gone, as marker files may appear late on a shared disk
 
 
 class Queue:
-    """The user's jobs in Slurm's queue: one answer of squeue for all of them, asked for anew after ``seconds``."""
+    """The user's jobs in Slurm's queue, from a single squeue call that is cached for ``seconds``."""
 
     def __init__(self, seconds: float):
         self.seconds, self.asked = seconds, -math.inf
         self.numbers: set[str] | None = None
 
     def holds(self, number: str) -> bool:
-        """Whether a job waits or runs, as far as is known: a queue that does not answer has not forgotten it."""
+        """Whether a job is pending or running; True if squeue fails."""
         if time.monotonic() - self.asked >= self.seconds:
             done = _call(["squeue", "--noheader", f"--user={os.getuid()}", "--format=%A"])
             self.numbers, self.asked = None if done.returncode else set(done.stdout.split()), time.monotonic()
@@ -42,9 +42,9 @@ class SlurmJob:
         self.cell, self.number, self.queue, self.missing = cell, number, queue, 0
 
     def finished(self) -> bool:
-        """Whether it is done or has left the queue; if it did so without a mark, its log says what Slurm knows of that."""
+        """Whether the job is done or has left the queue; without a marker, Slurm's reason is appended to its log."""
         if not self.cell.mark(DONE).is_file():
-            if self.queue.holds(self.number):  # with a failed mark too: Slurm may start it again, as after a preemption
+            if self.queue.holds(self.number):  # even with a failure marker, as Slurm may requeue it after a preemption
                 self.missing = 0
                 return False
             self.missing += 1
@@ -57,11 +57,11 @@ class SlurmJob:
         return True
 
     def stop(self) -> None:
-        """A job is left in the queue: the next command finds it there."""
+        """Do nothing: the job stays in the queue, where the next command finds it."""
 
 
 class SlurmLauncher:
-    """Submits cells. ``options``: what sbatch needs here, such as --partition, --gres and --time."""
+    """Submits cells as Slurm jobs. ``options``: of sbatch, such as --partition, --gres and --time."""
 
     pause = 10.0
     started = "in Slurm's queue"
@@ -71,7 +71,7 @@ class SlurmLauncher:
         self.options, self.queue = shlex.split(options), Queue(self.pause)
 
     def check(self, cells: list[Cell]) -> None:
-        """Refuse to go on where Slurm's commands are missing."""
+        """Refuse to run without Slurm's commands."""
         for name in ("sbatch", "squeue"):
             if not shutil.which(name):
                 raise TeachbackError(f"LAUNCHER=slurm needs {name}, which is not here; use LAUNCHER=local")
@@ -94,13 +94,13 @@ class SlurmLauncher:
 
 
 def queued_job(cell: Cell) -> str | None:
-    """Number of the Slurm job that an earlier command submitted for a cell, if it still waits or runs."""
+    """Id of a pending or running Slurm job that an earlier command submitted for a cell."""
     found = _noted(cell)
     return found[0] if found and shutil.which("squeue") and Queue(0).holds(found[0]) else None
 
 
 def _noted(cell: Cell) -> tuple[str, str] | None:
-    """Number of the job that was last submitted for a cell, and the hash of its script."""
+    """Id of the job last submitted for a cell, and the hash of its script."""
     if not cell.mark("job").is_file():
         return None
     number, submitted = cell.mark("job").read_text(encoding="utf-8").split()
@@ -108,7 +108,7 @@ def _noted(cell: Cell) -> tuple[str, str] | None:
 
 
 def _end_of(number: str) -> str:
-    """How Slurm says that a job ended: from its accounts, or where it keeps none from its memory of the last minutes."""
+    """Slurm's reason for the end of a job: from its accounting, or else from scontrol, which knows recent jobs."""
     accounts = _call(["sacct", "--noheader", "--allocations", f"--jobs={number}", "--format=State,ExitCode"])
     if accounts.stdout.strip():
         return " ".join(accounts.stdout.split())

@@ -1,4 +1,4 @@
-"""How far a published table is, what makes each of its rows, with which settings, and where its runs' reports are."""
+"""Report sections of a published table on progress, recipes, settings and the reports of its runs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from teachback.reports.run_cells import BLOCKED, RUNNING
 from teachback.reports.run_settings import by_value
 
 STATES = (DONE, RUNNING, TODO, FAILED, BLOCKED, CHANGED, DAMAGED)
-# Of settings: what names a run rather than what is done in it.
+# Settings that identify a run rather than affect its result.
 NAMES_OF_RUNS = {"seed", "domain", "data_dir", "output_root", "teacher_root", "student_root", "trained_domains"}
 MADE = ("row", "name", "stages", "variables", "learns from")
-FAILURES = 20  # that are named with their logs
+FAILURES = 20  # maximum number of listed failures
 
 
 def progress(folder: Path, cells: Sequence[Cell], states: dict[str, str], titles: dict[str, str]) -> Section:
-    """How many cells of each row are done, and the logs of those that failed. ``titles``: of rows, by name."""
+    """Section with the number of cells by row and state, and links to logs of failed ones. ``titles``: by row name."""
     kinds: dict[str, list[Cell]] = {}
     for cell in cells:
         kinds.setdefault(cell.kind, []).append(cell)
@@ -57,12 +57,12 @@ def _failures(folder: Path, cells: Sequence[Cell], states: dict[str, str]) -> li
 
 
 def link(folder: Path, target: Path, text: str) -> Markup:
-    """A link from a page in ``folder``, which stays right when the folder is moved or sent whole."""
+    """Relative link from a page in ``folder``, which stays valid if the folder is moved."""
     return Markup('<a href="{}">{}</a>').format(quote(target.relative_to(folder).as_posix()), text)
 
 
 def runs(tables: Sequence[PaperTable]) -> Section:
-    """What makes each row, and links to the report of each of its runs."""
+    """Section with links to the reports of each row's runs, and each row's recipe."""
     folder, seeds = tables[0].plan.folder, tables[0].plan.seeds
     rows = [row for row in tables[0].plan.needed_rows() if any(row in table.rows for table in tables)]
     links = []
@@ -84,7 +84,7 @@ def runs(tables: Sequence[PaperTable]) -> Section:
 
 
 def _reports(table: PaperTable, row: TableRow, seed: int, folder: Path) -> str:
-    """A link to the report of the run, which all domains of a row and seed share, or more where they do not."""
+    """Links to the reports of a row and seed: one if all domains share a run, else several."""
     paths = dict.fromkeys(table.plan.run_folder(row, domain, seed) / "report.html" for domain in table.targets)
     links = [link(folder, path, "report") for path in paths if path.is_file()]
     return Markup(", ").join(links) or "–"
@@ -97,7 +97,7 @@ def _recipe(row: TableRow, maker: TableRow) -> list[str]:
 
 
 def settings(tables: Sequence[PaperTable]) -> Section:
-    """Every setting and version of the checkpoints that the table scores, a line for each value."""
+    """Section with every setting and version of the scored checkpoints, a line for each value."""
     secrets, rows = environment_secrets(), {}
     versions: dict[str, dict[str, str]] = {}
     for table in tables:
@@ -118,7 +118,7 @@ def settings(tables: Sequence[PaperTable]) -> Section:
 
 
 def _records(table: PaperTable, row: TableRow) -> list[dict]:
-    """stage.json of each of the row's finished checkpoints."""
+    """Records (stage.json) of a row's finished checkpoints."""
     folders = [run / stage for run, stage in table.checkpoints(row)]
     return [read_record(folder) for folder in folders if is_finished(folder)]
 
@@ -129,7 +129,7 @@ def _settings(record: dict, secrets: list[str]) -> dict[str, str]:
 
 
 def _values(found: list[dict[str, str]]) -> dict[str, str]:
-    """Each name with all values that it has."""
+    """All distinct values of each name."""
     names = dict.fromkeys(name for one in found for name in one)
     return {
         name: listed(list(dict.fromkeys(one[name] for one in found if name in one)), most=4, length=200)

@@ -1,4 +1,4 @@
-"""A published table's score against size and speed: what stage 7 measured of each row's checkpoints, over its runs."""
+"""Report section of a published table with score against size and speed, averaged over each row's runs."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from teachback.reports.table_scores import best_of, left_out, mean_text, named, 
 
 @dataclass(frozen=True)
 class RowCost:
-    """Means over a row's checkpoints; ``milliseconds`` by batch size, an example."""
+    """Mean costs over a row's checkpoints; ``milliseconds``: per example, by batch size."""
 
     parameters: float
     bytes: float
@@ -26,7 +26,7 @@ class RowCost:
 
 
 def tradeoff(table: PaperTable) -> Section:
-    """A figure of the average, or of the first columns, and a table of every row."""
+    """Section with a figure of the average or of the first columns, and a table of every row."""
     measured = {row.name: _costs_of(table, row) for row in table.rows}
     machines = Counter(cost.machine for costs in measured.values() for cost in costs)
     if not machines:
@@ -43,7 +43,7 @@ def tradeoff(table: PaperTable) -> Section:
 
 
 def _costs_of(table: PaperTable, row: TableRow) -> list[Cost]:
-    """What was measured of the row's finished checkpoints, of all domains and seeds."""
+    """Costs of a row's finished checkpoints, for all domains and seeds."""
     runs: dict[Path, set[str]] = {}
     for run, stage in table.checkpoints(row):
         runs.setdefault(run, set()).add(stage)
@@ -89,7 +89,7 @@ def _table(table: PaperTable, costs: dict[str, RowCost]) -> Table:
 
 
 def _figure(table: PaperTable, column: Column, costs: dict[str, RowCost]) -> Figure | None:
-    """Rows that have a score in the column and were timed at the largest batch that most were."""
+    """Figure of the rows with a score in the column, at the batch size that most were timed with (the largest on ties)."""
     means = [(row, table.entry(row, column).mean) for row in table.rows if row.name in costs]
     scored = [(row, mean) for row, mean in means if mean is not None]
     sizes = Counter(size for row, _ in scored for size in costs[row.name].milliseconds)
@@ -111,7 +111,7 @@ def _best(table: PaperTable, column: Column) -> list[TableRow]:
 
 
 def _reading(column: Column, best: list[tuple[TableRow, Point]]) -> str:
-    """The best student against the best teacher."""
+    """Sentence that compares the best student with the best teacher."""
     told = [
         f"{row.title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with "
         f"{millions(point.parameters)} parameters"

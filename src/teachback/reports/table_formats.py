@@ -1,4 +1,4 @@
-"""A paper's table as Markdown, LaTeX (booktabs) and TSV. All text is escaped for where it goes."""
+"""Formats of a paper's table: Markdown, LaTeX (booktabs) and TSV, with text escaped for each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from teachback.reports.recipes import TableRow
 from teachback.reports.table_tests import Comparison
 
 NOTHING, MARK = "–", "*"
-SMALLEST = 0.001  # p that is written in digits
+SMALLEST = 0.001  # smallest p that is written as a number
 
 
 @dataclass(frozen=True)
 class Text:
-    """A table's cell before it is escaped."""
+    """A table cell before escaping."""
 
     text: str
     bold: bool = False
@@ -26,14 +26,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Line:
-    """One printed line: a name and cells; ``group`` starts a new group of rows."""
+    """A line of a table; ``group``: whether it starts a new group of rows."""
 
     cells: tuple[Text, ...]
     group: bool = False
 
 
 def ours(entry: Entry) -> str:
-    """Mean ± standard deviation between seeds, in %."""
+    """Format mean ± standard deviation over seeds, in %."""
     if entry.mean is None:
         return NOTHING
     spread = "" if entry.std is None else f" ± {entry.std:.1f}"
@@ -41,7 +41,7 @@ def ours(entry: Entry) -> str:
 
 
 def published(entry: Entry, selected: bool) -> str:
-    """The published score, and by how much ours is above it."""
+    """Format the published score and the difference of ours to it."""
     if entry.published is None:
         return NOTHING
     difference = "" if entry.difference is None else f" ({signed(entry.difference)})"
@@ -49,14 +49,14 @@ def published(entry: Entry, selected: bool) -> str:
 
 
 def seeds(entries: Sequence[Entry], wanted: int) -> str:
-    """How many seeds the row's numbers are of, and of how many where some are missing."""
+    """Format the number of seeds of a row, and the requested number if some are missing."""
     counts = sorted({entry.n for entry in entries})
     span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return span if counts == [wanted] else f"{span} of {wanted}"
 
 
 def score_lines(table: PaperTable) -> list[Line]:
-    """Two lines a row: ours, and where the paper has it the published."""
+    """Lines of each row: our scores, and the published ones if there are any."""
     lines, before = [], None
     for row in table.rows:
         entries = [table.entry(row, column) for column in table.columns]
@@ -72,7 +72,7 @@ def score_lines(table: PaperTable) -> list[Line]:
 
 
 def comparisons(table: PaperTable) -> list[tuple[TableRow, dict[Column, Comparison]]]:
-    """Rows that are compared with another, and in which columns."""
+    """Rows with paired tests, and their comparisons by column."""
     found = [
         (row, {column: one for column in table.columns if (one := table.compare(row, column))}) for row in table.rows
     ]
@@ -88,7 +88,7 @@ def comparison_lines(table: PaperTable, found: Sequence[tuple[TableRow, dict[Col
 
 
 def compared(one: Comparison | None) -> str:
-    """The difference, p, and in brackets Holm's."""
+    """Format the difference, p, and in brackets Holm's p."""
     if one is None:
         return NOTHING
     relation = "p " if one.p < SMALLEST else "p = "
@@ -100,7 +100,7 @@ def p_value(p: float) -> str:
 
 
 def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
-    """What the numbers are, one sentence each."""
+    """Explanations of the numbers, a sentence each."""
     about, wanted = table.published, len(table.plan.seeds)
     over = f"{wanted} seed{'s' if wanted != 1 else ''} ({', '.join(map(str, table.plan.seeds))})"
     scores = (
@@ -129,7 +129,7 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
 
 
 def seen_notes(table: PaperTable) -> list[str]:
-    """Of each column with test rows that were seen in training: how many, and every row's score without them."""
+    """Note for each column with test rows seen in training: their number, and every row's score without them."""
     lines = []
     for column in table.columns:
         seen, count, means = table.without_seen(column)
@@ -142,7 +142,7 @@ def seen_notes(table: PaperTable) -> list[str]:
 
 
 def our_models(table: PaperTable) -> str:
-    """Data and sizes of ours beside those of the paper, "" where no checkpoint is there."""
+    """Sentence on the suite and the sizes of our models; "" without any checkpoint."""
     teachers, students = (" or ".join(table.sizes(student)) for student in (False, True))
     told = [f"{who}: {sizes}" for who, sizes in (("teachers", teachers), ("students", students)) if sizes]
     return f"Ours: SUITE={table.plan.suite}; {'; '.join(told)}." if told else ""
@@ -157,12 +157,12 @@ def markdown(table: PaperTable) -> str:
 
 
 def plain(table: PaperTable) -> str:
-    """For the screen."""
+    """Format the table as plain text."""
     return _page(table, plain_table, str, "> <")
 
 
 def _page(table: PaperTable, form: Callable[..., str], escape: Callable[[str], str], best: str = "bold") -> str:
-    """Scores, paired tests and notes, one below the other."""
+    """Format scores, paired tests and notes."""
     found = comparisons(table)
     parts = [form([*header(table, table.published.name), "seeds"], score_lines(table), 1)]
     if found:
@@ -171,12 +171,12 @@ def _page(table: PaperTable, form: Callable[..., str], escape: Callable[[str], s
 
 
 def plain_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
-    """Columns of a screen; the best is between > and <, as a screen has no bold."""
+    """Format a plain-text table, the best between > and < in place of bold."""
     return format_table(names, [[_styled(cell, str, ">{}<") for cell in line.cells] for line in lines], texts)
 
 
 def markdown_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
-    """The best in bold; cells padded to one width."""
+    """Format a Markdown table with padded cells, the best in bold."""
     rows = [[_styled(cell, escape_markdown, "**{}**") for cell in line.cells] for line in lines]
     return padded_table([[escape_markdown(name) for name in names], *rows], texts)
 
@@ -194,13 +194,13 @@ LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is; leading blanks become an indent."""
+    """Escape text for LaTeX; leading spaces become an indent."""
     indent = len(text) - len(text.lstrip(" "))
     return (r"\quad " if indent else "") + "".join(LATEX.get(character, character) for character in text[indent:])
 
 
 def latex(table: PaperTable) -> str:
-    """Two tabulars for a document that loads booktabs: scores, and paired tests; the notes are comments."""
+    """Format scores and paired tests as two tabulars with booktabs rules; the notes are comments."""
     found = comparisons(table)
     parts = ["\n".join(f"% {line}" for line in notes(table, found))]
     parts.append(tabular([*header(table, ""), "seeds"], score_lines(table), 1))
@@ -228,7 +228,7 @@ TSV_COLUMNS = (
 
 
 def tsv(table: PaperTable) -> str:
-    """Every number on a line of its own, in %; seeds as seed=score."""
+    """Format as TSV with a line per row and column, scores in %; seeds as seed=score."""
     lines = [TSV_COLUMNS]
     for row in table.rows:
         for column in table.columns:
@@ -249,7 +249,7 @@ def tsv(table: PaperTable) -> str:
 
 
 def escape_tsv(text: str) -> str:
-    """One field: tabs and line breaks become blanks."""
+    """Replace whitespace of a field, such as tabs and line breaks, by single spaces."""
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""Print a table or a curve, and write it in every format with its report."""
+"""Output of a table or a curve: on the screen, in every format, and with its report."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from teachback.reports.table_page import write_curve_report, write_table_report
 
 
 def show_results(plans: list[Plan], about: Published, cells: dict[str, Cell], states: dict[str, str]) -> None:
-    """Print and write the table, or a curve for each target domain of a setting, each with its report."""
+    """Print and write the table, or for HOLD_OUT and TRAIN_FRACTION a curve per target domain, with reports."""
     folder = plans[0].folder
     if not plans[0].setting.target:
         table = PaperTable(plans[0], about, states)

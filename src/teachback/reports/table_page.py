@@ -1,4 +1,4 @@
-"""report.html of a published table, in its folder: a page for a reader of the table, with links to each run's own."""
+"""report.html of a published table, in its folder, with links to the reports of its runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ ABOUT = "Teachback: a published table made anew, ours beside the published numbe
 
 
 def write_table_report(table: PaperTable, cells: Sequence[Cell], states: dict[str, str]) -> Path:
-    """Write report.html into the table's folder; returns its path. ``states``: of the cells, by name."""
+    """Write report.html into the table's folder; returns its path. ``states``: by cell name."""
     parts = [
         scores(table), _progress([table], cells, states), beside_published(table), tradeoff(table), runs([table]),
         settings([table]),
@@ -26,7 +26,7 @@ def write_table_report(table: PaperTable, cells: Sequence[Cell], states: dict[st
 
 
 def write_curve_report(curve: Curve, cells: Sequence[Cell], states: dict[str, str]) -> Path:
-    """The same of a curve, in a file that has the curve's name."""
+    """Write the report of a curve, named after it; returns its path."""
     tables = list(curve.tables)
     parts = [curve_section(curve), _progress(tables, cells, states), runs(tables), settings(tables)]
     return _write(tables[0].plan.folder / f"{curve.file_name}.html", curve.title, tables[0], parts)

@@ -1,4 +1,4 @@
-"""The first sections of a published table's report: ours beside the published numbers, with marks and paired tests."""
+"""First sections of a published table's report: our scores, the published ones, and paired tests."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,15 +15,15 @@ from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
 from teachback.reports.table_formats import Line, comparison_lines, comparisons, header, notes, score_lines
 
-FIGURES = 6  # columns with a figure of their own
+FIGURES = 6  # maximum number of figures
 NO_BREAK = "\u00a0"
 AVERAGE_OF = "the average over domains"
-TITLE_WIDTH = 22  # characters of a row's title in a line of a figure
-ONE_LINE, TWO_LINES = 0.27, 0.38  # inches that a row of a figure takes
+TITLE_WIDTH = 22  # maximum characters per line of a row's title in a figure
+ONE_LINE, TWO_LINES = 0.27, 0.38  # height of a figure's row in inches, by lines of its title
 
 
 def scores(table: PaperTable) -> Section:
-    """The table itself, and the tests."""
+    """Section with the table of scores and the paired tests."""
     found = comparisons(table)
     tables = [_as_table("Scores", [*header(table, "row"), "seeds"], score_lines(table))]
     if found:
@@ -33,7 +33,7 @@ def scores(table: PaperTable) -> Section:
 
 
 def beside_published(table: PaperTable) -> Section:
-    """Ours and the published scores as a picture."""
+    """Section with figures of our and the published scores."""
     section = Section("published", "Ours and the published")
     figures = [_figure(table, column) for column in shown_columns(table) if _scored(table, column)]
     if not figures:
@@ -42,7 +42,7 @@ def beside_published(table: PaperTable) -> Section:
 
 
 def shown_columns(table: PaperTable) -> list[Column]:
-    """What figures are of: the average, or where there is none, or no student has all of its domains yet, the first columns."""
+    """Columns with figures: the average, or the first columns if no average exists or no student has one yet."""
     average = [column for column in table.columns if column.is_average]
     students = {column: any(row.is_student for row in _scored(table, column)) for column in table.columns}
     if average and (students[average[0]] or not any(students.values())):
@@ -51,7 +51,7 @@ def shown_columns(table: PaperTable) -> list[Column]:
 
 
 def left_out(table: PaperTable) -> list[str]:
-    """Says how many columns have no figure of their own."""
+    """Note on columns without a figure."""
     shown, every = shown_columns(table), [column for column in table.columns if not column.is_average]
     several = len(shown) < len(every) and not shown[0].is_average
     return [f"The first {len(shown)} of {len(every)} columns are drawn; the table has them all."] if several else []
@@ -62,13 +62,13 @@ def named(column: Column) -> str:
 
 
 def best_of(table: PaperTable, column: Column, student: bool) -> TableRow | None:
-    """The student, or teacher, of the highest mean."""
+    """Student, or teacher, with the highest mean."""
     rows = [row for row in _scored(table, column) if row.is_student == student]
     return max(rows, key=lambda row: table.entry(row, column).mean or 0.0, default=None)
 
 
 def mean_text(table: PaperTable, row: TableRow, column: Column) -> str:
-    """A row's mean in %, a dash where it has none."""
+    """Mean of a row in %, a dash if it has none."""
     mean = table.entry(row, column).mean
     return "–" if mean is None else decimal(mean, 1)
 
@@ -78,7 +78,7 @@ def _scored(table: PaperTable, column: Column) -> list[TableRow]:
 
 
 def _summary(table: PaperTable) -> str:
-    """The best student in a sentence."""
+    """Sentence on the best student."""
     columns = shown_columns(table)
     column = next((column for column in columns if best_of(table, column, True)), columns[0])
     best, teacher = best_of(table, column, True), best_of(table, column, False)
@@ -95,7 +95,7 @@ def _as_table(caption: str, names: Sequence[str], lines: Sequence[Line], words: 
 
 
 def _cell(text: str, bold: bool) -> str:
-    """Bold where it is the best; a name that begins with blanks keeps its indent."""
+    """Text of a cell, bold for the best; leading spaces become non-breaking."""
     indented = 2 * NO_BREAK * text.startswith(" ") + text.strip()
     return Markup("<strong>{}</strong>").format(indented) if bold else indented
 
@@ -109,7 +109,7 @@ def _looks() -> list:
 
 
 def _figure(table: PaperTable, column: Column) -> Figure:
-    """Rows below each other, ours with its deviation, the published beside it."""
+    """Dot plot of the rows: our mean with its deviation, and the published score."""
     rows = _scored(table, column)
     entries = [table.entry(row, column) for row in rows]
     titles = ["\n".join(wrap(shorten(row.title, 2 * TITLE_WIDTH), TITLE_WIDTH, break_on_hyphens=False)) for row in rows]
@@ -136,7 +136,7 @@ def _figure(table: PaperTable, column: Column) -> Figure:
 
 
 def _reading(entries: list[Entry], rows: list[TableRow]) -> str:
-    """How far ours lie from what was published."""
+    """Sentence on the differences between our and the published scores."""
     apart = {row.title: entry.difference for row, entry in zip(rows, entries) if entry.difference is not None}
     if not apart:
         return "The paper has no such score of these rows."
@@ -150,7 +150,7 @@ def _reading(entries: list[Entry], rows: list[TableRow]) -> str:
 
 
 def curve_section(curve: Curve) -> Section:
-    """Scores by the share of a domain's train rows, as a picture and as the table of all numbers."""
+    """Section with the scores by share of a domain's train rows, as a plot and a table."""
     rows = curve.scored
     tables = [_as_table("Scores by share of the train rows", ["row", *curve.header()[1:]], curve.lines())]
     section = Section("table", "The curve", tables=tables, notes=[curve.notes()])
@@ -164,7 +164,7 @@ def curve_section(curve: Curve) -> Section:
 
 
 def _curve_reading(curve: Curve, rows: list[TableRow]) -> str:
-    """Who is best at the smallest share that has scores."""
+    """Sentence on the best row at the smallest share with scores."""
     for place, share in enumerate(curve.shares):
         entries = {row.title: curve.entries(row)[place] for row in rows}
         means = {title: entry.mean for title, entry in entries.items() if entry.mean is not None}

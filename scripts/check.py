@@ -1,4 +1,4 @@
-"""Checks the variables of a stage and of all stages after it, before anything runs: bash 3_train_teacher.sh --check
+"""Check the variables of a stage and of all later stages before anything runs: bash 3_train_teacher.sh --check
 
 PYTHONPATH=src python scripts/check.py 3_train_teacher.sh [flags of that stage]
 """

@@ -1,4 +1,4 @@
-"""Stage 6: the meta-teacher, and the student's curriculum. Example: python scripts/curriculum.py --suite sample --domain books"""
+"""Stage 6: meta-teacher and curriculum. Example: python scripts/curriculum.py --suite sample --domain books"""
 
 from teachback.core.errors import run_entry_point
 

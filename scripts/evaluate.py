@@ -1,4 +1,4 @@
-"""Stage 7: score every checkpoint of a run, and show the run in report.html.
+"""Stage 7: score every checkpoint of a run, and write report.html.
 
 PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain books
 PYTHONPATH=src python scripts/evaluate.py --suite amazon --domain all --split dev

@@ -1,4 +1,4 @@
-"""Writes the page of all flags, from the arguments' own descriptions:
+"""Print the page of all flags, from the descriptions of the argument classes:
 
 PYTHONPATH=src python scripts/list_flags.py > docs/flags.md
 """
@@ -34,7 +34,7 @@ STAGES = {path.name[0]: path for path in sorted(ROOT.glob("[1-7]_*.sh"))}
 
 @dataclass(frozen=True)
 class Part:
-    """Flags of one kind: a heading, the class that describes them, and the scripts that have them."""
+    """Section of the page: heading, argument class, and the scripts that have its flags."""
 
     heading: str
     arguments: type
@@ -78,7 +78,7 @@ This page is made by `PYTHONPATH=src python scripts/list_flags.py > docs/flags.m
 
 
 def variables_of(scripts: tuple[Path, ...], flag: str) -> list[str]:
-    """The shell variables whose values the scripts pass to a flag."""
+    """Shell variables that the scripts pass to a flag."""
     found: list[str] = []
     for script in scripts:
         match = re.search(
@@ -89,7 +89,7 @@ def variables_of(scripts: tuple[Path, ...], flag: str) -> list[str]:
 
 
 def described(arguments: type) -> list[Field]:
-    """A class's own fields; of Hugging Face's only those that are given another default."""
+    """Fields defined in a class; of those of Hugging Face only the ones with another default."""
     return [f for f in fields(arguments) if f.name in arguments.__annotations__ and f.metadata.get("help")]
 
 
@@ -108,7 +108,7 @@ def row(part: Part, field: Field) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """The page as Markdown."""
     known = {f.name for f in fields(OptimizerArguments)}
     refused = ", ".join(f"`--{name}`" for name in REFUSED if name in known)
     lines = [INTRODUCTION.format(refused=refused)]

@@ -1,4 +1,4 @@
-"""A student's answers to texts: one a line from standard input, or a column of a TSV.
+"""Predict with a student: texts from standard input, one per line, or from a column of a TSV.
 
 PYTHONPATH=src python scripts/predict.py --folder outputs/amazon/seed42/books/student_second < texts.txt > answers.tsv
 PYTHONPATH=src python scripts/predict.py --folder ... --input reviews.tsv --text_a review --output answers.tsv

@@ -1,4 +1,4 @@
-"""A hook of mkdocs.yml: README.md, CONTRIBUTING.md and SECURITY.md become pages of the site, and links are turned to where they lie there."""
+"""MkDocs hook: adds README.md, CONTRIBUTING.md and SECURITY.md to the site and rewrites links to them."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}  # of the project's folder, by name on the site
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}  # file in the project's root -> page of the site
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config, **_) -> Files:
-    """Add the pages that lie outside docs/, and the files of the project that pages link to."""
+    """Add the pages outside docs/, and the project's files that pages link to."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     for path in sorted((ROOT / "examples").iterdir()):
@@ -21,7 +21,7 @@ def on_files(files: Files, config, **_) -> Files:
 
 
 def on_page_markdown(markdown: str, page, **_) -> str:
-    """Turn links from where a page lies in the project to where it lies on the site."""
+    """Rewrite a page's links from project paths to site paths."""
     beside = ROOT if page.file.src_uri in PAGES.values() else ROOT / "docs"
     return LINK.sub(lambda link: f"]({_on_site(link[1], beside)}{link[2] or ''})", markdown)
 

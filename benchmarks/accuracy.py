@@ -1,4 +1,4 @@
-"""Do the means by which the stages are fast cost accuracy? Students after stage 5, for several seeds, of the same teachers."""
+"""Accuracy cost of the stages' optimisations: students after stage 5 from the same teachers, over several seeds."""
 
 import random
 import statistics
@@ -16,7 +16,7 @@ FAST, SLOW, PLAIN = "ours", "ours, fp32, teacher at each step", "plain"
 
 
 def compare_accuracy(reviews: Reviews) -> dict:
-    """Train a teacher a seed and its students in three ways; print and return test accuracy, differences and seconds."""
+    """Train a teacher per seed and its students in three ways; print and return test accuracy, differences and seconds."""
     seeds, layers = reviews.arguments.seeds, str(reviews.arguments.student_layers)
     cut = ["--student_init", "teacher", "--student_layers", layers]
     slow = ["--precision", "fp32", "--teacher_cache_gb", "0"]
@@ -45,26 +45,26 @@ def compare_accuracy(reviews: Reviews) -> dict:
 
 
 def timed(work: Callable, seed: int) -> tuple[object, float]:
-    """What ``work`` returns, and the processor time that it took in seconds."""
+    """Result of ``work`` and its processor time in seconds."""
     start = time.process_time()
     return work(seed), time.process_time() - start
 
 
 def report_seconds(seconds: dict[str, list[float]]) -> str:
-    """Medians over the seeds, and what the others take of the time of `FAST`."""
+    """Medians over the seeds, and times of the other ways relative to `FAST`."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     lines = [f"\n{'processor seconds, median over seeds':40}{'':16}times {FAST}"]
     return "\n".join(lines + [f"{name:40}{taken:<16.1f}{taken / medians[FAST]:.2f}" for name, taken in medians.items()])
 
 
 def tested(reviews: Reviews, student, seed: int) -> float:
-    """Accuracy on the test rows; every student is scored in the same way, in float32."""
+    """Accuracy on the test rows, computed in float32 for every student."""
     tokenizer = load_tokenizer(str(reviews.teacher_folder(seed)))
     return plain.accuracy(student, reviews.rows("test", "books"), reviews.labels("books"), tokenizer)
 
 
 def report(found: dict[str, list[float]]) -> str:
-    """Mean and standard deviation over the seeds in points, and the same of the differences from `FAST` by seed."""
+    """Mean and standard deviation over the seeds in points, also of the per-seed differences from `FAST`."""
     lines = [f"\n{'test accuracy, mean ± sd over seeds':40}{'':16}minus {FAST}, by seed"]
     for name, values in found.items():
         differences = [100 * (value - fast) for value, fast in zip(values, found[FAST])]

@@ -1,4 +1,4 @@
-"""How much arithmetic an encoder's layers take, and counting it while a model runs."""
+"""Floating-point operations of an encoder's layers, by formula and counted while a model runs."""
 
 import time
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from unittest import mock
 import torch
 from transformers import AutoConfig, AutoModel
 
-BACKWARD = 2  # times the forward pass: the gradients of a product's two factors are a product each
+BACKWARD = 2  # times the forward pass: each factor's gradient is another product
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """The sizes of a stack of transformer layers. ``inner``: width between the two matrices of the feed-forward part."""
+    """Sizes of a stack of transformer layers. ``inner``: intermediate width of the feed-forward network."""
 
     layers: int
     width: int
@@ -26,28 +26,28 @@ class Encoder:
 
     @property
     def weights(self) -> int:
-        """Weights of all layers' matrices: four of H x H and two of H x I a layer, without biases."""
+        """Number of matrix weights without biases: four of H x H and two of H x I per layer."""
         return self.layers * (4 * self.width**2 + 2 * self.width * self.inner)
 
 
 def forward_flops(encoder: Encoder, tokens, squares):
-    """Floating-point operations of a forward pass over sequences of ``tokens`` tokens in all.
+    """Floating-point operations of a forward pass over sequences with ``tokens`` tokens in total.
 
-    A multiplication and an addition for each weight and token, and in each layer the products of attention, QK^T and
-    that with V, which take 2 L^2 H each for a sequence of L tokens; ``squares`` is the sum of all L^2. Embeddings,
-    norms, softmax, pooler and head are left out: they are no matrix products, or far smaller ones.
+    Two per weight and token, and in each layer the products of attention, QK^T and its product with V, 2 L^2 H each for a
+    sequence of L tokens; ``squares`` is the sum of all L^2. Embeddings, norms, softmax, pooler and head are left out: they
+    are no matrix products, or far smaller ones.
     """
     return 2 * encoder.weights * tokens + 4 * encoder.layers * encoder.width * squares
 
 
 def training_flops(encoder: Encoder, tokens, squares):
-    """The same of a forward and a backward pass."""
+    """Floating-point operations of a forward and a backward pass; see `forward_flops`."""
     return (1 + BACKWARD) * forward_flops(encoder, tokens, squares)
 
 
 @dataclass
 class Count:
-    """What went through encoders: real tokens, places (with padding), and operations on either."""
+    """Work of encoders: real tokens, positions including padding, and operations on either."""
 
     tokens: int = 0
     places: int = 0
@@ -56,7 +56,7 @@ class Count:
 
     @property
     def padding(self) -> float:
-        """Share of the places that hold no token."""
+        """Share of padding among the positions."""
         return 1 - self.tokens / self.places if self.places else 0.0
 
     def add(self, encoder: Encoder, mask: torch.Tensor, flops) -> None:
@@ -71,7 +71,7 @@ class Count:
 
 @dataclass
 class Counts:
-    """Passes that a backward pass follows, and those of models that only answer (teachers, evaluation, rewards)."""
+    """Work of passes with a backward pass, and of inference (teachers, evaluation, rewards)."""
 
     learning: Count = field(default_factory=Count)
     answering: Count = field(default_factory=Count)
@@ -90,7 +90,7 @@ class Counts:
 
 @contextmanager
 def counting(folder):
-    """Count every pass of the class of encoders that ``folder`` holds one of, whichever loop runs it: `Counts`."""
+    """Count all forward passes of the encoder class of ``folder`` within the block; yields `Counts`."""
     kind = type(AutoModel.from_config(AutoConfig.from_pretrained(folder)))
     counts, forward = Counts(), kind.forward
 
@@ -108,7 +108,7 @@ def counting(folder):
 def matrix_rate(
     device: torch.device, dtype: torch.dtype = torch.bfloat16, size: int = 1024, products: int = 20
 ) -> float:
-    """The machine's matrix-product rate in operations a second: the best of several products, one after the other."""
+    """The machine's matrix-product rate in operations per second, the best of several products."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(products):

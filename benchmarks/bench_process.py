@@ -1,11 +1,11 @@
-"""Times what stage 2 does with its embeddings against decimal text, on the same random numbers, alternating, medians.
+"""Benchmark of stage 2's handling of embeddings against decimal text: alternating runs on the same numbers, medians.
 
     PYTHONPATH=src python benchmarks/bench_process.py --rows 100000 --json out.json
 
-Two parts, in neither of which the encoder runs: writing the embeddings to a file, and making prototype scores of that
-file. Decimal text is the way of the released implementation: one line of numbers an example, each number parsed by
-itself, centroids and cosines one row after the other. The encoder, the same in both ways, is timed apart on as many
-made-up texts. Peak memory is that of a process of its own, which never holds all embeddings.
+Two parts, without the encoder: writing the embeddings to a file, and computing prototype scores from it. Decimal text is
+the released implementation's format: one line of numbers per example, parsed one by one, with centroids and cosines row
+by row. The encoder, which both need, is timed separately on as many synthetic texts. Peak memory is that of a separate
+process, which never holds all embeddings.
 """
 
 import argparse
@@ -38,12 +38,12 @@ Times = dict[str, float]
 
 
 def names(rows: int) -> tuple[list[str], list[str]]:
-    """Label and domain of each row."""
+    """Labels and domains of the rows."""
     return [LABELS[i % 2] for i in range(rows)], [DOMAINS[i % 3] for i in range(rows)]
 
 
 def random_chunks(rows: int, width: int) -> Iterator[np.ndarray]:
-    """Embeddings float32 [n, width] whose first numbers tell the domains apart a little."""
+    """Random embeddings float32 [n, width] whose first components depend slightly on the domain."""
     random = np.random.default_rng(42)
     for start in range(0, rows, CHUNK):
         chunk = random.standard_normal((min(CHUNK, rows - start), width), dtype=np.float32)
@@ -52,7 +52,7 @@ def random_chunks(rows: int, width: int) -> Iterator[np.ndarray]:
 
 
 def vectorised(chunks: Iterator[np.ndarray], shape: tuple[int, int], form: str, path: Path) -> tuple[Times, np.ndarray]:
-    """As stage 2 does it."""
+    """Write embeddings and compute scores as stage 2 does."""
     start = time.perf_counter()
     write_embeddings(path, chunks, shape)
     written = time.perf_counter()
@@ -61,7 +61,7 @@ def vectorised(chunks: Iterator[np.ndarray], shape: tuple[int, int], form: str, 
 
 
 def decimal(embeddings: np.ndarray, form: str, path: Path) -> tuple[Times, np.ndarray]:
-    """As text, one row at a time."""
+    """Write embeddings as text and compute scores row by row."""
     start = time.perf_counter()
     with open(path, "w") as file:
         file.writelines(
@@ -74,13 +74,13 @@ def decimal(embeddings: np.ndarray, form: str, path: Path) -> tuple[Times, np.nd
 
 
 def looped_scores(path: Path, form: str) -> list[float]:
-    """Prototype scores of a text file: centroids by class and domain, or in the code's form by domain alone."""
+    """Prototype scores from a text file: centroids by class and domain, or by domain alone in the code's form."""
     rows = []
     with open(path) as file:
         for line in file:
             label, domain, numbers = line.rstrip("\n").split("\t")
             rows.append((label if form == "paper" else "", domain, np.array([float(text) for text in numbers.split()])))
-    sums: dict[tuple[str, str], Any] = defaultdict(float)  # arrays, once something is added
+    sums: dict[tuple[str, str], Any] = defaultdict(float)  # become arrays with the first addition
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for label, domain, embedding in rows:
         sums[label, domain] = sums[label, domain] + embedding
@@ -101,14 +101,14 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def peak_memory(rows: int, width: int, form: str, folder: str) -> dict[str, int]:
-    """Bytes resident at most in this process, before and after the vectorised way."""
+    """Peak resident bytes of this process before and after the vectorised version."""
     before = peak_memory_bytes()["resident"]
     vectorised(random_chunks(rows, width), (rows, width), form, Path(folder) / "peak.npy")
     return {"before": before, "after": peak_memory_bytes()["resident"]}
 
 
 def encoder_seconds(model_name: str, rows: int) -> float:
-    """Time for the embeddings of as many short texts, which is the same whatever is done with them."""
+    """Seconds for embedding as many short texts."""
     random = np.random.default_rng(42)
     words = np.array(["".join(random.choice(list("abcdeilmnorst"), size=5)) for _ in range(2000)])
     texts = [" ".join(random.choice(words, size=random.integers(WORDS // 3, WORDS + 1))) for _ in range(rows)]
@@ -126,7 +126,7 @@ def chunked(embeddings: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> dict:
-    """Both ways in turn, several times: medians of both parts and of the whole, and the ratios of the wholes."""
+    """Run both versions alternately; medians of both parts and the total, and the ratios of totals."""
     embeddings = np.concatenate(list(random_chunks(arguments.rows, arguments.width)))
     ways: dict[str, Callable] = {
         "vectorised": lambda path: vectorised(chunked(embeddings), embeddings.shape, arguments.form, path),
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        # First of all: a process that is started counts what the one that starts it has used.
+        # Before anything else: a spawned process inherits the peak memory of its parent.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
             memory = other.submit(peak_memory, arguments.rows, arguments.width, arguments.form, folder).result()
         found = compare(arguments, Path(folder))

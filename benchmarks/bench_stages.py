@@ -1,10 +1,10 @@
-"""Times the stages against `plain.py` on the same rows, epochs and batch size, alternating, medians of several rounds.
+"""Benchmark of the stages against `plain.py`: alternating rounds on the same rows, epochs and batch size, medians.
 
     PYTHONPATH=src python benchmarks/bench_stages.py --teacher_model <folder> --source ../shared/data --json out.json
 
-Amazon's books, and CB of SuperGLUE, where ``--source`` has the archives, else the generated suite ``sample``. Each stage
-is run as a user runs it, from reading its input to the published folder; the teacher's states are written anew in every
-round. docs/performance.md says what the columns mean.
+Uses Amazon's books and SuperGLUE's CB if ``--source`` has the archives, else the generated suite ``sample``. Each stage
+runs as for a user, from reading its input to the published folder, without cached teacher states. docs/performance.md
+explains the columns.
 """
 
 import argparse
@@ -28,7 +28,7 @@ STAGES: dict[str, type[Reviews | Quizzes]] = {"3": Reviews, "45": Reviews, "45sm
 
 @dataclass
 class Side:
-    """One side's rounds: seconds on the clock, seconds of processor time, and what went through its encoders."""
+    """Rounds of one side: wall-clock seconds, processor seconds, and the work of its encoders."""
 
     wall: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Side:
 
 @dataclass
 class Comparison:
-    """Both sides of one part; ``rate``: the machine's matrix-product rate in operations a second."""
+    """Both sides of one part; ``rate``: the machine's matrix-product rate in operations per second."""
 
     part: Part
     ours: Side
@@ -67,22 +67,22 @@ class Comparison:
 
     @property
     def processor_ratio(self) -> float:
-        """The same in processor time, which other work on the machine hardly changes."""
+        """Ratio of processor times, which are less sensitive to other load on the machine."""
         return statistics.median(self.plain.processor) / statistics.median(self.ours.processor)
 
     @property
     def floor(self) -> float:
-        """Seconds of ours if it did nothing but the arithmetic of what learns, on real tokens, at that rate."""
+        """Lower bound of our seconds: the arithmetic of trained models on real tokens, at ``rate``."""
         return self.ours.counts.learning.flops / self.rate
 
     @property
     def share(self) -> float:
-        """Of the rate, what ours reaches on real tokens."""
+        """Share of ``rate`` that ours reaches, counting real tokens only."""
         return self.ours.counts.flops / self.ours.seconds / self.rate
 
     @property
     def plain_share(self) -> float:
-        """Of the rate, what plain reaches, its padding counted as work."""
+        """Share of ``rate`` that plain reaches, counting padding as work."""
         return self.plain.counts.flops_with_padding / self.plain.seconds / self.rate
 
     def as_dict(self) -> dict:
@@ -94,7 +94,7 @@ class Comparison:
 
 
 def compare(part: Part, encoder, rounds: int) -> Comparison:
-    """Both in turn, several times."""
+    """Run both sides alternately for ``rounds`` rounds."""
     part.prepare()
     ours, plain = Side(), Side()
     for _ in range(rounds):
@@ -105,14 +105,14 @@ def compare(part: Part, encoder, rounds: int) -> Comparison:
 
 
 def chosen_parts(arguments: argparse.Namespace) -> list[tuple[Part, str]]:
-    """The parts that were asked for, each with the encoder that its models are like; only their data is made."""
+    """Selected parts, each with a folder of an encoder of its class; prepares their data only."""
     grounds = {kind: kind(arguments) for kind in dict.fromkeys(STAGES[name] for name in arguments.stages)}
     parts = {part.name: (part, ground.teacher_model) for ground in grounds.values() for part in ground.parts()}
     return [parts[name] for name in arguments.stages]
 
 
 def time_stages(arguments: argparse.Namespace) -> dict:
-    """All comparisons, with the machine's rate measured between them; the report that --json writes."""
+    """Run all comparisons, measuring the machine's rate in between; returns the report for --json."""
     device, rates, found = resolve_device("auto"), [], []
     for part, encoder in chosen_parts(arguments):
         rates.append(matrix_rate(device))

@@ -1,7 +1,7 @@
-"""Running an entry point in a process of its own that is broken on purpose: killed, told to stop, or out of disk.
+"""Fault injection: run an entry point in a forked process that is killed, signalled, or runs out of disk.
 
-A process is forked from one that has imported everything, so that a run takes as long as its work. Its changes of
-files are seen through Python's audit events, by which a fault can be put right before any of them.
+Forking from a process that has imported everything saves the imports. File changes are observed through Python's audit
+events, so that a fault can be injected right before any of them.
 """
 
 import atexit
@@ -25,7 +25,7 @@ WRITING = os.O_WRONLY | os.O_RDWR
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its status as a shell says it, what it printed, and the seconds it took."""
+    """Result of a process: exit status in the shell's convention, output, and seconds."""
 
     status: int
     printed: str
@@ -33,7 +33,7 @@ class Ended:
 
 
 class FileChanges:
-    """Calls ``act(number, event, path)`` before each change of a file below ``folder``; the first is number 1."""
+    """Calls ``act(number, event, path)`` before each file change below ``folder``, numbered from 1."""
 
     def __init__(self, folder: Path, act: Callable[[int, str, str], None]):
         self.folder, self.act, self.count = str(folder), act, 0
@@ -51,9 +51,9 @@ class FileChanges:
 
 def run_broken(argv: list[str], log: Path, prepare: Callable[[], object] = lambda: None,
                meanwhile: Callable[[int], None] = lambda process: None) -> Ended:  # fmt: skip
-    """Run the script ``argv`` in a forked process that calls ``prepare`` first; ``meanwhile`` gets its number."""
+    """Run the script ``argv`` in a forked process that calls ``prepare`` first; ``meanwhile`` is called with its id."""
     start = time.perf_counter()
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the process has its own handlers, not its parent's
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the process has replaced its parent's handlers
     process = os.fork()
     if not process:
         _become(argv, log, prepare)
@@ -66,7 +66,7 @@ def run_broken(argv: list[str], log: Path, prepare: Callable[[], object] = lambd
 
 
 def _become(argv: list[str], log: Path, prepare: Callable[[], object]) -> None:
-    """In the forked process: run the script as the interpreter would, and end."""
+    """In the forked process: run the script as the interpreter would, and exit."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -74,7 +74,7 @@ def _become(argv: list[str], log: Path, prepare: Callable[[], object]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-    atexit._clear()  # what ends the process that this one was forked from
+    atexit._clear()  # the parent's exit handlers
     atexit.register(release_all)
     status = 1
     try:
@@ -93,7 +93,7 @@ def _become(argv: list[str], log: Path, prepare: Callable[[], object]) -> None:
 
 
 def after(seconds: float, number: int) -> Callable[[int], None]:
-    """Send a process a signal after so many seconds, unless it has ended."""
+    """Send a process a signal after some seconds, unless it has ended."""
 
     def send(process: int) -> None:
         end = time.monotonic() + seconds
@@ -107,7 +107,7 @@ def after(seconds: float, number: int) -> Callable[[int], None]:
 
 
 def killed_before(change: int, folder: Path) -> Callable[[], FileChanges]:
-    """SIGKILL right before the given change of a file."""
+    """SIGKILL right before the given file change."""
 
     def act(number: int, event: str, path: str) -> None:
         if number == change:
@@ -117,7 +117,7 @@ def killed_before(change: int, folder: Path) -> Callable[[], FileChanges]:
 
 
 def failing_from(change: int, folder: Path, error: int) -> Callable[[], FileChanges]:
-    """From the given change on, nothing new can be made: each attempt ends in a system's error such as ENOSPC."""
+    """Fail every file change from the given one on with an error such as ENOSPC."""
 
     def act(number: int, event: str, path: str) -> None:
         if number >= change and event in ("open", "os.mkdir"):
@@ -127,7 +127,7 @@ def failing_from(change: int, folder: Path, error: int) -> Callable[[], FileChan
 
 
 def counting_changes(folder: Path, count: Path) -> Callable[[], FileChanges]:
-    """Write into the file ``count``, outside the folder, how many changes there were."""
+    """Write the number of changes to the file ``count``, which lies outside the folder."""
 
     def act(number: int, event: str, path: str) -> None:
         count.write_text(str(number))

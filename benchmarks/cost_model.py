@@ -1,10 +1,10 @@
-"""Hours on one GPU for each published table with BERT-base, from arithmetic alone. docs/performance.md explains it.
+"""Estimated GPU hours of each published table with BERT-base, from arithmetic alone; see docs/performance.md.
 
     python benchmarks/cost_model.py --tflops 250 --utilisation 0.3 --step_ms 20
 
-Operations of every stage that a table needs are counted as in `arithmetic.py`, on real tokens:
-hours = sum over stages of max(operations / (rate x utilisation), steps x the least time of a step). A teacher is trained
-once and shared by its students; stage 4's teacher runs once over a domain's rows, for its states are on disk then.
+Operations of every stage of a table are counted as in `arithmetic.py`, on real tokens:
+hours = sum over stages of max(operations / (rate x utilisation), steps x minimum time of a step). A teacher is trained
+once and shared by its students; stage 4's teacher runs once over a domain's rows, as its states are cached on disk.
 """
 
 import argparse
@@ -16,24 +16,24 @@ from arithmetic import Encoder, forward_flops, training_flops
 
 BERT_BASE, HALF = Encoder(12, 768, 3072), Encoder(6, 768, 3072)
 TINYBERT = Encoder(4, 312, 1200)
-ANSWERED = 64  # rows a step where nothing is learnt (EVAL_BATCH_SIZE)
-COMPARED = 64  # rows, at most, that a step of stage 6 is rewarded on
+ANSWERED = 64  # rows per step of inference (EVAL_BATCH_SIZE)
+COMPARED = 64  # maximum number of rows for the reward of a step of stage 6
 EVAL_EVERY = 10  # episodes
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Train rows as published, sequences a row, and mean and root mean square of their tokens, at most 128."""
+    """Published train rows, sequences per row, and mean and root mean square of their lengths, at most 128 tokens."""
 
     name: str
     rows: int
     tokens: float
     rms: float
-    measured: bool = True  # the lengths, on rows of the data set with BERT's vocabulary; else they are assumed
+    measured: bool = True  # lengths measured on the data set with BERT's vocabulary; else assumed
     sequences: int = 1
 
     def flops(self, count, encoder: Encoder, rows: float) -> float:
-        """Operations of some rows; ``count``: `forward_flops` or `training_flops`."""
+        """Operations for a number of rows; ``count``: `forward_flops` or `training_flops`."""
         sequences = rows * self.sequences
         return count(encoder, sequences * self.tokens, sequences * self.rms**2)
 
@@ -61,7 +61,7 @@ GLUE = (
 
 @dataclass(frozen=True)
 class Work:
-    """One run of a stage: its operations, optimizer or answering steps, and bytes that it leaves on disk."""
+    """Work of a stage: operations, training or inference steps, and bytes left on disk."""
 
     stage: str
     flops: float
@@ -70,18 +70,18 @@ class Work:
 
 
 def training(stage: str, domains, encoder: Encoder, epochs: int, batch_size: int) -> Work:
-    """``epochs`` over the domains' rows, all learning."""
+    """Training for ``epochs`` epochs on the domains' rows."""
     flops = epochs * sum(domain.flops(training_flops, encoder, domain.rows) for domain in domains)
     return Work(stage, flops, epochs * sum(domain.rows for domain in domains) / batch_size)
 
 
 def answers(stage: str, domain: Domain, encoder: Encoder, rows: float) -> Work:
-    """A model answers rows once."""
+    """Inference on ``rows`` rows."""
     return Work(stage, domain.flops(forward_flops, encoder, rows), rows / ANSWERED)
 
 
 def states(domain: Domain, teacher: Encoder, layers: int) -> Work:
-    """Stage 4's teacher runs once, and its states of the embeddings and ``layers`` layers, with queries and keys, stay."""
+    """One pass of stage 4's teacher, which stores embeddings, states of ``layers`` layers, queries and keys."""
     once = answers("4", domain, teacher, domain.rows)
     disk = 2 * teacher.width * (1 + 3 * layers) * domain.rows * domain.tokens
     return Work("4", once.flops, once.steps, disk)
@@ -89,7 +89,7 @@ def states(domain: Domain, teacher: Encoder, layers: int) -> Work:
 
 def meta_kd(domains: tuple[Domain, ...]) -> Iterator[Work]:
     """Teachers single, mix, mtl and meta, 3 epochs; from each, and from meta also without lambda and the
-    transferable-knowledge loss, one TinyBERT a domain: 10 and 3 epochs on the domain's rows, batches of 32."""
+    transferable-knowledge loss, one TinyBERT per domain: 10 and 3 epochs on the domain's rows, batches of 32."""
     for domain in domains:
         yield training("3", [domain], BERT_BASE, 3, 32)
     for _ in ("mix", "mtl", "meta"):
@@ -124,8 +124,8 @@ def scaled(domain: Domain, share: float) -> Domain:
 
 
 def curriculum(target: Domain, domains: tuple[Domain, ...], episodes: int) -> Iterator[Work]:
-    """Stage 6: every quiz answered by both models once; then a step learns on 8 rows of a domain, all equally likely,
-    and is rewarded on rows of the target, which are scored once more as an episode begins."""
+    """Stage 6: both models score every quiz once; then each step trains on 8 rows of a domain, all equally likely, and is
+    rewarded on rows of the target, which are also scored at the start of an episode."""
     for domain in domains:
         for encoder in (BERT_BASE, HALF):
             yield answers("6", domain, encoder, 0.1 * domain.rows)
@@ -147,14 +147,14 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Machine:
-    """``tflops``: measured rate of large matrix products; ``utilisation``: the share of it that training reaches."""
+    """A GPU. ``tflops``: measured rate of large matrix products; ``utilisation``: share of it reached in training."""
 
     tflops: float
     utilisation: float
     step_ms: float
 
     def hours(self, work: Work) -> float:
-        """What its arithmetic takes, or its steps where these are too small to keep the GPU busy."""
+        """Hours for the arithmetic, or for the steps if these are too small to keep the GPU busy."""
         return max(self.arithmetic_hours(work), work.steps * self.step_ms / 1000 / 3600)
 
     def arithmetic_hours(self, work: Work) -> float:
@@ -162,7 +162,7 @@ class Machine:
 
 
 def table(machine: Machine, episodes: int, seeds: int) -> str:
-    """The plan as a Markdown table."""
+    """The estimates as a Markdown table."""
     lines = [
         "| table | stages 3, 4, 5, 6: 10¹⁵ operations | steps, 1000s | hours by arithmetic | hours | of these stage 6 | states, GB |",
         "|---|---|---|---|---|---|---|",

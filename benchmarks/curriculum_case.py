@@ -1,8 +1,8 @@
-"""Can the curriculum learn? A case in which the right choice is known, run for several seeds and settings.
+"""Test of the curriculum on a synthetic case with a known best policy, for several seeds and settings.
 
-Four domains of generated reviews share a head: ``target`` (few train rows, so that there is something left to learn),
-``helpful`` (more reviews of the same kind), ``useless`` (sentences that say nothing, with random labels) and ``harmful``
-(reviews with flipped labels). A good policy studies ``helpful`` and avoids ``harmful``; its student beats ``uniform``'s.
+Four domains of generated reviews share a head: ``target`` (few train rows, so that the student can still improve),
+``helpful`` (more reviews of the same kind), ``useless`` (neutral sentences with random labels) and ``harmful`` (reviews
+with flipped labels). A good policy chooses ``helpful`` and avoids ``harmful``; its student beats ``uniform``'s.
 
     PYTHONPATH=src python benchmarks/curriculum_case.py --folder <a folder> --seeds 1 2 3 4 5
 """
@@ -50,7 +50,7 @@ SETTINGS = {
 
 
 def reviews(random: Random, count: int, domain: str, kind: str) -> list[Row]:
-    """Rows of a domain; ``kind`` says what its texts and labels are."""
+    """Generate rows of a domain; ``kind`` determines texts and labels."""
     rows = []
     for number in range(count):
         label = LABELS[number % 2]
@@ -63,7 +63,7 @@ def reviews(random: Random, count: int, domain: str, kind: str) -> list[Row]:
 
 
 def write_case(data_dir: Path, seed: int) -> None:
-    """The suite ``case`` with all its splits."""
+    """Write the suite ``case``."""
     random = Random(seed)
     domains = {name: Domain(name, "sentiment", LABELS) for name in ("target", "helpful", "useless", "harmful")}
     rows: dict[str, list[Row]] = {split: [] for split in TARGET}
@@ -76,7 +76,7 @@ def write_case(data_dir: Path, seed: int) -> None:
 
 
 def prepare(folder: Path, seed: int) -> None:
-    """Stages 3 to 5 on the target: a teacher and a student that the few train rows leave unfinished."""
+    """Run stages 3 to 5 on the target: a teacher and a student undertrained on its few rows."""
     write_case(folder / f"data{seed}", seed)
     places = ["--suite", "case", "--domain", "target", "--data_dir", str(folder / f"data{seed}"), "--max_length", "48"]
     shared = [
@@ -100,7 +100,7 @@ def prepare(folder: Path, seed: int) -> None:
 
 
 def run(folder: Path, seed: int, name: str, settings: str, further: list[str]) -> dict:
-    """Stage 6 and 7 in a folder of the setting's own; the last episodes' probabilities and the scores."""
+    """Run stages 6 and 7 in a folder of the setting; returns the last episodes' probabilities and the scores."""
     outputs = folder / name.replace(" ", "_").replace(",", "")
     root = outputs / "case" / f"seed{seed}"
     root.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def run(folder: Path, seed: int, name: str, settings: str, further: list[str]) -
 
 
 def probabilities(student: Path, episodes: int = 20) -> dict[str, dict[str, float]]:
-    """Share of each domain among the steps of the last episodes, the first step of each left out (it is uniform)."""
+    """Share of each domain in the last episodes, without the first step of each, which is uniform."""
     lines = [line.split("\t") for line in (student / "trajectory.tsv").read_text().splitlines()[1:]]
     last = int(lines[-1][0])
     chosen = [line[2] for line in lines if int(line[0]) > last - episodes and line[1] != "0"]

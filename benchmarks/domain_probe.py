@@ -1,9 +1,9 @@
-"""What does h_d know of the domain? A linear probe on finished meta-teachers, one line for each.
+"""Linear probe for domain information in h_d of finished meta-teachers, one line for each.
 
-A logistic regression learns the domain from states of train rows, as many of each domain, and is scored on rows of
-another split: from the mean token state h, from h_d, and from h_d made with the same domain embedding for all rows,
-which leaves what the text itself tells. Beside it L_DA with false labels and the classifier's p(true domain), to be
-compared with log(K - 1), 0 of an h_d that knows the domain, and log K, 1/K of one that does not.
+A logistic regression is trained to predict the domain on balanced train rows and scored on another split: from the mean
+token state h, from h_d, and from h_d with the same domain embedding for all rows, which leaves the information of the text.
+Also shows L_DA with false labels and the classifier's p(true domain): log(K - 1) and 0 if h_d determines the domain, log K
+and 1/K if it is independent of it.
 
     PYTHONPATH=src python benchmarks/domain_probe.py --data_dir data --suite amazon outputs/amazon/seed42/teacher-meta
 """
@@ -27,14 +27,14 @@ from teachback.models.loading import load_tokenizer
 
 
 def balanced(rows: list[Row], domains: list[str], count: int) -> list[Row]:
-    """At most ``count`` rows of each domain, drawn at random."""
+    """Sample at most ``count`` rows of each domain."""
     shuffled = Random(0).sample(rows, len(rows))
     return [row for name in domains for row in [row for row in shuffled if row.domain == name][:count]]
 
 
 @torch.no_grad()
 def states(teacher: Teacher, rows: list[Row], data: SuiteData, tokenizer, length: int) -> dict[str, torch.Tensor]:
-    """States by name [N, H], and ``domain`` [N]."""
+    """Compute states by name [N, H], and ``domain`` [N]."""
     encoded = encode_rows(rows, data, [domain.name for domain in teacher.domains], tokenizer, length)
     means = features(teacher.classifier, encoded, tokenizer.pad_token_id, 64, torch.device("cpu"), "fp32", means=True).means
     assert means is not None and teacher.transferable is not None
@@ -45,7 +45,7 @@ def states(teacher: Teacher, rows: list[Row], data: SuiteData, tokenizer, length
 
 
 def probe(teacher: Teacher, train: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:
-    """One teacher's line."""
+    """Probe a teacher; returns its line of the table."""
     shares = []
     for name in ("h", "h_d", "h_d, one embedding"):
         scale = train[name].std(0) + 1e-6

@@ -1,25 +1,25 @@
-"""Breaks every stage again and again, runs the same command once more, and says what was lost: nothing, if all is well.
+"""Fault injection test: break every stage many times, run the same command again, and report what was lost.
 
     OMP_NUM_THREADS=1 PYTHONPATH=src python benchmarks/faults.py --times 50 --json faults.json
 
-All seven stages run once by their bash scripts, with two-layer models; their folders before and after each are kept.
-A trial puts a stage's folders back to what they were before it, breaks the stage in one way, and runs it again without
-a fault. What is there then has to be the same to the bit as what the run without interruption left: model weights,
-predictions, results, data, caches, and of stage.json all but times and memory. Ways to break a stage:
+All seven stages run once by their bash scripts, with two-layer models; the folders before and after each are kept.
+A trial restores the folders from before a stage, breaks the stage in one way, and runs it again without a fault. The
+result must be bitwise identical to that of the uninterrupted run: model weights, predictions, results, data, caches, and
+stage.json except times and memory. Kinds of faults:
 
 kill, term, int     SIGKILL, SIGTERM or Ctrl-C at a random moment
-point               SIGKILL right before a random one of its changes of files: while publishing, writing caches ...
-full                a file system too small for what it writes (a tmpfs; needs root)
-fails               nothing can be written from a random change of a file on, as on a full disk (needs no root)
-read-only           a file system that may only be read (needs root)
-removed             one of its input files, or its unfinished work, is removed while it runs
-twice               it is started a second time while it runs: the second start has to end at once and name the first
+point               SIGKILL right before a random file change: while publishing, writing caches ...
+full                a file system too small for the stage's output (a tmpfs; needs root)
+fails               every write fails from a random file change on, as on a full disk (needs no root)
+read-only           a read-only file system (needs root)
+removed             an input file, or the unfinished work, is removed during the run
+twice               a second start during the run, which must end at once and name the first
 
-Stage 1 is tried three times: on the generated suite, fetching an archive from a server, and copying it from a folder.
-A trial is lost where the second run fails or leaves anything else, where a trial's message is a traceback, or where
-an orderly error (of the disk, of a lock) leaves no message. Stages take turns, kinds come in an order that the seed
-draws, and the report is written after every trial, so that what was tried until --minutes are over is of all of them.
-Needs no network; the server is its own.
+Stage 1 is tried in three ways: on the generated suite, fetching an archive from a server, and copying it from a folder.
+A trial counts as lost if the second run fails or its result differs, if the message is a traceback, or if an expected
+error (of the disk, of a lock) has no message. Trials alternate between stages, with kinds in random order, and the report
+is written after every trial, so that it covers all stages whenever --minutes are over.
+Needs no network; it starts its own server.
 """
 
 import argparse
@@ -49,7 +49,7 @@ import teachback.data.download
 import teachback.data.model_download  # noqa: F401
 from teachback.core.integrity import REMEMBERED
 
-# What the entry points import, so that forked processes need not.
+# Imported by the entry points; importing here saves the time in forked processes.
 from teachback.data.suites import amazon, sample
 from teachback.inference.costs import MEASURED
 
@@ -57,23 +57,23 @@ ROOT = Path(__file__).resolve().parents[1]
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 INTERRUPTIONS = (*SIGNALS, "point")
 DISK = ("full", "fails", "read-only", "removed", "twice")
-# Two-layer models, every kind of state: a meta-teacher each epoch, layers from the cache, a policy that learns.
+# Two-layer models with every kind of state: a meta-teacher each epoch, cached layers, a trained policy.
 SMALL = {
     "SUITE": "sample", "DOMAIN": "books", "DOMAINS": "books dvd", "TEACHER_MODEL": "scratch:tiny",
     "STUDENT_MODEL": "scratch:tiny", "MAX_LENGTH": "16", "TEACHER_EPOCHS": "2", "TEACHER_LR": "1e-3",
     "FIRST_EPOCHS": "2", "FIRST_LR": "1e-3", "SECOND_EPOCHS": "2", "SECOND_LR": "1e-3", "METHOD": "mpdistil",
     "EPISODES": "6", "EVAL_EVERY": "2", "EPISODE_STEPS": "3", "PRECISION": "fp32", "DEVICE": "cpu", "NPROC": "1",
-    "TEACHER_CACHE_GB": "1",  # else a small disk would keep less of it
+    "TEACHER_CACHE_GB": "1",  # the default depends on the disk's free space
 }  # fmt: skip
 TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
 VOLATILE = {"wall_time_seconds", "peak_memory_bytes", "history", "training_arguments", "versions", "checksum"}
-BYTES_A_SECOND = 3_000_000  # of the server, so that signals come while an archive is on its way
+BYTES_A_SECOND = 3_000_000  # rate of the server, slow enough for signals during a download
 DAMAGE = "Traceback (most recent call last)"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as one runs it: a name for the table, its script and the variables that it needs beside the common ones."""
+    """A stage: name in the table, script, and variables besides the common ones."""
 
     name: str
     script: str
@@ -81,7 +81,7 @@ class Stage:
 
 
 def all_stages(archive: Path, address: str) -> list[Stage]:
-    """The seven stages, with two more ways to have stage 1 bring an archive."""
+    """The seven stages, and two variants of stage 1 that fetch an archive."""
     own = {"SUITE": "amazon", "ALLOW_PARTIAL": "1"}
     return [
         Stage("1 download", "1_get_data.sh", own | {"SOURCE": address}),
@@ -91,7 +91,7 @@ def all_stages(archive: Path, address: str) -> list[Stage]:
 
 
 class Workshop:
-    """A folder in which stages run, with what was there before and after each of them."""
+    """Folder in which stages run, with copies of its content before and after each."""
 
     def __init__(self, folder: Path, variables: dict[str, str], save_steps: int):
         self.folder, self.home, self.save_steps = folder, folder / "home", save_steps
@@ -100,7 +100,7 @@ class Workshop:
         self.home.mkdir()
 
     def command(self, stage: Stage) -> list[str]:
-        """What the stage's bash script would start: the entry point and its flags."""
+        """Entry point and flags that the stage's bash script would run."""
         recorder, record = self.folder / "recorder", self.folder / "argv"
         recorder.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" > {record}\n")
         recorder.chmod(0o755)
@@ -129,7 +129,7 @@ class Workshop:
             )
 
     def keep(self, name: str) -> Path:
-        """A copy of everything that is there now."""
+        """Copy the folder's current content."""
         place = self.folder / name
         shutil.copytree(self.home, place, symlinks=True)
         return place
@@ -141,17 +141,17 @@ class Workshop:
 
 
 def content(home: Path) -> dict[str, str]:
-    """What the stages made, by file: a digest of all of it that does not depend on the time or the machine's load."""
+    """Digest of each output file, without parts that depend on time or the machine's load."""
     return {str(path.relative_to(home)): _digest(path) for path in sorted(home.rglob("*")) if _counts(path)}
 
 
 def _counts(path: Path) -> bool:
-    passing = path.name.endswith(".lock") or path.name.startswith(REMEMBERED)  # there or not, as time has it
+    passing = path.name.endswith(".lock") or path.name.startswith(REMEMBERED)  # presence depends on timing
     return path.is_file() and not passing and "logs" not in path.parts
 
 
 def _digest(path: Path) -> str:
-    if path.name == "report.html":  # of measured times; that it is there and whole is compared
+    if path.name == "report.html":  # contains measured times, so only its presence and completeness are compared
         return "whole" if path.read_text(encoding="utf-8").rstrip().endswith("</html>") else "half"
     if path.name == "costs.tsv":
         rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
@@ -165,7 +165,7 @@ def _digest(path: Path) -> str:
 
 
 def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
-    """Files that are gone, changed or left over."""
+    """Files that are missing, changed or unexpected."""
     words = [
         ("is gone", expected.keys() - found.keys()),
         ("is left over", found.keys() - expected.keys()),
@@ -176,7 +176,7 @@ def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
 
 @dataclass
 class Case:
-    """A stage with what was there before it and after it, how long it takes and how often it changes a file."""
+    """A stage with the content before and after it, its duration and its number of file changes."""
 
     workshop: Workshop
     stage: Stage
@@ -185,14 +185,14 @@ class Case:
     expected: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     changes: int = 0
-    written: int = 0  # bytes
+    written: int = 0  # bytes written by the stage
 
     def run(self, *how: Callable) -> Ended:
         os.chdir(self.workshop.home)
         return run_broken(self.argv, self.workshop.log, *how)
 
     def count_changes(self) -> None:
-        """Run it from what was there before; find out how often it changes a file, and its time."""
+        """Run the stage from its initial content, and record its time and number of file changes."""
         self.workshop.restore(self.before)
         count = self.workshop.folder / "count"
         count.write_text("0")
@@ -202,20 +202,20 @@ class Case:
         self.seconds, self.changes = ended.seconds, int(count.read_text())
 
     def measure(self) -> None:
-        """`count_changes` once, of a run that has to end as the one by the script did."""
+        """Run `count_changes` once, and check that the result equals that of the script."""
         if not self.changes:
             self.count_changes()
             if wrong := differences(self.expected, content(self.workshop.home)):
                 raise SystemExit(f"{self.stage.name} in a forked process is not as by its script: {wrong}")
 
     def inputs(self) -> list[Path]:
-        """Files of the stages before, which this one may read, and its unfinished work."""
+        """Files of earlier stages that this one may read."""
         kept = [path for path in self.before.rglob("*") if path.suffix in (".tsv", ".safetensors", ".json", ".gz")]
         return [self.workshop.home / path.relative_to(self.before) for path in sorted(kept)]
 
 
 class Trials:
-    """Breaks stages and counts what was lost."""
+    """Breaks stages and records losses."""
 
     def __init__(self, seed: int):
         self.random = random.Random(seed)
@@ -224,13 +224,13 @@ class Trials:
         self.lost: list[dict] = []
 
     def once(self, case: Case, kind: str) -> None:
-        """One fault, the same command again, and the comparison."""
+        """Inject one fault, run the command again, and compare the result."""
         case.measure()
         case.workshop.restore(case.before)
         where, ended, complaint = getattr(self, f"_{kind.replace('-', '_')}")(case)
         self.tried[case.stage.name, kind] += 1
         self.ended[kind, ended.status] += 1
-        if not ended.status:  # the load of the machine changes: moments are to lie within a run
+        if not ended.status:  # the load varies, and random moments must lie within a run
             case.seconds = min(case.seconds, ended.seconds)
         again = case.run()
         wrong = [complaint] if complaint else []
@@ -314,7 +314,7 @@ class Trials:
 
 
 def _unclear(ended: Ended, *words: str) -> str:
-    """What is wrong with the message of a run that failed in order."""
+    """Problem of the message of a run that failed as expected; "" if there is none."""
     if DAMAGE in ended.printed:
         return f"a traceback: {ended.printed[-1500:]}"
     if ended.status and "error: " not in ended.printed:
@@ -325,7 +325,7 @@ def _unclear(ended: Ended, *words: str) -> str:
 
 
 def damaged(case: Case) -> str:
-    """What of the stages before is not as it was."""
+    """Message naming the files of earlier stages that have changed; "" if none has."""
     old, now = content(case.before), content(case.workshop.home)
     wrong = [name for name in old if now.get(name) not in (old[name], case.expected.get(name))]
     return f"what was there is damaged: {wrong}" if wrong else ""
@@ -333,7 +333,7 @@ def damaged(case: Case) -> str:
 
 @contextmanager
 def mounted(home: Path, before: Path, room: int, then: str = "") -> Iterator[None]:
-    """A tmpfs in the place of ``home`` that holds ``before`` and has room for so many bytes more, and is then changed."""
+    """Mount a tmpfs at ``home`` with a copy of ``before`` and ``room`` free bytes; ``then``: options of a remount."""
     os.chdir("/")
     size = sum(-(-path.stat().st_size // 4096) * 4096 + 4096 for path in before.rglob("*")) + room + 65_536
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(home)], check=True)
@@ -348,7 +348,7 @@ def mounted(home: Path, before: Path, room: int, then: str = "") -> Iterator[Non
 
 
 class Slow(BaseHTTPRequestHandler):
-    """Serves one archive, slowly."""
+    """Request handler that serves an archive slowly."""
 
     archive = b""
 
@@ -366,7 +366,7 @@ class Slow(BaseHTTPRequestHandler):
 
 
 class Patient(HTTPServer):
-    """A server that clients may leave in the middle."""
+    """Server that ignores clients which disconnect early."""
 
     def handle_error(self, *arguments):
         pass
@@ -374,7 +374,7 @@ class Patient(HTTPServer):
 
 @contextmanager
 def serving(archive: Path) -> Iterator[str]:
-    """The address of a server, in a process of its own, that has the archive."""
+    """Serve the archive from a separate process within the block; yields the address."""
     server = Patient(("127.0.0.1", 0), Slow)
     Slow.archive = archive.read_bytes()
     process = os.fork()
@@ -389,7 +389,7 @@ def serving(archive: Path) -> Iterator[str]:
 
 
 def prepare(workshop: Workshop, stages: list[Stage], by_script: bool = True) -> list[Case]:
-    """Run every stage once, by its script or else in a forked process; keep what was there before and after."""
+    """Run every stage once, by its script or in a forked process, and keep the content before and after."""
     cases = []
     for number, stage in enumerate(stages):
         case = Case(workshop, stage, workshop.command(stage), workshop.keep(f"before-{number}"))
@@ -409,7 +409,7 @@ def _bytes(folder: Path) -> int:
 
 
 def table(trials: Trials) -> str:
-    """Faults tried, a row a stage and a column a kind."""
+    """Table of the number of trials by stage and kind."""
     kinds = list(dict.fromkeys(kind for _, kind in trials.tried))
     lines = [f"{'stage':<12}" + "".join(f"{kind:>10}" for kind in kinds) + f"{'lost':>10}"]
     for name in dict.fromkeys(name for name, _ in trials.tried):
@@ -419,19 +419,19 @@ def table(trials: Trials) -> str:
 
 
 def report(trials: Trials, seconds: float) -> dict:
-    """What was tried so far, how the broken runs ended, and what was lost."""
+    """Report of the trials so far, exit statuses of broken runs, and losses."""
     tried = [{"stage": stage, "kind": kind, "count": count} for (stage, kind), count in trials.tried.items()]
     ended = [{"kind": kind, "status": status, "count": count} for (kind, status), count in trials.ended.items()]
     return {"tried": tried, "ended": ended, "lost": trials.lost, "seconds": seconds}
 
 
 def kinds_here() -> tuple[str, ...]:
-    """All ways to break a stage, without those that need root where we are not."""
+    """Kinds of faults that are possible here: all as root, else those that need no root."""
     return INTERRUPTIONS + tuple(kind for kind in DISK if os.geteuid() == 0 or kind not in ("full", "read-only"))
 
 
 def schedule(times: int, disk_times: int, kinds: tuple[str, ...]) -> list[str]:
-    """The faults of one stage: ``times`` interruptions, in turn of each kind, and ``disk_times`` of each other kind."""
+    """Faults of a stage: ``times`` interruptions, cycling through the kinds, and ``disk_times`` of each other kind."""
     interruptions = [kind for kind in kinds if kind in INTERRUPTIONS]
     chosen = [interruptions[i % len(interruptions)] for i in range(times)] if interruptions else []
     return chosen + [kind for kind in kinds if kind not in INTERRUPTIONS for _ in range(disk_times)]
@@ -449,8 +449,8 @@ def main() -> None:
     parser.add_argument("--folder", help="where to work; default: a temporary folder")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server ends too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes may start with it ignored
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # exit normally, so that the server is stopped too
     report_file = arguments.json and arguments.json.absolute()
     start = time.time()
     trials = Trials(arguments.seed)

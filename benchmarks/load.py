@@ -1,13 +1,12 @@
-"""Runs the stages' own scripts on made-up rows in great number, and says how long they take and how much memory.
+"""Load test: run the stages' scripts on many synthetic rows, and report time and memory.
 
     python benchmarks/load.py --json load.json                                       # the full form: hours
     python benchmarks/load.py --rows 20000 --training_rows 2000 --episodes 50        # minutes
 
-Stages 1, 2 and 7 meet ``rows`` short pairs of sentences in the format of MultiNLI, stages 3 to 5 ``training_rows`` of
-them with two-layer models, and stage 6 as many ``episodes``, of which the memory is written down as they go by. Peak
-memory is the largest resident set of the stage's process, libraries included; "own" is the part of it, looked at four
-times a second, that is no file's. The teacher's states are a file that is mapped, whose pages the system takes back
-when others need the memory.
+Stages 1, 2 and 7 process ``rows`` short sentence pairs in the format of MultiNLI, stages 3 to 5 ``training_rows`` of them
+with two-layer models; stage 6 runs ``episodes`` episodes, recording memory along the way. Peak memory is the maximum
+resident set of the stage's process, libraries included; "own" is the anonymous part, sampled four times a second. The
+teacher's states are a memory-mapped file, whose pages the system reclaims when memory is needed.
 """
 
 import argparse
@@ -30,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GENRES = ("fiction", "government", "slate", "telephone", "travel")
 LABELS = {"entailment": "surely", "neutral": "perhaps", "contradiction": "never"}
 WORDS = "the a one some old new small large house road river letter night day they we she saw took left made".split()
-DEV_SHARE = 0.1  # what stage 2 cuts from train
+DEV_SHARE = 0.1  # share of train that stage 2 cuts
 MEGABYTE = 1e6
 SETTINGS = {
     "SUITE": "mnli", "DOMAIN": "fiction", "ALLOW_PARTIAL": "1", "TEACHER_MODEL": "scratch:tiny", "STUDENT_MODEL": "scratch:tiny",
@@ -41,7 +40,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What a stage took: seconds, and bytes resident at most, all and own."""
+    """Seconds of a stage, and peak resident bytes, all and anonymous."""
 
     stage: str
     rows: int
@@ -51,7 +50,7 @@ class Measured:
 
 
 def made_up(count: int, seed: int) -> Iterator[str]:
-    """Lines of JSON, each a pair of short sentences, whose label a word of the second tells."""
+    """Yield JSON lines of sentence pairs; a word of the second sentence determines the label."""
     generator = random.Random(seed)
     for number in range(count):
         label = generator.choice(list(LABELS))
@@ -64,7 +63,7 @@ def made_up(count: int, seed: int) -> Iterator[str]:
 
 
 def write_archive(folder: Path, rows: int, seed: int) -> None:
-    """An archive of which stage 2 leaves ``rows`` in train where it cuts no quiz."""
+    """Write an archive from which stage 2 makes ``rows`` train rows, without a quiz."""
     folder.mkdir(parents=True)
     with zipfile.ZipFile(folder / "multinli_1.0.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for part, count in (("train", math.ceil(rows / (1 - DEV_SHARE))), ("dev_matched", max(50, rows // 100))):
@@ -73,7 +72,7 @@ def write_archive(folder: Path, rows: int, seed: int) -> None:
 
 
 def run_stage(script: str, watch: Callable[[str, int], None] = lambda line, process: None, **variables: str):
-    """Run a stage's script; what `Measured` holds of it. ``watch`` gets each line that it prints, and its number."""
+    """Run a stage's script; returns (seconds, peak, own). ``watch`` is called with each printed line and the process id."""
     environment = os.environ | SETTINGS | {"PYTHON": sys.executable, "PYTHONUNBUFFERED": "1"} | variables
     start, printed = time.perf_counter(), []
     command = ["bash", str(ROOT / script)]
@@ -91,20 +90,20 @@ def run_stage(script: str, watch: Callable[[str, int], None] = lambda line, proc
 
 
 class OwnMemory(threading.Thread):
-    """Looks at a process until it ends: the most bytes resident that belong to no file."""
+    """Samples a process until it ends, for its peak of anonymous resident bytes."""
 
     def __init__(self, process: int):
         super().__init__(daemon=True)
         self.status, self.peak = Path(f"/proc/{process}/status"), 0
 
     def run(self) -> None:
-        while found := re.search(r"RssAnon:\s+(\d+) kB", self.status.read_text()):  # a process that has ended has none
+        while found := re.search(r"RssAnon:\s+(\d+) kB", self.status.read_text()):  # missing once the process has ended
             self.peak = max(self.peak, int(found[1]) * 1024)
             time.sleep(0.25)
 
 
 class Memory:
-    """Bytes resident by episode, read when stage 6 says that it has scored one."""
+    """Resident bytes by episode, read whenever stage 6 prints a score."""
 
     def __init__(self):
         self.by_episode: dict[int, int] = {}
@@ -116,7 +115,7 @@ class Memory:
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[Measured], Memory]:
-    """All stages in their order; what is scored in the end are the models of the smaller data, on the larger."""
+    """Run all stages in order; at the end, the models trained on the smaller data are scored on the larger."""
     places = {
         name: {"DATA_DIR": str(folder / name), "SOURCE": str(folder / f"{name} archive"), "OUTPUT_DIR": str(folder / "outputs")}
         for name in ("many", "few")
@@ -147,7 +146,7 @@ def describe(one: Measured) -> str:
 
 
 def growth(by_episode: dict[int, int]) -> str:
-    """Memory in the middle and at the end of the episodes."""
+    """Memory growth from the middle to the end of the episodes, as text."""
     episodes = sorted(by_episode)
     middle, last = episodes[len(episodes) // 2], episodes[-1]
     more = (by_episode[last] - by_episode[middle]) / MEGABYTE

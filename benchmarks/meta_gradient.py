@@ -1,8 +1,8 @@
-"""What p_T'(y|h_S) does in stage 6: a constant (META_GRADIENT=detach) against its gradient (flow), with few labels.
+"""Effect of the gradient through p_T'(y|h_S) in stage 6 with few labels: META_GRADIENT=detach against flow.
 
-Real reviews of Amazon (``kitchen``, the target, and ``books``, on the same head) and sentences of CoLA (a head of its
-own), of which few are for training and many for testing. Each seed draws its own rows and trains a teacher, a student
-and, from that same student, both curricula. Stage 1 has fetched amazon, and CoLA of glue, into --data_dir:
+Uses Amazon reviews (``kitchen``, the target, and ``books``, on the same head) and CoLA (with its own head), few rows for
+training and many for testing. Each seed samples rows and trains a teacher, a student and, from that student, both
+curricula. Requires amazon, and CoLA of glue, fetched by stage 1 into --data_dir:
 
     PYTHONPATH=src python benchmarks/meta_gradient.py --data_dir data --folder <a folder> --model <folder of an encoder>
 """
@@ -35,7 +35,7 @@ from teachback.stages.stage6_curriculum import run_curriculum
 from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
 
 SIZES = {"train": 64, "quiz": 32, "dev": 64, "test": 600}  # rows of the target by split
-FURTHER = {"train": 8, "quiz": 32}  # of the other domains
+FURTHER = {"train": 8, "quiz": 32}  # rows of the other domains
 DOMAINS = {
     "kitchen": Domain("kitchen", "sentiment", ("negative", "positive")),
     "books": Domain("books", "sentiment", ("negative", "positive")),
@@ -46,7 +46,7 @@ VARIANTS = ("detach", "flow")
 
 
 def all_rows(data_dir: Path) -> dict[str, list[Row]]:
-    """Every labelled row of each domain."""
+    """All labelled rows of each domain."""
     content = data_dir / "raw" / "amazon" / "content"
     known = {name: Domain(name, "sentiment", amazon.POLARITIES) for name in amazon.FOLDERS}
     rows = {
@@ -65,7 +65,7 @@ def all_rows(data_dir: Path) -> dict[str, list[Row]]:
 
 
 def balanced(random: Random, rows: list[Row], sizes: dict[str, int]) -> dict[str, list[Row]]:
-    """Disjoint splits with as many rows of each label, drawn at random."""
+    """Sample disjoint splits with balanced labels."""
     by_label: dict[str, list[Row]] = {}
     for row in random.sample(rows, len(rows)):
         by_label.setdefault(row.label, []).append(row)
@@ -76,7 +76,7 @@ def balanced(random: Random, rows: list[Row], sizes: dict[str, int]) -> dict[str
 
 
 def write_few(folder: Path, every: dict[str, list[Row]], seed: int, train_rows: int) -> None:
-    """The suite ``few`` of a seed, with as many train rows of the target."""
+    """Write the suite ``few`` of a seed, with ``train_rows`` train rows of the target."""
     sizes = SIZES | {"train": train_rows}
     random = Random(seed)
     rows: dict[str, list[Row]] = {split: [] for split in SIZES}
@@ -90,7 +90,7 @@ def write_few(folder: Path, every: dict[str, list[Row]], seed: int, train_rows: 
 
 def run_seed(folder: Path, every: dict[str, list[Row]], seed: int, model: str, train_rows: int, epochs: int,
              further: list[str]) -> dict:  # fmt: skip
-    """Stages 3 to 7; test accuracy of the student before the curriculum and after each of both."""
+    """Run stages 3 to 7; returns the student's test accuracy before the curriculum and after each variant."""
     write_few(folder / f"data{seed}", every, seed, train_rows)
     places = ["--suite", "few", "--domain", TARGET, "--data_dir", str(folder / f"data{seed}"), "--max_length", "64",
               "--seed", str(seed), "--device", "cpu", "--precision", "fp32", "--teacher", "single"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is timed: stages as a user runs them, and the same work in `plain`'s loops, on one set of data and models."""
+"""Benchmarked parts: stages as run by users, and the same work in `plain`'s loops, on the same data and models."""
 
 import argparse
 import json
@@ -32,7 +32,7 @@ TEACHER_RATE, FIRST_RATE, SECOND_RATE = "5e-5", "1e-4", "5e-5"
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison. ``prepare`` makes what it reads, before any timing; ``forget`` removes what ``ours`` wrote."""
+    """One comparison. ``prepare`` creates its inputs before timing; ``forget`` removes the output of ``ours``."""
 
     name: str
     title: str
@@ -43,19 +43,19 @@ class Part:
 
 
 class Ground:
-    """A processed suite in a folder of its own, the teacher to start from, and stages run on one of its domains."""
+    """A processed suite, an encoder for the teacher, and methods that run stages on one of the domains."""
 
     def __init__(self, arguments: argparse.Namespace, name: str, suite: str, domains: str, target: str, quiz: float):
         self.arguments, self.suite, self.target = arguments, suite, target
         self.folder = Path(arguments.folder) / name
-        made = self.folder / "made.json"  # of what the data was made
+        made = self.folder / "made.json"  # settings that the data was made with
         settings = json.dumps([suite, domains, quiz, arguments.source, arguments.rows])
         if not made.is_file() or made.read_text() != settings:
             self._make_data(domains, quiz)
             write_atomically(made, settings)
 
     def _make_data(self, domains: str, quiz: float) -> None:
-        """Stages 1 and 2, then fewer train rows."""
+        """Run stages 1 and 2, then reduce the train rows."""
         suite, data = self.suite, self.folder / "data"
         get_data(definition(suite), data, "" if suite == "sample" else self.arguments.source, domains=domains)
         process(
@@ -67,7 +67,7 @@ class Ground:
         write_rows(data / suite / "train.tsv", [row for rows in kept.values() for row in rows], TRAIN_COLUMNS)
         shorter = {name: replace(one, rows=one.rows | {"train": len(kept[name])}) for name, one in self.domains.items()}
         write_suite(data / suite, replace(read_suite(data / suite), domains=shorter))
-        (data / suite / "stage.json").unlink()  # it describes the files that stage 2 wrote
+        (data / suite / "stage.json").unlink()  # its description does not match the reduced files
 
     @cached_property
     def domains(self) -> dict:
@@ -81,7 +81,7 @@ class Ground:
 
     @cached_property
     def teacher_model(self) -> str:
-        """The encoder that the teacher starts from; one of random weights is written to a folder first."""
+        """Encoder to train the teacher from; one with random weights is saved to a folder first."""
         name = self.arguments.teacher_model
         if name not in SCRATCH_SIZES:
             return name
@@ -93,7 +93,7 @@ class Ground:
 
     @cached_property
     def small_student(self) -> str:
-        """A BERT of two layers, 128 wide, with random weights and the teacher's vocabulary."""
+        """BERT with two layers, width 128, random weights and the teacher's vocabulary."""
         folder = self.folder / "small_student"
         tokenizer = load_tokenizer(self.teacher_model)
         config = BertConfig(
@@ -123,29 +123,29 @@ class Ground:
         ]  # fmt: skip
 
     def teach(self, training: list[str], *further: str) -> None:
-        """Stage 3."""
+        """Run stage 3."""
         argv = [*self.places(), "--teacher_model", self.teacher_model, "--learning_rate", TEACHER_RATE, *training]
         train_teachers(*parse(*TEACHER_STAGE, argv=[*argv, *further]))
 
     def distil(self, stage: str, training: list[str], *further: str) -> None:
-        """Stage 4 (``first``) or 5 (``second``)."""
+        """Run stage 4 (``first``) or 5 (``second``)."""
         rate = FIRST_RATE if stage == "first" else SECOND_RATE
         argv = [*self.places(), "--stage", stage, "--learning_rate", rate, *training, *further]
         distil(*parse(*STUDENT_STAGES, argv=argv))
 
     def rehearse(self, *further: str) -> None:
-        """Stage 6."""
+        """Run stage 6."""
         run_curriculum(*parse(*CURRICULUM_STAGE, argv=[*self.places(), *further]))
 
     def forget(self, *names: str) -> None:
-        """Remove what stages made, so that they are not up to date."""
+        """Remove outputs of stages, so that they run again."""
         for name in names:
             for path in (self.folder / "outputs" / self.suite).glob(name):
                 shutil.rmtree(path)
 
 
 class Reviews(Ground):
-    """Stages 3 to 5 on one domain: books of Amazon where its archive is there, else of the generated suite."""
+    """Stages 3 to 5 on one domain: Amazon's books if the archive is available, else the generated suite's."""
 
     def __init__(self, arguments: argparse.Namespace):
         suite = "amazon" if arguments.source else "sample"
@@ -177,7 +177,7 @@ class Reviews(Ground):
         )  # fmt: skip
 
     def make_ready(self, flags: Callable) -> None:
-        """What a student's part needs: its teacher, and the model that its flags name."""
+        """Create a student's inputs: its teacher, and the model named by its flags."""
         self.teacher()
         flags()
 
@@ -200,7 +200,7 @@ class Reviews(Ground):
         self.forget("teacher_states", "seed*/books")
 
     def plain_students(self, student, layers: str | None, seed: int = 42):
-        """Distil ``student``, a folder, cut to its first ``layers``; the model."""
+        """Distil the model in the folder ``student``, cut to its first ``layers``, with `plain`; returns the model."""
         folder = self.teacher_folder(seed)
         model = plain.load(student, int(layers) if layers else None)
         plain.distil(
@@ -211,7 +211,7 @@ class Reviews(Ground):
 
 
 class Quizzes(Ground):
-    """Stage 6: CB, with COPA and RTE to choose from, where SuperGLUE's archives are there, else generated reviews."""
+    """Stage 6: CB, with COPA and RTE to choose from, if SuperGLUE's archives are available, else generated reviews."""
 
     LEVEL = ("--advantage", "level", "--reward_rows", "all")
 
@@ -231,7 +231,7 @@ class Quizzes(Ground):
         ]  # fmt: skip
 
     def prepare(self) -> None:
-        """Teacher and student of one epoch, without PKD: how good they are does not change what stage 6 takes."""
+        """Train teacher and student for one epoch, without PKD: stage 6's time does not depend on their quality."""
         training = self.training(1, 8)
         self.teach(training)
         student = ["--student_model", self.teacher_model, "--student_layers", str(self.arguments.student_layers)]

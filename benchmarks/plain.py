@@ -1,8 +1,8 @@
-"""What the released implementations do, in a straightforward loop: the yardstick of `bench_stages.py`.
+"""Straightforward loops like those of the released implementations: the baseline of `bench_stages.py`.
 
-Every text is padded to the full length and tokenised each time it is asked for; models compute in float32 with eager
-attention and return all attention maps and hidden states; the teacher runs again at every step; the optimizer is not
-fused. It learns what stages 3 to 6 do, on the same rows, with the same batch sizes, learning rates and numbers of steps.
+Texts are tokenised and padded to the full length at every access; models compute in float32 with eager attention and return
+all attention maps and hidden states; the teacher runs at every step; the optimizer is not fused. Trains like stages 3 to 6,
+with the same rows, batch sizes, learning rates and numbers of steps.
 """
 
 import math
@@ -19,7 +19,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class Texts(Dataset):
-    """Rows that are tokenised, and padded to the full length, whenever one is asked for."""
+    """Dataset that tokenises rows and pads them to the full length at every access."""
 
     def __init__(self, rows, labels: dict[str, int], tokenizer):
         self.rows, self.labels, self.tokenizer = rows, labels, tokenizer
@@ -42,20 +42,20 @@ class Texts(Dataset):
 
 
 def load(folder, layers: int | None = None, **options):
-    """A classifier with eager attention on the fastest device there is, all its layers or the first few."""
+    """Load a classifier with eager attention on the default device, with all layers or only the first few."""
     options |= {"num_hidden_layers": layers} if layers else {}
     model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager", **options)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run(model, batch: dict):
-    """All that a model can say of a batch."""
+    """Run a model with all hidden states and attention maps as outputs."""
     inputs = {name: batch[name].to(model.device) for name in INPUTS if name in batch}
     return model(**inputs, output_hidden_states=True, output_attentions=True)
 
 
 def loop(model, rows, labels, tokenizer, epochs: int, batch_size: int, rate: float, step, further=()) -> None:
-    """Train ``model``, and ``further`` weights; ``step(batch)`` gives the loss. Warm-up of a tenth, then linear decay."""
+    """Train ``model`` and ``further`` weights on the loss ``step(batch)``, with 10 % warm-up, then linear decay."""
     batches = DataLoader(Texts(rows, labels, tokenizer), batch_size, shuffle=True)
     weights = [*model.parameters(), *further]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.01, foreach=False, fused=False)
@@ -74,7 +74,7 @@ def loop(model, rows, labels, tokenizer, epochs: int, batch_size: int, rate: flo
 
 
 def train_teacher(model, rows, labels, tokenizer, epochs: int, batch_size: int, rate: float = 5e-5) -> None:
-    """Stage 3 for one domain: cross-entropy."""
+    """Stage 3 on one domain: cross-entropy."""
 
     def step(batch):
         return F.cross_entropy(run(model, batch).logits, batch["label"].to(model.device))
@@ -121,24 +121,24 @@ def both(student, teacher, batch):
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of each row, padding and all: [B, ...] twice -> [B]."""
+    """Mean squared difference of each row, padding included: [B, ...], [B, ...] -> [B]."""
     return (a - b).square().flatten(1).mean(1)
 
 
 def expertise(logits: torch.Tensor, batch) -> torch.Tensor:
-    """Meta-KD's weight lambda of each row."""
+    """Meta-KD's weight lambda of each row [B]."""
     error = 1 - certainty(logits, batch["label"].to(logits.device))
     return (1 + batch["weight"].to(logits.device)) / (error.square().exp() + 1)
 
 
 def certainty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The label's probability in each row."""
+    """Probability of each row's label [B]."""
     return logits.softmax(-1).gather(1, labels.to(logits.device)[:, None])[:, 0]
 
 
 @torch.no_grad()
 def accuracy(model, rows, labels, tokenizer, batch_size: int = 8) -> float:
-    """Share of the rows that a classifier answers rightly."""
+    """Accuracy of a classifier."""
     model.eval()
     right = 0
     for batch in DataLoader(Texts(rows, labels, tokenizer), batch_size):
@@ -147,7 +147,7 @@ def accuracy(model, rows, labels, tokenizer, batch_size: int = 8) -> float:
 
 
 class Tasks(nn.Module):
-    """A classifier with a head for each task; its own serves the target."""
+    """Classifier with a head for each task; its original head is the target's."""
 
     def __init__(self, model, classes: dict[str, int], target: str):
         super().__init__()
@@ -156,7 +156,7 @@ class Tasks(nn.Module):
         self.heads = nn.ModuleDict(heads | {target: model.classifier}).to(model.device)
 
     def forward(self, batch, task: str):
-        """Logits of a task, and what they are made from."""
+        """Logits of a task, and the pooled state."""
         pooled = run(self.model.base_model, batch).pooler_output
         return self.heads[task](pooled), pooled
 
@@ -165,11 +165,11 @@ def curriculum(
     student, teacher, quiz: dict[str, list], labels: dict[str, dict[str, int]], target: str, dev, tokenizer,
     episodes: int, batch_size: int = 8, rate: float = 3e-5, policy_rate: float = 1e-3,
 ) -> None:  # fmt: skip
-    """Stage 6, but that the student learns at every step, as ours does, in place of once an episode.
+    """Stage 6, except that the student is updated at every step, as in ours, instead of once per episode.
 
-    At each step of an episode the student learns on a random quiz batch of the task that the policy picked; then both
-    models answer the step's batch of the target's quiz, for the reward. The student is scored on ``dev`` after every
-    episode. The meta-teacher's training on quiz is not in it.
+    At each step of an episode the student trains on a random quiz batch of the task chosen by the policy; then both models
+    score the step's batch of the target's quiz, for the reward. The student is scored on ``dev`` after every episode.
+    Excludes the training of the meta-teacher on quiz.
     """
     classes = {name: len(of_task) for name, of_task in labels.items()}
     student, teacher = Tasks(student, classes, target), Tasks(teacher, classes, target).eval()
@@ -203,13 +203,13 @@ def student_loss(student: Tasks, teacher: Tasks, batch, task: str) -> torch.Tens
 
 @torch.no_grad()
 def reward(student: Tasks, teacher: Tasks, batch, target: str) -> float:
-    """By how much the student is surer of the labels than the teacher, summed over the batch."""
+    """Student's minus teacher's probability of the labels, summed over the batch."""
     seen, told = (certainty(model(batch, target)[0], batch["label"]) for model in (student.eval(), teacher))
     return (seen - told).sum().item()
 
 
 class Policy:
-    """softmax(Linear(Linear(pooler weight))), taught by REINFORCE after each episode."""
+    """Policy softmax(Linear(Linear(pooler weight))), trained by REINFORCE after each episode."""
 
     def __init__(self, model, tasks: list[str], rate: float):
         self.tasks, self.weight = tasks, model.base_model.pooler.dense.weight
@@ -219,14 +219,14 @@ class Policy:
         self.chosen: list[torch.Tensor] = []
 
     def pick(self) -> str:
-        """Draw the task of the next step."""
+        """Sample the task of the next step."""
         drawn = torch.distributions.Categorical(logits=self.layers(self.weight.detach().clone()))
         action = drawn.sample()
         self.chosen.append(drawn.log_prob(action))
         return self.tasks[action]
 
     def learn(self, rewards: list[float], gamma: float = 0.99) -> None:
-        """One step on an episode's rewards, discounted and less their mean."""
+        """Update on an episode's discounted rewards minus their mean."""
         discounted = torch.tensor([gamma**i * value for i, value in enumerate(rewards)])
         returns = discounted.flip(0).cumsum(0).flip(0)
         gain = ((returns - returns.mean()).to(self.chosen[0].device) * torch.stack(self.chosen)).mean()

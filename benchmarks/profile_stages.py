@@ -1,8 +1,8 @@
-"""Where the time of a stage goes: by kind of operation, and by what the code was doing. Arguments as `bench_stages.py`'s.
+"""Profile of a stage, by kind of operation and by activity of the code. Arguments as in `bench_stages.py`.
 
     PYTHONPATH=src python benchmarks/profile_stages.py --teacher_model <folder> --source ../shared/data --stages 45 --rows 400
 
-Each part is run twice, under torch's profiler and under Python's, which slow it down: read shares, not seconds.
+Each part runs twice, under torch's profiler and under Python's, which slow it down: read shares, not seconds.
 """
 
 import cProfile
@@ -16,7 +16,7 @@ from bench_stages import chosen_parts, parser
 from parts import Part
 from torch.profiler import ProfilerActivity, profile
 
-# Kind of operation -> pattern of its names, the first that matches; the seconds are those of the operation itself.
+# Kind of operation -> pattern of its names, of which the first match counts; seconds exclude nested operations.
 KINDS = {
     "matrix products of weights": r"aten::(mm|addmm|linear)|mkldnn",
     "products of attention and its loss": r"aten::(bmm|baddbmm|matmul)",
@@ -32,8 +32,7 @@ KINDS = {
     "fetching batches": r"enumerate\(DataLoader\)",
     "other operations": r"",
 }
-# What the code was doing -> file and function, the first of them on the stack having all the time below it. Nested ones
-# are listed under each other, so the shares do not add up to one.
+# Activity -> file and function whose cumulative time counts. Activities may be nested, so shares do not add up to one.
 DOINGS = {
     "training: forward pass and loss": ("trainer.py", "compute_loss"),
     "training: backward pass": ("graph.py", "_engine_run_backward"),
@@ -68,7 +67,7 @@ def by_kind(events) -> dict[str, float]:
 
 
 def by_doing(stats: pstats.Stats) -> dict[str, float]:
-    """Seconds below each of `DOINGS` that was called."""
+    """Cumulative seconds of each of `DOINGS` that was called."""
     seconds: dict[str, float] = {}
     for (file, _, function), (_, _, _, below, _) in stats.stats.items():  # type: ignore[attr-defined]  # typeshed lacks it
         for name, place in DOINGS.items():
@@ -78,7 +77,7 @@ def by_doing(stats: pstats.Stats) -> dict[str, float]:
 
 
 def profiled(part: Part) -> str:
-    """Both tables of one part."""
+    """Profile a part; returns both tables as text."""
     part.prepare()
     part.forget()
     with profile(activities=[ProfilerActivity.CPU]) as seen:

@@ -26,7 +26,7 @@ def parse(*classes, argv: list[str] | None = None):
 
 
 def parse_some(*classes, argv: list[str]) -> list:
-    """Parse what the classes know of a command line, and leave the rest: nothing is set up that other arguments ask for."""
+    """Parse only the flags of ``classes`` and ignore the rest, without setting up devices or processes."""
     if not classes:
         return []
     try:
@@ -39,7 +39,7 @@ def parse_some(*classes, argv: list[str]) -> list:
 
 
 def _hardware_flags(argv: list[str]) -> list[str]:
-    """Hugging Face's flags for DEVICE and PRECISION, which it must know before it sets up processes and devices."""
+    """Translate DEVICE and PRECISION to Hugging Face's flags, before it sets up processes and devices."""
     parser = Parser(DataArguments, allow_abbrev=False)  # type: ignore[arg-type]  # a NewType of theirs
     data, *_ = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     device = resolve_device("cpu" if "--use_cpu" in argv else data.device)

@@ -1,4 +1,4 @@
-"""Hugging Face's ``TrainingArguments`` with the papers' defaults, and which of them a result depends on."""
+"""Hugging Face's ``TrainingArguments`` with the papers' defaults, and the fields that determine a result."""
 
 import sys
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -44,7 +44,7 @@ class OptimizerArguments(TrainingArguments):
     dataloader_num_workers: int = option(-1, "Processes that make batches; -1: 2 with a GPU, else 0.")
 
     def __post_init__(self):
-        # Before Hugging Face fills values in. No field, so that it is in no record.
+        # Before Hugging Face fills in values. Not a dataclass field, so that it is not recorded.
         self.chosen = {f.name for f in fields(self) if getattr(self, f.name) != _default(f)}
         super().__post_init__()
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
@@ -59,7 +59,7 @@ class OptimizerArguments(TrainingArguments):
         if self.dataloader_num_workers == -1:
             self.dataloader_num_workers = 2 if self.device.type == "cuda" else 0
 
-# Arguments of TrainingArguments that do not change a stage's result: where it writes, logs, uploads and how it reports.
+# Fields of TrainingArguments that do not change a stage's result: where it writes, logs, uploads and how it reports.
 WITHOUT_EFFECT_ON_RESULT = {
     "output_dir", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "logging_nan_inf_filter",
     "log_level", "log_level_replica", "log_on_each_node", "report_to", "run_name", "disable_tqdm", "project",
@@ -68,14 +68,13 @@ WITHOUT_EFFECT_ON_RESULT = {
     "ddp_timeout", "trackio_space_id", "use_cpu", "include_num_input_tokens_seen", "restore_callback_states_from_checkpoint",
     "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token",
 }  # fmt: skip
-# Arguments of TrainingArguments that stand in stage.json also where they have Hugging Face's default, beside those whose
-# default is ours. Of the many others only those that were given another value do: a release of transformers that has
-# more, fewer or other ones leaves finished stages as they are.
+# Fields of TrainingArguments that are always recorded in stage.json, as are those with our own defaults. All others are
+# recorded only if set to another value, so that a release of transformers with different fields keeps finished stages valid.
 ALWAYS_COMPARED = {
     "num_train_epochs", "max_steps", "seed", "lr_scheduler_type", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
     "gradient_accumulation_steps", "bf16", "fp16",
 }  # fmt: skip
-# Arguments that these stages could only ignore.
+# Flags that would have no effect in these stages.
 REFUSED = {
     "output_dir": "stage folders lie under --output_root",
     "do_train": "a stage always trains", "do_eval": "see 7_eval.sh", "do_predict": "see 7_eval.sh",
@@ -87,13 +86,13 @@ REFUSED = {
 
 
 def require_seed(arguments) -> None:
-    """numpy takes no other seeds."""
+    """Refuse seeds outside numpy's range."""
     if not 0 <= arguments.seed < SEEDS:
         raise TeachbackError(f"SEED={arguments.seed}: must be from 0 to {SEEDS - 1}")
 
 
 def prepare_machine(training: OptimizerArguments) -> str:
-    """Finish what depends on device, terminal and installed loggers; return the precision that is computed in."""
+    """Fill in settings that depend on device and terminal, check the loggers, and return the precision."""
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
     if training.disable_tqdm:
         disable_progress_bar()
@@ -104,16 +103,16 @@ def prepare_machine(training: OptimizerArguments) -> str:
 
 
 def on_one_device(device: torch.device, precision: str, **options) -> OptimizerArguments:
-    """Arguments of a training in this process alone, in a resolved precision, where no command line gives them."""
+    """Training arguments for this process alone, without a command line; ``precision`` must be resolved."""
     args = OptimizerArguments(
         use_cpu=device.type == "cpu", bf16=precision == "bf16", fp16=precision == "fp16", **options
     )
-    args._n_gpu = min(1, args.n_gpu)  # else the Trainer wraps the model in DataParallel where it sees several
+    args._n_gpu = min(1, args.n_gpu)  # else the Trainer would use DataParallel on several GPUs
     return args
 
 
 def relevant(training: OptimizerArguments) -> dict:
-    """The training arguments that a result depends on, and the number of processes."""
+    """Training arguments that determine a result, and the number of processes."""
     values = training.to_dict()  # hides tokens
     compared = ALWAYS_COMPARED | set(OptimizerArguments.__annotations__) | training.chosen
     without = WITHOUT_EFFECT_ON_RESULT | (set() if training.save_strategy == "steps" else {"save_steps"})

@@ -1,6 +1,6 @@
 """Teachback: compressing text classifiers by knowledge distillation.
 
-The Python API is loaded at its first use, so that ``import teachback`` takes no time: it needs PyTorch.
+The Python API, which needs PyTorch, is loaded on first use, so that ``import teachback`` is fast.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ _PLACES = {
     "create_simple_dataloader": "loaders",
     "load_superglue_dataset": "loaders",
 }
-__all__ = [  # loaded at the first use
+__all__ = [  # loaded on first use
     "MPDistil",
     "MetaKD",
     "MetaKDConfig",

@@ -25,7 +25,7 @@ FURTHER = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the command line and do what it says."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser("teachback", description="Compresses text classifiers by knowledge distillation.")
     parser.add_argument("--version", action="version", version=f"teachback {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="run")
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def print_scripts() -> None:
-    """Print every script that ``teachback run`` knows, in the order of a run."""
+    """Print all scripts for ``teachback run``, in the order of a run."""
     width = max(map(len, STAGES)) - len(".sh")
     for title, scripts in (("Stages, run in this order:", STAGES), ("Further:", FURTHER)):
         print(title)
@@ -53,7 +53,11 @@ def print_scripts() -> None:
 
 
 def find_script(name: str) -> Path:
-    """The path of a stage or script by its name, with or without ``.sh``."""
+    """Path of a stage or script by name, with or without ``.sh``.
+
+    Raises:
+        TeachbackError: there is no such script.
+    """
     from teachback.core.places import scripts_root
 
     file = f"{name.removesuffix('.sh')}.sh"
@@ -66,7 +70,7 @@ def find_script(name: str) -> Path:
 
 
 def become(script: Path, flags: list[str]) -> None:
-    """Replace this process by the script, with the Python that this command belongs to unless PYTHON names one."""
+    """Replace this process by the script, which uses this command's Python unless PYTHON is set."""
     os.environ.setdefault("PYTHON", sys.executable)
     try:
         os.execvp("bash", ["bash", str(script), *flags])
@@ -75,7 +79,7 @@ def become(script: Path, flags: list[str]) -> None:
 
 
 def run() -> None:
-    """The entry point of the installed command: errors in one line."""
+    """Entry point of the installed command; a `TeachbackError` is printed without a traceback."""
     run_entry_point(main)
 
 

@@ -1,4 +1,4 @@
-"""Loaders for the Python API, made of texts: the user's own, or SuperGLUE's from the stages' data folder."""
+"""Data loaders for the Python API, from the user's texts or from SuperGLUE in the stages' data folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from teachback.data.suites.superglue import SUITE
 from teachback.data.texts import Texts, require_list, text_rows
 from teachback.models.loading import load_tokenizer
 
-FEWEST_TOKENS = 4  # three special ones of a pair, and one of a text
+FEWEST_TOKENS = 4  # three special tokens of a pair, and one of its text
 
 
 @dataclass(frozen=True)
 class TupleCollator:
-    """Items as (input_ids, attention_mask, token_type_ids, label), padded to the batch's longest row."""
+    """Collates items to (input_ids, attention_mask, token_type_ids, label), padded to the longest row of the batch."""
 
     pad_token_id: int
 
@@ -40,11 +40,15 @@ def create_simple_dataloader(
     texts: Texts, labels: float | Sequence[float] | None, tokenizer_name="bert-base-uncased",
     max_length: int = 128, batch_size: int = 8, shuffle: bool = True,
 ) -> DataLoader:  # fmt: skip
-    """A loader of single texts or of pairs with their label numbers; ``labels`` None for rows to predict.
+    """Create a `DataLoader` of texts or text pairs with label indices (for regression, numbers).
 
-    One text alone is one row, and its label may be one number.
+    Args:
+        texts: texts or pairs; a single string is one row.
+        labels: a label per row, a single number for a single text, or None for rows to predict.
+        tokenizer_name: a hub name, a folder, scratch:tiny|mini (a vocabulary learnt from these texts), or a tokenizer.
 
-    ``tokenizer_name``: a hub name, a folder, scratch:tiny|mini (a vocabulary learnt from these texts), or a tokenizer.
+    Raises:
+        TeachbackError: there are no texts, another number of labels, or labels that are not numbers.
     """
     rows = text_rows(texts, "texts", "texts")
     require_list(labels, "labels", "numbers")
@@ -88,12 +92,16 @@ def load_superglue_dataset(
     max_samples: int | None = None, data_dir: str = "data", source: str = "", protocol: str = "honest",
     allow_partial: bool = False,
 ) -> tuple[dict[str, DataLoader], int]:  # fmt: skip
-    """({'train', 'val', 'test'}: loaders, number of labels) of a SuperGLUE task.
+    """Load a SuperGLUE task; returns a dict of loaders (train, val, test) and the number of labels.
 
-    Its archive is that of ``data_dir``/raw/superglue, and comes there from ``source`` or the known address if absent.
-    ``protocol`` honest: val is cut from train, and test is the official dev set, whose labels are known. paper: val is
-    the official dev set, and test the official test without labels. ``max_samples``: most train rows, and half as many
-    of the others.
+    Args:
+        max_samples: maximum number of train rows, twice that of val and of test rows; None for all.
+        data_dir: folder with raw/superglue; a missing archive is fetched from ``source`` or its official address.
+        protocol: "honest": val is cut from train, test is the official dev set, whose labels are known. "paper": val
+            is the official dev set, test the official test set without labels.
+
+    Raises:
+        TeachbackError: an argument is invalid, or the data cannot be fetched or read.
     """
     if max_samples is not None and max_samples < 1:
         raise TeachbackError(f"max_samples={max_samples}: must be at least 1; None takes all")
@@ -115,7 +123,7 @@ def load_superglue_dataset(
 
 
 def _read_task(task_name: str, data_dir: str, source: str, protocol: str, allow_partial: bool) -> tuple[Parsed, Domain]:
-    """The rows of a task by split, from raw files that are fetched if they are absent, and its domain."""
+    """Read the rows of a task by split, and its domain; missing raw files are fetched."""
     if protocol not in PROTOCOLS:
         raise TeachbackError(f"protocol={protocol!r} is unknown; use one of {', '.join(PROTOCOLS)}")
     found = [name for name in SUITE.domain_names if name.lower() == task_name.lower()]

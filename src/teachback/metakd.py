@@ -1,7 +1,7 @@
-"""Meta-KD for notebooks: one student a domain from a table of rows, by stages 2 to 5.
+"""Meta-KD for notebooks: trains a student per domain from a table of rows, by stages 2 to 5.
 
-The rows become a suite ``custom`` in ``output_dir``/data, and the stages write to ``output_dir``/outputs what they
-always write. Their scripts, stages 6 and 7 among them, can go on from there with these as DATA_DIR and OUTPUT_DIR.
+The rows are written to ``output_dir``/data as the suite ``custom``, and the stages write to ``output_dir``/outputs. The
+stage scripts, including stages 6 and 7, can continue from there with these folders as DATA_DIR and OUTPUT_DIR.
 """
 
 import inspect
@@ -50,14 +50,18 @@ NEEDED = ("text_a", "label", "domain")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of texts, of equal length, and what the user's table calls its rows."""
+    """Text columns of equal length, and the row names of the user's table."""
 
     columns: dict[str, list[str]]
     index: list
 
     @classmethod
     def of(cls, frame, group_column: str = "") -> "Table":
-        """The known columns of a pandas DataFrame, or of anything else with named columns, as a dict of lists."""
+        """Take the known columns of a pandas DataFrame, a dict of lists or another object with named columns.
+
+        Raises:
+            TeachbackError: a needed column is missing, or columns differ in length.
+        """
         names = list(frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", ()))
         missing = [name for name in (*NEEDED, *([group_column] if group_column else [])) if name not in names]
         if missing:
@@ -69,11 +73,15 @@ class Table:
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
             raise TeachbackError(f"the table's columns differ in length: {lengths}; give each as many cells")
-        index = getattr(frame, "index", None)  # of pandas; a method of other tables
+        index = getattr(frame, "index", None)  # for pandas; other tables have a method of that name
         return cls(columns, list(range(lengths["text_a"]) if index is None or callable(index) else index))
 
     def of_domains(self, domains: Sequence[str]) -> "Table":
-        """Only the rows of these domains."""
+        """Table of the rows of these domains.
+
+        Raises:
+            TeachbackError: a domain has no rows.
+        """
         found = list(dict.fromkeys(self.columns["domain"]))
         absent = [name for name in domains if name not in found]
         if absent:
@@ -83,7 +91,7 @@ class Table:
         return Table(columns, [self.index[number] for number in kept])
 
     def place(self, path: Path, line: int) -> str:
-        """What a message calls the row on a line of the file that `write` wrote."""
+        """Name in messages of the row on a line of the file written by `write`."""
         return f"row {self.index[line - 2]!r} of the table"
 
     def write(self, path: Path) -> None:
@@ -96,7 +104,7 @@ def _is_nan(value) -> bool:
 
 
 def _text(value) -> str:
-    """A cell as text; None and NaN are empty."""
+    """Convert a cell to text; None and NaN become ""."""
     return "" if value is None or _is_nan(value) else clean_text(str(value))
 
 
@@ -105,12 +113,12 @@ def _likeliest(probabilities: dict[str, float]) -> str:
 
 
 def _dev(record: dict) -> dict[str, float]:
-    """A stage's dev scores."""
+    """Dev scores of a stage."""
     return {name: value for name, value in record["dev"].items() if name not in SPEED}
 
 
 class MetaKD:
-    """A teacher of several domains, and a student for each."""
+    """Trains a teacher on several domains, and distils it into a student for each domain."""
 
     def __init__(
         self, domains: Sequence[str] | None = None, teacher_model: str = "bert-base-uncased",
@@ -118,9 +126,14 @@ class MetaKD:
         teacher: str = "meta", device: str = "auto", output_dir: str = "./metakd_outputs", *,
         student_init: str = "pretrained", precision: str = "auto", data_dir: str = "data", **unknown,
     ):  # fmt: skip
-        """``domains``: those of the table that are used, None for all. ``teacher``: meta, mix or mtl, as in stage 3.
+        """Set up models and folders; nothing is loaded before `train`.
 
-        Models: a hub name, a folder, or scratch:tiny|mini. ``data_dir`` is where stage 1 puts models.
+        Args:
+            domains: domains of the table to use; None for all.
+            teacher_model, student_model: a hub name, a folder, or scratch:tiny|mini.
+            student_layers: layers of ``student_model`` to keep; None or -1 for all.
+            teacher: meta, mix or mtl, as in stage 3.
+            data_dir: folder in which stage 1 stores downloaded models.
         """
         refuse_unknown("MetaKD", unknown, list(inspect.signature(MetaKD).parameters)[:-1])
         require_list(domains, "domains", "names")
@@ -146,10 +159,16 @@ class MetaKD:
 
     @takes(MetaKDConfig)
     def train(self, dataframe, config: MetaKDConfig | None = None, **settings) -> dict:
-        """Train one student a domain; return by domain its ``dev`` and ``test`` scores, and the ``teacher``'s.
+        """Train a student per domain; returns ``dev`` and ``test`` scores by domain, and those of the ``teacher``.
 
-        The table has text_a, label and domain, for pairs text_b, and may have split (train, quiz, dev or test);
-        ``settings`` are fields of `MetaKDConfig`. Rows that cannot be used are named by the DataFrame's index, or by number.
+        Args:
+            dataframe: table with the columns text_a, label and domain; text_b for pairs; optionally split (train,
+                quiz, dev or test).
+            config: a `MetaKDConfig`.
+            settings: fields of `MetaKDConfig` that override ``config``.
+
+        Raises:
+            TeachbackError: the table or a setting is invalid; invalid rows are named by index or number.
         """
         config = with_settings(config, MetaKDConfig, settings)
         data = self._prepare(dataframe, config)
@@ -164,7 +183,7 @@ class MetaKD:
         return {"teacher": _dev(read_stage(folders[0]))} | {name: self._result(name, data) for name in self.students}
 
     def _prepare(self, dataframe, config: MetaKDConfig) -> SuiteData:
-        """Stage 2."""
+        """Run stage 2 on the table."""
         table = Table.of(dataframe, config.group_column)
         table = table if self.domains is None else table.of_domains(self.domains)
         if len(set(table.columns["domain"])) < 2:
@@ -181,7 +200,7 @@ class MetaKD:
         return SuiteData.read(str(self._data_dir), "custom")
 
     def _run_stages(self, config: MetaKDConfig) -> list[Path]:
-        """Stages 3 to 5: the teacher's folder, then each domain's student's."""
+        """Run stages 3 to 5; returns the folder of the teacher, then of each domain's student."""
         data = DataArguments(suite="custom", domain="all", data_dir=str(self._data_dir),
                              output_root=str(self.output_dir / "outputs"), max_length=config.max_length,
                              precision=self.precision, device=str(self.device))  # fmt: skip
@@ -198,7 +217,7 @@ class MetaKD:
     def _first_stage(self, config: MetaKDConfig) -> FirstStageArguments:
         names = ("first", "layer_map", "embedding_weight", "hidden_weight", "attention_weight")
         weight = config.tkd_weight
-        if weight is None:  # only a meta-teacher has that knowledge
+        if weight is None:  # only a meta-teacher has transferable knowledge
             weight = 0.5 if self._student.teacher == "meta" else 0.0
         return FirstStageArguments(tkd_weight=weight, **{name: getattr(config, name) for name in names})
 
@@ -227,14 +246,14 @@ class MetaKD:
         return Predictor(self._checkpoints[name], data.suite, str(self.device), max_length=self._config.max_length)
 
     def predict(self, texts: Texts, domain: str) -> str | list[str]:
-        """Names of the labels that the domain's student gives to texts or pairs, in their order; of one text its label."""
+        """Predict label names of texts or pairs with the domain's student; a single string gives a single label."""
         probabilities = self.predict_proba(texts, domain)
         if isinstance(probabilities, dict):
             return _likeliest(probabilities)
         return [_likeliest(one) for one in probabilities]
 
     def predict_proba(self, texts: Texts, domain: str) -> dict[str, float] | list[dict[str, float]]:
-        """The probability of each label by its name: a dict for each text or pair; of one text its dict."""
+        """Predict the probability of each label as a dict per text or pair; a single string gives a single dict."""
         self._require(domain)
         rows = text_rows(texts, "texts", domain)
         data = SuiteData.read(str(self._data_dir), "custom")
@@ -244,7 +263,7 @@ class MetaKD:
         return found[0] if isinstance(texts, str) else found
 
     def save_student(self, domain: str, path: str | Path) -> None:
-        """Write a domain's student as a plain checkpoint with its tokenizer and its model card."""
+        """Write a domain's student as a plain checkpoint with tokenizer and model card."""
         self._require(domain)
         folder = self._checkpoints[domain].folder
         write_checkpoint(path, self.students[domain], load_tokenizer(str(folder)))

@@ -1,6 +1,6 @@
-"""MPDistil for notebooks, by the interface that its own library published: what `phases` does, as one object.
+"""MPDistil for notebooks, with the interface of MPDistil's library; `stages.phases` does the training.
 
-Attributes ``teacher`` and ``student`` are plain Hugging Face models, and what is saved are their plain checkpoints.
+The attributes ``teacher`` and ``student`` are plain Hugging Face models, saved as plain checkpoints.
 """
 
 import inspect
@@ -35,7 +35,7 @@ from teachback.stages.phases import Phases
 
 
 class MPDistil:
-    """A teacher and its student for one task, given by loaders."""
+    """Trains a teacher and its student for a task, given by data loaders."""
 
     def __init__(
         self, task_name: str, num_labels: int, metric: str = "accuracy", teacher_model: str = "bert-base-uncased",
@@ -43,12 +43,17 @@ class MPDistil:
         output_dir: str = "./mpdistil_outputs", is_regression: bool = False, *, labels: list[str] | None = None,
         tokenizer=None, student_init: str = "pretrained", precision: str = "auto", data_dir: str = "data", **unknown,
     ):  # fmt: skip
-        """Models: a hub name, a folder, or scratch:tiny|mini. ``student_model`` None: the teacher's.
+        """Set up task, models and folders.
 
-        ``student_layers``: the first so many, "spread:3", a list "1,3,5", or -1 for all; ``student_init`` teacher: of
-        the trained teacher. ``labels``: the classes' names, for the saved models; else those that the loader knows.
-        ``tokenizer``: what made the loaders' tokens, needed where no model has one. ``output_dir`` gets teacher/ and
-        student/ as checkpoints, and logs/. ``data_dir`` is where stage 1 puts models.
+        Args:
+            metric: accuracy, f1, binary_f1, mcc, correlation, or auto for the metric of the task's benchmark.
+            teacher_model, student_model: a hub name, a folder, or scratch:tiny|mini; no ``student_model``: the teacher's.
+            student_layers: number of first layers, "spread:3", a list "1,3,5", or -1 for all.
+            output_dir: folder for the checkpoints teacher/ and student/, and for logs/.
+            labels: class names for the saved models; by default those of the loader.
+            tokenizer: tokenizer of the loaders' tokens, needed if both models are from scratch.
+            student_init: pretrained, or teacher to take the layers of the trained teacher.
+            data_dir: folder in which stage 1 stores downloaded models.
         """
         refuse_unknown("MPDistil", unknown, list(inspect.signature(MPDistil).parameters)[:-1])
         self.task_name, self.num_labels, self.is_regression = task_name, num_labels, is_regression
@@ -73,11 +78,11 @@ class MPDistil:
         self.student: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self._card = ""  # the student's model card
-        self._answering: Classifier | None = None  # the student, as it was last asked
+        self._answering: Classifier | None = None  # wrapper of the student that predicted last
 
     def _check_labels(self) -> None:
         fewest = 1 if self.is_regression else 2
-        if not isinstance(self.num_labels, Integral):  # numpy's whole numbers are some too
+        if not isinstance(self.num_labels, Integral):  # includes NumPy integers
             raise TeachbackError(f"num_labels={self.num_labels!r}: expected a whole number")
         self.num_labels = int(self.num_labels)
         if self.num_labels < fewest or (self.is_regression and self.num_labels != 1):
@@ -90,10 +95,17 @@ class MPDistil:
     @takes(TrainingConfig)
     def train(self, train_loader, val_loader, test_loader=None, meta_loaders: dict | None = None,
               config: TrainingConfig | None = None, **settings) -> dict:  # fmt: skip
-        """Run all phases and return their history; ``settings`` are fields of `TrainingConfig` and win over ``config``.
+        """Run all phases; returns their history.
 
-        Phase 4 runs where ``meta_loaders`` {task: loader} names other tasks to choose from. Under the task's own name
-        it may hold the rows that phases 3 and 4 learn from; else a share of the train rows is kept for that.
+        Args:
+            test_loader: rows to predict with the trained student, scored if they have labels.
+            meta_loaders: loaders by task for phases 3 and 4. Phase 4 needs tasks to choose from. Without an entry for
+                this task, a share of the train rows is held out as its quiz.
+            config: a `TrainingConfig`.
+            settings: fields of `TrainingConfig` that override ``config``.
+
+        Raises:
+            TeachbackError: a loader or a setting is invalid.
         """
         config = with_settings(config, TrainingConfig, settings)
         if not isinstance(meta_loaders, (dict, type(None))):
@@ -139,7 +151,7 @@ class MPDistil:
                     tuple(tokenizers), read, self.device, self.precision, self.data_dir, self.output_dir)  # fmt: skip
 
     def _domain(self, labels: tuple = (), kind: str = "single") -> Domain:
-        """The task as the stages describe one."""
+        """Description of the task as a `Domain`."""
         metric = selecting_metric(self.metric)
         if self.is_regression:
             kind = "single" if kind == "choices" else kind
@@ -156,9 +168,9 @@ class MPDistil:
         return found
 
     def _answers(self, loader, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The student's logits [N, C] and the loader's labels [N] in its order, -1 where it has none."""
+        """Student's logits [N, C] and the loader's labels [N], in the order of the loader; missing labels are -1."""
         student, given = self._require_student(), UserLoader(loader, name)
-        assert self.tokenizer is not None  # it comes with the student
+        assert self.tokenizer is not None  # set together with the student
         domain = self._domain(kind=self._kind_of_student())
         vocabulary = student.config.vocab_size if given.tokenizer is None else len(given.tokenizer)
         rows = given.rows(domain, vocabulary, needs_labels=False)
@@ -170,11 +182,15 @@ class MPDistil:
         return logits.numpy(), rows.columns["label"].numpy()
 
     def predict(self, loader) -> list:
-        """The student's answers in the loader's order: class numbers, of a regression its numbers."""
+        """Predict class indices, or for regression numbers, in the order of the loader."""
         return answers(self._answers(loader, "loader")[0], self.is_regression).tolist()
 
     def predict_proba(self, loader) -> list[list[float]]:
-        """The student's probability of each class, by its number, in the loader's order."""
+        """Predict the probability of each class, in the order of the loader.
+
+        Raises:
+            TeachbackError: the task is a regression, or there is no student.
+        """
         if self.is_regression:
             raise TeachbackError("a regression has no probabilities; predict(loader) gives its numbers")
         return softmax(self._answers(loader, "loader")[0], axis=-1).tolist()
@@ -185,12 +201,12 @@ class MPDistil:
         return self.student
 
     def save_student(self, path: str | Path) -> None:
-        """Write the student as a plain checkpoint with its tokenizer and its model card, if no other README.md is there."""
+        """Write the student as a plain checkpoint with tokenizer and model card; a README.md edited by hand is kept."""
         write_checkpoint(path, self._require_student(), self.tokenizer)
         write_text(path, self._card or self._card_of_unknown_origin())
 
     def _kind_of_student(self) -> str:
-        """One output for several labels is run on a question with each choice."""
+        """Kind of the student's rows: "choices" if it has a single output for several labels, else "single"."""
         return "choices" if self._require_student().config.num_labels != self.num_labels else "single"
 
     def _card_of_unknown_origin(self) -> str:
@@ -199,19 +215,23 @@ class MPDistil:
         return loader_card(loader_record("student", domain, "", {"metric": self.metric}, {}), domain)
 
     def load_student(self, path: str | Path) -> None:
-        """Take a saved student of this task in the place of the present one."""
+        """Load a saved student of this task, replacing the current one.
+
+        Raises:
+            TeachbackError: the folder holds no intact model, or one with another number of outputs.
+        """
         if not (Path(path) / "config.json").is_file():
             raise TeachbackError(f"{path} holds no model (no config.json); name a folder that save_student wrote")
         require_whole(Path(path))
         student = load_finished_classifier(path)
-        expected = (self.num_labels, 1) if not self.is_regression else (1,)  # one output where rows are choices
+        expected = (self.num_labels, 1) if not self.is_regression else (1,)  # a single output if rows are choices
         if student.config.num_labels not in expected:
             raise TeachbackError(f"{path} has {student.config.num_labels} outputs, and num_labels is {self.num_labels}")
         self.student, self.tokenizer = student.to(self.device), load_tokenizer(str(path), self.data_dir)
         self._card = read_text(path)
 
     def save_predictions(self, predictions, path: str | Path, label_mapping: dict | None = None) -> None:
-        """Write a TSV with the columns index and prediction; ``label_mapping`` names the classes by number."""
+        """Write a TSV with the columns index and prediction; ``label_mapping``: names by prediction."""
         names = predictions if label_mapping is None else [_named(label_mapping, value) for value in predictions]
         lines = [f"{number}\t{clean_text(str(name))}\n" for number, name in enumerate(names)]
         write_atomically(Path(path), "".join(["index\tprediction\n", *lines]))

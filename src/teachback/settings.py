@@ -1,4 +1,4 @@
-"""Settings of the Python API. An unknown name is an error that names the closest one; so is a value out of range."""
+"""Settings of the Python API. Unknown names, for which the closest one is suggested, and invalid values are errors."""
 
 import difflib
 import functools
@@ -27,7 +27,7 @@ class UnknownArgument(TeachbackError, TypeError):
 
 
 def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise for the first given name that is not known."""
+    """Raise `UnknownArgument` for the first name that is not known."""
     known = list(known)
     for name in given:
         if name not in known:
@@ -37,7 +37,7 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
 
 
 def takes(config: "type[Settings]"):
-    """For a function whose ``**settings`` are the config's fields: its signature shows them, and others are refused."""
+    """Decorate a function whose ``**settings`` are fields of ``config``: add them to its signature, refuse others."""
 
     def decorate(function):
         shown = inspect.signature(function)
@@ -49,7 +49,7 @@ def takes(config: "type[Settings]"):
             refuse_unknown(function.__qualname__, given, [*(part.name for part in own[1:]), *config.names()])
             return function(*args, **given)
 
-        # What functools.wraps returns is a function, but its stub says an object without further attributes.
+        # The stub of functools.wraps lacks attributes of functions.
         checked.__signature__ = shown.replace(parameters=own + more)  # type: ignore[attr-defined]
         return checked
 
@@ -58,7 +58,7 @@ def takes(config: "type[Settings]"):
 
 @dataclass
 class Settings:
-    """Base of dataclasses of settings."""
+    """Base class of settings dataclasses."""
 
     def __new__(cls, *args, **given):
         refuse_unknown(cls.__name__, given, cls.names())
@@ -70,7 +70,7 @@ class Settings:
 
 
 def with_settings(config, kind: type[Settings], settings: dict):
-    """A config of ``kind`` (None: the defaults) with some fields replaced."""
+    """Copy of a config of type ``kind`` (None: the defaults) with fields replaced by ``settings``."""
     if not isinstance(config, (kind, type(None))):
         raise TeachbackError(f"config is a {type(config).__name__}; give a {kind.__name__}(...), or its fields by name")
     return replace(config or kind(), **settings)
@@ -78,30 +78,30 @@ def with_settings(config, kind: type[Settings], settings: dict):
 
 @dataclass
 class TrainingConfig(Settings):
-    """How `MPDistil.train` trains; the defaults are those that MPDistil's library published."""
+    """Settings of `MPDistil.train`, with the defaults of MPDistil's library."""
 
-    teacher_epochs: int = 10  # phase 1; 0: the teacher is taken as it is
-    student_epochs: int = 10  # phase 2; 0: the student keeps its weights
+    teacher_epochs: int = 10  # phase 1; 0: the teacher is not trained
+    student_epochs: int = 10  # phase 2; 0: the student is not trained
     meta_epochs: int = 1  # phase 3; 0: no phases 3 and 4, and no rows are held out for them
-    num_episodes: int = 200  # phase 4; 0: none
+    num_episodes: int = 200  # phase 4; 0: no phase 4
     teacher_lr: float = 2e-5
-    student_lr: float = 3e-5  # of phases 2 and 4
+    student_lr: float = 3e-5  # phases 2 and 4
     meta_lr: float = 1e-3
-    alpha: float = 0.5  # share of the soft loss; the labels' loss has the rest
-    beta: float = 100.0  # weight of the loss between [CLS] states of inner layers (PKD)
+    alpha: float = 0.5  # weight of the soft loss; the hard loss has 1 - alpha
+    beta: float = 100.0  # weight of the PKD loss on [CLS] states of inner layers
     temperature: float = 5.0
     use_competitive_loss: bool = False
     reward_type: str = "binary"  # or real
-    batch_size: int = 8  # of phases 3 and 4; in phases 1 and 2 train_loader has its own
+    batch_size: int = 8  # phases 3 and 4; phases 1 and 2 use that of train_loader
     seed: int = 42
     report_to: str | None = None  # tensorboard or wandb
     wandb_project: str = "mpdistil"
     wandb_run_name: str | None = None
-    quiz_fraction: float = 0.1  # share of the train rows that is kept for phases 3 and 4
-    eval_every: int = 10  # episodes between two scores on val_loader
+    quiz_fraction: float = 0.1  # share of the train rows that is held out for phases 3 and 4
+    eval_every: int = 10  # episodes between evaluations on val_loader
     soft_loss: str = "mse"  # ce, kl or mse
-    pkd_layers: str = "first"  # teacher layers that PKD compares: first, skip or last
-    schedule: str = "constant"  # learning rate of phases 1 and 2 over time: constant, or linear after a warm-up of 10 %
+    pkd_layers: str = "first"  # teacher layers of PKD: first, skip or last
+    schedule: str = "constant"  # learning-rate schedule of phases 1 and 2: constant, or linear with 10 % warm-up
 
     def __post_init__(self):
         self.report_to = None if self.report_to == "none" else self.report_to
@@ -127,7 +127,7 @@ class TrainingConfig(Settings):
 
 @dataclass
 class MetaKDConfig(Settings):
-    """How `MetaKD.train` trains; the defaults are those of stages 2 to 5."""
+    """Settings of `MetaKD.train`, with the defaults of stages 2 to 5."""
 
     teacher_epochs: int = 3  # stage 3
     first_epochs: int = 10  # stage 4, inner layers
@@ -135,22 +135,22 @@ class MetaKDConfig(Settings):
     teacher_lr: float = 2e-5
     first_lr: float = 5e-5
     second_lr: float = 3e-5
-    first: str = "metakd"  # none: no stage 4
-    layer_map: str = "uniform"  # of stage 4: teacher layer of each student layer
-    embedding_weight: float = 1.0  # of stage 4's losses
+    first: str = "metakd"  # none: no training in stage 4
+    layer_map: str = "uniform"  # stage 4: teacher layer of each student layer
+    embedding_weight: float = 1.0  # weights of stage 4's losses
     hidden_weight: float = 1.0
     attention_weight: float = 1.0
-    tkd_weight: float | None = None  # None: 0.5 with a meta-teacher, which alone has what it compares
-    temperature: float = 1.0  # of stage 5
+    tkd_weight: float | None = None  # None: 0.5 with a meta-teacher, else 0
+    temperature: float = 1.0  # stage 5
     max_length: int = 128
     batch_size: int = 32
     seed: int = 42
     dev_fraction: float = 0.1  # shares of the rows of a table without the column split
     test_fraction: float = 0.1
-    quiz_fraction: float = 0.0  # share of the train rows that is kept for stage 6, if it is to be run afterwards
-    group_by: str = "auto"  # rows of one text stay in one split: auto (text_a of pairs), text_a, text_b or none
-    group_column: str = ""  # the same of a further column's values, in place of group_by
-    skip_bad_rows: bool = False  # leave out rows that cannot be used, and print them, in place of an error
+    quiz_fraction: float = 0.0  # share of the train rows that is held out for stage 6
+    group_by: str = "auto"  # rows that share this text stay in one split: auto (text_a of pairs), text_a, text_b or none
+    group_column: str = ""  # column to group rows by, instead of group_by
+    skip_bad_rows: bool = False  # skip and print invalid rows instead of raising an error
     report_to: str | None = None  # tensorboard or wandb
 
     def __post_init__(self):
@@ -164,7 +164,7 @@ class MetaKDConfig(Settings):
 
 
 def phase_arguments(config: TrainingConfig, device: torch.device, precision: str, loader: UserLoader) -> PhaseArguments:
-    """What the stages call the settings of `MPDistil.train`. ``loader``: of the train rows, whose batches have its size."""
+    """Convert the settings of `MPDistil.train` to the stages' arguments. ``loader``: the train loader (batch size)."""
 
     def optimizer(epochs: int, learning_rate: float) -> OptimizerArguments | None:
         return on_one_device(

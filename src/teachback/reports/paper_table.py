@@ -1,4 +1,4 @@
-"""A table's numbers: ours over seeds from stage 7's files, the published ones beside them, and paired tests."""
+"""Numbers of a table: our scores over seeds from stage 7's files, the published scores, and paired tests."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,11 +24,11 @@ SPLIT = "test"
 
 @dataclass(frozen=True)
 class Entry:
-    """One row's score in one column: a fraction for each seed, and the published score in %."""
+    """Score of a row in a column: our score by seed as a fraction, and the published score in %."""
 
     scores: dict[int, float] = field(default_factory=dict)
     published: float | None = None
-    selected: bool = False  # its checkpoints were selected on the rows that are reported
+    selected: bool = False  # checkpoints were selected on the reported rows
 
     @property
     def n(self) -> int:
@@ -36,22 +36,22 @@ class Entry:
 
     @property
     def mean(self) -> float | None:
-        """In %."""
+        """Mean over seeds in %."""
         return 100 * fmean(self.scores.values()) if self.scores else None
 
     @property
     def std(self) -> float | None:
-        """Standard deviation between seeds (n - 1), in points."""
+        """Sample standard deviation over seeds, in points."""
         return 100 * stdev(self.scores.values()) if self.n > 1 else None
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the published, in points."""
+        """Our mean minus the published score, in points."""
         return None if self.mean is None or self.published is None else self.mean - self.published
 
 
 class PaperTable:
-    """All of a plan's rows and columns. ``states``: cell -> its state; cells that are not done have no numbers."""
+    """Rows and columns of a plan. ``states``: state by cell; cells that are not done have no numbers."""
 
     def __init__(self, plan: Plan, published: Published, states: dict[str, str]):
         self.plan, self.published, self.states = plan, published, states
@@ -60,7 +60,7 @@ class PaperTable:
         self._results: dict[Path, list[Result]] = {}
         self.entries: dict[tuple[str, Column], Entry] = {}
         for row in self.rows:
-            for column in self.columns:  # the average is the last
+            for column in self.columns:  # the average comes last
                 self.entries[row.name, column] = self._entry(row, column)
         self.best = {column: self._best_student(column) for column in self.columns}
 
@@ -69,7 +69,7 @@ class PaperTable:
         return read_suite(self.plan.data_dir / self.plan.suite)
 
     def _columns(self) -> list[Column]:
-        """The published columns of the plan's domains; further domains have their own metrics."""
+        """Published columns of the plan's domains; other domains get columns for their metrics."""
         shown = [name for name in self.plan.domains if answering(name) in self.plan.targets]
         columns = [column for column in self.published.columns if column.domain in shown]
         for name in shown:
@@ -80,11 +80,11 @@ class PaperTable:
 
     @property
     def targets(self) -> list[str]:
-        """The domains whose checkpoints answer in the columns."""
+        """Domains whose checkpoints are scored in the columns."""
         return list(dict.fromkeys(answering(column.domain) for column in self.columns if not column.is_average))
 
     def checkpoints(self, row: TableRow) -> list[tuple[Path, str]]:
-        """The row's finished checkpoints: the run's folder, and the stage's below it, each once."""
+        """Distinct finished checkpoints of a row: folder of the run, and of the stage relative to it."""
         found = [
             (self._run(row, domain, seed), self._stage(row, domain))
             for domain in self.targets
@@ -94,25 +94,25 @@ class PaperTable:
         return list(dict.fromkeys(found))
 
     def sizes(self, student: bool) -> list[str]:
-        """The finished students' or teachers' different sizes in words, such as "6 layers, 384 wide"."""
+        """Distinct sizes of finished students or teachers in words, such as "6 layers, 384 wide"."""
         folders = [run / stage for row in self.rows if row.is_student == student for run, stage in self.checkpoints(row)]
         configs = [AutoConfig.from_pretrained(folder) for folder in folders if (folder / "config.json").is_file()]
         return list(dict.fromkeys(f"{c.num_hidden_layers} layers, {c.hidden_size} wide" for c in configs))
 
     def _is_planned(self, row: TableRow) -> bool:
-        """Whether some cell makes it; of teachers that only others' students need, there may be none here."""
+        """Whether a cell makes the row; teachers that are needed for other domains only may have none."""
         return any(self._state(row, column.domain, seed) for column in self.columns for seed in self.plan.seeds)
 
     @property
     def is_whole(self) -> bool:
-        """Whether every published column is here and no other, so that averages mean the same."""
+        """Whether the columns are exactly the published ones, so that averages are comparable."""
         return set(self.columns) == set(self.published.columns)
 
     def entry(self, row: TableRow, column: Column) -> Entry:
         return self.entries[row.name, column]
 
     def is_best(self, row: TableRow, column: Column) -> bool:
-        """Whether no student's mean is higher."""
+        """Whether no student has a higher mean."""
         return row.name in self.best[column]
 
     def _best_student(self, column: Column) -> set[str]:
@@ -129,14 +129,14 @@ class PaperTable:
         return Entry(scores, published, any(selected for _, selected in found.values()))
 
     def _average(self, row: TableRow, published: float | None) -> Entry:
-        """Over the columns, for each seed that all of them have."""
+        """Average over columns, for each seed that all columns have."""
         entries = [self.entry(row, column) for column in self.columns if not column.is_average]
         seeds = [seed for seed in self.plan.seeds if all(seed in entry.scores for entry in entries)]
         scores = {seed: fmean(entry.scores[seed] for entry in entries) for seed in seeds}
         return Entry(scores, published, any(entry.selected for entry in entries))
 
     def _result(self, row: TableRow, column: Column, seed: int) -> tuple[float | None, bool]:
-        """A score, and whether it is of a checkpoint that was selected on the scored rows."""
+        """Score, and whether the checkpoint was selected on the scored rows."""
         if self._state(row, column.domain, seed) not in WITH_SCORES:
             return None, False
         run, stage = self._run(row, column.domain, seed), self._stage(row, column.domain)
@@ -151,7 +151,7 @@ class PaperTable:
         return (values[-1] if values else self._computed(row, column, seed)), selected
 
     def without_seen(self, column: Column) -> tuple[int, int, dict[str, float]]:
-        """Of a column's test rows, how many were seen in training, of how many; mean score (%) without them, by row's title."""
+        """Number of a column's test rows seen in training, total number, and mean score (%) without them by row title."""
         seen, count, means = 0, 0, {}
         for row in self.rows:
             values = []
@@ -169,7 +169,7 @@ class PaperTable:
         return seen, count, means
 
     def baseline(self, column: Column) -> float | None:
-        """The higher score of chance and the majority class in %, which no seed changes; None where no run says it."""
+        """Higher score of chance and the majority class in %, the same for all seeds; None if unknown."""
         if column.is_average:
             found = [self.baseline(one) for one in self.columns if not one.is_average]
             known = [value for value in found if value is not None]
@@ -189,12 +189,12 @@ class PaperTable:
         return row.checkpoint.format(domain=answering(domain))
 
     def _computed(self, row: TableRow, column: Column, seed: int) -> float | None:
-        """A metric that results.tsv does not have, from the predictions."""
+        """Compute a metric that results.tsv lacks from the predictions."""
         rows, predicted = self.predictions(row, column.domain, seed)
         return by_domain(self.suite, rows, predicted, column.metric)[column.domain].value if rows else None
 
     def predictions(self, row: TableRow, domain: str, seed: int) -> tuple[list[Row], list[str]]:
-        """Labelled test rows of a domain, and what was predicted for them."""
+        """Labelled test rows of a domain and their predicted labels."""
         path = predictions_file(self._run(row, domain, seed), self._stage(row, domain), SPLIT)
         if not path.is_file():
             return [], []
@@ -207,11 +207,11 @@ class PaperTable:
 
     @cached_property
     def tested(self) -> TableTests:
-        """The paired tests between rows."""
+        """Paired tests between rows."""
         return TableTests(self)
 
     def compare(self, row: TableRow, column: Column) -> Comparison | None:
-        """The row against the one that its recipe compares it with; None where they share no seed."""
+        """Comparison of a row with its reference row; None if they share no seed."""
         return self.tested.comparisons.get((row.name, column))
 
     @property
@@ -220,5 +220,5 @@ class PaperTable:
         return self.tested.count
 
     def made_with_other_settings(self) -> int:
-        """How many cells the table shows that were made with other settings or data than are asked for now."""
+        """Number of shown cells that were made with other settings or data than the current ones."""
         return sum(state == CHANGED for state in self.states.values())

@@ -1,4 +1,4 @@
-"""Paired tests between the rows of a table, on the same test rows under the same seeds."""
+"""Paired tests between the rows of a table, on the same test rows and seeds."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against ``other`` on the same test rows and seeds: mean difference in points, and p of the bootstrap.
+    """Comparison of a row with ``other`` on the same test rows and seeds: mean difference in points, bootstrap p.
 
-    ``adjusted``: that p by Holm, beside all other tests of the table.
+    ``adjusted``: p adjusted by Holm's method for all tests of the table.
     """
 
     other: TableRow
@@ -33,7 +33,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a checkpoint said of a domain's labelled test rows: numbers of gold and predicted labels, by guid."""
+    """Gold and predicted label indices of a checkpoint on a domain's labelled test rows."""
 
     guids: tuple[str, ...]
     gold: np.ndarray
@@ -41,7 +41,7 @@ class Answers:
 
 
 class TableTests:
-    """Every test of a table, each row against the one that its recipe compares it with."""
+    """All tests of a table, which compare each row with the reference row of its recipe."""
 
     def __init__(self, table: "PaperTable"):
         self.table = table
@@ -58,7 +58,7 @@ class TableTests:
 
     @cached_property
     def comparisons(self) -> dict[tuple[str, Column], Comparison]:
-        """Every test of the table. Two rows that are compared with each other are one test."""
+        """All comparisons. Two rows that are compared with each other count as one test."""
         found = {
             (row.name, column): one for row in self.table.rows for column in self.table.columns if (one := self._compare(row, column))
         }
@@ -90,7 +90,7 @@ class TableTests:
         return Comparison(other, difference, paired_bootstrap(parts), len(seeds))
 
     def _paired(self, row: TableRow, other: TableRow, column: Column, seeds: list[int]) -> Paired:
-        """Both rows' answers in a column under all seeds."""
+        """Predictions of both rows in a column under all seeds."""
         pairs = [self._pair(row, other, column.domain, seed) for seed in seeds]
         first = pairs[0][0]
         if any(ours.guids != first.guids for ours, _ in pairs):
@@ -101,7 +101,7 @@ class TableTests:
         return Paired(column.metric, first.gold, ours, theirs, groups)
 
     def _pair(self, row: TableRow, other: TableRow, domain: str, seed: int) -> tuple[Answers, Answers]:
-        """Both rows' answers, which have to be to the same test rows."""
+        """Predictions of both rows, which must be for the same test rows."""
         ours, theirs = self._answers_of(row, domain, seed), self._answers_of(other, domain, seed)
         if ours.guids != theirs.guids:
             raise self._different_rows(row, other, domain, [seed])

@@ -1,4 +1,4 @@
-"""Predictions of stage 7 as TSV, for spreadsheets too."""
+"""Predictions of stage 7 as TSV, optionally safe for spreadsheets."""
 
 import logging
 from pathlib import Path

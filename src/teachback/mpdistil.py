@@ -51,7 +51,7 @@ class MPDistil:
             student_layers: number of first layers, "spread:3", a list "1,3,5", or -1 for all.
             output_dir: folder for the checkpoints teacher/ and student/, and for logs/.
             labels: class names for the saved models; by default those of the loader.
-            tokenizer: tokenizer of the loaders' tokens, needed if both models are from scratch.
+            tokenizer: tokenizer of the loaders' tokens, needed if neither models nor loaders have one.
             student_init: pretrained, or teacher to take the layers of the trained teacher.
             data_dir: folder in which stage 1 stores downloaded models.
         """

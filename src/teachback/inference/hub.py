@@ -17,7 +17,7 @@ LEFT_OUT = ["stage.json", "*/stage.json", "training_only.safetensors", "last/*",
 
 @dataclass
 class HubArguments:
-    """Arguments of the upload, named as in Hugging Face's `TrainingArguments`, which stages 3 to 5 have them from."""
+    """Arguments of the upload, as in Hugging Face's `TrainingArguments` (and hence in stages 3 to 5)."""
 
     push_to_hub: bool = option(False, "Upload the finished folder.")
     hub_model_id: str | None = option(None, "Repository, such as user/name; of several domains name-<domain>.")

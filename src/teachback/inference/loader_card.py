@@ -23,7 +23,7 @@ def loader_record(stage: str, domain: Domain, base_model: str, settings: dict, m
 
 
 def write_loader_card(folder: Path, record: dict, domain: Domain, tested: dict | None = None) -> None:
-    """Write README.md beside a checkpoint. ``tested``: ``score`` on a test loader and its number of ``rows``."""
+    """Write README.md beside a checkpoint. ``tested``: ``score`` and number of ``rows`` on a test loader."""
     write_card(folder, record, Suite(domain.name, {domain.name: domain}), _results(record, domain, tested))
 
 

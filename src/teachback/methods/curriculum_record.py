@@ -60,7 +60,7 @@ def plot_rewards(axes, rewards: Sequence[float], unit: str = "sum over steps", t
 def plot_choices(axes, shares: np.ndarray, domains: Sequence[str], looks: dict[str, dict], others: dict | None = None) -> None:
     """Plot the moving mean of the domains' shares [episodes, domains].
 
-    ``looks``: line properties by domain; domains without are summed in one line with the properties ``others``.
+    ``looks``: line properties by domain; other domains are summed in one line with the properties ``others``.
     """
     for place, name in enumerate(domains):
         if name in looks:

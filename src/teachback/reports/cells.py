@@ -25,7 +25,7 @@ from teachback.reports.recipes import SCRIPTS
 
 DONE, CHANGED, DAMAGED, FAILED, TODO = "done", "changed", "damaged", "failed", "todo"
 WITH_SCORES = (DONE, CHANGED, DAMAGED)  # damage does not affect existing scores
-# Variables of paths, devices and logging, which do not affect a cell's result.
+# Variables of paths, downloads, devices and logging, which do not affect a cell's result.
 WITHOUT_EFFECT = {
     "CONFIG", "PYTHON", "DATA_DIR", "OUTPUT_DIR", "TEACHER_DIR", "STUDENT_DIR", "SOURCE", "DEVICE", "REPORT_TO",
     "TEACHER_CACHE_GB", "ALLOW_PARTIAL", "MODELS",

@@ -179,7 +179,7 @@ def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | Non
 
 
 def _borrowed_teachers(checkpoints: list[Checkpoint], teachers: Path | None) -> list[Checkpoint]:
-    """Teachers of these checkpoints that belong to another run or domain, if they still exist."""
+    """Teachers of these checkpoints in the run ``teachers``, including those of other domains, if they still exist."""
     wanted = {c.teacher_stage("meta") for c in checkpoints if not c.is_teacher and c.method != "finetune"}
     wanted -= {"", *(c.stage for c in checkpoints)}
     folders = [teachers / stage for stage in sorted(wanted)] if teachers else []

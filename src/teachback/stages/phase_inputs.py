@@ -22,7 +22,7 @@ TEACHER, STUDENT = 0, 1
 
 @dataclass(frozen=True)
 class Task:
-    """Settings that are shared by all trainings of an `MPDistil` object."""
+    """Task, models, tokenizers and machine, shared by all phases."""
 
     domain: Domain
     metric: str

@@ -86,5 +86,5 @@ class PhaseRecord:
         write_loader_card(self.folders[which], self._written, self.counted)
 
     def write_student_card(self, tested: dict) -> None:
-        """Rewrite the student's card with its ``score`` on a test loader of so many ``rows``."""
+        """Rewrite the student's card with its test result: ``score`` and number of ``rows``."""
         write_loader_card(self.folders[STUDENT], self._written, self.counted, tested)

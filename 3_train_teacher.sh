@@ -18,6 +18,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${USE_DOMAIN_LOSS=1}"                # meta: 1 adds the domain-corruption loss (paper: 1)
 : "${DOMAIN_LOSS_WEIGHT=0.5}"           # meta: weight of that loss, the paper's gamma 1 (paper: 0.5)
 : "${DOMAIN_LABELS=false}"              # meta: its labels, false (paper), permuted (the authors' code); reversal, uniform: drive the domain out
+: "${DROPOUT=}"                         # every dropout probability; empty: the defaults of the model's family, whatever its config.json says
 : "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
@@ -38,4 +39,4 @@ launch scripts/train_teacher.py \
     --num_train_epochs "$(stage_value EPOCHS TEACHER_EPOCHS)" --learning_rate "$(stage_value LR TEACHER_LR)" \
     --lr_scheduler_type "$TEACHER_SCHEDULE" --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
-    --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"
+    --dropout "$DROPOUT" --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"

@@ -29,6 +29,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${ATTENTION_WEIGHT=1}"               # weight of the attention loss (paper: 1)
 : "${TKD_WEIGHT=0.5}"                   # weight of the transferable-knowledge loss, gamma 2 (paper: 0.5)
 : "${LOSS_BALANCE=none}"               # each loss divided by its own size: initial (first batches), running (moving mean); none (paper)
+: "${DROPOUT=}"                         # every dropout probability of the student; empty: the defaults of its family, or the teacher's
 : "${FIRST_DROPOUT=1}"                   # 1: the student learns with its dropout (authors' code); 0: without, a step is faster
 : "${FIRST_EPOCHS=10}"                  # passes over the data (paper: 10)
 : "${FIRST_LR=5e-5}"                    # learning rate (paper: 5e-5)
@@ -61,4 +62,4 @@ launch scripts/distill_student.py --stage first \
     --num_train_epochs "$(stage_value EPOCHS FIRST_EPOCHS)" --learning_rate "$(stage_value LR FIRST_LR)" \
     --lr_scheduler_type "$FIRST_SCHEDULE" --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
-    --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"
+    --dropout "$DROPOUT" --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"

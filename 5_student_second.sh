@@ -36,6 +36,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${EPOCHS=}"                          # takes the place of SECOND_EPOCHS when set
 : "${LR=}"                              # takes the place of SECOND_LR when set
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
+: "${DROPOUT=}"                         # finetune: every dropout probability; empty: the defaults of the model's family. Other students have stage 4's
 : "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
@@ -61,4 +62,4 @@ launch scripts/distill_student.py --stage second \
     --num_train_epochs "$(stage_value EPOCHS SECOND_EPOCHS)" --learning_rate "$(stage_value LR SECOND_LR)" \
     --lr_scheduler_type "$SECOND_SCHEDULE" --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
     --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
-    --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"
+    --dropout "$DROPOUT" --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"

@@ -14,7 +14,8 @@ from teachback.reports.cells import DONE
 from teachback.reports.curves import Curve, published_in, write_curve
 from teachback.reports.paper_table import PaperTable
 from teachback.reports.published import Column, published_table
-from teachback.reports.reproduce import make_plans, show_results
+from teachback.reports.reproduce import make_plans
+from teachback.reports.table_output import show_results
 
 GENRES = ("fiction", "government", "slate", "telephone", "travel")
 

@@ -670,7 +670,7 @@ def assert_same_way(start: dict, one: dict, two: dict, name: str) -> None:
 def test_two_processes_learn_what_one_learns_with_the_doubled_batch(suite):
     """In all three stages; in stage 4 the two read the teacher's states. Each stage starts from the same weights."""
     half = ["--per_device_train_batch_size", "4", "--num_train_epochs", "1"]
-    still = ["--use_domain_loss", "0", "--teacher_model", str(still_model(suite)), "--num_train_epochs", "1"]
+    still = ["--use_domain_loss", "0", "--teacher_model", str(still_model(suite)), "--dropout", "0", "--num_train_epochs", "1"]
     teacher = teach(suite, *still)
     commands = [["train_teacher.py", *flags(suite, *still, *half, "--output_root", str(suite / "twice"))]]
     start, layer = weights(teacher), "bert.encoder.layer.{}.output.dense.weight"
@@ -708,7 +708,7 @@ def test_the_record_holds_no_secret(suite, monkeypatch):
 
 
 def test_a_compiled_model_learns_what_an_uncompiled_one_learns(suite):
-    still = ["--teacher_model", str(still_model(suite)), "--max_steps", "2"]
+    still = ["--teacher_model", str(still_model(suite)), "--dropout", "0", "--max_steps", "2"]
     plain = weights(teach(suite, *still))
     compiled = weights(teach(suite, *still, "--torch_compile", "1", "--torch_compile_backend", "aot_eager"))
     for name, value in plain.items():

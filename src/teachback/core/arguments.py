@@ -8,6 +8,7 @@ from teachback.core.options import (
     require,
     require_above_zero,
     require_at_least,
+    require_share,
 )
 from teachback.core.training_arguments import OptimizerArguments
 
@@ -60,7 +61,10 @@ class TeacherArguments:
     )
     domain_loss_form: str = option("paper", "paper: t*CE + gamma*L_DA; code: t*(CE + gamma*L_DA).")
 
+    dropout: float | None = option(None, "Every dropout probability of the teacher; unset: the defaults of its family.")
+
     def __post_init__(self):
+        require_share(self, "dropout")
         require(self, "teacher", ("meta", "mix", "mtl", "single"))
         require(self, "domain_labels", ("false", "permuted", "reversal", "uniform"))
         require(self, "domain_loss_form", ("paper", "code"))
@@ -84,11 +88,15 @@ class StudentArguments:
         None, "Weight each example by lambda, the teacher's domain expertise; unset: with metakd only (paper)."
     )
     expertise_power: float = option(1.0, "Power that lambda is raised to; above 1 it tells rows apart more sharply.")
+    dropout: float | None = option(
+        None, "Every dropout probability of a new student; unset: the defaults of its family, or the teacher's that it is cut from."
+    )
     teacher_domain: str = option("", "With teacher single: whose; empty: the target domain's own.")
     use_sample_weights: bool = option(True, "lambda reads the examples' prototype scores; without: 1 for each.")
 
     def __post_init__(self):
         require(self, "stage", ("first", "second"))
+        require_share(self, "dropout")
         require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
         require(self, "student_init", ("pretrained", "teacher"))
         require_at_least(self, "expertise_power", 0)

@@ -31,6 +31,13 @@ def require_at_least(arguments, name: str, least: float) -> None:
         raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number of at least {least}")
 
 
+def require_share(arguments, name: str) -> None:
+    """Refuse a probability below 0, or of 1 and more; None passes."""
+    value = getattr(arguments, name)
+    if value is not None and not 0 <= value < 1:
+        raise TeachbackError(f"{name.upper()}={value}: must be at least 0 and below 1")
+
+
 def require_above_zero(arguments, name: str) -> None:
     if not 0 < getattr(arguments, name) < math.inf:
         raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number above 0")

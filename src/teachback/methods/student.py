@@ -30,23 +30,25 @@ def initial_student(
         tokenizer = load_tokenizer(str(folder))
     else:
         teacher, tokenizer = None, load_tokenizer(args.student_model, data_dir, texts_of(vocabulary))
-    return new_student(args.student_model, args.student_layers, domain, tokenizer, data_dir, teacher), tokenizer
+    student = new_student(args.student_model, args.student_layers, domain, tokenizer, data_dir, teacher, args.dropout)
+    return student, tokenizer
 
 
 def new_student(
-    name: str, layers: int | str | None, domain: Domain, tokenizer, data_dir: str, teacher: Teacher | None = None
-):
+    name: str, layers: int | str | None, domain: Domain, tokenizer, data_dir: str, teacher: Teacher | None = None,
+    dropout: float | None = None,
+):  # fmt: skip
     """Create a classifier with ``domain``'s labels from layers of the model ``name``, or of ``teacher`` with its head.
 
     ``layers``: as in `kept_layers`, or a number; "", None or a number below 1 for all.
     """
-    model = teacher.classifier.model if teacher else load_classifier(name, domain, tokenizer, data_dir)
+    model = teacher.classifier.model if teacher else load_classifier(name, domain, tokenizer, data_dir, dropout)
     whole = layers in (None, "") or (isinstance(layers, int) and layers < 1)
     if whole and teacher is None:
         return model
     depth = len(layer_list(model))
     keep = list(range(depth)) if whole else _required_layers(layers, depth)
-    return cut_layers(model, keep, domain, teacher.head_for(domain) if teacher else None)
+    return cut_layers(model, keep, domain, teacher.head_for(domain) if teacher else None, dropout)
 
 
 def check_layers(name: str, layers: int | str | None, data_dir: str) -> None:

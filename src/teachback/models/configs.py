@@ -46,10 +46,11 @@ def _refuse_own_code(name: str, raw: dict) -> None:
         )
 
 
-def explicit_config(name: str, place: str, labels: dict | None = None):
+def explicit_config(name: str, place: str, labels: dict | None = None, dropout: float | None = None):
     """Config to build a model with: that of ``place``, with all settings that training depends on made explicit.
 
-    ``labels``: config fields that describe the head's outputs. Overridden settings of the checkpoint are logged.
+    ``labels``: config fields that describe the head's outputs; ``dropout``: in place of the defaults of the family. Overridden
+    settings of the checkpoint are logged.
 
     Raises:
         TeachbackError: an encoder-decoder, an adapter without its base model, quantised or pickled weights.
@@ -61,12 +62,22 @@ def explicit_config(name: str, place: str, labels: dict | None = None):
     config.dtype = torch.float32
     for field, value in _defaults(config).items():
         setattr(config, field, value)
+    set_dropout(config, dropout)
     for field, value in (FIXED | POOLING).items():
         if hasattr(config, field):
             setattr(config, field, value)
     config.update(labels or {})
     _log_changes(name, asked, {"dtype": config.dtype} | _run_settings(config))
     return config
+
+
+def set_dropout(config, dropout: float | None) -> None:
+    """Set every dropout probability of a config, but those that follow another where they are None; None leaves all."""
+    if dropout is None:
+        return
+    for field, value in _run_settings(config).items():
+        if field not in POOLING and isinstance(value, (int, float)):
+            setattr(config, field, dropout)
 
 
 def _run_settings(config) -> dict:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, label_options
+from teachback.models.configs import set_dropout
 
 
 def use_training_attention(module: nn.Module, device: torch.device) -> None:
@@ -58,10 +59,10 @@ def layer_list(model) -> nn.ModuleList:
     )
 
 
-def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = None):
+def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = None, dropout: float | None = None):
     """Copy a classifier with only the layers ``keep`` (from 0), ``domain``'s labels, and ``head`` as final layer.
 
-    Without ``head`` the final layer is newly initialised.
+    Without ``head`` the final layer is newly initialised. ``dropout``: every dropout probability; None for the model's own.
     """
     layers = layer_list(model)
     require_layers(keep, len(layers))
@@ -70,6 +71,7 @@ def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = 
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in keep]
     config.update(label_options(domain))
+    set_dropout(config, dropout)
     student = type(model)(config)
     _copy_all_but(model, student, (_name_of(layer_list, model), _name_of(final_layer, model)))
     for target, source in zip(layer_list(student), keep):

@@ -162,10 +162,10 @@ def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_
     return model.eval(), tokenizer
 
 
-def _pretrained(name: str, place: str, auto_class, tokenizer, labels: dict | None = None):
+def _pretrained(name: str, place: str, auto_class, tokenizer, labels: dict | None = None, dropout: float | None = None):
     """Load a checkpoint's weights in float32 into a model built from `configs.explicit_config`."""
     with _explained(name, place):
-        config = configs.explicit_config(name, place, labels)
+        config = configs.explicit_config(name, place, labels, dropout)
         try:
             model_class = auto_class._model_mapping[type(config)]
         except KeyError:
@@ -190,14 +190,20 @@ def _scratch_config(name: str, tokenizer) -> BertConfig:
     )  # fmt: skip
 
 
-def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path = "data"):
-    """Load a Hugging Face sequence classifier with ``domain``'s labels and a new head, in train mode."""
+def load_classifier(
+    name: str, domain: Domain, tokenizer, data_dir: str | Path = "data", dropout: float | None = None
+):  # fmt: skip
+    """Load a Hugging Face sequence classifier with ``domain``'s labels and a new head, in train mode.
+
+    ``dropout``: every dropout probability; None for the defaults of the model's family.
+    """
     place = locate(name, data_dir)
     if place in SCRATCH_SIZES:
         config = _scratch_config(place, tokenizer)
         config.update(label_options(domain))
+        configs.set_dropout(config, dropout)
         return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").train()
-    model = _pretrained(name, place, AutoModelForSequenceClassification, tokenizer, label_options(domain))
+    model = _pretrained(name, place, AutoModelForSequenceClassification, tokenizer, label_options(domain), dropout)
     if hasattr(model, "score"):  # a decoder, which needs the pad token to find the last token of a text; many define none
         model.config.pad_token_id = tokenizer.pad_token_id
     admit_classifier(name, model, tokenizer)

@@ -52,5 +52,5 @@ def new_teacher(args: TeacherArguments, domains: list[Domain], tokenizer, data_d
     corrupts = args.teacher == "meta" and args.use_domain_loss
     if corrupts and len(domains) < 2:
         raise TeachbackError("the domain loss needs at least two domains; set USE_DOMAIN_LOSS=0 or add domains")
-    model = load_classifier(args.teacher_model, domains[0], tokenizer, data_dir)
+    model = load_classifier(args.teacher_model, domains[0], tokenizer, data_dir, args.dropout)
     return Teacher(model, args.teacher, domains, corrupts, embeds_domains(args.domain_labels))

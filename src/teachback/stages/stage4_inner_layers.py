@@ -21,7 +21,7 @@ from teachback.stages.context import Context
 from teachback.stages.shared_tokens import shared_tokenizer
 from teachback.stages.student import save_student, save_trained, scored, teacher_of
 
-INITIAL_STUDENT = ("student_model", "student_layers", "student_init")
+INITIAL_STUDENT = ("student_model", "student_layers", "student_init", "dropout")
 
 
 def distil_first(

@@ -134,6 +134,7 @@ def finetune_student(
         "method": "finetune",
         "student_model": student_args.student_model,
         "student_layers": student_args.student_layers,
+        "dropout": student_args.dropout,
     }
     origin = student_args.student_model
     inputs = context.model_input(origin, domain.name)

@@ -9,8 +9,9 @@ from families import ENCODERS, family_config, save_family, word_tokenizer
 from safetensors.torch import load_file, save_file
 from tiny import BOOKS
 from tokenizers import processors
-from transformers import AutoModel, BartConfig, FNetConfig, GPT2Config, XLNetConfig
+from transformers import AutoModel, BartConfig, BertModel, FNetConfig, GPT2Config, XLNetConfig
 
+from teachback.core.devices import torch_threads
 from teachback.core.errors import TeachbackError
 from teachback.models.layers import token_fields
 from teachback.models.loading import load_classifier, load_encoder, load_finished_classifier, load_tokenizer
@@ -87,6 +88,25 @@ def test_what_is_saved_of_a_half_precision_checkpoint_is_float32(tmp_path):
 @pytest.mark.parametrize("family", [*ENCODERS, "qwen2", "llama"])
 def test_the_documented_families_are_admitted_in_train_mode(family, tmp_path):
     assert load(save_family(tmp_path / family, family)).training
+
+
+def test_the_check_is_cheap(tmp_path, monkeypatch):
+    """A handful of tokens, on one thread; afterwards there are as many threads as before."""
+    read, threads = [], set()
+    forward = BertModel.forward
+
+    def counted(self, input_ids, **more):
+        read.append(input_ids.numel())
+        threads.add(torch.get_num_threads())
+        return forward(self, input_ids=input_ids, **more)
+
+    monkeypatch.setattr(BertModel, "forward", counted)
+    save_family(tmp_path, "bert")
+    with torch_threads(2):
+        load(tmp_path)
+        load_encoder(str(tmp_path))
+        assert torch.get_num_threads() == 2
+    assert threads == {1} and 0 < sum(read) <= 60
 
 
 def test_modernbert_pools_the_first_token_whatever_its_config_says(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from families import DECODERS, ENCODERS, family_config
 from tiny import batch, classifier
-from transformers import AutoModelForSequenceClassification, GPT2Config, MPNetConfig, T5Config
+from transformers import AutoModelForSequenceClassification, DebertaV2Config, GPT2Config, MPNetConfig, T5Config
 
 from teachback.core.errors import TeachbackError
 from teachback.methods.relation_loss import relation_heads, relation_loss
@@ -11,6 +11,10 @@ from teachback.models.relation_states import RelationReader
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 60}
 FURTHER = {
     "mpnet": MPNetConfig(**SMALL, pad_token_id=0),
+    "deberta-v3": DebertaV2Config(  # published so: positions go through the projections of the texts
+        **SMALL, pad_token_id=0, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8, share_att_key=True,
+        position_biased_input=False, norm_rel_ebd="layer_norm", type_vocab_size=0,
+    ),
     "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=60, n_positions=64, pad_token_id=0),
 }
 
@@ -37,9 +41,9 @@ def test_every_family_is_read_in_every_layer(family):
     reader = RelationReader(model, [0, 1])
     torch.testing.assert_close(run(model).logits, before, rtol=0, atol=0)
     first, second = reader.take()
-    length = batch()["input_ids"].shape[1]
+    texts, length = batch()["input_ids"].shape
     for layer in (first, second):
-        assert [tuple(x.shape[1:]) for x in layer.parts()] == [(length, width) for width in reader.widths()]
+        assert [tuple(x.shape) for x in layer.parts()] == [(texts, length, width) for width in reader.widths()]
     assert not any(torch.equal(a, b) for a, b in zip(first.parts(), second.parts()))
 
 

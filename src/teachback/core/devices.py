@@ -4,6 +4,8 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -56,6 +58,17 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     # torch reports bfloat16 as supported on every processor; few compute in it. Matrix products in bf16 are 2.3 times
     # faster than in float32 on AMD's AVX-512 BF16 units, and half as fast on Intel's without AMX.
     return _has("_is_avx512_bf16_supported") and _processor_vendor() == "AuthenticAMD"
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Within it PyTorch computes on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _has(check: str) -> bool:

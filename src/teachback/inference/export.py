@@ -2,8 +2,7 @@
 
 import copy
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from teachback.core.arguments import option
+from teachback.core.devices import torch_threads
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.markdown import markdown_table
@@ -151,16 +151,6 @@ def _times(forms: dict[str, dict[int, Predictor]], encoded: EncodedRows) -> dict
     }
     taken = time_in_turn(passes)
     return {name: {key: taken[name, key] for key in timings()} for name in forms}
-
-
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _refuse_unlike(logits: torch.Tensor, reference: torch.Tensor) -> None:

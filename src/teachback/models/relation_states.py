@@ -45,7 +45,8 @@ class RelationStates:
 class RelationReader:
     """Records queries, keys and values of ``layers`` (from 0) in every forward pass of a Hugging Face classifier.
 
-    Layers are numbered in the order of computing attention, which also works for shared weights (ALBERT).
+    Layers are numbered in the order of computing attention, which also works for shared weights (ALBERT). Within a layer the
+    first call of each projection counts: DeBERTa-v3 applies the same projections to its relative positions afterwards.
 
     Raises:
         TeachbackError: the family's projections have unknown names.
@@ -53,7 +54,7 @@ class RelationReader:
 
     def __init__(self, model: PreTrainedModel, layers: list[int]):
         self.model, self.layers = model, layers
-        self._calls = [0, 0, 0]  # calls of the query, key and value projections in this pass
+        self._layer = -1  # current layer in this pass
         self._seen: dict[tuple[int, int], torch.Tensor] = {}
         encoder = backbone(model)
         if not self._hook_separate(encoder) and not self._hook_joined(encoder):
@@ -71,6 +72,7 @@ class RelationReader:
                 if all(isinstance(getattr(module, n, None), nn.Module) for n in names)
             ]
             for place in places:
+                place.register_forward_pre_hook(self._next_layer)
                 for number, name in enumerate(names):
                     getattr(place, name).register_forward_hook(self._remember(number))
             if places:
@@ -80,17 +82,19 @@ class RelationReader:
     def _hook_joined(self, encoder: nn.Module) -> bool:
         found = [module for name, module in encoder.named_modules() if name.rsplit(".", 1)[-1] in JOINED]
         for module in found:
+            module.register_forward_pre_hook(self._next_layer)
             module.register_forward_hook(self._remember_joined)
         return bool(found)
 
     def _begin(self, *_) -> None:
-        self._calls, self._seen = [0, 0, 0], {}
+        self._layer, self._seen = -1, {}
+
+    def _next_layer(self, *_) -> None:
+        self._layer += 1
 
     def _keep(self, number: int, states: torch.Tensor) -> None:
-        layer = self._calls[number]
-        self._calls[number] += 1
-        if layer in self.layers:
-            self._seen[layer, number] = states
+        if self._layer in self.layers:
+            self._seen.setdefault((self._layer, number), states)
 
     def _remember(self, number: int) -> Callable:
         return lambda module, inputs, output: self._keep(number, output)

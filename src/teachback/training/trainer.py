@@ -90,7 +90,8 @@ class DistillationTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.loss_watch = LossWatch(self.train_dataset.guids)
+        rows: EncodedRows | None = self.train_dataset  # None where it only evaluates
+        self.loss_watch = LossWatch(rows.guids if rows is not None else ())
 
     model: TrainingModule
     train_dataset: EncodedRows

@@ -1,6 +1,7 @@
-# Your own data. SOURCE names it: a folder with train.tsv, dev.tsv and test.tsv, or one TSV file, which is then split.
-# The header line names at least text_a, label and domain; text_b (for pairs) and guid may be there too.
+# Your own data. SOURCE names it: a file of CSV, TSV, JSON lines or Parquet, which is then split, a folder of them (train, dev
+# and test each for itself), a saved data set or hub:<name>. Its columns are text_a, label, domain and, for pairs, text_b, or
+# those that TEXT_A_COLUMN, LABEL_COLUMN, DOMAIN_COLUMN and TEXT_B_COLUMN name.
 SUITE=custom
 DOMAIN=                     # the student's domain; empty: the first in the data
-DEV_FRACTION=0.1            # share of train cut off as dev, where there is no dev.tsv
-TEST_FRACTION=0.1           # share of train cut off as test, where there is no test.tsv
+DEV_FRACTION=0.1            # share of train cut off as dev, where there is no dev file
+TEST_FRACTION=0.1           # share of train cut off as test, where there is no test file

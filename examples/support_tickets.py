@@ -1,15 +1,13 @@
-"""A worked example of own data: support tickets of three products, as a company exports them, and what Teachback reads.
+"""A worked example of own data: support tickets of three products, as a company exports them.
 
-    python examples/support_tickets.py make tickets.csv         # 1,800 made-up tickets: product, opened, queue, message
-    python examples/support_tickets.py convert tickets.csv tickets.tsv
+    python examples/support_tickets.py make tickets.csv   # 1,800 made-up tickets: product, opened, queue, message
 
-The CSV has what such files have: quotes, commas and line breaks inside messages, and blanks around names.
+The CSV has what such files have: quotes, commas and line breaks inside messages, and blanks around names. Stage 2 reads it.
 """
 
 import argparse
 import csv
 import random
-import sys
 from pathlib import Path
 
 COLUMNS = ("product", "opened", "queue", "message")
@@ -57,18 +55,6 @@ def make(path: Path, count: int, seed: int) -> None:
         writer.writerows(tickets(count, seed))
 
 
-def convert(source: Path, target: Path) -> int:
-    """CSV to the TSV that `SOURCE` names: a product is a domain, a queue is a label. Returns the number of rows."""
-    with source.open(encoding="utf-8-sig", newline="") as file, target.open("w", encoding="utf-8") as out:
-        out.write("text_a\tlabel\tdomain\n")
-        count = 0
-        for row in csv.DictReader(file):
-            cells = (row["message"], row["queue"], row["product"])
-            out.write("\t".join(" ".join(cell.split()) for cell in cells) + "\n")  # no tabs and line breaks inside
-            count += 1
-    return count
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -76,14 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     making.add_argument("csv", type=Path)
     making.add_argument("--count", type=int, default=1_800)
     making.add_argument("--seed", type=int, default=1)
-    converting = commands.add_parser("convert", help="write the TSV that stage 2 reads")
-    converting.add_argument("csv", type=Path)
-    converting.add_argument("tsv", type=Path)
     arguments = parser.parse_args(argv)
-    if arguments.command == "make":
-        make(arguments.csv, arguments.count, arguments.seed)
-    else:
-        print(f"wrote {convert(arguments.csv, arguments.tsv)} rows to {arguments.tsv}", file=sys.stderr)
+    make(arguments.csv, arguments.count, arguments.seed)
 
 
 if __name__ == "__main__":

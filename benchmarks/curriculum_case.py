@@ -23,7 +23,8 @@ from teachback.data.suites import sample
 from teachback.stages.distillation import distil
 from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import run_curriculum
-from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
+from teachback.stages.stage7_arguments import EvaluationArguments
+from teachback.stages.stage7_evaluate import evaluate
 
 LABELS = ("negative", "positive")
 TARGET = {"train": 320, "quiz": 64, "dev": 200, "test": 400}  # rows by split

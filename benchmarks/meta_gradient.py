@@ -32,7 +32,8 @@ from teachback.data.suites import amazon
 from teachback.stages.distillation import distil
 from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import run_curriculum
-from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
+from teachback.stages.stage7_arguments import EvaluationArguments
+from teachback.stages.stage7_evaluate import evaluate
 
 SIZES = {"train": 64, "quiz": 32, "dev": 64, "test": 600}  # rows of the target by split
 FURTHER = {"train": 8, "quiz": 32}  # rows of the other domains

@@ -16,7 +16,8 @@ def main():
     from teachback.core.parsing import parse
     from teachback.core.places import seed_folder
     from teachback.reports.run_page import write_report
-    from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
+    from teachback.stages.stage7_arguments import EvaluationArguments
+    from teachback.stages.stage7_evaluate import evaluate
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

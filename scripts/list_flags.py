@@ -8,8 +8,6 @@ import re
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 
-from get_data import GetDataArguments
-
 from teachback.core.arguments import (
     CurriculumArguments,
     DataArguments,
@@ -25,8 +23,9 @@ from teachback.inference.export import ExportArguments
 from teachback.inference.hub import HubArguments
 from teachback.inference.predict import PredictionArguments
 from teachback.reports.reproduce import ReproduceArguments
+from teachback.stages.stage1_arguments import GetDataArguments
 from teachback.stages.stage2_arguments import ProcessArguments
-from teachback.stages.stage7_evaluate import EvaluationArguments
+from teachback.stages.stage7_arguments import EvaluationArguments
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {path.name[0]: path for path in sorted(ROOT.glob("[1-7]_*.sh"))}

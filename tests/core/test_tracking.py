@@ -14,7 +14,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 from teachback.core.tracking import NO_TRACKS, Tracks, grouped, tracking
 from teachback.inference.metrics import Score
 from teachback.inference.results import Evaluated
-from teachback.stages.stage7_evaluate import EvaluationArguments, track_scores
+from teachback.stages.stage7_arguments import EvaluationArguments
+from teachback.stages.stage7_evaluate import track_scores
 
 
 class Listener:

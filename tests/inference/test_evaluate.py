@@ -19,7 +19,8 @@ from teachback.methods.meta_teacher import MetaTeacher, meta_heads, save_meta_te
 from teachback.methods.teacher import Teacher, load_teacher
 from teachback.models.layers import final_layer
 from teachback.models.loading import load_classifier, load_tokenizer
-from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
+from teachback.stages.stage7_arguments import EvaluationArguments
+from teachback.stages.stage7_evaluate import evaluate
 
 LABELS = ("negative", "positive")
 SUITE = Suite("tiny", {name: Domain(name, "sentiment", LABELS, kind="pair") for name in ("books", "dvd")})

@@ -19,7 +19,8 @@ from teachback.models.loading import load_tokenizer
 from teachback.stages.distillation import distil
 from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import run_curriculum
-from teachback.stages.stage7_evaluate import EvaluationArguments, evaluate
+from teachback.stages.stage7_arguments import EvaluationArguments
+from teachback.stages.stage7_evaluate import evaluate
 
 
 @pytest.fixture(scope="module")

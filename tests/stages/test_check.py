@@ -44,11 +44,48 @@ def test_what_a_later_stage_would_stop_at_is_found_first(variables, message, mon
         check_stages(STAGES[2:])
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"SUITE": "sampel"}, "1_get_data.sh: SUITE=sampel: there is no such suite"),
+        ({"SUITE": "superglue", "DOMAINS": "CB XX"}, "1_get_data.sh: DOMAINS: there is no domain 'XX'.*2_process_data.sh: DOMAINS"),
+        ({"MODELS": "2"}, "1_get_data.sh: .*invalid bool value|1_get_data.sh: .*Truthy value"),
+        ({"ALPHA": "3", "SPLIT": "tset"}, "2_process_data.sh: ALPHA=3.*7_eval.sh: SPLIT=tset is unknown"),
+        ({"QUIZ_FRACTION": "1.5"}, "2_process_data.sh: quiz=1.5"),
+        ({"EMBEDDING_MODEL": "/no/such/folder"}, "2_process_data.sh: model '/no/such/folder': there is no such folder"),
+        ({"METRIC": "acuracy"}, "7_eval.sh: .*acuracy"),
+        ({"SUITE": "custom", "SOURCE": "/no/such/file.csv"}, "2_process_data.sh: /no/such/file.csv"),
+    ],
+)  # fmt: skip
+def test_so_are_the_values_of_stages_1_2_and_7(variables, message, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TeachbackError, match=f"found before anything was run: .*({message})"):
+        check_stages([stage for stage in STAGES if stage in message])
+
+
+def test_columns_of_an_own_file_are_looked_up_before_a_row_is_read(monkeypatch, tmp_path):
+    (tmp_path / "mine.csv").write_text("message,queue\nhello,a\n")
+    for name, value in {"SUITE": "custom", "SOURCE": str(tmp_path / "mine.csv"), "TEXT_A_COLUMN": "mesage"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TeachbackError, match="2_process_data.sh: .*mine.csv line 1: .* missing: 'mesage', 'label'"):
+        check_stages(STAGES[1:2])
+    monkeypatch.setenv("TEXT_A_COLUMN", "message")
+    monkeypatch.setenv("LABEL_COLUMN", "queue")
+    check_stages(STAGES[1:2])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_flag_that_the_stage_does_not_have_is_refused(stage):
+    with pytest.raises(TeachbackError, match=f"{stage}: unknown arguments: --no_such_flag 1"):
+        check_stages([stage], ["--no_such_flag", "1"])
+
+
 def test_a_default_student_that_cannot_be_had_is_a_warning_as_another_may_still_be_named(monkeypatch, caplog, tmp_path):
     (tmp_path / "mine.sh").write_text("SUITE=custom\nTEACHER_MODEL=scratch:mini\n")
     monkeypatch.setenv("CONFIG", str(tmp_path / "mine.sh"))
     check_stages(STAGES[2:])
-    assert "4_student_first.sh, as its variables are now, would stop: cannot load model 'huawei-noah/" in caplog.text
+    assert "4_student_first.sh and 5_student_second.sh, as the variables are now, would stop: cannot load model 'huawei-noah/" in caplog.text
 
 
 def test_stage_3_checks_the_stages_to_come_only_where_its_script_called_it(monkeypatch):

@@ -20,7 +20,7 @@ from teachback.core.arguments import (
     StudentArguments,
     TeacherArguments,
 )
-from teachback.stages.stage7_evaluate import EvaluationArguments
+from teachback.stages.stage7_arguments import EvaluationArguments
 
 SCRIPTS = [ROOT / name for name in STAGES] + sorted((ROOT / "scripts").glob("*.sh"))
 GENERAL = {"EPOCHS", "LR"}  # take the place of a stage's own variable

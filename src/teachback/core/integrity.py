@@ -13,9 +13,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from teachback.core.files import sha256, write_atomically
 
@@ -26,6 +29,32 @@ NOT_DESCRIBED = ("stage.json", SEAL, REMEMBERED, "README.md")  # users and stage
 
 Stamp = tuple[int, int, int, int]
 _hashes: dict[str, tuple[Stamp, str]] = {}  # hashes that this process computed or took from `REMEMBERED`
+_writes_down: ContextVar[bool] = ContextVar("writes_down", default=True)  # what has been read, for other processes
+
+
+class _DryRun(Protocol):
+    dry_run: bool
+
+
+Arguments = TypeVar("Arguments", bound=_DryRun)
+Others = ParamSpec("Others")
+Result = TypeVar("Result")
+
+
+def untouched_in_dry_runs(
+    stage: Callable[Concatenate[Arguments, Others], Result],
+) -> Callable[Concatenate[Arguments, Others], Result]:
+    """Wrap a stage so that with ``dry_run`` among its first arguments it does not even write down which files it has read."""
+
+    @wraps(stage)
+    def run(arguments: Arguments, *args: Others.args, **kwargs: Others.kwargs) -> Result:
+        before = _writes_down.set(_writes_down.get() and not arguments.dry_run)
+        try:
+            return stage(arguments, *args, **kwargs)
+        finally:
+            _writes_down.reset(before)
+
+    return run
 
 
 def describe(folder: Path) -> dict[str, dict]:
@@ -117,7 +146,7 @@ def _remember(folder: Path, names: Collection[str]) -> None:
     A missing folder is not created: another process may be about to replace it.
     """
     known = {name: _hashes[place] for name in names if (place := os.path.abspath(Path(folder) / name)) in _hashes}
-    if known == _record(folder):
+    if not _writes_down.get() or known == _record(folder):
         return
     content = json.dumps({name: [*stamp, digest] for name, (stamp, digest) in known.items()}, indent=1)
     partial = Path(folder) / f"{REMEMBERED}.{os.getpid()}"

@@ -16,13 +16,25 @@ from teachback.core.training_arguments import REFUSED, OptimizerArguments
 def parse(*classes, argv: list[str] | None = None):
     """Parse the command line into the classes; arguments that would have no effect are refused."""
     argv = sys.argv[1:] if argv is None else argv
-    for flag in (word.split("=")[0].lstrip("-") for word in argv if word.startswith("--")):
-        if flag in REFUSED and OptimizerArguments in classes:
-            raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
+    _refuse_without_effect(classes, argv)
     argv = without_unset(tuple(c for c in classes if c is not OptimizerArguments), argv)
     if OptimizerArguments in classes and not {"-h", "--help"} & set(argv):
         argv = argv + _hardware_flags(argv)
     return parse_options(*classes, argv=argv)
+
+
+def _refuse_without_effect(classes: tuple, argv: list[str]) -> None:
+    for flag in (word.split("=")[0].lstrip("-") for word in argv if word.startswith("--")):
+        if flag in REFUSED and OptimizerArguments in classes:
+            raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
+
+
+def require_known(*classes, argv: list[str]) -> None:
+    """Refuse flags that none of the classes has, or that have no effect, without setting up devices or processes."""
+    _refuse_without_effect(classes, argv)
+    argv = without_unset(tuple(c for c in classes if c is not OptimizerArguments), argv)
+    if unknown := Parser(classes, allow_abbrev=False).parse_known_args(argv)[1]:
+        raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
 
 
 def parse_some(*classes, argv: list[str]) -> list:

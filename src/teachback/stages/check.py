@@ -11,6 +11,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from teachback.core.arguments import (
+    CURRICULUM_STAGE,
+    STUDENT_STAGES,
+    TEACHER_STAGE,
     CurriculumArguments,
     DataArguments,
     FirstStageArguments,
@@ -23,14 +26,19 @@ from teachback.core.arguments import (
     require_at_least,
 )
 from teachback.core.errors import TeachbackError
-from teachback.core.parsing import parse_some
+from teachback.core.parsing import parse_some, require_known
 from teachback.core.places import scripts_root
 from teachback.data.suite_data import SuiteData
+from teachback.inference.hub import HubArguments
 from teachback.methods.inner_layers import layer_map
 from teachback.methods.predictions import pkd_layer_map
 from teachback.methods.student import kept_layers
 from teachback.models.layers import require_layers
 from teachback.models.loading import model_depth
+from teachback.stages.stage1_arguments import GetDataArguments
+from teachback.stages.stage2_arguments import ProcessArguments
+from teachback.stages.stage2_data import check_before_reading
+from teachback.stages.stage7_arguments import EvaluationArguments, metrics_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +46,7 @@ STAGES = (
     "1_get_data.sh", "2_process_data.sh", "3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh",
     "6_curriculum.sh", "7_eval.sh",
 )  # fmt: skip
-TEACHER, FIRST, SECOND, CURRICULUM = STAGES[2:6]
+GET, PROCESS, TEACHER, FIRST, SECOND, CURRICULUM, EVALUATE = STAGES
 
 
 @dataclass
@@ -58,11 +66,18 @@ class OptimizerNumbers:
 
 
 PARTS: dict[str, tuple[type, ...]] = {
+    GET: (GetDataArguments,),
+    PROCESS: (ProcessArguments,),
     TEACHER: (DataArguments, TeacherArguments, OptimizerNumbers),
     FIRST: (DataArguments, StudentArguments, FirstStageArguments, OptimizerNumbers),
     SECOND: (DataArguments, StudentArguments, SecondStageArguments, MetaTeacherArguments, OptimizerNumbers),
     CURRICULUM: (DataArguments, MetaTeacherArguments, CurriculumArguments),
+    EVALUATE: (EvaluationArguments,),
 }
+# All that a stage's command line may have; the others' are their `PARTS`.
+WHOLE: dict[str, tuple[type, ...]] = {
+    TEACHER: TEACHER_STAGE, FIRST: STUDENT_STAGES, SECOND: STUDENT_STAGES, CURRICULUM: (*CURRICULUM_STAGE, HubArguments),
+}  # fmt: skip
 
 
 def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
@@ -81,14 +96,17 @@ def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
             parsed[stage] = _parse(stage, flags if place == 0 else ())
         except TeachbackError as error:
             problems.append(f"{stage}: {error}")
-    for stage in parsed.keys() & {FIRST, SECOND}:
+    would_stop: dict[str, list[str]] = {}  # by what they would stop at, the stages whose models nobody has named yet
+    for stage in (one for one in (PROCESS, FIRST, SECOND) if one in parsed):
         try:
-            _check_student(stage, parsed)
+            _check_models(stage, parsed)
         except TeachbackError as error:
-            if _all_defaults(parsed[stage][StudentArguments]):
-                logger.warning("%s, as its variables are now, would stop: %s", stage, error)
+            if _all_defaults(parsed[stage]):
+                would_stop.setdefault(str(error), []).append(stage)
             else:
                 problems.append(f"{stage}: {error}")
+    for reason, affected in would_stop.items():
+        logger.warning("%s, as the variables are now, would stop: %s", " and ".join(affected), reason)
     if problems:
         raise TeachbackError(f"found before anything was run: {'; '.join(sorted(problems))}")
 
@@ -100,12 +118,19 @@ def check_later_stages(stage: str) -> None:
 
 
 def _parse(stage: str, flags: Sequence[str]) -> dict[type, object]:
-    """Parse the arguments of a stage's script, by class, and check its domain against the data."""
-    argv = _arguments(stage, flags)
-    values = dict(zip(PARTS.get(stage, ()), parse_some(*PARTS.get(stage, ()), argv=argv)))
-    data = values.get(DataArguments)
-    if isinstance(data, DataArguments) and (Path(data.data_dir) / data.suite / "suite.json").is_file():
-        SuiteData.read(data.data_dir, data.suite, data.domains).targets(data.domain)
+    """What the stage's script would be called with, by class of arguments, checked as far as that needs no rows."""
+    argv, classes = _arguments(stage, flags), PARTS[stage]
+    values = dict(zip(classes, parse_some(*classes, argv=argv)))
+    require_known(*WHOLE.get(stage, classes), argv=argv)
+    processing, data, scoring = (values.get(kind) for kind in (ProcessArguments, DataArguments, EvaluationArguments))
+    if isinstance(processing, ProcessArguments):
+        check_before_reading(processing)
+    reads = data or scoring
+    if isinstance(reads, DataArguments | EvaluationArguments) and (Path(reads.data_dir) / reads.suite / "suite.json").is_file():
+        suite = SuiteData.read(reads.data_dir, reads.suite, reads.domains)
+        suite.targets(reads.domain)
+        if isinstance(scoring, EvaluationArguments):
+            metrics_of(suite, scoring.metric)
     return values
 
 
@@ -116,6 +141,15 @@ def _arguments(stage: str, flags: Sequence[str]) -> list[str]:
         raise TeachbackError(done.stderr.strip().removeprefix(f"{stage}: "))
     words = done.stdout.split("\0")[:-1]
     return words[next(i for i, word in enumerate(words) if word.endswith(".py")) + 1 :]
+
+
+def _check_models(stage: str, parsed: dict[str, dict[type, object]]) -> None:
+    """The stage's models can be had, and its student can be made."""
+    processing = parsed[stage].get(ProcessArguments)
+    if isinstance(processing, ProcessArguments):
+        model_depth(processing.embedding_model, processing.data_dir)
+    else:
+        _check_student(stage, parsed)
 
 
 def _check_student(stage: str, parsed: dict[str, dict[type, object]]) -> None:
@@ -147,8 +181,11 @@ def _arguments_of_teacher() -> str:
     return args.teacher_model
 
 
-def _all_defaults(student) -> bool:
-    """Whether the student's variables are unset, in which case they may still be given to the stage itself."""
+def _all_defaults(values: dict[type, object]) -> bool:
+    """Whether nobody has said yet what a stage's model is to be: it may still be said to the stage itself."""
+    processing, student = values.get(ProcessArguments), values.get(StudentArguments)
+    if isinstance(processing, ProcessArguments):
+        return processing.embedding_model == ProcessArguments.embedding_model
     default = StudentArguments()
     names = [
         field.name for field in fields(default) if field.name in ("student_model", "student_layers", "student_init")

@@ -10,12 +10,14 @@ from teachback.core.arguments import (
     SecondStageArguments,
     StudentArguments,
 )
+from teachback.core.integrity import untouched_in_dry_runs
 from teachback.core.training_arguments import OptimizerArguments
 from teachback.stages.context import Context
 from teachback.stages.stage4_inner_layers import distil_first, pass_on
 from teachback.stages.stage5_predictions import distil_second, finetune_student
 
 
+@untouched_in_dry_runs
 def distil(data_args: DataArguments, student_args: StudentArguments, first: FirstStageArguments, second: SecondStageArguments,
            meta: MetaTeacherArguments, training: OptimizerArguments) -> list[Path]:  # fmt: skip
     """Run stage 4 or 5 for the target domain, or for each domain in turn if ``domain`` is "all"."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import sha256
-from teachback.core.integrity import count_rows
+from teachback.core.integrity import count_rows, untouched_in_dry_runs
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
 from teachback.core.published import hash_model
@@ -33,8 +33,8 @@ from teachback.data.splits import cut, cut_each
 from teachback.data.suites import definition
 from teachback.data.suites.definition import Parsed, ReadSettings, choose
 from teachback.data.token_store import FOLDER as TOKENS
-from teachback.data.user_columns import NAMED
-from teachback.data.user_sources import is_hub, source_files
+from teachback.data.user_columns import NAMED, column_of
+from teachback.data.user_sources import is_hub, open_source, source_files
 from teachback.data.warnings import cautions
 from teachback.methods.prototypes import (
     StoredEmbeddings,
@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 WITHOUT_EFFECT = ("suite", "data_dir", "source", "eval_batch_size", "device", "dry_run")  # not part of the fingerprint; the suite names the folder
 
 
+@untouched_in_dry_runs
 def process(arguments: ProcessArguments, problems: Problems | None = None) -> Suite | None:
     """Run stage 2 unless it is up to date; the previous output is only replaced by a complete one.
 
@@ -140,13 +141,8 @@ def _dry_run(run: StageRun) -> str:
 def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:
     """Read the raw files; bad rows are an error unless they are to be dropped."""
     suite, source = definition(arguments.suite), _source(arguments)
-    settings = ReadSettings(
-        arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains,
-        arguments.group_by, arguments.group_column, arguments.delimiter.replace("\\t", "\t"),
-        {name: getattr(arguments, f"{name}_column") for name in NAMED},
-    )  # fmt: skip
     try:
-        parsed = suite.read(source, settings, problems)
+        parsed = suite.read(source, _settings_of_reading(arguments), problems)
     except TeachbackError:
         problems.settle(arguments.skip_bad_rows)  # bad rows may be why the suite cannot be divided
         raise
@@ -156,6 +152,25 @@ def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:
     if problems.found:
         parsed.notes["bad rows dropped"] = len(problems.found)
     return parsed
+
+
+def _settings_of_reading(arguments: ProcessArguments) -> ReadSettings:
+    return ReadSettings(
+        arguments.seed, arguments.dev_fraction, arguments.test_fraction, arguments.protocol, arguments.domains,
+        arguments.group_by, arguments.group_column, arguments.delimiter.replace("\\t", "\t"),
+        {name: getattr(arguments, f"{name}_column") for name in NAMED},
+    )  # fmt: skip
+
+
+def check_before_reading(arguments: ProcessArguments) -> None:
+    """Refuse what stage 2 would stop at before it reads a row: values, and of files of the user's own their columns."""
+    suite = definition(arguments.suite)
+    suite.archives_of(arguments.domains)
+    check_process_arguments(arguments)
+    if not suite.archives and not is_hub(arguments.source):
+        settings = _settings_of_reading(arguments)
+        for _, table in open_source(_source(arguments), settings.delimiter):
+            column_of(table, settings)
 
 
 def _source(arguments: ProcessArguments) -> Path:

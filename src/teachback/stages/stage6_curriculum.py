@@ -16,7 +16,7 @@ from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTea
 from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import Stopped, TeachbackError, naming
 from teachback.core.files import sync
-from teachback.core.integrity import seal
+from teachback.core.integrity import seal, untouched_in_dry_runs
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
 from teachback.core.training_arguments import OptimizerArguments
@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 KEPT = 2  # checkpoints of an unfinished run
 
 
+@untouched_in_dry_runs
 def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, args: CurriculumArguments) -> list[Path]:
     """Run stage 6 for the target domain, or for each domain in turn if ``domain`` is "all"."""
     if data_args.hold_out or data_args.train_fraction != 1:

@@ -8,11 +8,11 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from teachback.core.arguments import option, require, require_at_least
 from teachback.core.errors import TeachbackError, naming
 from teachback.core.files import write_atomically
+from teachback.core.integrity import untouched_in_dry_runs
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
 from teachback.core.places import seed_folder
@@ -20,13 +20,13 @@ from teachback.core.tracking import require_installed, tracking
 from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
 from teachback.data.overlap import LEARNT, SCORED, is_seen
-from teachback.data.schema import HIDDEN, SPLITS, Row
+from teachback.data.schema import HIDDEN, Row
 from teachback.data.suite_data import SuiteData
 from teachback.data.suites import selection_split
 from teachback.inference.baselines import CHANCE, MAJORITY, baselines
 from teachback.inference.costs import merge_costs
 from teachback.inference.intervals import intervals
-from teachback.inference.metrics import METRICS, Score, by_domain, metric_for, parts
+from teachback.inference.metrics import Score, by_domain
 from teachback.inference.model_card import write_card
 from teachback.inference.predictor import Checkpoint, Predictor, find_checkpoints
 from teachback.inference.results import (
@@ -41,50 +41,12 @@ from teachback.inference.results import (
 from teachback.inference.scores import predicted_labels
 from teachback.inference.speed import Speeds
 from teachback.inference.submission import OFFICIAL_ROWS, file_name, submission
+from teachback.stages.stage7_arguments import EvaluationArguments, metrics_of
 from teachback.stages.stage7_notes import measured_on
 from teachback.stages.stage7_predictions import warn_of_formulas, write_predictions
 from teachback.stages.stage7_tables import print_tables
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class EvaluationArguments:
-    """Arguments of stage 7: run, rows, metric, and how to compute."""
-
-    suite: str = option("amazon", "Suite, a folder of data_dir that stage 2 wrote.")
-    domain: str = option("", "Whose students; empty: the suite's first domain; all: every domain's.")
-    domains: str = option("", "Domains scored and averaged over, separated by blanks or commas; empty: all.")
-    data_dir: str = option("data", "Folder of the processed suites.")
-    output_root: str = option("outputs", "Folder of the runs.")
-    teacher_root: str = option("", "Output root of the run whose teacher stage 6 used, where it is another.")
-    seed: int = option(42, "Which run: <output_root>/<suite>/seed<seed>.")
-    teacher: str = option("meta", "Teacher with which students that had none are compared: meta, mix, mtl or single.")
-    split: str = option("test", "train, quiz, dev or test.")
-    metric: str = option(
-        "", f"{', '.join(METRICS)}, or some joined by + for their mean; empty or auto: each domain's own."
-    )
-    max_length: int = option(128, "Tokens after which a text is cut.")
-    eval_batch_size: int = option(64, "Rows a batch; speed is measured at this size and at 1.")
-    precision: str = option("auto", "fp32, bf16, fp16, or auto: fp32, in which pipeline() computes.")
-    device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
-    submission: bool = option(False, "Also write the leaderboard's files of the hidden tests.")
-    spreadsheet: bool = option(False, "Also write predictions/spreadsheet/, with cells quoted that a spreadsheet would compute.")
-    report: bool = option(True, "Also write report.html, which shows the whole run.")
-    report_to: str = option(
-        "none", "tensorboard, wandb or none: scores beside the curves of each checkpoint's training."
-    )
-    dry_run: bool = option(False, "Only say what would be scored; nothing is touched.")
-
-    def __post_init__(self):
-        require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
-        require(self, "split", SPLITS)
-        require(self, "report_to", ("none", "tensorboard", "wandb"))
-        self.metric = self.metric or "auto"
-        if self.metric != "auto":
-            parts(self.metric)
-        require_at_least(self, "max_length", 4)
-        require_at_least(self, "eval_batch_size", 1)
 
 
 class Evaluation:
@@ -96,17 +58,12 @@ class Evaluation:
         self.domains = self.data.selected
         suite = self.data.suite
         self.targets = [domain.name for domain in self.data.targets(arguments.domain)]
-        self.metrics = {name: metric_for(suite.domain(name), arguments.metric) for name in self.domains}
+        self.metrics = metrics_of(self.data, arguments.metric)
         self.rows = self.data.rows(arguments.split)
         if not self.rows:
             raise TeachbackError(
                 f"{self.data.folder / arguments.split}.tsv has no rows of {', '.join(self.domains)}; "
                 "choose another SPLIT"
-            )
-        if arguments.metric not in ("auto", *self.metrics.values()):
-            raise TeachbackError(
-                f"METRIC={arguments.metric} suits none of {', '.join(self.domains)}; their own metrics are "
-                f"{', '.join(dict.fromkeys(self.metrics.values()))}"
             )
         self.seen = self._seen()
         formats = {name for name in self.domains if suite.domain(name).submission}
@@ -291,6 +248,7 @@ def _as_file(stage: str) -> str:
     return stage.replace("/", "__")
 
 
+@untouched_in_dry_runs
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
     """Score every checkpoint of the run, write results, costs and predictions, and print the tables."""
     require_installed([arguments.report_to])

@@ -13,7 +13,8 @@ from teachback.inference.results import Evaluated, metric_names, percent, serves
 from teachback.inference.timing import ROUNDS
 
 if TYPE_CHECKING:
-    from teachback.stages.stage7_evaluate import Evaluation, EvaluationArguments
+    from teachback.stages.stage7_arguments import EvaluationArguments
+    from teachback.stages.stage7_evaluate import Evaluation
 
 
 def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:

@@ -38,6 +38,16 @@ def test_a_text_in_place_of_a_list_is_refused(call, message):
         call()
 
 
+def test_layers_that_the_student_does_not_have_are_refused_before_anything_is_made(tmp_path):
+    model = MetaKD(teacher_model="scratch:tiny", student_model="scratch:tiny", student_layers=9, device="cpu", output_dir=tmp_path)
+    with pytest.raises(TeachbackError, match="student_layers.*cannot be kept, as the model has 2"):
+        model.train(TABLE)
+    model = MetaKD(teacher_model="scratch:tiny", student_model="scratch:tiny", device="cpu", output_dir=tmp_path)
+    with pytest.raises(TeachbackError, match="LAYER_MAP=7,9"):
+        model.train(TABLE, layer_map="7,9")
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_rows_of_a_table_are_named_by_its_index_or_by_number(tmp_path):
     pandas = pytest.importorskip("pandas")
     model = MetaKD(teacher_model="scratch:tiny", student_model="scratch:tiny", device="cpu", output_dir=tmp_path)

@@ -38,6 +38,7 @@ from teachback.inference.results import Result
 from teachback.inference.scores import predicted_labels
 from teachback.models.loading import load_finished_classifier, load_tokenizer, locate, write_checkpoint
 from teachback.settings import MetaKDConfig, refuse_unknown, takes, with_settings
+from teachback.stages.check import check_layers
 from teachback.stages.distillation import distil
 from teachback.stages.phase_record import SPEED
 from teachback.stages.stage2_arguments import ProcessArguments
@@ -171,6 +172,7 @@ class MetaKD:
             TeachbackError: the table or a setting is invalid; invalid rows are named by index or number.
         """
         config = with_settings(config, MetaKDConfig, settings)
+        check_layers(self._student, self.teacher_model, str(self._data_dir), self._first_stage(config))
         data = self._prepare(dataframe, config)
         folders = self._run_stages(config)
         seed = seed_folder(str(self.output_dir / "outputs"), "custom", config.seed)

@@ -1,5 +1,6 @@
 """scripts/reproduce.sh end to end on the generated suite, and what a command line makes of a table."""
 
+import json
 import os
 import re
 import subprocess
@@ -98,14 +99,39 @@ def test_a_table_has_to_be_named():
 def test_a_list_of_cells_needs_no_pytorch(tmp_path):
     """Which takes most of the time of an import."""
     code = (
-        "import sys; sys.argv = ['x', '--data_dir', 'data', '--dry_run']; sys.path.insert(0, 'src'); "
+        "import sys; sys.argv = ['x', '--data_dir', 'data', '--output_root', sys.argv[1], '--dry_run']; sys.path.insert(0, 'src'); "
         "from teachback.core.options import parse_options; from teachback.reports.reproduce import ReproduceArguments, reproduce; "
         "reproduce(*parse_options(ReproduceArguments)); print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     lines = done.stdout.splitlines()
-    assert lines[-1] == "False" and "Hours are known when the first cell is done." in lines, done.stderr
+    assert lines[-1] == "False" and any(line.startswith("Hours are known when the first cell is done: ") for line in lines), done.stderr
     assert re.search(r"^\| all +\| +266 \|", done.stdout, re.MULTILINE) and len(lines) < 30
+
+
+def finished(folder: Path, stage: str, seconds: float) -> None:
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text(json.dumps({"stage": stage, "wall_time_seconds": seconds}))
+
+
+def test_hours_are_estimated_by_stages_of_other_runs_before_the_first_cell_is_done(tmp_path, capsys):
+    run = tmp_path / "outputs/amazon/seed42"
+    finished(run / "teacher-mix", "teacher-mix", 3600)
+    finished(run / "books/student_first", "student_first", 1800)
+    finished(tmp_path / "outputs/mnli/seed42/teacher-mix", "teacher-mix", 90_000)  # another suite
+
+    def hours() -> dict[str, str]:
+        reproduce(arguments(tmp_path, rows="mix-tinybert", dry_run=True))
+        printed = capsys.readouterr().out
+        cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
+        assert "by 2 finished folders of other runs" in printed or "by 3 finished folders of other runs" in printed
+        return {row[0]: row[-1] for row in cells}
+
+    found = hours()
+    assert found["teacher-mix"] == "1.00" and found["mix-tinybert"] == found["all"] == "–"  # stage 5 was never run
+    finished(run / "books/student_second", "student_second", 900)
+    found = hours()
+    assert found["teacher-mix"] == "1.00" and found["mix-tinybert"] == "3.00" and found["all"] == "4.00"  # of four domains
 
 
 def arguments(folder: Path, name="metakd_amazon", **changes) -> ReproduceArguments:

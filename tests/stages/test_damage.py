@@ -105,6 +105,18 @@ def test_a_dry_run_says_what_is_damaged(home):
     assert not (home / SECOND.parent / ".student_second.damaged").exists()
 
 
+def test_a_dry_run_writes_nothing_not_even_which_files_it_has_read(home):
+    for record in list(home.rglob(".checked.json")):
+        record.unlink()
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+    for script in (*SCRIPTS, "7_eval.sh"):
+        done = stage(script, home, "--dry_run", **VARIABLES)
+        assert done.status == 0, done.error
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
+    run(home, SCRIPTS[1])
+    assert (home / SEED / "teacher-meta/.checked.json").is_file()
+
+
 # What is damaged, who reads it, and which command the message names
 READERS = {
     "stage 3 reads rows": ("data/custom/train.tsv", last_row, "3_train_teacher.sh", "bash 2_process_data.sh"),

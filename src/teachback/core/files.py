@@ -1,4 +1,8 @@
-"""Atomic writing of files and folders."""
+"""Atomic writing of files and folders.
+
+What is being written is locked by itself (`fcntl.flock`), so that whoever finds it later can tell whether its process still
+lives. That takes no lock file beside it, as the locks of `teachback.core.locks`, by which processes wait for each other, do.
+"""
 
 import fcntl
 import hashlib

@@ -29,7 +29,7 @@ NOT_DESCRIBED = ("stage.json", SEAL, REMEMBERED, "README.md")  # users and stage
 
 Stamp = tuple[int, int, int, int]
 _hashes: dict[str, tuple[Stamp, str]] = {}  # hashes that this process computed or took from `REMEMBERED`
-_writes_down: ContextVar[bool] = ContextVar("writes_down", default=True)  # what has been read, for other processes
+_writes_down: ContextVar[bool] = ContextVar("writes_down", default=True)  # whether `REMEMBERED` is written
 
 
 class _DryRun(Protocol):
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 def untouched_in_dry_runs(
     stage: Callable[Concatenate[Arguments, Others], Result],
 ) -> Callable[Concatenate[Arguments, Others], Result]:
-    """Wrap a stage so that with ``dry_run`` among its first arguments it does not even write down which files it has read."""
+    """Decorate a stage so that with ``dry_run`` in its first argument it does not write `REMEMBERED` either."""
 
     @wraps(stage)
     def run(arguments: Arguments, *args: Others.args, **kwargs: Others.kwargs) -> Result:

@@ -37,7 +37,7 @@ def get_data(
     raw = raw_folder(suite, data_dir)
     if not suite.archives:
         print(
-            f"SUITE={suite.name} has nothing to fetch: put your TSV files into {raw}, or give stage 2 their place with SOURCE="
+            f"SUITE={suite.name} has nothing to fetch: put your files into {raw}, or give stage 2 their place with SOURCE="
         )
         return raw
     with locked(raw), naming(raw):

@@ -5,6 +5,7 @@ from collections import Counter
 from teachback.core.markdown import padded_table
 from teachback.reports.cells import CHANGED, DONE, TODO, Cell, done_mark
 from teachback.reports.run_cells import RUNNING, Schedule, expected_seconds, runs_elsewhere
+from teachback.reports.stage_times import StageTimes
 
 
 def states_of(schedule: Schedule) -> dict[str, str]:
@@ -22,8 +23,13 @@ def listed(schedule: Schedule) -> str:
     return "\n".join(f"{states[name]:<8} {name:<{width}}  {cell.command}" for name, cell in schedule.cells.items())
 
 
-def summary(schedule: Schedule, title: str) -> str:
-    """Text table with a line per row and one for all: cells by state, elapsed hours and expected hours left."""
+def summary(schedule: Schedule, title: str, times: StageTimes, domains: int) -> str:
+    """Text table with a line per row and one for all: cells by state, elapsed hours and expected hours left.
+
+    Args:
+        times: durations of stages in other runs, for the expected hours before the first cell is done.
+        domains: number of domains with students of their own.
+    """
     states = states_of(schedule)
     kinds: dict[str, list[Cell]] = {}
     for cell in schedule.cells.values():
@@ -36,10 +42,15 @@ def summary(schedule: Schedule, title: str) -> str:
         count = Counter(states[cell.name] for cell in cells)
         left = [cell for cell in cells if states[cell.name] in (TODO, RUNNING)]
         numbers = [str(count[state] or "–") for state in shown]
-        lines.append([kind or "data", str(len(cells)), *numbers, _hours_taken(cells, states), _hours_left(left, finished)])
-    notes = [f"{schedule.jobs} at a time: {_hours_left(every_left(schedule, states), finished, schedule.jobs)} hours left"] if finished else [
-        "Hours are known when the first cell is done."
-    ]
+        hours = _hours_left(left, finished) if finished else _hours(times.expected(left, domains))
+        lines.append([kind or "data", str(len(cells)), *numbers, _hours_taken(cells, states), hours])
+    if finished:
+        notes = [f"{schedule.jobs} at a time: {_hours_left(every_left(schedule, states), finished, schedule.jobs)} hours left"]
+    elif times.folders:
+        notes = [f"No cell is done yet. Hours left are of training alone, by {times.folders} finished folders of other runs of this suite;",
+                 "other models, epochs and machines take other times. A dash: a stage that no run has finished."]  # fmt: skip
+    else:
+        notes = ["Hours are known when the first cell is done: nothing of this suite has been trained below this outputs folder."]
     return "\n".join([padded_table(lines, 1), "", *notes, "Each cell with its command: --dry_run --list_cells"])
 
 
@@ -55,4 +66,8 @@ def _hours_taken(cells: list[Cell], states: dict[str, str]) -> str:
 def _hours_left(left: list[Cell], finished: list[Cell], jobs: int = 1) -> str:
     """Expected hours by the mean time of similar finished cells; a dash before the first is finished."""
     seconds = expected_seconds(left, finished, jobs) if left else 0.0
+    return _hours(seconds)
+
+
+def _hours(seconds: float | None) -> str:
     return "–" if seconds is None else f"{seconds / 3600:.2f}"

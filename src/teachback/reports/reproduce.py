@@ -16,6 +16,7 @@ from teachback.reports.published import published_table
 from teachback.reports.recipes import RECIPES
 from teachback.reports.run_cells import Launcher, LocalLauncher, Schedule
 from teachback.reports.slurm import SlurmLauncher
+from teachback.reports.stage_times import StageTimes
 
 
 @dataclass
@@ -66,7 +67,8 @@ def reproduce(args: ReproduceArguments) -> None:
     cells = {cell.name: cell for plan in plans for cell in plan.cells(with_data)}  # plans share some
     schedule = Schedule(list(cells.values()), place, LocalLauncher(args.jobs, []) if args.dry_run else make_launcher(args), args.jobs)
     if args.dry_run:
-        print(listed(schedule) if args.list_cells else summary(schedule, args.name))
+        times = StageTimes.below(Path(args.output_root), args.suite)
+        print(listed(schedule) if args.list_cells else summary(schedule, args.name, times, len(plans[0].targets)))
         return
     if not args.only_table:
         schedule.run()

@@ -118,7 +118,7 @@ def check_later_stages(stage: str) -> None:
 
 
 def _parse(stage: str, flags: Sequence[str]) -> dict[type, object]:
-    """What the stage's script would be called with, by class of arguments, checked as far as that needs no rows."""
+    """Parse the arguments of a stage's script, by class, and check them as far as that needs no rows."""
     argv, classes = _arguments(stage, flags), PARTS[stage]
     values = dict(zip(classes, parse_some(*classes, argv=argv)))
     require_known(*WHOLE.get(stage, classes), argv=argv)
@@ -144,7 +144,7 @@ def _arguments(stage: str, flags: Sequence[str]) -> list[str]:
 
 
 def _check_models(stage: str, parsed: dict[str, dict[type, object]]) -> None:
-    """The stage's models can be had, and its student can be made."""
+    """Check that the stage's models are available, and that its student can be made."""
     processing = parsed[stage].get(ProcessArguments)
     if isinstance(processing, ProcessArguments):
         model_depth(processing.embedding_model, processing.data_dir)
@@ -163,17 +163,20 @@ def _check_student(stage: str, parsed: dict[str, dict[type, object]]) -> None:
         assert isinstance(student, StudentArguments)
     teacher = parsed.get(TEACHER, {}).get(TeacherArguments)
     teacher_model = teacher.teacher_model if isinstance(teacher, TeacherArguments) else _arguments_of_teacher()
-    from_teacher = student.student_init == "teacher"
-    depth = model_depth(teacher_model if from_teacher else student.student_model, data.data_dir)
+    check_layers(student, teacher_model, data.data_dir, values.get(FirstStageArguments), second)
+
+
+def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, first: object = None, second: object = None) -> None:
+    """Refuse a student's layers that its model does not have, and maps that do not fit them, by the models' configs alone."""
+    depth = model_depth(teacher_model if student.student_init == "teacher" else student.student_model, data_dir)
     if student.student_layers:
         keep = kept_layers(student.student_layers, depth)
         require_layers(keep, depth)
         depth = len(keep)
-    first = values.get(FirstStageArguments)
     if isinstance(first, FirstStageArguments) and first.first != "none":
-        layer_map(first.layer_map, depth, model_depth(teacher_model, data.data_dir))
+        layer_map(first.layer_map, depth, model_depth(teacher_model, data_dir))
     if isinstance(second, SecondStageArguments) and second.method != "finetune" and second.beta_pkd:
-        pkd_layer_map(second.pkd_layers, depth, model_depth(teacher_model, data.data_dir))
+        pkd_layer_map(second.pkd_layers, depth, model_depth(teacher_model, data_dir))
 
 
 def _arguments_of_teacher() -> str:
@@ -182,7 +185,7 @@ def _arguments_of_teacher() -> str:
 
 
 def _all_defaults(values: dict[type, object]) -> bool:
-    """Whether nobody has said yet what a stage's model is to be: it may still be said to the stage itself."""
+    """Whether the variables of a stage's model are unset, in which case they may still be given to the stage itself."""
     processing, student = values.get(ProcessArguments), values.get(StudentArguments)
     if isinstance(processing, ProcessArguments):
         return processing.embedding_model == ProcessArguments.embedding_model

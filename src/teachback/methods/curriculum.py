@@ -120,9 +120,9 @@ class Student:
         batch, head = self._placed(study, self.collate([study.rows[i] for i in rows.tolist()]))
         with fast_dropout(self.accelerator.device):
             outputs = self.classifier(batch, head)
-            told = self.meta.of_student(by_row(outputs.pooled, len(batch["label"])), study.meta_head)
+            meta_logits = self.meta.of_student(by_row(outputs.pooled, len(batch["label"])), study.meta_head)
             logits = outputs.logits.float()
-            loss = curriculum_student_loss(logits, told, batch["label"], self.args.meta_gradient).mean()
+            loss = curriculum_student_loss(logits, meta_logits, batch["label"], self.args.meta_gradient).mean()
             self.accelerator.backward(loss)
         if self.args.student_update == "step":
             self.flush()

@@ -146,15 +146,15 @@ class InnerLayerDistillation(TrainingModule):
         return self._teachers.live
 
     def forward(self, **batch) -> dict[str, torch.Tensor]:
-        told = self._teachers.answer(batch)
+        teacher = self._teachers.answer(batch)
         seen = self.student(batch, hidden_states=True)
         projected = [self.projection(states) for states in seen.hidden_states]  # under autocast, like the model itself
         with torch.autocast(seen.logits.device.type, enabled=False):
-            terms = self._terms(projected, told, batch)
+            terms = self._terms(projected, teacher, batch)
             terms = {name: per_row(values, batch.get("sequences")) for name, values in terms.items()}
             if self.transferable is not None:
-                terms["transferable"] = self._transferable_loss(self.transferable, seen.hidden_states, told, batch)
-            weights = self._weights(told.logits, batch)
+                terms["transferable"] = self._transferable_loss(self.transferable, seen.hidden_states, teacher, batch)
+            weights = self._weights(teacher.logits, batch)
             self.note(**terms, expertise_weight=weights, effective_share=effective_share(weights))
             if self.balance is not None:
                 terms = self.balance(terms)
@@ -167,18 +167,18 @@ class InnerLayerDistillation(TrainingModule):
     def _scaled(self, terms: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         return [getattr(self.arguments, WEIGHTS[name]) * value for name, value in terms.items()]
 
-    def _terms(self, student, told: TeacherOutputs, batch: dict) -> dict[str, torch.Tensor]:
+    def _terms(self, student, teacher: TeacherOutputs, batch: dict) -> dict[str, torch.Tensor]:
         """Weighted terms by sequence [S] from the student's projected states; summed over layers as in TinyBERT."""
         a, mask = self.arguments, batch["attention_mask"]
         zero = torch.zeros((), device=mask.device)
         terms: dict[str, torch.Tensor] = {}
         if a.embedding_weight:
-            terms["embedding"] = hidden_state_loss(student[0], told.hidden[0], mask)
+            terms["embedding"] = hidden_state_loss(student[0], teacher.hidden[0], mask)
         if a.hidden_weight:
-            pairs = zip([student[layer] for layer in self.student_layers], told.hidden[1:])
+            pairs = zip([student[layer] for layer in self.student_layers], teacher.hidden[1:])
             terms["hidden"] = sum((hidden_state_loss(s, t, mask) for s, t in pairs), start=zero)
         if a.attention_weight:
-            both = zip(self._student_attention.take(), told.attention)
+            both = zip(self._student_attention.take(), teacher.attention)
             terms["attention"] = sum((self._attention_loss(s, t, mask) for s, t in both), start=zero)
         return terms
 
@@ -189,9 +189,9 @@ class InnerLayerDistillation(TrainingModule):
             return relation_loss(student, teacher, mask, self.relation_heads)
         return projected_attention_loss(student, teacher, mask, target)
 
-    def _transferable_loss(self, transferable: TransferableKnowledge, student, told: TeacherOutputs, batch: dict) -> torch.Tensor:
+    def _transferable_loss(self, transferable: TransferableKnowledge, student, teacher: TeacherOutputs, batch: dict) -> torch.Tensor:
         """L_TKD by row [B]."""
-        learnt, known = knowledge_by_row(transferable, student[-1].float(), batch), told.knowledge
+        learnt, known = knowledge_by_row(transferable, student[-1].float(), batch), teacher.knowledge
         assert known is not None  # `_transferable` refuses teachers without it
         if self.arguments.tkd_form == "paper":
             known, learnt = known.tanh(), learnt.tanh()

@@ -50,18 +50,18 @@ def pkd_layers(model, teacher: Teacher, args: SecondStageArguments) -> tuple[int
     return tuple(pkd_layer_map(args.pkd_layers, *depths))
 
 
-def teacher_logits(teacher: Teacher, told: Features, domain: Domain) -> torch.Tensor:
+def teacher_logits(teacher: Teacher, teacher_features: Features, domain: Domain) -> torch.Tensor:
     """Teacher's logits of the domain's classes, from its states of rows of that domain: [N, C]."""
     number = [known.name for known in teacher.domains].index(domain.name)
-    return logits_of(teacher, told, number)[:, : class_count(domain)]
+    return logits_of(teacher, teacher_features, number)[:, : class_count(domain)]
 
 
-def teacher_columns(teacher: Teacher, told: Features, domain: Domain, changes: bool = False) -> dict[str, torch.Tensor]:
+def teacher_columns(teacher: Teacher, teacher_features: Features, domain: Domain, changes: bool = False) -> dict[str, torch.Tensor]:
     """Input columns of `PredictionDistillation`: logits, or pooled states if the heads will change."""
-    columns = {} if told.cls is None else {"teacher_cls": told.cls}
+    columns = {} if teacher_features.cls is None else {"teacher_cls": teacher_features.cls}
     if changes:
-        return columns | {"teacher_pooled": told.pooled}
-    return columns | {"teacher_logits": teacher_logits(teacher, told, domain)}
+        return columns | {"teacher_pooled": teacher_features.pooled}
+    return columns | {"teacher_logits": teacher_logits(teacher, teacher_features, domain)}
 
 
 class TeacherStep:

@@ -38,15 +38,15 @@ class Features:
 
 
 @torch.no_grad()
-def logits_of(teacher: Teacher, told: Features, domain: int) -> torch.Tensor:
+def logits_of(teacher: Teacher, teacher_features: Features, domain: int) -> torch.Tensor:
     """Teacher's logits from states of rows of its ``domain``-th domain: [N, C] in float32."""
-    rows, count = told.pooled.shape[:2]
+    rows, count = teacher_features.pooled.shape[:2]
     batch = {"domain": torch.full((rows,), domain)}
     if count > 1:
         batch["sequences"] = torch.full((rows,), count)
     device = teacher.head_of_domain.device
     batch = {name: values.to(device) for name, values in batch.items()}
-    return teacher.logits_of(told.pooled.to(device).flatten(0, 1), batch).float().cpu()
+    return teacher.logits_of(teacher_features.pooled.to(device).flatten(0, 1), batch).float().cpu()
 
 
 @torch.no_grad()
@@ -77,9 +77,9 @@ def features(
     return Features.joined(found, torch.cat(order).argsort())
 
 
-def save_features(folder: Path, told: Features) -> None:
+def save_features(folder: Path, computed: Features) -> None:
     """Write each tensor to a file that can be memory-mapped."""
-    for name, values in vars(told).items():
+    for name, values in vars(computed).items():
         if values is not None:
             np.save(folder / f"{name}.npy", values.numpy(), allow_pickle=False)
 

@@ -65,9 +65,9 @@ def export(args: ExportArguments) -> Path:
     """Write, check and publish the ONNX files; returns their folder."""
     require_packages()
     checkpoint, domain = open_checkpoint(Path(args.folder))
-    told = checkpoint.record["arguments"]
-    data, rows = _rows(args, told.get("suite", ""), domain)
-    length = told.get("max_length", 128)
+    arguments = checkpoint.record["arguments"]
+    data, rows = _rows(args, arguments.get("suite", ""), domain)
+    length = arguments.get("max_length", 128)
     inputs = {"model": hash_model(args.folder), f"{SPLIT} rows": hash_rows(rows)}
     made_by = {name: version(name) for name in PACKAGES} | {"opset": OPSET}
     run = StageRun(Path(args.folder) / "onnx", "export", {"max_length": length} | made_by, inputs)

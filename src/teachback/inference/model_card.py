@@ -225,11 +225,11 @@ def _shown(name: str, secrets: list[str]) -> str:
 
 def _limits(record: dict, suite: Suite, domains: Sequence[Domain], found: Sequence[Measured]) -> list[str]:
     names = ", ".join(domain.name for domain in domains)
-    told = record["arguments"]
+    arguments = record["arguments"]
     return [
         f"It has learnt from {names} alone; of other texts nothing is known but what stands under Results.",
         "It answers every text with one of its answers, also texts that none of them fits.",
-        *([f"It reads the first {told['max_length']} tokens of a text."] if told.get("max_length") else []),
+        *([f"It reads the first {arguments['max_length']} tokens of a text."] if arguments.get("max_length") else []),
         "It keeps what its base model and its data hold of errors and of bias; none of it was measured.",
         LICENCE,
         *(["It was selected on the reported rows (PROTOCOL=paper)."] if _selected_on_test(record, suite) else []),

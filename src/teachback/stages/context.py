@@ -72,8 +72,8 @@ class Context:
         chosen = as_arguments(self.args, *arguments, without=(*PLACES, "dry_run"))
         read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
         read["domains"] = repr([replace(self.data.suite.domain(name), rows={}) for name in domains])
-        told = chosen | relevant(self.training)
-        return StageRun(folder, folder.name, told, read | inputs, self.args.dry_run, base_model(origin))
+        fingerprinted = chosen | relevant(self.training)
+        return StageRun(folder, folder.name, fingerprinted, read | inputs, self.args.dry_run, base_model(origin))
 
     def model_input(self, name: str, target: str) -> dict[str, str]:
         """Hash of the initial model, or for a model from scratch of the texts for its vocabulary."""

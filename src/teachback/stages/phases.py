@@ -98,8 +98,8 @@ class Phases:
     def _taught(self, layers: tuple[int, ...]) -> EncodedRows:
         """Student's train rows with the teacher's outputs as columns."""
         rows = self.rows.train
-        told = features(self.teacher.classifier, rows.teacher, layers=layers, **self.task.settings(TEACHER))
-        columns = rows.student.columns | teacher_columns(self.teacher, told, self.task.domain)
+        teacher_features = features(self.teacher.classifier, rows.teacher, layers=layers, **self.task.settings(TEACHER))
+        columns = rows.student.columns | teacher_columns(self.teacher, teacher_features, self.task.domain)
         return replace(rows.student, columns=columns)
 
     def train_meta_teacher(self, args: MetaTeacherArguments) -> MetaTeacher:

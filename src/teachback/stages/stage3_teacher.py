@@ -35,8 +35,8 @@ def train_teacher(context: Context, args: TeacherArguments, names: list[str], sh
     rows, dev = context.rows.labelled(names, shortened)
     folder = context.teachers.folder(args.teacher, names[0])
     inputs = context.model_input(args.teacher_model, shortened)
-    told = (args, {"trained_domains": names})
-    run = context.run(folder, told, names, inputs, args.teacher_model, train=rows, selection=dev)
+    arguments = (args, {"trained_domains": names})
+    run = context.run(folder, arguments, names, inputs, args.teacher_model, train=rows, selection=dev)
     if context.skip(run):
         return folder
     tokenizer = load_tokenizer(args.teacher_model, data_dir, texts_of(context.rows.vocabulary(shortened)))

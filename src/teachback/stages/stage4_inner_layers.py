@@ -100,9 +100,9 @@ def _copied(run: StageRun, context: Context, domain: Domain) -> bool:
 
 def _teacher_means(context: Context, teacher: Teacher, folder: Path, rows: list[Row]) -> dict[str, torch.Tensor]:
     """Teacher states for a student with another tokenizer, by row: those that do not belong to a token."""
-    told = context.teachers.features(teacher, folder, rows, means=True)
-    assert told.means is not None  # computed with means=True
-    return {"teacher_means": torch.cat([told.pooled, told.means], -1)}
+    states = context.teachers.features(teacher, folder, rows, means=True)
+    assert states.means is not None  # computed with means=True
+    return {"teacher_means": torch.cat([states.pooled, states.means], -1)}
 
 
 def pass_on(context: Context, student_args: StudentArguments, domain: Domain) -> Path:

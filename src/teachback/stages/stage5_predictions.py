@@ -107,8 +107,8 @@ def _answers(context: Context, name: str, rows: list[Row], domain: Domain) -> to
 def _teacher_columns(context: Context, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],
                      changes: bool, domain: Domain) -> dict:  # fmt: skip
     """Teacher outputs for `PredictionDistillation`, by row."""
-    told = context.teachers.features(teacher, folder, rows, layers)
-    return teacher_columns(teacher, told, domain, changes)
+    teacher_features = context.teachers.features(teacher, folder, rows, layers)
+    return teacher_columns(teacher, teacher_features, domain, changes)
 
 
 def _teacher_step(context: Context, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],

@@ -132,8 +132,8 @@ class CurriculumInputs:
     def meta_run(self, meta_args: MetaTeacherArguments) -> StageRun:
         folder = self.context.student_folder(self.target, "meta_teacher")
         names = [domain.name for domain in self.domains]
-        told = (meta_args, {"teacher": self.args.teacher, "batch_size": self.args.batch_size})
-        return self.context.run(folder, told, names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
+        arguments = (meta_args, {"teacher": self.args.teacher, "batch_size": self.args.batch_size})
+        return self.context.run(folder, arguments, names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
 
     def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:
         folder = self.context.student_folder(self.target, "curriculum")
@@ -228,7 +228,7 @@ class CurriculumRun:
         units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}, groups))
         kind = ReleasedCurriculum if args.student_update == "released" else Curriculum
         curriculum = kind(student, studies, names.index(scene.target.name), args, units)
-        self.episodes = Episodes(curriculum, self._told_score)
+        self.episodes = Episodes(curriculum, self._log_score)
 
     def _study(self, domain: Domain, heads: list[str]) -> DomainQuiz:
         rows = self.context.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
@@ -265,7 +265,7 @@ class CurriculumRun:
                         "run the same command again to continue",
                     )
 
-    def _told_score(self, student: Classifier) -> float:
+    def _log_score(self, student: Classifier) -> float:
         score = self._selection_score(student)
         self.episodes.tracks.log({f"eval_{self.scene.target.name}_score": score}, self.episodes.done)
         self.context.say(f"episode {self.episodes.done}: {self.context.rows.split} {score:.4f}")

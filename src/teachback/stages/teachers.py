@@ -136,8 +136,8 @@ class Teachers:
     def _keep_pooled(self, encoded: EncodedRows, teacher: Teacher, teacher_hash: str) -> None:
         """Cache the pooled states as the features that stage 5 needs, if they fit."""
         width = teacher.classifier.model.config.hidden_size
-        told = Features(encoded.columns["teacher_means"][..., :width].contiguous())
+        pooled = Features(encoded.columns["teacher_means"][..., :width].contiguous())
         size = features_size(teacher, encoded, (), means=False)
         if not self.cache.refusal(size):
             key = self._features_key(teacher_hash, (), encoded)
-            self.cache.keep(key, size, lambda place: save_features(place, told))
+            self.cache.keep(key, size, lambda place: save_features(place, pooled))

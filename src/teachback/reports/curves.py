@@ -71,8 +71,8 @@ class Curve:
                 Line((Text(row.title), *(Text(ours(entry)) for entry in entries), Text(seeds(entries, wanted))))
             )
             if any(entry.published is not None for entry in entries):
-                told = [Text(published(entry, False)) for entry in entries]
-                lines.append(Line((Text("   published"), *told, Text(""))))
+                paper_cells = [Text(published(entry, False)) for entry in entries]
+                lines.append(Line((Text("   published"), *paper_cells, Text(""))))
             tests = [table.compare(row, column) if row in table.rows else None for table, column in self.columns]
             if first := next(filter(None, tests), None):
                 cells = [Text(compared(test)) for test in tests]

@@ -46,17 +46,17 @@ def other_settings(table: PaperTable) -> str:
     """Sentence on all differing settings with the paper's values in brackets; "" without any checkpoint."""
     paper = SETTINGS[table.published.name.split("_")[0]]
     found: dict[str, dict[str, list[str]]] = {}
-    for kind, told in _told(table):
+    for kind, settings in _checkpoint_settings(table):
         for name, value in paper.get(kind, {}).items():
-            if name in told and not _same(told[name], value):
+            if name in settings and not _same(settings[name], value):
                 values = found.setdefault(kind, {}).setdefault(f"{name} {{}} (paper: {_text(value)})", [])
-                values.extend([_text(told[name])] if _text(told[name]) not in values else [])
+                values.extend([_text(settings[name])] if _text(settings[name]) not in values else [])
     parts = [
         f"{kind}: " + ", ".join(form.format(" or ".join(values)) for form, values in names.items())
         for kind, names in found.items()
     ]
     parts += _data(table)
-    seen = any(True for _ in _told(table))
+    seen = any(True for _ in _checkpoint_settings(table))
     return f"Settings other than the paper's: {'; '.join(parts) or 'none'}." if seen else ""
 
 
@@ -66,7 +66,7 @@ def _data(table: PaperTable) -> list[str]:
     return [f"data: quiz_fraction {made:g} (paper: {wanted})"] if made is not None and made != float(wanted) else []
 
 
-def _told(table: PaperTable) -> Iterator[tuple[str, dict]]:
+def _checkpoint_settings(table: PaperTable) -> Iterator[tuple[str, dict]]:
     """Yield kind and arguments of each scored checkpoint, and of the first stage of distilled students."""
     for folder in dict.fromkeys(folder for row in table.rows for folder in _folders(table, row)):
         if (folder / "stage.json").is_file():
@@ -81,11 +81,11 @@ def _folders(table: PaperTable, row) -> Iterator[Path]:
             yield run / stage
 
 
-def _same(told, value) -> bool:
+def _same(ours, value) -> bool:
     """Compare numbers by value, and models by name regardless of their folder."""
-    if isinstance(value, int | float) and isinstance(told, int | float):
-        return float(told) == float(value)
-    return _text(told) == _text(value)
+    if isinstance(value, int | float) and isinstance(ours, int | float):
+        return float(ours) == float(value)
+    return _text(ours) == _text(value)
 
 
 def _text(value) -> str:

@@ -202,8 +202,8 @@ class PaperTable:
         if header.split("\t")[:4] != ["guid", "domain", "gold", "predicted"]:
             raise TeachbackError(f"{path} line 1: these are no predictions; run 7_eval.sh again")
         fields = [line.split("\t")[:4] for line in lines]
-        own = [(Row(guid, "", "", gold, domain), told) for guid, of, gold, told in fields if of == domain and gold]
-        return [row for row, _ in own], [told for _, told in own]
+        own = [(Row(guid, "", "", gold, domain), predicted) for guid, name, gold, predicted in fields if name == domain and gold]
+        return [row for row, _ in own], [predicted for _, predicted in own]
 
     @cached_property
     def tested(self) -> TableTests:

@@ -79,13 +79,13 @@ def read_both(run: Run) -> list[Both]:
     targets = run.targets[:DOMAINS]
     students = {target: student for target in targets if (student := run.student(target) or _unscored(run, target))}
     teachers = {target: teacher for target, student in students.items() if (teacher := run.teacher(student))}
-    told: dict[str, dict[str, dict[str, Prediction]]] = {}
+    by_teacher: dict[str, dict[str, dict[str, Prediction]]] = {}
     for stage in dict.fromkeys(teacher.stage for teacher in teachers.values()):
         domains = {target for target, teacher in teachers.items() if teacher.stage == stage}
-        told[stage] = run.predictions(run.teachers[stage], domains)
+        by_teacher[stage] = run.predictions(run.teachers[stage], domains)
     found = []
     for target, teacher in teachers.items():
-        own, its = run.predictions(students[target], {target})[target], told[teacher.stage][target]
+        own, its = run.predictions(students[target], {target})[target], by_teacher[teacher.stage][target]
         rows = {guid: (said, its[guid]) for guid, said in own.items() if guid in its}
         if rows:
             found.append(Both(target, students[target], teacher, rows, _is_regression(run, target, rows)))

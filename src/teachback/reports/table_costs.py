@@ -112,10 +112,10 @@ def _best(table: PaperTable, column: Column) -> list[TableRow]:
 
 def _reading(column: Column, best: list[tuple[TableRow, Point]]) -> str:
     """Sentence that compares the best student with the best teacher."""
-    told = [
+    described = [
         f"{row.title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with "
         f"{millions(point.parameters)} parameters"
         for row, point in best
     ]
-    who = "the best student, " if len(told) == 2 else ""
-    return f"Of {named(column)}: {who}{', the best teacher, '.join(told) or 'the best rows were not timed'}."
+    who = "the best student, " if len(described) == 2 else ""
+    return f"Of {named(column)}: {who}{', the best teacher, '.join(described) or 'the best rows were not timed'}."

@@ -65,8 +65,8 @@ def score_lines(table: PaperTable) -> list[Line]:
         group = before is not None and before != row.is_student
         lines.append(Line((Text(row.title), *cells, Text(seeds(entries, len(table.plan.seeds)))), group))
         if any(entry.published is not None for entry in entries):
-            told = [Text(published(entry, table.published.selected_on_reported)) for entry in entries]
-            lines.append(Line((Text("   published"), *told, Text(""))))
+            paper_cells = [Text(published(entry, table.published.selected_on_reported)) for entry in entries]
+            lines.append(Line((Text("   published"), *paper_cells, Text(""))))
         before = row.is_student
     return lines
 
@@ -144,8 +144,8 @@ def seen_notes(table: PaperTable) -> list[str]:
 def our_models(table: PaperTable) -> str:
     """Sentence on the suite and the sizes of our models; "" without any checkpoint."""
     teachers, students = (" or ".join(table.sizes(student)) for student in (False, True))
-    told = [f"{who}: {sizes}" for who, sizes in (("teachers", teachers), ("students", students)) if sizes]
-    return f"Ours: SUITE={table.plan.suite}; {'; '.join(told)}." if told else ""
+    described = [f"{who}: {sizes}" for who, sizes in (("teachers", teachers), ("students", students)) if sizes]
+    return f"Ours: SUITE={table.plan.suite}; {'; '.join(described)}." if described else ""
 
 
 def header(table: PaperTable, *first: str) -> list[str]:

@@ -120,10 +120,10 @@ def _figure(table: PaperTable, column: Column) -> Figure:
         places = list(range(len(rows)))
         axes.errorbar([e.mean for e in entries], places, xerr=[e.std or 0 for e in entries], color=ours.colour,
                       marker=ours.marker, linestyle="", markersize=6, capsize=3)  # fmt: skip
-        told = [(e.published, place) for e, place in zip(entries, places) if e.published is not None]
-        if told:
+        paper_points = [(e.published, place) for e, place in zip(entries, places) if e.published is not None]
+        if paper_points:
             axes.plot(
-                *zip(*told), color=theirs.colour, marker=theirs.marker, linestyle="", markersize=6, fillstyle="none"
+                *zip(*paper_points), color=theirs.colour, marker=theirs.marker, linestyle="", markersize=6, fillstyle="none"
             )
         axes.set(xlabel=f"{column.metric} (%)", ylabel="row")
         axes.set_yticks(places, titles)

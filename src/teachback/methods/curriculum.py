@@ -148,13 +148,13 @@ class Student:
         """Certainty (`losses.certainty`) of each row's label, without dropout: [B]."""
         if self.args.student_update != "released":
             self.classifier.eval()
-        found = torch.empty(len(rows))
+        result = torch.empty(len(rows))
         # Batching rows of similar length is faster on a CPU; a GPU is fastest with all rows in one batch.
         size = self.args.batch_size if self.accelerator.device.type == "cpu" else len(rows)
         for padded in batches(study.rows.chosen(rows.tolist()), size, self.collate.pad_token_id):
             batch, head = self._placed(study, padded)
-            found[padded["index"]] = certainty(self.classifier(batch, head).logits, batch["label"]).cpu()
-        return found
+            result[padded["index"]] = certainty(self.classifier(batch, head).logits, batch["label"]).cpu()
+        return result
 
 
 class Curriculum:
@@ -227,8 +227,8 @@ class Curriculum:
         if self.args.first_action == "ignored":
             return first
         # Weighted by importance, so that a near-deterministic policy still learns from a uniformly drawn action.
-        own = self.policy.weigh(self._state(part), first.action)
-        return replace(own, probability=first.probability, weight=own.probability / first.probability)
+        judged = self.policy.weigh(self._state(part), first.action)
+        return replace(judged, probability=first.probability, weight=judged.probability / first.probability)
 
     def _state(self, part: float) -> torch.Tensor:
         """Policy input, detached so that the policy's gradient does not reach the student."""

@@ -118,9 +118,9 @@ def fit_new_heads(meta: MetaTeacher, quizzes: list[Quiz], names: Collection[str]
     is not convex. A ridge penalty |W|^2 / 2, divided by the number of rows, keeps weights finite for separable rows.
     """
     for name in sorted(names):
-        own = [quiz for quiz in quizzes if quiz.head == name]
-        if own:
-            _fit(meta, own, form)
+        of_head = [quiz for quiz in quizzes if quiz.head == name]
+        if of_head:
+            _fit(meta, of_head, form)
 
 
 def _fit(meta: MetaTeacher, quizzes: list[Quiz], form: str) -> None:

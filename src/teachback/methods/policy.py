@@ -128,9 +128,9 @@ def pooler_weight(model, attached: bool = False) -> torch.Tensor:
     """
     inside = {id(module) for module in layer_list(model).modules()}
     width = final_layer(model).in_features
-    found = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.shape == (width, width)]
-    found = [module for module in found if id(module) not in inside and module is not final_layer(model)]
-    if not found:
+    square = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.shape == (width, width)]
+    square = [module for module in square if id(module) not in inside and module is not final_layer(model)]
+    if not square:
         raise TeachbackError(f"STATE=pooler: {type(model).__name__} has no pooler; set STATE=progress")
-    weight = found[-1].weight.float()
+    weight = square[-1].weight.float()
     return weight if attached else weight.detach()

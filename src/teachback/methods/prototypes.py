@@ -124,8 +124,8 @@ def prototype_scores(
     groups = Groups.of(labels if form == "paper" else [""] * len(domains), domains)
     centroids = _centroids(embeddings, groups, chunk)
     scores = np.empty(len(embeddings))
-    for own, places, rows in _by_class(embeddings, groups, chunk):
-        scores[places] = score(rows, centroids[own], groups.place[places] - own.start, alpha)
+    for class_groups, places, rows in _by_class(embeddings, groups, chunk):
+        scores[places] = score(rows, centroids[class_groups], groups.place[places] - class_groups.start, alpha)
     return scores
 
 
@@ -175,9 +175,9 @@ def _centroids(embeddings, groups: Groups, chunk: int) -> np.ndarray:
     """Mean embedding of each (class, domain) group [G, H]."""
     counts = np.bincount(groups.place)
     sums = np.zeros((len(counts), embeddings.shape[1]))
-    for own, places, rows in _by_class(embeddings, groups, chunk):
-        membership = np.arange(own.start, own.stop)[:, None] == groups.place[places]
-        sums[own] += membership.astype(np.float64) @ rows
+    for class_groups, places, rows in _by_class(embeddings, groups, chunk):
+        membership = np.arange(class_groups.start, class_groups.stop)[:, None] == groups.place[places]
+        sums[class_groups] += membership.astype(np.float64) @ rows
     return sums / counts[:, None]
 
 
@@ -220,11 +220,11 @@ def describe_scores(domains: Sequence[str], scores: np.ndarray) -> str:
 
 def plot_scores(domains: Sequence[str], scores: np.ndarray, path: Path) -> None:
     """Plot the distribution of the scores [N] as a histogram per domain."""
-    found = _by_domain(domains, scores)
+    by_domain = _by_domain(domains, scores)
 
     def plot(axes) -> None:
         edges = np.linspace(*_score_range(scores), BINS + 1).tolist()
-        for domain, weights in found.items():
+        for domain, weights in by_domain.items():
             axes.hist(weights, bins=edges, histtype="step", density=True, label=domain)
         axes.set(xlabel="prototype score", ylabel="density")
 

@@ -68,13 +68,13 @@ def features(
     """
     training = classifier.training
     classifier.to(device).eval()
-    found, order = [], []
+    parts, order = [], []
     for batch in batches(encoded, batch_size, pad_token_id):
         order.append(batch.pop("index"))
         batch = {name: values.to(device) for name, values in batch.items()}
-        found.append(states(classifier, batch, len(order[-1]), precision, layers, means))
+        parts.append(states(classifier, batch, len(order[-1]), precision, layers, means))
     classifier.train(training)
-    return Features.joined(found, torch.cat(order).argsort())
+    return Features.joined(parts, torch.cat(order).argsort())
 
 
 def save_features(folder: Path, computed: Features) -> None:
@@ -109,12 +109,12 @@ def states(
     head = torch.zeros(rows, dtype=torch.long, device=batch["input_ids"].device)
     with autocast(precision, batch["input_ids"].device):
         outputs = classifier(batch, head, hidden_states=bool(layers) or means)
-    found = Features(by_row(outputs.pooled.float(), rows).cpu())
+    result = Features(by_row(outputs.pooled.float(), rows).cpu())
     if layers:
-        found.cls = by_row(outputs.cls(layers).half(), rows).cpu()
+        result.cls = by_row(outputs.cls(layers).half(), rows).cpu()
     if means:
-        found.means = by_row(mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"]), rows).cpu()
-    return found
+        result.means = by_row(mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"]), rows).cpu()
+    return result
 
 
 def by_row(values: torch.Tensor, rows: int) -> torch.Tensor:

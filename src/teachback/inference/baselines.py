@@ -29,8 +29,8 @@ def majority_scores(suite: Suite, train: Sequence[Row], rows: Sequence[Row], met
     answers = {}
     for name, domain in suite.domains.items():
         shared = [label for other in suite.domains.values() if other.head == domain.head for label in labels.get(other.name, [])]
-        if found := labels.get(name) or shared:
-            answers[name] = _constant_answer(domain, found)
+        if known := labels.get(name) or shared:
+            answers[name] = _constant_answer(domain, known)
     answered = [row for row in rows if row.domain in answers]
     return by_domain(suite, answered, [answers[row.domain] for row in answered], metric)
 
@@ -43,14 +43,14 @@ def _constant_answer(domain: Domain, labels: list[str]) -> str:
 
 def chance_scores(suite: Suite, rows: Sequence[Row], metric: str = "auto") -> dict[str, Score]:
     """Expected scores of a uniform random prediction, by domain."""
-    found = {}
+    scores = {}
     for domain in suite.domains.values():
-        own = [row for row in rows if row.domain == domain.name and row.label]
-        if own:
-            single = [_chance(name, domain, own) for name in parts(metric_for(domain, metric))]
-            whole = Score("+".join(one.metric for one in single), fmean(one.value for one in single), len(own), tuple(single))
-            found[domain.name] = whole if len(single) > 1 else single[0]
-    return found
+        labelled = [row for row in rows if row.domain == domain.name and row.label]
+        if labelled:
+            single = [_chance(name, domain, labelled) for name in parts(metric_for(domain, metric))]
+            whole = Score("+".join(one.metric for one in single), fmean(one.value for one in single), len(labelled), tuple(single))
+            scores[domain.name] = whole if len(single) > 1 else single[0]
+    return scores
 
 
 def _chance(metric: str, domain: Domain, rows: Sequence[Row]) -> Score:

@@ -29,8 +29,8 @@ def interval(
     units = np.unique(np.asarray(groups), return_inverse=True)[1] if grouped else np.arange(len(gold))
     if len(names) == 1 and names[0] in SHARES:
         right = len(set(units)) - len(set(units[gold != predicted]))
-        found = binomtest(right, len(set(units))).proportion_ci(LEVEL, method="wilson")
-        return float(found.low), float(found.high)
+        proportion = binomtest(right, len(set(units))).proportion_ci(LEVEL, method="wilson")
+        return float(proportion.low), float(proportion.high)
     members = np.split(np.argsort(units, kind="stable"), np.cumsum(np.bincount(units))[:-1]) if grouped else []
     draws = [_drawn(names, gold, predicted, members, np.random.default_rng(i)) for i in range(RESAMPLES)]
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -39,9 +39,9 @@ def interval(
 
 def intervals(domain: Domain, rows: Sequence[Row], predictions: Sequence[str], metrics: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Confidence interval of each metric on the domain's labelled rows among ``rows``."""
-    own = [(row, said) for row, said in zip(rows, predictions) if row.domain == domain.name and row.label]
-    gold = as_numbers(domain, [row.label for row, _ in own])
-    predicted, groups = as_numbers(domain, [said for _, said in own]), [group_of(row.guid) for row, _ in own]
+    labelled = [(row, prediction) for row, prediction in zip(rows, predictions) if row.domain == domain.name and row.label]
+    gold = as_numbers(domain, [row.label for row, _ in labelled])
+    predicted, groups = as_numbers(domain, [prediction for _, prediction in labelled]), [group_of(row.guid) for row, _ in labelled]
     return {metric: interval(metric, gold, predicted, groups) for metric in metrics}
 
 

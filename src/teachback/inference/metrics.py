@@ -109,11 +109,11 @@ def parts(metric: str) -> list[str]:
 
 def suits(metric: str, domain: Domain) -> bool:
     """Whether every part is meaningful for the domain's labels; grouped metrics only if the domain's metric has them."""
-    own = domain.metric.split("+")
+    usual = domain.metric.split("+")
     return all(
         (name in REGRESSION) == (domain.task == "regression")
         and (name != "f1" or bool(domain.positive))
-        and (name not in GROUPED or name in own)
+        and (name not in GROUPED or name in usual)
         for name in parts(metric)
     )
 

@@ -70,17 +70,17 @@ def write_text(folder: str | Path, text: str) -> bool:
 def card(record: dict, suite: Suite, results: Sequence[Result] = ()) -> str:
     """Text of the card: YAML for the hub, then Markdown. Names and values from data and users are escaped."""
     domains = [suite.domain(name) for name in record["answers"]]
-    found = measured(record, domains, results)
+    measurements = measured(record, domains, results)
     base = record.get("base_model", "")
     names = dict.fromkeys([suite.name, ", ".join(domain.name for domain in domains)])
     title = f"{', '.join(names)}: {record['stage']}"
     return _environment().get_template("model_card.md").render(
-        metadata=metadata(title, suite, found, base).to_yaml().rstrip(), mark=MARK, title=title,
+        metadata=metadata(title, suite, measurements, base).to_yaml().rstrip(), mark=MARK, title=title,
         made=_made(record, suite),
         trained=record.get("head_trained", True), usage=_usage(domains[0], record), answers=_answers(domains),
-        scores=_scores(found), scores_note=_scores_note(record, found),
-        untested=_untested(record, found),
-        origin=_origin(record, suite, base), limits=_limits(record, suite, domains, found), settings=_settings(record),
+        scores=_scores(measurements), scores_note=_scores_note(record, measurements),
+        untested=_untested(record, measurements),
+        origin=_origin(record, suite, base), limits=_limits(record, suite, domains, measurements), settings=_settings(record),
         versions=", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items()),
     )  # fmt: skip
 
@@ -101,21 +101,21 @@ def _environment() -> Environment:
 def measured(record: dict, domains: Sequence[Domain], results: Sequence[Result]) -> list[Measured]:
     """Scores on the rows that selected the checkpoint, then those of stage 7."""
     split, dev = record.get("selected_on", "dev"), record.get("dev", {})
-    found = []
+    measurements = []
     for domain in domains:
         values = {name.removeprefix(f"{domain.name}_"): value for name, value in dev.items()}
         if len(domains) == 1 and domain.metric not in values and "score" in dev:
             values[domain.metric] = dev["score"]
         if domain.metric in values:
-            found.append(Measured(domain.name, split, domain.metric, values[domain.metric], domain.rows.get(split, 0)))
-    return found + [Measured(r.domain, r.split, r.metric, r.value, r.n) for r in results]
+            measurements.append(Measured(domain.name, split, domain.metric, values[domain.metric], domain.rows.get(split, 0)))
+    return measurements + [Measured(r.domain, r.split, r.metric, r.value, r.n) for r in results]
 
 
 def _plain(split: str) -> str:
     return split.removesuffix(OPTIMISTIC)
 
 
-def metadata(title: str, suite: Suite, found: Sequence[Measured], base: str) -> ModelCardData:
+def metadata(title: str, suite: Suite, measurements: Sequence[Measured], base: str) -> ModelCardData:
     """Metadata fields of the hub; unknown ones (language, licence, a base model on no hub) are omitted."""
     results = [
         EvalResult(
@@ -124,7 +124,7 @@ def metadata(title: str, suite: Suite, found: Sequence[Measured], base: str) -> 
             metric_type=HUB_METRICS.get(m.metric, m.metric), metric_args=HUB_AVERAGES.get(m.metric),
             metric_value=round(m.value, 6),
         )
-        for m in found if len(parts(m.metric)) == 1
+        for m in measurements if len(parts(m.metric)) == 1
     ]  # fmt: skip
     on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) and not Path(base).exists()
     metrics = list(dict.fromkeys(result.metric_type for result in results))
@@ -180,20 +180,20 @@ def _answers(domains: Sequence[Domain]) -> str:
     return markdown_table(header, rows, 4)
 
 
-def _scores(found: Sequence[Measured]) -> str:
-    if not found:
+def _scores(measurements: Sequence[Measured]) -> str:
+    if not measurements:
         return ""
-    rows = [[m.domain, m.split, m.metric, f"{100 * m.value:.2f}", f"{m.n:,}" if m.n else "–"] for m in found]
+    rows = [[m.domain, m.split, m.metric, f"{100 * m.value:.2f}", f"{m.n:,}" if m.n else "–"] for m in measurements]
     return markdown_table(["domain", "split", "metric", "score %", "rows"], rows, 3)
 
 
-def _scores_note(record: dict, found: Sequence[Measured]) -> str:
+def _scores_note(record: dict, measurements: Sequence[Measured]) -> str:
     """Note on the uncertainty of the scores and on those that are optimistic."""
     split = record.get("selected_on", "dev")
     text = f"The checkpoint was selected on {split}, so that its score there is somewhat optimistic."
-    if any(m.split.endswith(OPTIMISTIC) for m in found):
+    if any(m.split.endswith(OPTIMISTIC) for m in measurements):
         text += f" Splits marked {OPTIMISTIC} are the very rows that it was selected on."
-    sizes = [m for m in found if m.n and m.metric == "accuracy"]
+    sizes = [m for m in measurements if m.n and m.metric == "accuracy"]
     if sizes:
         least = min(sizes, key=lambda m: m.n)
         error = 100 * math.sqrt(least.value * (1 - least.value) / least.n)
@@ -201,9 +201,9 @@ def _scores_note(record: dict, found: Sequence[Measured]) -> str:
     return text
 
 
-def _untested(record: dict, found: Sequence[Measured]) -> str:
+def _untested(record: dict, measurements: Sequence[Measured]) -> str:
     """Note for a card without test scores."""
-    if any(_plain(m.split) == "test" for m in found):
+    if any(_plain(m.split) == "test" for m in measurements):
         return ""
     if "data" in record:
         return "It was not scored on test rows."
@@ -223,7 +223,7 @@ def _shown(name: str, secrets: list[str]) -> str:
     return flat({"name": name}, secrets)["name"] if name else ""
 
 
-def _limits(record: dict, suite: Suite, domains: Sequence[Domain], found: Sequence[Measured]) -> list[str]:
+def _limits(record: dict, suite: Suite, domains: Sequence[Domain], measurements: Sequence[Measured]) -> list[str]:
     names = ", ".join(domain.name for domain in domains)
     arguments = record["arguments"]
     return [

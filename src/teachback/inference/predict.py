@@ -142,8 +142,8 @@ def _problem(texts: list[str], domain: Domain) -> str:
     if len(texts) not in wanted:
         return f"{len(texts)} texts; this student reads {forms.get(domain.kind, 'one text or two')}"
     if domain.kind == "choices" and len(split_choices(texts[1])) != len(domain.labels):
-        found = len(split_choices(texts[1]))
-        return f"{found} choices, joined by ' ||| '; this student chooses between {len(domain.labels)}"
+        count = len(split_choices(texts[1]))
+        return f"{count} choices, joined by ' ||| '; this student chooses between {len(domain.labels)}"
     return ""
 
 

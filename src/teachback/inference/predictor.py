@@ -93,8 +93,8 @@ def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = 
 
 def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
     """Teacher folders with their only domain or ""; single-domain teachers of other domains are left out."""
-    found = [(path, domain_of_teacher(path.name)) for path in run.glob("teacher-*")]
-    return sorted((path, target) for path, target in found if not target or target in targets)
+    teachers = [(path, domain_of_teacher(path.name)) for path in run.glob("teacher-*")]
+    return sorted((path, target) for path, target in teachers if not target or target in targets)
 
 
 def domain_of_teacher(stage: str) -> str:
@@ -125,8 +125,8 @@ class Predictor:
         self.device = resolve_device(device)
         self.precision = evaluation_precision(precision, self.device)
         self.classifier, self.heads, encoder = load_heads(checkpoint, suite)
-        own = [checkpoint.folder / "training_only.safetensors"] if checkpoint.is_meta_teacher else []
-        self.bytes = sum(path.stat().st_size for path in [*encoder.glob("model*.safetensors"), *own])
+        heads_file = [checkpoint.folder / "training_only.safetensors"] if checkpoint.is_meta_teacher else []
+        self.bytes = sum(path.stat().st_size for path in [*encoder.glob("model*.safetensors"), *heads_file])
         self.tokenizer = load_tokenizer(str(encoder))
         self.classifier.to(self.device).eval()
         self.answering: Answering = self.classifier  # computes the logits
@@ -213,8 +213,8 @@ def load_heads(checkpoint: Checkpoint, suite: Suite) -> tuple[Classifier, dict[s
     """
     if checkpoint.is_meta_teacher:
         teacher, folder = load_meta_teacher(checkpoint.folder, suite, checkpoint.teachers)
-        own = suite.domain(checkpoint.target).head  # its other heads only serve the curriculum
-        heads = {name: i for name, i in _teacher_heads(teacher, suite).items() if suite.domain(name).head == own}
+        target_head = suite.domain(checkpoint.target).head  # its other heads only serve the curriculum
+        heads = {name: i for name, i in _teacher_heads(teacher, suite).items() if suite.domain(name).head == target_head}
         return teacher.classifier, heads, folder
     folder = checkpoint.folder
     if checkpoint.is_teacher:

@@ -55,8 +55,8 @@ class Result:
     def baseline(self) -> tuple[str, float] | None:
         """The better of the majority class and chance, with its score; None if neither is known."""
         known = [(MAJORITY, self.majority), (CHANCE, self.chance)]
-        found = [(name, value) for name, value in known if value is not None]
-        return max(found, key=lambda one: one[1], default=None)
+        scores = [(name, value) for name, value in known if value is not None]
+        return max(scores, key=lambda pair: pair[1], default=None)
 
     @property
     def is_above_baseline(self) -> bool:
@@ -227,8 +227,8 @@ def metric_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> set[
 
 def _part_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> list[str]:
     """Names of the parts of a single target's composite metric; empty for several targets."""
-    found = [one.scores[domain] for one in evaluated for domain in domains if domain in one.scores]
-    return [part.metric for part in found[0].parts] if found and len(domains) == 1 else []
+    scores = [one.scores[domain] for one in evaluated for domain in domains if domain in one.scores]
+    return [part.metric for part in scores[0].parts] if scores and len(domains) == 1 else []
 
 
 def _baseline_line(name: str, scores: dict[str, Score], columns: _Columns) -> list[str]:
@@ -242,9 +242,9 @@ def _line(
     one: Evaluated, teacher: Evaluated | None, columns: _Columns, baselines: Mapping[str, dict[str, Score]]
 ) -> list[str]:
     targets = _targets(one, columns.domains)
-    own, reference = mean_score(one, targets), mean_score(teacher, targets)
-    of_parts = {part.metric: part.value for part in one.scores[targets[0]].parts} if own is not None else {}
-    marks = [_marked(one, own), *(_interval(one.intervals.get(targets[0])) for _ in range(columns.interval))]
+    score, reference = mean_score(one, targets), mean_score(teacher, targets)
+    of_parts = {part.metric: part.value for part in one.scores[targets[0]].parts} if score is not None else {}
+    marks = [_marked(one, score), *(_interval(one.intervals.get(targets[0])) for _ in range(columns.interval))]
     without = [mean_of(one.scores_on_unseen, targets)] if columns.unseen else []
     further = [*without, *map(of_parts.get, columns.parts), *([mean_score(one, list(one.scores))] if columns.average else [])]
     floors = [floor for scores in baselines.values() if (floor := mean_of(scores, targets)) is not None]
@@ -258,7 +258,7 @@ def _line(
         f"{one.parameters / 1e6:.2f} M",
         f"{one.bytes / 1e6:.1f}",
         *(f"{one.timings[size].median:.2f}" if size in one.timings else "-" for size in columns.sizes),
-        f"{100 * own / reference:.1f} %" if own is not None and reference and beaten else "-",
+        f"{100 * score / reference:.1f} %" if score is not None and reference and beaten else "-",
     ]
 
 
@@ -297,8 +297,8 @@ def domains_table(
     rows: dict[str, dict[str, Score]] = {name: scores for name, scores in shown.items() if scores}
     seen = any(domain in one.unseen for one in evaluated for domain in owners)
     for one in evaluated:
-        own = [domain for domain, owner in owners.items() if owner == one.target or not one.target]
-        scores = {domain: one.scores[domain] for domain in own if domain in one.scores}
+        served = [domain for domain, owner in owners.items() if owner == one.target or not one.target]
+        scores = {domain: one.scores[domain] for domain in served if domain in one.scores}
         if scores:
             rows.setdefault(_row_name(one), {}).update(scores)
             if seen:

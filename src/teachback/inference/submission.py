@@ -108,13 +108,13 @@ def _value(domain: Domain, row: Row, name: str):
 
 
 def _superglue_lines(rows: Sequence[Row], values: Sequence) -> list[str]:
-    found = sorted((indices(row)[0], value) for row, value in zip(rows, values))
-    return [json.dumps({"idx": index, "label": label}) for index, label in found]
+    indexed = sorted((indices(row)[0], value) for row, value in zip(rows, values))
+    return [json.dumps({"idx": index, "label": label}) for index, label in indexed]
 
 
 def _glue_lines(domain: Domain, rows: Sequence[Row], values: Sequence) -> list[str]:
-    found = sorted((indices(row)[0], value) for row, value in zip(rows, values))
-    return [f"{index}\t{value:.3f}" if domain.task == "regression" else f"{index}\t{value}" for index, value in found]
+    indexed = sorted((indices(row)[0], value) for row, value in zip(rows, values))
+    return [f"{index}\t{value:.3f}" if domain.task == "regression" else f"{index}\t{value}" for index, value in indexed]
 
 
 def _multirc_lines(rows: Sequence[Row], values: Sequence[int]) -> list[str]:

@@ -44,14 +44,14 @@ def episodes_history(episodes: Episodes, metrics: list[dict]) -> dict:
         "entropy": "entropies",
         "probabilities": "probabilities",
     }
-    found = {name: [episode[column] for episode in record.episodes] for column, name in columns.items()}
+    by_episode = {name: [episode[column] for episode in record.episodes] for column, name in columns.items()}
     scored = {"episodes": list(episodes.scores), "val_metrics": metrics, "best_episode": episodes.best_episode}
-    return found | {"tasks": tasks} | scored
+    return by_episode | {"tasks": tasks} | scored
 
 
 def with_library_names(phase: dict) -> dict:
     """Add the names of MPDistil's library to a phase's history, as aliases."""
-    return phase | {name: phase[own] for own, name in LIBRARY_NAMES.items() if own in phase}
+    return phase | {name: phase[ours] for ours, name in LIBRARY_NAMES.items() if ours in phase}
 
 
 class PhaseRecord:
@@ -62,9 +62,9 @@ class PhaseRecord:
         self.history: dict = {}
         self.folders: tuple[Path, Path] = (task.output_dir / "teacher", task.output_dir / "student")
 
-    def note(self, phase: str, found: dict) -> None:
+    def note(self, phase: str, results: dict) -> None:
         """Add a phase to the history, and print the scores of its best model."""
-        self.history[phase] = with_library_names(found)
+        self.history[phase] = with_library_names(results)
         values = [f"{name} {value:.4f}" for name, value in self._best(phase).items() if name not in ("score", "loss")]
         print(f"{phase}: val {', '.join(values)}")
 

@@ -130,11 +130,11 @@ class Phases:
         pad = task.tokenizers[STUDENT].pad_token_id
         use_only(classifier.model, [self.rows.val.student, *(study.rows for study in studies)], pad)
         student = Student(classifier, meta, args, accelerator, pad)
-        found: list[dict] = []
+        scored: list[dict] = []
 
         def score(classifier: Classifier) -> float:
-            found.append(self._val_metrics(classifier, STUDENT))
-            return found[-1]["score"]
+            scored.append(self._val_metrics(classifier, STUDENT))
+            return scored[-1]["score"]
 
         with self._tracking("phase4") as tracks, freed_memory_kept():
             episodes = Episodes(Curriculum(student, studies, 0, args), score, tracks)
@@ -143,7 +143,7 @@ class Phases:
                 episodes.run_next()
         classifier.load_state_dict(episodes.best)
         restore(classifier.model)
-        self.record.note("phase4", episodes_history(episodes, found))
+        self.record.note("phase4", episodes_history(episodes, scored))
         self.record.write(STUDENT, classifier.model, "curriculum", "phase4")
 
     def _study(self, domain: Domain, heads: list[str], meta: MetaTeacher) -> DomainQuiz:

@@ -21,9 +21,9 @@ def shared_tokenizer(context: Context, rows: list[Row], student, tokenizer, teac
     if certainly_same(tokenizer, of_teacher):
         return tokenizer
     domains = sorted({row.domain for row in rows})
-    own, others = (context.encode(rows, domains, one) for one in (tokenizer, of_teacher))
+    for_student, for_teacher = (context.encode(rows, domains, one) for one in (tokenizer, of_teacher))
     by_student, by_teacher = (TYPES in token_fields(one) for one in (student, teacher.classifier.model))
-    for chosen, encoded in ((tokenizer, own), (of_teacher, others)):
-        if reads_like(encoded, own, by_student) and reads_like(encoded, others, by_teacher):
+    for chosen, encoded in ((tokenizer, for_student), (of_teacher, for_teacher)):
+        if reads_like(encoded, for_student, by_student) and reads_like(encoded, for_teacher, by_teacher):
             return chosen
     return None

@@ -166,11 +166,11 @@ class CurriculumInputs:
         alike: dict[int, list[str]] = {}
         for domain in self.domains:
             alike.setdefault(len(domain.labels) if domain.kind == "choices" else 1, []).append(domain.name)
-        found: dict[str, torch.Tensor] = {}
+        by_domain: dict[str, torch.Tensor] = {}
         for names in alike.values():
             answers = ask([row for name in names for row in self.quiz[name]], names)
-            found |= dict(zip(names, answers.split([len(self.quiz[name]) for name in names])))
-        return found
+            by_domain |= dict(zip(names, answers.split([len(self.quiz[name]) for name in names])))
+        return by_domain
 
     @cached_property
     def teacher_quizzes(self) -> dict[str, torch.Tensor]:

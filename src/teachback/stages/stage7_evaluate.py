@@ -173,7 +173,7 @@ class Evaluation:
         self, checkpoint: Checkpoint, scores: dict[str, Score], rows: list[Row], labels: list[str], split: str
     ) -> list[Result]:
         """Results of scores and their parts, with the majority class, chance and the interval of each."""
-        suite, found = self.data.suite, []
+        suite, results = self.data.suite, []
         floors = self._baselines_of(rows) if self.seen else self.baselines
         for domain, score in scores.items():
             where = (suite.name, domain, checkpoint.method, checkpoint.stage, self.arguments.seed, split)
@@ -183,8 +183,8 @@ class Evaluation:
                 majority, chance = (
                     floors[name][domain].of(one.metric) if domain in floors[name] else None for name in (MAJORITY, CHANCE)
                 )
-                found.append(Result(*where, one.metric, one.value, one.n, majority, chance, *ends[one.metric]))
-        return found
+                results.append(Result(*where, one.metric, one.value, one.n, majority, chance, *ends[one.metric]))
+        return results
 
     def _baselines_of(self, rows: Sequence[Row]) -> dict[str, dict[str, Score]]:
         return baselines(self.data.suite, self.train, rows, self.arguments.metric)
@@ -195,9 +195,9 @@ class Evaluation:
         predictions = predicted_labels(predictor.predict(rows), rows, self.data) if rows else []
         for name in dict.fromkeys(row.domain for row in rows):
             domain = self.data.suite.domain(name)
-            own, labels = zip(*((row, label) for row, label in zip(rows, predictions) if row.domain == name))
+            chosen, labels = zip(*((row, label) for row, label in zip(rows, predictions) if row.domain == name))
             path = self.run / "submission" / _as_file(checkpoint.stage) / file_name(domain)
-            content = submission(domain, own, labels)
+            content = submission(domain, chosen, labels)
             write_atomically(path, content)
             if path.suffix == ".tsv":  # the leaderboard's format does not allow quotes
                 warn_of_formulas(path, content, "do not open it in one")
@@ -238,9 +238,9 @@ class Evaluation:
         domains = self.data.suite.domains
         owners = {name: [t for t in self.targets if domains[t].head == domains[name].head] for name in self.domains}
         return {
-            name: name if name in self.targets else own[0]
-            for name, own in owners.items()
-            if name in self.targets or (len(own) == 1 and not domains[name].trainable)
+            name: name if name in self.targets else sharing[0]
+            for name, sharing in owners.items()
+            if name in self.targets or (len(sharing) == 1 and not domains[name].trainable)
         }
 
 
@@ -294,6 +294,6 @@ def write_cards(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> No
     results = read_results(evaluation.run / "results.tsv")
     for checkpoint in checkpoints:
         if "answers" in checkpoint.record and (checkpoint.folder / "config.json").is_file():
-            own = [result for result in results if result.stage == checkpoint.stage]
+            scores = [result for result in results if result.stage == checkpoint.stage]
             with suppress(PermissionError):
-                write_card(checkpoint.folder, checkpoint.record, evaluation.data.suite, own)
+                write_card(checkpoint.folder, checkpoint.record, evaluation.data.suite, scores)

@@ -41,18 +41,18 @@ def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
 
 def nothing_learnt(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
     """Notes on checkpoints whose interval on a target is not above the majority class and chance."""
-    found = []
+    remarks = []
     for one in evaluated:
         for domain in [one.target] if one.target else evaluation.targets:
             floors = {name: scores[domain] for name, scores in evaluation.baselines.items() if domain in scores}
             name = max(floors, key=lambda name: floors[name].value, default="")
             if domain in one.intervals and name and one.intervals[domain][0] <= floors[name].value:
                 value, low, floor = one.scores[domain].value, one.intervals[domain][0], floors[name].value
-                found.append(
+                remarks.append(
                     f"{one.stage}: {percent(value)} on {domain}, with an interval from {percent(low)}, is not clearly above "
                     f"{name} ({percent(floor)}): it shows nothing learnt."
                 )
-    return found
+    return remarks
 
 
 def seen_notes(evaluation: Evaluation) -> list[str]:

@@ -36,7 +36,7 @@ class Teachers:
         Raises:
             TeachbackError: the teacher is missing, does not serve ``domain``, or was trained on the held-out domain.
         """
-        own = f" DOMAIN={taught or domain}" if kind == "single" else ""
+        single_domain = f" DOMAIN={taught or domain}" if kind == "single" else ""
         hold_out = self.context.args.hold_out if kind != "single" else ""
         if kind == "single" and (taught or domain) == self.context.args.hold_out:
             raise TeachbackError(
@@ -44,7 +44,7 @@ class Teachers:
             )
         folder = self.folder(kind, taught or domain)
         without = f"HOLD_OUT={hold_out} " if hold_out else ""
-        self.context.require(folder, f"{without}TEACHER={kind}{own}", "3_train_teacher.sh")
+        self.context.require(folder, f"{without}TEACHER={kind}{single_domain}", "3_train_teacher.sh")
         teacher = load_teacher(folder, read_stage(folder), self.context.data.suite)
         known = [d.name for d in teacher.domains]
         if hold_out in known:

@@ -114,12 +114,12 @@ class Workplace:
         """Problems of the stage folders written by a finished cell; a removed folder is not a problem."""
         if "OUTPUT_DIR" not in cell.variables or cell.makes_data:  # data is checked by its hash
             return []
-        own = cell.variables["DOMAIN"]
-        name = "*" if own == "all" else glob.escape(folder_name(own))
+        domain = cell.variables["DOMAIN"]
+        name = "*" if domain == "all" else glob.escape(folder_name(domain))
         run = seed_folder(cell.variables["OUTPUT_DIR"], cell.variables["SUITE"], int(cell.variables["SEED"]))
-        found = [place.parent for form in (f"teacher-{'*' if name == '*' else f'single-{name}'}", f"{name}/*")
+        folders = [place.parent for form in (f"teacher-{'*' if name == '*' else f'single-{name}'}", f"{name}/*")
                  for place in run.glob(f"{form}/stage.json")]  # fmt: skip
-        return [problem for folder in found if (problem := damage_of(folder))]
+        return [problem for folder in folders if (problem := damage_of(folder))]
 
     def write_script(self, cell: Cell, cells: dict[str, Cell]) -> None:
         """Write the cell's script, which runs on any machine with the project's folder and data."""

@@ -85,13 +85,13 @@ class PaperTable:
 
     def checkpoints(self, row: TableRow) -> list[tuple[Path, str]]:
         """Distinct finished checkpoints of a row: folder of the run, and of the stage relative to it."""
-        found = [
+        scored = [
             (self._run(row, domain, seed), self._stage(row, domain))
             for domain in self.targets
             for seed in self.plan.seeds
             if self._state(row, domain, seed) in WITH_SCORES
         ]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(scored))
 
     def sizes(self, student: bool) -> list[str]:
         """Distinct sizes of finished students or teachers in words, such as "6 layers, 384 wide"."""
@@ -124,9 +124,9 @@ class PaperTable:
         published = self.published.score(row.name, column)
         if column.is_average:
             return self._average(row, published if self.is_whole else None)
-        found = {seed: self._result(row, column, seed) for seed in self.plan.seeds}
-        scores = {seed: value for seed, (value, _) in found.items() if value is not None}
-        return Entry(scores, published, any(selected for _, selected in found.values()))
+        by_seed = {seed: self._result(row, column, seed) for seed in self.plan.seeds}
+        scores = {seed: value for seed, (value, _) in by_seed.items() if value is not None}
+        return Entry(scores, published, any(selected for _, selected in by_seed.values()))
 
     def _average(self, row: TableRow, published: float | None) -> Entry:
         """Average over columns, for each seed that all columns have."""
@@ -142,12 +142,12 @@ class PaperTable:
         run, stage = self._run(row, column.domain, seed), self._stage(row, column.domain)
         if run not in self._results:
             self._results[run] = read_results(run / "results.tsv")
-        own = [r for r in self._results[run] if (r.stage, r.domain) == (stage, column.domain)]
-        own = [r for r in own if r.split in (SPLIT, SPLIT + OPTIMISTIC)]
-        if not own:
+        results = [r for r in self._results[run] if (r.stage, r.domain) == (stage, column.domain)]
+        results = [r for r in results if r.split in (SPLIT, SPLIT + OPTIMISTIC)]
+        if not results:
             return None, False
-        selected = own[-1].split != SPLIT
-        values = [r.value for r in own if r.metric == column.metric and r.split == own[-1].split]
+        selected = results[-1].split != SPLIT
+        values = [r.value for r in results if r.metric == column.metric and r.split == results[-1].split]
         return (values[-1] if values else self._computed(row, column, seed)), selected
 
     def without_seen(self, column: Column) -> tuple[int, int, dict[str, float]]:
@@ -202,8 +202,8 @@ class PaperTable:
         if header.split("\t")[:4] != ["guid", "domain", "gold", "predicted"]:
             raise TeachbackError(f"{path} line 1: these are no predictions; run 7_eval.sh again")
         fields = [line.split("\t")[:4] for line in lines]
-        own = [(Row(guid, "", "", gold, domain), predicted) for guid, name, gold, predicted in fields if name == domain and gold]
-        return [row for row, _ in own], [predicted for _, predicted in own]
+        labelled = [(Row(guid, "", "", gold, domain), predicted) for guid, name, gold, predicted in fields if name == domain and gold]
+        return [row for row, _ in labelled], [predicted for _, predicted in labelled]
 
     @cached_property
     def tested(self) -> TableTests:

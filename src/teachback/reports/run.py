@@ -102,9 +102,9 @@ class Run:
 
     def score(self, checkpoint: Checkpoint | None, domain: str) -> Result | None:
         """Score of a checkpoint on a domain by the domain's metric, or else by the first available one."""
-        found = self._scores.get((checkpoint.stage, domain), []) if checkpoint else []
+        results = self._scores.get((checkpoint.stage, domain), []) if checkpoint else []
         own = self.suite.domains[domain].metric if self.suite and domain in self.suite.domains else ""
-        return min(found, key=lambda result: (result.metric != own, "+" not in result.metric), default=None)
+        return min(results, key=lambda result: (result.metric != own, "+" not in result.metric), default=None)
 
     def unseen(self, checkpoint: Checkpoint, domain: str) -> Result | None:
         """`score` without the rows seen in training; None if there are none."""
@@ -142,13 +142,13 @@ class Run:
     def predictions(self, checkpoint: Checkpoint, domains: set[str]) -> dict[str, dict[str, Prediction]]:
         """Predictions of a checkpoint by domain and guid; empty if stage 7 wrote none."""
         path = self.predictions_file(checkpoint)
-        found: dict[str, dict[str, Prediction]] = {domain: {} for domain in domains}
+        predictions: dict[str, dict[str, Prediction]] = {domain: {} for domain in domains}
         for row in read_tsv(path) if path.is_file() else ():
             if row["domain"] in domains:
                 probability = row.get(f"p({row['predicted']})")
                 sure = float(probability) if probability else None
-                found[row["domain"]][row["guid"]] = Prediction(row["gold"], row["predicted"], sure)
-        return found
+                predictions[row["domain"]][row["guid"]] = Prediction(row["gold"], row["predicted"], sure)
+        return predictions
 
 
 def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | None = None) -> Run:
@@ -163,11 +163,11 @@ def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | Non
     suite = read_suite(data) if (data / "suite.json").is_file() else None
     folders = {path.parts[-3] for path in folder.glob("*/*/stage.json") if path.parts[-2] in STAGE_NAMES}
     folders |= {path.parts[-2].removeprefix(SINGLE) for path in folder.glob(f"{SINGLE}*/stage.json")}
-    found = set(map(domain_of_folder, folders))
-    if not found and not list(folder.glob("teacher-*/stage.json")):
+    targets = set(map(domain_of_folder, folders))
+    if not targets and not list(folder.glob("teacher-*/stage.json")):
         raise TeachbackError(f"{folder} holds no finished stage to report on; run 3_train_teacher.sh first")
     order = {name: place for place, name in enumerate(suite.domains if suite else ())}
-    names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
+    names = sorted(targets, key=lambda name: (order.get(name, len(order)), name))
     checkpoints = find_checkpoints(folder, names)
     borrowed = _borrowed_teachers(checkpoints, teachers)
     results, costs = read_results(folder / "results.tsv"), read_costs(folder / "costs.tsv")

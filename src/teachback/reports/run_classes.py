@@ -43,16 +43,16 @@ def classes(run: Run) -> Section:
 def _models(run: Run, target: str) -> dict[str, Checkpoint]:
     """Existing ones of the student's teacher, the undistilled student and the student, by name."""
     student = run.student(target)
-    found = [run.teacher(student) if student else None, run.undistilled(target), student]
-    return {named(one): one for one in found if one}
+    models = [run.teacher(student) if student else None, run.undistilled(target), student]
+    return {named(one): one for one in models if one}
 
 
 def _answers(run: Run, checkpoint: Checkpoint, domain: Domain) -> Answers | None:
     """True and predicted labels; None without predictions of labelled rows, or with labels that the suite lacks."""
-    rows = [said for said in run.predictions(checkpoint, {domain.name})[domain.name].values() if said.gold]
-    if not rows or not {label for said in rows for label in (said.gold, said.predicted)} <= set(domain.labels):
+    rows = [row for row in run.predictions(checkpoint, {domain.name})[domain.name].values() if row.gold]
+    if not rows or not {label for row in rows for label in (row.gold, row.predicted)} <= set(domain.labels):
         return None
-    return as_numbers(domain, [said.gold for said in rows]), as_numbers(domain, [said.predicted for said in rows])
+    return as_numbers(domain, [row.gold for row in rows]), as_numbers(domain, [row.predicted for row in rows])
 
 
 def _confusion(domain: Domain, student: Checkpoint, gold: np.ndarray, predicted: np.ndarray) -> Figure:

@@ -61,48 +61,48 @@ def scores(rows: TrainRows | None) -> Section:
     section = Section("scores", "Prototype scores by domain")
     if rows is None or not len(rows.weights):
         return replace(section, missing=f"There are no train rows: {ADVICE}.")
-    found = {name: rows.weights[rows.domain == number] for number, name in enumerate(rows.domains)}
-    by_median = sorted(found, key=lambda name: float(np.median(found[name])))
-    shown = by_median if len(found) <= RIDGES else by_median[: RIDGES // 2] + by_median[-RIDGES // 2 :]
-    note = f"The {RIDGES // 2} lowest and {RIDGES // 2} highest of {len(found)} domains are shown, by their medians."
-    reading = _scores_reading(found, by_median)
+    by_domain = {name: rows.weights[rows.domain == number] for number, name in enumerate(rows.domains)}
+    by_median = sorted(by_domain, key=lambda name: float(np.median(by_domain[name])))
+    shown = by_median if len(by_domain) <= RIDGES else by_median[: RIDGES // 2] + by_median[-RIDGES // 2 :]
+    note = f"The {RIDGES // 2} lowest and {RIDGES // 2} highest of {len(by_domain)} domains are shown, by their medians."
+    reading = _scores_reading(by_domain, by_median)
     figure = picture(
-        "Distribution of train rows", lambda axes: _ridges(axes, {name: found[name] for name in shown}),
+        "Distribution of train rows", lambda axes: _ridges(axes, {name: by_domain[name] for name in shown}),
         "Ridges of the distribution of prototype scores", reading, 1.2 + 0.3 * len(shown),
     )  # fmt: skip
     intro = (
         "How typical each train row is of its class, in its own and in the other domains; the meta-teacher weighs rows by it. "
         "A ridge's height stands for the share of the domain's rows, its line for their median."
     )
-    notes = [note] if len(shown) < len(found) else []
+    notes = [note] if len(shown) < len(by_domain) else []
     return replace(section, intro=intro, figures=[figure], notes=notes)
 
 
-def _ridges(axes, found: dict[str, np.ndarray]) -> None:
+def _ridges(axes, by_domain: dict[str, np.ndarray]) -> None:
     """Draw stacked histograms, scaled to equal height, with a mark at each median."""
-    edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=BINS)
+    edges = np.histogram_bin_edges(np.concatenate(list(by_domain.values())), bins=BINS)
     middles = (edges[1:] + edges[:-1]) / 2
-    for place, values in enumerate(found.values()):
+    for place, values in enumerate(by_domain.values()):
         counts = np.histogram(values, bins=edges)[0]
         heights = place + 0.85 * counts / counts.max()
         axes.fill_between(middles, place, heights, color=ACCENT, alpha=0.35, linewidth=0, step="mid")
         axes.step(middles, heights, where="mid", color=ACCENT, linewidth=1)
         axes.plot([np.median(values)] * 2, [place, place + 0.85], color=INK, linewidth=1.5)
     axes.set(xlabel="prototype score (cosine, −1 to 1)", ylabel="domain")
-    axes.set_yticks(range(len(found)), [shorten(name, 16) for name in found])
+    axes.set_yticks(range(len(by_domain)), [shorten(name, 16) for name in by_domain])
     axes.tick_params(axis="y", length=0)
 
 
-def _scores_reading(found: dict[str, np.ndarray], by_median: list[str]) -> str:
+def _scores_reading(by_domain: dict[str, np.ndarray], by_median: list[str]) -> str:
     lowest, highest = by_median[0], by_median[-1]
-    everything = np.concatenate(list(found.values()))
+    everything = np.concatenate(list(by_domain.values()))
     below = int((everything < 0).sum())
     negative = f"{counted(below, 'row')} of {len(everything):,} below 0" if below else "no row below 0"
-    if len(found) == 1:
+    if len(by_domain) == 1:
         return f"{lowest}: half of the rows lie above {decimal(np.median(everything), 4)}, {negative}."
     return (
-        f"The median runs from {decimal(np.median(found[lowest]), 4)} ({lowest}) to "
-        f"{decimal(np.median(found[highest]), 4)} ({highest}), with {negative}."
+        f"The median runs from {decimal(np.median(by_domain[lowest]), 4)} ({lowest}) to "
+        f"{decimal(np.median(by_domain[highest]), 4)} ({highest}), with {negative}."
     )
 
 
@@ -142,8 +142,8 @@ class _Sample:
     label: np.ndarray
 
     def centroid(self, domain: int, label: int | None = None) -> np.ndarray:
-        own = (self.domain == domain) & (True if label is None else self.label == label)
-        return self.embeddings[own].mean(0)
+        members = (self.domain == domain) & (True if label is None else self.label == label)
+        return self.embeddings[members].mean(0)
 
 
 def _sample(candidates: np.ndarray) -> np.ndarray:
@@ -206,9 +206,9 @@ def _draw_centroids(axes, sample: _Sample, pca: PCA, number: int, style, classes
 
 def _gaps(sample: _Sample) -> str:
     """Sentence that compares distances between domain centroids with distances of rows to their centroid."""
-    present, own = np.unique(sample.domain, return_inverse=True)
+    present, place = np.unique(sample.domain, return_inverse=True)
     centroids = np.stack([sample.centroid(number) for number in present])
-    rows = decimal(float(np.linalg.norm(sample.embeddings - centroids[own], axis=1).mean()), 2)
+    rows = decimal(float(np.linalg.norm(sample.embeddings - centroids[place], axis=1).mean()), 2)
     if len(present) < 2:
         return f"A row lies {rows} from it in the mean, in all dimensions."
     gaps = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)[np.triu_indices(len(present), 1)]

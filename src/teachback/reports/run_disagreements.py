@@ -47,18 +47,18 @@ class Both:
 def disagreements(run: Run) -> Section:
     """Section with label pairs of the first domains, and the most confident disagreements of all domains."""
     section = Section("disagreements", "Where the student disagrees with its teacher")
-    found = read_both(run)
-    if not found:
+    predictions = read_both(run)
+    if not predictions:
         advice = f"No student and its teacher both have predictions on the {run.split} split: run 7_eval.sh with the TEACHER they had."
         return replace(section, missing=advice)
-    figures = [_scatter(both) if both.regression else _confusion(run, both) for both in found[:FIGURES]]
+    figures = [_scatter(both) if both.regression else _confusion(run, both) for both in predictions[:FIGURES]]
     notes = []
-    if len(found) > FIGURES or len(run.targets) > DOMAINS:
+    if len(predictions) > FIGURES or len(run.targets) > DOMAINS:
         notes.append(
-            f"Figures show the first {FIGURES}, the list below the first {min(DOMAINS, len(found))} of {len(run.targets)} domains."
+            f"Figures show the first {FIGURES}, the list below the first {min(DOMAINS, len(predictions))} of {len(run.targets)} domains."
         )
-    ranked = most_confident(found)
-    apart = sum(len(both.apart) for both in found if not both.regression)
+    ranked = most_confident(predictions)
+    apart = sum(len(both.apart) for both in predictions if not both.regression)
     if not ranked and apart:
         notes.append(f"On none of the {apart:,} rows that they disagree on are both at least {percent(SURE, 0)} sure.")
     elif not ranked:
@@ -83,13 +83,13 @@ def read_both(run: Run) -> list[Both]:
     for stage in dict.fromkeys(teacher.stage for teacher in teachers.values()):
         domains = {target for target, teacher in teachers.items() if teacher.stage == stage}
         by_teacher[stage] = run.predictions(run.teachers[stage], domains)
-    found = []
+    result = []
     for target, teacher in teachers.items():
-        own, its = run.predictions(students[target], {target})[target], by_teacher[teacher.stage][target]
-        rows = {guid: (said, its[guid]) for guid, said in own.items() if guid in its}
+        by_student, its = run.predictions(students[target], {target})[target], by_teacher[teacher.stage][target]
+        rows = {guid: (said, its[guid]) for guid, said in by_student.items() if guid in its}
         if rows:
-            found.append(Both(target, students[target], teacher, rows, _is_regression(run, target, rows)))
-    return found
+            result.append(Both(target, students[target], teacher, rows, _is_regression(run, target, rows)))
+    return result
 
 
 def _unscored(run: Run, target: str) -> Checkpoint | None:
@@ -106,11 +106,11 @@ def _is_regression(run: Run, target: str, rows: dict[str, tuple[Prediction, Pred
 
 def _confusion(run: Run, both: Both) -> Figure:
     """Grid of counts of the teacher's and the student's labels."""
-    said = Counter((teacher.predicted, student.predicted) for student, teacher in both.rows.values())
+    pairs = Counter((teacher.predicted, student.predicted) for student, teacher in both.rows.values())
     domain = run.domain(both.target)
-    labels = shown_labels(domain.labels if domain else (), said)
+    labels = shown_labels(domain.labels if domain else (), pairs)
     axes = "the teacher says (rows)", "the student says (rows)"
-    return count_grid(both.title, labels, said, *axes, _confusion_reading(both))
+    return count_grid(both.title, labels, pairs, *axes, _confusion_reading(both))
 
 
 def _confusion_reading(both: Both) -> str:
@@ -155,13 +155,13 @@ def _scatter(both: Both) -> Figure:
     return picture(both.title, plot, "Scatter plot, dashed where both are equal", reading, 3.6)
 
 
-def most_confident(found: list[Both]) -> list[tuple[Both, str]]:
+def most_confident(predictions: list[Both]) -> list[tuple[Both, str]]:
     """Select the cases to show, as (predictions, guid): labels by the lower of both probabilities, then numbers.
 
     Numbers are ranked by their difference over the standard deviation of the teacher's predictions, if above 1.
     """
     labels, numbers = [], []
-    for both in found:
+    for both in predictions:
         if both.regression:
             spread = np.std([float(teacher.predicted) for _, teacher in both.rows.values()]) or 1.0
             for guid, (student, teacher) in both.rows.items():
@@ -178,13 +178,13 @@ def _texts(run: Run, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list
     path = run.data / f"{run.split}.tsv"
     if not wanted or not path.is_file():
         return {}
-    found = {}
+    texts = {}
     for row in read_tsv(path):
         key = (row["domain"], row["guid"])
         if key in wanted:
             parts = [row["text_a"], *row["text_b"].split(CHOICE_SEPARATOR)]
-            found[key] = [cut(part) for part in parts if part]
-    return found
+            texts[key] = [cut(part) for part in parts if part]
+    return texts
 
 
 def _case(both: Both, guid: str, texts: list[Text]) -> Case:
@@ -199,10 +199,10 @@ def _case(both: Both, guid: str, texts: list[Text]) -> Case:
     return Case(f"{both.target} · {guid}", answers, _verdict(both, student, teacher), texts)
 
 
-def _answer(said: Prediction) -> str:
-    if said.probability is None:
-        return f"{float(said.predicted):.2f}"
-    return f"{said.predicted} ({percent(said.probability)})"
+def _answer(prediction: Prediction) -> str:
+    if prediction.probability is None:
+        return f"{float(prediction.predicted):.2f}"
+    return f"{prediction.predicted} ({percent(prediction.probability)})"
 
 
 def _verdict(both: Both, student: Prediction, teacher: Prediction) -> str:

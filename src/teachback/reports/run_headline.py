@@ -49,20 +49,20 @@ class Pair:
 
 def pairs(run: Run) -> list[Pair]:
     """Pairs of all domains whose student has a score; costs are those of the largest common batch size."""
-    found = []
+    result = []
     for target in run.targets:
         if (student := run.student(target)) and (score := run.score(student, target)):
             teacher = run.teacher(student)
             plain = run.undistilled(target) if student.method != "finetune" else None
             own, other, its = run.cost(student), run.cost(teacher), run.cost(plain)
             size = max(set(own) & set(other) or own, default=0)
-            found.append(
+            result.append(
                 Pair(
                     target, student, teacher, score, _alike(run.score(teacher, target), score), own.get(size), other.get(size),
                     plain, _alike(run.score(plain, target), score), its.get(size),
                 )
             )  # fmt: skip
-    return found
+    return result
 
 
 def _alike(result: Result | None, score: Result) -> Result | None:
@@ -72,19 +72,19 @@ def _alike(result: Result | None, score: Result) -> Result | None:
 
 def headline(run: Run) -> Section:
     """Section on the scores, size and speed of the students."""
-    found = pairs(run)
-    if not found:
+    every = pairs(run)
+    if not every:
         advice = f"No student has a score on the {run.split} split yet: run 5_student_second.sh, then 7_eval.sh."
         return Section("headline", "In short", missing=advice)
-    more = len(found) - SENTENCES
+    more = len(every) - SENTENCES
     rest = [f"… and {counted(more, 'further domain')}, in the table below."] if more > 0 else []
-    notes = [*(f"{sentence(pair, paired_p(run, pair, pair.teacher))}{_worth(run, pair)}" for pair in found[:SENTENCES]), *rest]
-    return Section("headline", "In short", intro=_summary(found), notes=notes, lead=True)
+    notes = [*(f"{sentence(pair, paired_p(run, pair, pair.teacher))}{_worth(run, pair)}" for pair in every[:SENTENCES]), *rest]
+    return Section("headline", "In short", intro=_summary(every), notes=notes, lead=True)
 
 
-def _summary(found: list[Pair]) -> str:
+def _summary(every: list[Pair]) -> str:
     """Summary over all domains, if there are several."""
-    compared = [(pair.score, pair.reference) for pair in found if pair.reference]
+    compared = [(pair.score, pair.reference) for pair in every if pair.reference]
     if len(compared) < 2:
         return ""
     own = sum(score.value for score, _ in compared) / len(compared)
@@ -95,10 +95,10 @@ def _summary(found: list[Pair]) -> str:
         f"Over {len(compared)} domains the students reach a mean {what} {percent(own)}, "
         f"{difference(own, teachers)} their teachers' {percent(teachers)}."
     )
-    poor = [pair.target for pair in found if not pair.score.is_above_baseline]
-    if len(poor) == len(found):
-        return f"Nothing learnt shows on any of {len(found)} domains."
-    return text + (f" Nothing learnt shows on {len(poor)} of {len(found)}: {listed(poor)}." if poor else "")
+    poor = [pair.target for pair in every if not pair.score.is_above_baseline]
+    if len(poor) == len(every):
+        return f"Nothing learnt shows on any of {len(every)} domains."
+    return text + (f" Nothing learnt shows on {len(poor)} of {len(every)}: {listed(poor)}." if poor else "")
 
 
 def sentence(pair: Pair, p: float | None = None) -> str:
@@ -172,10 +172,10 @@ def paired_p(run: Run, pair: Pair, other: Checkpoint | None) -> float | None:
     if other is None or domain is None or "+" in metric:
         return None
     ours, theirs = (run.predictions(one, {pair.target})[pair.target] for one in (pair.student, other))
-    guids = [guid for guid, said in ours.items() if guid in theirs and said.gold]
+    guids = [guid for guid, prediction in ours.items() if guid in theirs and prediction.gold]
     rows, groups = [(ours[guid], theirs[guid]) for guid in guids], np.array([group_of(guid) for guid in guids])
     if (len(set(groups)) if metric in GROUPED else len(rows)) != pair.score.n:
         return None
-    gold = as_numbers(domain, [said.gold for said, _ in rows])
+    gold = as_numbers(domain, [prediction.gold for prediction, _ in rows])
     own, its = (as_numbers(domain, [both[i].predicted for both in rows])[None] for i in (0, 1))
     return paired_bootstrap([Paired(metric, gold, own, its, groups if metric in GROUPED else None)])

@@ -34,8 +34,8 @@ def results(run: Run) -> Section:
 
 def _group(run: Run, domain: str) -> list[Checkpoint]:
     """Checkpoints to show for a domain; its teachers if it has no student."""
-    own = run.of(domain) or [teacher for teacher in run.teachers.values() if run.score(teacher, domain)]
-    return [one for one in own if run.score(one, domain) or run.cost(one)]
+    checkpoints = run.of(domain) or [teacher for teacher in run.teachers.values() if run.score(teacher, domain)]
+    return [one for one in checkpoints if run.score(one, domain) or run.cost(one)]
 
 
 def _result_notes(run: Run, domains: list[str]) -> list[str]:
@@ -106,8 +106,8 @@ class _Shown:
 
 def _baselines(run: Run, target: str, group: list[Checkpoint]) -> dict[str, str]:
     """Known scores of the majority class and of chance, by the metric of the domain's checkpoints."""
-    found = next((score for one in group if (score := run.score(one, target)) and score.baseline), None)
-    values = {MAJORITY: found.majority, CHANCE: found.chance} if found else {}
+    scored = next((score for one in group if (score := run.score(one, target)) and score.baseline), None)
+    values = {MAJORITY: scored.majority, CHANCE: scored.chance} if scored else {}
     return {name: decimal(100 * value, 2) for name, value in values.items() if value is not None}
 
 

@@ -192,15 +192,15 @@ def curriculum(run: Run) -> Section:
     """Section with rewards, dev scores and chosen domains over episodes."""
     section = Section("curriculum", "The curriculum")
     folders = [checkpoint for checkpoint in run.checkpoints if Path(checkpoint.stage).name == "curriculum"]
-    found = [episodes for checkpoint in folders[:CURRICULA] if (episodes := read_episodes(checkpoint))]
-    if not found:
+    curricula = [episodes for checkpoint in folders[:CURRICULA] if (episodes := read_episodes(checkpoint))]
+    if not curricula:
         return replace(
             section, missing="There is no curriculum: run 6_curriculum.sh, which needs a quiz (QUIZ_FRACTION)."
         )
-    shown = _most_chosen(found)
+    shown = _most_chosen(curricula)
     styles = series_of(shown)
-    figures = [figure for one in found for figure in (_rewards_figure(one), _choices_figure(one, styles))]
-    others = len({name for one in found for name in one.domains} - set(shown))
+    figures = [figure for one in curricula for figure in (_rewards_figure(one), _choices_figure(one, styles))]
+    others = len({name for one in curricula for name in one.domains} - set(shown))
     notes = [f"The grey line is all of the {others} other domains together."] if others else []
     if len(folders) > CURRICULA:
         notes.append(f"The first {CURRICULA} of {len(folders)} curricula are shown.")
@@ -209,10 +209,10 @@ def curriculum(run: Run) -> Section:
     return replace(section, intro=intro, legend=keys, figures=figures, notes=notes)
 
 
-def _most_chosen(found: list[Episodes]) -> list[str]:
+def _most_chosen(curricula: list[Episodes]) -> list[str]:
     """Domains with individual lines: those chosen most, in the suite's order."""
     totals: dict[str, float] = {}
-    for one in found:
+    for one in curricula:
         for name, share in zip(one.domains, one.shares.mean(0)):
             totals[name] = totals.get(name, 0) + share
     most = sorted(totals, key=lambda name: -totals[name])

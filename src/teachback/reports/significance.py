@@ -56,11 +56,11 @@ def _rows_apart(part: Paired) -> int:
 
 def _differences(part: Paired, random: np.random.Generator, resamples: int) -> np.ndarray:
     """Mean over seeds of ours minus theirs in each resample: [resamples]."""
-    units, score, found = _units(part), SCORES[part.metric], []
+    units, score, differences = _units(part), SCORES[part.metric], []
     for weights in _draws(units.counts, random, resamples):
         scores = score(units, weights)
-        found.append((scores[:, : len(part.ours)] - scores[:, len(part.ours) :]).mean(1))
-    return np.concatenate(found)
+        differences.append((scores[:, : len(part.ours)] - scores[:, len(part.ours) :]).mean(1))
+    return np.concatenate(differences)
 
 
 def _draws(counts: np.ndarray, random: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
@@ -136,11 +136,11 @@ def _f1(units: _Units, weights: np.ndarray) -> np.ndarray:
 
 def _macro_f1(units: _Units, weights: np.ndarray) -> np.ndarray:
     rows = units.rows(weights)
-    found = occurring = np.zeros((len(rows), len(units.answers)))
+    total = occurring = np.zeros((len(rows), len(units.answers)))
     for number in np.unique([*units.gold, *units.answers.ravel()]):
         right, answered, there = _of_class(units, rows, number)
-        found, occurring = found + _ratio(2 * right, answered + there), occurring + (answered + there > 0)
-    return found / occurring
+        total, occurring = total + _ratio(2 * right, answered + there), occurring + (answered + there > 0)
+    return total / occurring
 
 
 def _matthews(units: _Units, weights: np.ndarray) -> np.ndarray:

@@ -128,10 +128,10 @@ def _settings(record: dict, secrets: list[str]) -> dict[str, str]:
     return {name: value for name, value in values.items() if name not in NAMES_OF_RUNS}
 
 
-def _values(found: list[dict[str, str]]) -> dict[str, str]:
+def _values(settings_of: list[dict[str, str]]) -> dict[str, str]:
     """All distinct values of each name."""
-    names = dict.fromkeys(name for one in found for name in one)
+    names = dict.fromkeys(name for one in settings_of for name in one)
     return {
-        name: listed(list(dict.fromkeys(one[name] for one in found if name in one)), most=4, length=200)
+        name: listed(list(dict.fromkeys(one[name] for one in settings_of if name in one)), most=4, length=200)
         for name in names
     }

@@ -34,10 +34,10 @@ def tradeoff(table: PaperTable) -> Section:
     machine = machines.most_common(1)[0][0]
     of_machine = {name: _mean([c for c in own if c.machine == machine]) for name, own in measured.items()}
     costs = {name: cost for name, cost in of_machine.items() if cost}
-    found = [_figure(table, column, costs) for column in shown_columns(table)]
+    drawn = [_figure(table, column, costs) for column in shown_columns(table)]
     kinds = {model_name(row.checkpoint) for row in table.rows if row.name in costs}
     return replace(
-        TRADEOFF, legend=kinds_legend(kinds), figures=[figure for figure in found if figure],
+        TRADEOFF, legend=kinds_legend(kinds), figures=[figure for figure in drawn if figure],
         tables=[_table(table, costs)], notes=left_out(table) + _notes(machine, machines),
     )  # fmt: skip
 
@@ -106,8 +106,8 @@ def _figure(table: PaperTable, column: Column, costs: dict[str, RowCost]) -> Fig
 
 
 def _best(table: PaperTable, column: Column) -> list[TableRow]:
-    found = (best_of(table, column, student) for student in (True, False))
-    return [row for row in found if row]
+    best = (best_of(table, column, student) for student in (True, False))
+    return [row for row in best if row]
 
 
 def _reading(column: Column, best: list[tuple[TableRow, Point]]) -> str:

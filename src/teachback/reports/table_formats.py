@@ -73,17 +73,17 @@ def score_lines(table: PaperTable) -> list[Line]:
 
 def comparisons(table: PaperTable) -> list[tuple[TableRow, dict[Column, Comparison]]]:
     """Rows with paired tests, and their comparisons by column."""
-    found = [
+    compared_rows = [
         (row, {column: one for column in table.columns if (one := table.compare(row, column))}) for row in table.rows
     ]
-    return [(row, by) for row, by in found if by]
+    return [(row, by) for row, by in compared_rows if by]
 
 
-def comparison_lines(table: PaperTable, found: Sequence[tuple[TableRow, dict[Column, Comparison]]]) -> list[Line]:
+def comparison_lines(table: PaperTable, compared_rows: Sequence[tuple[TableRow, dict[Column, Comparison]]]) -> list[Line]:
     return [
         Line((Text(row.title), Text(next(iter(by.values())).other.title),
               *(Text(compared(by.get(column))) for column in table.columns)))
-        for row, by in found
+        for row, by in compared_rows
     ]  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def p_value(p: float) -> str:
     return f"< {SMALLEST}" if p < SMALLEST else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
+def notes(table: PaperTable, compared_rows, best: str = "bold") -> list[str]:
     """Explanations of the numbers, a sentence each."""
     about, wanted = table.published, len(table.plan.seeds)
     over = f"{wanted} seed{'s' if wanted != 1 else ''} ({', '.join(map(str, table.plan.seeds))})"
@@ -118,7 +118,7 @@ def notes(table: PaperTable, found, best: str = "bold") -> list[str]:
     if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
         lines.append(f"{MARK} optimistic: the checkpoint was selected on the very rows that are reported.")
     lines += seen_notes(table)
-    if found:
+    if compared_rows:
         lines.append(
             f"p: {BOOTSTRAP}; it is about other test rows, with the models as they are. In brackets p by Holm, "
             f"adjusted for the {table.tests} tests of the table: the one to go by where no single comparison was meant beforehand."
@@ -163,11 +163,11 @@ def plain(table: PaperTable) -> str:
 
 def _page(table: PaperTable, form: Callable[..., str], escape: Callable[[str], str], best: str = "bold") -> str:
     """Format scores, paired tests and notes."""
-    found = comparisons(table)
+    compared_rows = comparisons(table)
     parts = [form([*header(table, table.published.name), "seeds"], score_lines(table), 1)]
-    if found:
-        parts.append(form(header(table, "difference in points", "to"), comparison_lines(table, found), 2))
-    return "\n\n".join([*parts, *map(escape, notes(table, found, best))]) + "\n"
+    if compared_rows:
+        parts.append(form(header(table, "difference in points", "to"), comparison_lines(table, compared_rows), 2))
+    return "\n\n".join([*parts, *map(escape, notes(table, compared_rows, best))]) + "\n"
 
 
 def plain_table(names: Sequence[str], lines: Sequence[Line], texts: int) -> str:
@@ -201,11 +201,11 @@ def escape_latex(text: str) -> str:
 
 def latex(table: PaperTable) -> str:
     """Format scores and paired tests as two tabulars with booktabs rules; the notes are comments."""
-    found = comparisons(table)
-    parts = ["\n".join(f"% {line}" for line in notes(table, found))]
+    compared_rows = comparisons(table)
+    parts = ["\n".join(f"% {line}" for line in notes(table, compared_rows))]
     parts.append(tabular([*header(table, ""), "seeds"], score_lines(table), 1))
-    if found:
-        parts.append(tabular(header(table, "difference in points", "to"), comparison_lines(table, found), 2))
+    if compared_rows:
+        parts.append(tabular(header(table, "difference in points", "to"), comparison_lines(table, compared_rows), 2))
     return "\n\n".join(parts) + "\n"
 
 

@@ -21,11 +21,11 @@ def show_results(plans: list[Plan], about: Published, cells: dict[str, Cell], st
         print(f"wrote {write_table_report(table, list(cells.values()), states)}")
         return
     for target in dict.fromkeys(plan.setting.target for plan in plans):
-        own = [plan for plan in plans if plan.setting.target == target]
-        curve = Curve([PaperTable(plan, published_in(about, plan.setting), states) for plan in own])
+        chosen = [plan for plan in plans if plan.setting.target == target]
+        curve = Curve([PaperTable(plan, published_in(about, plan.setting), states) for plan in chosen])
         write_curve(curve, folder)
         print(f"\n{curve.plain()}\nwrote {folder}/{curve.file_name}.md, .tsv, .tex and .png")
-        names = {cell.name for plan in own for cell in plan.cells(with_data=False)}
+        names = {cell.name for plan in chosen for cell in plan.cells(with_data=False)}
         print(f"wrote {write_curve_report(curve, [cell for name, cell in cells.items() if name in names], states)}")
 
 

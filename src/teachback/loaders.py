@@ -126,13 +126,13 @@ def _read_task(task_name: str, data_dir: str, source: str, protocol: str, allow_
     """Read the rows of a task by split, and its domain; missing raw files are fetched."""
     if protocol not in PROTOCOLS:
         raise TeachbackError(f"protocol={protocol!r} is unknown; use one of {', '.join(PROTOCOLS)}")
-    found = [name for name in SUITE.domain_names if name.lower() == task_name.lower()]
-    if not found:
+    names = [name for name in SUITE.domain_names if name.lower() == task_name.lower()]
+    if not names:
         raise TeachbackError(f"task_name={task_name!r} is unknown; SuperGLUE has: {', '.join(SUITE.domain_names)}")
     content = Path(data_dir) / "raw" / SUITE.name / "content"
-    if not (content / found[0]).is_dir():
-        get_data(SUITE, Path(data_dir), source, allow_partial, domains=found[0])
+    if not (content / names[0]).is_dir():
+        get_data(SUITE, Path(data_dir), source, allow_partial, domains=names[0])
     problems = Problems()
-    parsed = SUITE.read(content, ReadSettings(protocol=protocol, domains=found[0]), problems)
+    parsed = SUITE.read(content, ReadSettings(protocol=protocol, domains=names[0]), problems)
     problems.settle(skip=False)
-    return parsed, parsed.domains[found[0]]
+    return parsed, parsed.domains[names[0]]

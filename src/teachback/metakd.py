@@ -83,10 +83,10 @@ class Table:
         Raises:
             TeachbackError: a domain has no rows.
         """
-        found = list(dict.fromkeys(self.columns["domain"]))
-        absent = [name for name in domains if name not in found]
+        present = list(dict.fromkeys(self.columns["domain"]))
+        absent = [name for name in domains if name not in present]
         if absent:
-            raise TeachbackError(f"the table has no row of domain {absent[0]!r}; it has: {', '.join(found)}")
+            raise TeachbackError(f"the table has no row of domain {absent[0]!r}; it has: {', '.join(present)}")
         kept = [number for number, name in enumerate(self.columns["domain"]) if name in domains]
         columns = {name: [values[number] for number in kept] for name, values in self.columns.items()}
         return Table(columns, [self.index[number] for number in kept])
@@ -231,15 +231,15 @@ class MetaKD:
 
     def _result(self, name: str, data: SuiteData) -> dict:
         rows = [row for row in data.rows("test", [name]) if row.label]
-        found = {"dev": _dev(self._checkpoints[name].record)}
+        metrics = {"dev": _dev(self._checkpoints[name].record)}
         if rows:
             score = by_domain(data.suite, rows, self._answers(name, rows, data))[name]
-            found["test"] = {score.metric: score.value}
+            metrics["test"] = {score.metric: score.value}
             checkpoint = self._checkpoints[name]
             place = (checkpoint.method, checkpoint.stage, self._config.seed, "test")
             result = Result(data.suite.name, name, *place, score.metric, score.value, score.n)
             write_card(checkpoint.folder, checkpoint.record, data.suite, [result])
-        return found
+        return metrics
 
     def _answers(self, name: str, rows: list[Row], data: SuiteData) -> list[str]:
         return predicted_labels(self._predictor(name, data).predict(rows), rows, data)
@@ -261,8 +261,8 @@ class MetaKD:
         data = SuiteData.read(str(self._data_dir), "custom")
         logits = self._predictor(domain, data).predict(rows) if rows else torch.empty(0, 1)
         labels = data.suite.domain(domain).labels
-        found = [dict(zip(labels, values)) for values in logits[:, : len(labels)].softmax(-1).tolist()]
-        return found[0] if isinstance(texts, str) else found
+        probabilities = [dict(zip(labels, values)) for values in logits[:, : len(labels)].softmax(-1).tolist()]
+        return probabilities[0] if isinstance(texts, str) else probabilities
 
     def save_student(self, domain: str, path: str | Path) -> None:
         """Write a domain's student as a plain checkpoint with tokenizer and model card."""

@@ -162,10 +162,10 @@ class MPDistil:
 
     def _tested(self, loader) -> dict:
         logits, labels = self._answers(loader, "test_loader")
-        found = {"predictions": answers(logits, self.is_regression).tolist()}
+        result = {"predictions": answers(logits, self.is_regression).tolist()}
         if np.isfinite(labels).all() and (self.is_regression or (labels >= 0).all()):
-            found["metrics"] = metric_values(self.metric, labels, logits)
-        return found
+            result["metrics"] = metric_values(self.metric, labels, logits)
+        return result
 
     def _answers(self, loader, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Student's logits [N, C] and the loader's labels [N], in the order of the loader; missing labels are -1."""

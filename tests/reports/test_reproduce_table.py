@@ -191,7 +191,7 @@ def test_the_seeds_of_a_row_are_drawn_together(two_seeds):
 
 def test_two_rows_that_are_compared_with_each_other_are_one_test(two_seeds):
     made = table(two_seeds)
-    assert made.tests == 5 and len(made.comparisons) == 10  # four domains and their average, both ways
+    assert made.tests == 5 and len(made.tested.comparisons) == 10  # four domains and their average, both ways
     there, back = (made.compare(row, Column("average")) for row in (DISTILLED, TINYBERT))
     assert there.difference == -back.difference and there.p == back.p and there.adjusted == back.adjusted == 5 * there.p
     assert made.compare(DISTILLED, Column("dvd")).adjusted == 1.0

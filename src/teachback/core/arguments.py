@@ -15,7 +15,7 @@ from teachback.core.training_arguments import OptimizerArguments
 
 @dataclass
 class DataArguments:
-    """Which data and which machine; the same in every training stage."""
+    """Arguments for data and machine, shared by all training stages."""
 
     suite: str = option("amazon", "Suite, a folder of data_dir that stage 2 wrote.")
     domain: str = option("", "Target domain; empty: the suite's first; all: every domain in turn (students).")

@@ -28,7 +28,7 @@ def summary(schedule: Schedule, title: str, times: StageTimes, domains: int) -> 
 
     Args:
         times: durations of stages in other runs, for the expected hours before the first cell is done.
-        domains: number of domains with students of their own.
+        domains: number of domains with students.
     """
     states = states_of(schedule)
     kinds: dict[str, list[Cell]] = {}

@@ -163,7 +163,7 @@ def _settings_of_reading(arguments: ProcessArguments) -> ReadSettings:
 
 
 def check_before_reading(arguments: ProcessArguments) -> None:
-    """Refuse what stage 2 would stop at before it reads a row: values, and of files of the user's own their columns."""
+    """Check values, and for SUITE=custom the columns of the user's files, before any row is read."""
     suite = definition(arguments.suite)
     suite.archives_of(arguments.domains)
     check_process_arguments(arguments)

@@ -11,7 +11,7 @@ from teachback.inference.metrics import METRICS, metric_for, parts
 
 @dataclass
 class EvaluationArguments:
-    """What stage 7 reads, on which rows it scores, and how it computes."""
+    """Arguments of stage 7: run, rows, metric, and how to compute."""
 
     suite: str = option("amazon", "Suite, a folder of data_dir that stage 2 wrote.")
     domain: str = option("", "Whose students; empty: the suite's first domain; all: every domain's.")

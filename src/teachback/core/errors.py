@@ -166,8 +166,8 @@ def unreadable_file(folder: Path | str) -> str:
 
 def _named_in(error: Exception) -> str:
     """Path in the text of an error without ``filename``, in the format of safetensors."""
-    found = re.search(r"No such file or directory: (/?[^()]+?)(?: \(os error \d+\))?$", str(error))
-    return found[1] if found and isinstance(error, FileNotFoundError) and os.path.exists(found[1]) else ""
+    match = re.search(r"No such file or directory: (/?[^()]+?)(?: \(os error \d+\))?$", str(error))
+    return match[1] if match and isinstance(error, FileNotFoundError) and os.path.exists(match[1]) else ""
 
 
 def is_of_the_disk(error: Exception) -> bool:
@@ -183,8 +183,8 @@ def _system_number(error: Exception) -> int:
         return errno.ENOSPC
     if isinstance(error, FileNotFoundError):
         return errno.ENOENT
-    found = re.search(r"(?:code: |os error )(\d+)", str(error))  # safetensors
-    return int(found[1]) if found else 0
+    match = re.search(r"(?:code: |os error )(\d+)", str(error))  # safetensors
+    return int(match[1]) if match else 0
 
 
 def _existing(place) -> Path:

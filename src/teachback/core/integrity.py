@@ -70,8 +70,8 @@ def describe(folder: Path) -> dict[str, dict]:
 
 
 def _described(path: Path) -> dict:
-    told = {"bytes": path.stat().st_size, "sha256": content_hash(path)}
-    return told | ({"rows": count_rows(path)} if path.suffix == ".tsv" else {})
+    entry = {"bytes": path.stat().st_size, "sha256": content_hash(path)}
+    return entry | ({"rows": count_rows(path)} if path.suffix == ".tsv" else {})
 
 
 def count_rows(path: Path) -> int:
@@ -83,20 +83,20 @@ def count_rows(path: Path) -> int:
 def damage(folder: Path, files: dict[str, dict], names: Collection[str] = ()) -> list[str]:
     """Compare files with their description; one sentence per damaged file. ``names`` restricts the check if not empty."""
     _recall(folder)
-    chosen = {name: told for name, told in files.items() if not names or name in names}
-    problems = {name: _problem(Path(folder) / name, told) for name, told in chosen.items()}
+    chosen = {name: entry for name, entry in files.items() if not names or name in names}
+    problems = {name: _problem(Path(folder) / name, entry) for name, entry in chosen.items()}
     _remember(folder, files)
     return [f"{name} {problem}" for name, problem in problems.items() if problem]
 
 
-def _problem(path: Path, told: dict) -> str:
+def _problem(path: Path, entry: dict) -> str:
     try:
         size = path.stat().st_size
-        if size != told["bytes"]:
-            if "rows" in told and (rows := count_rows(path)) != told["rows"]:
-                return f"has {rows:,} rows, and {told['rows']:,} were written"
-            return f"has {size:,} bytes, and {told['bytes']:,} were written"
-        return "" if content_hash(path) == told["sha256"] else "holds other bytes than were written"
+        if size != entry["bytes"]:
+            if "rows" in entry and (rows := count_rows(path)) != entry["rows"]:
+                return f"has {rows:,} rows, and {entry['rows']:,} were written"
+            return f"has {size:,} bytes, and {entry['bytes']:,} were written"
+        return "" if content_hash(path) == entry["sha256"] else "holds other bytes than were written"
     except FileNotFoundError:
         return "is gone"
     except OSError as error:
@@ -116,8 +116,8 @@ def content_hash(path: Path) -> str:
 
 
 def _stamp(path: Path) -> Stamp:
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _is_settled(stamp: Stamp) -> bool:

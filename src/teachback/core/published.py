@@ -57,11 +57,11 @@ def damage_of(folder: Path) -> str:
 
 def _made_by(record: dict) -> str:
     """Command that creates a folder, as far as its stage.json allows to reconstruct it."""
-    stage, told = record.get("stage", ""), record["arguments"]
+    stage, arguments = record.get("stage", ""), record["arguments"]
     if stage.startswith("teacher-"):
         single = stage.startswith("teacher-single-")
-        own = f" DOMAIN={' '.join(told.get('trained_domains', []))}" if single else ""
-        return f"TEACHER={'single' if single else stage.removeprefix('teacher-')}{own} bash 3_train_teacher.sh"
+        trained = f" DOMAIN={' '.join(arguments.get('trained_domains', []))}" if single else ""
+        return f"TEACHER={'single' if single else stage.removeprefix('teacher-')}{trained} bash 3_train_teacher.sh"
     domain = f"DOMAIN={record['domain']} " if "domain" in record and stage != "export" else ""
     method = "METHOD=finetune " if stage == "student_finetune" else ""
     return f"{domain}{method}bash {SCRIPTS[stage]}" if stage in SCRIPTS else "its stage"

@@ -10,7 +10,7 @@ SECRET_VALUES = re.compile(r"hf_[A-Za-z0-9]{16,}|://[^/\s@]+@")
 LEAST_SECRET = 8  # characters; shorter environment values are common words
 
 
-def told(record: dict) -> dict:
+def all_settings(record: dict) -> dict:
     """All settings of a stage: its arguments, then training arguments and paths that are not among them."""
     parts = (record.get("places", {}), record.get("training_arguments", {}), record.get("arguments", {}))
     seed = {"seed": record["seed"]} if "seed" in record else {}
@@ -19,13 +19,13 @@ def told(record: dict) -> dict:
 
 def flat(values: dict, secrets: list[str], prefix: str = "") -> dict[str, str]:
     """Flatten nested settings to name.name -> text, with the values of secret names hidden."""
-    found: dict[str, str] = {}
+    flattened: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            found |= flat(value, secrets, f"{prefix}{name}.")
+            flattened |= flat(value, secrets, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = HIDDEN if _is_secret(str(name)) and value else readable(value, secrets)
-    return found
+            flattened[f"{prefix}{name}"] = HIDDEN if _is_secret(str(name)) and value else readable(value, secrets)
+    return flattened
 
 
 def _is_secret(name: str) -> bool:

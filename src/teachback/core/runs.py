@@ -119,11 +119,11 @@ class StageRun:
 
     def _unfinished(self) -> str:
         """Describe what would happen to unfinished work; "" if there is none."""
-        found = sorted(path.name for path in (self.work / "checkpoints").glob("*-*"))
-        if not found:
+        checkpoints = sorted(path.name for path in (self.work / "checkpoints").glob("*-*"))
+        if not checkpoints:
             return ""
         if self._is_ours():
-            return f"; it would continue from a checkpoint ({', '.join(found)})"
+            return f"; it would continue from a checkpoint ({', '.join(checkpoints)})"
         return "; unfinished work there is of other settings and would be removed"
 
     def claim(self) -> None:
@@ -188,10 +188,10 @@ class StageRun:
             with naming(self.folder):
                 shutil.rmtree(result, ignore_errors=True)
                 result.mkdir(parents=True)
-                own = result.stat()
+                created = result.stat()
                 yield result
                 sync(result)
-                if not (result.is_dir() and os.path.samestat(own, result.stat())):
+                if not (result.is_dir() and os.path.samestat(created, result.stat())):
                     raise TeachbackError(f"{result} was removed while the stage wrote it; run the same command again")
                 description = with_checksum(self.description(record) | {"files": describe(result)})
                 write_atomically(result / "stage.json", json.dumps(description, indent=2) + "\n")
@@ -207,14 +207,14 @@ class StageRun:
             release_lock(self.folder)
         shutil.rmtree(self.work)
 
-    def reuse(self, other: Path, **own) -> bool:
+    def reuse(self, other: Path, **fields) -> bool:
         """Publish a copy of another stage folder if its fingerprint is the same; returns whether it was.
 
-        ``own`` replaces fields of the copied description.
+        ``fields`` replace those of the copied description.
         """
         if not is_finished(other) or read_record(other).get("fingerprint") != self.fingerprint:
             return False
-        with self.publishing(read_stage(other) | {"copied_from": str(other)} | own) as result:
+        with self.publishing(read_stage(other) | {"copied_from": str(other)} | fields) as result:
             shutil.copytree(other, result, dirs_exist_ok=True)
         return True
 

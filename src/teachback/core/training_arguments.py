@@ -120,5 +120,5 @@ def relevant(training: OptimizerArguments) -> dict:
     return {**kept, "processes": training.world_size}
 
 
-def _default(one: Field):
-    return one.default if one.default_factory is MISSING else one.default_factory()
+def _default(argument: Field):
+    return argument.default if argument.default_factory is MISSING else argument.default_factory()

@@ -2,7 +2,7 @@
 
 import re
 
-from teachback.core.readable import environment_secrets, flat, told
+from teachback.core.readable import all_settings, environment_secrets, flat
 from teachback.data.schema import Suite
 from teachback.inference.predictor import Checkpoint
 from teachback.reports.parts import Section, Table, counted, listed, percent
@@ -14,7 +14,7 @@ STAGES = 60  # maximum number of rows in the table of stages
 def settings(run: Run) -> Section:
     """Section with the resources and settings of each stage; stage 2's settings come from suite.json."""
     secrets = environment_secrets()
-    sources = {one.stage: flat(told(one.record), secrets) for one in run.checkpoints}
+    sources = {one.stage: flat(all_settings(one.record), secrets) for one in run.checkpoints}
     if run.suite:
         sources = {"stage 2 (data)": flat(run.suite.settings, secrets), **sources}
     versions = {one.stage: one.record.get("versions", {}) for one in run.checkpoints}

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from teachback.core.published import is_finished, read_record
-from teachback.core.readable import environment_secrets, flat, told
+from teachback.core.readable import all_settings, environment_secrets, flat
 from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO, WITH_SCORES, Cell, done_mark
 from teachback.reports.paper_table import PaperTable
 from teachback.reports.parts import Section, Table, counted, listed
@@ -124,7 +124,7 @@ def _records(table: PaperTable, row: TableRow) -> list[dict]:
 
 
 def _settings(record: dict, secrets: list[str]) -> dict[str, str]:
-    values = flat(told(record), secrets)
+    values = flat(all_settings(record), secrets)
     return {name: value for name, value in values.items() if name not in NAMES_OF_RUNS}
 
 

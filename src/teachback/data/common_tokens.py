@@ -13,18 +13,18 @@ from teachback.data.token_store import describe
 TYPES = "token_type_ids"
 
 
-def certainly_same(one, other) -> bool:
+def certainly_same(first, second) -> bool:
     """Whether two tokenizers have the same full description, so that their ids need not be compared."""
-    description = describe(one)
-    return one is other or (description != "" and description == describe(other))
+    description = describe(first)
+    return first is second or (description != "" and description == describe(second))
 
 
-def same_definition(one, other) -> bool:
+def same_definition(first, second) -> bool:
     """Whether two tokenizers have the same vocabulary, normaliser, pre-tokeniser and post-processor.
 
     For token ids whose texts are not available.
     """
-    return certainly_same(one, other) or (one.get_vocab() == other.get_vocab() and _steps(one) == _steps(other))
+    return certainly_same(first, second) or (first.get_vocab() == second.get_vocab() and _steps(first) == _steps(second))
 
 
 def _steps(tokenizer) -> list | None:
@@ -35,24 +35,24 @@ def _steps(tokenizer) -> list | None:
     return [parts[name] for name in ("normalizer", "pre_tokenizer", "post_processor")]
 
 
-def same_ids(one: EncodedRows, other: EncodedRows) -> bool:
+def same_ids(first: EncodedRows, second: EncodedRows) -> bool:
     """Whether both hold the same token ids, sequence by sequence."""
-    return one.sequences == other.sequences and _equal(one, other, "input_ids")
+    return first.sequences == second.sequences and _equal(first, second, "input_ids")
 
 
-def reads_like(encoded: EncodedRows, own: EncodedRows, reads_types: bool) -> bool:
-    """Whether a model gets the same input from ``encoded`` as from ``own``, the rows encoded by its tokenizer.
+def reads_like(encoded: EncodedRows, expected: EncodedRows, reads_types: bool) -> bool:
+    """Whether a model gets the same input from ``encoded`` as from ``expected``, the rows encoded by its tokenizer.
 
     ``reads_types``: the model has token type embeddings; missing token types count as 0.
     """
-    if not same_ids(encoded, own):
+    if not same_ids(encoded, expected):
         return False
     if not reads_types:
         return True
-    typed = [rows for rows in (encoded, own) if TYPES in rows.inputs]
+    typed = [rows for rows in (encoded, expected) if TYPES in rows.inputs]
     return _equal(typed[0], typed[1], TYPES) if len(typed) == 2 else not any(rows.inputs[TYPES].flat.any() for rows in typed)
 
 
-def _equal(one: EncodedRows, other: EncodedRows, name: str) -> bool:
-    first, second = one.inputs[name], other.inputs[name]
-    return np.array_equal(first.lengths, second.lengths) and np.array_equal(first.flat, second.flat)
+def _equal(first: EncodedRows, second: EncodedRows, name: str) -> bool:
+    a, b = first.inputs[name], second.inputs[name]
+    return np.array_equal(a.lengths, b.lengths) and np.array_equal(a.flat, b.flat)

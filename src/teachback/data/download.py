@@ -139,15 +139,15 @@ def _bring_or_warn(suite: Definition, archive: Archive, path: Path, source: str)
 def _verify(path: Path) -> None:
     """Compare a file with its recorded SHA-256, or record it (in sha256sum's format) the first time."""
     record = path.with_name(f"{path.name}.sha256")
-    found = sha256(path)
+    actual = sha256(path)
     if not record.is_file():
-        write_atomically(record, f"{found}  {path.name}\n")
-        print(f"{path.name}: SHA-256 {found} recorded")
+        write_atomically(record, f"{actual}  {path.name}\n")
+        print(f"{path.name}: SHA-256 {actual} recorded")
         return
     expected = (record.read_text(encoding="utf-8").split() or [""])[0]
-    if found != expected:
+    if actual != expected:
         raise TeachbackError(
-            f"{path} has SHA-256 {found}, but {expected} was recorded when it was first fetched; remove {path.name} "
+            f"{path} has SHA-256 {actual}, but {expected} was recorded when it was first fetched; remove {path.name} "
             f"to fetch it again, or {record.name} if the new content is meant"
         )
     print(f"{path.name}: SHA-256 verified")
@@ -156,12 +156,12 @@ def _verify(path: Path) -> None:
 def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None:
     """Copy or download the archive to ``path`` atomically."""
     if source and not is_url(source):
-        found = local_archive(suite, archive, source)
+        place = local_archive(suite, archive, source)
         with _beside(path) as temporary:
-            copy(found, temporary)
+            copy(place, temporary)
             if reason := _damage(archive, temporary):
-                raise TeachbackError(f"{found} is not a whole archive ({reason}); get it again")
-        print(f"copied {found}")
+                raise TeachbackError(f"{place} is not a whole archive ({reason}); get it again")
+        print(f"copied {place}")
         return
     urls = source_urls(suite, archive, source) if source else archive.urls
     failures = []
@@ -202,16 +202,16 @@ def _download(archive: Archive, url: str, path: Path) -> str:
         )  # fmt: skip
         downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
         try:
-            found = Path(fetcher.fetch(path.name, downloader=downloader))
+            fetched = Path(fetcher.fetch(path.name, downloader=downloader))
         except (requests.RequestException, OSError, ValueError) as error:
             if is_of_the_disk(error):
                 raise
             reason = f"{type(error).__name__}: {error}"
             return reason.replace(url, shown(url)).replace(urlsplit(url).query or url, "...")
-        if reason := _damage(archive, found):
+        if reason := _damage(archive, fetched):
             return f"what came is not a whole archive ({reason})"
         sync(folder)
-        os.replace(found, path)
+        os.replace(fetched, path)
     return ""
 
 

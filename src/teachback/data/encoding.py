@@ -104,9 +104,9 @@ def encode(
         texts = [texts_of(row, domain) for row, domain in part]
         sequences += map(len, texts)
         cut_first = [domain is not None and domain.truncate == "text_a" for _, domain in part]
-        only_first = [first for first, own in zip(cut_first, texts) for _ in own]
+        only_first = [first for first, row_texts in zip(cut_first, texts) for _ in row_texts]
         with _left_as_it_was(tokenizer):
-            encoded = _tokenise([text for own in texts for text in own], only_first, tokenizer, max_length)
+            encoded = _tokenise([text for row_texts in texts for text in row_texts], only_first, tokenizer, max_length)
         for name in tokenizer.model_input_names:
             if name in encoded and name != "attention_mask":
                 parts.setdefault(name, []).append(Slices.of_lists(encoded[name]))
@@ -188,7 +188,7 @@ class Collator:
         }
         batch = {name: _stacked([item[name] for item in items]) for name in names if name not in listed}
         if "sequences" in batch:
-            listed = {name: [ids for own in values for ids in own] for name, values in listed.items()}
+            listed = {name: [ids for arrays in values for ids in arrays] for name, values in listed.items()}
             if len(listed["input_ids"]) == len(items):
                 del batch["sequences"]
         lengths = torch.tensor([len(ids) for ids in listed["input_ids"]])

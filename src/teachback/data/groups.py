@@ -41,7 +41,7 @@ def _of_pairs(rows: list[Row], domains: Mapping[str, Domain]) -> set[str]:
     for row in rows:
         if domains[row.domain].kind == "pair":
             texts[row.domain][row.text_a] += 1
-    return {name for name, found in texts.items() if max(found.values()) <= LARGEST_SHARE * found.total()}
+    return {name for name, counts in texts.items() if max(counts.values()) <= LARGEST_SHARE * counts.total()}
 
 
 def write_groups(folder: Path, groups: Groups) -> None:

@@ -98,14 +98,14 @@ class UserLoader:
     @cached_property
     def texts(self) -> list[TokenDataset]:
         """The `TokenDataset` instances behind the loader, also within PyTorch's Subset and ConcatDataset."""
-        found, left = [], [self.dataset]
+        datasets, left = [], [self.dataset]
         while left:
             dataset = left.pop()
             if isinstance(dataset, TokenDataset):
-                found.append(dataset)
+                datasets.append(dataset)
             else:
                 left += getattr(dataset, "datasets", [getattr(dataset, "dataset", None)] if dataset is not None else [])
-        return found
+        return datasets
 
     @property
     def tokenizer(self):
@@ -165,7 +165,7 @@ class UserLoader:
         if all(certainly_same(dataset.tokenizer, tokenizer) for dataset in self.texts):
             return rows
         parts = [encode(part.rows, tokenizer, part.max_length, part.domains) for part in self.texts]
-        if all(reads_like(part.encoded, own, reads_types=True) for part, own in zip(self.texts, parts)):
+        if all(reads_like(part.encoded, encoded, reads_types=True) for part, encoded in zip(self.texts, parts)):
             return rows
         keys = keys_of(rows)
         known = {key: i for i, key in enumerate(key for part in self.texts for key in keys_of(part.encoded))}
@@ -174,8 +174,8 @@ class UserLoader:
                 f"{self.name}: the tokens of {unknown} of {len(keys)} rows are none of its data set's, so their texts "
                 "are not known; where teacher and student have different tokenizers, a collate_fn may not change tokens"
             )
-        own = EncodedRows.joined(parts).chosen([known[key] for key in keys])
-        return replace(own, columns=rows.columns, guids=rows.guids, batches=rows.batches)
+        encoded = EncodedRows.joined(parts).chosen([known[key] for key in keys])
+        return replace(encoded, columns=rows.columns, guids=rows.guids, batches=rows.batches)
 
 
 def require_loader(loader, name: str) -> None:

@@ -48,14 +48,14 @@ def shared_sides(rows: dict[str, list[Row]]) -> dict[str, dict[str, int]]:
     learnt = [row for split in LEARNT for row in _pairs(rows.get(split, []))]
     whole = {(row.text_a, row.text_b) for row in learnt}
     known = {side: {getattr(row, side) for row in learnt} for side in SIDES}
-    found = {}
+    by_split = {}
     for split in SCORED:
         pairs = list(_pairs(rows.get(split, [])))
         new = [row for row in pairs if (row.text_a, row.text_b) not in whole]
-        found[split] = {"pairs": len(pairs)} | {
+        by_split[split] = {"pairs": len(pairs)} | {
             side: sum(getattr(row, side) in known[side] for row in new) for side in SIDES
         }
-    return {split: counts for split, counts in found.items() if counts["pairs"]}
+    return {split: counts for split, counts in by_split.items() if counts["pairs"]}
 
 
 def _pairs(rows: Iterable[Row]) -> Iterable[Row]:

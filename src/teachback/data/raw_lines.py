@@ -55,12 +55,12 @@ def _json_object(line: bytes) -> dict:
 
 def fields_of_line(line: bytes, columns: tuple[str, ...] | list[str]) -> dict[str, str]:
     """Split an unquoted line at its tabs into a dict by column."""
-    found = _text(line.removesuffix(b"\n").removesuffix(b"\r")).split("\t")
-    if found == [""] and len(columns) > 1:
+    values = _text(line.removesuffix(b"\n").removesuffix(b"\r")).split("\t")
+    if values == [""] and len(columns) > 1:
         raise BadLine("empty line")
-    if len(found) != len(columns):
-        raise BadLine(f"{len(found)} columns, expected {len(columns)}")
-    return dict(zip(columns, found))
+    if len(values) != len(columns):
+        raise BadLine(f"{len(values)} columns, expected {len(columns)}")
+    return dict(zip(columns, values))
 
 
 def _text(line: bytes) -> str:

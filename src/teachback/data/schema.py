@@ -238,11 +238,11 @@ def with_row_counts(suite: Suite, rows: dict[str, list[Row]]) -> Suite:
     return replace(suite, domains={name: replace(d, rows=counts[name]) for name, d in suite.domains.items()})
 
 
-def lost_rows(suite: Suite, split: str, found: int) -> str:
+def lost_rows(suite: Suite, split: str, actual: int) -> str:
     """Difference between a split's row count and suite.json, as text; "" if equal or not recorded."""
     counts = [domain.rows[split] for domain in suite.domains.values() if split in domain.rows]
     written = sum(counts)
-    return f"has {found:,} rows, and suite.json says {written:,}" if counts and found != written else ""
+    return f"has {actual:,} rows, and suite.json says {written:,}" if counts and actual != written else ""
 
 
 def output_names(domain: Domain) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ class Slices(Sequence):
     @classmethod
     def of_lists(cls, lists: Sequence[Sequence[int]]) -> "Slices":
         """Pack lists of integers as int32."""
-        return cls(np.fromiter(chain.from_iterable(lists), np.int32), [len(one) for one in lists])
+        return cls(np.fromiter(chain.from_iterable(lists), np.int32), [len(values) for values in lists])
 
     @classmethod
     def joined(cls, parts: "Sequence[Slices]") -> "Slices":

@@ -87,9 +87,9 @@ def local_archive(suite: Definition, archive: Archive, source: str) -> Place:
         _check_file_source(suite, archive, source, place.name)
         return Place(place)
     places = list(_places(suite, archive, place))
-    for found in places:
-        if found.exists:
-            return found
+    for candidate in places:
+        if candidate.exists:
+            return candidate
     raise TeachbackError(f"SOURCE={source}: there is none of these: {'; '.join(map(str, places))}")
 
 

@@ -60,9 +60,9 @@ def cut(
     for domain, label in sorted(strata):
         total = sum(sizes.get(unit, 1) for unit in strata[domain, label])
         wanted = min(round(fraction * total) + left[domain], total - 1)
-        found = list(_filling(random.permutation(strata[domain, label]).tolist(), wanted, sizes))
-        left[domain] = wanted - sum(sizes.get(unit, 1) for unit in found)
-        taken.update(found)
+        chosen = list(_filling(random.permutation(strata[domain, label]).tolist(), wanted, sizes))
+        left[domain] = wanted - sum(sizes.get(unit, 1) for unit in chosen)
+        taken.update(chosen)
     stays = [row for row, unit in zip(rows, units) if unit not in taken]
     return stays, [row for row, unit in zip(rows, units) if unit in taken]
 

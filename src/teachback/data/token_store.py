@@ -74,7 +74,7 @@ def name_of(rows: list[Row], tokenizer: str, max_length: int, domains: dict[str,
     Labels, weights and domain names are left out.
     """
     texts = ([texts_of(row, domains[row.domain]), domains[row.domain].truncate] for row in rows)
-    return key_of([FORM, max_length, tokenizer], (json.dumps(one).encode() for one in texts))
+    return key_of([FORM, max_length, tokenizer], (json.dumps(part).encode() for part in texts))
 
 
 def _read(folder: Path) -> EncodedRows:

@@ -27,15 +27,15 @@ def column_of(table: Table, settings: ReadSettings) -> dict[str, str]:
     _check_named(table, places, [*NEEDED, *renamed])
     if settings.group_column and settings.group_column not in table.columns:
         raise TeachbackError(f"{_at(table)}: there is no column {settings.group_column!r}, which GROUP_COLUMN names")
-    found = {name: place for name, place in places.items() if place in table.columns}
+    chosen = {name: place for name, place in places.items() if place in table.columns}
     if settings.group_column:
-        found["group"] = settings.group_column
-    unused = [name for name in table.columns if name not in found.values()]
+        chosen["group"] = settings.group_column
+    unused = [name for name in table.columns if name not in chosen.values()]
     if unused and not renamed and table.strict:
         raise _wrong_header(table, f"unknown: {_listed(unused)}; {_advice(table.columns)}")
     if unused:
         logger.warning("%s: columns that are left unused: %s", table.path, _listed(unused))
-    return found
+    return chosen
 
 
 def own_domain(places: dict[str, str]) -> str:

@@ -100,23 +100,23 @@ def _csv_rows(path: Path, columns: list[str], delimiter: str) -> Iterator[Line]:
         while True:
             start = reader.line_num + 1
             try:
-                found = next(reader)
+                values = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
                 yield start, None, _csv_reason(str(error))
                 continue
-            yield start, *_csv_row(found, columns)
+            yield start, *_csv_row(values, columns)
 
 
-def _csv_row(found: list[str], columns: list[str]) -> tuple[dict | None, str]:
-    if not found or found == [""]:
+def _csv_row(values: list[str], columns: list[str]) -> tuple[dict | None, str]:
+    if not values or values == [""]:
         return None, "empty line"
-    if len(found) != len(columns):
-        return None, f"{len(found)} columns, expected {len(columns)}"
-    if any("\udc80" <= letter <= "\udcff" for value in found if not value.isascii() for letter in value):
+    if len(values) != len(columns):
+        return None, f"{len(values)} columns, expected {len(columns)}"
+    if any("\udc80" <= letter <= "\udcff" for value in values if not value.isascii() for letter in value):
         return None, "not UTF-8"
-    return dict(zip(columns, found)), ""
+    return dict(zip(columns, values)), ""
 
 
 def _csv_reason(error: str) -> str:
@@ -215,10 +215,10 @@ def saved_tables(source: Path) -> list[tuple[str, Table]]:
     from datasets import load_from_disk
 
     try:
-        found = load_from_disk(str(source))
+        data_set = load_from_disk(str(source))
     except Exception as error:  # the library raises errors of many types
         raise TeachbackError(f"{source}: this data set cannot be read ({_first_line(error)}); save it again") from error
-    return _tables_of(found, str(source))
+    return _tables_of(data_set, str(source))
 
 
 def hub_tables(name: str) -> list[tuple[str, Table]]:
@@ -232,7 +232,7 @@ def hub_tables(name: str) -> list[tuple[str, Table]]:
             f"SOURCE={HUB}{name}: name a data set as in {HUB}ag_news, {HUB}owner/name or {HUB}owner/name:configuration"
         )
     try:
-        found = load_dataset(place, configuration or None)
+        data_set = load_dataset(place, configuration or None)
     except Exception as error:
         call = ", ".join(f'"{part}"' for part in (place, configuration) if part)
         raise TeachbackError(
@@ -240,15 +240,15 @@ def hub_tables(name: str) -> list[tuple[str, Table]]:
             f"python -c 'from datasets import load_dataset; load_dataset({call}).save_to_disk(\"data_set\")', copy that folder, "
             "and name it with SOURCE="
         ) from error
-    return _tables_of(found, HUB + name)
+    return _tables_of(data_set, HUB + name)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _tables_of(found, place: str) -> list[tuple[str, Table]]:
-    splits = found if isinstance(found, dict) else {"": found}
+def _tables_of(data_set, place: str) -> list[tuple[str, Table]]:
+    splits = data_set if isinstance(data_set, dict) else {"": data_set}
     return [(split, _data_set_table(part, place, split)) for split, part in splits.items()]
 
 

@@ -66,7 +66,7 @@ def _by_split(source: Path) -> list[tuple[str, Path]]:
         if before.stem == path.stem:
             raise TeachbackError(f"{before} and {path} have one name; leave one of them there")
     if any(split == "train" for split, _ in named):
-        return sorted(named, key=lambda one: SPLITS.index(one[0]))
+        return sorted(named, key=lambda pair: SPLITS.index(pair[0]))
     if named or not files:
         raise TeachbackError(
             f"{source} holds no train file ({', '.join(f'train{suffix}' for suffix in SUFFIXES)}), nor other files alone that are "
@@ -77,12 +77,12 @@ def _by_split(source: Path) -> list[tuple[str, Path]]:
 
 def _known_splits(tables: list[tuple[str, Table]], place: str) -> list[tuple[str, Table]]:
     """Map a data set's split names to ours; unknown splits are ignored with a warning."""
-    found = [(SPLIT_NAMES[split], table) for split, table in tables if split in SPLIT_NAMES]
+    known = [(SPLIT_NAMES[split], table) for split, table in tables if split in SPLIT_NAMES]
     if len(tables) == 1:
         return [("", tables[0][1])]
     left = [split for split, _ in tables if split not in SPLIT_NAMES]
     if left:
         logger.warning("%s: splits that are left unused: %s", place, ", ".join(left))
-    if not any(split == "train" for split, _ in found):
+    if not any(split == "train" for split, _ in known):
         raise TeachbackError(f"{place} has no split called train; it has: {', '.join(split for split, _ in tables)}")
-    return found
+    return known

@@ -71,10 +71,10 @@ def _is_fraction(text: str) -> bool:
 
 def _one_label(parsed: Parsed) -> Iterator[str]:
     """Domains whose train rows all have the same label, though their head has several."""
-    found = defaultdict(set)
+    by_domain = defaultdict(set)
     for row in parsed.rows["train"]:
-        found[row.domain].add(row.label)
-    single = [name for name, labels in found.items() if len(labels) == 1 and _is_class(parsed.domains[name])]
+        by_domain[row.domain].add(row.label)
+    single = [name for name, labels in by_domain.items() if len(labels) == 1 and _is_class(parsed.domains[name])]
     if single:
         yield f"all train rows of {listed(single)} have one label; such a domain alone teaches nothing"
 

@@ -78,8 +78,8 @@ def _cut_missing_test(rows: dict[str, list[Row]], domains: dict[str, Domain], se
     reported = {row.domain for row in rows["test"]}
     notes = {}
     for name in [name for name in domains if name not in reported]:
-        own = [row for row in rows["train"] if row.domain == name]
-        stays, taken = cut_each(own, TEST_FRACTION, seed, {name: domains[name]})
+        domain_rows = [row for row in rows["train"] if row.domain == name]
+        stays, taken = cut_each(domain_rows, TEST_FRACTION, seed, {name: domains[name]})
         rows["train"] = [row for row in rows["train"] if row.domain != name] + stays
         rows["test"] += taken
         notes[f"train rows of {name} are its test, as the official dev set is not here"] = len(taken)

@@ -90,10 +90,10 @@ def _cleaned(values: dict[str, str], places: dict[str, str], domain: str) -> tup
     absent = [place for name, place in places.items() if place not in values and name in NEEDED]
     if absent:
         return {}, f"no column {absent[0]!r}"
-    found = {name: values.get(place, "") for name, place in places.items()}
-    if any(CONTROL.search(value) for value in found.values()):
+    raw = {name: values.get(place, "") for name, place in places.items()}
+    if any(CONTROL.search(value) for value in raw.values()):
         return {}, "control bytes"
-    cleaned = {name: clean_text(value) for name, value in found.items()}
+    cleaned = {name: clean_text(value) for name, value in raw.items()}
     return ({"domain": domain} if domain else {}) | cleaned, ""
 
 
@@ -129,17 +129,17 @@ def _heads(labels: dict[str, set[str]]) -> dict[str, tuple[str, set[str]]]:
         joined = [head for head in heads if head[1] & names]
         heads = [head for head in heads if not head[1] & names]
         heads.append(([d for head in joined for d in head[0]] + [domain], names.union(*(head[1] for head in joined))))
-    found = {d: ("label" if len(heads) == 1 else members[0], names) for members, names in heads for d in members}
-    return {domain: found[domain] for domain in labels}
+    head_of = {d: ("label" if len(heads) == 1 else members[0], names) for members, names in heads for d in members}
+    return {domain: head_of[domain] for domain in labels}
 
 
-def _complete(found: Accepted, settings: ReadSettings) -> Parsed:
+def _complete(accepted: Accepted, settings: ReadSettings) -> Parsed:
     """Cut missing test and dev splits from train; rows of a group stay in one split."""
-    train, domains = found.rows.get("train", []), found.domains
-    groups = shared(found.groups) if settings.group_column else text_groups(train, domains, settings.group_by)
+    train, domains = accepted.rows.get("train", []), accepted.domains
+    groups = shared(accepted.groups) if settings.group_column else text_groups(train, domains, settings.group_by)
     parts = {"test": settings.test_fraction, "dev": settings.dev_fraction}
-    missing = tuple(split for split in parts if split not in found.given)
-    rows = dict(found.rows)
+    missing = tuple(split for split in parts if split not in accepted.given)
+    rows = dict(accepted.rows)
     for split in missing:
         # Fractions refer to all rows, and the first cut has already reduced train.
         share = parts[split] / (1 - parts["test"]) if split == "dev" and "test" in missing else parts[split]

@@ -103,12 +103,12 @@ def _dev_ids(content: Path) -> set[tuple[str, ...]]:
     path = _ids_file(content)
     if not path.is_file():
         return set()
-    found = set()
+    ids = set()
     for number, values, reason in tsv_lines(path, MRPC_ID_COLUMNS):
         if values is None:
             raise TeachbackError(f"{path} line {number}: {reason}; get the file again with 1_get_data.sh")
-        found.add(_mrpc_ids(values))
-    return found
+        ids.add(_mrpc_ids(values))
+    return ids
 
 
 def _mrpc_ids(values: dict[str, str] | None) -> tuple[str, ...]:

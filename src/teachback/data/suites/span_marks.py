@@ -58,21 +58,21 @@ def find_words(text: str, words: str, index) -> tuple[int, int]:
 
 def _stretches(text: str, words: str) -> list[tuple[int, int]]:
     """Spans where the words occur consecutively."""
-    found = re.findall(r"\w+", words)
-    pattern = r"\b" + r"\W+".join(re.escape(word) for word in found) + r"\b"
-    return [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)] if found else []
+    parts = re.findall(r"\w+", words)
+    pattern = r"\b" + r"\W+".join(re.escape(word) for word in parts) + r"\b"
+    return [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)] if parts else []
 
 
 def _scattered(text: str, words: str) -> list[tuple[int, int]]:
     """Shortest span from each word on that contains all words of an "and" list, in any order."""
     needed = {word.lower() for word in re.findall(r"\w+", words)}
     there = list(re.finditer(r"\w+", text)) if "and" in needed else []
-    found = []
+    spans = []
     for first, start in enumerate(there):
         missing = needed if start.group().lower() in needed else set()
         for end in there[first : first + SCATTERED] if missing else []:
             missing = missing - {end.group().lower()}
             if not missing:
-                found.append((start.start(), end.end()))
+                spans.append((start.start(), end.end()))
                 break
-    return found
+    return spans

@@ -35,10 +35,10 @@ def token_fields(model) -> tuple[str, ...]:
 
 def final_layer(model) -> nn.Linear:
     """Final linear layer of a classifier: the last one with as many outputs as labels."""
-    found = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
-    if not found:
+    candidates = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
+    if not candidates:
         raise TeachbackError(f"{type(model).__name__} has no final linear layer with {model.config.num_labels} outputs")
-    return found[-1]
+    return candidates[-1]
 
 
 def backbone(model):
@@ -90,8 +90,8 @@ def require_layers(keep: list[int], depth: int) -> None:
 
 
 def _name_of(find, model) -> str:
-    found = find(model)
-    return next(name for name, module in model.named_modules() if module is found) + "."
+    target = find(model)
+    return next(name for name, module in model.named_modules() if module is target) + "."
 
 
 def _copy_all_but(source, target, prefixes: tuple[str, ...]) -> None:

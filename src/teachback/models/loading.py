@@ -115,8 +115,8 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
         )
     tokenizer.backend_tokenizer.no_truncation()  # every call sets its own, and checkpoints should store none
     tokenizer.backend_tokenizer.no_padding()
-    for how_it_was_found in ("is_local", "local_files_only"):  # else saved files would depend on HF_HUB_OFFLINE
-        tokenizer.init_kwargs.pop(how_it_was_found, None)
+    for key in ("is_local", "local_files_only"):  # else saved files would depend on HF_HUB_OFFLINE
+        tokenizer.init_kwargs.pop(key, None)
     return tokenizer
 
 

@@ -172,8 +172,8 @@ class Context:
         if self.training.should_save:
             self._write(run, save, record | self._outcome(trainer, metrics))
         trainer.accelerator.wait_for_everyone()
-        if trainer.told_to_stop:
-            raise Stopped(trainer.told_to_stop, f"{run.folder} is finished, and nothing after it was begun")
+        if trainer.stop_signal:
+            raise Stopped(trainer.stop_signal, f"{run.folder} is finished, and nothing after it was begun")
 
     def _write(self, run: StageRun, save, record: dict) -> None:
         record |= {"answers": self.answers(record.get("domain") or run.arguments["trained_domains"])}

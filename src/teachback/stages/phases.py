@@ -195,7 +195,7 @@ class Phases:
         pad = self.task.tokenizers[model].pad_token_id
         try:
             trainer = train(module, rows, val, args, checkpoints, None, pad, self._compute_metrics, tracks)
-            stopped = trainer.told_to_stop
+            stopped = trainer.stop_signal
         except Stopped as error:
             stopped = error.signal
         if stopped:

@@ -118,10 +118,10 @@ def _scores(logs: Mapping[str, float]) -> list[str]:
     values = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
     values = {name: value for name, value in values.items() if name not in SPEED}
     parts = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items() if name not in ("loss", "score")]
-    found = [f"loss on the selection rows {values['loss']:.4g}"] if "loss" in values else []
+    shown = [f"loss on the selection rows {values['loss']:.4g}"] if "loss" in values else []
     if "score" in values:
-        found.append(f"score {values['score']:.4f}" + (f" ({', '.join(parts)})" if parts else ""))
-    return found
+        shown.append(f"score {values['score']:.4f}" + (f" ({', '.join(parts)})" if parts else ""))
+    return shown
 
 
 def _number(value: float | None) -> str:

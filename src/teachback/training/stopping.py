@@ -64,7 +64,7 @@ class SaveBetween(TrainerCallback):
         self.request, self.stopping = request, False
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.stopping = self._told(args, state)
+        self.stopping = self._should_stop(args, state)
         due = args.save_strategy == "epoch" and state.save_steps and state.global_step % state.save_steps == 0
         if (due or self.stopping) and not float(state.epoch).is_integer():
             control.should_save = True
@@ -77,7 +77,7 @@ class SaveBetween(TrainerCallback):
                 "run the same command again to continue",
             )
 
-    def _told(self, args, state) -> bool:
+    def _should_stop(self, args, state) -> bool:
         if args.world_size == 1:
             return self.request.made
         return self.stopping or (state.global_step % AGREE_EVERY == 0 and self.request.agreed(args.device))

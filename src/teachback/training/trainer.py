@@ -97,7 +97,7 @@ class DistillationTrainer(Trainer):
     train_dataset: EncodedRows
     optimizer: torch.optim.Optimizer
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
-    told_to_stop = 0  # signal that came after the end of training, when no checkpoint is needed
+    stop_signal = 0  # signal that came after the end of training, when no checkpoint is needed
 
     def get_train_dataloader(self):
         """Loader of batches of similar length, or of the fixed ``batches`` of the rows."""
@@ -231,10 +231,10 @@ class PaddingLog(TrainerCallback):
         if state.global_step:  # a resumed run, whose history has it
             return
         batches = batches_of_all_processes(train_dataloader.batch_sampler)
-        found = count_padding(self.rows, batches, self.multiple)
-        self.trainer.log({"padding_share": found.share})
+        padding = count_padding(self.rows, batches, self.multiple)
+        self.trainer.log({"padding_share": padding.share})
         if state.is_world_process_zero:
-            print(found)
+            print(padding)
 
 
 def batches_of_all_processes(sampler: BatchSampler) -> Iterator[list[int]]:
@@ -315,5 +315,5 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         trainer.add_callback(DecayOfUnused(module))
         trainer.add_callback(SaveBetween(request))
         trainer.train(resume_from_checkpoint=last)
-    trainer.told_to_stop = request.signal if request.made else 0
+    trainer.stop_signal = request.signal if request.made else 0
     return trainer

@@ -59,13 +59,13 @@ def use_only(model, parts: Iterable[EncodedRows], pad_token_id: int) -> None:
     table = model.get_input_embeddings()
     if type(table) is not nn.Embedding or not _separable(model, table):
         return
-    found = np.zeros(table.num_embeddings, dtype=bool)
-    found[pad_token_id] = True
+    used = np.zeros(table.num_embeddings, dtype=bool)
+    used[pad_token_id] = True
     for part in parts:
         for ids in part.inputs["input_ids"]:
-            found[ids] = True
-    if found.mean() < WORTHWHILE:
-        model.set_input_embeddings(UsedEmbedding(table, torch.from_numpy(found.nonzero()[0])))
+            used[ids] = True
+    if used.mean() < WORTHWHILE:
+        model.set_input_embeddings(UsedEmbedding(table, torch.from_numpy(used.nonzero()[0])))
 
 
 def _separable(model, table: nn.Embedding) -> bool:

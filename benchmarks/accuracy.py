@@ -20,7 +20,7 @@ def compare_accuracy(reviews: Reviews) -> dict:
     seeds, layers = reviews.arguments.seeds, str(reviews.arguments.student_layers)
     cut = ["--student_init", "teacher", "--student_layers", layers]
     slow = ["--precision", "fp32", "--teacher_cache_gb", "0"]
-    found: dict[str, list[float]] = {FAST: [], SLOW: [], PLAIN: []}
+    accuracies: dict[str, list[float]] = {FAST: [], SLOW: [], PLAIN: []}
     seconds: dict[str, list[float]] = {FAST: [], SLOW: [], PLAIN: []}
 
     def stages(seed: int, *flags: str):
@@ -38,10 +38,10 @@ def compare_accuracy(reviews: Reviews) -> dict:
         for name, way in ways.items():
             student, taken = timed(way, seed)
             seconds[name].append(taken)
-            found[name].append(tested(reviews, student, seed))
-    print(report(found))
+            accuracies[name].append(tested(reviews, student, seed))
+    print(report(accuracies))
     print(report_seconds(seconds))
-    return {"seeds": seeds, "accuracy": found, "processor_seconds": seconds}
+    return {"seeds": seeds, "accuracy": accuracies, "processor_seconds": seconds}
 
 
 def timed(work: Callable, seed: int) -> tuple[object, float]:
@@ -63,11 +63,11 @@ def tested(reviews: Reviews, student, seed: int) -> float:
     return plain.accuracy(student, reviews.rows("test", "books"), reviews.labels("books"), tokenizer)
 
 
-def report(found: dict[str, list[float]]) -> str:
+def report(accuracies: dict[str, list[float]]) -> str:
     """Mean and standard deviation over the seeds in points, also of the per-seed differences from `FAST`."""
     lines = [f"\n{'test accuracy, mean ± sd over seeds':40}{'':16}minus {FAST}, by seed"]
-    for name, values in found.items():
-        differences = [100 * (value - fast) for value, fast in zip(values, found[FAST])]
+    for name, values in accuracies.items():
+        differences = [100 * (value - fast) for value, fast in zip(values, accuracies[FAST])]
         paired = "" if name == FAST else f"{spread(differences)}   " + " ".join(f"{d:+.1f}" for d in differences)
         lines.append(f"{name:40}{spread([100 * value for value in values]):16}{paired}")
     return "\n".join(lines)

@@ -137,9 +137,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict:
         scores = []
         for name, way in ways.items():
             start = time.process_time()
-            times, found = way(folder / FILES[name])
+            times, values = way(folder / FILES[name])
             rounds[name].append(times | {"both": sum(times.values()), "processor": time.process_time() - start})
-            scores.append(found)
+            scores.append(values)
         first, second = scores
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-9)
     medians = {
@@ -180,10 +180,10 @@ def main() -> None:
         # Before anything else: a spawned process inherits the peak memory of its parent.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
             memory = other.submit(peak_memory, arguments.rows, arguments.width, arguments.form, folder).result()
-        found = compare(arguments, Path(folder))
+        comparison = compare(arguments, Path(folder))
     report = {
         "rows": arguments.rows, "width": arguments.width, "form": arguments.form, "threads": torch.get_num_threads(),
-        **found, "peak memory": memory, "encoder": arguments.encoder,
+        **comparison, "peak memory": memory, "encoder": arguments.encoder,
         "encoder seconds": encoder_seconds(arguments.encoder, arguments.rows) if arguments.encoder else None,
     }  # fmt: skip
     if arguments.json:

@@ -113,21 +113,21 @@ def chosen_parts(arguments: argparse.Namespace) -> list[tuple[Part, str]]:
 
 def time_stages(arguments: argparse.Namespace) -> dict:
     """Run all comparisons, measuring the machine's rate in between; returns the report for --json."""
-    device, rates, found = resolve_device("auto"), [], []
+    device, rates, comparisons = resolve_device("auto"), [], []
     for part, encoder in chosen_parts(arguments):
         rates.append(matrix_rate(device))
-        found.append(compare(part, encoder, arguments.rounds))
+        comparisons.append(compare(part, encoder, arguments.rounds))
     rates.append(matrix_rate(device))
-    for comparison in found:
+    for comparison in comparisons:
         comparison.rate = max(rates)
     report = {
         "threads": torch.get_num_threads(), "device": str(device), "bfloat16_flops": max(rates),
         "float32_flops": matrix_rate(device, torch.float32),
         "arguments": {name: str(value) for name, value in vars(arguments).items()},
-        "parts": [comparison.as_dict() for comparison in found],
+        "parts": [comparison.as_dict() for comparison in comparisons],
     }  # fmt: skip
     print(machine(report))
-    print(table(found))
+    print(table(comparisons))
     return report
 
 
@@ -136,15 +136,15 @@ def machine(report: dict) -> str:
     return f"\n{report['threads']} threads on {report['device']}; matrix products: {rates}"
 
 
-def table(found: list[Comparison]) -> str:
+def table(comparisons: list[Comparison]) -> str:
     widths = {"ours s": 9, "plain s": 9, "ratio": 7, "(cpu)": 7, "tokens/s": 10, "padding": 9, "of rate": 9, "plain": 7}
     lines = [f"{'':42}" + "".join(f"{name:>{width}}" for name, width in (widths | {"floor s": 9}).items())]
-    for one in found:
-        learning = one.ours.counts.learning
+    for comparison in comparisons:
+        learning = comparison.ours.counts.learning
         lines.append(
-            f"{one.part.title:42}{one.ours.seconds:9.1f}{one.plain.seconds:9.1f}{one.ratio:7.2f}{one.processor_ratio:7.2f}"
-            f"{learning.tokens / one.ours.seconds:10.0f}{learning.padding:9.1%}{one.share:9.1%}{one.plain_share:7.1%}"
-            f"{one.floor:9.1f}"
+            f"{comparison.part.title:42}{comparison.ours.seconds:9.1f}{comparison.plain.seconds:9.1f}{comparison.ratio:7.2f}{comparison.processor_ratio:7.2f}"
+            f"{learning.tokens / comparison.ours.seconds:10.0f}{learning.padding:9.1%}{comparison.share:9.1%}{comparison.plain_share:7.1%}"
+            f"{comparison.floor:9.1f}"
         )
     return "\n".join(lines)
 

@@ -168,14 +168,14 @@ def table(machine: Machine, episodes: int, seeds: int) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, made in TABLES.items():
-        work = [one for one in made(episodes) for _ in range(seeds)]
-        by_stage = [sum(one.flops for one in work if one.stage == stage) / 1e15 for stage in "3456"]
-        last = sum(machine.hours(one) for one in work if one.stage == "6")
+        work = [item for item in made(episodes) for _ in range(seeds)]
+        by_stage = [sum(item.flops for item in work if item.stage == stage) / 1e15 for stage in "3456"]
+        last = sum(machine.hours(item) for item in work if item.stage == "6")
         cells = [
             name, ", ".join(f"{value:.3g}" if value else "–" for value in by_stage),
-            f"{sum(one.steps for one in work) / 1000:,.0f}", f"{sum(map(machine.arithmetic_hours, work)):,.1f}",
+            f"{sum(item.steps for item in work) / 1000:,.0f}", f"{sum(map(machine.arithmetic_hours, work)):,.1f}",
             f"{sum(map(machine.hours, work)):,.1f}", f"{last:,.1f}" if last else "–",
-            f"{sum(one.disk for one in work) / 1e9 / seeds:,.0f}" if any(one.disk for one in work) else "–",
+            f"{sum(item.disk for item in work) / 1e9 / seeds:,.0f}" if any(item.disk for item in work) else "–",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

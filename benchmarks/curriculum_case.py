@@ -58,8 +58,8 @@ def reviews(random: Random, count: int, domain: str, kind: str) -> list[Row]:
         text = " ".join(random.sample(sample.FILLERS, 3)).replace("{topic}", "it")
         if kind != "useless":
             text = sample._review(random, "books", label).text
-        told = {"useless": random.choice(LABELS), "harmful": LABELS[1 - number % 2]}.get(kind, label)
-        rows.append(Row(f"{domain}-{number}", text, "", told, domain))
+        assigned = {"useless": random.choice(LABELS), "harmful": LABELS[1 - number % 2]}.get(kind, label)
+        rows.append(Row(f"{domain}-{number}", text, "", assigned, domain))
     return rows
 
 
@@ -113,7 +113,7 @@ def run(folder: Path, seed: int, name: str, settings: str, further: list[str]) -
     argv = [*places, "--teacher", "single", "--curriculum_lr", "2e-4", *settings.split(), *further]
     (student,) = run_curriculum(*parse(*CURRICULUM_STAGE, argv=argv))
     tested = evaluate(*parse(EvaluationArguments, argv=[*places, "--teacher", "single"]))
-    scores = {one.stage: one.scores["target"].value for one in tested if "target" in one.scores}
+    scores = {checkpoint.stage: checkpoint.scores["target"].value for checkpoint in tested if "target" in checkpoint.scores}
     return {"seed": seed, "setting": name, "test": scores, **probabilities(student)}
 
 
@@ -132,24 +132,24 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--json", type=Path)
     arguments, further = parser.parse_known_args()
-    found = []
+    results = []
     for seed in arguments.seeds:
         prepare(arguments.folder, seed)
-        found += [run(arguments.folder, seed, name, SETTINGS[name], further) for name in arguments.settings]
+        results += [run(arguments.folder, seed, name, SETTINGS[name], further) for name in arguments.settings]
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        arguments.json.write_text(json.dumps(results, indent=1))
     print(
         f"\n{'setting':42}{'helpful':>9}{'harmful':>9}{'useless':>9}{'target':>9}   before   after (test accuracy, mean ± sd)"
     )
     for name in arguments.settings:
-        print(line(name, [one for one in found if one["setting"] == name]))
+        print(line(name, [result for result in results if result["setting"] == name]))
 
 
 def line(name: str, runs: list[dict]) -> str:
     shares = [
-        statistics.mean(one["share"][domain] for one in runs) for domain in ("helpful", "harmful", "useless", "target")
+        statistics.mean(result["share"][domain] for result in runs) for domain in ("helpful", "harmful", "useless", "target")
     ]
-    before, after = ([one["test"][f"target/{stage}"] for one in runs] for stage in ("student_second", "curriculum"))
+    before, after = ([result["test"][f"target/{stage}"] for result in runs] for stage in ("student_second", "curriculum"))
     spread = statistics.stdev(after) if len(after) > 1 else 0.0
     return (
         f"{name:42}"

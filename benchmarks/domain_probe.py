@@ -44,18 +44,18 @@ def states(teacher: Teacher, rows: list[Row], data: SuiteData, tokenizer, length
     return {"h": mean, **knowledge, "domain": domain}
 
 
-def probe(teacher: Teacher, train: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:
+def probe(teacher: Teacher, train: dict[str, torch.Tensor], scored: dict[str, torch.Tensor]) -> str:
     """Probe a teacher; returns its line of the table."""
     shares = []
     for name in ("h", "h_d", "h_d, one embedding"):
         scale = train[name].std(0) + 1e-6
         fitted = LogisticRegression(max_iter=2000).fit((train[name] / scale).numpy(), train["domain"].numpy())
-        shares.append(fitted.score((other[name] / scale).numpy(), other["domain"].numpy()))
+        shares.append(fitted.score((scored[name] / scale).numpy(), scored["domain"].numpy()))
     assert teacher.domain_classifier is not None
     with torch.no_grad():
-        logits, count = teacher.domain_classifier(other["h_d"]), len(teacher.domains)
-        false = [domain_corruption_loss(logits, (other["domain"] + shift) % count) for shift in range(1, count)]
-        true = logits.softmax(-1).gather(1, other["domain"][:, None]).mean()
+        logits, count = teacher.domain_classifier(scored["h_d"]), len(teacher.domains)
+        false = [domain_corruption_loss(logits, (scored["domain"] + shift) % count) for shift in range(1, count)]
+        true = logits.softmax(-1).gather(1, scored["domain"][:, None]).mean()
     return "".join(f"{share:10.3f}" for share in shares) + f"{torch.stack(false).mean():10.3f}{true:10.3f}"
 
 
@@ -77,8 +77,8 @@ def main() -> None:
             raise TeachbackError(f"{folder} has no transferable knowledge; train it with TEACHER=meta USE_DOMAIN_LOSS=1")
         names = [domain.name for domain in teacher.domains]
         parts = [balanced(data.rows(split, names), names, args.rows) for split in ("train", args.split)]
-        found = [states(teacher, part, data, tokenizer, args.max_length) for part in parts]
-        print(f"{record['arguments']['domain_labels']:12}{probe(teacher, *found)}   {folder}", flush=True)
+        tensors = [states(teacher, part, data, tokenizer, args.max_length) for part in parts]
+        print(f"{record['arguments']['domain_labels']:12}{probe(teacher, *tensors)}   {folder}", flush=True)
     print(f"log(K - 1) = {math.log(len(names) - 1):.3f}, log K = {math.log(len(names)):.3f}, 1/K = {1 / len(names):.3f}")
 
 

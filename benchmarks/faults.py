@@ -82,10 +82,10 @@ class Stage:
 
 def all_stages(archive: Path, address: str) -> list[Stage]:
     """The seven stages, and two variants of stage 1 that fetch an archive."""
-    own = {"SUITE": "amazon", "ALLOW_PARTIAL": "1"}
+    variables = {"SUITE": "amazon", "ALLOW_PARTIAL": "1"}
     return [
-        Stage("1 download", "1_get_data.sh", own | {"SOURCE": address}),
-        Stage("1 copy", "1_get_data.sh", own | {"SOURCE": str(archive.parent), "DATA_DIR": "copied"}),
+        Stage("1 download", "1_get_data.sh", variables | {"SOURCE": address}),
+        Stage("1 copy", "1_get_data.sh", variables | {"SOURCE": str(archive.parent), "DATA_DIR": "copied"}),
         *(Stage(script[0], script, {}) for script in sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))),
     ]
 
@@ -164,12 +164,12 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+def differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
     """Files that are missing, changed or unexpected."""
     words = [
-        ("is gone", expected.keys() - found.keys()),
-        ("is left over", found.keys() - expected.keys()),
-        ("differs", {name for name in expected.keys() & found.keys() if expected[name] != found[name]}),
+        ("is gone", expected.keys() - actual.keys()),
+        ("is left over", actual.keys() - expected.keys()),
+        ("differs", {name for name in expected.keys() & actual.keys() if expected[name] != actual[name]}),
     ]
     return [f"{name} {what}" for what, names in words for name in sorted(names)]
 
@@ -413,7 +413,7 @@ def table(trials: Trials) -> str:
     kinds = list(dict.fromkeys(kind for _, kind in trials.tried))
     lines = [f"{'stage':<12}" + "".join(f"{kind:>10}" for kind in kinds) + f"{'lost':>10}"]
     for name in dict.fromkeys(name for name, _ in trials.tried):
-        lost = sum(one["stage"] == name for one in trials.lost)
+        lost = sum(loss["stage"] == name for loss in trials.lost)
         lines.append(f"{name:<12}" + "".join(f"{trials.tried[name, kind]:>10}" for kind in kinds) + f"{lost:>10}")
     return "\n".join(lines)
 

@@ -93,21 +93,21 @@ def distil(
     projection.to(student.device)
 
     def inner(batch):
-        told, seen = both(student, teacher, batch)
-        loss = difference(projection(seen.hidden_states[0]), told.hidden_states[0])
-        for i, attention in enumerate(seen.attentions):
+        target, output = both(student, teacher, batch)
+        loss = difference(projection(output.hidden_states[0]), target.hidden_states[0])
+        for i, attention in enumerate(output.attentions):
             layer = (i + 1) * depths[1] // depths[0]
-            loss = loss + difference(projection(seen.hidden_states[i + 1]), told.hidden_states[layer])
-            maps = told.attentions[layer - 1]
+            loss = loss + difference(projection(output.hidden_states[i + 1]), target.hidden_states[layer])
+            maps = target.attentions[layer - 1]
             if maps.shape[1] != attention.shape[1]:
                 maps, attention = maps.mean(1), attention.mean(1)
             loss = loss + difference(attention, maps)
-        return (expertise(told.logits, batch) * loss).mean()
+        return (expertise(target.logits, batch) * loss).mean()
 
     def predictions(batch):
-        told, seen = both(student, teacher, batch)
-        loss = -(told.logits.softmax(-1) * seen.logits.log_softmax(-1)).sum(-1)
-        return (expertise(told.logits, batch) * loss).mean()
+        target, output = both(student, teacher, batch)
+        loss = -(target.logits.softmax(-1) * output.logits.log_softmax(-1)).sum(-1)
+        return (expertise(target.logits, batch) * loss).mean()
 
     further = list(projection.parameters())
     loop(student, rows, labels, tokenizer, epochs, batch_size, first_rate, inner, further)
@@ -116,8 +116,8 @@ def distil(
 
 def both(student, teacher, batch):
     with torch.no_grad():
-        told = run(teacher, batch)
-    return told, run(student, batch)
+        target = run(teacher, batch)
+    return target, run(student, batch)
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -197,15 +197,15 @@ def student_loss(student: Tasks, teacher: Tasks, batch, task: str) -> torch.Tens
     label = batch["label"].to(student.model.device)
     logits, pooled = student(batch, task)
     with torch.no_grad():
-        told = teacher.heads[task](pooled)
-    return F.cross_entropy(logits, label) - certainty(logits, label).mean() + certainty(told, label).mean()
+        meta_logits = teacher.heads[task](pooled)
+    return F.cross_entropy(logits, label) - certainty(logits, label).mean() + certainty(meta_logits, label).mean()
 
 
 @torch.no_grad()
 def reward(student: Tasks, teacher: Tasks, batch, target: str) -> float:
     """Student's minus teacher's probability of the labels, summed over the batch."""
-    seen, told = (certainty(model(batch, target)[0], batch["label"]) for model in (student.eval(), teacher))
-    return (seen - told).sum().item()
+    student_certainty, teacher_certainty = (certainty(model(batch, target)[0], batch["label"]) for model in (student.eval(), teacher))
+    return (student_certainty - teacher_certainty).sum().item()
 
 
 class Policy:

@@ -169,7 +169,7 @@ check_python() {  # python: say what is wrong with it, and how to get one, befor
     case $status in
         61) fail "$which is Python $found, and 3.11 or newer is needed; $advice" ;;
         62) fail "$which has no $found; $advice" ;;
-        126 | 127) fail "$which does not start; was the Python it belongs to removed? Else $advice" ;;
+        [!0]*) fail "$which does not start; was the Python it belongs to removed? Else $advice" ;;
     esac
 }
 

@@ -224,6 +224,7 @@ PRETENDING = "import sys; sys.version_info = (3, 8, 1); exec(sys.argv[1])"
         (f"exec '{sys.executable}' -c '{PRETENDING}' \"$2\"", "is Python 3.8, and 3.11 or newer is needed; run 'bash scripts/env"),
         (f"exec '{sys.executable}' -S \"$@\"", "has no torch, transformers, accelerate"),  # knows no site-packages
         ("exec /nowhere/python", "does not start; was the Python it belongs to removed?"),
+        ("echo No module named encodings >&2; exit 1", "does not start; was the Python it belongs to removed?"),
     ],
 )
 def test_a_python_that_cannot_run_the_stages_is_named_without_a_traceback(stage, tmp_path, command, words):

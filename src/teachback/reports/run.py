@@ -110,8 +110,11 @@ class Run:
         """`score` without the rows seen in training; None if there are none."""
         if not (own := self.score(checkpoint, domain)):
             return None
-        wanted = replace(own, split=unseen_split(own.split)).key
-        return next((result for result in self.results if result.key == wanted), None)
+        return self._by_key.get(replace(own, split=unseen_split(own.split)).key)
+
+    @cached_property
+    def _by_key(self) -> dict[tuple, Result]:
+        return {result.key: result for result in self.results}
 
     @cached_property
     def _scores(self) -> dict[tuple[str, str], list[Result]]:

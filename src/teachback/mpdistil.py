@@ -34,6 +34,18 @@ from teachback.stages.phase_inputs import EVAL_BATCH_SIZE, STUDENT, PhaseRows, T
 from teachback.stages.phases import Phases
 
 
+def _checked_labels(number, labels: tuple[str, ...], is_regression: bool) -> int:
+    """The number of labels as an int, if it is one and fits the task and the names."""
+    if not isinstance(number, Integral):  # includes NumPy integers
+        raise TeachbackError(f"num_labels={number!r}: expected a whole number")
+    number = int(number)
+    if number < (1 if is_regression else 2) or (is_regression and number != 1):
+        raise TeachbackError(f"num_labels={number}: a regression has 1, a classification 2 or more")
+    if labels and (is_regression or len(labels) != number):
+        raise TeachbackError(f"labels={list(labels)}: give num_labels={number} names, of a regression none")
+    return number
+
+
 class MPDistil:
     """Trains a teacher and its student for a task, given by data loaders."""
 
@@ -56,8 +68,10 @@ class MPDistil:
             data_dir: folder in which stage 1 stores downloaded models.
         """
         refuse_unknown("MPDistil", unknown, list(inspect.signature(MPDistil).parameters)[:-1])
-        self.task_name, self.num_labels, self.is_regression = task_name, num_labels, is_regression
-        self.metric = chosen_metric(metric, task_name, is_regression, num_labels)
+        self.task_name, self.is_regression = task_name, is_regression
+        require_list(labels, "labels", "names")
+        self.num_labels = _checked_labels(num_labels, tuple(labels or ()), is_regression)
+        self.metric = chosen_metric(metric, task_name, is_regression, self.num_labels)
         self.teacher_model = str(teacher_model)
         self.student_model = self.teacher_model if student_model is None else str(student_model)
         if student_model is None and student_init == "pretrained":
@@ -71,26 +85,12 @@ class MPDistil:
             )
         self.device = resolve_device(device)
         self._precision, self.precision = precision, resolve_precision(precision, self.device)
-        require_list(labels, "labels", "names")
         self._labels, self._given_tokenizer = tuple(labels or ()), tokenizer
-        self._check_labels()
         self.teacher: PreTrainedModel | None = None
         self.student: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self._card = ""  # the student's model card
         self._answering: Classifier | None = None  # wrapper of the student that predicted last
-
-    def _check_labels(self) -> None:
-        fewest = 1 if self.is_regression else 2
-        if not isinstance(self.num_labels, Integral):  # includes NumPy integers
-            raise TeachbackError(f"num_labels={self.num_labels!r}: expected a whole number")
-        self.num_labels = int(self.num_labels)
-        if self.num_labels < fewest or (self.is_regression and self.num_labels != 1):
-            raise TeachbackError(f"num_labels={self.num_labels}: a regression has 1, a classification 2 or more")
-        if self._labels and (self.is_regression or len(self._labels) != self.num_labels):
-            raise TeachbackError(
-                f"labels={list(self._labels)}: give num_labels={self.num_labels} names, of a regression none"
-            )
 
     @takes(TrainingConfig)
     def train(self, train_loader, val_loader, test_loader=None, meta_loaders: dict | None = None,

@@ -35,9 +35,8 @@ class StageRun:
     ``base_model``: pretrained model of the weights, recorded for information and not part of the fingerprint; "" if none.
     """
 
-    def __init__(
-        self, folder: Path, stage: str, arguments: dict, inputs: dict, dry_run: bool = False, base_model: str = ""
-    ):
+    def __init__(self, folder: Path, stage: str, arguments: dict, inputs: dict, dry_run: bool = False,
+                 base_model: str = ""):  # fmt: skip
         self.folder, self.stage, self.arguments, self.inputs = Path(folder), stage, arguments, inputs
         self.base_model = base_model
         self.place = real_place(self.folder)  # of a link to another disk: the work is done there
@@ -57,9 +56,7 @@ class StageRun:
         for change in self.changes():
             logger.warning("%s is made again, as this changed: %s", self.folder, change)
         for problem in self.damaged:
-            logger.warning(
-                "%s is damaged and made again, the old one is kept as %s: %s", self.folder, self.aside, problem
-            )
+            logger.warning("%s is damaged and made again, the old one is kept as %s: %s", self.folder, self.aside, problem)
 
     @property
     def fingerprint(self) -> str:

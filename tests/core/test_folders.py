@@ -70,7 +70,8 @@ def closed():
         (folder / "model.safetensors").write_text("x")
         (folder / "model.safetensors").chmod(0)
         (folder / "inside").mkdir(mode=0)
-        root = os.geteuid() == 0
+        root, before = os.geteuid() == 0, os.getcwd()
+        os.chdir("/")  # the folder one works in may be closed to others too
         if root:
             os.setresuid(65534, 65534, 0)
         try:
@@ -78,17 +79,17 @@ def closed():
         finally:
             if root:
                 os.setresuid(0, 0, 0)
+            os.chdir(before)
             (folder / "inside").chmod(0o700)
 
 
-def test_a_file_that_may_not_be_read_is_not_said_to_be_gone(closed, monkeypatch):
+def test_a_file_that_may_not_be_read_is_not_said_to_be_gone(closed):
     file = closed / "model.safetensors"
     as_safetensors_says = FileNotFoundError(f"No such file or directory: {file}")
     assert disk_message(as_safetensors_says).startswith(f"{file}: may not be read (Permission denied)")
     assert unreadable_file(closed).startswith(f"{closed / 'inside'}: may not be read")  # the first by name
     below = PermissionError(13, "Permission denied", str(closed / "inside/config.json"))
     assert disk_message(below).startswith(f"{closed / 'inside'}: may not be read (Permission denied)")
-    monkeypatch.chdir("/")  # the folder one works in may be closed too
     assert unreadable_file("bert-base-uncased") == ""  # a hub name
 
 

@@ -1,6 +1,6 @@
-# The stages in a container. data/ and outputs/ are written below /work, so mount a folder there:
+# The stages in a container. data/ and outputs/ are written below /workspace, so mount a folder there:
 #     docker build -t teachback .
-#     docker run --rm --gpus all -v "$PWD:/work" -e CONFIG=configs/sample.sh teachback run 3_train_teacher
+#     docker run --rm --gpus all -v "$PWD:/workspace" -e CONFIG=configs/sample.sh teachback run 3_train_teacher
 # On Linux x86-64 the packages of torch bring CUDA along. A small image for processors alone takes PyTorch's index of CPU builds,
 # whose address its page of installs names:
 #     docker build -t teachback:cpu --build-arg TORCH_INDEX=<address> .
@@ -16,6 +16,6 @@ RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(gre
 COPY . .
 RUN pip install --no-cache-dir --no-deps .
 
-ENV HF_HOME=/work/.cache/huggingface MPLCONFIGDIR=/tmp/matplotlib
-WORKDIR /work
+ENV HF_HOME=/workspace/.cache/huggingface MPLCONFIGDIR=/tmp/matplotlib
+WORKDIR /workspace
 ENTRYPOINT ["teachback"]

@@ -3,7 +3,7 @@
     PYTHONPATH=src python benchmarks/bench_stages.py --teacher_model <folder> --source ../shared/data --json out.json
 
 Uses Amazon's books and SuperGLUE's CB if ``--source`` has the archives, else the generated suite ``sample``. Each stage
-runs as for a user, from reading its input to the published folder, without cached teacher states. docs/performance.md
+runs as for a user, from reading its input to the published folder, without cached teacher states. docs/performance_log.md
 explains the columns.
 """
 

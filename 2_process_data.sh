@@ -19,11 +19,12 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${PROTOCOL=honest}"                  # honest or paper; it is recorded, and sets the default of QUIZ_FRACTION
 : "${SKIP_BAD_ROWS=0}"                  # 1: drop bad rows and count them, instead of stopping
 : "${DEDUPLICATE=0}"                    # 1: leave train and quiz rows out whose texts are in test or dev
-: "${TEACHER_MODEL=bert-base-uncased}"  # hub name, folder, scratch:tiny or scratch:mini (paper: BERT-base)
+: "${TEACHER_MODEL=bert-base-uncased}" no flag  # hub name, folder, scratch:tiny or scratch:mini (paper: BERT-base)
 : "${EMBEDDING_MODEL=$TEACHER_MODEL}"   # encoder of the prototype scores, not fine-tuned (paper: the teacher's)
 : "${PROTOTYPE=paper}"                  # form of the prototype score: paper, or code (the authors')
 : "${ALPHA=0.5}"                        # weight of the own domain in the score (paper: unknown; code: 0.5)
 : "${SEED=42}"                          # fixes which rows are cut from train (paper: 42)
+: "${DATA_DIR=${beside}data}"           # raw archives, processed suites and fetched models
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
 : "${EVAL_BATCH_SIZE=64}"               # examples a step
 : "${PRECISION=auto}"                   # auto, fp32, bf16 or fp16
@@ -31,13 +32,5 @@ source "$(dirname "$0")/scripts/common.sh"
 
 # Elsewhere SOURCE belongs to stage 1, and may still be set from there.
 if [[ $SUITE != custom ]]; then SOURCE=; fi
-if [[ -n $QUIZ_FRACTION ]]; then set -- --quiz_fraction "$QUIZ_FRACTION" "$@"; fi
 
-run scripts/process_data.py --suite "$SUITE" --domains "$DOMAINS" --data_dir "$DATA_DIR" --source "$SOURCE" \
-    --dev_fraction "$DEV_FRACTION" --test_fraction "$TEST_FRACTION" \
-    --text_a_column "$TEXT_A_COLUMN" --text_b_column "$TEXT_B_COLUMN" --label_column "$LABEL_COLUMN" \
-    --domain_column "$DOMAIN_COLUMN" --delimiter "$DELIMITER" \
-    --group_by "$GROUP_BY" --group_column "$GROUP_COLUMN" --protocol "$PROTOCOL" \
-    --skip_bad_rows "$SKIP_BAD_ROWS" --deduplicate "$DEDUPLICATE" --embedding_model "$EMBEDDING_MODEL" --prototype "$PROTOTYPE" --alpha "$ALPHA" \
-    --seed "$SEED" --max_length "$MAX_LENGTH" --eval_batch_size "$EVAL_BATCH_SIZE" \
-    --precision "$PRECISION" --device "$DEVICE" "$@"
+run scripts/process_data.py "$@"

@@ -13,8 +13,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${METHOD=metakd}"                    # metakd, mpdistil, or finetune: no teacher and no stage 4
 : "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3; multi: all single ones' mean prediction
 : "${TEACHER_DOMAIN=}"                  # single: whose teacher, for instance with HOLD_OUT; empty: DOMAIN's own
-: "${TEACHER_DIR=}"                     # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
-: "${STUDENT_DIR=}"                     # OUTPUT_DIR of another run, whose student_first/ is used; empty: this run's
+: "${TEACHER_DIR=}" --teacher_root      # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
+: "${STUDENT_DIR=}" --student_root      # OUTPUT_DIR of another run, whose student_first/ is used; empty: this run's
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # finetune: what to start from, as in stage 4
 : "${STUDENT_LAYERS=}"                  # finetune: cut it, as in stage 4; empty: leave it whole (paper)
 : "${STUDENT_INIT=pretrained}"          # finetune: start from pretrained or teacher, as in stage 4
@@ -30,36 +30,24 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${META_LOSS=collaborative}"          # then: its loss on quiz, collaborative or competitive, as in stage 6
 : "${META_EPOCHS=1}"                    # then: passes over quiz (paper: 1)
 : "${META_LR=1e-3}"                     # then: learning rate (paper: 1e-3)
-: "${SECOND_EPOCHS=3}"                  # passes over the data (paper: 3)
-: "${SECOND_LR=3e-5}"                   # peak learning rate (paper: 3e-5)
-: "${SECOND_SCHEDULE=linear}"           # learning rate over time: linear after a warm-up of 10 % (Meta-KD), or constant (MPDistil)
-: "${EPOCHS=}"                          # takes the place of SECOND_EPOCHS when set
-: "${LR=}"                              # takes the place of SECOND_LR when set
+: "${SECOND_EPOCHS=3}" --num_train_epochs  # passes over the data (paper: 3)
+: "${SECOND_LR=3e-5}" --learning_rate   # peak learning rate (paper: 3e-5)
+: "${SECOND_SCHEDULE=linear}" --lr_scheduler_type  # learning rate over time: linear after a warm-up of 10 % (Meta-KD), or constant (MPDistil)
+: "${EPOCHS=}" --num_train_epochs       # takes the place of SECOND_EPOCHS when set
+: "${LR=}" --learning_rate              # takes the place of SECOND_LR when set
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
 : "${DROPOUT=}"                         # finetune: every dropout probability; empty: the defaults of the model's family. Other students have stage 4's
 : "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
+: "${DATA_DIR=${beside}data}"           # raw archives, processed suites and fetched models
+: "${OUTPUT_DIR=${beside}outputs}" --output_root  # what stages 3 to 7 write
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
-: "${BATCH_SIZE=32}"                    # examples a step and process (paper: 32)
-: "${EVAL_BATCH_SIZE=64}"               # examples a step where nothing is learnt
+: "${BATCH_SIZE=32}" --per_device_train_batch_size  # examples a step and process (paper: 32)
+: "${EVAL_BATCH_SIZE=64}" --per_device_eval_batch_size  # examples a step where nothing is learnt
 : "${PRECISION=auto}"                   # auto, fp32, bf16 or fp16
 : "${DEVICE=auto}"                      # auto, cpu, cuda or cuda:<number>
 : "${SAVE_STEPS=0}"                      # a checkpoint every so many steps too; 0: at the ends of epochs alone
-: "${NPROC=1}"                          # processes, one a device
+: "${NPROC=1}" no flag                  # processes, one a device
 : "${REPORT_TO=none}"                   # none, tensorboard or wandb
 
-launch scripts/distill_student.py --stage second \
-    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --hold_out "$HOLD_OUT" --train_fraction "$TRAIN_FRACTION" \
-    --protocol "$PROTOCOL" --seed "$SEED" \
-    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher_root "$TEACHER_DIR" --student_root "$STUDENT_DIR" \
-    --method "$METHOD" --teacher "$TEACHER" --teacher_domain "$TEACHER_DOMAIN" \
-    --student_model "$STUDENT_MODEL" --student_layers "$STUDENT_LAYERS" --student_init "$STUDENT_INIT" \
-    --alpha_soft "$ALPHA_SOFT" --soft_loss "$SOFT_LOSS" --temperature "$TEMPERATURE" \
-    --use_expertise_weights "$USE_EXPERTISE_WEIGHTS" --expertise_power "$EXPERTISE_POWER" --use_sample_weights "$USE_SAMPLE_WEIGHTS" \
-    --beta_pkd "$BETA_PKD" --pkd_layers "$PKD_LAYERS" \
-    --meta_teacher_every_epoch "$META_TEACHER_EVERY_EPOCH" --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" \
-    --meta_lr "$META_LR" --teacher_cache_gb "$TEACHER_CACHE_GB" \
-    --num_train_epochs "$(stage_value EPOCHS SECOND_EPOCHS)" --learning_rate "$(stage_value LR SECOND_LR)" \
-    --lr_scheduler_type "$SECOND_SCHEDULE" --max_length "$MAX_LENGTH" --per_device_train_batch_size "$BATCH_SIZE" \
-    --per_device_eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
-    --dropout "$DROPOUT" --save_steps "$SAVE_STEPS" --report_to "$REPORT_TO" "$@"
+launch scripts/distill_student.py --stage second "$@"

@@ -9,8 +9,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains to pick from, separated by commas or blanks; empty: all of the suite
 : "${TEACHER=meta}"                     # whose meta-teacher: meta, single, mix or mtl, as in stage 3 (paper: single)
-: "${TEACHER_DIR=}"                     # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
-: "${STUDENT_DIR=}"                     # OUTPUT_DIR of another run, whose student_second/ is used; empty: this run's
+: "${TEACHER_DIR=}" --teacher_root      # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
+: "${STUDENT_DIR=}" --student_root      # OUTPUT_DIR of another run, whose student_second/ is used; empty: this run's
 : "${META_LOSS=collaborative}"          # the meta-teacher's loss: collaborative or competitive (paper: both)
 : "${META_EPOCHS=1}"                    # its passes over quiz (paper: 1)
 : "${META_LR=1e-3}"                     # its learning rate (paper: 1e-3)
@@ -33,6 +33,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
 : "${PROTOCOL=honest}"                  # selects on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)
+: "${DATA_DIR=${beside}data}"           # raw archives, processed suites and fetched models
+: "${OUTPUT_DIR=${beside}outputs}" --output_root  # what stages 3 to 7 write
 : "${MAX_LENGTH=128}"                   # tokens an example (paper: 128)
 : "${BATCH_SIZE=8}"                     # examples a step (paper: 8)
 : "${EVAL_BATCH_SIZE=64}"               # examples a step where nothing is learnt
@@ -40,14 +42,4 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${DEVICE=auto}"                      # auto, cpu, cuda or cuda:<number>
 : "${REPORT_TO=none}"                   # none, tensorboard or wandb
 
-run scripts/curriculum.py \
-    --suite "$SUITE" --domain "$DOMAIN" --domains "$DOMAINS" --protocol "$PROTOCOL" --seed "$SEED" \
-    --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --teacher "$TEACHER" \
-    --teacher_root "$TEACHER_DIR" --student_root "$STUDENT_DIR" \
-    --meta_loss "$META_LOSS" --meta_epochs "$META_EPOCHS" --meta_lr "$META_LR" --teacher_cache_gb "$TEACHER_CACHE_GB" \
-    --episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --student_update "$STUDENT_UPDATE" --meta_gradient "$META_GRADIENT" \
-    --curriculum_lr "$CURRICULUM_LR" --policy "$POLICY" --policy_lr "$POLICY_LR" --choose_from "$CHOOSE_FROM" --first_action "$FIRST_ACTION" --state "$STATE" \
-    --reward "$REWARD" --reward_rows "$REWARD_ROWS" --advantage "$ADVANTAGE" --gamma "$GAMMA" \
-    --entropy_weight "$ENTROPY_WEIGHT" --eval_every "$EVAL_EVERY" --max_length "$MAX_LENGTH" \
-    --batch_size "$BATCH_SIZE" --eval_batch_size "$EVAL_BATCH_SIZE" --precision "$PRECISION" --device "$DEVICE" \
-    --report_to "$REPORT_TO" "$@"
+run scripts/curriculum.py "$@"

@@ -1,9 +1,11 @@
 # What the numbered stages share: shell options, CONFIG, --help, and starting an entry point.
 #
 # A stage sources this file first, then declares each variable it uses in a line of its own,
-#     : "${NAME=default}"   # meaning (paper: value)
+#     : "${NAME=default}"           # meaning (paper: value); goes to Python as --name
+#     : "${NAME=default}" --flag    # goes as --flag; of two lines with one flag the second takes the place of the first when set
+#     : "${NAME=default}" no flag   # is of use to the shell alone
 # and ends in one call of `run` (one process) or `launch` (NPROC processes); neither returns.
-# These lines are the only list of variables there is: --help and the check of config files read them.
+# These lines are the only list of variables there is: the flags for Python, --help and the check of config files come from them.
 #
 # What is given later wins: default above < config file < environment < command-line flag. An empty value is a value.
 # Relative paths count from the folder one calls from; data/ and outputs/ by default lie beside the stages, and in that folder
@@ -25,8 +27,16 @@ fail() {  # message: print it as one line and stop with status 1
     exit 1
 }
 
-variable_lines() {  # script...: its declared variables as "NAME<tab>default<tab>meaning"
-    sed -nE 's/^: "\$\{([A-Z][A-Z0-9_]*):?=(\$\{beside\})?([^}]*)\}"[[:space:]]*(#[[:space:]]*(.*))?$/\1\t\3\t\5/p' "$@"
+variable_lines() {  # script...: its declared variables as "NAME<tab>default<tab>meaning<tab>flag"
+    local tab=$'\t'
+    sed -nE 's/^: "\$\{([A-Z][A-Z0-9_]*):?=(\$\{beside\})?([^}]*)\}"( (--[a-z_]+|no flag))?[[:space:]]*(#[[:space:]]*(.*))?$/\1'"$tab\3$tab\7$tab\5/p" "$@"
+}
+
+variable_flags() {  # the flags that the stage's variables set, one a line: "--flag NAME", and after it the name of one that takes its place
+    variable_lines "$stage" | LC_ALL=C awk -F '\t' '
+        $4 == "" { $4 = "--" tolower($1) }
+        $4 != "no flag" { if (!($4 in names)) flags[++count] = $4; names[$4] = names[$4] " " $1 }
+        END { for (i = 1; i <= count; i++) print flags[i] names[flags[i]] }'
 }
 
 known_variables() {  # every variable that a config file may set
@@ -193,25 +203,29 @@ start() {  # argument of Python...: become Python
     check_python "$python"
     if [[ -n $given_here ]]; then echo "$(basename "$stage"): from the environment:$given_here" >&2; fi
     export PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH}
-    exec "$python" "$@"
+    # shellcheck disable=SC2086  # no word, or several
+    exec "$python" $torchrun "$@"
 }
 
-run() {  # scripts/entry_point.py flag...: become that entry point
-    start "$root/$1" "${@:2}"
+run() {  # scripts/entry_point.py flag...: become that entry point, with the flags that the stage's variables set before those given
+    local flag own general flags=()
+    while read -r flag own general; do
+        if [[ -n $general ]]; then flags+=("$flag" "$(stage_value "$general" "$own")"); else flags+=("$flag" "${!own}"); fi
+    done <<<"$(variable_flags)"
+    start "$root/$1" "${flags[@]}" "${@:2}"
 }
 
 launch() {  # like run, on NPROC processes; torchrun's own variables (PET_NNODES, PET_RDZV_ENDPOINT ...) add machines
     [[ $NPROC =~ ^[1-9][0-9]*$ ]] || fail "NPROC=$NPROC: expected a number of processes, 1 or more"
     if [[ -n ${PET_NNODES-} ]]; then
-        start -m torch.distributed.run --nproc_per_node "$NPROC" "$root/$1" "${@:2}"
+        torchrun="-m torch.distributed.run --nproc_per_node $NPROC"
     elif [[ $NPROC -gt 1 ]]; then
-        start -m torch.distributed.run --standalone --nproc_per_node "$NPROC" "$root/$1" "${@:2}"
-    else
-        run "$@"
+        torchrun="-m torch.distributed.run --standalone --nproc_per_node $NPROC"
     fi
+    run "$@"
 }
 
-given_here=
+given_here= torchrun=
 remember_given
 
 check_only=
@@ -222,7 +236,7 @@ for argument in "$@"; do
     esac
 done
 
-: "${CONFIG=}"                        # file of variables for an experiment, e.g. configs/amazon.sh
+: "${CONFIG=}" no flag                # file of variables for an experiment, e.g. configs/amazon.sh
 if [[ -n $CONFIG ]]; then
     config=$(find_config)
     # shellcheck disable=SC2046  # names hold no blanks
@@ -238,8 +252,6 @@ if [[ -n $CONFIG ]]; then
     restore_environment
     single_domain_is_target
 fi
-: "${PYTHON=}"                        # Python to run with; empty: that of .venv where there is one, else python3
-: "${DATA_DIR=${beside}data}"         # raw archives, processed suites and fetched models
-: "${OUTPUT_DIR=${beside}outputs}"    # what stages 3 to 7 write
+: "${PYTHON=}" no flag                # Python to run with; empty: that of .venv where there is one, else python3
 
 if [[ -n $check_only && -z ${TEACHBACK_ARGUMENTS-} ]]; then start "$root/scripts/check.py" "$(basename "$stage")" "$@"; fi

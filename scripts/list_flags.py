@@ -4,7 +4,6 @@ PYTHONPATH=src python scripts/list_flags.py > docs/flags.md
 """
 
 import argparse
-import re
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from teachback.core.arguments import (
 )
 from teachback.core.markdown import escape_markdown
 from teachback.core.training_arguments import REFUSED, OptimizerArguments
+from teachback.core.variables import declared
 from teachback.inference.export import ExportArguments
 from teachback.inference.hub import HubArguments
 from teachback.inference.predict import PredictionArguments
@@ -78,13 +78,7 @@ This page is made by `PYTHONPATH=src python scripts/list_flags.py > docs/flags.m
 
 def variables_of(scripts: tuple[Path, ...], flag: str) -> list[str]:
     """Shell variables that the scripts pass to a flag."""
-    found: list[str] = []
-    for script in scripts:
-        match = re.search(
-            rf'--{flag} "(?:\$\(stage_value ([A-Z_ ]+)\)|\$([A-Z_]+))"', script.read_text(encoding="utf-8")
-        )
-        found += (match[1] or match[2]).split() if match else []
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(one.name for script in scripts for one in declared(script).values() if one.flag == flag))
 
 
 def described(arguments: type) -> list[Field]:

@@ -9,11 +9,10 @@ if [[ $# -gt 0 && $1 != -* ]]; then folder=$1; shift; fi
 source "$(dirname "$0")/common.sh"
 
 : "${MAX_LENGTH=}"             # tokens after which a text is cut; empty: as the student was trained
-: "${EVAL_BATCH_SIZE=64}"      # texts a step
+: "${EVAL_BATCH_SIZE=64}" --batch_size  # texts a step
 : "${PRECISION=auto}"          # auto (fp32), fp32, bf16 or fp16
 : "${DEVICE=auto}"             # auto, cpu, cuda or cuda:<number>
 
 if [[ -z $folder ]]; then fail "name the folder of a student, such as outputs/amazon/seed42/books/student_second"; fi
 
-run scripts/predict.py --folder "$folder" --max_length "$MAX_LENGTH" --batch_size "$EVAL_BATCH_SIZE" \
-    --precision "$PRECISION" --device "$DEVICE" "$@"
+run scripts/predict.py --folder "$folder" "$@"

@@ -15,7 +15,7 @@ source "$(dirname "$0")/common.sh"
 : "${SUITE=amazon}"                   # suite; the table's configuration names it
 : "${ROWS=}"                          # rows to make, with those that they build on; empty: all
 : "${SEEDS=1 2 3 4 5}"                # one run of every row and domain for each
-: "${DOMAIN=}"                        # only these domains' students, separated by commas or blanks; empty or all: all
+: "${DOMAIN=}" no flag                # only these domains' students, separated by commas or blanks; empty or all: all
 : "${DOMAINS=}"                       # domains that the stages use; empty: those of the table
 : "${HOLD_OUT=}"                     # in place of the table: these domains, each held out of the teachers in turn
 : "${TRAIN_FRACTION=}"               # in place of the table: scores by these shares of DOMAIN's train rows, such as 0.01 0.1 1
@@ -25,22 +25,19 @@ source "$(dirname "$0")/common.sh"
 : "${SLURM_OPTIONS=}"                 # slurm: what sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00
 : "${UNDISTILLED_EPOCHS=}"            # epochs of the undistilled student; empty: those of stages 4 and 5 together with Meta-KD, else stage 5's
 : "${UNDISTILLED_LR=}"                # its learning rate; empty: that of stage 5
-: "${FIRST_EPOCHS=10}"                # as in stage 4
-: "${SECOND_EPOCHS=3}"                # as in stage 5
-: "${EPOCHS=}"                        # takes the place of both when set
+: "${FIRST_EPOCHS=10}" no flag        # as in stage 4
+: "${SECOND_EPOCHS=3}" no flag        # as in stage 5
+: "${EPOCHS=}" no flag                # takes the place of both when set
 : "${PROTOCOL=honest}"                # selects checkpoints on dev; paper, with MPDistil, on the reported set (optimistic)
 : "${TEACHER_MODEL=bert-base-uncased}"   # as in stage 3
 : "${STUDENT_INIT=pretrained}"        # as in stage 4
 : "${TRANSFER_SET=domain}"            # as in stage 4
 : "${DEVICE=auto}"                    # auto, cpu, cuda or cuda:<number>
+: "${DATA_DIR=${beside}data}"         # raw archives, processed suites and fetched models
+: "${OUTPUT_DIR=${beside}outputs}" --output_root  # what stages 3 to 7 write
 
 if [[ -z $table ]]; then fail "name a table: metakd_amazon, metakd_mnli, mpdistil_superglue or mpdistil_glue"; fi
 if [[ $targets == all ]]; then targets=; fi
 
-run scripts/reproduce.py --name "$table" --suite "$SUITE" --rows "$ROWS" --seeds "$SEEDS" --targets "$targets" \
-    --domains "$DOMAINS" --data_dir "$DATA_DIR" --output_root "$OUTPUT_DIR" --config "$CONFIG" --protocol "$PROTOCOL" \
-    --teacher_model "$TEACHER_MODEL" --student_init "$STUDENT_INIT" --transfer_set "$TRANSFER_SET" --undistilled_epochs "$UNDISTILLED_EPOCHS" \
-    --stage_epochs "$(stage_value EPOCHS FIRST_EPOCHS) $(stage_value EPOCHS SECOND_EPOCHS)" \
-    --undistilled_lr "$UNDISTILLED_LR" --hold_out "$HOLD_OUT" --train_fraction "$TRAIN_FRACTION" \
-    --teacher_domain "$TEACHER_DOMAIN" --device "$DEVICE" --jobs "$JOBS" --launcher "$LAUNCHER" \
-    --slurm_options "$SLURM_OPTIONS" "$@"
+run scripts/reproduce.py --name "$table" --targets "$targets" --config "$CONFIG" \
+    --stage_epochs "$(stage_value EPOCHS FIRST_EPOCHS) $(stage_value EPOCHS SECOND_EPOCHS)" "$@"

@@ -18,18 +18,18 @@ from pathlib import Path
 from unittest.mock import patch
 
 from teachback.core.errors import run_entry_point
+from teachback.core.variables import declared
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 STAGES = sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))
-DECLARATION = re.compile(r'^: "\$\{([A-Z][A-Z0-9_]*)=(.*)\}"\s*(#.*)?$', re.MULTILINE)
 # Takes the place of Python: writes its arguments down.
 FAKE_PYTHON = '#!/bin/sh\nprintf "%s\\0" "$@" > "$0.arguments"\n'
 
 
 def declarations(path: Path) -> dict[str, str]:
     """Variable -> default, of a script."""
-    return {name: default for name, default, _ in DECLARATION.findall(path.read_text(encoding="utf-8"))}
+    return {name: variable.default for name, variable in declared(path).items()}
 
 
 def entry_point(script: Path) -> str:

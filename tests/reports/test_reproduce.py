@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT, declarations
 
 from teachback.core.errors import TeachbackError
 from teachback.data.download import get_data
@@ -21,7 +22,6 @@ from teachback.reports.reproduce import ReproduceArguments, make_plan, reproduce
 from teachback.stages.stage2_arguments import ProcessArguments
 from teachback.stages.stage2_data import process
 
-ROOT = Path(__file__).parents[2]
 FAST = {
     "TEACHER_MODEL": "scratch:tiny", "MAX_LENGTH": "16", "EPOCHS": "0.1", "PRECISION": "fp32", "DEVICE": "cpu",
     "OMP_NUM_THREADS": "1", "TRANSFER_SET": "domain",
@@ -305,9 +305,9 @@ def test_the_document_names_every_row_and_variable():
     text = (ROOT / "docs/reproduce.md").read_text(encoding="utf-8")
     for recipe in RECIPES.values():
         assert all(f"`{name}`" in text for name in recipe.rows)
-    script = (ROOT / "scripts/reproduce.sh").read_text(encoding="utf-8")
-    defaults = dict(re.findall(r'^: "\$\{([A-Z_]+)=(.*)\}"', script, re.MULTILINE))
-    of_stages = {"SUITE", "TEACHER_MODEL", "STUDENT_INIT", "TRANSFER_SET", "DEVICE", "EPOCHS", "FIRST_EPOCHS", "SECOND_EPOCHS"}
+    defaults = declarations(ROOT / "scripts/reproduce.sh")
+    of_stages = {"SUITE", "TEACHER_MODEL", "STUDENT_INIT", "TRANSFER_SET", "DEVICE", "EPOCHS", "FIRST_EPOCHS", "SECOND_EPOCHS",
+                 "DATA_DIR", "OUTPUT_DIR"}  # fmt: skip
     rows = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \| (?:`(.*?)`)? ?\|", text, re.MULTILINE)
     named = {name: default for names, default in rows for name in re.findall(r"[A-Z_]+", names)}
     assert {name: named.get(name) for name in defaults if name not in of_stages} == {

@@ -9,7 +9,7 @@ from dataclasses import fields
 from itertools import cycle
 
 import pytest
-from commands import DECLARATION, ROOT, STAGES, declarations
+from commands import ROOT, STAGES, declarations
 
 from teachback.core.arguments import (
     CurriculumArguments,
@@ -20,19 +20,20 @@ from teachback.core.arguments import (
     StudentArguments,
     TeacherArguments,
 )
+from teachback.core.variables import declared
 from teachback.stages.stage7_arguments import EvaluationArguments
 
 SCRIPTS = [ROOT / name for name in STAGES] + sorted((ROOT / "scripts").glob("*.sh"))
 GENERAL = {"EPOCHS", "LR"}  # take the place of a stage's own variable
-SHELL_ONLY = {"CONFIG", "PYTHON", "NPROC"}  # the shell reads these; no entry point needs them
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
 
 def own_variables(stage: str) -> dict[str, str]:
     """Variable -> flag, for the variables of a stage that go to one flag of their own, whatever the others are."""
-    apart = SHELL_ONLY | GENERAL | {"SUITE"} | ({"TEACHER_MODEL"} if stage.startswith("2_") else set())
-    return {name: flag_of(stage, name) for name in declarations(ROOT / stage) if name not in apart}
+    apart = GENERAL | {"SUITE", "DATA_DIR", "OUTPUT_DIR"}
+    variables = declared(ROOT / stage).values()
+    return {one.name: f"--{one.flag}" for one in variables if one.flag and one.name not in apart}
 
 
 KNOWN = {name for path in [ROOT / s for s in STAGES] + [ROOT / "scripts/common.sh"] for name in declarations(path)}
@@ -69,14 +70,6 @@ def value_of(arguments: list[str], flag: str) -> str:
     return arguments[last + 1]
 
 
-def flag_of(stage_name: str, variable: str) -> str:
-    """The flag that a stage passes a variable to."""
-    text = (ROOT / stage_name).read_text(encoding="utf-8")
-    match = re.search(rf'(--[a-z_]+) "(\$\(stage_value [A-Z_ ]*\b)?\$?\{{?{variable}\b', text)
-    assert match, f"{stage_name} declares {variable} and passes it to nothing"
-    return match[1]
-
-
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_valid_bash(path):
     assert subprocess.run(["bash", "-n", str(path)], capture_output=True).returncode == 0
@@ -86,8 +79,14 @@ def test_scripts_are_valid_bash(path):
 def test_every_variable_is_explained_and_keeps_an_empty_value(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert ":=" not in text  # ":=" would replace an empty value that the user gave
-    assert all(comment for _, _, comment in DECLARATION.findall(text))
-    assert len(DECLARATION.findall(text)) == text.count('\n: "${')
+    assert all(variable.meaning for variable in declared(ROOT / name).values())
+    assert len(declared(ROOT / name)) == text.count('\n: "${')
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_variables_without_a_flag_are_those_of_the_shell_alone(name):
+    shell = {"3": {"NPROC"}, "4": {"NPROC"}, "5": {"NPROC"}, "2": {"TEACHER_MODEL"}}.get(name[0], set())
+    assert {one.name for one in declared(ROOT / name).values() if not one.flag} == shell
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -330,7 +329,7 @@ def test_the_page_of_variables_explains_each():
         found = {number for number, own in declared.items() for name in names if name in own or name in shared}
         assert found == stage_numbers(stages), names
         values = {own[name].lstrip("$") for own in (*declared.values(), shared) for name in names if name in own}
-        values = {value.removeprefix("{beside}") for value in values if value}
+        values -= {""}
         assert values == set(re.findall(r"`([^`]+)`", defaults)), names
 
 

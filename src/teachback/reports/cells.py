@@ -9,7 +9,6 @@ import glob
 import hashlib
 import json
 import os
-import re
 import shlex
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +18,7 @@ from teachback.core.files import write_atomically
 from teachback.core.integrity import content_hash
 from teachback.core.places import seed_folder
 from teachback.core.published import damage_of
+from teachback.core.variables import declared
 from teachback.data.names import folder_name
 from teachback.data.schema import SPLITS
 from teachback.reports.recipes import SCRIPTS
@@ -70,12 +70,6 @@ class Cell:
         return f"(export {words} && {' && '.join(f'bash {script}' for script in self.scripts)})"
 
 
-@cache
-def declared_variables(script: Path) -> frozenset[str]:
-    """Variables that a stage script declares."""
-    return frozenset(re.findall(r'^: "\$\{([A-Z][A-Z0-9_]*):?=', script.read_text(encoding="utf-8"), re.MULTILINE))
-
-
 @dataclass
 class Workplace:
     """Shared environment of a table's cells: project, data, config file and user's variables."""
@@ -87,8 +81,7 @@ class Workplace:
 
     def settings(self, cell: Cell) -> dict[str, str]:
         """Variables of a cell's stages: those of the cell, and others that are set in the environment."""
-        known = {"CONFIG", "PYTHON", "DATA_DIR", "OUTPUT_DIR"}
-        known = known.union(*(declared_variables(self.root / script) for script in cell.scripts))
+        known = {"CONFIG", "PYTHON"}.union(*(declared(self.root / script) for script in cell.scripts))
         shared = sorted(known & self.given.keys() - set(PER_CELL))
         return {name: self.given[name] for name in shared} | cell.variables
 

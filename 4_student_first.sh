@@ -19,6 +19,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, e.g. 3,6,9,12, or one alone for the last
 : "${TRANSFER_SET=domain}"              # texts to learn on: domain (paper), or all domains' texts
 : "${UNLABELLED=}"                      # file of further texts of the domain: one a line, a pair with a tab between
+: "${TRANSFER_WINDOWS=0}"               # learn on so many further windows of each text longer than MAX_LENGTH, at most
 : "${ATTENTION_TARGET=scores}"          # attention to match: scores before softmax, probs, or relations (of every family and width)
 : "${RELATION_HEADS=}"                  # relations: heads that states are split into; empty: as many as 48 that divide all widths
 : "${USE_EXPERTISE_WEIGHTS=1}"          # 1 weights each example by the teacher's expertise, lambda (paper: 1)

@@ -18,6 +18,9 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # finetune: what to start from, as in stage 4
 : "${STUDENT_LAYERS=}"                  # finetune: cut it, as in stage 4; empty: leave it whole (paper)
 : "${STUDENT_INIT=pretrained}"          # finetune: start from pretrained or teacher, as in stage 4
+: "${SECOND_TRANSFER_SET=domain}"       # texts to learn on: domain (paper), or all that have its labels; the teacher answers the others
+: "${UNLABELLED=}"                      # file of further texts of the domain, as in stage 4, which the teacher answers
+: "${TRANSFER_WINDOWS=0}"               # further windows of long texts, as in stage 4, which the teacher answers
 : "${ALPHA_SOFT=}"                      # share of the soft loss, the labels get the rest; empty: metakd 1, mpdistil 0.5
 : "${SOFT_LOSS=}"                       # loss between predictions: ce, kl or mse; empty: metakd ce, mpdistil mse
 : "${TEMPERATURE=}"                     # softens both predictions; a real number; empty: metakd 1, mpdistil 5

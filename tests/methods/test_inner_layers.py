@@ -26,7 +26,8 @@ from teachback.core.arguments import FirstStageArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, Suite
 from teachback.data.suite_data import label_ids
-from teachback.methods.inner_layers import InnerLayerDistillation, known_labels, layer_map, number_list
+from teachback.methods.inner_layers import InnerLayerDistillation, layer_map, number_list
+from teachback.methods.losses import known_labels
 from teachback.methods.relation_loss import relation_loss
 from teachback.models.heads import ABSENT_CLASS, Classifier
 from teachback.models.layers import backbone, final_layer

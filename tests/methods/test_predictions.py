@@ -8,6 +8,7 @@ from tiny import (
     CAUSE,
     GENRE,
     NO_DROPOUT,
+    SCORE,
     batch,
     chosen,
     classifier,
@@ -118,9 +119,33 @@ def test_gradient_of_the_logits_by_hand():
     module, values = second_stage(temperature=2.0), rows()
     logits = module(**values)["logits"]
     logits.retain_grad()
-    module._distillation(Outputs(logits, None), logits.new_zeros(3), values).mean().backward()
+    module._distillation(Outputs(logits, None), values).mean().backward()
     expected = 2.0 * ((logits / 2).softmax(1) - (TEACHER_LOGITS / 2).softmax(1)) / 3
     torch.testing.assert_close(logits.grad, expected.detach())
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha_soft": 0.25, "temperature": 2.0, "soft_loss": "mse"}])
+def test_rows_without_a_label_have_the_soft_loss_alone(options):
+    module, soft = second_stage(True, **options), second_stage(True, **options | {"alpha_soft": 1.0})
+    values = rows(label=torch.tensor([0, -1, -1]))
+    answered = values | {"label": torch.tensor([0, 0, 1])}  # what the teacher predicts for the last two
+    for row in (1, 2):
+        alone, expected = chosen(values, [row]), chosen(answered, [row])
+        assert loss(module, alone).item() == loss(soft, expected).item()
+        gradients = [embedding_gradients(m.student.model, lambda: loss(m, v)) for m, v in ((module, alone), (soft, expected))]
+        assert torch.equal(*gradients) and gradients[0].abs().max() > 0
+    each = [loss(module, chosen(values, [row])).item() for row in range(3)]
+    assert loss(module, values).item() == pytest.approx(sum(each) / 3, rel=1e-5)
+
+
+def test_numbers_without_a_label_have_the_teachers_for_a_target():
+    module = second_stage(student={"domain": SCORE}, alpha_soft=0.5)
+    values = batch() | {"label": torch.tensor([0.5, math.nan, 2.0]), "teacher_logits": torch.tensor([[0.1], [0.7], [1.5]])}
+    predicted = student_logits(module, values)[:, 0]
+    expected = (predicted[1] - 0.7).square()
+    torch.testing.assert_close(loss(module, chosen(values, [1])), expected)
+    loss(module, values).backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
 
 
 def test_a_student_that_agrees_with_its_teacher_stays_where_it_is():

@@ -1,10 +1,11 @@
 """The arguments of the training stages: small dataclasses beside those of Hugging Face."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from teachback.core.errors import TeachbackError
 from teachback.core.options import (
     option,
+    recorded,
     require,
     require_above_zero,
     require_at_least,
@@ -92,6 +93,10 @@ class StudentArguments:
         None, "Every dropout probability of a new student; unset: the defaults of its family, or the teacher's that it is cut from."
     )
     teacher_domain: str = option("", "With teacher single: whose; empty: the target domain's own.")
+    unlabelled: str = option("", "File of further texts of the target domain: one a line, a pair separated by a tab.")
+    transfer_windows: int = option(
+        0, "Further windows of each text longer than max_length that are learnt on, at most; the teacher answers them."
+    )
     use_sample_weights: bool = option(True, "lambda reads the examples' prototype scores; without: 1 for each.")
 
     def __post_init__(self):
@@ -99,7 +104,8 @@ class StudentArguments:
         require_share(self, "dropout")
         require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
         require(self, "student_init", ("pretrained", "teacher"))
-        require_at_least(self, "expertise_power", 0)
+        for name in ("expertise_power", "transfer_windows"):
+            require_at_least(self, name, 0)
         if self.teacher_domain and self.teacher != "single":
             raise TeachbackError(f"TEACHER_DOMAIN={self.teacher_domain} needs TEACHER=single, not {self.teacher}")
         if self.student_init == "teacher" and not self.student_layers:
@@ -113,7 +119,6 @@ class FirstStageArguments:
     first: str = option("metakd", "metakd; or none: pass the initial student on as it is.")
     layer_map: str = option("uniform", "Teacher layer of each student layer: uniform, last, first, a list 3,6,9,12, or one for the last.")
     transfer_set: str = option("domain", "Texts to distil on: domain (paper) or all domains (no labels are needed).")
-    unlabelled: str = option("", "File of further texts of the target domain: one a line, a pair separated by a tab.")
     attention_target: str = option(
         "scores", "Compare attention scores, their probs, or relations of tokens (MiniLMv2), which every family has."
     )
@@ -167,6 +172,9 @@ class SecondStageArguments:
     alpha_soft: float = option(None, "Share of the soft loss, 0 to 1; the labels' loss has the rest.")
     beta_pkd: float = option(None, "Weight of the loss between normalised [CLS] states of inner layers (PKD).")
     pkd_layers: str = option("first", "Teacher layers for it: first (released code), skip or last.")
+    second_transfer_set: str = option(
+        "domain", "Texts to learn on: domain (paper), or all: the texts of domains with the same labels too, which the teacher answers."
+    )
     meta_teacher_every_epoch: bool | None = option(
         None, "After each epoch train the teacher's heads on quiz; they answer in the next epoch."
     )
@@ -178,6 +186,7 @@ class SecondStageArguments:
                 setattr(self, name, value)
         require(self, "soft_loss", ("ce", "kl", "mse"))
         require(self, "pkd_layers", ("first", "skip", "last"))
+        require(self, "second_transfer_set", ("domain", "all"))
         require_above_zero(self, "temperature")
         require_at_least(self, "beta_pkd", 0)
         if not 0 <= self.alpha_soft <= 1:
@@ -298,5 +307,5 @@ CURRICULUM_STAGE = (DataArguments, MetaTeacherArguments, CurriculumArguments)
 
 def as_arguments(*parts, without: tuple[str, ...] = ()) -> dict:
     """Several dataclasses and dicts as one flat dict for stage.json."""
-    dicts = [part if isinstance(part, dict) else asdict(part) for part in parts]
+    dicts = [part if isinstance(part, dict) else recorded(part) for part in parts]
     return {name: value for part in dicts for name, value in part.items() if name not in without}

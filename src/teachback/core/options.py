@@ -15,9 +15,19 @@ FOLDERS = {
 }  # fmt: skip
 
 
+# Arguments that stage.json records only if they differ from their defaults, so that stages finished without them stay valid.
+ADDED = {"transfer_windows", "second_transfer_set"}
+
+
 def option(default, meaning: str):
     """A field of arguments. A default of None stands for what __post_init__ fills in, and is no part of its type."""
     return field(default=default, metadata={"help": meaning})
+
+
+def recorded(arguments) -> dict:
+    """Fields of arguments by name, without those of `ADDED` that have their default."""
+    values = {f: getattr(arguments, f.name) for f in fields(arguments)}
+    return {f.name: value for f, value in values.items() if f.name not in ADDED or value != f.default}
 
 
 def require(arguments, name: str, choices: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from teachback.methods.losses import (
     effective_share,
     expertise_weight,
     hidden_state_loss,
-    is_regression,
+    known_labels,
     teacher_error,
     transferable_knowledge_loss,
 )
@@ -223,14 +223,6 @@ def require_no_common_tokens(args: FirstStageArguments, transferable: bool) -> N
         f"{', '.join(ALIGNED[name] for name in aligned)}; set {advice}. Or take STUDENT_INIT=teacher, or a STUDENT_MODEL with "
         "the teacher's vocabulary"
     )
-
-
-def known_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Labels [B], hidden labels (-1 for classes, NaN for regression) replaced by the teacher's prediction."""
-    regression = is_regression(logits)
-    hidden = torch.where(regression, labels.isnan(), labels < 0)
-    answer = torch.where(regression, logits[:, 0].float(), logits.argmax(-1).float())
-    return torch.where(hidden, answer.to(labels.dtype), labels)
 
 
 def freeze_head(model) -> None:

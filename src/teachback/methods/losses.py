@@ -117,6 +117,17 @@ def teacher_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return 1 - right + _number_error(logits, labels, regression)
 
 
+def hidden_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Mask of rows without a label, which have -1 for classes and NaN for regression: [B], [B, C] -> bool [B]."""
+    return torch.where(is_regression(logits), labels.isnan(), labels < 0)
+
+
+def known_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Labels, hidden ones replaced by the predictions of ``logits``: [B], [B, C] -> [B]."""
+    answer = torch.where(is_regression(logits), logits[:, 0].float(), logits.argmax(-1).float())
+    return torch.where(hidden_labels(labels, logits), answer.to(labels.dtype), labels)
+
+
 def average_predictions(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """Logits whose softmax at ``temperature`` is the mean of K teachers' softened predictions: [K, B, C] -> [B, C].
 

@@ -11,6 +11,8 @@ from teachback.methods.losses import (
     effective_share,
     expertise_weight,
     hard_label_loss,
+    hidden_labels,
+    known_labels,
     pkd_loss,
     soft_loss,
     teacher_error,
@@ -102,9 +104,7 @@ class PredictionDistillation(TrainingModule):
         distils = "teacher_logits" in batch or "teacher_pooled" in batch
         outputs = self.student(batch, hidden_states=distils and bool(self.pkd_layers))
         with torch.autocast(outputs.logits.device.type, enabled=False):
-            loss = hard_label_loss(outputs.logits, batch["label"])
-            if distils:
-                loss = self._distillation(outputs, loss, batch)
+            loss = self._distillation(outputs, batch) if distils else hard_label_loss(outputs.logits, batch["label"])
         return {"loss": loss.mean(), "logits": outputs.logits}
 
     def further_rows(self) -> list[EncodedRows]:
@@ -126,17 +126,20 @@ class PredictionDistillation(TrainingModule):
             return {}
         return {"loss_meta_teacher": self._step.take(self.student)[-1]}
 
-    def _distillation(self, outputs: Outputs, hard: torch.Tensor, batch: dict) -> torch.Tensor:
+    def _distillation(self, outputs: Outputs, batch: dict) -> torch.Tensor:
+        """Loss by row [B]. Rows without a label have the soft loss alone, and the teacher's prediction for a label."""
         a, teacher = self.arguments, self._teacher_logits(batch)
-        terms = {"soft": soft_loss(outputs.logits, teacher, a.temperature, a.soft_loss), "hard": hard}
-        loss = a.alpha_soft * terms["soft"] + (1 - a.alpha_soft) * hard
+        labels = known_labels(batch["label"], teacher)
+        soft, hard = soft_loss(outputs.logits, teacher, a.temperature, a.soft_loss), hard_label_loss(outputs.logits, labels)
+        terms = {"soft": soft, "hard": hard}
+        loss = torch.where(hidden_labels(batch["label"], teacher), soft, a.alpha_soft * soft + (1 - a.alpha_soft) * hard)
         if self.pkd_layers:
             terms["pkd"] = self._pkd(outputs, batch)
             loss = loss + a.beta_pkd * terms["pkd"]
         if not self.use_expertise_weights:
             self.note(**terms)
             return loss
-        weights = expertise_weight(batch["weight"], teacher_error(teacher, batch["label"]), self.expertise_power)
+        weights = expertise_weight(batch["weight"], teacher_error(teacher, labels), self.expertise_power)
         self.note(**terms, effective_share=effective_share(weights))
         return loss * weights
 

@@ -21,6 +21,7 @@ from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
 from teachback.data.schema import Domain, Row, hash_rows
 from teachback.data.suite_data import SuiteData, encode_rows
+from teachback.data.windows import further_windows
 from teachback.inference.baselines import majority_scores
 from teachback.inference.model_card import write_card
 from teachback.inference.scores import report_scores, score_by_domain
@@ -122,6 +123,13 @@ class Context:
         """Encode rows; the main process tokenises, the others read its cache."""
         with self.training.main_process_first(desc="tokenising"):
             return encode_rows(rows, self.data, domains, tokenizer, self.args.max_length)
+
+    def windows(self, rows: list[Row], tokenizer, most: int) -> list[Row]:
+        """Further windows of texts longer than MAX_LENGTH, see `further_windows`."""
+        windows = further_windows(rows, self.data.suite.domains, tokenizer, self.args.max_length, most)
+        if most:
+            self.say(f"TRANSFER_WINDOWS={most}: {len(windows):,} windows of long texts join {len(rows):,} rows")
+        return windows
 
     def fit(self, run: StageRun, module: TrainingModule, train_rows: EncodedRows, dev: list[Row], domains: list[str],
             tokenizer, scored: bool = True, prepare=None, dev_columns=None) -> tuple[DistillationTrainer, dict]:  # fmt: skip

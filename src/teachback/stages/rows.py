@@ -96,6 +96,20 @@ class RunRows:
             )
         return rows
 
+    def sharing_labels_with(self, target: Domain) -> list[str]:
+        """Trained domains with the target's label set, and the target, in the suite's order.
+
+        Raises:
+            TeachbackError: there is no other.
+        """
+        shared = {target.name, *(domain.name for domain in self.seen_with_labels_of(target))}
+        if len(shared) == 1:
+            raise TeachbackError(
+                f"SECOND_TRANSFER_SET=all: no other domain of this run has {target.name}'s labels, which its student learns to give; "
+                "set SECOND_TRANSFER_SET=domain"
+            )
+        return [name for name in self.data.trainable if name in shared]
+
     def seen_with_labels_of(self, target: Domain) -> list[Domain]:
         """Trained domains with the target's label set, without a held-out one."""
         domains = [self.data.suite.domain(name) for name in self.data.trainable]

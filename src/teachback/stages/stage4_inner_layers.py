@@ -24,15 +24,13 @@ from teachback.stages.student import save_student, save_trained, scored, teacher
 INITIAL_STUDENT = ("student_model", "student_layers", "student_init", "dropout")
 
 
-def distil_first(
-    context: Context, student_args: StudentArguments, args: FirstStageArguments, domain: Domain
-) -> Path:
+def distil_first(context: Context, student_args: StudentArguments, args: FirstStageArguments, domain: Domain) -> Path:
     """Run stage 4 for one domain; returns the student's folder."""
     weighted = student_args.use_expertise_weights is not False
     teacher_path, teacher = teacher_of(context, student_args, domain)
     used = _transfer_domains(context, teacher, args, domain)
     names = [d.name for d in teacher.domains]
-    rows = scored(context.rows.train(used, domain.name), student_args) + read_unlabelled(args.unlabelled, domain)
+    rows = scored(context.rows.train(used, domain.name), student_args) + read_unlabelled(student_args.unlabelled, domain)
     dev = context.rows.selection(used, with_label=False)
     folder = context.student_folder(domain, "student_first")
     inputs = {"teacher": hash_model(str(teacher_path))}
@@ -46,6 +44,7 @@ def distil_first(
     model, tokenizer = initial_student(
         student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir, teacher, teacher_path
     )
+    rows += context.windows(rows, tokenizer, student_args.transfer_windows)
     shared = shared_tokenizer(context, [*rows, *dev], model, tokenizer, teacher, teacher_path)
     if shared is None:
         require_no_common_tokens(args, transferable=teacher.transferable is not None)

@@ -14,6 +14,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
 from teachback.data.schema import Domain, Row
+from teachback.data.suite_data import labelled, read_unlabelled
 from teachback.methods.losses import average_predictions
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
 from teachback.methods.predictions import (
@@ -38,33 +39,48 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
         return distil_several(context, student_args, args, domain)
     teacher_path, teacher = teacher_of(context, student_args, domain)
     first = context.student_before(domain, "student_first", "4_student_first.sh")
-    rows, dev = context.rows.labelled([domain.name], domain.name)
-    rows = scored(rows, student_args)
+    rows, dev, names = _transfer_rows(context, student_args, args, domain)
     quiz = context.rows.quiz([domain.name]) if args.meta_teacher_every_epoch else []
     folder = context.student_folder(domain, "student_second")
-    weighted = _weights_by_expertise(student_args, args)
-    choices = {"teacher": student_args.teacher, "use_expertise_weights": weighted, "expertise_power": student_args.expertise_power}
+    choices = _choices(student_args, args)
     inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))}
     arguments = (args, choices, meta_args) if quiz else (args, choices)
-    run = context.run(folder, arguments, [domain.name], inputs, first, train=rows, selection=dev, quiz=quiz)
+    run = context.run(folder, arguments, names, inputs, first, train=rows, selection=dev, quiz=quiz)
     if context.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
-    encoded = context.encode(rows, [domain.name], tokenizer)
+    rows += context.windows(rows, tokenizer, student_args.transfer_windows)
+    encoded = context.encode(rows, names, tokenizer)
     layers = pkd_layers(model, teacher, args)
     step = _teacher_step(context, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
     encoded.columns |= _teacher_columns(context, teacher, teacher_path, rows, layers, step is not None, domain)
     width = teacher.classifier.model.config.hidden_size if layers else 0
-    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, weighted, step, width,
+    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, choices["use_expertise_weights"], step, width,
                                     student_args.expertise_power)  # fmt: skip
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev, teacher_folder=teacher_path.name)
     return folder
 
 
-def _weights_by_expertise(student_args: StudentArguments, args: SecondStageArguments) -> bool:
-    if student_args.use_expertise_weights is None:
-        return args.method == "metakd"
-    return student_args.use_expertise_weights
+def _transfer_rows(context: Context, student_args: StudentArguments, args: SecondStageArguments,
+                   domain: Domain) -> tuple[list[Row], list[Row], list[str]]:  # fmt: skip
+    """Labelled train rows of the domain and further ones without a label, which the teacher answers; selection rows; domains."""
+    names = [domain.name] if args.second_transfer_set == "domain" else context.rows.sharing_labels_with(domain)
+    rows = context.rows.train(names, domain.name)  # in the order of stage 4, so that the teacher's answers are found on disk
+    rows = [row if row.domain == domain.name else replace(row, label="") for row in rows if row.label or row.domain != domain.name]
+    further = read_unlabelled(student_args.unlabelled, domain)
+    return scored(rows, student_args) + further, context.rows.selection([domain.name]), names
+
+
+def _choices(student_args: StudentArguments, args: SecondStageArguments) -> dict:
+    """Arguments of the student that determine the result of stage 5."""
+    weighted = student_args.use_expertise_weights
+    choices = {
+        "teacher": student_args.teacher,
+        "use_expertise_weights": args.method == "metakd" if weighted is None else weighted,
+        "expertise_power": student_args.expertise_power,
+    }
+    windows = student_args.transfer_windows
+    return choices | ({"transfer_windows": windows} if windows else {})
 
 
 def distil_several(
@@ -77,22 +93,21 @@ def distil_several(
         )
     teachers = context.teachers.singles(domain)
     first = context.student_before(domain, "student_first", "4_student_first.sh")
-    rows, dev = context.rows.labelled([domain.name], domain.name)
-    rows = scored(rows, student_args)
-    weighted = _weights_by_expertise(student_args, args)
-    choices = {"teacher": "multi", "use_expertise_weights": weighted, "expertise_power": student_args.expertise_power}
+    rows, dev, names = _transfer_rows(context, student_args, args, domain)
+    choices = _choices(student_args, args)
     inputs = {folder.name: hash_model(str(folder)) for _, folder in teachers} | {
         "student_first": hash_model(str(first))
     }
     folder = context.student_folder(domain, "student_second")
-    run = context.run(folder, (args, choices), [domain.name], inputs, first, train=rows, selection=dev)
+    run = context.run(folder, (args, choices), names, inputs, first, train=rows, selection=dev)
     if context.skip(run):
         return folder
-    logits = [_answers(context, name, rows, domain) for name, _ in teachers]
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
-    encoded = context.encode(rows, [domain.name], tokenizer)
+    rows += context.windows(rows, tokenizer, student_args.transfer_windows)
+    encoded = context.encode(rows, names, tokenizer)
+    logits = [_answers(context, name, rows, domain) for name, _ in teachers]
     encoded.columns["teacher_logits"] = average_predictions(torch.stack(logits), args.temperature)
-    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, weighted,
+    module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, choices["use_expertise_weights"],
                                     expertise_power=student_args.expertise_power)  # fmt: skip
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev)
     return folder
@@ -168,6 +183,6 @@ def _fit_and_publish(
     """Train a student on predictions or labels of its domain, select by its score, and publish it."""
     domain = next(iter(module.student.heads.values()))
     trainer, metrics = context.fit(run, module, encoded, dev, [domain.name], tokenizer)
-    context.compare_with_majority("student", metrics, rows, dev)
+    context.compare_with_majority("student", metrics, labelled(rows), dev)
     record = {"method": run.arguments["method"], "domain": domain.name, "head_trained": True} | more
     context.publish(run, trainer, lambda path: save_trained(path, module, tokenizer), record, metrics)

@@ -1,0 +1,93 @@
+"""Further texts to distil on: windows of long texts, other domains' texts and unlabelled ones in stages 4 and 5."""
+
+import shutil
+
+import pytest
+from test_stages import Interrupted, copied, distil, finished, interrupt_after, same, suite, weights  # noqa: F401
+
+from teachback.core.errors import TeachbackError
+from teachback.core.published import read_stage
+from teachback.data.schema import read_rows
+from teachback.stages.context import Context
+
+EIGHT = ("--max_length", "8")  # room for 6 words, and texts have up to 8
+WINDOWS = (*EIGHT, "--transfer_windows", "2")
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Encoded train rows of each training."""
+    seen, original = [], Context.fit
+
+    def fit(self, run, module, rows, *args, **kwargs):
+        seen.append(rows)
+        return original(self, run, module, rows, *args, **kwargs)
+
+    monkeypatch.setattr(Context, "fit", fit)
+    return seen
+
+
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_windows_of_the_domains_train_texts_alone_join(suite, finished, fitted, stage):  # noqa: F811
+    copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
+    (folder,) = distil(suite, stage, *EIGHT)
+    plain = weights(folder)
+    shutil.rmtree(folder)
+    (folder,) = distil(suite, stage, *WINDOWS)
+    assert not same(weights(folder), plain) and read_stage(folder)["arguments"]["transfer_windows"] == 2
+    before, rows = fitted
+    train = {row.guid: row for row in read_rows(suite / "data/tiny/train.tsv") if row.domain == "books"}
+    long = [guid for guid, row in train.items() if len(row.text_a.split()) > 6]
+    assert rows.guids == [*train, *(f"{guid}-window-1" for guid in long)] and long
+    assert rows.columns["label"].tolist() == [*before.columns["label"].tolist(), *[-1] * len(long)]
+    assert rows.columns["weight"][len(train) :].tolist() == [1.0] * len(long)
+
+
+def test_stages_without_windows_are_recorded_as_before(finished):  # noqa: F811
+    for stage in ("student_first", "student_second"):
+        assert not {"transfer_windows", "second_transfer_set"} & read_stage(finished / "books" / stage)["arguments"].keys()
+
+
+def test_the_second_stage_learns_on_every_domains_texts(suite, finished, fitted):  # noqa: F811
+    copied(finished, suite / "outputs", "teacher-meta", "books/student_first", "books/student_second")
+    (suite / "more.txt").write_text("a good disc\nvery bad plot\n", encoding="utf-8")
+    folder = distil(suite, "second", "--second_transfer_set", "all", "--unlabelled", str(suite / "more.txt"))[0]
+    train = read_rows(suite / "data/tiny/train.tsv")
+    (rows,) = fitted
+    assert rows.guids == [*(row.guid for row in train), "unlabelled-1", "unlabelled-2"]
+    known = [int(row.label == "positive") if row.domain == "books" else -1 for row in train]
+    assert rows.columns["label"].tolist() == [*known, -1, -1]
+    assert rows.columns["weight"].tolist() == pytest.approx([*(row.weight for row in train), 1, 1])
+    assert rows.columns["teacher_logits"].shape == (50, 2)
+    assert not same(weights(folder), weights(finished / "books/student_second"))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [("--alpha_soft", "0.5"), ("--method", "mpdistil", "--meta_teacher_every_epoch", "0", "--student_layers", "2")],
+)
+def test_what_the_teacher_answers_continues_after_an_interruption(suite, finished, monkeypatch, method):  # noqa: F811
+    more = (*method, *WINDOWS, "--second_transfer_set", "all")
+    copied(finished, suite / "outputs", "teacher-meta")
+    distil(suite, "first", "--student_layers", "2")
+    uninterrupted = distil(suite, "second", *more)[0]
+    kept = weights(uninterrupted)
+    shutil.rmtree(uninterrupted)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 9)
+        with pytest.raises(Interrupted):
+            distil(suite, "second", *more)
+    assert same(weights(distil(suite, "second", *more)[0]), kept)
+
+
+def test_the_teacher_runs_once_on_the_texts_of_both_stages(suite, finished, monkeypatch):  # noqa: F811
+    copied(finished, suite / "outputs", "teacher-meta")
+    distil(suite, "first", *WINDOWS, "--transfer_set", "all")
+    monkeypatch.setattr("teachback.stages.teachers.features", None)  # what would run the teacher
+    distil(suite, "second", *WINDOWS, "--second_transfer_set", "all")
+
+
+def test_a_domain_whose_labels_no_other_has_is_refused(suite, finished):  # noqa: F811
+    copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
+    with pytest.raises(TeachbackError, match="no other domain of this run has books's labels"):
+        distil(suite, "second", "--second_transfer_set", "all", "--domains", "books")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A student's answers to texts, as TSV: the label and a probability for each label, in the order of the texts.
+# A student's answers to texts: the label and a probability for each label, in the order of the texts. TSV, or by the name of
+# the output JSON lines (.jsonl) or Parquet (.parquet).
 #     bash scripts/predict.sh <student folder> < texts.txt > answers.tsv
-#     bash scripts/predict.sh <student folder> --input reviews.tsv --text_a review [--text_b title] [--output answers.tsv]
+#     bash scripts/predict.sh <student folder> --input reviews.tsv --text_a review [--text_b title] [--keep guid] [--output answers.tsv]
 # Without --text_a the input is one text a line; a tab separates the two texts of a pair.
 # Texts are read, answered and written a window at a time, so there may be any number. See docs/deploy.md.
 folder=

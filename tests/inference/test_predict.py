@@ -14,6 +14,7 @@ from transformers import pipeline
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
+from teachback.data.user_files import open_table
 from teachback.inference import predict as module
 from teachback.inference.finished import open_checkpoint
 from teachback.inference.predict import PredictionArguments, predict
@@ -86,6 +87,21 @@ def test_columns_of_a_tsv_are_named(student, tmp_path):
     assert len(by_column) == 6
 
 
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.parquet"])
+def test_the_files_name_says_its_format_and_columns_of_the_input_are_repeated(student, tmp_path, name):
+    table = "guid\treview\tstars\n" + "".join(f"g{i}\t{text}\t5\n" for i, text in enumerate(TEXTS[:9]))
+    header, *expected = answer(student, tmp_path, table, text_a="review", keep="guid,stars")
+    assert header == ["guid", "stars", "label", "p(negative)", "p(positive)"] and expected[8][:2] == ["g8", "5"]
+    source, target = tmp_path / "texts", tmp_path / name
+    predict(PredictionArguments(folder=str(student), input=str(source), output=str(target), text_a="review",
+                                keep="guid,stars", device="cpu", batch_size=2, window=2))  # fmt: skip
+    written = open_table(target)
+    assert written.columns == header
+    for (_, row, problem), line in zip(written.rows, expected, strict=True):
+        assert not problem and list(row.values())[:3] == line[:3]
+        assert [float(row[name]) for name in header[3:]] == pytest.approx(list(map(float, line[3:])), abs=1e-6)
+
+
 def test_pairs_choices_and_numbers(tmp_path):
     pairs = write_model(tmp_path / "pair", PAIR)
     lines = "".join(f"{text}\t{WORDS[i]}\n" for i, text in enumerate(TEXTS[:4]))
@@ -132,7 +148,9 @@ def test_no_text_is_no_answer_and_an_empty_line_is_a_text(student, tmp_path):
      ("a\tb\n1\n", {"text_a": "a"}, "line 2: 1 columns, expected 2"),
      ("", {"input": "nowhere"}, "--input nowhere: No such file"),
      ("", {"of": "nowhere"}, "nowhere holds no model"),
-     ("", {"text_b": "b"}, "--text_b b needs --text_a"), ("", {"window": 0}, "WINDOW=0"), ("", {"max_length": 3}, "MAX_LENGTH=3")],
+     ("", {"text_b": "b"}, "--text_b b needs --text_a"), ("", {"keep": "b"}, "--keep b needs --text_a"),
+     ("label\ta\n1\t2\n", {"text_a": "a", "keep": "label"}, "two columns 'label'"),
+     ("", {"output": "x.jsonl", "spreadsheet": True}, "--output x.jsonl is none"), ("", {"window": 0}, "WINDOW=0"), ("", {"max_length": 3}, "MAX_LENGTH=3")],
     ids=str,
 )  # fmt: skip
 def test_what_cannot_be_answered_is_explained_and_leaves_the_old_file(student, tmp_path, text, changes, message):

@@ -16,13 +16,12 @@ import torch
 
 from teachback.core.arguments import option, require_at_least
 from teachback.core.errors import TeachbackError
-from teachback.core.files import replacing
-from teachback.core.spreadsheets import is_formula, quoted
+from teachback.core.spreadsheets import is_formula
 from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
+from teachback.inference.answer_files import STANDARD, answer_file, kind_of
 from teachback.inference.finished import open_checkpoint
 from teachback.inference.predictor import Predictor
 
-STANDARD = ""  # as a file name: standard input or output
 MAX_LENGTH = 128
 
 
@@ -32,9 +31,12 @@ class PredictionArguments:
 
     folder: str = option("", "The student's folder.")
     input: str = option(STANDARD, "File of texts; empty: standard input.")
-    output: str = option(STANDARD, "TSV that is written; empty: standard output.")
+    output: str = option(
+        STANDARD, "File that is written: JSON Lines if it ends in .jsonl, Parquet in .parquet, else TSV; empty: standard output, a TSV."
+    )
     text_a: str = option("", "Column of the texts, where the input is a TSV with a header; empty: one text a line.")
     text_b: str = option("", "Column of the second texts, or of the choices.")
+    keep: str = option("", "Columns that the output repeats, separated by commas, such as guid.")
     max_length: int | None = option(None, "Tokens after which a text is cut; unset: as the student was trained.")
     batch_size: int = option(64, "Rows a batch.")
     window: int = option(64, "Batches that are read at a time, and sorted by length.")
@@ -49,6 +51,15 @@ class PredictionArguments:
             require_at_least(self, "max_length", 4)
         if self.text_b and not self.text_a:
             raise TeachbackError(f"--text_b {self.text_b} needs --text_a, the column of the first texts")
+        if self.keep and not self.text_a:
+            raise TeachbackError(f"--keep {self.keep} needs --text_a, as an input of one text a line has no columns")
+        if self.spreadsheet and kind_of(self.output) != "tsv":
+            raise TeachbackError(f"--spreadsheet quotes cells of a TSV, and --output {self.output} is none")
+
+    @property
+    def kept(self) -> list[str]:
+        """Columns that the output repeats."""
+        return [name for name in self.keep.split(",") if name]
 
 
 def predict(args: PredictionArguments) -> int:
@@ -58,55 +69,55 @@ def predict(args: PredictionArguments) -> int:
     suite = Suite(domain.name, {domain.name: domain})
     predictor = Predictor(checkpoint, suite, args.device, args.precision, length, args.batch_size)
     count, start = 0, time.perf_counter()
-    with _input(args.input) as source, _output(args.output) as target:
+    texts, numbers = columns(domain, args.kept)
+    if not args.spreadsheet and kind_of(args.output) == "tsv" and any(map(is_formula, domain.labels)):
+        print("warning: a spreadsheet takes labels that begin with = + - or @ for formulas; --spreadsheet 1 quotes them", file=sys.stderr)
+    with _input(args.input) as source, answer_file(args.output, texts, numbers, args.spreadsheet) as write:
         rows = read_rows(source, args, domain)
-        shown = quoted if args.spreadsheet else str
-        if not args.spreadsheet and any(map(is_formula, domain.labels)):
-            print("warning: a spreadsheet takes labels that begin with = + - or @ for formulas; --spreadsheet 1 quotes them", file=sys.stderr)
-        target.write(_line(header(domain)).encode("utf-8"))
         while window := list(islice(rows, args.window * args.batch_size)):
-            target.write("".join(_line(list(map(shown, line))) for line in answers(domain, predictor.predict(window))).encode("utf-8"))
-            target.flush()
+            logits = predictor.predict([row for row, _ in window])
+            write([[*kept, *answer] for (_, kept), answer in zip(window, answers(domain, logits))])
             count += len(window)
     seconds = time.perf_counter() - start
     print(f"{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} a second)", file=sys.stderr)
     return count
 
 
-def header(domain: Domain) -> list[str]:
-    """Output columns: the label and a probability per label, or for regression the value."""
-    return ["value"] if domain.task == "regression" else ["label", *(f"p({label})" for label in domain.labels)]
-
-
-def answers(domain: Domain, logits: torch.Tensor) -> Iterator[list[str]]:
-    """Yield the output fields of each row: [N, C] -> N lists."""
+def columns(domain: Domain, kept: list[str]) -> tuple[list[str], list[str]]:
+    """Output columns of text and of numbers: the label and a probability per label, or for regression the value."""
+    texts, numbers = [*kept, "label"], [f"p({label})" for label in domain.labels]
     if domain.task == "regression":
-        yield from ([f"{value:.7g}"] for value in logits[:, 0].tolist())
+        texts, numbers = kept, ["value"]
+    if twice := sorted({name for name in texts + numbers if (texts + numbers).count(name) > 1}):
+        raise TeachbackError(f"--keep: the output would have two columns {twice[0]!r}; rename that of the input")
+    return texts, numbers
+
+
+def answers(domain: Domain, logits: torch.Tensor) -> Iterator[list]:
+    """Yield the answer to each row, numbers rounded to seven digits: [N, C] -> N lists."""
+    if domain.task == "regression":
+        yield from ([float(f"{value:.7g}")] for value in logits[:, 0].tolist())
         return
     for probabilities in logits.softmax(-1).tolist():
         best = max(range(len(domain.labels)), key=probabilities.__getitem__)
-        yield [domain.labels[best], *(f"{p:.7g}" for p in probabilities)]
+        yield [domain.labels[best], *(float(f"{p:.7g}") for p in probabilities)]
 
 
-def _line(values: list[str]) -> str:
-    return "\t".join(map(clean_text, values)) + "\n"
-
-
-def read_rows(source: Iterable[bytes], args: PredictionArguments, domain: Domain) -> Iterator[Row]:
-    """Yield the input's rows, validated.
+def read_rows(source: Iterable[bytes], args: PredictionArguments, domain: Domain) -> Iterator[tuple[Row, list[str]]]:
+    """Yield the input's rows, validated, each with its values of the columns to repeat.
 
     Raises:
         TeachbackError: a line is invalid; the message gives its number.
     """
     place = args.input or "standard input"
-    fields = _fields(source, place)
+    fields, count = _fields(source, place), len(args.kept)
     if args.text_a:
-        fields = _columns(fields, [args.text_a] + ([args.text_b] if args.text_b else []), place)
-    for number, texts in fields:
-        texts = [clean_text(text) for text in texts]
+        fields = _columns(fields, [*args.kept, args.text_a] + ([args.text_b] if args.text_b else []), place)
+    for number, values in fields:
+        kept, texts = values[:count], [clean_text(text) for text in values[count:]]
         if problem := _problem(texts, domain):
             raise TeachbackError(f"{place} line {number}: {problem}")
-        yield Row(str(number), texts[0], texts[1] if len(texts) > 1 else "", "", domain.name)
+        yield Row(str(number), texts[0], texts[1] if len(texts) > 1 else "", "", domain.name), kept
 
 
 def _fields(source: Iterable[bytes], place: str) -> Iterator[tuple[int, list[str]]]:
@@ -158,13 +169,3 @@ def _input(name: str) -> Iterator[BinaryIO]:
         raise TeachbackError(f"--input {name}: {error.strerror}") from None
     with file:
         yield file
-
-
-@contextmanager
-def _output(name: str) -> Iterator[BinaryIO]:
-    """Open standard output, or a file that is replaced atomically."""
-    if name == STANDARD:
-        yield sys.stdout.buffer
-    else:
-        with replacing(Path(name)) as file:
-            yield file

@@ -27,6 +27,7 @@ from teachback.core.files import write_atomically
 from teachback.core.places import seed_folder
 from teachback.core.published import read_stage
 from teachback.core.training_arguments import OptimizerArguments, on_one_device
+from teachback.core.tsv import as_tsv
 from teachback.data.bad_rows import Problems
 from teachback.data.schema import Row, clean_text
 from teachback.data.suite_data import SuiteData
@@ -96,8 +97,7 @@ class Table:
         return f"row {self.index[line - 2]!r} of the table"
 
     def write(self, path: Path) -> None:
-        lines = ["\t".join(self.columns), *("\t".join(values) for values in zip(*self.columns.values()))]
-        write_atomically(path, "\n".join(lines) + "\n")
+        write_atomically(path, as_tsv(self.columns, zip(*self.columns.values())))
 
 
 def _is_nan(value) -> bool:

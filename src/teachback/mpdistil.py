@@ -18,6 +18,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import locked
 from teachback.core.published import require_whole
+from teachback.core.tsv import as_tsv
 from teachback.data.loader_rows import UserLoader, require_loader
 from teachback.data.schema import Domain, clean_text
 from teachback.data.texts import require_list
@@ -233,8 +234,8 @@ class MPDistil:
     def save_predictions(self, predictions, path: str | Path, label_mapping: dict | None = None) -> None:
         """Write a TSV with the columns index and prediction; ``label_mapping``: names by prediction."""
         names = predictions if label_mapping is None else [_named(label_mapping, value) for value in predictions]
-        lines = [f"{number}\t{clean_text(str(name))}\n" for number, name in enumerate(names)]
-        write_atomically(Path(path), "".join(["index\tprediction\n", *lines]))
+        lines = ((number, clean_text(str(name))) for number, name in enumerate(names))
+        write_atomically(Path(path), as_tsv(("index", "prediction"), lines))
 
 
 def _named(mapping: dict, value):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
+from teachback.core.tsv import as_tsv
 from teachback.data.raw_lines import tsv_lines
 from teachback.data.schema import Domain, Row
 
@@ -48,8 +49,7 @@ def write_groups(folder: Path, groups: Groups) -> None:
     """Write groups.tsv with a number for each group; no file if there are no groups."""
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.values()))}
     if groups:
-        lines = ["\t".join(COLUMNS), *(f"{guid}\t{numbers[group]}" for guid, group in groups.items())]
-        write_atomically(folder / FILE, "\n".join(lines) + "\n")
+        write_atomically(folder / FILE, as_tsv(COLUMNS, ((guid, numbers[group]) for guid, group in groups.items())))
 
 
 def read_groups(folder: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from teachback.core.errors import TeachbackError
 from teachback.core.files import replacing, write_atomically
+from teachback.core.tsv import read_lines
 
 PROTOCOLS = ("honest", "paper")
 SPLITS = ("train", "quiz", "dev", "test")
@@ -24,6 +25,7 @@ COLUMNS = ("guid", "text_a", "text_b", "label", "domain")
 TRAIN_COLUMNS = (*COLUMNS, "weight")
 LARGEST_WEIGHT = 1.000001  # a mean of cosines, and rounding
 KINDS, TASKS, TRUNCATED = ("single", "pair", "choices"), ("classification", "regression"), ("longest", "text_a")
+AGAIN = "; run 2_process_data.sh again"
 FIELD_END = re.compile(r"[\t\n\r]")
 
 
@@ -132,30 +134,14 @@ def read_rows(path: Path) -> list[Row]:
     path = Path(path)
     if not path.is_file():
         raise TeachbackError(f"{path} does not exist; run 2_process_data.sh first")
-    with open(path, "rb") as file:
-        columns = tuple(_fields(path, 1, file.readline()))
-        if columns not in (COLUMNS, TRAIN_COLUMNS):
-            raise TeachbackError(
-                f"{path} line 1: columns are {columns}, expected {COLUMNS}; run 2_process_data.sh again"
-            )
-        return [_parse(path, number, line, columns) for number, line in enumerate(file, start=2)]
-
-
-def _fields(path: Path, number: int, line: bytes) -> list[str]:
-    try:
-        return line.removesuffix(b"\n").decode("utf-8").split("\t")
-    except UnicodeDecodeError:
-        raise TeachbackError(f"{path} line {number}: not UTF-8; run 2_process_data.sh again") from None
-
-
-def _parse(path: Path, number: int, line: bytes, columns: tuple[str, ...]) -> Row:
-    fields = _fields(path, number, line)
-    if len(fields) != len(columns):
-        raise TeachbackError(
-            f"{path} line {number}: {len(fields)} columns, expected {len(columns)}; run 2_process_data.sh again"
-        )
-    guid, text_a, text_b, label, domain, *weight = fields
-    return Row(guid, text_a, text_b, label, domain, *[_weight(path, number, text) for text in weight])
+    lines = read_lines(path, AGAIN)
+    columns = tuple(next(lines, [""]))
+    if columns not in (COLUMNS, TRAIN_COLUMNS):
+        raise TeachbackError(f"{path} line 1: columns are {columns}, expected {COLUMNS}{AGAIN}")
+    return [
+        Row(guid, text_a, text_b, label, domain, *(_weight(path, number, text) for text in weight))
+        for number, (guid, text_a, text_b, label, domain, *weight) in enumerate(lines, start=2)
+    ]
 
 
 def _weight(path: Path, number: int, text: str) -> float:
@@ -164,9 +150,7 @@ def _weight(path: Path, number: int, text: str) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= LARGEST_WEIGHT:
-        raise TeachbackError(
-            f"{path} line {number}: weight {text!r} is no number from -1 to 1; run 2_process_data.sh again"
-        )
+        raise TeachbackError(f"{path} line {number}: weight {text!r} is no number from -1 to 1{AGAIN}")
     return value
 
 

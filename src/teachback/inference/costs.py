@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import turn_at
+from teachback.core.tsv import as_tsv, read_records
 from teachback.inference.results import Evaluated, stage_order
 
 
@@ -49,35 +49,13 @@ class Cost:
 
 
 COLUMNS = tuple(field.name for field in fields(Cost))
-OLD_COLUMNS = COLUMNS[: COLUMNS.index("machine") + 1]  # of older files, without quartiles
+OLD_COLUMNS = COLUMNS.index("machine") + 1  # of older files, without quartiles
 MEASURED = ("milliseconds", "fast", "slow")
 
 
 def read_costs(path: Path) -> list[Cost]:
-    """Read the rows of a costs.tsv; empty if the file is missing.
-
-    Raises:
-        TeachbackError: the header or a row cannot be parsed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    header, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    if tuple(header.split("\t")) not in (COLUMNS, OLD_COLUMNS):
-        raise TeachbackError(f"{path} line 1: columns are not {' '.join(COLUMNS)}; remove it and run 7_eval.sh again")
-    return [_parse(path, number, line) for number, line in enumerate(lines, start=2)]
-
-
-def _parse(path: Path, number: int, line: str) -> Cost:
-    try:
-        stage, parameters, size, batch_size, milliseconds, machine, *further = line.split("\t")
-        *spread, timed_on = further or ("", "", "")
-        fast, slow = (float(number) if number else None for number in spread)
-        return Cost(
-            stage, int(parameters), int(size), int(batch_size), float(milliseconds), machine, fast, slow, timed_on
-        )
-    except ValueError as error:
-        raise TeachbackError(f"{path} line {number} is not a cost ({error}); mend or remove the line") from error
+    """Read the rows of a costs.tsv; empty if the file is missing."""
+    return read_records(path, Cost, OLD_COLUMNS, "remove it and run 7_eval.sh again")
 
 
 def merge_costs(path: Path, evaluated: Iterable[Evaluated], machine: str) -> None:
@@ -93,9 +71,4 @@ def merge_costs(path: Path, evaluated: Iterable[Evaluated], machine: str) -> Non
         stages = {cost.stage for cost in new}
         kept = [cost for cost in read_costs(path) if cost.stage not in stages]
         ordered = sorted([*kept, *new], key=lambda cost: (*stage_order(cost.stage), cost.batch_size))
-        lines = ["\t".join(COLUMNS), *("\t".join(map(_text, astuple(cost))) for cost in ordered)]
-        write_atomically(path, "\n".join(lines) + "\n")
-
-
-def _text(value) -> str:
-    return "" if value is None else str(value)
+        write_atomically(path, as_tsv(COLUMNS, map(astuple, ordered)))

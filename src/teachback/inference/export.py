@@ -16,6 +16,7 @@ from teachback.core.files import write_atomically
 from teachback.core.markdown import markdown_table
 from teachback.core.published import hash_model
 from teachback.core.runs import StageRun
+from teachback.core.tsv import as_tsv
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain, Row, hash_rows
 from teachback.data.suite_data import SuiteData, labelled
@@ -185,6 +186,5 @@ def _notes(count: int, checks: Sequence[Check]) -> str:
 
 def write_checks(folder: Path, header: list[str], rows: list[list[str]], notes: str) -> None:
     """Write the table as TSV and as Markdown."""
-    lines = ["\t".join(line) for line in [header, *rows]]
-    write_atomically(folder / "checks.tsv", "\n".join(lines) + "\n")
+    write_atomically(folder / "checks.tsv", as_tsv(header, rows))
     write_atomically(folder / "checks.md", f"{markdown_table(header, rows)}\n\n{notes}\n")

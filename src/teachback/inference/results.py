@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
-from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import turn_at
+from teachback.core.tsv import as_tsv, read_records
 from teachback.inference.baselines import CHANCE, MAJORITY
 from teachback.inference.metrics import Score
 from teachback.inference.timing import Timing
@@ -65,36 +65,12 @@ class Result:
 
 
 COLUMNS = tuple(field.name for field in fields(Result))
-KEYS = COLUMNS.index("value")
-OLD_COLUMNS = COLUMNS[: COLUMNS.index("n") + 1]  # of older files, without baselines and intervals
+KEYS = COLUMNS.index("value")  # older files end two columns after these
 
 
 def read_results(path: Path) -> list[Result]:
-    """Read the rows of a results.tsv; empty if the file is missing.
-
-    Raises:
-        TeachbackError: the header or a row cannot be parsed.
-    """
-    path = Path(path)
-    if not path.exists():
-        return []
-    header, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    if tuple(header.split("\t")) not in (COLUMNS, OLD_COLUMNS):
-        raise TeachbackError(
-            f"{path} line 1: columns are not {' '.join(COLUMNS)}; move the file away and run 7_eval.sh again"
-        )
-    return [_parse(path, number, line) for number, line in enumerate(lines, start=2)]
-
-
-def _parse(path: Path, number: int, line: str) -> Result:
-    try:
-        suite, domain, method, stage, seed, split, metric, value, n, *further = line.split("\t")
-        if len(further) not in (0, len(COLUMNS) - len(OLD_COLUMNS)):
-            raise ValueError(f"{len(OLD_COLUMNS) + len(further)} columns")
-        known = [float(number) if number else None for number in further]
-        return Result(suite, domain, method, stage, int(seed), split, metric, float(value), int(n), *known)
-    except ValueError as error:
-        raise TeachbackError(f"{path} line {number} is not a result ({error}); mend or remove the line") from error
+    """Read the rows of a results.tsv; empty if the file is missing."""
+    return read_records(path, Result, KEYS + 2, "move the file away and run 7_eval.sh again")
 
 
 def merge_results(path: Path, new: Iterable[Result]) -> None:
@@ -109,8 +85,7 @@ def merge_results(path: Path, new: Iterable[Result]) -> None:
         kept = [result for result in read_results(path) if result.key not in outdated]
         rows = {result.key: result for result in [*kept, *new]}
         ordered = sorted(rows.values(), key=lambda result: (*stage_order(result.stage), result.split))
-        lines = ["\t".join(COLUMNS), *("\t".join(map(_text, astuple(result))) for result in ordered)]
-        write_atomically(path, "\n".join(lines) + "\n")
+        write_atomically(path, as_tsv(COLUMNS, map(astuple, ordered)))
 
 
 def unseen_split(split: str) -> str:
@@ -128,10 +103,6 @@ def stage_order(stage: str) -> tuple:
 def predictions_file(run: Path, stage: str, split: str) -> Path:
     """Path of a checkpoint's predictions, written by stage 7."""
     return Path(run) / "predictions" / f"{stage.replace('/', '__')}-{split}.tsv"
-
-
-def _text(value) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)

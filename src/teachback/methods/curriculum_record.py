@@ -7,6 +7,7 @@ import numpy as np
 
 from teachback.core.files import write_atomically
 from teachback.core.pictures import save_png
+from teachback.core.tsv import as_tsv
 
 REWARDS = ("episode", "steps", "reward", "student_loss", "policy_loss", "entropy")
 TRAJECTORY = ("episode", "step", "domain", "reward", "probability")
@@ -16,23 +17,14 @@ SHOWN = 10  # number of most chosen domains plotted individually
 
 def write_record(folder: Path, episodes: list[dict], steps: list[dict], domains: list[str]) -> None:
     """Write rewards.tsv (a row per episode), trajectory.tsv (a row per step), rewards.png and domains.png."""
-    write_atomically(Path(folder) / "rewards.tsv", _tsv(REWARDS, episodes))
-    write_atomically(Path(folder) / "trajectory.tsv", _tsv(TRAJECTORY, steps))
+    for name, columns, rows in (("rewards", REWARDS, episodes), ("trajectory", TRAJECTORY, steps)):
+        write_atomically(Path(folder) / f"{name}.tsv", as_tsv(columns, ([row[column] for column in columns] for row in rows)))
     rewards, shares = [episode["reward"] for episode in episodes], chosen_shares(steps, domains, len(episodes))
     save_png(lambda axes: plot_rewards(axes, rewards), Path(folder) / "rewards.png", "Reward by episode")
     most = sorted(range(len(domains)), key=lambda place: -shares[:, place].sum())[:SHOWN]
     looks: dict[str, dict] = {domains[place]: {} for place in sorted(most)}
     others = {"label": f"{len(domains) - len(looks)} others", "color": "0.6", "linestyle": ":"}
     save_png(lambda axes: plot_choices(axes, shares, domains, looks, others), Path(folder) / "domains.png", "Domains chosen over episodes")
-
-
-def _tsv(columns: tuple[str, ...], rows: list[dict]) -> str:
-    lines = ["\t".join(columns), *("\t".join(_text(row[column]) for column in columns) for row in rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _text(value) -> str:
-    return repr(value) if isinstance(value, float) else str(value)
 
 
 def moving_mean(values: Sequence[float] | np.ndarray, window: int = WINDOW) -> np.ndarray:

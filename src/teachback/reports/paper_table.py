@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from transformers import AutoConfig
 
 from teachback.core.errors import TeachbackError
+from teachback.core.tsv import read_lines
 from teachback.data.schema import Row, Suite, read_suite
 from teachback.inference.metrics import by_domain, parts
 from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results, unseen_split
@@ -198,10 +199,10 @@ class PaperTable:
         path = predictions_file(self._run(row, domain, seed), self._stage(row, domain), SPLIT)
         if not path.is_file():
             return [], []
-        header, *lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        if header.split("\t")[:4] != ["guid", "domain", "gold", "predicted"]:
+        header, *lines = read_lines(path)
+        if header[:4] != ["guid", "domain", "gold", "predicted"]:
             raise TeachbackError(f"{path} line 1: these are no predictions; run 7_eval.sh again")
-        fields = [line.split("\t")[:4] for line in lines]
+        fields = [line[:4] for line in lines]
         labelled = [(Row(guid, "", "", gold, domain), predicted) for guid, name, gold, predicted in fields if name == domain and gold]
         return [row for row, _ in labelled], [predicted for _, predicted in labelled]
 

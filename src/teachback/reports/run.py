@@ -1,6 +1,5 @@
 """Access to a finished run on disk: checkpoints, scores, costs and predictions."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 from teachback.core.errors import TeachbackError
 from teachback.core.published import read_stage
+from teachback.core.tsv import read_tsv
 from teachback.data.names import domain_of_folder
 from teachback.data.schema import Domain, Suite, read_suite
 from teachback.inference.costs import Cost, read_costs
@@ -191,17 +191,6 @@ def _borrowed_teachers(checkpoints: list[Checkpoint], teachers: Path | None) -> 
         for folder in folders
         if (folder / "stage.json").is_file()
     ]
-
-
-def read_tsv(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of a TSV file of the pipeline."""
-    with open(path, encoding="utf-8", newline="\n") as file:
-        columns = file.readline().removesuffix("\n").split("\t")
-        for number, line in enumerate(file, start=2):
-            values = line.removesuffix("\n").split("\t")
-            if len(values) != len(columns):
-                raise TeachbackError(f"{path} line {number}: {len(values)} columns, expected {len(columns)}")
-            yield dict(zip(columns, values))
 
 
 def named(checkpoint: Checkpoint) -> str:

@@ -9,9 +9,10 @@ from sklearn.decomposition import PCA
 
 from teachback.core.numerals import decimal
 from teachback.core.published import require_whole
+from teachback.core.tsv import read_tsv
 from teachback.reports.figures import ACCENT, INK, PAPER, legend, picture, series_of
 from teachback.reports.parts import Figure, Section, counted, listed, percent, shorten
-from teachback.reports.run import Run, read_tsv
+from teachback.reports.run import Run
 
 ADVICE = "run 2_process_data.sh"
 RIDGES = 20  # maximum number of domains in the figure of scores

@@ -7,13 +7,14 @@ import numpy as np
 from scipy.stats import binomtest
 
 from teachback.core.numerals import decimal
+from teachback.core.tsv import read_tsv
 from teachback.data.schema import CHOICE_SEPARATOR
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import model_name
 from teachback.reports.figures import MUTED, SERIES, picture
 from teachback.reports.parts import Case, Figure, Section, Text, counted, cut, percent, shorten
 from teachback.reports.plots import count_grid, shown_labels
-from teachback.reports.run import Prediction, Run, named, read_tsv
+from teachback.reports.run import Prediction, Run, named
 
 CASES = 20
 DOMAINS = 50  # maximum number of domains to read predictions of

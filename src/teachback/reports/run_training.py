@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from teachback.core.numerals import decimal
+from teachback.core.tsv import read_tsv
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import STAGE_NAMES, model_name
 from teachback.methods.curriculum_record import WINDOW, chosen_shares, plot_choices, plot_rewards
 from teachback.reports.figures import INK, MUTED, OTHERS, Series, legend, picture, series_of, whole_numbers
 from teachback.reports.parts import Figure, Section, listed, percent, shorten
 from teachback.reports.plots import ring
-from teachback.reports.run import Run, read_tsv
+from teachback.reports.run import Run
 
 CURRICULA = 4  # maximum number of curricula with figures
 UNITS = {"real": "probability", "binary": "share of rows"}  # by form of the reward

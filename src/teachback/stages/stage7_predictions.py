@@ -7,6 +7,7 @@ import torch
 
 from teachback.core.files import write_atomically
 from teachback.core.spreadsheets import formulas, quoted_table
+from teachback.core.tsv import as_tsv
 from teachback.data.schema import Row
 from teachback.data.suite_data import SuiteData
 from teachback.inference.scores import predicted_labels
@@ -17,13 +18,12 @@ logger = logging.getLogger(__name__)
 def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: SuiteData, spreadsheet: bool = False) -> None:
     """Write guid, domain, gold label ("" if hidden), predicted label and a probability per label of each row as TSV."""
     labels = list(dict.fromkeys(label for row in rows for label in data.suite.domain(row.domain).labels))
-    lines = ["\t".join(["guid", "domain", "gold", "predicted", *(f"p({label})" for label in labels)])]
-    table = zip(rows, predicted_labels(logits, rows, data), logits.softmax(-1).tolist())
+    lines, table = [], zip(rows, predicted_labels(logits, rows, data), logits.softmax(-1).tolist())
     for row, predicted, probabilities in table:
         by_label = dict(zip(data.suite.domain(row.domain).labels, probabilities))
         numbers = [f"{by_label[label]:.7g}" if label in by_label else "" for label in labels]
-        lines.append("\t".join([row.guid, row.domain, row.label, predicted, *numbers]))
-    content = "\n".join(lines) + "\n"
+        lines.append([row.guid, row.domain, row.label, predicted, *numbers])
+    content = as_tsv(["guid", "domain", "gold", "predicted", *(f"p({label})" for label in labels)], lines)
     write_atomically(path, content)
     if spreadsheet:
         write_atomically(path.parent / "spreadsheet" / path.name, quoted_table(content))

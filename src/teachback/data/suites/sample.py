@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 
 from teachback.core.files import write_atomically
+from teachback.core.tsv import as_tsv
 from teachback.data.suites import amazon
 from teachback.data.suites.definition import Archive, Definition
 
@@ -147,12 +148,12 @@ def _opposite(polarity: str) -> str:
 
 
 def _side_file(reviews: dict[tuple[str, str], list[Review]]) -> str:
-    lines = ["guid\tdomain_general\tkind\tlabel_noise"]
-    for (domain, polarity), written in reviews.items():
-        for position, review in enumerate(written):
-            guid = amazon.guid(domain, polarity, position)
-            lines.append(f"{guid}\t{review.kind == 'general':d}\t{review.kind}\t{review.noisy:d}")
-    return "\n".join(lines) + "\n"
+    lines = [
+        (amazon.guid(domain, polarity, position), int(review.kind == "general"), review.kind, int(review.noisy))
+        for (domain, polarity), written in reviews.items()
+        for position, review in enumerate(written)
+    ]
+    return as_tsv(("guid", "domain_general", "kind", "label_noise"), lines)
 
 
 def _archive(reviews: dict[tuple[str, str], list[Review]]) -> bytes:

@@ -1,0 +1,70 @@
+"""TSV files of the pipeline: UTF-8, a header line, no quoting."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeVar, get_args, get_type_hints
+
+from teachback.core.errors import TeachbackError
+
+Record = TypeVar("Record")
+
+
+def as_tsv(columns: Iterable[str], rows: Iterable[Iterable]) -> str:
+    """Text of a table; a field that is None is left empty, and numbers have full precision."""
+    return "".join("\t".join("" if value is None else str(value) for value in row) + "\n" for row in (columns, *rows))
+
+
+def read_lines(path: Path, advice: str = "") -> Iterator[list[str]]:
+    """Yield the fields of each line, the header's first. ``advice``: end of the message if a line is malformed."""
+    columns = None
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                values = line.removesuffix(b"\n").decode("utf-8").split("\t")
+            except UnicodeDecodeError:
+                raise TeachbackError(f"{path} line {number}: not UTF-8{advice}") from None
+            columns = columns or len(values)
+            if len(values) != columns:
+                raise TeachbackError(f"{path} line {number}: {len(values)} columns, expected {columns}{advice}")
+            yield values
+
+
+def read_tsv(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a file as dicts by column."""
+    lines = read_lines(path)
+    columns = next(lines, [])
+    return (dict(zip(columns, values)) for values in lines)
+
+
+def read_records(path: Path, kind: type[Record], old: int, advice: str) -> list[Record]:
+    """Read a file whose columns are the fields of the dataclass ``kind``; empty if the file is missing.
+
+    ``old``: number of columns of files by earlier versions; ``advice``: what to do if the columns are others.
+
+    Raises:
+        TeachbackError: the header or a row cannot be parsed.
+    """
+    names, hints = [field.name for field in fields(kind)], get_type_hints(kind)  # type: ignore[arg-type]
+    types = [hints[name] for name in names]
+    if not Path(path).is_file():
+        return []
+    header, *lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    if header.split("\t") not in (names, names[:old]):
+        raise TeachbackError(f"{path} line 1: columns are not {' '.join(names)}; {advice}")
+    records = []
+    for number, values in enumerate((line.split("\t") for line in lines), start=2):
+        try:
+            if len(values) not in (old, len(names)):
+                raise ValueError(f"{len(values)} columns")
+            records.append(kind(*map(_parsed, types, values)))
+        except ValueError as error:
+            name = kind.__name__.lower()
+            raise TeachbackError(f"{path} line {number} is not a {name} ({error}); mend or remove the line") from error
+    return records
+
+
+def _parsed(kind, text: str):
+    """Value of a field of the type ``kind``, or of ``kind | None``, None if empty."""
+    optional = get_args(kind)
+    return kind(text) if not optional else optional[0](text) if text else None

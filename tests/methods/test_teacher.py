@@ -249,13 +249,27 @@ def domain_logits(module, rows, knowledge_of=lambda knowledge: knowledge) -> tor
 def test_a_reversed_gradient_teaches_the_classifier_the_domain_and_takes_it_out_of_the_rest():
     found, module, rows = domain_gradients("reversal")
     assert module.teacher.transferable.domain_embedding is None
-    module.zero_grad()
-    cross_entropy(domain_logits(module, rows), rows["domain"]).backward()
-    for name, parameter in module.teacher.named_parameters():
-        if name in found and parameter.grad is not None and parameter.grad.abs().max() > 1e-6:
-            sign = 1 if name.startswith("domain_classifier") else -1
-            torch.testing.assert_close(found[name], sign * parameter.grad, rtol=1e-3, atol=1e-6)
+    for sign, of_classifier in ((1, True), (-1, False)):
+        module.zero_grad()
+        losses = domain_corruption_loss(domain_logits(module, rows), rows["domain"])
+        recognised = losses.detach() < math.log(3)
+        assert 0 < recognised.sum() < len(losses)  # both kinds of rows are there
+        (losses if of_classifier else losses * recognised).mean().backward()
+        for name, parameter in module.teacher.named_parameters():
+            if name.startswith("domain_classifier") == of_classifier and name in found and parameter.grad is not None:
+                torch.testing.assert_close(found[name], sign * parameter.grad, rtol=1e-3, atol=1e-6)
     assert found["transferable.dense.weight"].abs().max() > 0
+
+
+def test_an_encoder_does_not_drive_a_classifier_that_it_has_confused_any_further():
+    module, rows = training(domain_labels="reversal", domain_loss_weight=1.0), batch((5,) * 6)
+    rows["weight"] = torch.zeros(6)
+    with torch.no_grad():  # the classifier is sure of a domain that is none of the rows'
+        module.teacher.domain_classifier.bias.copy_(torch.tensor([-9.0, -9.0, 9.0]))
+    rows["domain"] = torch.tensor([0, 1] * 3)
+    loss(module, rows).backward()
+    assert module.teacher.domain_classifier.bias.grad.abs().max() > 0.1
+    assert not module.teacher.transferable.dense.weight.grad.any()
 
 
 def test_a_uniform_answer_is_learnt_by_all_but_the_classifier_which_learns_the_domain():

@@ -68,19 +68,29 @@ def domain_confusion_loss(domain_logits: torch.Tensor) -> torch.Tensor:
     return -domain_logits.float().log_softmax(-1).mean(-1)
 
 
-def reversed_gradient(values: torch.Tensor) -> torch.Tensor:
-    """Gradient reversal layer: identity forwards, negated gradient backwards (Ganin & Lempitsky 2015)."""
-    return _ReversedGradient.apply(values)
+def reversed_gradient(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Gradient reversal layer (Ganin & Lempitsky 2015): identity forwards; backwards the negated gradient of ``rows``, 0 elsewhere.
+
+    Shapes: [B, H], bool [B] -> [B, H].
+    """
+    return _ReversedGradient.apply(values, rows)
+
+
+def recognised_domains(domain_logits: torch.Tensor, domains: torch.Tensor) -> torch.Tensor:
+    """Rows whose domain a classifier knows better than chance, loss below log K: [B, K], [B] -> bool [B]."""
+    return domain_corruption_loss(domain_logits.detach(), domains) < math.log(domain_logits.shape[-1])
 
 
 class _ReversedGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values):
+    def forward(ctx, values, rows):
+        ctx.save_for_backward(rows)
         return values.view_as(values)
 
     @staticmethod
     def backward(ctx, outer):
-        return -outer
+        (rows,) = ctx.saved_tensors
+        return -outer * rows[:, None], None
 
 
 def meta_teacher_loss(hard, corruption, weights, corruption_weight: float, form: str = "paper") -> torch.Tensor:

@@ -19,6 +19,7 @@ from teachback.methods.losses import (
     hard_label_loss,
     meta_teacher_loss,
     permuted_domains,
+    recognised_domains,
     reversed_gradient,
 )
 from teachback.models.heads import Classifier, TransferableKnowledge, mean_over_tokens, per_row, per_sequence
@@ -179,7 +180,9 @@ class TeacherTraining(TrainingModule):
         knowledge = torch.tanh(self.teacher.domain_knowledge(hidden_states, batch))
         labels, domains = self.arguments.domain_labels, batch["domain"]
         if labels == "reversal":
-            return domain_corruption_loss(classifier(reversed_gradient(knowledge)), domains)
+            # Unbounded, the encoder would drive the classifier's loss ever higher and learn little else.
+            recognised = recognised_domains(classifier(knowledge), domains)
+            return domain_corruption_loss(classifier(reversed_gradient(knowledge, recognised)), domains)
         if labels == "uniform":  # the classifier learns the domain, the encoder to confuse it
             fixed = nn.functional.linear(knowledge, classifier.weight.detach(), classifier.bias.detach())
             return domain_corruption_loss(classifier(knowledge.detach()), domains) + domain_confusion_loss(fixed)

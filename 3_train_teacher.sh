@@ -12,12 +12,14 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${TEACHER_EPOCHS=3}" --num_train_epochs  # passes over the data (paper: 3)
 : "${TEACHER_LR=2e-5}" --learning_rate  # peak learning rate (paper: 2e-5)
 : "${TEACHER_SCHEDULE=linear}" --lr_scheduler_type  # learning rate over time: linear after a warm-up of 10 % (Meta-KD), or constant (MPDistil)
+: "${LAYER_DECAY=1}"                    # factor of the learning rate from a layer to the one below it, down to the embeddings
 : "${EPOCHS=}" --num_train_epochs       # takes the place of TEACHER_EPOCHS when set
 : "${LR=}" --learning_rate              # takes the place of TEACHER_LR when set
 : "${USE_SAMPLE_WEIGHTS=1}"             # meta: 1 weights each example by its prototype score (paper: 1)
 : "${USE_DOMAIN_LOSS=1}"                # meta: 1 adds the domain-corruption loss (paper: 1)
 : "${DOMAIN_LOSS_WEIGHT=0.5}"           # meta: weight of that loss, the paper's gamma 1 (paper: 0.5)
 : "${DOMAIN_LABELS=false}"              # meta: its labels, false (paper), permuted (the authors' code); reversal, uniform: drive the domain out
+: "${AVERAGE_CHECKPOINTS=0}"            # average the weights of the last so many epochs, kept if no worse on dev than the best epoch; 0: never
 : "${DROPOUT=}"                         # every dropout probability; empty: the defaults of the model's family, whatever its config.json says
 : "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)

@@ -35,6 +35,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${FIRST_EPOCHS=10}" --num_train_epochs  # passes over the data (paper: 10)
 : "${FIRST_LR=5e-5}" --learning_rate    # learning rate (paper: 5e-5)
 : "${FIRST_SCHEDULE=constant}" --lr_scheduler_type  # learning rate over time: constant (paper), or linear after a warm-up of 10 %
+: "${LAYER_DECAY=1}"                    # factor of the learning rate from a layer to the one below it, down to the embeddings
 : "${EPOCHS=}" --num_train_epochs       # takes the place of FIRST_EPOCHS when set
 : "${LR=}" --learning_rate              # takes the place of FIRST_LR when set
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free

@@ -36,9 +36,11 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SECOND_EPOCHS=3}" --num_train_epochs  # passes over the data (paper: 3)
 : "${SECOND_LR=3e-5}" --learning_rate   # peak learning rate (paper: 3e-5)
 : "${SECOND_SCHEDULE=linear}" --lr_scheduler_type  # learning rate over time: linear after a warm-up of 10 % (Meta-KD), or constant (MPDistil)
+: "${LAYER_DECAY=1}"                    # factor of the learning rate from a layer to the one below it, down to the embeddings
 : "${EPOCHS=}" --num_train_epochs       # takes the place of SECOND_EPOCHS when set
 : "${LR=}" --learning_rate              # takes the place of SECOND_LR when set
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
+: "${AVERAGE_CHECKPOINTS=0}"            # average the weights of the last so many epochs, kept if no worse on dev than the best epoch; 0: never
 : "${DROPOUT=}"                         # finetune: every dropout probability; empty: the defaults of the model's family. Other students have stage 4's
 : "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)

@@ -218,8 +218,10 @@ def interrupt_after(monkeypatch, steps: int):
 
 
 @pytest.mark.parametrize(
-    "how", [(), ("--save_strategy", "steps", "--save_steps", "4", "--eval_strategy", "steps", "--eval_steps", "4")]
-)
+    "how",
+    [(), ("--save_strategy", "steps", "--save_steps", "4", "--eval_strategy", "steps", "--eval_steps", "4"),
+     ("--average_checkpoints", "2", "--layer_decay", "0.8")],
+)  # fmt: skip
 def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, how):
     uninterrupted = weights(teach(suite, *how))
     (suite / "outputs/tiny/seed42/teacher-meta").rename(suite / "kept")
@@ -230,7 +232,8 @@ def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, ho
     assert not (suite / "outputs/tiny/seed42/teacher-meta").exists()
     left = interrupt_after(monkeypatch, 1000)
     continued = teach(suite, *how)
-    assert len(left) == (6 if how == () else 4)
+    assert len(left) == (4 if "--save_steps" in how else 6)
+    assert read_stage(continued).get("averaged") == (True if "--average_checkpoints" in how else None)
     assert same(weights(continued), uninterrupted)
     assert same(load_file(continued / "training_only.safetensors"), load_file(suite / "kept/training_only.safetensors"))
 

@@ -64,7 +64,7 @@ def test_the_second_stage_learns_on_every_domains_texts(suite, finished, fitted)
 
 @pytest.mark.parametrize(
     "method",
-    [("--alpha_soft", "0.5"), ("--method", "mpdistil", "--meta_teacher_every_epoch", "0", "--student_layers", "2")],
+    [("--alpha_soft", "0.5", "--average_checkpoints", "2", "--layer_decay", "0.8"), ("--method", "mpdistil", "--meta_teacher_every_epoch", "0", "--student_layers", "2")],
 )
 def test_what_the_teacher_answers_continues_after_an_interruption(suite, finished, monkeypatch, method):  # noqa: F811
     more = (*method, *WINDOWS, "--second_transfer_set", "all")

@@ -9,6 +9,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from teachback.core.errors import TeachbackError
 from teachback.core.options import (
+    ADDED,
     option,
     require_above_zero,
     require_at_least,
@@ -32,6 +33,10 @@ class OptimizerArguments(TrainingArguments):
     save_strategy: str = option("epoch", "When to write a checkpoint.")
     save_steps: float = option(0, "Write one every so many steps as well; 0: at the ends of epochs alone.")
     save_total_limit: int | None = option(2, "Checkpoints kept; the best one so far is among them.")
+    average_checkpoints: int = option(
+        0, "Average the weights of the last so many epochs, and keep that if it scores no worse than the best epoch alone; 0: never."
+    )
+    layer_decay: float = option(1.0, "Factor of the learning rate from a layer to the one below it.")
     load_best_model_at_end: bool = option(True, "Restore the checkpoint that scored best.")
     logging_steps: float = option(50, "Log every so many steps; left at 50: in a run of few steps more often, ten losses in all and one an epoch.")
     logging_nan_inf_filter: bool = option(False, "Off: a loss that is no number is seen, and stops the stage.")
@@ -54,6 +59,7 @@ class OptimizerArguments(TrainingArguments):
         for name in ("weight_decay", "warmup_steps", "save_steps", "max_grad_norm"):
             require_at_least(self, name, 0)
         require_seed(self)
+        require_schedule(self)
         if self.save_strategy == "steps" and not self.save_steps:
             raise TeachbackError("--save_strategy steps needs --save_steps, a number of steps")
         if self.dataloader_num_workers == -1:
@@ -91,6 +97,14 @@ def require_seed(arguments) -> None:
         raise TeachbackError(f"SEED={arguments.seed}: must be from 0 to {SEEDS - 1}")
 
 
+def require_schedule(arguments) -> None:
+    """Refuse numbers of averaged epochs and decays of the learning rate that mean nothing."""
+    if arguments.average_checkpoints < 0 or arguments.average_checkpoints == 1:
+        raise TeachbackError(f"AVERAGE_CHECKPOINTS={arguments.average_checkpoints}: must be 0, or at least 2")
+    if not 0 < arguments.layer_decay <= 1:
+        raise TeachbackError(f"LAYER_DECAY={arguments.layer_decay}: must be above 0 and at most 1")
+
+
 def prepare_machine(training: OptimizerArguments) -> str:
     """Fill in settings that depend on device and terminal, check the loggers, and return the precision."""
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
@@ -114,7 +128,7 @@ def on_one_device(device: torch.device, precision: str, **options) -> OptimizerA
 def relevant(training: OptimizerArguments) -> dict:
     """Training arguments that determine a result, and the number of processes."""
     values = training.to_dict()  # hides tokens
-    compared = ALWAYS_COMPARED | set(OptimizerArguments.__annotations__) | training.chosen
+    compared = ALWAYS_COMPARED | (set(OptimizerArguments.__annotations__) - ADDED) | training.chosen
     without = WITHOUT_EFFECT_ON_RESULT | (set() if training.save_strategy == "steps" else {"save_steps"})
     kept = {f.name: values[f.name] for f in fields(training) if f.name in compared - without}
     return {**kept, "processes": training.world_size}

@@ -28,6 +28,7 @@ from teachback.core.arguments import (
 from teachback.core.errors import TeachbackError
 from teachback.core.parsing import parse_some, require_known
 from teachback.core.places import scripts_root
+from teachback.core.training_arguments import require_schedule
 from teachback.data.suite_data import SuiteData
 from teachback.inference.hub import HubArguments
 from teachback.methods.inner_layers import layer_map
@@ -55,6 +56,8 @@ class OptimizerNumbers:
 
     learning_rate: float = option(2e-5, "Peak learning rate.")
     num_train_epochs: float = option(3, "Passes over the data.")
+    average_checkpoints: int = option(0, "Epochs whose weights are averaged.")
+    layer_decay: float = option(1.0, "Factor of the learning rate by layer.")
     per_device_train_batch_size: int = option(32, "Rows a step.")
     per_device_eval_batch_size: int = option(64, "Rows a step where nothing is learnt.")
 
@@ -63,6 +66,7 @@ class OptimizerNumbers:
             require_above_zero(self, name)
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
             require_at_least(self, name, 1)
+        require_schedule(self)
 
 
 PARTS: dict[str, tuple[type, ...]] = {

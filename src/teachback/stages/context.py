@@ -204,7 +204,7 @@ class Context:
             "history": trainer.state.log_history,
             "places": self._places(),
             "training_arguments": self.training.to_dict(),
-        }
+        } | ({"averaged": trainer.averaged} if self.training.average_checkpoints else {})
 
     def _places(self) -> dict:
         return {name: getattr(self.args, name) for name in PLACES if hasattr(self.args, name)}

@@ -27,6 +27,7 @@ from teachback.models.heads import Classifier
 from teachback.models.layers import use_training_attention
 from teachback.models.loading import check_finite
 from teachback.models.positions import require_positions
+from teachback.training.averaging import KeepEpochs, take_average
 from teachback.training.checkpoints import (
     load_state,
     point_to_best,
@@ -36,6 +37,7 @@ from teachback.training.checkpoints import (
     save_state,
 )
 from teachback.training.dropout import fast_dropout
+from teachback.training.layer_rates import decay_by_layer
 from teachback.training.loss_watch import LossWatch, StopOnBadLoss
 from teachback.training.memory import freed_memory_kept
 from teachback.training.progress import show_progress
@@ -97,7 +99,16 @@ class DistillationTrainer(Trainer):
     train_dataset: EncodedRows
     optimizer: torch.optim.Optimizer
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
+    args: OptimizerArguments
+    averaged = False  # whether the model has the mean weights of the last epochs
     stop_signal = 0  # signal that came after the end of training, when no checkpoint is needed
+
+    def create_optimizer(self, *args, **kwargs):
+        """Optimizer with a learning rate for each layer if ``layer_decay`` is below 1."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.args.layer_decay != 1:
+            decay_by_layer(optimizer, self.model, self.args.layer_decay)
+        return optimizer
 
     def get_train_dataloader(self):
         """Loader of batches of similar length, or of the fixed ``batches`` of the rows."""
@@ -290,6 +301,8 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
           tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
     """Train ``module`` in place, resuming from checkpoint ``last``, and restore the best checkpoint on ``dev_rows``.
 
+    With ``average_checkpoints`` the mean weights of the last epochs take its place if they are not worse.
+
     Selects on the metric ``score`` if ``compute_metrics`` gives one (higher is better), else on the loss.
     """
     args = _for_trainer(args, checkpoints, scored=compute_metrics is not None)
@@ -307,6 +320,8 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     )
     show_progress(trainer, may_log_more="logging_steps" not in args.chosen)
     trainer.add_callback(EpochEnd(trainer, module))
+    if args.average_checkpoints:
+        trainer.add_callback(KeepEpochs(module, checkpoints, args.average_checkpoints))
     trainer.add_callback(PaddingLog(trainer, train_rows, collator.multiple))
     if last:
         logger.warning("continuing from %s", last)
@@ -315,5 +330,6 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         trainer.add_callback(DecayOfUnused(module))
         trainer.add_callback(SaveBetween(request))
         trainer.train(resume_from_checkpoint=last)
+        trainer.averaged = bool(args.average_checkpoints) and take_average(trainer, checkpoints)
     trainer.stop_signal = request.signal if request.made else 0
     return trainer

@@ -1,0 +1,68 @@
+"""Averaging of the weights at the ends of the last epochs, kept if the selection rows do not speak against it."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from transformers import Trainer, TrainerCallback
+
+from teachback.core.files import write_atomically
+
+FOLDER = "epochs"  # within the folder of checkpoints
+
+
+class KeepEpochs(TrainerCallback):
+    """Writes the weights of ``model`` at the end of each epoch to ``folder``, and keeps those of the last ``count``.
+
+    An epoch's file is written before its checkpoint, so that a resumed run has the files of all epochs before it.
+    """
+
+    def __init__(self, model: torch.nn.Module, folder: Path, count: int):
+        self.model, self.folder, self.count = model, folder / FOLDER, count
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if not args.should_save:
+            return
+        self.folder.mkdir(exist_ok=True)
+        weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+        write_atomically(self.folder / f"{state.global_step:09}.safetensors", save(weights))
+        for old in sorted(self.folder.iterdir())[: -self.count]:
+            old.unlink()
+
+
+def mean_weights(files: list[Path]) -> dict[str, torch.Tensor]:
+    """Mean of state dicts in files; integers are those of the last."""
+    mean = load_file(files[-1])
+    floats = {name: value for name, value in mean.items() if value.is_floating_point()}
+    for path in files[:-1]:
+        state = load_file(path)
+        for name, total in floats.items():
+            total += state[name]
+    for total in floats.values():
+        total /= len(files)
+    return mean
+
+
+def is_no_worse(value: float, other: float, greater_is_better: bool) -> bool:
+    return value >= other if greater_is_better else value <= other
+
+
+def take_average(trainer: Trainer, checkpoints: Path) -> bool:
+    """Load the mean of the kept epochs' weights in place of the best checkpoint if it scores no worse; returns whether it does.
+
+    Collective: all processes must call it.
+    """
+    trainer.accelerator.wait_for_everyone()  # the main process has written the files
+    assert trainer.model is not None and trainer.state.best_metric is not None  # evaluated at the end of each epoch
+    files, name = sorted((checkpoints / FOLDER).iterdir()), str(trainer.args.metric_for_best_model).removeprefix("eval_")
+    trainer.model.load_state_dict(mean_weights(files))
+    loss_only = trainer.compute_metrics is None
+    metrics = trainer.evaluation_loop(trainer.get_eval_dataloader(), "Evaluation", loss_only, metric_key_prefix="eval").metrics or {}
+    mean, single = metrics[f"eval_{name}"], trainer.state.best_metric
+    kept = is_no_worse(mean, single, bool(trainer.args.greater_is_better))
+    if not kept:
+        trainer._load_best_model()
+    if trainer.is_world_process_zero():
+        which = "mean" if kept else "epoch"
+        print(f"mean weights of the last {len(files)} epochs: {name} {mean:.4f}, the best epoch alone {single:.4f}; kept: the {which}")
+    return kept

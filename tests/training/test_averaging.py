@@ -1,0 +1,112 @@
+"""Learning rates by layer, and the mean of the last epochs' weights."""
+
+import pytest
+import torch
+from families import DECODERS, family_config
+from safetensors.torch import save_file
+from tiny import BOOKS, classifier, text_rows, tokenizer
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from teachback.core.arguments import SecondStageArguments
+from teachback.core.errors import TeachbackError
+from teachback.core.training_arguments import OptimizerArguments, relevant
+from teachback.data.encoding import encode
+from teachback.methods.predictions import PredictionDistillation
+from teachback.models.heads import Classifier
+from teachback.models.layers import backbone
+from teachback.training.averaging import mean_weights
+from teachback.training.layer_rates import decay_by_layer
+from teachback.training.trainer import train
+
+
+def rates(module, decay=0.5):
+    """Learning rate of each parameter, with one of 1 for what does not decay."""
+    decays = [p for p in module.parameters() if p.ndim > 1], [p for p in module.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW([{"params": part, "weight_decay": i} for i, part in enumerate(decays)], lr=1.0)
+    decay_by_layer(optimizer, module, decay)
+    assert [group["weight_decay"] for group in optimizer.param_groups for p in group["params"] if p.ndim > 1] == [0] * len(decays[0])
+    found = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == len(list(module.parameters())) and optimizer.param_groups[0]["lr"] == max(found.values())
+    return found
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", *DECODERS])
+def test_rates_fall_from_the_heads_to_the_embeddings(family):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(family_config(family, pad_token_id=0)).eval()
+    module = nn.ModuleDict({"student": Classifier(model, {"a": BOOKS, "b": BOOKS}), "projection": nn.Linear(2, 2)})
+    found = rates(module)
+    encoder = {id(p) for p in backbone(model).parameters()}
+    assert {found[p] for p in module.parameters() if id(p) not in encoder} == {1.0}
+    assert found[model.get_input_embeddings().weight] == 0.125
+    layers = next(part for part in backbone(model).modules() if isinstance(part, nn.ModuleList) and len(part) == 2)
+    assert [{found[p] for p in layer.parameters()} for layer in layers] == [{0.25}, {0.5}]
+
+
+def test_layers_that_share_weights_are_refused():
+    model = AutoModelForSequenceClassification.from_config(family_config("albert")).eval()
+    with pytest.raises(TeachbackError, match="set LAYER_DECAY=1"):
+        rates(Classifier(model, {"a": BOOKS}))
+
+
+def trained(folder, **options):
+    """Weights and trainer of a student fine-tuned on some rows."""
+    rows = encode(text_rows(6), tokenizer(), 16)
+    rows.columns["label"] = torch.arange(6) % 2
+    folder.mkdir(exist_ok=True)
+    module = PredictionDistillation(Classifier(classifier(seed=1), {"sentiment": BOOKS}), SecondStageArguments(method="finetune"), False)
+    args = OptimizerArguments(use_cpu=True, per_device_train_batch_size=4, learning_rate=1e-2, save_total_limit=9, **options)
+    return module, train(module, rows, rows, args, folder, None, 0)
+
+
+def test_a_decay_near_zero_trains_what_is_above_the_layers_alone(tmp_path):
+    start = classifier(seed=1).state_dict()
+    module, _ = trained(tmp_path / "checkpoints", layer_decay=1e-9, num_train_epochs=1, weight_decay=0.0)
+    moved = [name for name, value in module.student.model.state_dict().items() if not torch.allclose(value, start[name], atol=1e-7)]
+    assert set(moved) == {f"{part}.{kind}" for part in ("bert.pooler.dense", "classifier") for kind in ("weight", "bias")}
+
+
+def test_mean_weights(tmp_path):
+    states = [{"a": torch.tensor([1.0, float(i)]), "n": torch.tensor(i)} for i in range(3)]
+    for i, state in enumerate(states):
+        save_file(state, tmp_path / f"{i}.safetensors")
+    mean = mean_weights(sorted(tmp_path.iterdir()))
+    assert mean["a"].tolist() == [1.0, 1.0] and mean["n"].item() == 2
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_mean_of_the_last_epochs_is_kept_unless_an_epoch_is_better(tmp_path, monkeypatch, capsys, better):
+    monkeypatch.setattr("teachback.training.averaging.is_no_worse", lambda *values: better)
+    folder = tmp_path / "checkpoints"
+    module, trainer = trained(folder, average_checkpoints=2, num_train_epochs=4)
+    files = sorted((folder / "epochs").iterdir())
+    assert [path.name for path in files] == ["000000006.safetensors", "000000008.safetensors"] and trainer.averaged is better
+    said = capsys.readouterr().out
+    assert "mean weights of the last 2 epochs: loss" in said and f"kept: the {'mean' if better else 'epoch'}" in said
+    single, _ = trained(tmp_path / "single", num_train_epochs=4)
+    weights = {n: v for n, v in module.state_dict().items() if "word_embeddings" not in n}
+    if better:
+        expected = mean_weights(files)
+        assert any(not torch.equal(value, single.state_dict()[name]) for name, value in weights.items())
+    else:
+        expected = single.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in weights.items())
+    unused = module.student.model.get_input_embeddings().weight[-1]  # of a token that no text has: decayed in each step alone
+    assert torch.isfinite(unused).all() and module.student.model.get_input_embeddings().weight.shape[0] == 60
+
+
+def test_epochs_without_averaging_leave_no_weights(tmp_path):
+    _, trainer = trained(tmp_path / "checkpoints", num_train_epochs=1)
+    assert not (tmp_path / "checkpoints/epochs").exists() and trainer.averaged is False
+
+
+@pytest.mark.parametrize("options", [{"average_checkpoints": 1}, {"average_checkpoints": -1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}])
+def test_values_without_a_meaning_are_refused(options):
+    with pytest.raises(TeachbackError, match=next(iter(options)).upper()):
+        OptimizerArguments(**options)
+
+
+def test_defaults_are_not_recorded():
+    assert not {"layer_decay", "average_checkpoints"} & relevant(OptimizerArguments(use_cpu=True)).keys()
+    assert relevant(OptimizerArguments(use_cpu=True, layer_decay=0.9))["layer_decay"] == 0.9

@@ -1,6 +1,7 @@
 """Effect of the gradient through p_T'(y|h_S) in stage 6 with few labels: META_GRADIENT=detach against flow.
 
-Uses Amazon reviews (``kitchen``, the target, and ``books``, on the same head) and CoLA (with its own head), few rows for
+Besides the best student on dev, which may be the one before the curriculum, the student after the last episode is scored:
+nothing chooses it. Uses Amazon reviews (``kitchen``, the target, and ``books``, on the same head) and CoLA (with its own head), few rows for
 training and many for testing. Each seed samples rows and trains a teacher, a student and, from that student, both
 curricula. Requires amazon, and CoLA of glue, fetched by stage 1 into --data_dir:
 
@@ -13,6 +14,8 @@ import statistics
 from pathlib import Path
 from random import Random
 
+from transformers import pipeline
+
 from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE
 from teachback.core.parsing import parse
 from teachback.core.published import read_stage
@@ -24,11 +27,13 @@ from teachback.data.schema import (
     Row,
     Suite,
     clean_text,
+    read_rows,
     with_row_counts,
     write_rows,
     write_suite,
 )
 from teachback.data.suites import amazon
+from teachback.models.loading import load_finished_classifier, load_tokenizer
 from teachback.stages.distillation import distil
 from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import run_curriculum
@@ -89,6 +94,14 @@ def write_few(folder: Path, every: dict[str, list[Row]], seed: int, train_rows: 
     write_suite(folder / "few", with_row_counts(Suite("few", DOMAINS), rows))
 
 
+def accuracy(folder: Path, rows: list[Row]) -> float:
+    """Accuracy of a plain checkpoint on rows of the target."""
+    model, tokenizer = load_finished_classifier(folder), load_tokenizer(str(folder))
+    classifier = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    answers = classifier([row.text_a for row in rows], truncation=True, max_length=64, batch_size=64)
+    return statistics.mean(answer["label"] == row.label for answer, row in zip(answers, rows, strict=True))
+
+
 def run_seed(folder: Path, every: dict[str, list[Row]], seed: int, model: str, train_rows: int, epochs: int,
              further: list[str]) -> dict:  # fmt: skip
     """Run stages 3 to 7; returns the student's test accuracy before the curriculum and after each variant."""
@@ -102,6 +115,7 @@ def run_seed(folder: Path, every: dict[str, list[Row]], seed: int, model: str, t
     for stage in ("first", "second"):
         distil(*parse(*STUDENT_STAGES, argv=[*train, *student, "--num_train_epochs", str(epochs), "--stage", stage]))
     found: dict = {"seed": seed}
+    test = list(read_rows(folder / f"data{seed}" / "few" / "test.tsv"))
     for variant in VARIANTS:
         outputs = ["--output_root", str(folder / variant)]
         shared = ["--teacher_root", str(folder / "start"), "--student_root", str(folder / "start")]
@@ -109,7 +123,9 @@ def run_seed(folder: Path, every: dict[str, list[Row]], seed: int, model: str, t
         (path,) = run_curriculum(*parse(*CURRICULUM_STAGE, argv=argv))
         scored = evaluate(*parse(EvaluationArguments, argv=[*places, *outputs, *shared[:2], "--report", "0"]))
         scores = {one.stage: one.scores[TARGET].value for one in scored if TARGET in one.scores}
-        found[variant] = {"dev": read_stage(path)["dev"]["score"], "test": scores[f"{TARGET}/curriculum"]}
+        found[variant] = {
+            "dev": read_stage(path)["dev"]["score"], "test": scores[f"{TARGET}/curriculum"], "last": accuracy(path / "last", test)
+        }  # fmt: skip
     scored = evaluate(*parse(EvaluationArguments, argv=[*places, *start, "--report", "0"]))
     found["before"] = {one.stage: one.scores[TARGET].value for one in scored if TARGET in one.scores}
     return found
@@ -132,8 +148,9 @@ def main() -> None:
         if arguments.json:
             arguments.json.write_text(json.dumps(found, indent=1))
     for variant in VARIANTS:
-        values = [one[variant]["test"] for one in found]
-        print(f"{variant:8}{statistics.mean(values):.4f}  by seed {values}")
+        for which in ("test", "last"):
+            values = [one[variant][which] for one in found]
+            print(f"{variant:8}{which:6}{statistics.mean(values):.4f}  by seed {values}")
 
 
 if __name__ == "__main__":

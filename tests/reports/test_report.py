@@ -390,7 +390,7 @@ def test_confusion_and_the_surest_disagreements_are_those_of_the_predictions(hom
         ("teacher (teacher-meta)", "negative (88.0 %)"),
     ]
     assert first.verdict == "the student is right" and section.cases[1].verdict == "the teacher is right"
-    assert [text.shown for text in first.texts] == ["text number 1 of it"]
+    assert [shown for shown, _ in first.texts] == ["text number 1 of it"]
     assert section.cases_title == "The 2 disagreements of which both are surest"
     order = [part.anchor for part in sections(run_of(home))]
     assert order.index("disagreements") > order.index("training")
@@ -590,9 +590,9 @@ def test_rows_of_results_that_fit_nothing_are_listed_and_otherwise_left_alone(ho
 
 
 def test_long_texts_are_cut_where_they_are_shown(home):
-    assert cut("short").whole == ""
-    text = cut("word " * 1000)
-    assert len(text.shown) == 400 and text.shown.endswith("…") and len(text.whole) == 2000
+    assert cut("short") == ("short", "")
+    shown, whole = cut("word " * 1000)
+    assert len(shown) == 400 and shown.endswith("…") and len(whole) == 2000
     write_rows(home / "data/tiny/test.tsv", [Row("books-1", "endless " * 9000, "", "", "books")])
     page = page_of(home)
     titles = [p["title"] for p in page.of("p") if "title" in p]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from teachback.data.schema import Domain, Suite
 from teachback.reports.run import Run
-from teachback.reports.run_overlap import shared_texts
+from teachback.reports.run_data import shared_texts
 
 
 def run_with(tmp_path, **settings) -> Run:

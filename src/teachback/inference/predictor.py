@@ -15,7 +15,7 @@ from teachback.data.encoding import EncodedRows, batches, encode
 from teachback.data.names import domain_of_folder, folder_name
 from teachback.data.schema import Domain, Row, Suite, output_names
 from teachback.data.token_store import encode_once
-from teachback.inference.results import META_TEACHER, STAGE_NAMES
+from teachback.inference.results import META_TEACHER, STAGE_NAMES, model_name
 from teachback.inference.timing import Timing, time_in_turn
 from teachback.methods.meta_teacher import load_meta_teacher
 from teachback.methods.teacher import Teacher, head_name, load_teacher
@@ -48,6 +48,16 @@ class Checkpoint:
     @property
     def is_meta_teacher(self) -> bool:
         return self.folder.name == META_TEACHER
+
+    @property
+    def kind(self) -> str:
+        """Kind of model, as shown in tables."""
+        return model_name(self.stage)
+
+    @property
+    def name(self) -> str:
+        """Name in sentences and legends: a teacher's folder or a student's kind."""
+        return self.stage if self.is_teacher else self.kind
 
     @property
     def method(self) -> str:

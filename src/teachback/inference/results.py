@@ -59,6 +59,10 @@ class Result:
         return max(scores, key=lambda pair: pair[1], default=None)
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def is_above_baseline(self) -> bool:
         """Whether the whole interval lies above the baseline; True if either is unknown."""
         return self.low is None or self.baseline is None or self.low > self.baseline[1]

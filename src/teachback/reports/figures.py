@@ -1,5 +1,6 @@
 """Figures of the reports: matplotlib drawings as inline SVG, coloured by the page's style sheet for light and dark mode.
 
+The last ones, a scatter plot of score against time and a grid of counts, serve several sections.
 Every figure has the width of a phone, and the page shows several side by side if they fit; a single figure is also
 drawn in the full width of the page.
 """
@@ -7,11 +8,14 @@ drawn in the full width of the page.
 import hashlib
 import io
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure as Canvas
@@ -20,11 +24,11 @@ from matplotlib.ticker import AutoLocator, MaxNLocator
 from matplotlib.typing import LineStyleType, MarkerType, RcKeyType
 
 from teachback.core.pictures import left_out_if_impossible
-from teachback.reports.parts import Figure, Key, shorten
+from teachback.reports.parts import Figure, Section, shorten
 
 # Placeholder colours in matplotlib's output -> CSS variables, which have a light and a dark value each.
 INK, MUTED, GRID, ACCENT, PAPER = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
-VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--series-1", PAPER: "--paper"}
+VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", ACCENT: "var(--series-1)", PAPER: "var(--paper)"}
 WIDTH = 4.5  # inches of 72 units
 WIDE = 9.3  # inches, for a figure in the full width of the page
 FONT_SIZE = 10
@@ -57,7 +61,7 @@ LOOKS: list[tuple[MarkerType, LineStyleType]] = [
 ]  # fmt: skip
 SERIES = tuple(Series(f"#a0000{number}", *look) for number, look in enumerate(LOOKS, start=1))
 OTHERS = Series(MUTED, ".", (0, (1, 3)))
-VARIABLES |= {series.colour: f"--series-{number}" for number, series in enumerate(SERIES, start=1)}
+VARIABLES |= {series.colour: f"var(--series-{number})" for number, series in enumerate(SERIES, start=1)}
 
 
 def series_of(names: list[str]) -> dict[str, Series]:
@@ -80,9 +84,7 @@ def draw(plot: Callable, alt: str, height: float = 2.9, rows: int = 1, width: fl
         return _svg(canvas, {"role": "img", "aria-label": alt})
 
 
-def picture(
-    title: str, plot: Callable, kind: str, reading: str, height: float = 2.9, rows: int = 1, wide: bool = True
-) -> Figure:
+def picture(title: str, plot: Callable, kind: str, reading: str, height: float = 2.9, rows: int = 1, wide: bool = True) -> Figure:
     """Figure of what ``plot`` draws; its text alternative consists of the ``kind`` of plot and the ``reading``.
 
     ``wide``: whether to redraw it in the full width of the page if it is the only figure.
@@ -103,18 +105,13 @@ def swatch(series: Series, line: bool = True) -> Markup:
         canvas = Canvas(figsize=(0.5 if line else 0.2, 0.2))
         axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, 1), ylim=(0, 1))
         axes.set_axis_off()
-        x = [0.02, 0.5, 0.98] if line else [0.5]
-        axes.add_line(
-            Line2D(
-                x, [0.5] * len(x), linestyle=series.dash if line else "", markevery=[len(x) // 2],
-                color=series.colour, marker=series.marker, markersize=6 if line else 9,
-            )
-        )  # fmt: skip
+        x, look = ([0.02, 0.5, 0.98], {"markersize": 6}) if line else ([0.5], {"markersize": 9, "linestyle": ""})
+        axes.add_line(Line2D(x, [0.5] * len(x), markevery=[len(x) // 2], **series.look | look))
         return _svg(canvas, {"aria-hidden": "true"})
 
 
-def legend(styles: dict[str, Series], line: bool = True) -> list[Key]:
-    return [Key(swatch(series, line), shorten(name, 60)) for name, series in styles.items()]
+def legend(styles: dict[str, Series], line: bool = True) -> list[tuple[Markup, str]]:
+    return [(swatch(series, line), shorten(name, 60)) for name, series in styles.items()]
 
 
 def whole_numbers(axis) -> None:
@@ -154,11 +151,114 @@ def _value(name: str, value: str, mark: str) -> str:
     if name == "id":
         return f"f{mark}-{value}"
     if name == "style":
-        value = re.sub(r"#[0-9a-f]{6}", lambda colour: _variable(colour[0]), value)
+        value = re.sub(r"#[0-9a-f]{6}", lambda colour: VARIABLES.get(colour[0], colour[0]), value)
         return re.sub(r"font-family: [^;]*;? ?", "", value)
     value = re.sub(r"(^|\()#", rf"\1#f{mark}-", value)
     return re.sub(r"(\d\.\d\d)\d+", r"\1", value)
 
 
-def _variable(colour: str) -> str:
-    return f"var({VARIABLES[colour]})" if colour in VARIABLES else colour
+KINDS = ("teacher", "meta-teacher", "undistilled", "first stage", "distilled", "curriculum")
+KIND_STYLES: dict[str, Series] = dict(zip(KINDS, (SERIES[1], SERIES[3], SERIES[2], SERIES[5], SERIES[0], SERIES[4])))
+LABEL_LENGTH = 16  # characters
+LABELS = 8  # maximum number in a grid; the rarest are merged
+OTHER = "other labels"
+TRADEOFF = Section(
+    "tradeoff", "Score against size and speed",
+    intro="Up and to the left is better. A marker's area stands for the number of parameters; thin lines, where there are "
+    "some, for the score's 95 % interval and the time's spread; the dashed line for what knows nothing of the texts.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model in a plot of score against time. ``kind``: one of `KINDS`; ``score`` in %; ``milliseconds`` per example.
+
+    ``interval`` of the score and ``spread`` of the time are drawn if known.
+    """
+
+    kind: str
+    score: float
+    parameters: float
+    milliseconds: float
+    interval: tuple[float, float] | None = None
+    spread: tuple[float, float] | None = None
+
+
+def tradeoff_figure(
+    title: str, points: Sequence[Point], joined: Sequence[Point], metric: str, batch_size: int, reading: str,
+    floor: tuple[str, float] | None = None,
+) -> Figure:  # fmt: skip
+    """Plot score against time; ``joined``: the compared student and teacher, connected by a line.
+
+    ``floor``: name and score of the baseline, drawn as a horizontal line.
+    """
+    largest = max(point.parameters for point in points) or 1
+
+    def plot(axes):
+        axes.plot([p.milliseconds for p in joined], [p.score for p in joined], color=MUTED, linewidth=0.8, linestyle=":")
+        for point in points:
+            style = KIND_STYLES[point.kind]
+            thin = {"color": style.colour, "linewidth": 0.9, "alpha": 0.6}
+            if point.interval:
+                axes.plot([point.milliseconds] * 2, point.interval, **thin)
+            if point.spread:
+                axes.plot(point.spread, [point.score] * 2, **thin)
+            axes.scatter(
+                point.milliseconds, point.score, s=25 + 150 * point.parameters / largest, marker=style.marker,
+                facecolor="none", edgecolor=style.colour, linewidth=1.8, zorder=3, clip_on=False,
+            )  # fmt: skip
+        axes.set(xlabel=f"time an example (ms, batch {batch_size})", ylabel=f"{metric} (%)")
+        axes.set_xlim(0, 1.15 * max(point.spread[1] if point.spread else point.milliseconds for point in points))
+        if floor:
+            axes.axhline(floor[1], color=MUTED, linewidth=1, linestyle="--")
+            axes.annotate(floor[0], (1, floor[1]), (0, 3), ("axes fraction", "data"), "offset points", ha="right", size=9)
+        axes.margins(y=0.18)
+
+    return picture(title, plot, "Scatter plot of score against time", reading)
+
+
+def shown_labels(known: Sequence[str], pairs: Counter) -> list[str]:
+    """Known labels in order, then others that occur; if there are many, the most frequent and `OTHER`."""
+    occurring = Counter(label for pair in pairs.elements() for label in pair)
+    every = [*known, *sorted(set(occurring) - set(known))]
+    if len(every) <= LABELS:
+        return every
+    most = {label for label, _ in occurring.most_common(LABELS - 1)}
+    return [*(label for label in every if label in most), OTHER]
+
+
+def count_grid(title: str, known: Sequence[str], pairs: Counter, rows: str, columns: str, reading: str) -> Figure:
+    """Plot the counts of label pairs (row, column) as a grid; ``rows`` and ``columns``: names of the axes."""
+    labels = shown_labels(known, pairs)
+    place = {label: number for number, label in enumerate(labels)}
+    grid = np.zeros((len(labels), len(labels)), dtype=int)
+    for (row, column), count in pairs.items():
+        grid[place.get(row, len(labels) - 1), place.get(column, len(labels) - 1)] += count
+    apart = (grid - np.diag(grid.diagonal())).max()
+
+    def plot(axes):
+        for (row, column), count in np.ndenumerate(grid):
+            colour, most, scale = (MUTED, grid.max(), 0.2) if row == column else (ACCENT, apart, 0.55)
+            x, y = [column - 0.5, column + 0.5, column + 0.5, column - 0.5], [row - 0.5, row - 0.5, row + 0.5, row + 0.5]
+            axes.fill(x, y, color=colour, alpha=0.05 + scale * count / most if count else 0, linewidth=0)
+            size = 9 if len(labels) < 6 else 7.5
+            axes.text(column, row, f"{count:,}", ha="center", va="center", color=INK, size=size)
+        upright = len(labels) > 3
+        across = [shorten(label, LABEL_LENGTH if upright else 40 // len(labels)) for label in labels]
+        axes.set_xticks(range(len(labels)), across, rotation=90 if upright else 0)
+        axes.set_yticks(range(len(labels)), [shorten(label, LABEL_LENGTH) for label in labels])
+        axes.set(xlabel=columns, ylabel=rows, ylim=(len(labels) - 0.5, -0.5))
+        axes.set_xlim(-0.5, len(labels) - 0.5)
+        axes.grid(False)
+
+    return picture(title, plot, "Grid of counts", reading, min(4.6, 1.5 + 0.55 * len(labels)), wide=False)
+
+
+def kinds_legend(kinds: set[str]) -> list[tuple[Markup, str]]:
+    """Legend of the markers of ``kinds``."""
+    return legend({kind: style for kind, style in KIND_STYLES.items() if kind in kinds}, line=False)
+
+
+def ring(axes, x: float, y: float) -> None:
+    """Draw a ring, which marks the selected checkpoint."""
+    axes.plot(x, y, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK, clip_on=False)

@@ -1,8 +1,7 @@
 """Elements of report.html: sections of figures, tables, notes and examples; formatting of names and numbers."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -23,13 +22,6 @@ class Figure:
     wide: Callable[[], Markup] | None = None
 
 
-class Key(NamedTuple):
-    """An entry of a legend."""
-
-    swatch: Markup
-    name: str
-
-
 @dataclass(frozen=True)
 class Table:
     """A table. ``words``: indices of columns with text. ``folded``: whether it is collapsed at first."""
@@ -42,13 +34,6 @@ class Table:
     folded: bool = False
 
 
-class Text(NamedTuple):
-    """A text as shown, and in full if it was shortened."""
-
-    shown: str
-    whole: str = ""
-
-
 @dataclass(frozen=True)
 class Case:
     """An example with two predictions. ``verdict``: which of them is right, in words."""
@@ -56,7 +41,7 @@ class Case:
     heading: str
     answers: list[tuple[str, str]]  # model, prediction
     verdict: str
-    texts: list[Text]
+    texts: list[tuple[str, str]]  # as shown, and in full if it was shortened
 
 
 @dataclass(frozen=True)
@@ -70,11 +55,11 @@ class Section:
     title: str
     intro: str = ""
     missing: str = ""
-    legend: Sequence[Key] = ()
+    legend: Sequence[tuple[Markup, str]] = ()  # swatch and name
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
-    cases: Sequence[Case] = field(default=())
+    cases: Sequence[Case] = ()
     cases_title: str = ""
     lead: bool = False
 
@@ -84,11 +69,14 @@ def shorten(name: str, length: int = NAME_LENGTH) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def cut(text: str) -> Text:
-    """Shorten an example's text."""
-    if len(text) <= TEXT_LENGTH:
-        return Text(text)
-    return Text(shorten(text, TEXT_LENGTH), shorten(text, TITLE_LENGTH))
+def cut(text: str) -> tuple[str, str]:
+    """Shorten an example's text; returns it as shown, and in full if it was shortened."""
+    return shorten(text, TEXT_LENGTH), shorten(text, TITLE_LENGTH) if len(text) > TEXT_LENGTH else ""
+
+
+def first_of(most: int, count: int, what: str = "domains") -> list[str]:
+    """Note on what is left out, if anything is."""
+    return [f"The first {most} of {count} {what} are shown."] if count > most else []
 
 
 def listed(names: Sequence[str], most: int = 6, length: int = NAME_LENGTH) -> str:
@@ -107,6 +95,10 @@ def counted(number: int, noun: str) -> str:
 def percent(value: float, digits: int = 1) -> str:
     """Format a fraction as percentage: "58.6 %"."""
     return f"{decimal(100 * value, digits)} %"
+
+
+def millions(parameters: float) -> str:
+    return f"{parameters / 1e6:.2f} M"
 
 
 def difference(value: float, reference: float) -> str:

@@ -1,7 +1,7 @@
 """Access to a finished run on disk: checkpoints, scores, costs and predictions."""
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,15 +12,7 @@ from teachback.data.names import domain_of_folder
 from teachback.data.schema import Domain, Suite, read_suite
 from teachback.inference.costs import Cost, read_costs
 from teachback.inference.predictor import SINGLE, Checkpoint, domain_of_teacher, find_checkpoints
-from teachback.inference.results import (
-    META_TEACHER,
-    OPTIMISTIC,
-    STAGE_NAMES,
-    Result,
-    model_name,
-    read_results,
-    unseen_split,
-)
+from teachback.inference.results import OPTIMISTIC, STAGE_NAMES, Result, predictions_file, read_results, unseen_split
 
 # Student of a domain to compare with its teacher: the first of these with a score.
 PREFERRED = ("curriculum", "student_second", "student_first", "student_finetune")
@@ -34,7 +26,7 @@ class Prediction(NamedTuple):
     probability: float | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """A finished run. ``suite``: None if the processed data do not exist."""
 
@@ -46,6 +38,25 @@ class Run:
     results: list[Result]
     costs: list[Cost]
 
+    def __post_init__(self):
+        """Index teachers by folder, students and meta-teachers by domain and folder, scores and costs by stage."""
+        self.teachers = {c.stage: c for c in self.checkpoints if c.is_teacher}
+        own: dict[str, dict[str, Checkpoint]] = defaultdict(dict)
+        scores: dict[tuple[str, str], list[Result]] = defaultdict(list)
+        costs: dict[str, dict[int, Cost]] = defaultdict(dict)
+        for checkpoint in self.checkpoints:
+            if not checkpoint.is_teacher:
+                own[checkpoint.target][checkpoint.folder.name] = checkpoint
+        for result in self.results:
+            if result.split.removesuffix(OPTIMISTIC) == self.split:
+                scores[result.stage, result.domain].append(result)
+        for cost in sorted(self.costs, key=lambda cost: cost.batch_size):
+            costs[cost.stage][cost.batch_size] = cost
+        self._own, self._scores, self._costs = own, scores, costs
+        self._by_key = {result.key: result for result in self.results}
+        # Domains with a student, in the suite's order.
+        self.targets = [target for target, stages in own.items() if any(not c.is_meta_teacher for c in stages.values())]
+
     @property
     def name(self) -> str:
         """Name of the suite."""
@@ -54,25 +65,6 @@ class Run:
     @property
     def seed(self) -> str:
         return self.folder.resolve().name.removeprefix("seed")
-
-    @cached_property
-    def targets(self) -> list[str]:
-        """Domains with a student, in the suite's order."""
-        return [target for target, own in self._own.items() if set(own) - {META_TEACHER}]
-
-    @cached_property
-    def teachers(self) -> dict[str, Checkpoint]:
-        """Teachers by folder."""
-        return {c.stage: c for c in self.checkpoints if c.is_teacher}
-
-    @cached_property
-    def _own(self) -> dict[str, dict[str, Checkpoint]]:
-        """Students and meta-teachers by domain and name of the stage's folder, in the order of the tables."""
-        own: dict[str, dict[str, Checkpoint]] = {}
-        for checkpoint in self.checkpoints:
-            if not checkpoint.is_teacher:
-                own.setdefault(checkpoint.target, {})[checkpoint.folder.name] = checkpoint
-        return own
 
     def of(self, target: str) -> list[Checkpoint]:
         """Teachers of a domain, then its other checkpoints."""
@@ -108,39 +100,19 @@ class Run:
 
     def unseen(self, checkpoint: Checkpoint, domain: str) -> Result | None:
         """`score` without the rows seen in training; None if there are none."""
-        if not (own := self.score(checkpoint, domain)):
-            return None
-        return self._by_key.get(replace(own, split=unseen_split(own.split)).key)
-
-    @cached_property
-    def _by_key(self) -> dict[tuple, Result]:
-        return {result.key: result for result in self.results}
-
-    @cached_property
-    def _scores(self) -> dict[tuple[str, str], list[Result]]:
-        scores: dict[tuple[str, str], list[Result]] = {}
-        for result in self.results:
-            if result.split.removesuffix(OPTIMISTIC) == self.split:
-                scores.setdefault((result.stage, result.domain), []).append(result)
-        return scores
+        own = self.score(checkpoint, domain)
+        return self._by_key.get(replace(own, split=unseen_split(own.split)).key) if own else None
 
     def cost(self, checkpoint: Checkpoint | None) -> dict[int, Cost]:
         """Costs of a checkpoint by batch size, ascending."""
         return self._costs.get(checkpoint.stage, {}) if checkpoint else {}
-
-    @cached_property
-    def _costs(self) -> dict[str, dict[int, Cost]]:
-        found: dict[str, dict[int, Cost]] = {}
-        for cost in sorted(self.costs, key=lambda cost: cost.batch_size):
-            found.setdefault(cost.stage, {})[cost.batch_size] = cost
-        return found
 
     def domain(self, name: str) -> Domain | None:
         return self.suite.domains.get(name) if self.suite else None
 
     def predictions_file(self, checkpoint: Checkpoint) -> Path:
         folder = checkpoint.folder.parent if checkpoint.is_teacher else self.folder  # a teacher may belong to another run
-        return folder / "predictions" / f"{checkpoint.stage.replace('/', '__')}-{self.split}.tsv"
+        return predictions_file(folder, checkpoint.stage, self.split)
 
     def predictions(self, checkpoint: Checkpoint, domains: set[str]) -> dict[str, dict[str, Prediction]]:
         """Predictions of a checkpoint by domain and guid; empty if stage 7 wrote none."""
@@ -166,33 +138,23 @@ def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | Non
     suite = read_suite(data) if (data / "suite.json").is_file() else None
     folders = {path.parts[-3] for path in folder.glob("*/*/stage.json") if path.parts[-2] in STAGE_NAMES}
     folders |= {path.parts[-2].removeprefix(SINGLE) for path in folder.glob(f"{SINGLE}*/stage.json")}
-    targets = set(map(domain_of_folder, folders))
-    if not targets and not list(folder.glob("teacher-*/stage.json")):
+    if not folders and not list(folder.glob("teacher-*/stage.json")):
         raise TeachbackError(f"{folder} holds no finished stage to report on; run 3_train_teacher.sh first")
-    order = {name: place for place, name in enumerate(suite.domains if suite else ())}
-    names = sorted(targets, key=lambda name: (order.get(name, len(order)), name))
+    order = list(suite.domains if suite else ())
+    names = sorted(map(domain_of_folder, folders), key=lambda name: (order.index(name) if name in order else len(order), name))
     checkpoints = find_checkpoints(folder, names)
-    borrowed = _borrowed_teachers(checkpoints, teachers)
     results, costs = read_results(folder / "results.tsv"), read_costs(folder / "costs.tsv")
-    if borrowed and teachers:
+    if teachers and (borrowed := _borrowed_teachers(checkpoints, teachers)):
         stages = {checkpoint.stage for checkpoint in borrowed}
         results = [r for r in read_results(teachers / "results.tsv") if r.stage in stages] + results
         costs = [c for c in read_costs(teachers / "costs.tsv") if c.stage in stages] + costs
-    return Run(folder, data, split, suite, borrowed + checkpoints, results, costs)
+        checkpoints = borrowed + checkpoints
+    return Run(folder, data, split, suite, checkpoints, results, costs)
 
 
-def _borrowed_teachers(checkpoints: list[Checkpoint], teachers: Path | None) -> list[Checkpoint]:
+def _borrowed_teachers(checkpoints: list[Checkpoint], teachers: Path) -> list[Checkpoint]:
     """Teachers of these checkpoints in the run ``teachers``, including those of other domains, if they still exist."""
     wanted = {c.teacher_stage("meta") for c in checkpoints if not c.is_teacher and c.method != "finetune"}
-    wanted -= {"", *(c.stage for c in checkpoints)}
-    folders = [teachers / stage for stage in sorted(wanted)] if teachers else []
-    return [
-        Checkpoint(folder, folder.name, domain_of_teacher(folder.name), read_stage(folder))
-        for folder in folders
-        if (folder / "stage.json").is_file()
-    ]
-
-
-def named(checkpoint: Checkpoint) -> str:
-    """Name of a checkpoint in sentences and legends: a teacher's folder or a student's kind."""
-    return checkpoint.stage if checkpoint.is_teacher else model_name(checkpoint.stage)
+    folders = [teachers / stage for stage in sorted(wanted - {"", *(c.stage for c in checkpoints)})]
+    finished = [folder for folder in folders if (folder / "stage.json").is_file()]
+    return [Checkpoint(folder, folder.name, domain_of_teacher(folder.name), read_stage(folder)) for folder in finished]

@@ -10,10 +10,9 @@ from teachback.data.schema import Domain
 from teachback.inference.intervals import f1_by_class
 from teachback.inference.metrics import as_numbers, macro_f1
 from teachback.inference.predictor import Checkpoint
-from teachback.inference.results import model_name
-from teachback.reports.parts import Figure, Section, Table, counted, percent, shorten
-from teachback.reports.plots import count_grid, shown_labels
-from teachback.reports.run import Run, named
+from teachback.reports.figures import count_grid
+from teachback.reports.parts import Figure, Section, Table, counted, first_of, percent, shorten
+from teachback.reports.run import Run
 
 FIGURES = 6  # maximum number of domains
 CLASSES = 60  # maximum number of rows in a table
@@ -28,23 +27,15 @@ def classes(run: Run) -> Section:
     targets = [target for target in run.targets if (domain := run.domain(target)) and domain.task != "regression"]
     for target in targets[:FIGURES]:
         student, domain = run.student(target), run.suite.domain(target)  # type: ignore[union-attr]
-        answers = {name: found for name, one in _models(run, target).items() if (found := _answers(run, one, domain))}
-        if student and named(student) in answers:
-            figures.append(_confusion(domain, student, *answers[named(student)]))
-            tables.append(_table(domain, named(student), answers))
+        models = [run.teacher(student) if student else None, run.undistilled(target), student]
+        answers = {one.name: found for one in models if one and (found := _answers(run, one, domain))}
+        if student and student.name in answers:
+            figures.append(_confusion(domain, student, *answers[student.name]))
+            tables.append(_table(domain, student.name, answers))
     if not figures:
         return replace(section, missing=f"No student of labels has predictions on the {run.split} split: run 7_eval.sh.")
     notes = ["F1: harmonic mean of precision and recall. Macro F1: the mean over classes, each of which counts the same."]
-    if len(targets) > FIGURES:
-        notes.append(f"The first {FIGURES} of {len(targets)} domains are shown.")
-    return replace(section, figures=figures, tables=tables, notes=notes)
-
-
-def _models(run: Run, target: str) -> dict[str, Checkpoint]:
-    """Existing ones of the student's teacher, the undistilled student and the student, by name."""
-    student = run.student(target)
-    models = [run.teacher(student) if student else None, run.undistilled(target), student]
-    return {named(one): one for one in models if one}
+    return replace(section, figures=figures, tables=tables, notes=notes + first_of(FIGURES, len(targets)))
 
 
 def _answers(run: Run, checkpoint: Checkpoint, domain: Domain) -> Answers | None:
@@ -56,25 +47,21 @@ def _answers(run: Run, checkpoint: Checkpoint, domain: Domain) -> Answers | None
 
 
 def _confusion(domain: Domain, student: Checkpoint, gold: np.ndarray, predicted: np.ndarray) -> Figure:
-    pairs = Counter((domain.labels[true], domain.labels[said]) for true, said in zip(gold, predicted))
-    labels = shown_labels(domain.labels, pairs)
-    title = f"{shorten(domain.name, 40)}: {model_name(student.stage)} student and true labels"
-    return count_grid(title, labels, pairs, "true label (rows)", "the student says (rows)", _reading(domain, gold, predicted))
-
-
-def _reading(domain: Domain, gold: np.ndarray, predicted: np.ndarray) -> str:
-    scores = f1_by_class(gold, predicted, len(domain.labels))
+    names, pairs = domain.labels, Counter(zip(gold.tolist(), predicted.tolist()))
+    scores = f1_by_class(gold, predicted, len(names))
     worst, best = (int(find(scores)) for find in (np.nanargmin, np.nanargmax))
-    wrong = Counter((true, said) for true, said in zip(gold, predicted) if true != said)
     text = (
         f"{domain.name}: {counted(int((gold == predicted).sum()), 'row')} of {len(gold):,} are right; F1 runs from "
-        f"{percent(scores[worst])} ({shorten(domain.labels[worst])}) to {percent(scores[best])} ({shorten(domain.labels[best])})"
+        f"{percent(scores[worst])} ({shorten(names[worst])}) to {percent(scores[best])} ({shorten(names[best])})"
     )
-    if wrong:
-        (true, said), count = wrong.most_common(1)[0]
-        text += f"; most often, {count:,} times, {shorten(domain.labels[true])} is taken for {shorten(domain.labels[said])}"
-    never = [shorten(label) for number, label in enumerate(domain.labels) if number in gold and number not in predicted]
-    return text + (f"; never said: {', '.join(never[:5])}{' and more' if len(never) > 5 else ''}." if never else ".")
+    if wrong := Counter({pair: count for pair, count in pairs.items() if pair[0] != pair[1]}).most_common(1):
+        ((true, said), count), *_ = wrong
+        text += f"; most often, {count:,} times, {shorten(names[true])} is taken for {shorten(names[said])}"
+    never = [shorten(label) for number, label in enumerate(names) if number in gold and number not in predicted]
+    text += f"; never said: {', '.join(never[:5])}{' and more' if len(never) > 5 else ''}." if never else "."
+    title = f"{shorten(domain.name, 40)}: {student.kind} student and true labels"
+    named_pairs = Counter({(names[true], names[said]): count for (true, said), count in pairs.items()})
+    return count_grid(title, names, named_pairs, "true label (rows)", "the student says (rows)", text)
 
 
 def _table(domain: Domain, student: str, answers: dict[str, Answers]) -> Table:
@@ -83,20 +70,14 @@ def _table(domain: Domain, student: str, answers: dict[str, Answers]) -> Table:
     n = len(domain.labels)
     right, true, said = (np.bincount(values, minlength=n) for values in (gold[gold == predicted], gold, predicted))
     scores = {name: f1_by_class(*both, n) for name, both in answers.items()}
-    rows = [
-        [shorten(domain.labels[i], 60), f"{true[i]:,}", _share(right[i], said[i]), _share(right[i], true[i]),
-         *(_in_percent(values[i]) for values in scores.values())]
-        for i in range(n)
-    ]  # fmt: skip
+    with np.errstate(invalid="ignore"):
+        columns = [right / said, right / true, *scores.values()]
+    rows = [[shorten(domain.labels[i], 60), f"{true[i]:,}", *(_in_percent(values[i]) for values in columns)] for i in range(n)]
     note = f"The first {CLASSES} of {n} classes." if n > CLASSES else ""
     means = [_in_percent(macro_f1(*both)) for both in answers.values()]
     rows = [*rows[:CLASSES], ["macro F1", f"{len(gold):,}", "–", "–", *means]]
     header = ["class", "rows", "precision %", "recall %", *(f"F1 %, {name}" for name in scores)]
     return Table(f"{shorten(domain.name, 60)}: by class; precision and recall of the {student} student", header, rows, note=note)
-
-
-def _share(part: int, whole: int) -> str:
-    return _in_percent(part / whole) if whole else "–"
 
 
 def _in_percent(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Report sections on stage 2's data: prototype scores by domain, and a map of the embeddings."""
+"""Report sections on stage 2's data: prototype scores by domain, a map of the embeddings, and texts on both sides of the split."""
 
 from array import array
 from dataclasses import dataclass, replace
@@ -10,8 +10,9 @@ from sklearn.decomposition import PCA
 from teachback.core.numerals import decimal
 from teachback.core.published import require_whole
 from teachback.core.tsv import read_tsv
+from teachback.data.overlap import SIDES
 from teachback.reports.figures import ACCENT, INK, PAPER, legend, picture, series_of
-from teachback.reports.parts import Figure, Section, counted, listed, percent, shorten
+from teachback.reports.parts import Figure, Section, Table, counted, first_of, listed, percent, shorten
 from teachback.reports.run import Run
 
 ADVICE = "run 2_process_data.sh"
@@ -19,6 +20,10 @@ RIDGES = 20  # maximum number of domains in the figure of scores
 BINS = 50
 MAPPED_ROWS = 1500  # maximum number of rows in the map
 CLASSES = 4  # maximum number of labels for drawing centroids by class
+SHARED = (
+    "Pairs below have one text in common with a pair that was learnt from, as many pairs have that are made of one premise "
+    "or passage. Scores on them say less about new texts; SUITE=custom keeps such pairs together with GROUP_BY or GROUP_COLUMN."
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,7 @@ class TrainRows:
 def read_train(path: Path, order: list[str]) -> TrainRows:
     """Read the columns of train.tsv that the figures need. ``order``: the suite's domains."""
     weights, domain, label = array("d"), array("q"), array("q")
-    domains = {name: number for number, name in enumerate(order)}
-    labels: dict[str, int] = {}
+    domains, labels = {name: number for number, name in enumerate(order)}, dict[str, int]()
     for row in read_tsv(path):
         weights.append(float(row.get("weight", 1)))
         domain.append(domains.setdefault(row["domain"], len(domains)))
@@ -50,7 +54,7 @@ def read_train(path: Path, order: list[str]) -> TrainRows:
 
 
 def data_sections(run: Run) -> list[Section]:
-    """Both sections on the data, from one pass over train.tsv."""
+    """Sections on scores and embeddings, from one pass over train.tsv."""
     path = run.data / "train.tsv"
     require_whole(run.data, path.name)
     rows = read_train(path, list(run.suite.domains) if run.suite else []) if path.is_file() else None
@@ -63,10 +67,17 @@ def scores(rows: TrainRows | None) -> Section:
     if rows is None or not len(rows.weights):
         return replace(section, missing=f"There are no train rows: {ADVICE}.")
     by_domain = {name: rows.weights[rows.domain == number] for number, name in enumerate(rows.domains)}
-    by_median = sorted(by_domain, key=lambda name: float(np.median(by_domain[name])))
+    medians = {name: float(np.median(values)) for name, values in by_domain.items()}
+    by_median = sorted(medians, key=medians.__getitem__)
     shown = by_median if len(by_domain) <= RIDGES else by_median[: RIDGES // 2] + by_median[-RIDGES // 2 :]
     note = f"The {RIDGES // 2} lowest and {RIDGES // 2} highest of {len(by_domain)} domains are shown, by their medians."
-    reading = _scores_reading(by_domain, by_median)
+    lowest, highest, below = by_median[0], by_median[-1], int((rows.weights < 0).sum())
+    negative = f"{counted(below, 'row')} of {len(rows.weights):,} below 0" if below else "no row below 0"
+    reading = (
+        f"The median runs from {decimal(medians[lowest], 4)} ({lowest}) to {decimal(medians[highest], 4)} ({highest}), with {negative}."
+    )
+    if len(by_domain) == 1:
+        reading = f"{lowest}: half of the rows lie above {decimal(medians[lowest], 4)}, {negative}."
     figure = picture(
         "Distribution of train rows", lambda axes: _ridges(axes, {name: by_domain[name] for name in shown}),
         "Ridges of the distribution of prototype scores", reading, 1.2 + 0.3 * len(shown),
@@ -75,8 +86,7 @@ def scores(rows: TrainRows | None) -> Section:
         "How typical each train row is of its class, in its own and in the other domains; the meta-teacher weighs rows by it. "
         "A ridge's height stands for the share of the domain's rows, its line for their median."
     )
-    notes = [note] if len(shown) < len(by_domain) else []
-    return replace(section, intro=intro, figures=[figure], notes=notes)
+    return replace(section, intro=intro, figures=[figure], notes=[note] * (len(shown) < len(by_domain)))
 
 
 def _ridges(axes, by_domain: dict[str, np.ndarray]) -> None:
@@ -94,23 +104,9 @@ def _ridges(axes, by_domain: dict[str, np.ndarray]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _scores_reading(by_domain: dict[str, np.ndarray], by_median: list[str]) -> str:
-    lowest, highest = by_median[0], by_median[-1]
-    everything = np.concatenate(list(by_domain.values()))
-    below = int((everything < 0).sum())
-    negative = f"{counted(below, 'row')} of {len(everything):,} below 0" if below else "no row below 0"
-    if len(by_domain) == 1:
-        return f"{lowest}: half of the rows lie above {decimal(np.median(everything), 4)}, {negative}."
-    return (
-        f"The median runs from {decimal(np.median(by_domain[lowest]), 4)} ({lowest}) to "
-        f"{decimal(np.median(by_domain[highest]), 4)} ({highest}), with {negative}."
-    )
-
-
 def embedding_map(run: Run, rows: TrainRows | None) -> Section:
     """Section with train rows of the first domains on two principal components of a sample, with centroids."""
-    section = Section("map", "Map of the embeddings")
-    path = run.data / "embeddings.npy"
+    section, path = Section("map", "Map of the embeddings"), run.data / "embeddings.npy"
     if rows is None or not path.is_file():
         return replace(section, missing=f"There are no embeddings: {ADVICE}.")
     require_whole(run.data, path.name)
@@ -118,19 +114,18 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
     if embeddings.ndim != 2 or len(embeddings) != len(rows.weights):
         return replace(section, missing=f"embeddings.npy and train.tsv have different rows: {ADVICE} again.")
     styles = series_of(rows.domains)
-    chosen = _sample(np.flatnonzero(rows.domain < len(styles)))
+    chosen = np.flatnonzero(rows.domain < len(styles))
+    if len(chosen) > MAPPED_ROWS:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, MAPPED_ROWS, replace=False))
     if len(chosen) < 3 or embeddings.shape[1] < 2:
         return replace(section, missing="There are too few train rows for a map.")
     sample = _Sample(np.asarray(embeddings[chosen], dtype=np.float64), rows.domain[chosen], rows.label[chosen])
-    figures = _map_figures(sample, styles, classes=_few_classes(run, rows))
-    notes = (
-        [f"{counted(len(chosen), 'row')} drawn at random from {len(embeddings):,}."]
-        if len(chosen) < len(embeddings)
-        else []
-    )
-    if len(styles) < len(rows.domains):
-        notes.append(f"The first {len(styles)} of {len(rows.domains)} domains are shown.")
+    domains = [run.domain(name) for name in rows.domains]
+    classes = all(domain is not None and 1 < len(domain.labels) <= CLASSES for domain in domains)
+    drawn = f"{counted(len(chosen), 'row')} drawn at random from {len(embeddings):,}."
+    notes = [drawn] * (len(chosen) < len(embeddings)) + first_of(len(styles), len(rows.domains))
     intro = "Mean token states of the encoder before any training. Large: a domain's centroid; small, joined to it: its classes'."
+    figures = _map_figures(sample, styles, classes)
     return replace(section, intro=intro, legend=legend(styles, line=False), figures=figures, notes=notes)
 
 
@@ -147,19 +142,6 @@ class _Sample:
         return self.embeddings[members].mean(0)
 
 
-def _sample(candidates: np.ndarray) -> np.ndarray:
-    """Draw at most MAPPED_ROWS of the row indices with a fixed seed, in ascending order."""
-    if len(candidates) <= MAPPED_ROWS:
-        return candidates
-    return np.sort(np.random.default_rng(0).choice(candidates, MAPPED_ROWS, replace=False))
-
-
-def _few_classes(run: Run, rows: TrainRows) -> bool:
-    """Whether all domains are classifications with at most `CLASSES` labels."""
-    domains = [run.domain(name) for name in rows.domains]
-    return all(domain is not None and 1 < len(domain.labels) <= CLASSES for domain in domains)
-
-
 def _map_figures(sample: _Sample, styles: dict, classes: bool) -> list[Figure]:
     pca = PCA(2, svd_solver="full" if min(sample.embeddings.shape) < 10 else "randomized", random_state=0)
     with np.errstate(invalid="ignore", divide="ignore"):  # identical rows have zero variance
@@ -170,24 +152,21 @@ def _map_figures(sample: _Sample, styles: dict, classes: bool) -> list[Figure]:
         for number, style in enumerate(styles.values()):
             if (sample.domain == number).any():
                 _draw_centroids(axes, sample, pca, number, style, classes)
-        axes.set(
-            xlabel=f"1st principal component ({percent(shares[0], 0)} of variance)",
-            ylabel=f"2nd principal component ({percent(shares[1], 0)})",
-        )
+        axes.set_xlabel(f"1st principal component ({percent(shares[0], 0)} of variance)")
+        axes.set_ylabel(f"2nd principal component ({percent(shares[1], 0)})")
         axes.margins(0.08)
 
     def plot(axes):
         for number, style in enumerate(styles.values()):
-            own = points[sample.domain == number]
-            look = {"color": style.colour, "marker": style.marker, "linestyle": ""}
-            axes.plot(*own.T, markersize=3, alpha=0.35, markeredgewidth=0, **look)
+            look = style.look | {"linestyle": "", "markersize": 3, "alpha": 0.35, "markeredgewidth": 0}
+            axes.plot(*points[sample.domain == number].T, **look)
         centroids(axes)
 
-    reading = _map_reading(sample, list(styles), shares)
-    alone = "The same centroids on axes of their own, where no row hides them."
+    reading, gaps = _map_readings(sample, list(styles), shares)
+    alone = f"The same centroids on axes of their own, where no row hides them. {gaps}"
     return [
         picture("Train rows and centroids", plot, "Scatter plot of train rows by domain", reading, 3.9),
-        picture("Centroids, enlarged", centroids, "Scatter plot of centroids by domain", f"{alone} {_gaps(sample)}", 3.9),
+        picture("Centroids, enlarged", centroids, "Scatter plot of centroids by domain", alone, 3.9),
     ]
 
 
@@ -195,41 +174,42 @@ def _draw_centroids(axes, sample: _Sample, pca: PCA, number: int, style, classes
     centre = pca.transform(sample.centroid(number)[None])[0]
     look = {"color": style.colour, "marker": style.marker, "markeredgecolor": INK, "zorder": 4}
     halo = {"color": PAPER, "marker": style.marker, "markeredgecolor": PAPER, "zorder": 3}  # separates it from the rows behind it
-    if classes:
-        for label in np.unique(sample.label[sample.domain == number]):
-            place = pca.transform(sample.centroid(number, label)[None])[0]
-            axes.plot(*zip(centre, place), color=INK, linewidth=0.8, zorder=3)
-            axes.plot(*place, markersize=9, **halo)
-            axes.plot(*place, markersize=6, markeredgewidth=0.8, **(look | {"zorder": 5}))
+    for label in np.unique(sample.label[sample.domain == number]) if classes else ():
+        place = pca.transform(sample.centroid(number, label)[None])[0]
+        axes.plot(*zip(centre, place), color=INK, linewidth=0.8, zorder=3)
+        axes.plot(*place, markersize=9, **halo)
+        axes.plot(*place, markersize=6, markeredgewidth=0.8, **(look | {"zorder": 5}))
     axes.plot(*centre, markersize=15, **halo)
     axes.plot(*centre, markersize=10, markeredgewidth=1.4, **look)
 
 
-def _gaps(sample: _Sample) -> str:
-    """Sentence that compares distances between domain centroids with distances of rows to their centroid."""
+def _map_readings(sample: _Sample, names: list[str], shares: np.ndarray) -> tuple[str, str]:
+    """Sentences on the explained variance and the separation of the domains, and on distances, in all dimensions."""
     present, place = np.unique(sample.domain, return_inverse=True)
     centroids = np.stack([sample.centroid(number) for number in present])
-    rows = decimal(float(np.linalg.norm(sample.embeddings - centroids[place], axis=1).mean()), 2)
-    if len(present) < 2:
-        return f"A row lies {rows} from it in the mean, in all dimensions."
-    gaps = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)[np.triu_indices(len(present), 1)]
-    return f"In all dimensions two domains' lie {decimal(float(gaps.mean()), 2)} apart in the mean, a row {rows} from its own."
-
-
-def _map_reading(sample: _Sample, names: list[str], shares: np.ndarray) -> str:
-    """Sentence on the explained variance and the separation of the domains in all dimensions."""
+    mean = decimal(float(np.linalg.norm(sample.embeddings - centroids[place], axis=1).mean()), 2)
     seen = f"The two axes hold {percent(shares.sum(), 0)} of the variance"
-    present = [number for number in range(len(names)) if (sample.domain == number).any()]
     if len(present) < 2:
-        return f"{seen} of {counted(len(sample.domain), 'row')} of {listed([names[number] for number in present])}."
-    centroids = np.stack([sample.centroid(number) for number in present])
-    distances = ((sample.embeddings[:, None] - centroids[None]) ** 2).sum(-1)
-    right = np.mean(np.array(present)[distances.argmin(1)] == sample.domain)
+        text = f"{seen} of {counted(len(sample.domain), 'row')} of {listed([names[number] for number in present])}."
+        return text, f"A row lies {mean} from it in the mean, in all dimensions."
+    right = np.mean(((sample.embeddings[:, None] - centroids[None]) ** 2).sum(-1).argmin(1) == place)
+    gaps = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)[np.triu_indices(len(present), 1)]
     apart = ((centroids[:, None] - centroids[None]) ** 2).sum(-1)
     apart[np.diag_indices(len(present))] = np.inf
     first, second = np.unravel_index(apart.argmin(), apart.shape)
-    nearest = f"{names[present[first]]} and {names[present[second]]} lie closest to each other"
     return (
         f"{seen}; in all dimensions {percent(right, 0)} of the rows are nearest to their own domain's centroid, "
-        f"and the centroids of {nearest}."
-    )
+        f"and the centroids of {names[present[first]]} and {names[present[second]]} lie closest to each other."
+    ), f"In all dimensions two domains' lie {decimal(float(gaps.mean()), 2)} apart in the mean, a row {mean} from its own."
+
+
+def shared_texts(run: Run) -> list[Section]:
+    """Section on scored text pairs that share one text with training pairs, as counted by stage 2, if there are any."""
+    counts = run.suite.settings.get("shared_texts") if run.suite else None
+    rows = [
+        [split, side, counted(found[side], "row"), percent(found[side] / found["pairs"])]
+        for split, found in (counts or {}).items() for side in SIDES
+        if split in (run.split, "dev") and found[side]
+    ]  # fmt: skip
+    table = Table("Pairs that share one text with a train or quiz row", ["split", "text", "pairs", "of all"], rows, words=(0, 1))
+    return [Section("shared", "Texts on both sides of the split", intro=SHARED, tables=[table])] if rows else []

@@ -1,7 +1,6 @@
 """report.html of a run: a self-contained page that needs neither the project nor a network."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -10,18 +9,15 @@ from teachback.core.files import write_atomically
 from teachback.reports.parts import Section
 from teachback.reports.run import Run, read_run
 from teachback.reports.run_classes import classes
-from teachback.reports.run_data import data_sections
+from teachback.reports.run_data import data_sections, shared_texts
 from teachback.reports.run_disagreements import disagreements
 from teachback.reports.run_headline import headline
-from teachback.reports.run_overlap import shared_texts
 from teachback.reports.run_results import results, tradeoff
 from teachback.reports.run_settings import settings
 from teachback.reports.run_training import curriculum, training
 
 
-def write_report(
-    folder: Path, data: Path, split: str = "test", extra: Sequence[Section] = (), teachers: Path | None = None
-) -> Path:
+def write_report(folder: Path, data: Path, split: str = "test", extra: Sequence[Section] = (), teachers: Path | None = None) -> Path:
     """Write report.html into a run's folder, ``<outputs>/<suite>/seed<k>``; returns its path.
 
     ``data``: the suite's folder, written by stage 2; ``extra``: sections after the results. For missing parts the
@@ -45,15 +41,7 @@ def sections(run: Run, extra: Sequence[Section] = ()) -> list[Section]:
 
 def render(title: str, about: str, parts: Sequence[Section]) -> str:
     """Render the page, with all text escaped that is not `Markup`. ``about``: a sentence below the title."""
-    return _environment().get_template("report.html").render(title=title, about=about, sections=parts)
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("teachback.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    environment = Environment(
+        loader=PackageLoader("teachback.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    return environment.get_template("report.html").render(title=title, about=about, sections=parts)

@@ -1,6 +1,6 @@
 """Report sections with the table of results, and with score against size and speed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -8,10 +8,10 @@ from teachback.core.numerals import decimal, signed
 from teachback.inference.baselines import CHANCE, MAJORITY
 from teachback.inference.costs import Cost
 from teachback.inference.predictor import Checkpoint
-from teachback.inference.results import OPTIMISTIC, Result, model_name, unseen_split
-from teachback.reports.parts import Figure, Section, Table, difference, listed, shorten
-from teachback.reports.plots import KINDS, TRADEOFF, Point, kinds_legend, millions, tradeoff_figure
-from teachback.reports.run import Run, named
+from teachback.inference.results import OPTIMISTIC, Result, unseen_split
+from teachback.reports.figures import KINDS, TRADEOFF, Point, kinds_legend, tradeoff_figure
+from teachback.reports.parts import Figure, Section, Table, difference, first_of, listed, millions, shorten
+from teachback.reports.run import Run
 from teachback.reports.run_headline import Pair, pairs, span
 
 FIGURES = 6  # maximum number of figures
@@ -19,6 +19,7 @@ TABLE_DOMAINS = 50  # maximum number of domains in the table of results
 LAYOUT_DOMAINS = 12  # maximum number of domains as columns
 COLUMN_LENGTH = 16  # maximum characters of their names
 RAW_ROWS = 500
+NOTHING = "–"
 
 
 def results(run: Run) -> Section:
@@ -28,7 +29,7 @@ def results(run: Run) -> Section:
     domains = run.targets or list(dict.fromkeys(result.domain for result in run.results))
     groups = {domain: _group(run, domain) for domain in domains[:TABLE_DOMAINS]}
     tables = [_layout(run, groups)] if 1 < len(domains) <= LAYOUT_DOMAINS else []
-    tables += [_comparison(run, groups), _all_rows(run)]
+    tables += [*([_comparison(run, groups)] if any(groups.values()) else []), _all_rows(run)]
     return Section("results", "Results", tables=tables, notes=_result_notes(run, domains))
 
 
@@ -39,10 +40,7 @@ def _group(run: Run, domain: str) -> list[Checkpoint]:
 
 
 def _result_notes(run: Run, domains: list[str]) -> list[str]:
-    splits = {result.split for result in run.results}
-    notes = []
-    if len(domains) > TABLE_DOMAINS:
-        notes.append(f"The first {TABLE_DOMAINS} of {len(domains)} domains are shown.")
+    splits, notes = {result.split for result in run.results}, first_of(TABLE_DOMAINS, len(domains))
     if any(split.endswith(OPTIMISTIC) for split in splits):
         notes.append("* optimistic: the checkpoint was selected on the rows that are scored here (PROTOCOL=paper).")
     if machines := sorted({cost.machine for cost in run.costs}):
@@ -52,56 +50,36 @@ def _result_notes(run: Run, domains: list[str]) -> list[str]:
         )
     if any(result.low is not None for result in run.results):
         notes.append("95 % interval: where the score would mostly lie on other rows of the same kind. Chance: every label equally often.")
+    seen = []
+    for domain in domains:
+        scores = [(run.score(one, domain), run.unseen(one, domain)) for one in _group(run, domain)]
+        seen += [f"{own.n - new.n:,} of {own.n:,} of {domain}" for own, new in scores if own and new][:1]
+    if seen:
+        notes.append(
+            f"Unseen: without the {run.split} rows that have the very texts of train or quiz rows, which are {listed(seen)}; "
+            "where there are none, the score is as it stands. All other numbers are with them."
+        )
     compared = {run.split, run.split + OPTIMISTIC}
-    compared |= set(map(unseen_split, compared))
-    notes += _seen_note(run, domains)
-    if others := sorted(splits - compared):
+    if others := sorted(splits - compared - set(map(unseen_split, compared))):
         notes.append(f"results.tsv also holds scores on {listed(others)}, which are not compared here.")
     return notes
 
 
-def _seen_note(run: Run, domains: list[str]) -> list[str]:
-    """Note on the number of scored rows that were seen in training."""
-    counts = []
-    for domain in domains:
-        pairs = [(run.score(one, domain), run.unseen(one, domain)) for one in _group(run, domain)]
-        counts += [f"{own.n - new.n:,} of {own.n:,} of {domain}" for own, new in pairs if own and new][:1]
-    if not counts:
-        return []
-    return [
-        f"Unseen: without the {run.split} rows that have the very texts of train or quiz rows, which are {listed(counts)}; "
-        "where there are none, the score is as it stands. All other numbers are with them."
-    ]
-
-
 def _comparison(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
     """Table of every checkpoint; the most important columns come first, as a phone shows only these without scrolling."""
-    sizes = sorted({cost.batch_size for cost in run.costs})
-    known = [score for target, group in groups.items() for one in group if (score := run.score(one, target))]
-    unseen = any(run.unseen(one, target) for target, group in groups.items() for one in group)
-    shown = _Shown(any(s.low is not None for s in known), unseen, any(run.undistilled(t) for t in groups), sizes)
-    header = [
-        "domain", "model", "score %", *(["95 % interval, %"] if shown.interval else []),
-        *(["on unseen rows %"] if shown.unseen else []), "against teacher, points",
-        *(["against undistilled, points"] if shown.undistilled else []), "parameters", "MB",
-        *(f"ms, batch {n}" for n in sizes), "rows", "metric", "checkpoint",
-    ]  # fmt: skip
-    rows = []
+    known, sizes = [(one, target) for target, group in groups.items() for one in group], sorted({cost.batch_size for cost in run.costs})
+    empty = {
+        "95 % interval, %": not any(own.low is not None for place in known if (own := run.score(*place))),
+        "on unseen rows %": not any(run.unseen(*place) for place in known),
+        "against undistilled, points": not any(run.undistilled(target) for target in groups),
+    }
+    header, rows = [name for name in _line(run, *known[0], sizes) if not empty.get(name)], []
     for target, group in groups.items():
-        rows += [[target, name, value, *["–"] * (len(header) - 3)] for name, value in _baselines(run, target, group).items()]
-        rows += [_line(run, target, one, shown) for one in group]
+        rows += [[target, name, value, *[NOTHING] * (len(header) - 3)] for name, value in _baselines(run, target, group).items()]
+        lines = (_line(run, one, target, sizes) for one in group)
+        rows += [[line[name] for name in header] for line in lines]
     words = (0, 1, len(header) - 2, len(header) - 1)
     return Table(f"Every checkpoint on its domain, {run.split} split", header, rows, words)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """Optional columns of the table of results; ``sizes``: timed batch sizes."""
-
-    interval: bool
-    unseen: bool
-    undistilled: bool
-    sizes: list[int]
 
 
 def _baselines(run: Run, target: str, group: list[Checkpoint]) -> dict[str, str]:
@@ -111,38 +89,38 @@ def _baselines(run: Run, target: str, group: list[Checkpoint]) -> dict[str, str]
     return {name: decimal(100 * value, 2) for name, value in values.items() if value is not None}
 
 
+def _line(run: Run, one: Checkpoint, target: str, sizes: list[int]) -> dict[str, str]:
+    """Cells of a checkpoint by column."""
+    own, cost = run.score(one, target), run.cost(one)
+    any_cost, student = next(iter(cost.values()), None), None if one.is_teacher else own
+    distilled = None if one.method == "finetune" or one.is_meta_teacher else student
+    return {
+        "domain": target, "model": one.kind, "score %": _score(own), "95 % interval, %": span(own),
+        "on unseen rows %": _score(run.unseen(one, target)),
+        "against teacher, points": _points(student, run.score(run.teacher(one), target)),
+        "against undistilled, points": _points(distilled, run.score(run.undistilled(target), target)),
+        "parameters": millions(any_cost.parameters) if any_cost else NOTHING,
+        "MB": f"{any_cost.bytes / 1e6:.1f}" if any_cost else NOTHING,
+        **{f"ms, batch {size}": _time(cost.get(size)) for size in sizes},
+        "rows": f"{own.n:,}" if own else NOTHING, "metric": own.metric if own else NOTHING,
+        "checkpoint": Markup("/<wbr>").join(one.stage.split("/")),
+    }  # fmt: skip
+
+
 def _points(own: Result | None, other: Result | None) -> str:
     """Difference of two scores in points, if they have the same metric."""
-    return signed(100 * (own.value - other.value)) if own and other and own.metric == other.metric else "–"
+    return signed(100 * (own.value - other.value)) if own and other and own.metric == other.metric else NOTHING
 
 
-def _line(run: Run, target: str, one: Checkpoint, shown: _Shown) -> list[str]:
-    own, cost, sizes = run.score(one, target), run.cost(one), shown.sizes
-    any_cost = next(iter(cost.values()), None)
-    student = own if not one.is_teacher else None
-    distilled = student if one.method != "finetune" and not one.is_meta_teacher else None
-    return [
-        target, model_name(one.stage), _score(own), *([span(own)] if shown.interval else []),
-        *([_score(run.unseen(one, target))] if shown.unseen else []),
-        _points(student, run.score(run.teacher(one), target)),
-        *([_points(distilled, run.score(run.undistilled(target), target))] if shown.undistilled else []),
-        millions(any_cost.parameters) if any_cost else "–", f"{any_cost.bytes / 1e6:.1f}" if any_cost else "–",
-        *(_time(cost[size]) if size in cost else "–" for size in sizes),
-        f"{own.n:,}" if own else "–", own.metric if own else "–", Markup("/<wbr>").join(one.stage.split("/")),
-    ]  # fmt: skip
-
-
-def _time(cost: Cost) -> str:
+def _time(cost: Cost | None) -> str:
     """Milliseconds, with their spread below."""
-    if cost.fast is None or cost.slow is None:
-        return f"{cost.milliseconds:.2f}"
+    if cost is None or cost.fast is None or cost.slow is None:
+        return f"{cost.milliseconds:.2f}" if cost else NOTHING
     return Markup("{:.2f}<br><small>{:.2f}–{:.2f}</small>").format(cost.milliseconds, cost.fast, cost.slow)
 
 
 def _score(result: Result | None) -> str:
-    if not result:
-        return "–"
-    return decimal(100 * result.value, 2) + ("*" if result.split.endswith(OPTIMISTIC) else "")
+    return decimal(100 * result.value, 2) + "*" * result.split.endswith(OPTIMISTIC) if result else NOTHING
 
 
 def _layout(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
@@ -151,34 +129,30 @@ def _layout(run: Run, groups: dict[str, list[Checkpoint]]) -> Table:
     for target, group in groups.items():
         for one in group:
             if found := run.score(one, target):
-                kind = "single teachers" if one.is_teacher and one.target else named(one)
+                kind = "single teachers" if one.is_teacher and one.target else one.name
                 scores.setdefault(kind, {})[target] = found
-    order = sorted(scores, key=lambda kind: KINDS.index(kind) if kind in KINDS else -1)
     floors = {target: _baselines(run, target, group) for target, group in groups.items()}
     names = [name for name in (MAJORITY, CHANCE) if any(name in floor for floor in floors.values())]
-    rows = [[name, *(floors[target].get(name, "–") for target in groups), "–"] for name in names]
-    rows += [[kind, *(_score(scores[kind].get(t)) for t in groups), _mean(scores[kind], groups)] for kind in order]
+    rows = [[name, *(floors[target].get(name, NOTHING) for target in groups), NOTHING] for name in names]
+    for kind in sorted(scores, key=lambda kind: KINDS.index(kind) if kind in KINDS else -1):
+        values = [result.value for result in scores[kind].values()]
+        mean = decimal(100 * sum(values) / len(values), 2) if len(values) == len(groups) else NOTHING
+        rows.append([kind, *(_score(scores[kind].get(target)) for target in groups), mean])
     metrics = {result.metric for by_target in scores.values() for result in by_target.values()}
     what = f"{metrics.pop()} in %" if len(metrics) == 1 else "each domain's own metric in %"
     caption = f"Each domain's own student, {what}, {run.split} split"
     return Table(caption, ["model", *(shorten(name, COLUMN_LENGTH) for name in groups), "average"], rows)
 
 
-def _mean(scores: dict[str, Result], groups: dict[str, list]) -> str:
-    if set(scores) != set(groups):
-        return "–"
-    return decimal(100 * sum(result.value for result in scores.values()) / len(scores), 2)
-
-
 def _all_rows(run: Run) -> Table:
     header = ["domain", "method", "stage", "split", "metric", "value", "n", "majority", "chance", "low", "high"]
     rows = [
         [r.domain, r.method, r.stage, r.split, r.metric, decimal(r.value, 4), f"{r.n:,}",
-         *("–" if value is None else decimal(value, 4) for value in (r.majority, r.chance, r.low, r.high))]
-        for r in run.results
+         *(NOTHING if value is None else decimal(value, 4) for value in (r.majority, r.chance, r.low, r.high))]
+        for r in run.results[:RAW_ROWS]
     ]  # fmt: skip
-    note = f"The first {RAW_ROWS} of {len(rows)} rows." if len(rows) > RAW_ROWS else ""
-    return Table("All rows of results.tsv", header, rows[:RAW_ROWS], words=range(5), note=note, folded=True)
+    note = f"The first {RAW_ROWS} of {len(run.results)} rows." if len(run.results) > RAW_ROWS else ""
+    return Table("All rows of results.tsv", header, rows, words=range(5), note=note, folded=True)
 
 
 def tradeoff(run: Run) -> Section:
@@ -186,11 +160,10 @@ def tradeoff(run: Run) -> Section:
     found = [(pair, pair.cost) for pair in pairs(run) if pair.cost]
     if not found:
         return replace(TRADEOFF, missing="No sizes and times are known: run 7_eval.sh, which writes costs.tsv.")
-    notes = [f"The first {FIGURES} of {len(found)} domains are shown."] if len(found) > FIGURES else []
     points = [_measured(run, pair, cost) for pair, cost in found[:FIGURES]]
     figures = [_tradeoff_figure(pair, cost, own) for (pair, cost), own in zip(found, points)]
     kinds = {point.kind for own in points for point in own.values()}
-    return replace(TRADEOFF, legend=kinds_legend(kinds), figures=figures, notes=notes)
+    return replace(TRADEOFF, legend=kinds_legend(kinds), figures=figures, notes=first_of(FIGURES, len(found)))
 
 
 def _measured(run: Run, pair: Pair, student: Cost) -> dict[str, Point]:
@@ -199,35 +172,29 @@ def _measured(run: Run, pair: Pair, student: Cost) -> dict[str, Point]:
     for one in run.of(pair.target):
         score, cost = run.score(one, pair.target), run.cost(one).get(student.batch_size)
         if score and cost and score.metric == pair.score.metric:
-            ends = (100 * score.low, 100 * score.high) if score.low is not None and score.high is not None else None
-            spread = (cost.fast, cost.slow) if cost.fast is not None and cost.slow is not None else None
-            found[one.stage] = Point(
-                model_name(one.stage), 100 * score.value, cost.parameters, cost.milliseconds, ends, spread
-            )
+            ends = (100 * score.interval[0], 100 * score.interval[1]) if score.interval else None
+            spread = None if cost.fast is None else cost.spread
+            found[one.stage] = Point(one.kind, 100 * score.value, cost.parameters, cost.milliseconds, ends, spread)
     return found
 
 
 def _tradeoff_figure(pair: Pair, student: Cost, points: dict[str, Point]) -> Figure:
     joined = [points[one.stage] for one in (pair.student, pair.teacher) if one and one.stage in points]
+    floor = (pair.score.baseline[0], 100 * pair.score.baseline[1]) if pair.score.baseline else None
     title, reading = shorten(pair.target, 60), _tradeoff_reading(pair, student)
-    floor = pair.score.baseline
-    return tradeoff_figure(
-        title, list(points.values()), joined, pair.score.metric, student.batch_size, reading,
-        (floor[0], 100 * floor[1]) if floor else None,
-    )  # fmt: skip
+    return tradeoff_figure(title, list(points.values()), joined, pair.score.metric, student.batch_size, reading, floor)
 
 
 def _tradeoff_reading(pair: Pair, student: Cost) -> str:
-    who = f"{pair.target}: the {model_name(pair.student.stage)} student"
-    takes = f"{student.milliseconds:.2f} ms an example"
+    takes, size = f"{student.milliseconds:.2f} ms an example", f"{millions(student.parameters)} parameters"
     if not pair.score.is_above_baseline:
-        return f"{who} shows nothing learnt, whatever its {takes} and {millions(student.parameters)} parameters."
+        return f"{pair.who} shows nothing learnt, whatever its {takes} and {size}."
     if not (pair.reference and pair.reference_cost and pair.size_ratio):
-        return f"{who} takes {takes} and has {millions(student.parameters)} parameters; there is no teacher to compare it with."
+        return f"{pair.who} takes {takes} and has {size}; there is no teacher to compare it with."
     speed = "(measured on another machine or other rows)"
     if student.is_comparable(pair.reference_cost):
         speed = f"({pair.speed_ratio:.1f} times as fast)" if pair.speed_ratio else "(the spreads overlap: no faster one is known)"
     return (
-        f"{who} is {difference(pair.score.value, pair.reference.value)} its teacher at {pair.size_ratio:.2f} of its size, "
+        f"{pair.who} is {difference(pair.score.value, pair.reference.value)} its teacher at {pair.size_ratio:.2f} of its size, "
         f"and takes {takes} against {pair.reference_cost.milliseconds:.2f} {speed}."
     )

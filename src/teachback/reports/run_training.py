@@ -1,36 +1,36 @@
 """Report sections on training: curves of stages 3 to 5, and stage 6's rewards and chosen domains."""
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from teachback.core.numerals import decimal
 from teachback.core.tsv import read_tsv
 from teachback.inference.predictor import Checkpoint
-from teachback.inference.results import STAGE_NAMES, model_name
+from teachback.inference.results import STAGE_NAMES
 from teachback.methods.curriculum_record import WINDOW, chosen_shares, plot_choices, plot_rewards
-from teachback.reports.figures import INK, MUTED, OTHERS, Series, legend, picture, series_of, whole_numbers
-from teachback.reports.parts import Figure, Section, listed, percent, shorten
-from teachback.reports.plots import ring
+from teachback.reports.figures import INK, MUTED, OTHERS, Series, legend, picture, ring, series_of, whole_numbers
+from teachback.reports.parts import Figure, Section, first_of, listed, percent, shorten
 from teachback.reports.run import Run
 
 CURRICULA = 4  # maximum number of curricula with figures
 UNITS = {"real": "probability", "binary": "share of rows"}  # by form of the reward
+Points = list[tuple[float, float]]  # (epoch, value)
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves logged by a stage, as (epoch, value). ``kept``: epoch of the selected checkpoint, if known."""
+    """Curves logged by a stage. ``kept``: epoch of the selected checkpoint, if known."""
 
-    loss: list[tuple[float, float]]
-    dev_loss: list[tuple[float, float]]
-    dev_score: list[tuple[float, float]]
+    loss: Points
+    dev_loss: Points
+    dev_score: Points
     kept: float | None
 
     @property
-    def course(self) -> list[tuple[float, float]]:
+    def course(self) -> Points:
         """Train loss, or dev loss if the train loss was logged at most once."""
         return self.loss if len(self.loss) > 1 else self.dev_loss
 
@@ -41,75 +41,60 @@ class Curves:
 
 def read_curves(record: dict) -> Curves:
     """Read the curves from a stage's record; entries after training belong to the selected checkpoint."""
-    history = record.get("history") or []
-    ends = [place for place, entry in enumerate(history) if "train_runtime" in entry]
-    during = history[: ends[0]] if ends else history
-    curves = {
-        name: [(e["epoch"], e[name]) for e in during if name in e] for name in ("loss", "eval_loss", "eval_score")
-    }
-    for name, values in curves.items():
-        curves[name] = [(epoch, value) for epoch, value in values if np.isfinite(value)]
-    dev = record.get("dev", {})
-    name = "score" if "score" in dev else "loss"
-    kept = [epoch for epoch, value in curves[f"eval_{name}"] if value == dev.get(name)]
-    return Curves(curves["loss"], curves["eval_loss"], curves["eval_score"], kept[0] if kept else None)
+    history, dev = record.get("history") or [], record.get("dev", {})
+    end = next((place for place, entry in enumerate(history) if "train_runtime" in entry), len(history))
+    loss, dev_loss, dev_score = (
+        [(e["epoch"], e[name]) for e in history[:end] if name in e and np.isfinite(e[name])]
+        for name in ("loss", "eval_loss", "eval_score")
+    )
+    name, selecting = ("score", dev_score) if "score" in dev else ("loss", dev_loss)
+    return Curves(loss, dev_loss, dev_score, next((epoch for epoch, value in selecting if value == dev.get(name)), None))
 
 
 def training(run: Run) -> Section:
-    """Section with a figure for each kind of stage and a line for each domain."""
+    """Section with a figure for each kind of stage and a line for each domain, or for a teacher of several."""
     section = Section("training", "Training curves")
-    kinds: dict[str, dict[str, Curves]] = {}
-    for checkpoint in run.checkpoints:
-        curves = read_curves(checkpoint.record)
-        if curves.long_enough:
-            kinds.setdefault(model_name(checkpoint.stage), {})[_line_name(checkpoint)] = curves
-    once = [text for checkpoint in run.checkpoints if (text := _meta_teacher_line(checkpoint))]
+    kinds: dict[str, dict[str, Curves]] = defaultdict(dict)
+    notes = []
+    for one in run.checkpoints:
+        if (curves := read_curves(one.record)).long_enough:
+            kinds[one.kind][one.target or one.stage] = curves
+        if losses := one.record.get("loss_by_epoch"):
+            values = ", ".join(f"{value:.3f}" for value in losses)
+            notes.append(f"{one.stage}: mean loss on quiz, pass by pass: {values}.")
     if not kinds:
-        advice = (
-            "No stage logged more than one loss: train longer, or log more often (--logging_steps 10) in stages 3 to 5."
-        )
-        return replace(section, missing=advice, notes=once[:CURRICULA])
-    names = list(dict.fromkeys(name for lines in kinds.values() for name in lines if name in run.targets))
-    names += [name for lines in kinds.values() for name in lines if name not in names]
-    styles = series_of(list(dict.fromkeys(names)))
-    order = ["teacher", *STAGE_NAMES.values()]
-    figures = [
-        _curves_figure(kind, {name: kinds[kind][name] for name in styles if name in kinds[kind]}, styles)
-        for kind in sorted(kinds, key=order.index)
-    ]
-    notes = [*once[:CURRICULA]]
-    if len(set(names)) > len(styles):
-        notes.append(f"The first {len(styles)} of {len(set(names))} are shown.")
+        advice = "No stage logged more than one loss: train longer, or log more often (--logging_steps 10) in stages 3 to 5."
+        return replace(section, missing=advice, notes=notes[:CURRICULA])
+    names = list(dict.fromkeys(name for lines in kinds.values() for name in lines))
+    names.sort(key=lambda name: name not in run.targets)
+    styles, order = series_of(names), ["teacher", *STAGE_NAMES.values()]
+    drawn = {kind: {name: kinds[kind][name] for name in styles if name in kinds[kind]} for kind in sorted(kinds, key=order.index)}
+    figures = [figure for kind, lines in drawn.items() if (figure := _curves_figure(kind, lines, styles))]
+    notes = notes[:CURRICULA] + [f"The first {len(styles)} of {len(names)} are shown."] * (len(names) > len(styles))
     intro = "Losses have no unit. A ring marks the checkpoint that was kept: the best on the split that selects."
-    return replace(section, intro=intro, legend=legend(styles), figures=[f for f in figures if f], notes=notes)
-
-
-def _line_name(checkpoint: Checkpoint) -> str:
-    """Name of a line: the domain, or the folder of a teacher of several domains."""
-    return checkpoint.target or checkpoint.stage
-
-
-def _meta_teacher_line(checkpoint: Checkpoint) -> str:
-    losses = checkpoint.record.get("loss_by_epoch") or []
-    values = ", ".join(f"{value:.3f}" for value in losses)
-    return f"{checkpoint.stage}: mean loss on quiz, pass by pass: {values}." if losses else ""
+    return replace(section, intro=intro, legend=legend(styles), figures=figures, notes=notes)
 
 
 def _curves_figure(kind: str, lines: dict[str, Curves], styles: dict[str, Series]) -> Figure | None:
     """Train loss, dev loss and dev score, stacked; curves without data are left out."""
-    rows = {
-        "train loss": {name: curves.loss for name, curves in lines.items() if curves.loss},
-        "dev loss": {name: curves.dev_loss for name, curves in lines.items() if curves.dev_loss},
-        "dev score (%)": {name: _percents(curves.dev_score) for name, curves in lines.items() if curves.dev_score},
+    curves = {
+        "train loss": {name: own.loss for name, own in lines.items() if own.loss},
+        "dev loss": {name: own.dev_loss for name, own in lines.items() if own.dev_loss},
+        "dev score (%)": {name: [(e, 100 * v) for e, v in own.dev_score] for name, own in lines.items() if own.dev_score},
     }
-    rows = {label: values for label, values in rows.items() if values}
+    rows = {label: values for label, values in curves.items() if values}
     if not rows:
         return None
 
     def plot(axes):
         for part, (label, values) in zip(np.atleast_1d(axes), rows.items()):
             for name, points in values.items():
-                _draw_curve(part, points, styles[name], lines[name].kept if label.startswith("dev") else None)
+                look = styles[name].look | ({"marker": ""} if len(points) > 15 else {})
+                part.plot(*zip(*points), markersize=4, **look)
+                for epoch, value in points:
+                    if epoch == lines[name].kept and label.startswith("dev"):
+                        ring(part, epoch, value)
+                part.margins(y=0.1)
             part.set_ylabel(label)
         part.set_xlabel("epoch (passes over the train rows)")
         whole_numbers(part.xaxis)
@@ -118,28 +103,13 @@ def _curves_figure(kind: str, lines: dict[str, Curves], styles: dict[str, Series
     return picture(kind.capitalize(), plot, charts, _curves_reading(lines), 0.7 + 1.35 * len(rows), len(rows))
 
 
-def _percents(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(epoch, 100 * value) for epoch, value in points]
-
-
-def _draw_curve(axes, points: list[tuple[float, float]], style: Series, kept: float | None) -> None:
-    marker = style.marker if len(points) <= 15 else ""
-    axes.plot(*zip(*points), color=style.colour, linestyle=style.dash, marker=marker, markersize=4)
-    for epoch, value in points:
-        if epoch == kept:
-            ring(axes, epoch, value)
-    axes.margins(y=0.1)
-
-
 def _curves_reading(lines: dict[str, Curves]) -> str:
     """Describe the course of a single line in full, or the range of several."""
     if len(lines) == 1:
         return _one_reading(*next(iter(lines.items())))
     ends = {name: curves.course[-1][1] / (curves.course[0][1] or 1.0) for name, curves in lines.items()}
     least, most = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
-    text = (
-        f"The loss ends at {percent(ends[least], 0)} ({least}) to {percent(ends[most], 0)} ({most}) of where it began"
-    )
+    text = f"The loss ends at {percent(ends[least], 0)} ({least}) to {percent(ends[most], 0)} ({most}) of where it began"
     kept = {name: curves.kept for name, curves in lines.items() if curves.kept is not None}
     if not kept:
         return f"{text}."
@@ -175,50 +145,40 @@ class Episodes:
 
 def read_episodes(checkpoint: Checkpoint) -> Episodes | None:
     """Read the record of a finished curriculum; None if there is none."""
-    rewards, steps = checkpoint.folder / "rewards.tsv", checkpoint.folder / "trajectory.tsv"
-    if not (rewards.is_file() and steps.is_file()):
+    paths, record = [checkpoint.folder / f"{name}.tsv" for name in ("rewards", "trajectory")], checkpoint.record
+    if not all(path.is_file() for path in paths):
         return None
-    values = [float(row["reward"]) for row in read_tsv(rewards)]
-    chosen = [{"episode": int(row["episode"]), "domain": row["domain"]} for row in read_tsv(steps)]
-    domains = list(dict.fromkeys([*checkpoint.record.get("domains", []), *(step["domain"] for step in chosen)]))
-    scores = {int(episode): value for episode, value in checkpoint.record.get("scores_by_episode", {}).items()}
+    rewards, steps = map(read_tsv, paths)
+    values = [float(row["reward"]) for row in rewards]
+    chosen = [{"episode": int(row["episode"]), "domain": row["domain"]} for row in steps]
+    domains = list(dict.fromkeys([*record.get("domains", []), *(step["domain"] for step in chosen)]))
+    scores = {int(episode): value for episode, value in record.get("scores_by_episode", {}).items()}
     if not (values and chosen):
         return None
+    unit = UNITS.get(record["arguments"].get("reward"), "no unit")
     shares = chosen_shares(chosen, domains, len(values))
-    best, form = checkpoint.record.get("best_episode", 0), checkpoint.record["arguments"].get("reward")
-    return Episodes(checkpoint.target, values, domains, shares, scores, best, UNITS.get(form, "no unit"))
+    return Episodes(checkpoint.target, values, domains, shares, scores, record.get("best_episode", 0), unit)
 
 
 def curriculum(run: Run) -> Section:
     """Section with rewards, dev scores and chosen domains over episodes."""
     section = Section("curriculum", "The curriculum")
-    folders = [checkpoint for checkpoint in run.checkpoints if Path(checkpoint.stage).name == "curriculum"]
+    folders = [checkpoint for checkpoint in run.checkpoints if checkpoint.folder.name == "curriculum"]
     curricula = [episodes for checkpoint in folders[:CURRICULA] if (episodes := read_episodes(checkpoint))]
     if not curricula:
-        return replace(
-            section, missing="There is no curriculum: run 6_curriculum.sh, which needs a quiz (QUIZ_FRACTION)."
-        )
-    shown = _most_chosen(curricula)
-    styles = series_of(shown)
-    figures = [figure for one in curricula for figure in (_rewards_figure(one), _choices_figure(one, styles))]
-    others = len({name for one in curricula for name in one.domains} - set(shown))
-    notes = [f"The grey line is all of the {others} other domains together."] if others else []
-    if len(folders) > CURRICULA:
-        notes.append(f"The first {CURRICULA} of {len(folders)} curricula are shown.")
-    keys = legend(styles | ({"other domains": OTHERS} if others else {}))
-    intro = "A step's reward compares how sure student and meta-teacher are of the domain's labels; an episode's is the sum."
-    return replace(section, intro=intro, legend=keys, figures=figures, notes=notes)
-
-
-def _most_chosen(curricula: list[Episodes]) -> list[str]:
-    """Domains with individual lines: those chosen most, in the suite's order."""
-    totals: dict[str, float] = {}
+        return replace(section, missing="There is no curriculum: run 6_curriculum.sh, which needs a quiz (QUIZ_FRACTION).")
+    totals: dict[str, float] = defaultdict(float)
     for one in curricula:
         for name, share in zip(one.domains, one.shares.mean(0)):
-            totals[name] = totals.get(name, 0) + share
-    most = sorted(totals, key=lambda name: -totals[name])
-    kept = set(series_of(most))
-    return [name for name in totals if name in kept]
+            totals[name] += share
+    drawn = series_of(sorted(totals, key=lambda name: -totals[name]))  # those chosen most have lines of their own
+    styles = series_of([name for name in totals if name in drawn])
+    figures = [figure for one in curricula for figure in (_rewards_figure(one), _choices_figure(one, styles))]
+    others = len(totals) - len(styles)
+    notes = [f"The grey line is all of the {others} other domains together."] if others else []
+    keys = legend(styles | ({"other domains": OTHERS} if others else {}))
+    intro = "A step's reward compares how sure student and meta-teacher are of the domain's labels; an episode's is the sum."
+    return replace(section, intro=intro, legend=keys, figures=figures, notes=notes + first_of(CURRICULA, len(folders), "curricula"))
 
 
 def _rewards_figure(one: Episodes) -> Figure:
@@ -263,14 +223,9 @@ def _choices_figure(one: Episodes, styles: dict[str, Series]) -> Figure:
         axes.axhline(100 / len(one.domains), color=MUTED, linewidth=0.8)
         whole_numbers(axes.xaxis)
 
-    kind = "Line chart of the share of each chosen domain over episodes"
-    return picture(f"{shorten(one.target, 60)}: chosen domains", plot, kind, _choices_reading(one), 3.3)
-
-
-def _choices_reading(one: Episodes) -> str:
-    span = min(WINDOW, len(one.rewards))
+    span, chance = min(WINDOW, len(one.rewards)), percent(1 / len(one.domains), 0)
     late = one.shares[-span:].mean(0)
-    order = np.argsort(-late, kind="stable")[:3]
-    most = listed([f"{one.domains[place]} ({percent(late[place], 0)})" for place in order])
-    chance = percent(1 / len(one.domains), 0)
-    return f"{one.target}: in the last {span} episodes the student studied {most} most; the level line is chance, {chance}."
+    most = listed([f"{one.domains[place]} ({percent(late[place], 0)})" for place in np.argsort(-late, kind="stable")[:3]])
+    reading = f"{one.target}: in the last {span} episodes the student studied {most} most; the level line is chance, {chance}."
+    kind = "Line chart of the share of each chosen domain over episodes"
+    return picture(f"{shorten(one.target, 60)}: chosen domains", plot, kind, reading, 3.3)

@@ -8,9 +8,9 @@ from statistics import fmean
 from teachback.core.numerals import decimal
 from teachback.inference.costs import Cost, read_costs
 from teachback.inference.results import model_name
+from teachback.reports.figures import TRADEOFF, Point, kinds_legend, tradeoff_figure
 from teachback.reports.paper_table import PaperTable
-from teachback.reports.parts import Figure, Section, Table
-from teachback.reports.plots import TRADEOFF, Point, kinds_legend, millions, tradeoff_figure
+from teachback.reports.parts import Figure, Section, Table, millions
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
 from teachback.reports.table_scores import best_of, left_out, mean_text, named, shown_columns

@@ -10,7 +10,7 @@ from teachback.core.numerals import decimal
 from teachback.reports.curves import Curve
 from teachback.reports.figures import legend, picture, series_of
 from teachback.reports.paper_table import Entry, PaperTable
-from teachback.reports.parts import Figure, Key, Section, Table, counted, shorten
+from teachback.reports.parts import Figure, Section, Table, counted, shorten
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
 from teachback.reports.table_formats import Line, comparison_lines, comparisons, header, notes, score_lines
@@ -100,7 +100,7 @@ def _cell(text: str, bold: bool) -> str:
     return Markup("<strong>{}</strong>").format(indented) if bold else indented
 
 
-def _legend() -> list[Key]:
+def _legend() -> list[tuple[Markup, str]]:
     return legend(dict(zip(("ours: mean, and standard deviation between seeds", "published"), _looks())), line=False)
 
 

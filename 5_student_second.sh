@@ -14,6 +14,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3; multi: all single ones' mean prediction
 : "${TEACHER_DOMAIN=}"                  # single: whose teacher, for instance with HOLD_OUT; empty: DOMAIN's own
 : "${TEACHER_DIR=}" --teacher_root      # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
+: "${TEACHER_SEEDS=}"                   # seeds of runs whose teachers answer together, by their mean prediction; empty: this run's teacher alone
 : "${STUDENT_DIR=}" --student_root      # OUTPUT_DIR of another run, whose student_first/ is used; empty: this run's
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # finetune: what to start from, as in stage 4
 : "${STUDENT_LAYERS=}"                  # finetune: cut it, as in stage 4; empty: leave it whole (paper)

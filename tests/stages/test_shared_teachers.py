@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 import torch
-from test_stages import distil, names, same, teach, weights, write_tiny_suite
+from test_stages import Interrupted, distil, interrupt_after, names, same, teach, weights, write_tiny_suite
 from tiny import BOOKS, GENRE, KITCHEN, batch, tiny_teacher
 
 from teachback.core.errors import TeachbackError
 from teachback.core.published import read_stage
 from teachback.methods.losses import average_predictions
+from teachback.stages import stage5_predictions
+from teachback.stages.context import Context
 
 NO_LAMBDA = ("--use_expertise_weights", "0", "--tkd_weight", "0")
 
@@ -92,6 +94,36 @@ def test_averaged_teachers_teach_something_else_than_one(shared):
     assert not same(weights(several), before)
     assert {"teacher-single-books", "teacher-single-dvd", "student_first"} <= set(record["inputs"])
     assert record["arguments"]["teacher"] == "multi"
+
+
+def test_teachers_of_several_seeds_answer_by_their_mean(shared, monkeypatch):
+    teach(shared, "--teacher", "single", "--seed", "7")
+    place = elsewhere(shared, "--student_root", str(shared / "outputs"), *NO_LAMBDA, "--teacher", "single")
+    answers, asked = {}, stage5_predictions._answers
+
+    def noted(teachers, *args):
+        answers[teachers.root.name] = asked(teachers, *args)
+        return answers[teachers.root.name]
+
+    monkeypatch.setattr(stage5_predictions, "_answers", noted)
+    seen, fit = [], Context.fit
+    monkeypatch.setattr(Context, "fit", lambda self, run, module, rows, *more, **kw: seen.append(rows) or fit(self, run, module, rows, *more, **kw))
+    (folder,) = distil(shared, "second", *place, "--teacher_seeds", "42,7")
+    assert list(answers) == ["seed7", "seed42"] and not torch.equal(*answers.values())
+    expected = torch.stack([logits.softmax(-1) for logits in answers.values()]).mean(0)
+    torch.testing.assert_close(seen[0].columns["teacher_logits"].softmax(-1), expected)
+    record, kept = read_stage(folder), weights(folder)
+    assert {"seed7/teacher-single-books", "seed42/teacher-single-books"} <= set(record["inputs"])
+    shutil.rmtree(folder)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)
+        with pytest.raises(Interrupted):
+            distil(shared, "second", *place, "--teacher_seeds", "7 42")
+    assert same(weights(distil(shared, "second", *place, "--teacher_seeds", "7 42")[0]), kept)
+    with pytest.raises(TeachbackError, match=r"TEACHER=single DOMAIN=books bash 3_train_teacher.sh \(SUITE=tiny SEED=9"):
+        distil(shared, "second", *place, "--teacher_seeds", "7 9")
+    with pytest.raises(TeachbackError, match="TEACHER_SEEDS=one: expected seeds"):
+        distil(shared, "second", *place, "--teacher_seeds", "one")
 
 
 def test_the_first_stage_of_several_teachers_is_that_of_the_domains_own(shared):

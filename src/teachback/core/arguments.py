@@ -172,6 +172,9 @@ class SecondStageArguments:
     alpha_soft: float = option(None, "Share of the soft loss, 0 to 1; the labels' loss has the rest.")
     beta_pkd: float = option(None, "Weight of the loss between normalised [CLS] states of inner layers (PKD).")
     pkd_layers: str = option("first", "Teacher layers for it: first (released code), skip or last.")
+    teacher_seeds: str = option(
+        "", "Seeds of runs whose teachers' predictions are averaged, separated by blanks or commas; empty: this run's teacher."
+    )
     second_transfer_set: str = option(
         "domain", "Texts to learn on: domain (paper), or all: the texts of domains with the same labels too, which the teacher answers."
     )
@@ -187,6 +190,10 @@ class SecondStageArguments:
         require(self, "soft_loss", ("ce", "kl", "mse"))
         require(self, "pkd_layers", ("first", "skip", "last"))
         require(self, "second_transfer_set", ("domain", "all"))
+        words = self.teacher_seeds.replace(",", " ").split()
+        if not all(word.isdecimal() for word in words):
+            raise TeachbackError(f"TEACHER_SEEDS={self.teacher_seeds}: expected seeds, separated by blanks or commas")
+        self.teacher_seeds = " ".join(map(str, sorted({int(word) for word in words})))
         require_above_zero(self, "temperature")
         require_at_least(self, "beta_pkd", 0)
         if not 0 <= self.alpha_soft <= 1:

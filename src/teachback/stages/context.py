@@ -50,16 +50,19 @@ class Context:
         self.data = SuiteData.read(data_args.data_dir, data_args.suite, data_args.domains)
         self.rows = RunRows(self.data, self.args, training.seed)
         self.root = seed_folder(data_args.output_root, data_args.suite, training.seed)
-        teachers = seed_folder(data_args.teacher_root or data_args.output_root, data_args.suite, training.seed)
-        self.teachers = Teachers(self, teachers)
+        self.teachers = self.teachers_of(training.seed)
         self.students = seed_folder(data_args.student_root or data_args.output_root, data_args.suite, training.seed)
 
-    def require(self, folder: Path, variables: str, script: str) -> None:
-        """Raise an error that names the stage to run if ``folder`` is not a finished, intact stage."""
+    def teachers_of(self, seed: int) -> Teachers:
+        """Teachers of the run with another seed."""
+        return Teachers(self, seed_folder(self.args.teacher_root or self.args.output_root, self.args.suite, seed))
+
+    def require(self, folder: Path, variables: str, script: str, seed: str = "") -> None:
+        """Raise an error that names the stage to run if ``folder`` is not a finished, intact stage; ``seed``: of another run."""
         if not is_finished(folder):
             raise TeachbackError(
                 f"there is no finished stage at {folder}; first run: {variables} bash {script} "
-                f"(SUITE={self.args.suite} SEED={self.training.seed}, and the same OUTPUT_DIR)"
+                f"(SUITE={self.args.suite} SEED={seed or self.training.seed}, and the same OUTPUT_DIR)"
             )
         require_whole(folder)
 

@@ -30,12 +30,13 @@ from teachback.models.heads import Classifier
 from teachback.models.loading import load_finished_classifier, load_tokenizer
 from teachback.stages.context import Context
 from teachback.stages.student import save_trained, scored, teacher_of
+from teachback.stages.teachers import Teachers
 
 
 def distil_second(context: Context, student_args: StudentArguments, args: SecondStageArguments,
                   meta_args: MetaTeacherArguments, domain: Domain) -> Path:  # fmt: skip
     """Run stage 5 for one domain: distil the teacher's predictions into stage 4's student; returns its folder."""
-    if student_args.teacher == "multi":
+    if student_args.teacher == "multi" or args.teacher_seeds:
         return distil_several(context, student_args, args, domain)
     teacher_path, teacher = teacher_of(context, student_args, domain)
     first = context.student_before(domain, "student_first", "4_student_first.sh")
@@ -86,18 +87,18 @@ def _choices(student_args: StudentArguments, args: SecondStageArguments) -> dict
 def distil_several(
     context: Context, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
 ) -> Path:
-    """Run stage 5 with TEACHER=multi: distil the mean of the single teachers' soft targets; returns the folder."""
+    """Run stage 5 with an ensemble: distil the mean of several teachers' soft targets; returns the folder."""
     if args.beta_pkd or args.meta_teacher_every_epoch:
         raise TeachbackError(
-            "TEACHER=multi gives averaged predictions and no inner states; set BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"
+            "TEACHER=multi gives averaged predictions and no inner states, and so does TEACHER_SEEDS; set BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"
         )
-    teachers = context.teachers.singles(domain)
+    members = _ensemble(context, student_args, args, domain)
+    folders = [teachers.finished(kind, taught or domain.name) for teachers, kind, taught in members]
     first = context.student_before(domain, "student_first", "4_student_first.sh")
     rows, dev, names = _transfer_rows(context, student_args, args, domain)
     choices = _choices(student_args, args)
-    inputs = {folder.name: hash_model(str(folder)) for _, folder in teachers} | {
-        "student_first": hash_model(str(first))
-    }
+    inputs = {f"{folder.parent.name}/{folder.name}" if args.teacher_seeds else folder.name: hash_model(str(folder)) for folder in folders}
+    inputs |= {"student_first": hash_model(str(first))}
     folder = context.student_folder(domain, "student_second")
     run = context.run(folder, (args, choices), names, inputs, first, train=rows, selection=dev)
     if context.skip(run):
@@ -105,7 +106,7 @@ def distil_several(
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
     rows += context.windows(rows, tokenizer, student_args.transfer_windows)
     encoded = context.encode(rows, names, tokenizer)
-    logits = [_answers(context, name, rows, domain) for name, _ in teachers]
+    logits = [_answers(*member, rows, domain) for member in members]
     encoded.columns["teacher_logits"] = average_predictions(torch.stack(logits), args.temperature)
     module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, choices["use_expertise_weights"],
                                     expertise_power=student_args.expertise_power)  # fmt: skip
@@ -113,10 +114,22 @@ def distil_several(
     return folder
 
 
-def _answers(context: Context, name: str, rows: list[Row], domain: Domain) -> torch.Tensor:
-    """Logits [N, C] of the single teacher of domain ``name`` on rows of ``domain``."""
-    folder, teacher = context.teachers.read("single", domain.name, name)
-    return teacher_logits(teacher, context.teachers.features(teacher, folder, rows), domain)
+def _ensemble(context: Context, student_args: StudentArguments, args: SecondStageArguments,
+              domain: Domain) -> list[tuple[Teachers, str, str]]:  # fmt: skip
+    """Members of an ensemble: the run, the kind and, of a single teacher, the domain of each."""
+    kind, names = student_args.teacher, [student_args.teacher_domain]
+    if kind == "multi":
+        kind, names = "single", [other.name for other in context.rows.seen_with_labels_of(domain)]
+        if len(names) < 2:
+            raise TeachbackError(f"TEACHER=multi: no other domain of this run has {domain.name}'s labels; use TEACHER=single")
+    places = [context.teachers_of(int(seed)) for seed in args.teacher_seeds.split()] or [context.teachers]
+    return [(teachers, kind, name) for teachers in places for name in names]
+
+
+def _answers(teachers: Teachers, kind: str, taught: str, rows: list[Row], domain: Domain) -> torch.Tensor:
+    """A teacher's logits of rows for the classes of ``domain``: [N, C]."""
+    folder, teacher = teachers.read(kind, domain.name, taught)
+    return teacher_logits(teacher, teachers.features(teacher, folder, rows), domain)
 
 
 def _teacher_columns(context: Context, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],

@@ -9,7 +9,7 @@ from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
 from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
-from teachback.data.schema import Domain, Row
+from teachback.data.schema import Row
 from teachback.methods.teacher import Teacher, load_teacher
 from teachback.methods.teacher_outputs import Features, features, features_size, load_features, save_features
 from teachback.methods.teacher_states import LiveTeacher, attach_states, name_of, refusal
@@ -28,6 +28,21 @@ class Teachers:
     def folder(self, kind: str, domain: str) -> Path:
         return self.root / (f"teacher-single-{folder_name(domain)}" if kind == "single" else f"teacher-{kind}")
 
+    def finished(self, kind: str, domain: str) -> Path:
+        """Folder of the finished teacher of a kind, for ``single`` the one of ``domain``.
+
+        Raises:
+            TeachbackError: it is missing, or was trained on the held-out domain alone.
+        """
+        hold_out = self.context.args.hold_out
+        if kind == "single" and domain == hold_out:
+            raise TeachbackError(f"HOLD_OUT={hold_out}, and its single teacher was trained on it; set TEACHER_DOMAIN to another")
+        folder = self.folder(kind, domain)
+        without = f"HOLD_OUT={hold_out} " if hold_out and kind != "single" else ""
+        variables = f"{without}TEACHER={kind}{f' DOMAIN={domain}' if kind == 'single' else ''}"
+        self.context.require(folder, variables, "3_train_teacher.sh", self.root.name.removeprefix("seed"))
+        return folder
+
     def read(self, kind: str, domain: str, taught: str = "") -> tuple[Path, Teacher]:
         """Load a finished teacher in eval mode; returns its folder and the teacher.
 
@@ -36,15 +51,7 @@ class Teachers:
         Raises:
             TeachbackError: the teacher is missing, does not serve ``domain``, or was trained on the held-out domain.
         """
-        single_domain = f" DOMAIN={taught or domain}" if kind == "single" else ""
-        hold_out = self.context.args.hold_out if kind != "single" else ""
-        if kind == "single" and (taught or domain) == self.context.args.hold_out:
-            raise TeachbackError(
-                f"HOLD_OUT={self.context.args.hold_out}, and its single teacher was trained on it; set TEACHER_DOMAIN to another"
-            )
-        folder = self.folder(kind, taught or domain)
-        without = f"HOLD_OUT={hold_out} " if hold_out else ""
-        self.context.require(folder, f"{without}TEACHER={kind}{single_domain}", "3_train_teacher.sh")
+        folder, hold_out = self.finished(kind, taught or domain), self.context.args.hold_out if kind != "single" else ""
         teacher = load_teacher(folder, read_stage(folder), self.context.data.suite)
         known = [d.name for d in teacher.domains]
         if hold_out in known:
@@ -60,18 +67,6 @@ class Teachers:
                 f"{folder} was trained on {', '.join(known)}, not on {domain}; train a teacher with DOMAINS that include it"
             )
         return folder, teacher
-
-    def singles(self, target: Domain) -> list[tuple[str, Path]]:
-        """Domains of the target's label set, with the finished folders of their single teachers."""
-        names = [domain.name for domain in self.context.rows.seen_with_labels_of(target)]
-        if len(names) < 2:
-            raise TeachbackError(
-                f"TEACHER=multi: no other domain of this run has {target.name}'s labels; use TEACHER=single"
-            )
-        folders = [self.folder("single", name) for name in names]
-        for name, folder in zip(names, folders):
-            self.context.require(folder, f"TEACHER=single DOMAIN={name}", "3_train_teacher.sh")
-        return list(zip(names, folders))
 
     @property
     def cache(self) -> DiskCache:

@@ -13,6 +13,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${TEACHER_LR=2e-5}" --learning_rate  # peak learning rate (paper: 2e-5)
 : "${TEACHER_SCHEDULE=linear}" --lr_scheduler_type  # learning rate over time: linear after a warm-up of 10 % (Meta-KD), or constant (MPDistil)
 : "${LAYER_DECAY=1}"                    # factor of the learning rate from a layer to the one below it, down to the embeddings
+: "${PATIENCE=0}"                       # end after so many epochs in a row without a better score on dev; 0: never
 : "${EPOCHS=}" --num_train_epochs       # takes the place of TEACHER_EPOCHS when set
 : "${LR=}" --learning_rate              # takes the place of TEACHER_LR when set
 : "${USE_SAMPLE_WEIGHTS=1}"             # meta: 1 weights each example by its prototype score (paper: 1)
@@ -20,6 +21,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${DOMAIN_LOSS_WEIGHT=0.5}"           # meta: weight of that loss, the paper's gamma 1 (paper: 0.5)
 : "${DOMAIN_LABELS=false}"              # meta: its labels, false (paper), permuted (the authors' code); reversal, uniform: drive the domain out
 : "${AVERAGE_CHECKPOINTS=0}"            # average the weights of the last so many epochs, kept if no worse on dev than the best epoch; 0: never
+: "${CLASS_WEIGHTS=}"                  # of the loss on labels: balanced (inverse to frequency), or name=weight,...; empty: all alike
+: "${LABEL_SMOOTHING=0}"                # share of a label that is spread evenly over the classes (paper: 0)
 : "${DROPOUT=}"                         # every dropout probability; empty: the defaults of the model's family, whatever its config.json says
 : "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)

@@ -36,6 +36,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${FIRST_LR=5e-5}" --learning_rate    # learning rate (paper: 5e-5)
 : "${FIRST_SCHEDULE=constant}" --lr_scheduler_type  # learning rate over time: constant (paper), or linear after a warm-up of 10 %
 : "${LAYER_DECAY=1}"                    # factor of the learning rate from a layer to the one below it, down to the embeddings
+: "${PATIENCE=0}"                       # end after so many epochs in a row without a lower loss on dev's texts; 0: never
 : "${EPOCHS=}" --num_train_epochs       # takes the place of FIRST_EPOCHS when set
 : "${LR=}" --learning_rate              # takes the place of FIRST_LR when set
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free

@@ -28,6 +28,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${USE_EXPERTISE_WEIGHTS=}"           # 1 weights examples by lambda, as in stage 4; empty: metakd 1, mpdistil 0
 : "${EXPERTISE_POWER=1}"                # power that lambda is raised to; above 1 it tells examples apart more sharply (paper: 1)
 : "${USE_SAMPLE_WEIGHTS=1}"             # 1: lambda reads the prototype scores (paper); 0: a score of 1 for each example
+: "${CLASS_WEIGHTS=}"                  # of the loss on labels: balanced (inverse to frequency), or name=weight,...; empty: all alike
+: "${LABEL_SMOOTHING=0}"                # share of a label that is spread evenly over the classes (paper: 0)
 : "${BETA_PKD=}"                        # weight of the loss between layers' [CLS] states; empty: metakd 0, mpdistil 100
 : "${PKD_LAYERS=first}"                 # teacher layers of that loss: first (authors' code), skip (every second), last
 : "${META_TEACHER_EVERY_EPOCH=}"        # 1: the teacher learns back after each epoch; empty: metakd 0, mpdistil 1
@@ -38,6 +40,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SECOND_LR=3e-5}" --learning_rate   # peak learning rate (paper: 3e-5)
 : "${SECOND_SCHEDULE=linear}" --lr_scheduler_type  # learning rate over time: linear after a warm-up of 10 % (Meta-KD), or constant (MPDistil)
 : "${LAYER_DECAY=1}"                    # factor of the learning rate from a layer to the one below it, down to the embeddings
+: "${PATIENCE=0}"                       # end after so many epochs in a row without a better score on dev; 0: never
 : "${EPOCHS=}" --num_train_epochs       # takes the place of SECOND_EPOCHS when set
 : "${LR=}" --learning_rate              # takes the place of SECOND_LR when set
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free

@@ -30,6 +30,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${GAMMA=}"                           # discount of later rewards; empty: 0 for improvement, 0.99 (paper) for level
 : "${ENTROPY_WEIGHT=}"                  # reward for a policy that stays open, in units of the rewards' size; empty: 0.1, with released 0 (paper)
 : "${EVAL_EVERY=10}"                    # episodes between scores on dev, of which the best is kept (paper: 1)
+: "${PATIENCE=0}"                       # end after so many of these scores in a row without a better one; 0: never (paper)
 : "${TEACHER_CACHE_GB=}"                # most disk for what teachers said, so that they run once; empty: a fifth of what is free
 : "${PROTOCOL=honest}"                  # selects on dev; paper, in superglue and glue, on the reported set (optimistic)
 : "${SEED=42}"                          # fixes everything on one machine (paper: 42)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from commands import ROOT
+from test_stages import write_tiny_suite
 
 from teachback.core.errors import TeachbackError
 from teachback.stages.check import STAGES, check_later_stages, check_stages
@@ -34,6 +35,8 @@ def test_variables_that_fit_pass_and_the_flags_of_the_first_stage_are_among_them
         ({"STUDENT_MODEL": "/no/such/folder"}, "4_student_first.sh: model '/no/such/folder': there is no such folder"),
         ({"LAYER_MAP": "9,9"}, "4_student_first.sh: LAYER_MAP=9,9"),
         ({"FIRST_LR": "-1", "REWARD": "none"}, "4_student_first.sh: LEARNING_RATE=-1.0.*6_curriculum.sh: REWARD=none"),
+        ({"CLASS_WEIGHTS": "balanced"}, "5_student_second.sh: CLASS_WEIGHTS=balanced is of the loss on labels, which has no share"),
+        ({"PATIENCE": "-1"}, "4_student_first.sh: PATIENCE=-1.*6_curriculum.sh: PATIENCE=-1"),
         ({"SECOND_EPOCHS": "ten"}, "5_student_second.sh: .*invalid float value: 'ten'"),
     ],
 )  # fmt: skip
@@ -79,6 +82,14 @@ def test_columns_of_an_own_file_are_looked_up_before_a_row_is_read(monkeypatch, 
 def test_a_flag_that_the_stage_does_not_have_is_refused(stage):
     with pytest.raises(TeachbackError, match=f"{stage}: unknown arguments: --no_such_flag 1"):
         check_stages([stage], ["--no_such_flag", "1"])
+
+
+def test_class_weights_are_compared_with_the_labels_that_stage_2_wrote(monkeypatch, tmp_path):
+    write_tiny_suite(tmp_path / "data")
+    for name, value in {"SUITE": "tiny", "DATA_DIR": str(tmp_path / "data"), "CLASS_WEIGHTS": "bad=1,positive=1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TeachbackError, match="3_train_teacher.sh: .*bad is no label; negative has no weight"):
+        check_stages(["3_train_teacher.sh"])
 
 
 def test_a_default_student_that_cannot_be_had_is_a_warning_as_another_may_still_be_named(monkeypatch, caplog, tmp_path):

@@ -176,7 +176,8 @@ def test_a_finished_stage_does_nothing_when_run_again(suite, finished, capsys, m
     [("--learning_rate", "2e-3"), ("--weight_decay", "0.5"), ("--warmup_steps", "0"), ("--domain_loss_weight", "2"), ("--seed", "7"),
      ("--use_sample_weights", "0"), ("--use_domain_loss", "0"), ("--domain_labels", "permuted"), ("--domain_loss_form", "code"),
      ("--max_length", "5"), ("--max_grad_norm", "0.01"), ("--lr_scheduler_type", "constant"), ("--gradient_accumulation_steps", "2"),
-     ("--precision", "bf16"), ("--data_seed", "3"), ("--adam_beta2", "0.9"), ("--teacher", "mix"), ("--teacher", "mtl")],
+     ("--precision", "bf16"), ("--data_seed", "3"), ("--adam_beta2", "0.9"), ("--teacher", "mix"), ("--teacher", "mtl"),
+     ("--class_weights", "negative=1,positive=3"), ("--label_smoothing", "0.2")],
     ids=lambda change: change[-2].lstrip("-") + "=" + change[-1],
 )  # fmt: skip
 def test_every_argument_of_the_teacher_has_an_effect(finished, change, tmp_path):
@@ -570,6 +571,17 @@ def test_every_argument_of_the_second_stage_has_an_effect(finished, change, tmp_
     place = with_copy_of(finished, tmp_path, "teacher-meta", "books/student_first")
     (folder,) = distil(finished.parents[2], "second", *place, *change)
     assert not same(weights(folder), weights(finished / "books/student_second"))
+
+
+@pytest.mark.parametrize("method", ["finetune", "mpdistil"])
+@pytest.mark.parametrize("change", [("--class_weights", "negative=1,positive=3"), ("--label_smoothing", "0.2")])
+def test_the_loss_on_labels_has_its_arguments_in_every_method(finished, method, change, tmp_path):
+    place = with_copy_of(finished, tmp_path, "teacher-meta", "books/student_first")
+    plain = ("--method", method, "--beta_pkd", "0", "--meta_teacher_every_epoch", "0", "--num_train_epochs", "1")
+    (folder,) = distil(finished.parents[2], "second", *place, *plain)
+    before = weights(folder)
+    (folder,) = distil(finished.parents[2], "second", *place, *plain, *change)
+    assert not same(weights(folder), before) and read_stage(folder)["arguments"][change[0][2:]]
 
 
 def test_the_undistilled_student_never_meets_the_teacher(suite, finished):

@@ -47,7 +47,23 @@ class DataArguments:
 
 
 @dataclass
-class TeacherArguments:
+class HardLabelArguments:
+    """The loss on labels; stages 3 and 5."""
+
+    class_weights: str = option(
+        "", "Weights of the classes in it: balanced (inverse to their frequency), or name=weight,...; their mean over the train rows is 1."
+    )
+    label_smoothing: float = option(0.0, "Share of a label that is spread evenly over the classes of its domain, 0 to 1.")
+
+    def __post_init__(self):
+        require_share(self, "label_smoothing")
+
+
+HARD_LABEL = tuple(HardLabelArguments.__annotations__)
+
+
+@dataclass
+class TeacherArguments(HardLabelArguments):
     """Stage 3."""
 
     teacher: str = option("meta", "meta, mix (all domains pooled), mtl (a head a domain) or single (one domain).")
@@ -65,6 +81,7 @@ class TeacherArguments:
     dropout: float | None = option(None, "Every dropout probability of the teacher; unset: the defaults of its family.")
 
     def __post_init__(self):
+        super().__post_init__()
         require_share(self, "dropout")
         require(self, "teacher", ("meta", "mix", "mtl", "single"))
         require(self, "domain_labels", ("false", "permuted", "reversal", "uniform"))
@@ -163,7 +180,7 @@ PAPER_SECOND_STAGE = {
 
 
 @dataclass
-class SecondStageArguments:
+class SecondStageArguments(HardLabelArguments):
     """Stage 5: the losses on predictions. What is unset takes the value that the method's paper has."""
 
     method: str = option("metakd", "metakd and mpdistil: distil stage 4's student; finetune: hard labels, no teacher.")
@@ -183,6 +200,7 @@ class SecondStageArguments:
     )
 
     def __post_init__(self):
+        super().__post_init__()
         require(self, "method", ("metakd", "mpdistil", "finetune"))
         for name, value in PAPER_SECOND_STAGE.get(self.method, PAPER_SECOND_STAGE["metakd"]).items():
             if getattr(self, name) is None:
@@ -198,6 +216,12 @@ class SecondStageArguments:
         require_at_least(self, "beta_pkd", 0)
         if not 0 <= self.alpha_soft <= 1:
             raise TeachbackError(f"ALPHA_SOFT={self.alpha_soft}: must be between 0 and 1")
+        for name in HARD_LABEL:
+            if getattr(self, name) and self.alpha_soft == 1 and self.method != "finetune":
+                raise TeachbackError(
+                    f"{name.upper()}={getattr(self, name)} is of the loss on labels, which has no share with ALPHA_SOFT=1 (the "
+                    "default of METHOD=metakd); set ALPHA_SOFT below 1, or leave it unset in stage 5"
+                )
 
 
 @dataclass
@@ -262,6 +286,7 @@ class CurriculumArguments:
         "detach", "p_T'(y|h_S) in the student's loss: a constant (detach, released code), or with its gradient (flow)."
     )
     eval_every: int = option(10, "Episodes between two scores on the selection rows.")
+    patience: int = option(0, "End after so many scores on them in a row without a better one; 0: never.")
     episode_steps: int | None = option(None, "Steps an episode; unset: one for each batch of the target's quiz.")
     batch_size: int = option(8, "Rows a step (released code: 8).")
     eval_batch_size: int = option(64, "Rows a step where nothing is learnt.")
@@ -297,7 +322,8 @@ class CurriculumArguments:
                 require_at_least(self, name, 1)
         for name in ("curriculum_lr", "policy_lr"):
             require_above_zero(self, name)
-        require_at_least(self, "entropy_weight", 0)
+        for name in ("entropy_weight", "patience"):
+            require_at_least(self, name, 0)
         if self.gamma is None:  # what a step improved, it improved at once; a level tells of all steps before
             self.gamma = 0.0 if self.advantage == "improvement" else 0.99
         if not 0 <= self.gamma <= 1:

@@ -16,7 +16,10 @@ FOLDERS = {
 
 
 # Arguments that stage.json records only if they differ from their defaults, so that stages finished without them stay valid.
-ADDED = {"transfer_windows", "second_transfer_set", "teacher_seeds", "average_checkpoints", "layer_decay"}
+ADDED = {
+    "transfer_windows", "second_transfer_set", "teacher_seeds", "average_checkpoints", "layer_decay", "patience", "class_weights",
+    "label_smoothing",
+}  # fmt: skip
 
 
 def option(default, meaning: str):

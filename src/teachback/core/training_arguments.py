@@ -32,6 +32,9 @@ class OptimizerArguments(TrainingArguments):
     eval_strategy: str = option("epoch", "When to score the selection rows.")
     save_strategy: str = option("epoch", "When to write a checkpoint.")
     save_steps: float = option(0, "Write one every so many steps as well; 0: at the ends of epochs alone.")
+    patience: int = option(
+        0, "End after so many evaluations in a row without a better score on the selection rows (in stage 4 a lower loss); 0: never."
+    )
     save_total_limit: int | None = option(2, "Checkpoints kept; the best one so far is among them.")
     average_checkpoints: int = option(
         0, "Average the weights of the last so many epochs, and keep that if it scores no worse than the best epoch alone; 0: never."
@@ -56,8 +59,10 @@ class OptimizerArguments(TrainingArguments):
             require_at_least(self, name, 1)
         for name in ("learning_rate", "num_train_epochs"):
             require_above_zero(self, name)
-        for name in ("weight_decay", "warmup_steps", "save_steps", "max_grad_norm"):
+        for name in ("weight_decay", "warmup_steps", "save_steps", "max_grad_norm", "patience"):
             require_at_least(self, name, 0)
+        if self.patience and self.eval_strategy == "no":
+            raise TeachbackError(f"PATIENCE={self.patience} counts evaluations, and --eval_strategy no makes none; leave one of them out")
         require_seed(self)
         require_schedule(self)
         if self.save_strategy == "steps" and not self.save_steps:

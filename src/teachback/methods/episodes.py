@@ -50,7 +50,9 @@ class Episodes:
 
     @property
     def left(self) -> int:
-        return self.args.episodes - self.done
+        """Number of episodes to run; 0 after ``patience`` scores without a better one."""
+        without_gain = sum(episode > self.best_episode for episode in self.scores)
+        return 0 if 0 < self.args.patience <= without_gain else self.args.episodes - self.done
 
     @property
     def best_episode(self) -> int:

@@ -23,16 +23,28 @@ def is_regression(logits: torch.Tensor) -> torch.Tensor:
     return ~present_classes(logits[:, 1:]).any(-1)
 
 
-def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with the gold label; squared error for regression rows: [B, C], [B] -> [B]."""
+def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Cross-entropy with the gold label; squared error for regression rows: [B, C], [B] -> [B].
+
+    ``smoothing``: share of the label that is spread evenly over the classes of the row's head (Szegedy et al. 2016).
+    """
     logits = logits.float()
     if logits.shape[-1] == 1:
         return (logits.squeeze(-1) - labels.float()).square()
     if not labels.is_floating_point():  # class indices: no domain of the suite is a regression
-        return F.cross_entropy(logits, labels.long(), reduction="none")
+        return _cross_entropy(logits, labels.long(), smoothing)
     regression = is_regression(logits)
-    cross_entropy = F.cross_entropy(logits, _class_labels(labels, regression), reduction="none")
+    cross_entropy = _cross_entropy(logits, _class_labels(labels, regression), smoothing)
     return torch.where(regression, _number_error(logits, labels, regression).square(), cross_entropy)
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+    loss = F.cross_entropy(logits, labels, reduction="none")
+    if not smoothing:
+        return loss
+    present = present_classes(logits)
+    uniform = -logits.log_softmax(-1).masked_fill(~present, 0.0).sum(-1) / present.sum(-1)
+    return (1 - smoothing) * loss + smoothing * uniform
 
 
 def _class_labels(labels: torch.Tensor, regression: torch.Tensor) -> torch.Tensor:

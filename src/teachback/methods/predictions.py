@@ -7,10 +7,10 @@ from teachback.core.arguments import MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain, class_count
+from teachback.methods.class_weights import weighted_label_loss
 from teachback.methods.losses import (
     effective_share,
     expertise_weight,
-    hard_label_loss,
     hidden_labels,
     known_labels,
     pkd_loss,
@@ -104,7 +104,10 @@ class PredictionDistillation(TrainingModule):
         distils = "teacher_logits" in batch or "teacher_pooled" in batch
         outputs = self.student(batch, hidden_states=distils and bool(self.pkd_layers))
         with torch.autocast(outputs.logits.device.type, enabled=False):
-            loss = self._distillation(outputs, batch) if distils else hard_label_loss(outputs.logits, batch["label"])
+            if distils:
+                loss = self._distillation(outputs, batch)
+            else:
+                loss = weighted_label_loss(outputs.logits, batch["label"], batch, self.arguments)
         return {"loss": loss.mean(), "logits": outputs.logits}
 
     def further_rows(self) -> list[EncodedRows]:
@@ -130,7 +133,8 @@ class PredictionDistillation(TrainingModule):
         """Loss by row [B]. Rows without a label have the soft loss alone, and the teacher's prediction for a label."""
         a, teacher = self.arguments, self._teacher_logits(batch)
         labels = known_labels(batch["label"], teacher)
-        soft, hard = soft_loss(outputs.logits, teacher, a.temperature, a.soft_loss), hard_label_loss(outputs.logits, labels)
+        soft = soft_loss(outputs.logits, teacher, a.temperature, a.soft_loss)
+        hard = weighted_label_loss(outputs.logits, labels, batch, a)
         terms = {"soft": soft, "hard": hard}
         loss = torch.where(hidden_labels(batch["label"], teacher), soft, a.alpha_soft * soft + (1 - a.alpha_soft) * hard)
         if self.pkd_layers:

@@ -12,11 +12,11 @@ from torch import nn
 from teachback.core.arguments import TeacherArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
+from teachback.methods.class_weights import weighted_label_loss
 from teachback.methods.losses import (
     domain_confusion_loss,
     domain_corruption_loss,
     false_domains,
-    hard_label_loss,
     meta_teacher_loss,
     permuted_domains,
     recognised_domains,
@@ -163,7 +163,7 @@ class TeacherTraining(TrainingModule):
     def forward(self, **batch) -> dict[str, torch.Tensor]:
         classifier = self.teacher.domain_classifier
         outputs = self.teacher.outputs(batch, hidden_states=classifier is not None)
-        hard = hard_label_loss(outputs.logits, batch["label"])
+        hard = weighted_label_loss(outputs.logits, batch["label"], batch, self.arguments)
         weights = torch.ones_like(hard)
         if self.meta and self.arguments.use_sample_weights:
             weights = batch["weight"].clamp(min=0)  # a negative cosine would reward wrong predictions

@@ -17,6 +17,7 @@ from teachback.core.arguments import (
     CurriculumArguments,
     DataArguments,
     FirstStageArguments,
+    HardLabelArguments,
     MetaTeacherArguments,
     SecondStageArguments,
     StudentArguments,
@@ -31,6 +32,7 @@ from teachback.core.places import scripts_root
 from teachback.core.training_arguments import require_schedule
 from teachback.data.suite_data import SuiteData
 from teachback.inference.hub import HubArguments
+from teachback.methods.class_weights import class_weight_column
 from teachback.methods.inner_layers import layer_map
 from teachback.methods.predictions import pkd_layer_map
 from teachback.methods.student import kept_layers
@@ -60,6 +62,7 @@ class OptimizerNumbers:
     layer_decay: float = option(1.0, "Factor of the learning rate by layer.")
     per_device_train_batch_size: int = option(32, "Rows a step.")
     per_device_eval_batch_size: int = option(64, "Rows a step where nothing is learnt.")
+    patience: int = option(0, "Evaluations without a better score, after which a stage ends.")
 
     def __post_init__(self):
         for name in ("learning_rate", "num_train_epochs"):
@@ -67,6 +70,7 @@ class OptimizerNumbers:
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
             require_at_least(self, name, 1)
         require_schedule(self)
+        require_at_least(self, "patience", 0)
 
 
 PARTS: dict[str, tuple[type, ...]] = {
@@ -132,7 +136,11 @@ def _parse(stage: str, flags: Sequence[str]) -> dict[type, object]:
     reads = data or scoring
     if isinstance(reads, DataArguments | EvaluationArguments) and (Path(reads.data_dir) / reads.suite / "suite.json").is_file():
         suite = SuiteData.read(reads.data_dir, reads.suite, reads.domains)
-        suite.targets(reads.domain)
+        targets = suite.targets(reads.domain)
+        for loss in (part for part in values.values() if isinstance(part, HardLabelArguments)):
+            if isinstance(loss, TeacherArguments) and loss.teacher != "single":
+                targets = [suite.suite.domain(name) for name in suite.trainable if name != getattr(reads, "hold_out", "")]
+            class_weight_column(loss, [], targets)
         if isinstance(scoring, EvaluationArguments):
             metrics_of(suite, scoring.metric)
     return values

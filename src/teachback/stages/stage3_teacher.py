@@ -8,7 +8,8 @@ from teachback.core.integrity import untouched_in_dry_runs
 from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.schema import Domain
 from teachback.data.suite_data import texts_of
-from teachback.methods.teacher import Teacher, TeacherTraining, embeds_domains
+from teachback.methods.class_weights import class_weight_column
+from teachback.methods.teacher import Teacher, TeacherTraining, embeds_domains, head_name
 from teachback.models.loading import load_classifier, load_tokenizer
 from teachback.stages.context import Context
 
@@ -39,9 +40,11 @@ def train_teacher(context: Context, args: TeacherArguments, names: list[str], sh
     run = context.run(folder, arguments, names, inputs, args.teacher_model, train=rows, selection=dev)
     if context.skip(run):
         return folder
+    weights = class_weight_column(args, rows, list(map(data.suite.domain, names)), lambda domain: head_name(args.teacher, domain))
     tokenizer = load_tokenizer(args.teacher_model, data_dir, texts_of(context.rows.vocabulary(shortened)))
     teacher = new_teacher(args, [data.suite.domain(name) for name in names], tokenizer, data_dir)
     encoded = context.encode(rows, names, tokenizer)
+    encoded.columns |= weights
     trainer, metrics = context.fit(run, TeacherTraining(teacher, args), encoded, dev, names, tokenizer)
     context.compare_with_majority("teacher", metrics, rows, dev)
     record = {"transferable": teacher.transferable is not None, "head_trained": True}

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from teachback.core.arguments import (
+    HARD_LABEL,
     MetaTeacherArguments,
     SecondStageArguments,
     StudentArguments,
@@ -15,6 +16,7 @@ from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
 from teachback.data.schema import Domain, Row
 from teachback.data.suite_data import labelled, read_unlabelled
+from teachback.methods.class_weights import class_weight_column
 from teachback.methods.losses import average_predictions
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
 from teachback.methods.predictions import (
@@ -164,6 +166,7 @@ def finetune_student(
         "student_layers": student_args.student_layers,
         "dropout": student_args.dropout,
     }
+    choices |= {name: value for name in HARD_LABEL if (value := getattr(args, name))}
     origin = student_args.student_model
     inputs = context.model_input(origin, domain.name)
     run = context.run(folder, (choices,), [domain.name], inputs, origin, train=rows, selection=dev)
@@ -195,6 +198,7 @@ def _fit_and_publish(
 ) -> None:  # fmt: skip
     """Train a student on predictions or labels of its domain, select by its score, and publish it."""
     domain = next(iter(module.student.heads.values()))
+    encoded.columns |= class_weight_column(module.arguments, rows, [domain])
     trainer, metrics = context.fit(run, module, encoded, dev, [domain.name], tokenizer)
     context.compare_with_majority("student", metrics, labelled(rows), dev)
     record = {"method": run.arguments["method"], "domain": domain.name, "head_trained": True} | more

@@ -3,7 +3,6 @@
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import Stopped, TeachbackError, naming
 from teachback.core.files import sync
 from teachback.core.integrity import seal, untouched_in_dry_runs
+from teachback.core.options import recorded
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
 from teachback.core.training_arguments import OptimizerArguments
@@ -140,7 +140,7 @@ class CurriculumInputs:
         names = [domain.name for domain in self.domains]
         made = meta_run.up_to_date()  # False only in a dry run
         inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be made first"}
-        chosen = {k: v for k, v in asdict(args).items() if k not in ("report_to", "eval_batch_size")}
+        chosen = {k: v for k, v in recorded(args).items() if k not in ("report_to", "eval_batch_size")}
         rows = {"quiz": self.quiz_rows(), "selection": self.selection}
         return self.context.run(folder, (chosen,), names, inputs, self.student_folder, **rows)
 
@@ -311,7 +311,7 @@ class CurriculumRun:
             "selected_on": self.context.rows.split, "best_episode": best, "dev": {"score": episodes.scores[best]},
             "scores_by_episode": episodes.scores, "domains": [study.name for study in episodes.curriculum.studies],
         }  # fmt: skip
-        self.context.say(f"best after {best} of {self.args.episodes} episodes: {episodes.scores[best]:.4f}")
+        self.context.say(f"best after {best} of {episodes.done} episodes: {episodes.scores[best]:.4f}")
         self.context.publish_as_is(self.stage, self._write, record)
 
     def _write(self, folder: Path) -> None:

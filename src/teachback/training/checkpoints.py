@@ -85,6 +85,13 @@ def _best_of(state: dict) -> str | None:
     return Path(state["best_model_checkpoint"]).name if state.get("best_model_checkpoint") else None
 
 
+def evaluations_without_gain(checkpoint: Path) -> int:
+    """Evaluations in a row without a better score, as counted by an `EarlyStoppingCallback` until ``checkpoint``."""
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    counted = state["stateful_callbacks"].get("EarlyStoppingCallback", {}).get("attributes", {})
+    return counted.get("early_stopping_patience_counter", 0)
+
+
 def point_to_best(checkpoint: Path) -> None:
     """Update the path of the best checkpoint in a trainer state, as the Trainer silently ignores a missing one.
 

@@ -15,7 +15,7 @@ from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState
 
 from teachback.core.errors import naming
 from teachback.core.files import sync
@@ -29,6 +29,8 @@ from teachback.models.loading import check_finite
 from teachback.models.positions import require_positions
 from teachback.training.averaging import KeepEpochs, take_average
 from teachback.training.checkpoints import (
+    STATE,
+    evaluations_without_gain,
     load_state,
     point_to_best,
     random_states,
@@ -165,6 +167,11 @@ class DistillationTrainer(Trainer):
     def _load_best_model(self):
         self._load_from_checkpoint(self.state.best_model_checkpoint, self.model)
 
+    def finish(self, checkpoint: Path) -> None:
+        """Restore the best model of a training that ended at ``checkpoint`` and was interrupted before it was published."""
+        self.state = TrainerState.load_from_json(str(checkpoint / STATE))
+        self._load_from_checkpoint(self.state.best_model_checkpoint if self.args.load_best_model_at_end else checkpoint)
+
     def _save_optimizer_and_scheduler(self, output_dir):
         if self.args.should_save:
             state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
@@ -276,6 +283,7 @@ def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> O
     # Hugging Face's __post_init__ has converted the string from the command line to a list.
     args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]  # type: ignore[assignment]
     args.push_to_hub = False  # the finished folder is uploaded instead
+    args.restore_callback_states_from_checkpoint |= bool(args.patience)  # the evaluations counted so far
     if args.metric_for_best_model in (None, "loss"):  # the Trainer's default is the loss
         args.metric_for_best_model = "score" if scored else "loss"
         args.greater_is_better = scored
@@ -318,6 +326,8 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         compute_metrics=compute_metrics,
         callbacks=[StopOnBadLoss(), TrackLog(tracks)],
     )
+    if args.patience:
+        trainer.add_callback(EarlyStoppingCallback(args.patience))
     show_progress(trainer, may_log_more="logging_steps" not in args.chosen)
     trainer.add_callback(EpochEnd(trainer, module))
     if args.average_checkpoints:
@@ -329,7 +339,10 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     with stop_request() as request, freed_memory_kept(), _used_embeddings(module, train_rows, dev_rows, args, pad_token_id):
         trainer.add_callback(DecayOfUnused(module))
         trainer.add_callback(SaveBetween(request))
-        trainer.train(resume_from_checkpoint=last)
+        if args.patience and last and evaluations_without_gain(Path(last)) >= args.patience:
+            trainer.finish(Path(last))
+        else:
+            trainer.train(resume_from_checkpoint=last)
         trainer.averaged = bool(args.average_checkpoints) and take_average(trainer, checkpoints)
     trainer.stop_signal = request.signal if request.made else 0
     return trainer

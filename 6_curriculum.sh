@@ -8,6 +8,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SUITE=amazon}"                     # amazon, mnli, superglue, glue, sample or custom
 : "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
 : "${DOMAINS=}"                         # domains to pick from, separated by commas or blanks; empty: all of the suite
+: "${TRAIN_FRACTION=1}"                 # share of DOMAIN's quiz that is used, as of its train rows in stages 3 to 5; the other domains keep theirs
 : "${TEACHER=meta}"                     # whose meta-teacher: meta, single, mix or mtl, as in stage 3 (paper: single)
 : "${TEACHER_DIR=}" --teacher_root      # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
 : "${STUDENT_DIR=}" --student_root      # OUTPUT_DIR of another run, whose student_second/ is used; empty: this run's

@@ -10,6 +10,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -45,6 +46,7 @@ from teachback.methods.policy import Choice
 from teachback.methods.predictions import TeacherStep
 from teachback.models.heads import Classifier
 from teachback.stages import stage6_curriculum as curriculum_run
+from teachback.stages.context import Context
 from teachback.stages.distillation import distil
 from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import CurriculumRun, run_curriculum
@@ -298,9 +300,9 @@ def places(root: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def make_students(root: Path, domain: str, method: str = "mpdistil") -> None:
+def make_students(root: Path, domain: str, method: str = "mpdistil", *more: str) -> None:
     """Stages 3 to 5."""
-    train = places(root, "--domain", domain, "--per_device_train_batch_size", "8", "--learning_rate", "1e-3")
+    train = places(root, "--domain", domain, "--per_device_train_batch_size", "8", "--learning_rate", "1e-3", *more)
     short = [*train, "--num_train_epochs", "1", "--logging_steps", "2"]
     teacher = ["--teacher", "single", "--teacher_model", "scratch:tiny"]
     train_teachers(*parse(*TEACHER_STAGE, argv=[*short, *teacher]))
@@ -555,6 +557,25 @@ def test_without_stage_5_it_says_to_run_it(root):
 def test_bad_arguments_are_explained(root, argument, message):
     with pytest.raises(TeachbackError, match=message):
         study_on(root, "books", *argument)
+
+
+def test_with_a_fraction_of_the_labels_the_targets_quiz_alone_is_smaller(root, monkeypatch):
+    few = ("--train_fraction", "0.25")
+    with pytest.raises(TeachbackError, match="made with TRAIN_FRACTION=1, and this stage has 0.25"):
+        study_on(root, "books", *few)
+    np.save(root / "data/mixed/embeddings.npy", np.random.default_rng(0).normal(size=(96, 4)).astype(np.float32))
+    quizzes, run = [], Context.run
+    monkeypatch.setattr(Context, "run", lambda self, *args, **rows: quizzes.append(rows.get("quiz")) or run(self, *args, **rows))
+    make_students(root, "books", "mpdistil", *few)
+    study_on(root, "books", *few, "--train_fraction", "1")  # a student of few rows may still study the whole quiz
+    study_on(root, "books", *few)
+    whole = [row.guid for row in read_rows(root / "data/mixed/quiz.tsv")]
+    of_books = [[row.guid for row in rows if row.domain == "books"] for rows in quizzes if rows]
+    assert [len(rows) for rows in of_books] == [4, 16, 16, 4, 4] and of_books[0] == of_books[-1]  # of stage 5, then 6
+    assert sorted(row.label for row in quizzes[-1] if row.domain == "books") == ["negative"] * 2 + ["positive"] * 2
+    assert [row.guid for row in quizzes[-1] if row.domain != "books"] == [guid for guid in whole if not guid.startswith("books")]
+    learnt = {step.split("\t")[2] for step in (root / "outputs/mixed/seed42/books/curriculum/trajectory.tsv").read_text().splitlines()[1:]}
+    assert learnt - {"books"}
 
 
 def test_stage_6_goes_on_with_the_head_that_stage_5_has_taught_and_fits_the_new_ones(root, monkeypatch):

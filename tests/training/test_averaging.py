@@ -101,7 +101,7 @@ def test_epochs_without_averaging_leave_no_weights(tmp_path):
     assert not (tmp_path / "checkpoints/epochs").exists() and trainer.averaged is False
 
 
-@pytest.mark.parametrize("options", [{"average_checkpoints": 1}, {"average_checkpoints": -1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}])
+@pytest.mark.parametrize("options", [{"average_checkpoints": 1}, {"average_checkpoints": 2, "load_best_model_at_end": False}, {"average_checkpoints": -1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}])
 def test_values_without_a_meaning_are_refused(options):
     with pytest.raises(TeachbackError, match=next(iter(options)).upper()):
         OptimizerArguments(**options)

@@ -34,7 +34,7 @@ class DataArguments:
     )
     protocol: str = option("honest", "honest selects on dev; paper on the split that the suite's paper selects on: in superglue and glue the reported one.")
     hold_out: str = option("", "A domain that no teacher of several domains is trained on (stages 3 to 5).")
-    train_fraction: float = option(1.0, "Share of the target domain's train rows that is used (stages 3 to 5).")
+    train_fraction: float = option(1.0, "Share of the target domain's train and quiz rows that is used.")
     dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
 
     def __post_init__(self):

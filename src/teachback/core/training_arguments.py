@@ -106,6 +106,8 @@ def require_schedule(arguments) -> None:
     """Refuse numbers of averaged epochs and decays of the learning rate that mean nothing."""
     if arguments.average_checkpoints < 0 or arguments.average_checkpoints == 1:
         raise TeachbackError(f"AVERAGE_CHECKPOINTS={arguments.average_checkpoints}: must be 0, or at least 2")
+    if arguments.average_checkpoints and not getattr(arguments, "load_best_model_at_end", True):
+        raise TeachbackError("AVERAGE_CHECKPOINTS compares the mean with the best epoch; leave --load_best_model_at_end out")
     if not 0 < arguments.layer_decay <= 1:
         raise TeachbackError(f"LAYER_DECAY={arguments.layer_decay}: must be above 0 and at most 1")
 

@@ -82,13 +82,14 @@ class RunRows:
             raise TeachbackError(f"HOLD_OUT={held_out} leaves no domain to train on; add domains to DOMAINS")
         return names
 
-    def quiz(self, domains: list[str]) -> list[Row]:
-        """Labelled quiz rows.
+    def quiz(self, domains: list[str], target: Domain) -> list[Row]:
+        """Labelled quiz rows, of the target only TRAIN_FRACTION.
 
         Raises:
             TeachbackError: there are none.
         """
         rows = labelled(self.data.rows("quiz", domains))
+        rows = [rows[number] for number in kept_numbers(rows, target, self.args.train_fraction, self.seed)]
         if not rows:
             raise TeachbackError(
                 f"{self.data.folder / 'quiz.tsv'} has no rows of {', '.join(domains)}, and the meta-teacher learns on quiz; "

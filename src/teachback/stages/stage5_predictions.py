@@ -43,7 +43,7 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     teacher_path, teacher = teacher_of(context, student_args, domain)
     first = context.student_before(domain, "student_first", "4_student_first.sh")
     rows, dev, names = _transfer_rows(context, student_args, args, domain)
-    quiz = context.rows.quiz([domain.name]) if args.meta_teacher_every_epoch else []
+    quiz = context.rows.quiz([domain.name], domain) if args.meta_teacher_every_epoch else []
     folder = context.student_folder(domain, "student_second")
     choices = _choices(student_args, args)
     inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))}

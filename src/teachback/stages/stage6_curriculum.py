@@ -59,10 +59,8 @@ KEPT = 2  # checkpoints of an unfinished run
 @untouched_in_dry_runs
 def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, args: CurriculumArguments) -> list[Path]:
     """Run stage 6 for the target domain, or for each domain in turn if ``domain`` is "all"."""
-    if data_args.hold_out or data_args.train_fraction != 1:
-        raise TeachbackError(
-            "HOLD_OUT and TRAIN_FRACTION are of stages 3 to 5; stage 6 learns from quiz, not from train"
-        )
+    if data_args.hold_out:
+        raise TeachbackError("HOLD_OUT is of stages 3 to 5; stage 6 learns from the quiz of all domains")
     context = Context(data_args, machine(data_args, args))
     targets = context.data.targets(data_args.domain)
     return context.each("6_curriculum", targets, lambda domain: run_domain(context, meta_args, args, domain))
@@ -103,16 +101,26 @@ class CurriculumInputs:
         self.context, self.args, self.target = context, args, target
         self.teacher_folder, self.teacher = context.teachers.read(args.teacher, target.name)
         self.student_folder = context.student_before(target, "student_second", "5_student_second.sh")
-        context.rows.quiz([target.name])
+        self._require_fraction()
+        context.rows.quiz([target.name], target)
         self.domains = self._domains()
         if args.choose_from == "others" and len(self.domains) < 2:
             raise TeachbackError(
                 f"CHOOSE_FROM=others: {target.name} is the only domain with a quiz; set CHOOSE_FROM=all"
             )
         self.quiz: dict[str, list[Row]] = {domain.name: [] for domain in self.domains}
-        for row in context.rows.quiz(list(self.quiz)):
+        for row in context.rows.quiz(list(self.quiz), target):
             self.quiz[row.domain].append(row)
         self.selection = context.rows.selection([target.name])
+
+    def _require_fraction(self) -> None:
+        """Refuse a student that has learnt from other rows of the target than TRAIN_FRACTION says."""
+        asked, given = self.context.args.train_fraction, read_stage(self.student_folder).get("places", {}).get("train_fraction", 1.0)
+        if asked not in (1, given):
+            raise TeachbackError(
+                f"{self.student_folder} was made with TRAIN_FRACTION={given:g}, and this stage has {asked:g}; run all stages with the same "
+                "one, and with an OUTPUT_DIR of its own"
+            )
 
     def _domains(self) -> list[Domain]:
         """Domains with quiz rows, in the suite's order."""

@@ -4,23 +4,23 @@
 # outputs/<suite>/seed<k>/; prints a table.
 source "$(dirname "$0")/scripts/common.sh"
 
-: "${SUITE=amazon}"            # amazon, mnli, superglue, glue, sample or custom
-: "${DOMAIN=}"                 # the students' domain; empty: the suite's first; all: one after the other
-: "${DOMAINS=}"                # domains in use, separated by commas or blanks; empty: all of the suite
+: "${SUITE=amazon}"            # as in stage 1
+: "${DOMAIN=}"                 # as in stage 4
+: "${DOMAINS=}"                # as in stage 2
 : "${TEACHER=meta}"            # which teacher to score: meta, single, mix or mtl
-: "${TEACHER_DIR=}" --teacher_root  # OUTPUT_DIR of another run, whose teacher the students had; empty: this run's
+: "${TEACHER_DIR=}" --teacher_root  # as in stage 4
 : "${SPLIT=test}"              # split to score: test (paper) or dev
-: "${METRIC=}"                 # metric; empty: the one that suite.json names for the domain (paper: accuracy)
+: "${METRIC=}"                 # metric, or some joined by + for their mean; empty: the one that suite.json names for the domain (paper: accuracy)
 : "${SUBMISSION=0}"            # 1: also write leaderboard files for the hidden tests (superglue, glue)
-: "${SPREADSHEET=0}"           # 1: also write predictions/spreadsheet/, quoted where cells would be taken for formulas
+: "${SPREADSHEET=0}"           # 1: also write predictions/spreadsheet/, quoted where a spreadsheet would take cells for formulas
 : "${REPORT=1}"                # 1: also write report.html, in some seconds; 0: do not
-: "${REPORT_TO=none}"           # none, tensorboard or wandb: scores beside the curves of each checkpoint's training
+: "${REPORT_TO=none}"          # none, tensorboard or wandb: scores beside the curves of each checkpoint's training
 : "${SEED=42}"                 # which run (paper: 42)
-: "${DATA_DIR=${beside}data}"  # raw archives, processed suites and fetched models
-: "${OUTPUT_DIR=${beside}outputs}" --output_root  # what stages 3 to 7 write
-: "${MAX_LENGTH=128}"          # tokens an example, as in training (paper: 128)
-: "${EVAL_BATCH_SIZE=64}"      # examples a step
+: "${DATA_DIR=${beside}data}"  # as in stage 1
+: "${OUTPUT_DIR=${beside}outputs}" --output_root  # as in stage 3
+: "${MAX_LENGTH=128}"          # as in stage 2
+: "${EVAL_BATCH_SIZE=64}"      # as in stage 2
 : "${PRECISION=auto}"          # auto (fp32), fp32, bf16 or fp16
-: "${DEVICE=auto}"             # auto, cpu, cuda or cuda:<number>
+: "${DEVICE=auto}"             # as in stage 2
 
 run scripts/evaluate.py "$@"

@@ -5,7 +5,8 @@
 #     : "${NAME=default}" --flag    # goes as --flag; of two lines with one flag the second takes the place of the first when set
 #     : "${NAME=default}" no flag   # is of use to the shell alone
 # and ends in one call of `run` (one process) or `launch` (NPROC processes); neither returns.
-# These lines are the only list of variables there is: the flags for Python, --help and the check of config files come from them.
+# These lines are the only list of variables there is: the flags for Python, --help, that of Python, the check of config files,
+# docs/variables.md and docs/flags.md come from them. Where a line says `as in stage 3`, the meaning is that of stage 3's line.
 #
 # What is given later wins: default above < config file < environment < command-line flag. An empty value is a value.
 # Relative paths count from the folder one calls from; data/ and outputs/ by default lie beside the stages, and in that folder
@@ -43,6 +44,18 @@ known_variables() {  # every variable that a config file may set
     variable_lines "$root"/[1-7]_*.sh "$root/scripts/common.sh" | cut -f 1 | grep -vx CONFIG | sort -u
 }
 
+explained_variables() {  # the stage's variables as "NAME=default<tab>meaning"
+    local script
+    for script in "$root"/[1-7]_*.sh "$stage" "$root/scripts/common.sh"; do
+        printf '\t%s\n' "${script##*/}"
+        variable_lines "$script"
+    done | LC_ALL=C awk -F '\t' '
+        $1 == "" { number = substr($2, 1, 1); scripts++; next }
+        $3 ~ /^as in stage [1-7]$/ { $3 = meaning[substr($3, 13), $1] }
+        { meaning[number, $1] = $3 }
+        scripts > 7 { printf "%s=%s\t%s\n", $1, $2, $3 }'
+}
+
 entry_point() {  # the script that this stage starts
     sed -nE 's/^(run|launch) (scripts\/[a-z_]+\.py).*/\2/p' "$stage" | tail -n 1
 }
@@ -56,7 +69,7 @@ print_help() {  # the script's comment and variables, read from the script itsel
     fi
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$stage"
     printf '\nVariables, with their defaults; set them in the environment, %s:\n' "$config"
-    variable_lines "$stage" "$root/scripts/common.sh" | awk -F '\t' '{ printf "  %-62s %s\n", $1 "=" $2, $3 }'
+    explained_variables | awk -F '\t' '{ printf "  %-62s %s\n", $1, $2 }'
     if [[ $(basename "$stage") == [1-7]_* ]]; then
         printf '\n--check checks the variables of this stage and of all after it, in seconds, and runs nothing.\n'
     fi

@@ -7,7 +7,7 @@ if [[ $# -gt 0 && $1 != -* ]]; then folder=$1; shift; fi
 source "$(dirname "$0")/common.sh"
 
 : "${SUITE=}"                  # suite whose dev rows are used; empty: the student's own
-: "${DATA_DIR=${beside}data}"  # raw archives, processed suites and fetched models
+: "${DATA_DIR=${beside}data}"  # as in stage 1
 
 if [[ -z $folder ]]; then fail "name the folder of a student, such as outputs/amazon/seed42/books/student_second"; fi
 

@@ -12,7 +12,7 @@ source "$(dirname "$0")/common.sh"
 : "${MAX_LENGTH=}"             # tokens after which a text is cut; empty: as the student was trained
 : "${EVAL_BATCH_SIZE=64}" --batch_size  # texts a step
 : "${PRECISION=auto}"          # auto (fp32), fp32, bf16 or fp16
-: "${DEVICE=auto}"             # auto, cpu, cuda or cuda:<number>
+: "${DEVICE=auto}"             # as in stage 2
 
 if [[ -z $folder ]]; then fail "name the folder of a student, such as outputs/amazon/seed42/books/student_second"; fi
 

@@ -12,29 +12,29 @@ esac
 targets=${DOMAIN-}                    # a configuration's DOMAIN is for single stages
 source "$(dirname "$0")/common.sh"
 
-: "${SUITE=amazon}"                   # suite; the table's configuration names it
-: "${ROWS=}"                          # rows to make, with those that they build on; empty: all
-: "${SEEDS=1 2 3 4 5}"                # one run of every row and domain for each
-: "${DOMAIN=}" no flag                # only these domains' students, separated by commas or blanks; empty or all: all
-: "${DOMAINS=}"                       # domains that the stages use; empty: those of the table
-: "${HOLD_OUT=}"                     # in place of the table: these domains, each held out of the teachers in turn
-: "${TRAIN_FRACTION=}"               # in place of the table: scores by these shares of DOMAIN's train rows, such as 0.01 0.1 1
-: "${TEACHER_DOMAIN=}"               # with HOLD_OUT: whose single teacher it is compared with; empty: the next domain's
-: "${JOBS=1}"                         # cells that run side by side, on a GPU each where there are several
-: "${LAUNCHER=local}"                 # local; slurm submits the cells as jobs, JOBS of them at a time
-: "${SLURM_OPTIONS=}"                 # slurm: what sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00
-: "${UNDISTILLED_EPOCHS=}"            # epochs of the undistilled student; empty: those of stages 4 and 5 together with Meta-KD, else stage 5's
-: "${UNDISTILLED_LR=}"                # its learning rate; empty: that of stage 5
-: "${FIRST_EPOCHS=10}" no flag        # as in stage 4
-: "${SECOND_EPOCHS=3}" no flag        # as in stage 5
-: "${EPOCHS=}" no flag                # takes the place of both when set
-: "${PROTOCOL=honest}"                # selects checkpoints on dev; paper, with MPDistil, on the reported set (optimistic)
-: "${TEACHER_MODEL=bert-base-uncased}"   # as in stage 3
-: "${STUDENT_INIT=pretrained}"        # as in stage 4
-: "${TRANSFER_SET=domain}"            # as in stage 4
-: "${DEVICE=auto}"                    # auto, cpu, cuda or cuda:<number>
-: "${DATA_DIR=${beside}data}"         # raw archives, processed suites and fetched models
-: "${OUTPUT_DIR=${beside}outputs}" --output_root  # what stages 3 to 7 write
+: "${SUITE=amazon}"                     # suite; the table's configuration names it
+: "${ROWS=}"                            # rows to make, with those that they build on; empty: all
+: "${SEEDS=1 2 3 4 5}"                  # one run of every row and domain for each
+: "${DOMAIN=}" no flag                  # only these domains' students, separated by commas or blanks; empty or all: all
+: "${DOMAINS=}"                         # domains that the stages use; empty: those of the table
+: "${HOLD_OUT=}"                        # in place of the table: these domains, each held out of the teachers in turn
+: "${TRAIN_FRACTION=}"                  # in place of the table: scores by these shares of DOMAIN's train rows, such as 0.01 0.1 1
+: "${TEACHER_DOMAIN=}"                  # with HOLD_OUT: whose single teacher it is compared with; empty: the next domain's
+: "${JOBS=1}"                           # cells that run side by side, on a GPU each where there are several
+: "${LAUNCHER=local}"                   # local; slurm submits the cells as jobs, JOBS of them at a time
+: "${SLURM_OPTIONS=}"                   # slurm: what sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00
+: "${UNDISTILLED_EPOCHS=}"              # epochs of the undistilled student; empty: those of stages 4 and 5 together with Meta-KD, else stage 5's
+: "${UNDISTILLED_LR=}"                  # its learning rate; empty: that of stage 5
+: "${FIRST_EPOCHS=10}" no flag          # passes of stage 4 (paper: 10)
+: "${SECOND_EPOCHS=3}" no flag          # passes of stage 5 (paper: 3)
+: "${EPOCHS=}" no flag                  # takes the place of both when set
+: "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, with MPDistil, on the reported set (optimistic)
+: "${TEACHER_MODEL=bert-base-uncased}"  # as in stage 3
+: "${STUDENT_INIT=pretrained}"          # as in stage 4
+: "${TRANSFER_SET=domain}"              # as in stage 4
+: "${DEVICE=auto}"                      # as in stage 2
+: "${DATA_DIR=${beside}data}"           # as in stage 1
+: "${OUTPUT_DIR=${beside}outputs}" --output_root  # as in stage 3
 
 if [[ -z $table ]]; then fail "name a table: metakd_amazon, metakd_mnli, mpdistil_superglue or mpdistil_glue"; fi
 if [[ $targets == all ]]; then targets=; fi

@@ -1,8 +1,15 @@
 """The pages for readers: their links, files, commands, variables, flags and names exist, and README leads to all of them."""
 
+import re
+import subprocess
+import sys
+from dataclasses import fields
+
 import pytest
-from commands import ROOT
+from commands import ROOT, STAGES
 from documents import Piece, commands, flags, load, problems, programs, read_page, unprinted
+
+from teachback.core.variables import ELSEWHERE, LINE, declared
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
@@ -101,9 +108,48 @@ def test_every_program_tells_its_flags():
     assert "--teacher" not in told["scripts/process_data.py"] and "--json" in told["benchmarks/load.py"]
 
 
-def test_the_page_of_flags_is_that_of_the_arguments():
-    made = load("scripts/list_flags.py").page()
-    written = (ROOT / "docs/flags.md").read_text(encoding="utf-8")
-    assert written == made, "run: PYTHONPATH=src python scripts/list_flags.py > docs/flags.md"
-    assert "| `--tkd_form` |  | `paper` |" in made and "| `--learning_rate` | `EPOCHS`" not in made
-    assert "`TEACHER_LR` `LR` `FIRST_LR` `SECOND_LR`" in made  # all that a flag may get its value from
+@pytest.mark.parametrize("page", ["docs/variables.md", "docs/flags.md"])
+def test_the_reference_pages_are_those_of_the_scripts_and_arguments(page):
+    made = load("scripts/reference_pages.py").PAGES[page]()
+    written = (ROOT / page).read_text(encoding="utf-8")
+    assert written == made, "run: PYTHONPATH=src python scripts/reference_pages.py"
+
+
+def test_the_reference_pages_name_defaults_stages_and_flags():
+    made = {path: page() for path, page in load("scripts/reference_pages.py").PAGES.items()}
+    assert "| `--tkd_form` | 4, 5 | `paper` | Compare" in made["docs/flags.md"] and "`--hold_out`" not in made["docs/flags.md"]
+    for row in ("`SUITE` | all | `amazon` | amazon, mnli", "`EPOCHS` `--num_train_epochs` | 3–5 |  | takes the place of `TEACHER_EPOCHS`",
+                "`EMBEDDING_MODEL` | 2 | `TEACHER_MODEL` |", "`BATCH_SIZE` | 6 | `8` |", "`SEEDS` | `scripts/reproduce.sh` | `1 2 3 4 5` |"):  # fmt: skip
+        assert f"| {row}" in made["docs/variables.md"]
+
+
+def test_a_setting_is_described_in_one_place():
+    """By the line of its variable, which lines of other stages refer to; else by the field of its argument class."""
+    for name, typed in typed_meanings().items():
+        assert not [text for text in typed if typed.count(text) > 1 and not ELSEWHERE.fullmatch(text)], name
+    pages = load("scripts/reference_pages.py")
+    for script, classes in pages.SCRIPTS.items():
+        by_lines = {variable.flag for variable in declared(ROOT / script).values()}
+        by_fields = {f.name for kind in classes for f in fields(kind) if f.name in kind.__annotations__ and f.metadata.get("help")}
+        assert not by_lines & by_fields, script
+
+
+def typed_meanings() -> dict[str, list[str]]:
+    """Variable of the stages -> comments of its lines, as they are typed."""
+    found: dict[str, list[str]] = {}
+    for stage in STAGES:
+        for name, _, _, meaning in LINE.findall((ROOT / stage).read_text(encoding="utf-8")):
+            found.setdefault(name, []).append(meaning)
+    return found
+
+
+def test_python_and_shell_help_give_the_meaning_of_a_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["distill_student.py", "--help"])
+    with pytest.raises(SystemExit):
+        load("scripts/distill_student.py").main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tokens an example (paper: 128) (default: 128)" in said  # stage 4 refers to stage 2
+    assert "linear after a warm-up of 10 %" in said and "as in stage 2" not in said and "Compare h_d after its tanh" in said
+    shell = subprocess.run(["bash", ROOT / "5_student_second.sh", "--help"], capture_output=True, text=True).stdout
+    for line in (r"MAX_LENGTH=128 +tokens an example \(paper: 128\)", r"META_EPOCHS=1 +the meta-teacher's passes over quiz"):
+        assert re.search(f"^  {line}", shell, re.MULTILINE)

@@ -305,34 +305,6 @@ def test_other_stages_run_as_one_process(stage):
         assert "torch.distributed.run" not in stage(name, NPROC="3")
 
 
-def table_of_variables() -> list[tuple[list[str], str, str]]:
-    """Of each row of the page of variables: the variables, and its cells of stages and of defaults."""
-    table = re.findall(r"^\| (`[A-Z].*)", (ROOT / "docs/variables.md").read_text(encoding="utf-8"), re.MULTILINE)
-    rows = [[cell.strip() for cell in row.split("|")] for row in table]
-    return [(re.findall(r"`([A-Z_]+)`", names), stages, defaults) for names, stages, defaults, *_ in rows]
-
-
-def stage_numbers(cell: str) -> set[str]:
-    """The stages that a cell of the table names: all, 3, or 1, 3–5."""
-    if cell == "all":
-        return {name[0] for name in STAGES}
-    spans = [span.split("–") for span in cell.split(", ")]
-    return {str(number) for span in spans for number in range(int(span[0]), int(span[-1]) + 1)}
-
-
-def test_the_page_of_variables_explains_each():
-    rows = table_of_variables()
-    assert {name for names, _, _ in rows for name in names} == KNOWN
-    shared = declarations(ROOT / "scripts/common.sh")
-    for names, stages, defaults in rows:
-        declared = {name[0]: declarations(ROOT / name) for name in STAGES}
-        found = {number for number, own in declared.items() for name in names if name in own or name in shared}
-        assert found == stage_numbers(stages), names
-        values = {own[name].lstrip("$") for own in (*declared.values(), shared) for name in names if name in own}
-        values -= {""}
-        assert values == set(re.findall(r"`([^`]+)`", defaults)), names
-
-
 def test_defaults_are_those_of_the_python_scripts():
     """A user who calls an entry point gets what the stage gives; an empty value is an unset one."""
     classes = {

@@ -8,6 +8,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from teachback.core.errors import TeachbackError
 from teachback.core.folders import require_folder
+from teachback.core.variables import flag_meanings
 
 # Arguments that name folders to work in, and the variables that users know them by.
 FOLDERS = {
@@ -22,8 +23,11 @@ ADDED = {
 }  # fmt: skip
 
 
-def option(default, meaning: str):
-    """A field of arguments. A default of None stands for what __post_init__ fills in, and is no part of its type."""
+def option(default, meaning: str = ""):
+    """A field of arguments. A default of None stands for what __post_init__ fills in, and is no part of its type.
+
+    ``meaning``: help of a flag that no variable of the scripts sets; the others have theirs from the variable's line.
+    """
     return field(default=default, metadata={"help": meaning})
 
 
@@ -58,6 +62,13 @@ def require_above_zero(arguments, name: str) -> None:
 
 class Parser(HfArgumentParser):
     """Says what is wrong with a value in one line, without three hundred of usage."""
+
+    def format_help(self) -> str:
+        """Help in which flags that a variable sets have the meaning that its line in the scripts gives."""
+        meanings = flag_meanings(self.prog)
+        for action in self._actions:
+            action.help = meanings.get(action.dest, "").replace("%", "%%") or action.help
+        return super().format_help()
 
     def error(self, message: str):
         raise TeachbackError(f"{message} (--help lists what there is)")

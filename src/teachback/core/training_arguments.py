@@ -24,26 +24,22 @@ class OptimizerArguments(TrainingArguments):
     """Hugging Face's training arguments with the papers' values as defaults."""
 
     output_dir: str | None = option(None, "Not used: stage folders lie under --output_root.")
-    learning_rate: float = option(2e-5, "Peak learning rate.")
-    per_device_train_batch_size: int = option(32, "Rows a process and step.")
-    per_device_eval_batch_size: int = option(64, "Rows a process and evaluation step.")
+    learning_rate: float = option(2e-5)
+    per_device_train_batch_size: int = option(32)
+    per_device_eval_batch_size: int = option(64)
     weight_decay: float = option(0.01, "Weight decay (paper: 0.01).")
     warmup_steps: float = option(0.1, "Warm-up: a share of all steps below 1, else a number of steps (paper: 0.1).")
     eval_strategy: str = option("epoch", "When to score the selection rows.")
     save_strategy: str = option("epoch", "When to write a checkpoint.")
-    save_steps: float = option(0, "Write one every so many steps as well; 0: at the ends of epochs alone.")
-    patience: int = option(
-        0, "End after so many evaluations in a row without a better score on the selection rows (in stage 4 a lower loss); 0: never."
-    )
+    save_steps: float = option(0)
+    patience: int = option(0)
     save_total_limit: int | None = option(2, "Checkpoints kept; the best one so far is among them.")
-    average_checkpoints: int = option(
-        0, "Average the weights of the last so many epochs, and keep that if it scores no worse than the best epoch alone; 0: never."
-    )
-    layer_decay: float = option(1.0, "Factor of the learning rate from a layer to the one below it.")
+    average_checkpoints: int = option(0)
+    layer_decay: float = option(1.0)
     load_best_model_at_end: bool = option(True, "Restore the checkpoint that scored best.")
     logging_steps: float = option(50, "Log every so many steps; left at 50: in a run of few steps more often, ten losses in all and one an epoch.")
     logging_nan_inf_filter: bool = option(False, "Off: a loss that is no number is seen, and stops the stage.")
-    report_to: str = option("none", "tensorboard, wandb or none.")
+    report_to: str = option("none")
     remove_unused_columns: bool = option(False, "Kept off: batches carry what the losses need.")
     label_names: list[str] | None = field(default_factory=lambda: ["label"])
     disable_tqdm: bool | None = option(None, "No progress bars; default: only where the output is no terminal.")

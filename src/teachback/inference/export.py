@@ -39,8 +39,8 @@ class ExportArguments:
     """Arguments of the export: the student and the rows to check it on."""
 
     folder: str = option("", "The student's folder; the files are written into its folder onnx.")
-    data_dir: str = option("data", "Folder of the processed suites.")
-    suite: str = option("", "Suite of the rows; empty: the student's own.")
+    data_dir: str = "data"
+    suite: str = ""
 
 
 @dataclass(frozen=True)

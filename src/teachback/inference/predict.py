@@ -37,11 +37,11 @@ class PredictionArguments:
     text_a: str = option("", "Column of the texts, where the input is a TSV with a header; empty: one text a line.")
     text_b: str = option("", "Column of the second texts, or of the choices.")
     keep: str = option("", "Columns that the output repeats, separated by commas, such as guid.")
-    max_length: int | None = option(None, "Tokens after which a text is cut; unset: as the student was trained.")
-    batch_size: int = option(64, "Rows a batch.")
+    max_length: int | None = None
+    batch_size: int = 64
     window: int = option(64, "Batches that are read at a time, and sorted by length.")
-    precision: str = option("auto", "fp32, bf16, fp16, or auto: fp32.")
-    device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
+    precision: str = "auto"
+    device: str = "auto"
     spreadsheet: bool = option(False, "Quote cells that begin with = + - or @, which a spreadsheet would compute.")
 
     def __post_init__(self):

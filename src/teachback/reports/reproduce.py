@@ -24,28 +24,28 @@ class ReproduceArguments:
     """Arguments of the reproduction: table, part of it, and how to run its cells."""
 
     name: str = option("metakd_amazon", f"Published table: {', '.join(RECIPES)}.")
-    suite: str = option("amazon", "Suite that the stages run on.")
-    rows: str = option("", "Rows to make, with those that they build on; empty: all.")
-    seeds: str = option("1 2 3 4 5", "Seeds, separated by blanks or commas.")
+    suite: str = "amazon"
+    rows: str = ""
+    seeds: str = "1 2 3 4 5"
     targets: str = option("", "Domains whose students are made; empty: all of the table.")
-    domains: str = option("", "Domains that the stages use; empty: those of the table.")
-    data_dir: str = option("data", "Folder of raw and processed suites.")
-    output_root: str = option("outputs", "The table's folder is <output_root>/reproduce/<name>.")
+    domains: str = ""
+    data_dir: str = "data"
+    output_root: str = "outputs"
     config: str = option("", "File of variables for all stages.")
-    protocol: str = option("honest", "honest selects on dev; paper on what the table's paper selects on: with MPDistil the reported set.")
-    student_init: str = option("pretrained", "What students start from, as in stage 4.")
-    teacher_model: str = option("bert-base-uncased", "What teachers start from, as in stage 3.")
-    transfer_set: str = option("domain", "Texts of stage 4.")
+    protocol: str = "honest"
+    student_init: str = "pretrained"
+    teacher_model: str = "bert-base-uncased"
+    transfer_set: str = "domain"
     stage_epochs: str = option("10 3", "Epochs of stages 4 and 5.")
-    undistilled_epochs: str = option("", "Of the undistilled student; empty: both together with Meta-KD, else stage 5's.")
-    undistilled_lr: str = option("", "Its learning rate; empty: that of stage 5.")
-    hold_out: str = option("", "Domains, each held out of teachers' training in turn, in place of the table.")
-    train_fraction: str = option("", "Shares of the target's train rows, in place of the table.")
-    teacher_domain: str = option("", "Whose single teacher is another domain's; empty: the next domain's.")
-    device: str = option("auto", "Where the stages compute: with auto or cuda, cells are spread over the GPUs.")
-    jobs: int = option(1, "Cells that run side by side.")
-    launcher: str = option("local", "local: processes of this machine; slurm: jobs, submitted with sbatch.")
-    slurm_options: str = option("", "What sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00.")
+    undistilled_epochs: str = ""
+    undistilled_lr: str = ""
+    hold_out: str = ""
+    train_fraction: str = ""
+    teacher_domain: str = ""
+    device: str = "auto"
+    jobs: int = 1
+    launcher: str = "local"
+    slurm_options: str = ""
     dry_run: bool = option(False, "Run nothing: count the cells of each row by state, with the hours that they took and are expected to take.")
     list_cells: bool = option(False, "With dry_run: a line for each cell, with its state and command.")
     only_table: bool = option(False, "Run nothing: make the table of the cells that are done.")

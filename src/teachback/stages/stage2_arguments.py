@@ -24,43 +24,32 @@ QUIZ_FRACTION = 0.1  # default; PROTOCOL=paper uses the suite's `paper_quiz`
 class ProcessArguments:
     """Flags of stage 2."""
 
-    suite: str = option("amazon", "which suite: sample, amazon, mnli, superglue, glue or custom")
-    domains: str = option("", "domains to keep, separated by blanks or commas; empty: all")
-    data_dir: str = option("data", "folder of raw, processed and fetched data")
-    source: str = option("", "custom only: the user's file or folder; empty: <data_dir>/raw/custom")
-    seed: int = option(42, "fixes which rows are cut from train, and scratch: models")
-    quiz_fraction: float | None = option(
-        None,
-        "share of train that becomes quiz; unset: 0.1, or for protocol paper 0 in all suites but superglue and glue",
-    )
-    dev_fraction: float = option(0.1, "custom only: share that becomes dev where none is given")
-    test_fraction: float = option(0.1, "custom only: share that becomes test where none is given")
-    group_by: str = option(
-        "auto", "custom only: rows of one text stay in one split: auto (text_a of pairs), text_a, text_b or none"
-    )
-    group_column: str = option(
-        "", "custom only: column whose rows of one value stay in one split, in place of group_by"
-    )
-    delimiter: str = option("", "custom only: sign between the columns of a CSV file; empty: found in its header")
-    text_a_column: str = option("", "custom only: column that holds the text, if not text_a")
-    text_b_column: str = option("", "custom only: column that holds the second text of a pair, if not text_b")
-    label_column: str = option("", "custom only: column that holds the label, if not label")
-    domain_column: str = option(
-        "", "custom only: column that tells domains apart, if not domain; without one all are one"
-    )
-    protocol: str = option(
-        "honest", "honest, or paper (superglue and glue have no dev then; the others select on dev in both)"
-    )
-    skip_bad_rows: bool = option(False, "drop bad rows instead of stopping")
-    deduplicate: bool = option(False, "leave train and quiz rows out whose texts are in test or dev")
-    embedding_model: str = option("bert-base-uncased", "encoder of the prototype scores, not fine-tuned")
-    prototype: str = option("paper", "form of the prototype score: paper or code")
-    alpha: float = option(0.5, "weight of the own domain in the prototype score")
-    max_length: int = option(128, "tokens a row, the rest is cut off")
-    eval_batch_size: int = option(64, "rows a batch")
-    precision: str = option("auto", "auto, fp32, bf16 or fp16")
-    device: str = option("auto", "auto, cpu, cuda or cuda:<number>")
-    dry_run: bool = option(False, "only say whether the suite would be made, and why; nothing is touched")
+    suite: str = "amazon"
+    domains: str = ""
+    data_dir: str = "data"
+    source: str = ""
+    seed: int = 42
+    quiz_fraction: float | None = None
+    dev_fraction: float = 0.1
+    test_fraction: float = 0.1
+    group_by: str = "auto"
+    group_column: str = ""
+    delimiter: str = ""
+    text_a_column: str = ""
+    text_b_column: str = ""
+    label_column: str = ""
+    domain_column: str = ""
+    protocol: str = "honest"
+    skip_bad_rows: bool = False
+    deduplicate: bool = False
+    embedding_model: str = "bert-base-uncased"
+    prototype: str = "paper"
+    alpha: float = 0.5
+    max_length: int = 128
+    eval_batch_size: int = 64
+    precision: str = "auto"
+    device: str = "auto"
+    dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
 
     @property
     def folder(self) -> Path:

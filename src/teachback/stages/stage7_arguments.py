@@ -6,36 +6,32 @@ from teachback.core.errors import TeachbackError
 from teachback.core.options import option, require, require_at_least
 from teachback.data.schema import SPLITS
 from teachback.data.suite_data import SuiteData
-from teachback.inference.metrics import METRICS, metric_for, parts
+from teachback.inference.metrics import metric_for, parts
 
 
 @dataclass
 class EvaluationArguments:
     """Arguments of stage 7: run, rows, metric, and how to compute."""
 
-    suite: str = option("amazon", "Suite, a folder of data_dir that stage 2 wrote.")
-    domain: str = option("", "Whose students; empty: the suite's first domain; all: every domain's.")
-    domains: str = option("", "Domains scored and averaged over, separated by blanks or commas; empty: all.")
-    data_dir: str = option("data", "Folder of the processed suites.")
-    output_root: str = option("outputs", "Folder of the runs.")
-    teacher_root: str = option("", "Output root of the run whose teacher stage 6 used, where it is another.")
-    seed: int = option(42, "Which run: <output_root>/<suite>/seed<seed>.")
-    teacher: str = option("meta", "Teacher with which students that had none are compared: meta, mix, mtl or single.")
-    split: str = option("test", "train, quiz, dev or test.")
-    metric: str = option(
-        "", f"{', '.join(METRICS)}, or some joined by + for their mean; empty or auto: each domain's own."
-    )
-    max_length: int = option(128, "Tokens after which a text is cut.")
-    eval_batch_size: int = option(64, "Rows a batch; speed is measured at this size and at 1.")
-    precision: str = option("auto", "fp32, bf16, fp16, or auto: fp32, in which pipeline() computes.")
-    device: str = option("auto", "auto, cpu, cuda or cuda:<number>.")
-    submission: bool = option(False, "Also write the leaderboard's files of the hidden tests.")
-    spreadsheet: bool = option(False, "Also write predictions/spreadsheet/, with cells quoted that a spreadsheet would compute.")
-    report: bool = option(True, "Also write report.html, which shows the whole run.")
-    report_to: str = option(
-        "none", "tensorboard, wandb or none: scores beside the curves of each checkpoint's training."
-    )
-    dry_run: bool = option(False, "Only say what would be scored; nothing is touched.")
+    suite: str = "amazon"
+    domain: str = ""
+    domains: str = ""
+    data_dir: str = "data"
+    output_root: str = "outputs"
+    teacher_root: str = ""
+    seed: int = 42
+    teacher: str = "meta"
+    split: str = "test"
+    metric: str = ""
+    max_length: int = 128
+    eval_batch_size: int = 64
+    precision: str = "auto"
+    device: str = "auto"
+    submission: bool = False
+    spreadsheet: bool = False
+    report: bool = True
+    report_to: str = "none"
+    dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
 
     def __post_init__(self):
         require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))

@@ -170,7 +170,7 @@ def test_the_script_takes_a_folder(tmp_path):
     said = subprocess.run(
         ["bash", f"{ROOT}/scripts/export.sh", "a student"], env=environment, capture_output=True, text=True
     )
-    assert said.stdout.splitlines()[1:] == ["--folder", "a student", "--data_dir", "here", "--suite", ""]
+    assert said.stdout.splitlines()[1:] == ["--suite", "", "--data_dir", "here", "--folder", "a student"]
     bare = subprocess.run(["bash", f"{ROOT}/scripts/export.sh"], capture_output=True, text=True)
     assert bare.returncode == 1 and "name the folder of a student" in bare.stderr
 

@@ -176,8 +176,8 @@ def test_the_script_takes_a_folder_and_variables(tmp_path):
     command = ["bash", f"{ROOT}/scripts/predict.sh", "a student", "--window", "1"]
     environment = {**os.environ, "PYTHON": str(fake), "EVAL_BATCH_SIZE": "2", "DEVICE": "cpu"}
     said = subprocess.run(command, env=environment, capture_output=True, text=True).stdout.splitlines()[1:]
-    assert said == ["--folder", "a student", "--max_length", "", "--batch_size", "2", "--precision", "auto", "--device",
-                    "cpu", "--window", "1"]  # fmt: skip
+    assert said == ["--max_length", "", "--batch_size", "2", "--precision", "auto", "--device", "cpu", "--folder", "a student",
+                    "--window", "1"]  # fmt: skip
     bare = subprocess.run(command[:2], capture_output=True, text=True)
     assert bare.returncode == 1 and "name the folder of a student" in bare.stderr
 

@@ -11,11 +11,11 @@ from test_reproduce_table import write_answers, write_scores
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, Suite, write_suite
 from teachback.reports.cells import DONE
-from teachback.reports.curves import Curve, published_in, write_curve
+from teachback.reports.curves import Curve, published_in
 from teachback.reports.paper_table import PaperTable
 from teachback.reports.published import Column, published_table
 from teachback.reports.reproduce import make_plans
-from teachback.reports.table_output import show_results
+from teachback.reports.table_output import show_results, write_curve
 
 GENRES = ("fiction", "government", "slate", "telephone", "travel")
 
@@ -121,14 +121,14 @@ def curve_of(made) -> Curve:
 
 
 def test_a_curve_has_a_column_a_share_and_the_published_number_where_there_is_one(measured):
-    curve = curve_of(measured)
-    assert curve.header() == [
+    (grid,) = curve_of(measured).document().grids
+    assert grid.header == [
         "metakd_mnli, fiction held out of the teacher",
         "10 % of train",
         "100 % of train",
         "seeds",
     ]
-    lines = [[cell.text for cell in line.cells] for line in curve.lines()]
+    lines = grid.lines
     at = next(i for i, line in enumerate(lines) if line[0] == "Meta-teacher → Meta-distillation")
     assert lines[at] == ["Meta-teacher → Meta-distillation", "50.0", "75.0", "1"]
     assert lines[at + 1] == ["   published", "–", "78.2 (−3.2)", ""]

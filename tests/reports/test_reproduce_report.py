@@ -16,7 +16,7 @@ from teachback.reports.published import published_table
 from teachback.reports.recipes import MPDISTIL
 from teachback.reports.table_cells import link, progress, settings
 from teachback.reports.table_costs import tradeoff
-from teachback.reports.table_page import write_table_report
+from teachback.reports.table_output import write_table_report
 from teachback.reports.table_scores import beside_published, scores
 
 ROWS = [(META, 0.9, 110), (DISTILLED, 0.8, 14), (TINYBERT, 0.7, 14)]

@@ -1,6 +1,6 @@
 """Numbers of a table: our scores over seeds from stage 7's files, the published scores, and paired tests."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,7 +12,7 @@ from teachback.core.tsv import read_lines
 from teachback.data.schema import Row, Suite, read_suite
 from teachback.inference.metrics import by_domain, parts
 from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results, unseen_split
-from teachback.reports.cells import CHANGED, WITH_SCORES
+from teachback.reports.cells import WITH_SCORES
 from teachback.reports.plan import Plan, answering
 from teachback.reports.published import Column, Published
 from teachback.reports.recipes import TableRow
@@ -57,13 +57,21 @@ class PaperTable:
     def __init__(self, plan: Plan, published: Published, states: dict[str, str]):
         self.plan, self.published, self.states = plan, published, states
         self.columns = self._columns()
-        self.rows = [row for row in plan.needed_rows() if self._is_planned(row)]
-        self._results: dict[Path, list[Result]] = {}
+        self.domains = [column for column in self.columns if not column.is_average]
+        # Whether the columns are exactly the published ones, so that averages are comparable.
+        self.is_whole = set(self.columns) == set(published.columns)
+        # Domains whose checkpoints are scored in the columns.
+        self.targets = list(dict.fromkeys(answering(column.domain) for column in self.domains))
+        places = [(column.domain, seed) for column in self.columns for seed in plan.seeds]
+        # Teachers that are needed for other domains only may have no cell.
+        self.rows = [row for row in plan.needed_rows() if any(self._state(row, *place) for place in places)]
+        self._results: dict[Path, dict[tuple, Result]] = {}  # by run and key
+        self._found: dict[tuple[str, Column, int], Result] = {}  # by row, column and seed
         self.entries: dict[tuple[str, Column], Entry] = {}
         for row in self.rows:
             for column in self.columns:  # the average comes last
-                self.entries[row.name, column] = self._entry(row, column)
-        self.best = {column: self._best_student(column) for column in self.columns}
+                self.entries[row.name, column] = self._average(row, column) if column.is_average else self._entry(row, column)
+        self.best = {column: self._best_students(column) for column in self.columns}
 
     @cached_property
     def suite(self) -> Suite:
@@ -79,20 +87,10 @@ class PaperTable:
         average = [column for column in self.published.columns if column.is_average]
         return columns + (average if len(columns) > 1 else [])
 
-    @property
-    def targets(self) -> list[str]:
-        """Domains whose checkpoints are scored in the columns."""
-        return list(dict.fromkeys(answering(column.domain) for column in self.columns if not column.is_average))
-
     def checkpoints(self, row: TableRow) -> list[tuple[Path, str]]:
         """Distinct finished checkpoints of a row: folder of the run, and of the stage relative to it."""
-        scored = [
-            (self._run(row, domain, seed), self._stage(row, domain))
-            for domain in self.targets
-            for seed in self.plan.seeds
-            if self._state(row, domain, seed) in WITH_SCORES
-        ]
-        return list(dict.fromkeys(scored))
+        places = [(row, domain, seed) for domain in self.targets for seed in self.plan.seeds]
+        return list(dict.fromkeys((self._run(*place), self._stage(*place)) for place in places if self._state(*place) in WITH_SCORES))
 
     def sizes(self, student: bool) -> list[str]:
         """Distinct sizes of finished students or teachers in words, such as "6 layers, 384 wide"."""
@@ -100,56 +98,47 @@ class PaperTable:
         configs = [AutoConfig.from_pretrained(folder) for folder in folders if (folder / "config.json").is_file()]
         return list(dict.fromkeys(f"{c.num_hidden_layers} layers, {c.hidden_size} wide" for c in configs))
 
-    def _is_planned(self, row: TableRow) -> bool:
-        """Whether a cell makes the row; teachers that are needed for other domains only may have none."""
-        return any(self._state(row, column.domain, seed) for column in self.columns for seed in self.plan.seeds)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the columns are exactly the published ones, so that averages are comparable."""
-        return set(self.columns) == set(self.published.columns)
-
     def entry(self, row: TableRow, column: Column) -> Entry:
         return self.entries[row.name, column]
 
     def is_best(self, row: TableRow, column: Column) -> bool:
-        """Whether no student has a higher mean."""
+        """Whether it is a student and none has a higher mean."""
         return row.name in self.best[column]
 
-    def _best_student(self, column: Column) -> set[str]:
+    def _best_students(self, column: Column) -> set[str]:
         means = {row.name: self.entry(row, column).mean for row in self.rows if row.is_student}
         highest = max((mean for mean in means.values() if mean is not None), default=None)
         return {name for name, mean in means.items() if mean is not None and mean == highest}
 
     def _entry(self, row: TableRow, column: Column) -> Entry:
-        published = self.published.score(row.name, column)
-        if column.is_average:
-            return self._average(row, published if self.is_whole else None)
-        by_seed = {seed: self._result(row, column, seed) for seed in self.plan.seeds}
-        scores = {seed: value for seed, (value, _) in by_seed.items() if value is not None}
-        return Entry(scores, published, any(selected for _, selected in by_seed.values()))
+        found = {seed: result for seed in self.plan.seeds if (result := self._result(row, column, seed))}
+        self._found |= {(row.name, column, seed): result for seed, result in found.items()}
+        scores = {seed: result.value for seed, result in found.items()}
+        return Entry(scores, self.published.score(row.name, column), any(result.split != SPLIT for result in found.values()))
 
-    def _average(self, row: TableRow, published: float | None) -> Entry:
+    def _average(self, row: TableRow, column: Column) -> Entry:
         """Average over columns, for each seed that all columns have."""
-        entries = [self.entry(row, column) for column in self.columns if not column.is_average]
+        entries = [self.entry(row, one) for one in self.domains]
         seeds = [seed for seed in self.plan.seeds if all(seed in entry.scores for entry in entries)]
         scores = {seed: fmean(entry.scores[seed] for entry in entries) for seed in seeds}
+        published = self.published.score(row.name, column) if self.is_whole else None
         return Entry(scores, published, any(entry.selected for entry in entries))
 
-    def _result(self, row: TableRow, column: Column, seed: int) -> tuple[float | None, bool]:
-        """Score, and whether the checkpoint was selected on the scored rows."""
-        if self._state(row, column.domain, seed) not in WITH_SCORES:
-            return None, False
-        run, stage = self._run(row, column.domain, seed), self._stage(row, column.domain)
-        if run not in self._results:
-            self._results[run] = read_results(run / "results.tsv")
-        results = [r for r in self._results[run] if (r.stage, r.domain) == (stage, column.domain)]
-        results = [r for r in results if r.split in (SPLIT, SPLIT + OPTIMISTIC)]
-        if not results:
-            return None, False
-        selected = results[-1].split != SPLIT
-        values = [r.value for r in results if r.metric == column.metric and r.split == results[-1].split]
-        return (values[-1] if values else self._computed(row, column, seed)), selected
+    def _result(self, row: TableRow, column: Column, seed: int) -> Result | None:
+        """Score of a finished checkpoint; of a metric that results.tsv lacks, it is computed from the predictions."""
+        place = row, column.domain, seed
+        if self._state(*place) not in WITH_SCORES:
+            return None
+        if (run := self._run(*place)) not in self._results:
+            self._results[run] = {result.key: result for result in read_results(run / "results.tsv")}
+        of_domain = [r for r in self._results[run].values() if (r.stage, r.domain) == (self._stage(*place), column.domain)]
+        results = [r for r in of_domain if r.split in (SPLIT, SPLIT + OPTIMISTIC)]
+        own = [r for r in results if r.metric == column.metric and r.split == results[-1].split]
+        if own or not results:
+            return own[-1] if own else None
+        rows, predicted = self.predictions(*place)
+        value = by_domain(self.suite, rows, predicted, column.metric)[column.domain].value if rows else None
+        return None if value is None else replace(results[-1], metric=column.metric, value=value, majority=None, chance=None)
 
     def without_seen(self, column: Column) -> tuple[int, int, dict[str, float]]:
         """Number of a column's test rows seen in training, total number, and mean score (%) without them by row title."""
@@ -157,13 +146,10 @@ class PaperTable:
         for row in self.rows:
             values = []
             for seed in self.plan.seeds:
-                if (run := self._run(row, column.domain, seed)) not in self._results:
-                    continue
-                key = (self._stage(row, column.domain), column.domain, column.metric)
-                own = {r.split: r for r in self._results[run] if (r.stage, r.domain, r.metric) == key}
-                for split in (SPLIT, SPLIT + OPTIMISTIC):
-                    if split in own and (new := own.get(unseen_split(split))):
-                        seen, count = own[split].n - new.n, own[split].n
+                if own := self._found.get((row.name, column, seed)):
+                    key = replace(own, split=unseen_split(own.split)).key
+                    if new := self._results[self._run(row, column.domain, seed)].get(key):
+                        seen, count = own.n - new.n, own.n
                         values.append(100 * new.value)
             if values:
                 means[row.title] = fmean(values)
@@ -172,12 +158,11 @@ class PaperTable:
     def baseline(self, column: Column) -> float | None:
         """Higher score of chance and the majority class in %, the same for all seeds; None if unknown."""
         if column.is_average:
-            found = [self.baseline(one) for one in self.columns if not one.is_average]
+            found = [self.baseline(one) for one in self.domains]
             known = [value for value in found if value is not None]
             return fmean(known) if known and len(known) == len(found) else None
-        every = (result for results in self._results.values() for result in results)
-        own = (r for r in every if (r.domain, r.metric, r.split.removesuffix(OPTIMISTIC)) == (column.domain, column.metric, SPLIT))
-        return next((100 * result.baseline[1] for result in own if result.baseline), None)
+        own = (result.baseline for (_, other, _), result in self._found.items() if other == column)
+        return next((100 * baseline[1] for baseline in own if baseline), None)
 
     def _state(self, row: TableRow, domain: str, seed: int) -> str:
         return self.states.get(self.plan.cell_name(row, answering(domain), seed), "")
@@ -186,17 +171,12 @@ class PaperTable:
         return self.plan.run_folder(row, answering(domain), seed)
 
     @staticmethod
-    def _stage(row: TableRow, domain: str) -> str:
+    def _stage(row: TableRow, domain: str, seed: int) -> str:
         return row.checkpoint.format(domain=answering(domain))
-
-    def _computed(self, row: TableRow, column: Column, seed: int) -> float | None:
-        """Compute a metric that results.tsv lacks from the predictions."""
-        rows, predicted = self.predictions(row, column.domain, seed)
-        return by_domain(self.suite, rows, predicted, column.metric)[column.domain].value if rows else None
 
     def predictions(self, row: TableRow, domain: str, seed: int) -> tuple[list[Row], list[str]]:
         """Labelled test rows of a domain and their predicted labels."""
-        path = predictions_file(self._run(row, domain, seed), self._stage(row, domain), SPLIT)
+        path = predictions_file(self._run(row, domain, seed), self._stage(row, domain, seed), SPLIT)
         if not path.is_file():
             return [], []
         header, *lines = read_lines(path)
@@ -214,12 +194,3 @@ class PaperTable:
     def compare(self, row: TableRow, column: Column) -> Comparison | None:
         """Comparison of a row with its reference row; None if they share no seed."""
         return self.tested.comparisons.get((row.name, column))
-
-    @property
-    def tests(self) -> int:
-        """Number of tests."""
-        return self.tested.count
-
-    def made_with_other_settings(self) -> int:
-        """Number of shown cells that were made with other settings or data than the current ones."""
-        return sum(state == CHANGED for state in self.states.values())

@@ -21,6 +21,10 @@ class Column:
         return self.domain == AVERAGE
 
     @property
+    def title(self) -> str:
+        return "the average over domains" if self.is_average else self.name
+
+    @property
     def name(self) -> str:
         return self.domain if self.metric == "accuracy" else f"{self.domain} {self.metric}"
 

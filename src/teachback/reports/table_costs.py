@@ -1,6 +1,6 @@
 """Report section of a published table with score against size and speed, averaged over each row's runs."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,7 @@ from teachback.reports.paper_table import PaperTable
 from teachback.reports.parts import Figure, Section, Table, millions
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
-from teachback.reports.table_scores import best_of, left_out, mean_text, named, shown_columns
+from teachback.reports.table_scores import best_of, left_out, mean_text, shown_columns
 
 
 @dataclass(frozen=True)
@@ -32,52 +32,39 @@ def tradeoff(table: PaperTable) -> Section:
     if not machines:
         return replace(TRADEOFF, missing="No sizes and times are known: stage 7 writes costs.tsv in each row's runs.")
     machine = machines.most_common(1)[0][0]
-    of_machine = {name: _mean([c for c in own if c.machine == machine]) for name, own in measured.items()}
-    costs = {name: cost for name, cost in of_machine.items() if cost}
+    of_machine = {name: [cost for cost in own if cost.machine == machine] for name, own in measured.items()}
+    costs = {name: _mean(own) for name, own in of_machine.items() if own}
     drawn = [_figure(table, column, costs) for column in shown_columns(table)]
     kinds = {model_name(row.checkpoint) for row in table.rows if row.name in costs}
+    notes = [
+        f"ms: forward pass an example on {machine}, mean over the row's runs. MB: the checkpoint's file. "
+        "Times that were taken while other cells ran (JOBS above 1) say little."
+    ]
+    if len(machines) > 1:
+        notes.append(f"Runs on {len(machines) - 1} other machines or number formats are left out of the times.")
     return replace(
         TRADEOFF, legend=kinds_legend(kinds), figures=[figure for figure in drawn if figure],
-        tables=[_table(table, costs)], notes=left_out(table) + _notes(machine, machines),
+        tables=[_table(table, costs)], notes=left_out(table) + notes,
     )  # fmt: skip
 
 
 def _costs_of(table: PaperTable, row: TableRow) -> list[Cost]:
     """Costs of a row's finished checkpoints, for all domains and seeds."""
-    runs: dict[Path, set[str]] = {}
+    runs: dict[Path, set[str]] = defaultdict(set)
     for run, stage in table.checkpoints(row):
-        runs.setdefault(run, set()).add(stage)
+        runs[run].add(stage)
     return [cost for run, stages in runs.items() for cost in read_costs(run / "costs.tsv") if cost.stage in stages]
 
 
-def _mean(costs: list[Cost]) -> RowCost | None:
-    if not costs:
-        return None
-    by_size: dict[int, list[float]] = {}
-    for cost in sorted(costs, key=lambda cost: cost.batch_size):
-        by_size.setdefault(cost.batch_size, []).append(cost.milliseconds)
-    milliseconds = {size: fmean(values) for size, values in by_size.items()}
-    return RowCost(fmean(c.parameters for c in costs), fmean(c.bytes for c in costs), milliseconds)
-
-
-def _notes(machine: str, machines: Counter) -> list[str]:
-    text = f"ms: forward pass an example on {machine}, mean over the row's runs. MB: the checkpoint's file."
-    notes = [f"{text} Times that were taken while other cells ran (JOBS above 1) say little."]
-    if len(machines) > 1:
-        notes.append(f"Runs on {len(machines) - 1} other machines or number formats are left out of the times.")
-    return notes
+def _mean(costs: list[Cost]) -> RowCost:
+    sizes = sorted({cost.batch_size for cost in costs})
+    milliseconds = {size: fmean(cost.milliseconds for cost in costs if cost.batch_size == size) for size in sizes}
+    return RowCost(fmean(cost.parameters for cost in costs), fmean(cost.bytes for cost in costs), milliseconds)
 
 
 def _table(table: PaperTable, costs: dict[str, RowCost]) -> Table:
-    sizes = sorted({size for cost in costs.values() for size in cost.milliseconds})
-    columns = shown_columns(table)
-    header = [
-        "row",
-        *(f"{column.name} %" for column in columns),
-        "parameters",
-        "MB",
-        *(f"ms, batch {n}" for n in sizes),
-    ]
+    sizes, columns = sorted({size for cost in costs.values() for size in cost.milliseconds}), shown_columns(table)
+    header = ["row", *(f"{column.name} %" for column in columns), "parameters", "MB", *(f"ms, batch {n}" for n in sizes)]
     rows = [
         [
             row.title, *(mean_text(table, row, column) for column in columns), millions(cost.parameters), f"{cost.bytes / 1e6:.1f}",
@@ -89,33 +76,25 @@ def _table(table: PaperTable, costs: dict[str, RowCost]) -> Table:
 
 
 def _figure(table: PaperTable, column: Column, costs: dict[str, RowCost]) -> Figure | None:
-    """Figure of the rows with a score in the column, at the batch size that most were timed with (the largest on ties)."""
-    means = [(row, table.entry(row, column).mean) for row in table.rows if row.name in costs]
-    scored = [(row, mean) for row, mean in means if mean is not None]
-    sizes = Counter(size for row, _ in scored for size in costs[row.name].milliseconds)
+    """Figure of the rows with a score in the column, at the batch size that most were timed with (the largest on ties).
+
+    Its text compares the best student with the best teacher.
+    """
+    means = [(row, mean) for row in table.rows if row.name in costs and (mean := table.entry(row, column).mean) is not None]
+    sizes = Counter(size for row, _ in means for size in costs[row.name].milliseconds)
     if not sizes:
         return None
-    size = max(sizes, key=lambda n: (sizes[n], n))
-    points = {
-        row.name: Point(model_name(row.checkpoint), mean, costs[row.name].parameters, costs[row.name].milliseconds[size])
-        for row, mean in scored if size in costs[row.name].milliseconds
-    }  # fmt: skip
-    best = [(row, points[row.name]) for row in _best(table, column) if row.name in points]
-    title, joined = f"Rows: {named(column)}", [point for _, point in best]
-    return tradeoff_figure(title, list(points.values()), joined, column.metric, size, _reading(column, best))
-
-
-def _best(table: PaperTable, column: Column) -> list[TableRow]:
-    best = (best_of(table, column, student) for student in (True, False))
-    return [row for row in best if row]
-
-
-def _reading(column: Column, best: list[tuple[TableRow, Point]]) -> str:
-    """Sentence that compares the best student with the best teacher."""
+    size, points = max(sizes, key=lambda n: (sizes[n], n)), {}
+    for row, mean in means:
+        if (cost := costs[row.name]) and size in cost.milliseconds:
+            points[row.name] = Point(model_name(row.checkpoint), mean, cost.parameters, cost.milliseconds[size])
+    found = (best_of(table, column, student) for student in (True, False))
+    best = [(row.title, points[row.name]) for row in found if row and row.name in points]
     described = [
-        f"{row.title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with "
-        f"{millions(point.parameters)} parameters"
-        for row, point in best
+        f"{title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with {millions(point.parameters)} parameters"
+        for title, point in best
     ]
-    who = "the best student, " if len(described) == 2 else ""
-    return f"Of {named(column)}: {who}{', the best teacher, '.join(described) or 'the best rows were not timed'}."
+    who = "the best student, " if len(best) == 2 else ""
+    reading = f"Of {column.title}: {who}{', the best teacher, '.join(described) or 'the best rows were not timed'}."
+    joined = [point for _, point in best]
+    return tradeoff_figure(f"Rows: {column.title}", list(points.values()), joined, column.metric, size, reading)

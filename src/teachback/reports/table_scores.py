@@ -9,27 +9,25 @@ from markupsafe import Markup
 from teachback.core.numerals import decimal
 from teachback.reports.curves import Curve
 from teachback.reports.figures import legend, picture, series_of
-from teachback.reports.paper_table import Entry, PaperTable
+from teachback.reports.paper_table import PaperTable
 from teachback.reports.parts import Figure, Section, Table, counted, shorten
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
-from teachback.reports.table_formats import Line, comparison_lines, comparisons, header, notes, score_lines
+from teachback.reports.table_formats import Bold, Grid, document
 
 FIGURES = 6  # maximum number of figures
 NO_BREAK = "\u00a0"
-AVERAGE_OF = "the average over domains"
 TITLE_WIDTH = 22  # maximum characters per line of a row's title in a figure
 ONE_LINE, TWO_LINES = 0.27, 0.38  # height of a figure's row in inches, by lines of its title
+OURS = series_of(["ours: mean, and standard deviation between seeds", "published"])
 
 
 def scores(table: PaperTable) -> Section:
     """Section with the table of scores and the paired tests."""
-    found = comparisons(table)
-    tables = [_as_table("Scores", [*header(table, "row"), "seeds"], score_lines(table))]
-    if found:
-        lines = comparison_lines(table, found)
-        tables.append(_as_table("Difference in points, p, and in brackets p by Holm", header(table, "row", "to"), lines, words=(0, 1)))
-    return Section("table", "The table", intro=_summary(table), tables=tables, notes=notes(table, found))
+    shown = document(table)
+    names = (("Scores", ["row"]), ("Difference in points, p, and in brackets p by Holm", ["row", "to"]))
+    tables = [_as_table(caption, first, grid) for (caption, first), grid in zip(names, shown.grids)]
+    return Section("table", "The table", intro=_summary(table), tables=tables, notes=shown.notes)
 
 
 def beside_published(table: PaperTable) -> Section:
@@ -38,7 +36,7 @@ def beside_published(table: PaperTable) -> Section:
     figures = [_figure(table, column) for column in shown_columns(table) if _scored(table, column)]
     if not figures:
         return replace(section, missing="No cell of the table has a score yet.")
-    return replace(section, legend=_legend(), figures=figures, notes=left_out(table))
+    return replace(section, legend=legend(OURS, line=False), figures=figures, notes=left_out(table))
 
 
 def shown_columns(table: PaperTable) -> list[Column]:
@@ -47,18 +45,14 @@ def shown_columns(table: PaperTable) -> list[Column]:
     students = {column: any(row.is_student for row in _scored(table, column)) for column in table.columns}
     if average and (students[average[0]] or not any(students.values())):
         return average
-    return [column for column in table.columns if not column.is_average][:FIGURES]
+    return table.domains[:FIGURES]
 
 
 def left_out(table: PaperTable) -> list[str]:
     """Note on columns without a figure."""
-    shown, every = shown_columns(table), [column for column in table.columns if not column.is_average]
+    shown, every = shown_columns(table), table.domains
     several = len(shown) < len(every) and not shown[0].is_average
     return [f"The first {len(shown)} of {len(every)} columns are drawn; the table has them all."] if several else []
-
-
-def named(column: Column) -> str:
-    return AVERAGE_OF if column.is_average else column.name
 
 
 def best_of(table: PaperTable, column: Column, student: bool) -> TableRow | None:
@@ -79,33 +73,22 @@ def _scored(table: PaperTable, column: Column) -> list[TableRow]:
 
 def _summary(table: PaperTable) -> str:
     """Sentence on the best student."""
-    columns = shown_columns(table)
-    column = next((column for column in columns if best_of(table, column, True)), columns[0])
-    best, teacher = best_of(table, column, True), best_of(table, column, False)
-    if best is None:
+    best = [(column, row) for column in shown_columns(table) if (row := best_of(table, column, True))]
+    if not best:
         return "No student has a score yet."
-    text = f"On {named(column)} the best student is {best.title} with {mean_text(table, best, column)} %"
-    if teacher:
+    (column, row), *_ = best
+    text = f"On {column.title} the best student is {row.title} with {mean_text(table, row, column)} %"
+    if teacher := best_of(table, column, False):
         text += f"; the best teacher, {teacher.title}, has {mean_text(table, teacher, column)} %"
-    return f"{text}. Means over {counted(table.entry(best, column).n, 'seed')}."
+    return f"{text}. Means over {counted(table.entry(row, column).n, 'seed')}."
 
 
-def _as_table(caption: str, names: Sequence[str], lines: Sequence[Line], words: Sequence[int] = (0,)) -> Table:
-    return Table(caption, names, [[_cell(cell.text, cell.bold) for cell in line.cells] for line in lines], words)
-
-
-def _cell(text: str, bold: bool) -> str:
-    """Text of a cell, bold for the best; leading spaces become non-breaking."""
-    indented = 2 * NO_BREAK * text.startswith(" ") + text.strip()
-    return Markup("<strong>{}</strong>").format(indented) if bold else indented
-
-
-def _legend() -> list[tuple[Markup, str]]:
-    return legend(dict(zip(("ours: mean, and standard deviation between seeds", "published"), _looks())), line=False)
-
-
-def _looks() -> list:
-    return list(series_of(["ours", "published"]).values())
+def _as_table(caption: str, first: list[str], grid: Grid) -> Table:
+    """Table of a page, with ``first`` as names of the first columns; leading spaces of a cell become non-breaking."""
+    lines = [[2 * NO_BREAK * cell.startswith(" ") + cell.strip() for cell in line] for line in grid.lines]
+    bold = Markup("<strong>{}</strong>")
+    rows = [[bold.format(text) if isinstance(cell, Bold) else text for cell, text in zip(*both)] for both in zip(grid.lines, lines)]
+    return Table(caption, [*first, *grid.header[len(first) :]], rows, range(grid.texts))
 
 
 def _figure(table: PaperTable, column: Column) -> Figure:
@@ -114,56 +97,44 @@ def _figure(table: PaperTable, column: Column) -> Figure:
     entries = [table.entry(row, column) for row in rows]
     titles = ["\n".join(wrap(shorten(row.title, 2 * TITLE_WIDTH), TITLE_WIDTH, break_on_hyphens=False)) for row in rows]
     height = TWO_LINES if any("\n" in title for title in titles) else ONE_LINE
-    ours, theirs = _looks()
+    ours, theirs = (series.look | {"linestyle": "", "markersize": 6} for series in OURS.values())
 
     def plot(axes):
         places = list(range(len(rows)))
-        axes.errorbar([e.mean for e in entries], places, xerr=[e.std or 0 for e in entries], color=ours.colour,
-                      marker=ours.marker, linestyle="", markersize=6, capsize=3)  # fmt: skip
-        paper_points = [(e.published, place) for e, place in zip(entries, places) if e.published is not None]
-        if paper_points:
-            axes.plot(
-                *zip(*paper_points), color=theirs.colour, marker=theirs.marker, linestyle="", markersize=6, fillstyle="none"
-            )
+        axes.errorbar([e.mean for e in entries], places, xerr=[e.std or 0 for e in entries], capsize=3, **ours)
+        if paper_points := [(e.published, place) for e, place in zip(entries, places) if e.published is not None]:
+            axes.plot(*zip(*paper_points), fillstyle="none", **theirs)
         axes.set(xlabel=f"{column.metric} (%)", ylabel="row")
         axes.set_yticks(places, titles)
         axes.invert_yaxis()
         axes.margins(x=0.08)
 
-    reading = _reading(entries, rows)
-    kind = "Dot plot of each row's score, ours and the published"
-    return picture(f"Scores: {named(column)}", plot, kind, reading, 1.0 + height * len(rows))
-
-
-def _reading(entries: list[Entry], rows: list[TableRow]) -> str:
-    """Sentence on the differences between our and the published scores."""
     apart = {row.title: entry.difference for row, entry in zip(rows, entries) if entry.difference is not None}
-    if not apart:
-        return "The paper has no such score of these rows."
-    least, most = min(apart, key=apart.__getitem__), max(apart, key=apart.__getitem__)
-    if least == most:
-        return f"{least}: ours minus the published is {decimal(apart[least], 1)} points."
-    return (
-        f"Ours minus the published runs from {decimal(apart[least], 1)} points ({least}) to "
-        f"{decimal(apart[most], 1)} points ({most})."
-    )
+    reading = "The paper has no such score of these rows."
+    if apart:
+        least, most = min(apart, key=apart.__getitem__), max(apart, key=apart.__getitem__)
+        reading = f"{least}: ours minus the published is {decimal(apart[least], 1)} points."
+        if least != most:
+            ends = [f"{decimal(apart[title], 1)} points ({title})" for title in (least, most)]
+            reading = f"Ours minus the published runs from {' to '.join(ends)}."
+    kind = "Dot plot of each row's score, ours and the published"
+    return picture(f"Scores: {column.title}", plot, kind, reading, 1.0 + height * len(rows))
 
 
 def curve_section(curve: Curve) -> Section:
     """Section with the scores by share of a domain's train rows, as a plot and a table."""
-    rows = curve.scored
-    tables = [_as_table("Scores by share of the train rows", ["row", *curve.header()[1:]], curve.lines())]
-    section = Section("table", "The curve", tables=tables, notes=[curve.notes()])
-    if not rows:
+    shown = curve.document()
+    tables = [_as_table("Scores by share of the train rows", ["row"], shown.grids[0])]
+    section = Section("table", "The curve", tables=tables, notes=shown.notes)
+    if not curve.scored:
         return replace(section, intro="No row has a score yet.")
-    styles, reading = series_of([row.title for row in rows]), _curve_reading(curve, rows)
-    figure = picture(
-        "Score by share of the rows", lambda axes: curve.plot(axes, styles), "Line chart of score over data", reading, 3.3
-    )
+    styles, reading = series_of([row.title for row in curve.scored]), _curve_reading(curve, curve.scored)
+    kind = "Line chart of score over data"
+    figure = picture("Score by share of the rows", lambda axes: curve.plot(axes, styles), kind, reading, 3.3)
     return replace(section, legend=legend(styles), figures=[figure])
 
 
-def _curve_reading(curve: Curve, rows: list[TableRow]) -> str:
+def _curve_reading(curve: Curve, rows: Sequence[TableRow]) -> str:
     """Sentence on the best row at the smallest share with scores."""
     for place, share in enumerate(curve.shares):
         entries = {row.title: curve.entries(row)[place] for row in rows}

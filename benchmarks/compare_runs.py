@@ -17,7 +17,7 @@ import numpy as np
 
 from teachback.core.published import read_stage
 from teachback.core.tsv import read_tsv
-from teachback.reports.significance import Paired, holm, paired_bootstrap
+from teachback.inference.bootstrap import Paired, holm, paired_bootstrap
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from transformers import AutoConfig
 from teachback.core.errors import TeachbackError
 from teachback.core.tsv import read_lines
 from teachback.data.schema import Row, Suite, read_suite
+from teachback.inference.bootstrap import RESAMPLES
 from teachback.inference.metrics import by_domain, parts
 from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results, unseen_split
 from teachback.reports.cells import WITH_SCORES
 from teachback.reports.plan import Plan, answering
 from teachback.reports.published import Column, Published
 from teachback.reports.recipes import TableRow
-from teachback.reports.significance import RESAMPLES
 from teachback.reports.table_tests import Comparison, TableTests
 
 BOOTSTRAP = f"paired bootstrap over test rows, each with its answers under all seeds, {RESAMPLES:,} draws"

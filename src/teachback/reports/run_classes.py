@@ -4,10 +4,10 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+from sklearn.metrics import precision_recall_fscore_support
 
 from teachback.core.numerals import decimal
 from teachback.data.schema import Domain
-from teachback.inference.intervals import f1_by_class
 from teachback.inference.metrics import as_numbers, macro_f1
 from teachback.inference.predictor import Checkpoint
 from teachback.reports.figures import count_grid
@@ -48,7 +48,7 @@ def _answers(run: Run, checkpoint: Checkpoint, domain: Domain) -> Answers | None
 
 def _confusion(domain: Domain, student: Checkpoint, gold: np.ndarray, predicted: np.ndarray) -> Figure:
     names, pairs = domain.labels, Counter(zip(gold.tolist(), predicted.tolist()))
-    scores = f1_by_class(gold, predicted, len(names))
+    scores = _by_class(gold, predicted, len(names))[2]
     worst, best = (int(find(scores)) for find in (np.nanargmin, np.nanargmax))
     text = (
         f"{domain.name}: {counted(int((gold == predicted).sum()), 'row')} of {len(gold):,} are right; F1 runs from "
@@ -66,18 +66,20 @@ def _confusion(domain: Domain, student: Checkpoint, gold: np.ndarray, predicted:
 
 def _table(domain: Domain, student: str, answers: dict[str, Answers]) -> Table:
     """Table by class: rows, the student's precision and recall, and every model's F1; the last line is macro F1."""
-    gold, predicted = answers[student]
-    n = len(domain.labels)
-    right, true, said = (np.bincount(values, minlength=n) for values in (gold[gold == predicted], gold, predicted))
-    scores = {name: f1_by_class(*both, n) for name, both in answers.items()}
-    with np.errstate(invalid="ignore"):
-        columns = [right / said, right / true, *scores.values()]
-    rows = [[shorten(domain.labels[i], 60), f"{true[i]:,}", *(_in_percent(values[i]) for values in columns)] for i in range(n)]
+    (gold, predicted), n = answers[student], len(domain.labels)
+    precision, recall, _, count = _by_class(gold, predicted, n)
+    columns = [precision, recall, *(_by_class(*both, n)[2] for both in answers.values())]
+    rows = [[shorten(domain.labels[i], 60), f"{count[i]:,}", *(_in_percent(values[i]) for values in columns)] for i in range(n)]
     note = f"The first {CLASSES} of {n} classes." if n > CLASSES else ""
     means = [_in_percent(macro_f1(*both)) for both in answers.values()]
     rows = [*rows[:CLASSES], ["macro F1", f"{len(gold):,}", "–", "–", *means]]
-    header = ["class", "rows", "precision %", "recall %", *(f"F1 %, {name}" for name in scores)]
+    header = ["class", "rows", "precision %", "recall %", *(f"F1 %, {name}" for name in answers)]
     return Table(f"{shorten(domain.name, 60)}: by class; precision and recall of the {student} student", header, rows, note=note)
+
+
+def _by_class(gold: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
+    """Precision, recall, F1 and number of rows of each class; NaN where they are not defined."""
+    return precision_recall_fscore_support(gold, predicted, labels=range(classes), zero_division=np.nan)
 
 
 def _in_percent(value: float) -> str:

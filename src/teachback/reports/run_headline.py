@@ -6,13 +6,13 @@ import numpy as np
 
 from teachback.core.numerals import decimal
 from teachback.inference.baselines import MAJORITY
+from teachback.inference.bootstrap import Paired, paired_bootstrap
 from teachback.inference.costs import Cost
 from teachback.inference.metrics import GROUPED, as_numbers, group_of
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import Result
 from teachback.reports.parts import Section, counted, difference, listed, millions, percent
 from teachback.reports.run import Run
-from teachback.reports.significance import Paired, paired_bootstrap
 
 SENTENCES = 8  # maximum number of domains described individually
 SIGNIFICANT = 0.05  # significance level of p

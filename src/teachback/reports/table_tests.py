@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from teachback.core.errors import TeachbackError
+from teachback.inference.bootstrap import Paired, holm, paired_bootstrap
 from teachback.inference.metrics import GROUPED, as_numbers, group_of
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
-from teachback.reports.significance import Paired, holm, paired_bootstrap
 
 if TYPE_CHECKING:
     from teachback.reports.paper_table import PaperTable

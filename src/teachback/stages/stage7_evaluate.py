@@ -24,8 +24,8 @@ from teachback.data.schema import HIDDEN, Row
 from teachback.data.suite_data import SuiteData
 from teachback.data.suites import selection_split
 from teachback.inference.baselines import CHANCE, MAJORITY, baselines
+from teachback.inference.bootstrap import intervals
 from teachback.inference.costs import merge_costs
-from teachback.inference.intervals import intervals
 from teachback.inference.metrics import Score, by_domain
 from teachback.inference.model_card import write_card
 from teachback.inference.predictor import Checkpoint, Predictor, find_checkpoints

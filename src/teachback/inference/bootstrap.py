@@ -1,13 +1,24 @@
-"""Paired significance tests of two models on the same test rows, with one or several seeds."""
+"""Uncertainty of scores over test rows: confidence intervals, and paired tests of two models with one or several seeds.
+
+Accuracy and exact match have Wilson's interval, which is accurate for few rows and near 0 and 100 %. All else is a bootstrap
+over rows, or groups of rows, whose metrics are computed from the number of times that each is drawn.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 
-RESAMPLES = 10_000
+from teachback.data.schema import Domain, Row
+from teachback.inference.metrics import GROUPED, as_numbers, group_of, parts
+
+LEVEL = 0.95
+INTERVAL_RESAMPLES = 1000
+RESAMPLES = 10_000  # of a paired test
 CHUNK = 100_000  # weights per chunk; more do not fit into a core's cache
+SHARES = ("accuracy", "exact_match")  # metrics that are a binomial proportion
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,38 @@ class Paired:
     groups: np.ndarray | None = None
 
 
-def paired_bootstrap(parts: Sequence[Paired], resamples: int = RESAMPLES) -> float:
+def interval(metric: str, gold: np.ndarray, predicted: np.ndarray, groups: Sequence[str] | None = None) -> tuple[float, float]:
+    """95 % confidence interval of a score on gold and predicted labels: [n], [n] -> (low, high).
+
+    ``groups``: group of each row, for the metrics in `GROUPED`; a group is resampled as a whole.
+    """
+    names = parts(metric)
+    named = np.asarray(groups) if GROUPED & set(names) else None
+    if len(names) == 1 and names[0] in SHARES:
+        every = np.arange(len(gold)) if named is None else named
+        count = len(set(every))
+        proportion = binomtest(count - len(set(every[gold != predicted])), count).proportion_ci(LEVEL, method="wilson")
+        return float(proportion.low), float(proportion.high)
+    units, drawn, scores = *_units(gold, predicted[None], named), []
+    step = max(1, CHUNK // len(units.counts))
+    for first in range(0, INTERVAL_RESAMPLES, step):
+        generators = map(np.random.default_rng, range(first, min(first + step, INTERVAL_RESAMPLES)))
+        draws = (drawn[random.integers(0, len(drawn), len(drawn))] for random in generators)
+        weights = np.stack([np.bincount(one, minlength=len(units.counts)) for one in draws]).astype(float)
+        scores.append(np.mean([SCORES[name](units, weights)[:, 0] for name in names], axis=0))
+    low, high = np.quantile(np.concatenate(scores), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def intervals(domain: Domain, rows: Sequence[Row], predictions: Sequence[str], metrics: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Confidence interval of each metric on the domain's labelled rows among ``rows``."""
+    labelled = [(row, prediction) for row, prediction in zip(rows, predictions) if row.domain == domain.name and row.label]
+    gold = as_numbers(domain, [row.label for row, _ in labelled])
+    predicted, groups = as_numbers(domain, [prediction for _, prediction in labelled]), [group_of(row.guid) for row, _ in labelled]
+    return {metric: interval(metric, gold, predicted, groups) for metric in metrics}
+
+
+def paired_bootstrap(paired: Sequence[Paired], resamples: int = RESAMPLES) -> float:
     """Two-sided p-value for equal scores by a paired bootstrap over test rows; averaged over several domains.
 
     A resampled row keeps its predictions of all seeds, which are not independent: p is about other test rows, for the
@@ -32,10 +74,10 @@ def paired_bootstrap(parts: Sequence[Paired], resamples: int = RESAMPLES) -> flo
     observed scores count as one more resample, so p is at least 2 / (resamples + 1); it is also at least 2 / 2^m, the
     minimum p of a sign test, if the predictions differ on m rows.
     """
-    random, parts = np.random.default_rng(0), [_simplest(part) for part in parts]
-    differences = np.mean([_differences(part, random, resamples) for part in parts], axis=0)
+    random, simplest = np.random.default_rng(0), [_simplest(part) for part in paired]
+    differences = np.mean([_differences(part, random, resamples) for part in simplest], axis=0)
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
-    apart = sum(_rows_apart(part) for part in parts)
+    apart = sum(_rows_apart(part) for part in simplest)
     return float(min(1.0, max(2 * (tail + 1) / (resamples + 1), 2.0 ** (1 - apart))))
 
 
@@ -54,13 +96,19 @@ def _rows_apart(part: Paired) -> int:
     return int(apart.sum()) if part.groups is None else len(set(part.groups[apart]))
 
 
+def _simplest(part: Paired) -> Paired:
+    """Reduce predictions to right or wrong for accuracy, so that there are fewer distinct rows."""
+    if part.metric != "accuracy":
+        return part
+    ours, theirs = ((side == part.gold).astype(int) for side in (part.ours, part.theirs))
+    return replace(part, gold=np.ones(len(part.gold), int), ours=ours, theirs=theirs)
+
+
 def _differences(part: Paired, random: np.random.Generator, resamples: int) -> np.ndarray:
     """Mean over seeds of ours minus theirs in each resample: [resamples]."""
-    units, score, differences = _units(part), SCORES[part.metric], []
-    for weights in _draws(units.counts, random, resamples):
-        scores = score(units, weights)
-        differences.append((scores[:, : len(part.ours)] - scores[:, len(part.ours) :]).mean(1))
-    return np.concatenate(differences)
+    units, _ = _units(part.gold, np.vstack([part.ours, part.theirs]), part.groups)
+    scores = np.concatenate([SCORES[part.metric](units, weights) for weights in _draws(units.counts, random, resamples)])
+    return (scores[:, : len(part.ours)] - scores[:, len(part.ours) :]).mean(1)
 
 
 def _draws(counts: np.ndarray, random: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
@@ -73,7 +121,7 @@ def _draws(counts: np.ndarray, random: np.random.Generator, resamples: int) -> I
 class _Units(NamedTuple):
     """Units of resampling: distinct rows with their counts [J], or groups with their member rows [J, n].
 
-    ``gold`` [n], ``answers`` [A, n]: predictions of ours by seed, then theirs.
+    ``gold`` [n], ``answers`` [A, n]: predictions of each model.
     """
 
     counts: np.ndarray
@@ -86,22 +134,17 @@ class _Units(NamedTuple):
         return weights if self.members is None else weights @ self.members
 
 
-def _simplest(part: Paired) -> Paired:
-    """Reduce predictions to right or wrong for accuracy, so that there are fewer distinct rows."""
-    if part.metric != "accuracy":
-        return part
-    ours, theirs = ((side == part.gold).astype(int) for side in (part.ours, part.theirs))
-    return replace(part, gold=np.ones(len(part.gold), int), ours=ours, theirs=theirs)
+def _units(gold: np.ndarray, answers: np.ndarray, groups: np.ndarray | None) -> tuple[_Units, np.ndarray]:
+    """Units of resampling, and the unit of each row, or of each group.
 
-
-def _units(part: Paired) -> _Units:
-    """Units of resampling; identical rows are merged into one unit, which is equivalent and much faster."""
-    if part.groups is not None:
-        names, group = np.unique(part.groups, return_inverse=True)
+    Identical rows are merged into one unit, which is equivalent and much faster.
+    """
+    if groups is not None:
+        names, group = np.unique(groups, return_inverse=True)
         members = (group == np.arange(len(names))[:, None]).astype(float)
-        return _Units(np.ones(len(names), int), part.gold, np.vstack([part.ours, part.theirs]), members)
-    rows, counts = np.unique(np.vstack([part.gold, part.ours, part.theirs]), axis=1, return_counts=True)
-    return _Units(counts, rows[0], rows[1:])
+        return _Units(np.ones(len(names), int), gold, answers, members), np.arange(len(names))
+    rows, unit, counts = np.unique(np.vstack([gold, answers]), axis=1, return_inverse=True, return_counts=True)
+    return _Units(counts, rows[0], rows[1:]), unit.ravel()
 
 
 # Each function scores all predictions in each draw: weights [draws, J] -> [draws, A].

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from teachback.inference.bootstrap import SCORES, Paired, _draws, _units, holm, paired_bootstrap
 from teachback.inference.metrics import GROUPED, METRICS, REGRESSION
-from teachback.reports.significance import SCORES, Paired, _draws, _units, holm, paired_bootstrap
 
 
 def drawn(units, weights, groups) -> tuple[list[int], list[str]]:
@@ -28,7 +28,7 @@ def test_the_scores_of_draws_are_those_of_stage_7_on_the_drawn_rows(metric):
     answers = np.where(random.random((4, 40)) < 0.5, gold, random.integers(0, classes, (4, 40)))
     answers[3] = 0  # always the same answer: no correlation is defined
     groups = np.array([f"question-{number // 3}" for number in range(40)]) if metric in GROUPED else None
-    units = _units(Paired(metric, gold, answers[:2], answers[2:], groups))
+    units, _ = _units(gold, answers, groups)
     weights = next(_draws(units.counts, random, 8))
     for found, of_draw in zip(SCORES[metric](units, weights), weights):
         rows, names = drawn(units, of_draw, groups)

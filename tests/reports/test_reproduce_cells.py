@@ -19,6 +19,7 @@ from teachback.reports.run_cells import BLOCKED, LocalLauncher, Schedule, expect
 STAGE = """
 : "${SEED=42}"    # a variable
 : "${EPOCHS=}"    # another
+: "${OUTPUT_DIR=}"    # a third
 echo "$SEED ${EPOCHS-} ${OUTPUT_DIR-} threads=${OMP_NUM_THREADS-} gpu=${CUDA_VISIBLE_DEVICES-}" >> "$HOME/ran"
 if [[ -e $HOME/broken-$SEED ]]; then echo "stage 3 broke" >&2; exit 3; fi
 """

@@ -29,7 +29,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${HIDDEN_WEIGHT=1}"                  # weight of the hidden-state loss (paper: 1)
 : "${ATTENTION_WEIGHT=1}"               # weight of the attention loss (paper: 1)
 : "${TKD_WEIGHT=0.5}"                   # weight of the transferable-knowledge loss, gamma 2 (paper: 0.5)
-: "${LOSS_BALANCE=none}"                # each loss divided by its own size: initial (first batches), running (moving mean); none (paper)
+: "${LOSS_BALANCE=none}"                # each loss divided by its own size, at least 1/10000 of the largest's: initial (first batches), running (moving mean); none (paper)
 : "${DROPOUT=}"                         # every dropout probability of the student; empty: the defaults of its family, or the teacher's
 : "${FIRST_DROPOUT=1}"                  # 1: the student learns with its dropout (authors' code); 0: without, a step is faster
 : "${FIRST_EPOCHS=10}" --num_train_epochs  # passes over the data (paper: 10)

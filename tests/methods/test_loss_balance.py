@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from teachback.methods.loss_balance import FIRST_BATCHES, LossBalance
+from teachback.methods.loss_balance import FIRST_BATCHES, LEAST_SHARE, LossBalance
 from teachback.methods.losses import effective_share, expertise_weight
 
 
 def terms(scale: float, seed: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return {"large": 1000 * scale * torch.rand(4), "small": 0.001 * scale * torch.rand(4)}
+    return {"large": 1000 * scale * torch.rand(4), "small": 0.5 * scale * torch.rand(4)}
 
 
 @pytest.mark.parametrize("kind", ["initial", "running"])
@@ -51,6 +51,17 @@ def test_it_goes_on_exactly_from_its_state(kind):
     for seed in range(7, 30):
         one, other = whole(terms(1.0, seed)), second(terms(1.0, seed))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", ["initial", "running"])
+def test_a_term_that_starts_near_zero_does_not_outweigh_the_others(kind):
+    """As the embedding loss of a student that is cut from its teacher."""
+    balance = LossBalance(kind, ["large", "none"])
+    for _ in range(FIRST_BATCHES):
+        balance({"large": torch.full((2,), 5.0), "none": torch.full((2,), 1e-9)})
+    later = balance({"large": torch.full((2,), 5.0), "none": torch.full((2,), 1e-5)})
+    torch.testing.assert_close(later["none"], torch.full((2,), 1e-5 / (5 * LEAST_SHARE)))
+    assert later["none"].max() < later["large"].min()
 
 
 def test_sizes_take_no_gradient():

@@ -10,6 +10,9 @@ from torch import distributed, nn
 
 FIRST_BATCHES = 20  # number of batches in the mean that is a term's initial magnitude
 MEMORY = 0.99  # decay of the running mean per batch
+# Smallest divisor as a share of the largest term's magnitude. A term may start near 0, as the embedding loss of a student cut from
+# its teacher does; divided by that it would outweigh all others.
+LEAST_SHARE = 1e-4
 
 
 class LossBalance(nn.Module):
@@ -36,6 +39,7 @@ class LossBalance(nn.Module):
             self._learn(torch.stack([terms[name].detach().float().mean() for name in self.names]))
         running = self.training and self.kind == "running"
         sizes = self.running if running else self.initial
+        sizes = sizes.clamp_min(LEAST_SHARE * float(sizes.max()))
         return {name: terms[name] / sizes[number] for number, name in enumerate(self.names)}
 
     @torch.no_grad()

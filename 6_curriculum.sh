@@ -20,8 +20,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${STUDENT_UPDATE=step}"              # the student learns after each step, once an episode, or released: as the authors' trainer does it
 : "${META_GRADIENT=detach}"             # p_T'(y|h_S) in the student's loss: detach, a constant (authors' code); flow: with its gradient
 : "${CURRICULUM_LR=3e-5}"               # the student's learning rate (paper: 3e-5)
-: "${POLICY=learned}"                   # who picks: learned (paper); to compare: uniform, target_only or round_robin
-: "${POLICY_LR=}"                       # the policy's learning rate; empty: 0.05, with released 1e-3 (authors' code)
+: "${POLICY=learned}"                   # who picks: learned (paper); to compare: bandit or ucb (by a running mean of rewards), uniform, target_only or round_robin
+: "${POLICY_LR=}"                       # learning rate of the learned policy; empty: 0.05, with released 1e-3 (authors' code)
 : "${CHOOSE_FROM=all}"                  # domains to pick from: all (paper), or the others than the target
 : "${FIRST_ACTION=}"                    # an episode's first domain is drawn: learnt from (weighed), or ignored (paper); empty: learnt, with released ignored
 : "${STATE=}"                           # what the policy sees: progress (recent losses, rewards) or pooler (paper); empty: progress, with released pooler

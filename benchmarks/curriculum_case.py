@@ -35,6 +35,8 @@ SETTINGS = {
     "published, real reward": f"{PUBLISHED} real",
     "published, one student step an episode": f"{PUBLISHED} real --student_update episode",
     "improvement, held-out rows, gamma 0": f"{IMPROVED} --gamma 0",
+    "bandit": f"{IMPROVED} --policy bandit",
+    "ucb": f"{IMPROVED} --policy ucb",
     "uniform": "--policy uniform",
     "target_only": "--policy target_only",
     "published, binary reward": f"{PUBLISHED} binary",

@@ -230,9 +230,10 @@ def test_the_state_changes_from_step_to_step():
     assert not torch.equal(pooler._state(0.0), first) and not pooler._state(0.0).requires_grad
 
 
-def test_a_policy_learns_to_avoid_the_harmful_domain():
+@pytest.mark.parametrize("policy", ["learned", "bandit", "ucb"])
+def test_a_policy_learns_to_avoid_the_harmful_domain(policy):
     run = curriculum(
-        policy="learned", policy_lr=0.1, reward="real", reward_rows="all", curriculum_lr=2e-3, episode_steps=6, seed=1
+        policy=policy, policy_lr=0.1, reward="real", reward_rows="all", curriculum_lr=2e-3, episode_steps=6, seed=1
     )
     for _ in range(20):
         run.run_episode()
@@ -445,11 +446,13 @@ def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(
     assert (folder / "trajectory.tsv").read_text() == (uninterrupted / "trajectory.tsv").read_text()
 
 
-@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "newest checkpoint damaged"])
-def test_an_interrupted_stage_continues_and_ends_the_same(damaged, root, prepared, tmp_path_factory, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("damaged", "policy"), [(False, "learned"), (True, "learned"), (False, "bandit")], ids=["whole", "newest checkpoint damaged", "bandit"]
+)
+def test_an_interrupted_stage_continues_and_ends_the_same(damaged, policy, root, prepared, tmp_path_factory, monkeypatch, caplog):
     whole = tmp_path_factory.mktemp("whole")
     shutil.copytree(prepared, whole, dirs_exist_ok=True)
-    uninterrupted = study_on(whole, "books")
+    uninterrupted = study_on(whole, "books", "--policy", policy)
     run_episode = Curriculum.run_episode
 
     def stop(self):
@@ -459,7 +462,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(damaged, root, prepare
 
     monkeypatch.setattr(Curriculum, "run_episode", stop)
     with pytest.raises(KeyboardInterrupt):
-        study_on(root, "books")
+        study_on(root, "books", "--policy", policy)
     assert not (root / "outputs/mixed/seed42/books/curriculum").exists()
     checkpoints = root / "outputs/mixed/seed42/books/.curriculum.partial/checkpoints"
     (checkpoints / "partial").mkdir()
@@ -469,7 +472,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(damaged, root, prepare
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     episodes = []
     monkeypatch.setattr(Curriculum, "run_episode", lambda self: episodes.append(self.episode) or run_episode(self))
-    folder = study_on(root, "books")
+    folder = study_on(root, "books", "--policy", policy)
     assert episodes == ([0, 1, 2, 3] if damaged else [2, 3])
     assert ("episode-000002 is damaged and not used: state.safetensors holds other bytes" in caplog.text) == damaged
     assert same(folder, uninterrupted) and same(folder / "last", uninterrupted / "last")
@@ -480,7 +483,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(damaged, root, prepare
 @pytest.mark.parametrize(
     "change",
     [
-        ("--policy", "uniform"), ("--policy", "target_only"), ("--policy", "round_robin"), ("--state", "pooler"),
+        ("--policy", "uniform"), ("--policy", "target_only"), ("--policy", "round_robin"), ("--policy", "bandit"), ("--policy", "ucb"), ("--state", "pooler"),
         ("--reward", "binary"), ("--advantage", "level"), ("--gamma", "0.9"), ("--entropy_weight", "0.5"), ("--first_action", "ignored"), ("--choose_from", "others"),
         ("--reward_rows", "all"), ("--student_update", "episode"), ("--student_update", "released"), ("--curriculum_lr", "1e-4"), ("--policy_lr", "0.9"),
         ("--episode_steps", "2"), ("--batch_size", "3"), ("--meta_loss", "competitive"), ("--meta_epochs", "3"),
@@ -547,7 +550,7 @@ def test_without_stage_5_it_says_to_run_it(root):
     ("argument", "message"),
     [
         (("--reward", "sparse"), "REWARD=sparse is unknown"), (("--gamma", "1.5"), "GAMMA=1.5"),
-        (("--episodes", "0"), "EPISODES=0"), (("--policy_lr", "0"), "POLICY_LR=0"), (("--policy", "best"), "POLICY=best"), (("--choose_from", "none"), "CHOOSE_FROM=none"),
+        (("--episodes", "0"), "EPISODES=0"), (("--policy_lr", "0"), "POLICY_LR=0"), (("--policy", "bandit", "--student_update", "released"), "has POLICY=learned, not bandit"), (("--policy", "best"), "POLICY=best"), (("--choose_from", "none"), "CHOOSE_FROM=none"),
         (("--choose_from", "others", "--policy", "target_only"), "CHOOSE_FROM=all"),
         (("--choose_from", "others", "--domains", "books"), "only domain"),
         (("--meta_gradient", "half"), "META_GRADIENT=half"), (("--meta_loss", "kind"), "META_LOSS=kind"), (("--episode_steps", "0"), "EPISODE_STEPS=0"),

@@ -7,6 +7,7 @@ from tiny import classifier
 
 from teachback.core.errors import TeachbackError
 from teachback.methods.policy import (
+    Bandit,
     Choice,
     LearnedPolicy,
     Progress,
@@ -137,6 +138,49 @@ def test_fixed_policies():
     assert drawn[0].probabilities == (0.25,) * 4
     assert fixed_choice("target_only", 5, 3, 1) == Choice(1, 1.0, probabilities=(0.0, 1.0, 0.0))
     assert fixed_choice("round_robin", 5, 3, 1) == Choice(2, 1.0, probabilities=(0.0, 0.0, 1.0))
+
+
+def test_a_bandit_draws_by_its_running_means():
+    bandit, rewards = Bandit("bandit", 3, 0.5), [(0, 1.0), (1, -1.0), (0, 0.5), (1, 0.0)]
+    assert bandit.choose().probabilities == pytest.approx((1 / 3,) * 3)
+    for action, reward in rewards:
+        bandit.update(action, reward)
+    ages = [0.99**age for age in (3, 2, 1, 0)]
+    overall = (ages[0] - ages[1] + 0.5 * ages[2]) / sum(ages)
+    mean = [(ages[0] + 0.5 * ages[2] + overall) / (ages[0] + ages[2] + 1), (overall - ages[1]) / (ages[1] + ages[3] + 1)]
+    size = (ages[0] + ages[1] + 0.5 * ages[2]) / sum(ages)
+    expected = torch.tensor([*mean, overall], dtype=torch.float64).div(size * 0.5).softmax(0)
+    choice = bandit.choose()
+    assert choice.probabilities == pytest.approx(expected.tolist())
+    assert choice.probability == choice.probabilities[choice.action] and choice.log_probability is None
+    assert choice.entropy.item() == pytest.approx(-(expected * expected.log()).sum().item())
+    larger = Bandit("bandit", 3, 0.5)
+    for action, reward in rewards:
+        larger.update(action, 100 * reward)
+    assert larger.choose().probabilities == pytest.approx(choice.probabilities)  # whatever the rewards' unit
+    greedy = Bandit("bandit", 3, 0.0)
+    vars(greedy).update(vars(bandit) | {"entropy_weight": 0.0})
+    assert greedy.choose().probabilities == (1.0, 0.0, 0.0)
+
+
+def test_ucb_tries_each_domain_and_returns_to_those_it_knows_least():
+    bandit, actions = Bandit("ucb", 3, 0.1), []
+    for _ in range(60):
+        actions.append(bandit.choose().action)
+        bandit.update(actions[-1], [0.0, 1.0, -1.0][actions[-1]])
+    assert sorted(actions[:3]) == [0, 1, 2]
+    counts = [actions.count(action) for action in range(3)]
+    assert counts[1] > 25 and counts[1] > counts[0] >= counts[2] > 1
+
+
+@pytest.mark.parametrize("kind", ["bandit", "ucb"])
+def test_a_bandit_follows_rewards_that_change(kind):
+    torch.manual_seed(0)
+    bandit, actions = Bandit(kind, 2, 0.1), []
+    for step in range(600):
+        actions.append(bandit.choose().action)
+        bandit.update(actions[-1], float(actions[-1] == (step >= 200)) + 0.1 * torch.randn(1).item())
+    assert sum(actions[:200]) < 60 and sum(actions[-200:]) > 140
 
 
 def test_progress_tells_what_happened_and_to_whom():

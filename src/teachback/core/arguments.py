@@ -217,6 +217,7 @@ RELEASED_CURRICULUM = {
     "advantage": "level", "reward_rows": "all", "first_action": "ignored", "state": "pooler", "policy_lr": 1e-3,
     "entropy_weight": 0.0,
 }  # fmt: skip
+BANDITS = ("bandit", "ucb")
 RELEASED_FIXED = {"policy": "learned", "choose_from": "all", "meta_gradient": "detach", **RELEASED_CURRICULUM}
 
 
@@ -257,7 +258,7 @@ class CurriculumArguments:
         require(self, "reward", ("binary", "real"))
         require(self, "advantage", ("level", "improvement"))
         require(self, "reward_rows", ("held_out", "all"))
-        require(self, "policy", ("learned", "uniform", "target_only", "round_robin"))
+        require(self, "policy", ("learned", *BANDITS, "uniform", "target_only", "round_robin"))
         require(self, "first_action", ("learnt", "ignored"))
         require(self, "choose_from", ("all", "others"))
         if self.choose_from == "others" and self.policy == "target_only":

@@ -13,11 +13,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from teachback.core.arguments import CurriculumArguments
+from teachback.core.arguments import BANDITS, CurriculumArguments
 from teachback.data.encoding import Collator, EncodedRows, batches
 from teachback.methods.losses import certainty, curriculum_student_loss, step_reward
 from teachback.methods.meta_teacher import MetaTeacher
 from teachback.methods.policy import (
+    Bandit,
     Choice,
     LearnedPolicy,
     Progress,
@@ -179,6 +180,7 @@ class Curriculum:
         self.choices = [i for i in range(len(studies)) if args.choose_from == "all" or i != target]
         self.progress = Progress(len(studies))
         self.policy = self._new_policy() if args.policy == "learned" else None
+        self.bandit = Bandit(args.policy, len(self.choices), args.entropy_weight) if args.policy in BANDITS else None
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr) if self.policy else None
         self.baseline: float | None = None
         self.level = 0.0  # reward level after the last step
@@ -218,6 +220,8 @@ class Curriculum:
         return replace(chosen, action=self.choices[chosen.action])
 
     def _choose_among(self, count: int, position: int, part: float) -> Choice:
+        if self.bandit:
+            return self.bandit.choose()
         if self.policy is None:
             target = self.choices.index(self.target) if self.args.policy == "target_only" else 0
             return fixed_choice(self.args.policy, self.steps_taken, count, target)
@@ -244,6 +248,8 @@ class Curriculum:
         reward = self.level - before if self.args.advantage == "improvement" else self.level
         step = Step(choice, loss, reward)
         self.progress.update(choice.action, loss, step.reward)
+        if self.bandit:
+            self.bandit.update(self.choices.index(choice.action), reward)
         self.record.steps.append({
             "episode": self.episode, "step": position, "domain": self.studies[choice.action].name,
             "reward": step.reward, "probability": choice.probability,
@@ -294,6 +300,7 @@ class Curriculum:
             "policy": self.policy.state_dict() if self.policy else {},
             "policy_optimizer": self.optimizer.state_dict() if self.optimizer else {},
             "progress": vars(self.progress),
+            "bandit": vars(self.bandit) if self.bandit else {},
             "baseline": self.baseline,
             "episode": self.episode,
             "steps_taken": self.steps_taken,
@@ -309,6 +316,8 @@ class Curriculum:
             self.policy.load_state_dict(state["policy"])
             self.optimizer.load_state_dict(state["policy_optimizer"])
         vars(self.progress).update(state["progress"])
+        if self.bandit:
+            vars(self.bandit).update(state["bandit"])
         self.baseline, self.episode, self.steps_taken = state["baseline"], state["episode"], state["steps_taken"]
         self.record = Record(**state["record"])
         restore_random_states(state["random"])

@@ -1,5 +1,6 @@
-"""Policies that choose the student's next domain: one learned by REINFORCE, and fixed ones as baselines."""
+"""Policies that choose the student's next domain: one learned by REINFORCE, bandits, and fixed ones as baselines."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,51 @@ def fixed_choice(kind: str, step: int, domains: int, target: int) -> Choice:
         return Choice(int(torch.randint(domains, (1,))), 1 / domains, probabilities=(1 / domains,) * domains)
     chosen = target if kind == "target_only" else step % domains
     return Choice(chosen, 1.0, probabilities=tuple(float(domain == chosen) for domain in range(domains)))
+
+
+class Bandit:
+    """Running mean of the rewards of each domain, without a state: the simplest policy that learns.
+
+    ``bandit`` draws from softmax(mean / (w * size)), which maximises the expected reward plus ``entropy_weight`` w times
+    the entropy, as REINFORCE's objective does; with w = 0 it takes the best mean. ``ucb`` takes the greatest
+    mean + size * sqrt(2 ln t / n) (Auer et al. 2002). Steps count less the older they are, as the student changes
+    (discounted UCB, Garivier & Moulines 2011); ``size`` is the mean magnitude of a reward, t and n the discounted
+    numbers of all steps and of a domain's. One step with the mean reward of all domains is added to each, so that a
+    domain left out for long is tried again.
+    """
+
+    KEEP = 0.99  # what a step still counts for after the next one
+
+    def __init__(self, kind: str, domains: int, entropy_weight: float):
+        self.kind, self.entropy_weight = kind, entropy_weight
+        self.counts, self.rewards = [0.0] * domains, [0.0] * domains
+        self.magnitude = 0.0
+
+    def update(self, action: int, reward: float) -> None:
+        """Add the reward of a step."""
+        self.counts, self.rewards = ([self.KEEP * value for value in values] for values in (self.counts, self.rewards))
+        self.magnitude = self.KEEP * self.magnitude + abs(reward)
+        self.counts[action] += 1
+        self.rewards[action] += reward
+
+    def choose(self) -> Choice:
+        """Choose a domain; for ``ucb`` those that were never chosen come first."""
+        total = sum(self.counts)
+        size = self.magnitude / total if self.magnitude else 1.0
+        overall = sum(self.rewards) / total if total else 0.0
+        means = [(reward + overall) / (count + 1) for reward, count in zip(self.rewards, self.counts)]
+        values = torch.tensor(means, dtype=torch.float64) / size
+        if self.kind == "ucb":
+            explored = math.log(max(total, 1.0))
+            values += torch.tensor([math.sqrt(2 * explored / count) if count else math.inf for count in self.counts])
+        if self.kind == "ucb" or not self.entropy_weight:
+            shares = torch.zeros_like(values)
+            shares[int(values.argmax())] = 1.0
+        else:
+            shares = (values / self.entropy_weight).softmax(0)
+        action = int(torch.multinomial(shares, 1))
+        entropy = torch.special.entr(shares).sum()
+        return Choice(action, shares[action].item(), entropy=entropy, probabilities=tuple(shares.tolist()))
 
 
 def centred_returns(rewards: list[float], gamma: float, baseline: float) -> list[float]:

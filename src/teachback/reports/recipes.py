@@ -181,6 +181,7 @@ MPDISTIL = _by_name(
     _no_curriculum("competitive"),
     # Not in the paper: baselines of the policy.
     _curriculum("uniform", "collaborative + real, uniform", "collaborative", "real", "uniform", "collaborative-real"),
+    _curriculum("bandit", "collaborative + real, bandit", "collaborative", "real", "bandit", "collaborative-real"),
     _curriculum("target-only", "collaborative + real, target only", "collaborative", "real", "target_only", "collaborative-real"),
 )  # fmt: skip
 

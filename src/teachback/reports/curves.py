@@ -1,21 +1,23 @@
 """Learning curves for domains with few or no data: scores by share of train rows, as tables and plots."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from teachback.reports.figures import Series
 from teachback.reports.paper_table import BOOTSTRAP, Entry, PaperTable
 from teachback.reports.parts import shorten
 from teachback.reports.plan import WHOLE, Setting
-from teachback.reports.published import Published
+from teachback.reports.published import Column, Published
 from teachback.reports.recipes import TableRow
 from teachback.reports.table_formats import Document, Grid, compared, row_lines, tsv
 
 
 def published_in(about: Published, setting: Setting) -> Published:
-    """Published scores for a setting."""
-    if setting.fraction != WHOLE:
-        return about.nothing()
-    return about.without(setting.target) if setting.hold_out else about
+    """Published scores for a setting; none for a share of the rows."""
+    target, rows = Column(setting.target), about.rows
+    if setting.hold_out:
+        rows = {row: {target: score} for row, score in about.held_out.get(setting.target, {}).items()}
+    return replace(about, rows=rows if setting.fraction == WHOLE else {})
 
 
 class Curve:

@@ -1,9 +1,10 @@
 """Note below a table on settings that differ from the paper's."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from teachback.core.published import read_stage
+from teachback.core.published import is_finished, read_stage
 from teachback.reports.paper_table import PaperTable
 
 # The papers' settings by kind of stage, named as in stage.json, without those that differ between a table's rows.
@@ -44,41 +45,33 @@ KINDS = {"student_first": "stage 4", "student_second": "stage 5", "student_finet
 
 def other_settings(table: PaperTable) -> str:
     """Sentence on all differing settings with the paper's values in brackets; "" without any checkpoint."""
-    paper = SETTINGS[table.published.name.split("_")[0]]
-    found: dict[str, dict[str, list[str]]] = {}
-    for kind, settings in _checkpoint_settings(table):
+    paper, recorded = SETTINGS[table.published.name.split("_")[0]], list(_checkpoint_settings(table))
+    found: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+    for kind, settings in recorded:
         for name, value in paper.get(kind, {}).items():
             if name in settings and not _same(settings[name], value):
-                values = found.setdefault(kind, {}).setdefault(f"{name} {{}} (paper: {_text(value)})", [])
-                values.extend([_text(settings[name])] if _text(settings[name]) not in values else [])
+                found[kind][name][_text(settings[name])] = None
     parts = [
-        f"{kind}: " + ", ".join(form.format(" or ".join(values)) for form, values in names.items())
+        f"{kind}: " + ", ".join(f"{name} {' or '.join(ours)} (paper: {_text(paper[kind][name])})" for name, ours in names.items())
         for kind, names in found.items()
     ]
-    parts += _data(table)
-    seen = any(True for _ in _checkpoint_settings(table))
-    return f"Settings other than the paper's: {'; '.join(parts) or 'none'}." if seen else ""
-
-
-def _data(table: PaperTable) -> list[str]:
-    """Differing settings of stage 2."""
     made, wanted = table.suite.settings.get("quiz_fraction"), table.plan.recipe.quiz_fraction
-    return [f"data: quiz_fraction {made:g} (paper: {wanted})"] if made is not None and made != float(wanted) else []
+    if made is not None and made != float(wanted):
+        parts.append(f"data: quiz_fraction {made:g} (paper: {wanted})")
+    return f"Settings other than the paper's: {'; '.join(parts) or 'none'}." if recorded else ""
 
 
 def _checkpoint_settings(table: PaperTable) -> Iterator[tuple[str, dict]]:
     """Yield kind and arguments of each scored checkpoint, and of the first stage of distilled students."""
-    for folder in dict.fromkeys(folder for row in table.rows for folder in _folders(table, row)):
-        if (folder / "stage.json").is_file():
-            yield KINDS.get(folder.name, "teachers"), read_stage(folder)["arguments"]
-
-
-def _folders(table: PaperTable, row) -> Iterator[Path]:
-    for run, stage in table.checkpoints(row):
+    folders: dict[Path, None] = {}
+    for run, stage in (checkpoint for row in table.rows for checkpoint in table.checkpoints(row)):
         if stage.endswith("student_second"):
-            yield (run / stage).with_name("student_first")
+            folders[(run / stage).with_name("student_first")] = None
         if not stage.endswith("meta_teacher"):  # has the settings of stage 6, which is listed itself
-            yield run / stage
+            folders[run / stage] = None
+    for folder in folders:
+        if is_finished(folder):
+            yield KINDS.get(folder.name, "teachers"), read_stage(folder)["arguments"]
 
 
 def _same(ours, value) -> bool:

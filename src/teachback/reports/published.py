@@ -1,7 +1,7 @@
 """Published tables with their sources, read from published.toml."""
 
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from teachback.core.errors import TeachbackError
@@ -46,18 +46,10 @@ class Published:
         """Score in %; None if the paper has none."""
         return self.rows.get(row, {}).get(column)
 
-    def without(self, domain: str) -> "Published":
-        """Copy with the scores for ``domain`` held out of the teacher's training."""
-        scores = self.held_out.get(domain, {})
-        return replace(self, rows={row: {Column(domain): score} for row, score in scores.items()})
 
-    def nothing(self) -> "Published":
-        """Copy without scores, for a setting that the paper does not report."""
-        return replace(self, rows={})
-
-
-def table_names() -> list[str]:
-    return list(_read())
+def read_tables() -> dict[str, dict]:
+    """Read published.toml, by name of the table."""
+    return tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
 
 
 def published_table(name: str) -> Published:
@@ -66,15 +58,9 @@ def published_table(name: str) -> Published:
     Raises:
         TeachbackError: there is no table of that name.
     """
-    tables = _read()
+    tables = read_tables()
     if name not in tables:
         raise TeachbackError(f"there is no published table {name!r}; there are: {', '.join(tables)}")
-    values = tables[name]
-    columns = tuple(Column(*text.split("/")) for text in values["columns"])
-    rows = {row: dict(zip(columns, scores, strict=True)) for row, scores in values["rows"].items()}
-    about = {key: values[key] for key in ("paper", "source", "models", "selected_on_reported")}
-    return Published(name, **about, columns=columns, rows=rows, held_out=values.get("held_out", {}))
-
-
-def _read() -> dict:
-    return tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
+    columns = tuple(Column(*text.split("/")) for text in tables[name]["columns"])
+    rows = {row: dict(zip(columns, scores, strict=True)) for row, scores in tables[name]["rows"].items()}
+    return Published(name, **{**tables[name], "columns": columns, "rows": rows})

@@ -70,33 +70,29 @@ class Recipe:
         return self.rows[name]
 
 
-def _by_name(*rows: TableRow) -> dict[str, TableRow]:
-    return {row.name: row for row in rows}
-
-
 def _teacher(name: str, title: str, kind: str, **variables: str) -> TableRow:
     single = kind == "single"
     checkpoint = "teacher-single-{domain}" if single else f"teacher-{kind}"
     against = "teacher-mtl" if name == "teacher-meta" else "teacher-meta"
-    return TableRow(
-        name, title, "37", checkpoint, {"TEACHER": kind, **variables}, compared_with=against, by_domain=single
-    )
+    return TableRow(name, title, "37", checkpoint, {"TEACHER": kind, **variables}, compared_with=against, by_domain=single)
 
 
 def _metakd(name: str, title: str, teacher: str, kind: str = "meta", **variables: str) -> TableRow:
     """Student of both Meta-KD stages, with all losses except those disabled by ``variables``."""
-    every = {"METHOD": "metakd", "FIRST": "metakd", "USE_EXPERTISE_WEIGHTS": "1", "USE_SAMPLE_WEIGHTS": "1"}
+    every = {"METHOD": "metakd", "FIRST": "metakd", "USE_EXPERTISE_WEIGHTS": "1", "USE_SAMPLE_WEIGHTS": "1", "TEACHER": kind}
     against = "meta-tinybert" if name == "meta-distillation" else "meta-distillation"
-    return TableRow(
-        name, title, "457", "{domain}/student_second", {**every, "TEACHER": kind, **variables}, teacher,
-        compared_with=against,
-    )  # fmt: skip
+    return TableRow(name, title, "457", "{domain}/student_second", every | variables, teacher, compared_with=against)
+
+
+def _undistilled(against: str) -> TableRow:
+    variables = {"METHOD": "finetune"}
+    return TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", variables, compared_with=against)
 
 
 # TinyBERT-KD: the same distiller without lambda (hence without prototype scores) and without L_TKD.
 _TINYBERT = {"USE_EXPERTISE_WEIGHTS": "0", "TKD_WEIGHT": "0"}
 
-METAKD = _by_name(
+METAKD = {row.name: row for row in (
     _teacher("teacher-single", "BERT-single (teacher)", "single"),
     _teacher("teacher-mix", "BERT-mix (teacher)", "mix"),
     _teacher("teacher-mtl", "BERT-mtl (teacher)", "mtl"),
@@ -104,8 +100,7 @@ METAKD = _by_name(
     _teacher("teacher-no-prototypes", "Meta-teacher without prototype weights", "meta", USE_SAMPLE_WEIGHTS="0", USE_DOMAIN_LOSS="1"),
     _teacher("teacher-no-domain-loss", "Meta-teacher without domain loss", "meta", USE_SAMPLE_WEIGHTS="1", USE_DOMAIN_LOSS="0"),
     # Not in the paper. It is trained for as many epochs as the distilled students in both stages.
-    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
-             compared_with="meta-distillation"),
+    _undistilled("meta-distillation"),
     _metakd("single-tinybert", "single → TinyBERT-KD", "teacher-single", "single", **_TINYBERT),
     # For a domain that no teacher has seen.
     TableRow("other-tinybert", "another domain's single → TinyBERT-KD", "457", "{domain}/student_second",
@@ -127,7 +122,7 @@ METAKD = _by_name(
     # Without it there is no transferable knowledge, hence no L_TKD.
     _metakd("no-domain-loss", "− domain loss (and L_TKD)", "teacher-no-domain-loss", TKD_WEIGHT="0"),
     _metakd("no-tkd", "− L_TKD", "teacher-meta", TKD_WEIGHT="0"),
-)  # fmt: skip
+)}  # fmt: skip
 
 
 def _mpdistil(name: str, title: str, compared_with: str = "kd", student: str = "", **variables: str) -> TableRow:
@@ -135,10 +130,9 @@ def _mpdistil(name: str, title: str, compared_with: str = "kd", student: str = "
 
     ``student``: row whose first stage is reused.
     """
-    return TableRow(
-        name, title, "57" if student else "457", "{domain}/student_second",
-        {"METHOD": "mpdistil", "TEACHER": "single", **variables}, "teacher", student, compared_with=compared_with,
-    )  # fmt: skip
+    variables = {"METHOD": "mpdistil", "TEACHER": "single"} | variables
+    stages, place = "57" if student else "457", "{domain}/student_second"
+    return TableRow(name, title, stages, place, variables, "teacher", student, compared_with=compared_with)
 
 
 def _no_curriculum(loss: str) -> TableRow:
@@ -146,30 +140,23 @@ def _no_curriculum(loss: str) -> TableRow:
     return _mpdistil(f"{loss}-no-curriculum", f"{loss} − curriculum", student="kd", **variables)
 
 
-def _curriculum(
-    name: str, title: str, loss: str, reward: str, policy: str = "learned", compared_with: str = "kd"
-) -> TableRow:
+def _curriculum(name: str, title: str, loss: str, reward: str, policy: str = "learned", against: str = "kd") -> TableRow:
     """Student of stage 6, which continues from the student distilled with the same meta-teacher loss."""
     variables = {"TEACHER": "single", "META_LOSS": loss, "REWARD": reward, "POLICY": policy}
-    return TableRow(
-        name, title, "67", "{domain}/curriculum", variables, "teacher", f"{loss}-no-curriculum", compared_with=compared_with
-    )  # fmt: skip
+    return TableRow(name, title, "67", "{domain}/curriculum", variables, "teacher", f"{loss}-no-curriculum", compared_with=against)
 
 
 def _meta_teacher(loss: str) -> TableRow:
     """Meta-teacher from stage 6 of the row with the real-valued reward; it does not depend on the reward."""
-    return TableRow(
-        f"meta-teacher-{loss}", f"Meta-teacher, {loss}", "", "{domain}/meta_teacher", cells_of=f"{loss}-real",
-        compared_with="teacher",
-    )  # fmt: skip
+    name, title, cells = f"meta-teacher-{loss}", f"Meta-teacher, {loss}", f"{loss}-real"
+    return TableRow(name, title, "", "{domain}/meta_teacher", cells_of=cells, compared_with="teacher")
 
 
-MPDISTIL = _by_name(
+MPDISTIL = {row.name: row for row in (
     TableRow("teacher", "Teacher", "37", "teacher-single-{domain}", {"TEACHER": "single"}),
     _meta_teacher("collaborative"),
     _meta_teacher("competitive"),
-    TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
-             compared_with="kd"),
+    _undistilled("kd"),
     # MPDistil's loss (soft, hard and PKD terms) with a frozen teacher, so that "− curriculum" differs only in the
     # meta-teacher.
     _mpdistil("kd", "Student, KD", "undistilled", META_TEACHER_EVERY_EPOCH="0"),
@@ -183,7 +170,7 @@ MPDISTIL = _by_name(
     _curriculum("uniform", "collaborative + real, uniform", "collaborative", "real", "uniform", "collaborative-real"),
     _curriculum("bandit", "collaborative + real, bandit", "collaborative", "real", "bandit", "collaborative-real"),
     _curriculum("target-only", "collaborative + real, target only", "collaborative", "real", "target_only", "collaborative-real"),
-)  # fmt: skip
+)}  # fmt: skip
 
 # Domains without train rows -> the domain whose teacher and student predict them.
 ANSWERED_BY = {"MNLI-mm": "MNLI"}

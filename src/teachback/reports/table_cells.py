@@ -1,6 +1,6 @@
 """Report sections of a published table on progress, recipes, settings and the reports of its runs."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,33 +27,26 @@ FAILURES = 20  # maximum number of listed failures
 
 def progress(folder: Path, cells: Sequence[Cell], states: dict[str, str], titles: dict[str, str]) -> Section:
     """Section with the number of cells by row and state, and links to logs of failed ones. ``titles``: by row name."""
-    kinds: dict[str, list[Cell]] = {}
+    kinds: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
-        kinds.setdefault(cell.kind, []).append(cell)
+        kinds[cell.kind].append(cell)
     shown = [state for state in STATES if state == DONE or state in states.values()]
-    rows = []
+    titles, rows = {DATA: "data (stages 1 and 2)", **titles}, []
     for kind, own in kinds.items():
         count = Counter(states[cell.name] for cell in own)
-        title = "data (stages 1 and 2)" if kind == DATA else titles.get(kind, kind)
-        rows.append([title, *(f"{count[state]:,}" for state in shown), f"{len(own):,}", _hours(own, states)])
-    done = sum(states[cell.name] == DONE for cell in cells)
-    intro = f"{done:,} of {counted(len(cells), 'cell')} are done, in {_hours(cells, states)} hours."
+        rows.append([titles.get(kind, kind), *(f"{count[state]:,}" for state in shown), f"{len(own):,}", _hours(own, states)])
+    done, failed = ([cell for cell in cells if states[cell.name] == state] for state in (DONE, FAILED))
+    notes = [Markup("Failed: {}, see its {}.").format(cell.name, link(folder, cell.log, "log")) for cell in failed[:FAILURES]]
+    if (more := len(failed) - FAILURES) > 0:
+        notes.append(Markup(f"… and {counted(more, 'further failed cell')}."))
+    intro = f"{len(done):,} of {counted(len(cells), 'cell')} are done, in {_hours(cells, states)} hours."
     table = Table("Cells by row", ["row", *shown, "all", "hours"], rows)
-    return Section("progress", "Progress", intro=intro, tables=[table], notes=_failures(folder, cells, states))
+    return Section("progress", "Progress", intro=intro, tables=[table], notes=notes)
 
 
 def _hours(cells: Sequence[Cell], states: dict[str, str]) -> str:
-    seconds = [
-        done_mark(cell)[1] for cell in cells if states[cell.name] in WITH_SCORES and cell.mark(DONE).is_file()
-    ]
-    return f"{sum(seconds) / 3600:,.2f}"
-
-
-def _failures(folder: Path, cells: Sequence[Cell], states: dict[str, str]) -> list[str]:
-    failed = [cell for cell in cells if states[cell.name] == FAILED]
-    notes = [Markup("Failed: {}, see its {}.").format(cell.name, link(folder, cell.log, "log")) for cell in failed]
-    more = len(notes) - FAILURES
-    return notes[:FAILURES] + ([f"… and {counted(more, 'further failed cell')}."] if more > 0 else [])
+    finished = [cell for cell in cells if states[cell.name] in WITH_SCORES and cell.mark(DONE).is_file()]
+    return f"{sum(done_mark(cell)[1] for cell in finished) / 3600:,.2f}"
 
 
 def link(folder: Path, target: Path, text: str) -> Markup:
@@ -63,22 +56,18 @@ def link(folder: Path, target: Path, text: str) -> Markup:
 
 def runs(tables: Sequence[PaperTable]) -> Section:
     """Section with links to the reports of each row's runs, and each row's recipe."""
-    folder, seeds = tables[0].plan.folder, tables[0].plan.seeds
-    rows = [row for row in tables[0].plan.needed_rows() if any(row in table.rows for table in tables)]
-    links = []
-    for table in tables:
-        share = [] if len(tables) == 1 else [table.plan.setting.name]
-        own = [row for row in rows if row in table.rows]
-        links += [[row.title, *share, *(_reports(table, row, seed, folder) for seed in seeds)] for row in own]
-    header = ["row", *(["share"] if len(tables) > 1 else []), *(f"seed {seed}" for seed in seeds)]
-    made = [_recipe(row, tables[0].plan.maker(row)) for row in rows]
+    plan, several = tables[0].plan, len(tables) > 1
+    rows = [row for row in plan.needed_rows() if any(row in table.rows for table in tables)]
+    links = [
+        [row.title, *([table.plan.setting.name] if several else []), *(_reports(table, row, seed, plan.folder) for seed in plan.seeds)]
+        for table in tables for row in rows if row in table.rows
+    ]  # fmt: skip
+    header = ["row", *(["share"] if several else []), *(f"seed {seed}" for seed in plan.seeds)]
+    made = [_recipe(row, plan.maker(row)) for row in rows]
     return Section(
         "runs", "The rows and their runs",
         intro="Each run's own report shows its training, its predictions and where student and teacher disagree.",
-        tables=[
-            Table("Reports, by row and seed", header, links),
-            Table("What makes each row", MADE, made, range(5), folded=True),
-        ],
+        tables=[Table("Reports, by row and seed", header, links), Table("What makes each row", MADE, made, range(5), folded=True)],
         notes=["Links lead into the folders beside this page; they work where the folder is there as a whole."],
     )  # fmt: skip
 
@@ -86,8 +75,7 @@ def runs(tables: Sequence[PaperTable]) -> Section:
 def _reports(table: PaperTable, row: TableRow, seed: int, folder: Path) -> str:
     """Links to the reports of a row and seed: one if all domains share a run, else several."""
     paths = dict.fromkeys(table.plan.run_folder(row, domain, seed) / "report.html" for domain in table.targets)
-    links = [link(folder, path, "report") for path in paths if path.is_file()]
-    return Markup(", ").join(links) or "–"
+    return Markup(", ").join(link(folder, path, "report") for path in paths if path.is_file()) or "–"
 
 
 def _recipe(row: TableRow, maker: TableRow) -> list[str]:
@@ -102,9 +90,9 @@ def settings(tables: Sequence[PaperTable]) -> Section:
     versions: dict[str, dict[str, str]] = {}
     for table in tables:
         for row in table.rows:
-            records = _records(table, row)
-            if records:
-                rows[row.title] = _values([_settings(record, secrets) for record in records])
+            folders = [run / stage for run, stage in table.checkpoints(row)]
+            if records := [read_record(folder) for folder in folders if is_finished(folder)]:
+                rows[row.title] = _values([flat(all_settings(record), secrets) for record in records])
                 versions[row.title] = _values([record.get("versions", {}) for record in records])
     section = Section("settings", "Settings and versions")
     if not rows:
@@ -117,21 +105,10 @@ def settings(tables: Sequence[PaperTable]) -> Section:
     return replace(section, tables=shown, notes=[note])
 
 
-def _records(table: PaperTable, row: TableRow) -> list[dict]:
-    """Records (stage.json) of a row's finished checkpoints."""
-    folders = [run / stage for run, stage in table.checkpoints(row)]
-    return [read_record(folder) for folder in folders if is_finished(folder)]
-
-
-def _settings(record: dict, secrets: list[str]) -> dict[str, str]:
-    values = flat(all_settings(record), secrets)
-    return {name: value for name, value in values.items() if name not in NAMES_OF_RUNS}
-
-
-def _values(settings_of: list[dict[str, str]]) -> dict[str, str]:
-    """All distinct values of each name."""
-    names = dict.fromkeys(name for one in settings_of for name in one)
-    return {
-        name: listed(list(dict.fromkeys(one[name] for one in settings_of if name in one)), most=4, length=200)
-        for name in names
-    }
+def _values(records: list[dict[str, str]]) -> dict[str, str]:
+    """All distinct values of each name, but for names of runs."""
+    values: dict[str, dict[str, None]] = defaultdict(dict)
+    for record in records:
+        for name, value in record.items():
+            values[name][value] = None
+    return {name: listed(list(found), most=4, length=200) for name, found in values.items() if name not in NAMES_OF_RUNS}

@@ -149,18 +149,6 @@ def model_name(stage: str) -> str:
     return STAGE_NAMES.get(stage.rpartition("/")[2], "teacher")
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Columns of `comparison_table` beside the score on the target ``domains``."""
-
-    domains: Sequence[str]
-    parts: list[str]  # of the composite metric, for a single target
-    average: bool  # whether to show the mean over all domains
-    interval: bool  # whether to show the interval, for a single target
-    sizes: list[int]  # timed batch sizes
-    unseen: bool  # whether a target has rows that were seen in training
-
-
 def comparison_table(
     evaluated: Sequence[Evaluated], domains: Sequence[str], baselines: Mapping[str, dict[str, Score]] | None = None
 ) -> str:
@@ -168,22 +156,40 @@ def comparison_table(
 
     ``baselines``: scores by domain of each named baseline, shown above the checkpoints.
     """
-    average = serves_more(evaluated, domains)
+    floors, single = baselines or {}, len(domains) == 1
+    shown = {
+        "95 % interval": single and any(one.intervals for one in evaluated),
+        "unseen %": any(domain in one.unseen for one in evaluated for domain in domains),
+        "average": serves_more(evaluated, domains),
+    }
     sizes = sorted({size for one in evaluated for size in one.timings})
-    interval = len(domains) == 1 and any(one.intervals for one in evaluated)
-    seen = any(domain in one.unseen for one in evaluated for domain in domains)
-    columns = _Columns(domains, _part_names(evaluated, domains), average, interval, sizes, seen)
-    metrics = metric_names(evaluated, domains)
-    header = [
-        "model", "checkpoint", "target", f"{metrics.pop() if len(metrics) == 1 else 'score'} %",
-        *(["95 % interval"] if interval else []), *(["unseen %"] if seen else []), *(f"{name} %" for name in columns.parts),
-        *(["average"] if average else []), "parameters", "MB",
-        *(f"ms, batch {size}" for size in sizes), "of teacher",
-    ]  # fmt: skip
-    teachers = {one.stage: one for one in evaluated if not one.teacher}
-    lines = [_baseline_line(name, scores, columns) for name, scores in (baselines or {}).items()]
-    lines += [_line(one, teachers.get(one.teacher), columns, baselines or {}) for one in evaluated]
-    return format_table(header, lines, texts=3)
+    scores = [one.scores[domain] for one in evaluated for domain in domains if domain in one.scores]
+    parts = [part.metric for part in scores[0].parts] if scores and single else []  # of the composite metric
+    metrics = {score.metric for score in scores}
+    metric, teachers = metrics.pop() if len(metrics) == 1 else "score", {one.stage: one for one in evaluated if not one.teacher}
+
+    def line(one: Evaluated) -> dict[str, str]:
+        targets, teacher = _targets(one, domains), teachers.get(one.teacher)
+        score, reference = mean_of(one.scores, targets), mean_of(teacher.scores, targets) if teacher else None
+        of_parts = {part.metric: part.value for part in one.scores[targets[0]].parts} if score is not None else {}
+        beaten = reference is not None and reference > max([0.0, *(mean_of(floor, targets) or 0.0 for floor in floors.values())])
+        return {
+            "model": model_name(one.stage), "checkpoint": one.stage, "target": one.target or (targets[0] if single else "all"),
+            f"{metric} %": _marked(one, score), "95 % interval": _interval(one.intervals.get(targets[0])),
+            "unseen %": _marked(one, mean_of(one.scores_on_unseen, targets)),
+            **{f"{part} %": _marked(one, of_parts.get(part)) for part in parts},
+            "average": _marked(one, mean_of(one.scores, list(one.scores))),
+            "parameters": f"{one.parameters / 1e6:.2f} M", "MB": f"{one.bytes / 1e6:.1f}",
+            **{f"ms, batch {size}": f"{one.timings[size].median:.2f}" if size in one.timings else "-" for size in sizes},
+            # A ratio to a teacher that is not better than the baselines is meaningless.
+            "of teacher": f"{100 * score / reference:.1f} %" if score is not None and reference and beaten else "-",
+        }  # fmt: skip
+
+    target, unknown = domains[0] if single else "", {"checkpoint": "-", "parameters": "-", "MB": "-"}
+    lines = [line(Evaluated(name, target, "", own, 0, 0)) | {"model": name} | unknown for name, own in floors.items()]
+    lines += map(line, evaluated)
+    header = [name for name in lines[0] if shown.get(name, True)]
+    return format_table(header, [[cells[name] for name in header] for cells in lines], texts=3)
 
 
 def serves_more(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> bool:
@@ -200,54 +206,12 @@ def metric_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> set[
     return {one.scores[domain].metric for one in evaluated for domain in domains if domain in one.scores}
 
 
-def _part_names(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> list[str]:
-    """Names of the parts of a single target's composite metric; empty for several targets."""
-    scores = [one.scores[domain] for one in evaluated for domain in domains if domain in one.scores]
-    return [part.metric for part in scores[0].parts] if scores and len(domains) == 1 else []
-
-
-def _baseline_line(name: str, scores: dict[str, Score], columns: _Columns) -> list[str]:
-    one = Evaluated(name, columns.domains[0] if len(columns.domains) == 1 else "", "", scores, 0, 0)
-    line = _line(one, None, columns, {})
-    unknown = 3 + len(columns.sizes)  # parameters, MB, times and ratio to a teacher
-    return [name, "-", *line[2:-unknown], *["-"] * unknown]
-
-
-def _line(
-    one: Evaluated, teacher: Evaluated | None, columns: _Columns, baselines: Mapping[str, dict[str, Score]]
-) -> list[str]:
-    targets = _targets(one, columns.domains)
-    score, reference = mean_score(one, targets), mean_score(teacher, targets)
-    of_parts = {part.metric: part.value for part in one.scores[targets[0]].parts} if score is not None else {}
-    marks = [_marked(one, score), *(_interval(one.intervals.get(targets[0])) for _ in range(columns.interval))]
-    without = [mean_of(one.scores_on_unseen, targets)] if columns.unseen else []
-    further = [*without, *map(of_parts.get, columns.parts), *([mean_score(one, list(one.scores))] if columns.average else [])]
-    floors = [floor for scores in baselines.values() if (floor := mean_of(scores, targets)) is not None]
-    beaten = reference is not None and reference > max([0.0, *floors])  # otherwise the ratio is meaningless
-    return [
-        model_name(one.stage),
-        one.stage,
-        one.target or (targets[0] if len(targets) == 1 else "all"),
-        *marks,
-        *(_marked(one, value) for value in further),
-        f"{one.parameters / 1e6:.2f} M",
-        f"{one.bytes / 1e6:.1f}",
-        *(f"{one.timings[size].median:.2f}" if size in one.timings else "-" for size in columns.sizes),
-        f"{100 * score / reference:.1f} %" if score is not None and reference and beaten else "-",
-    ]
-
-
 def _marked(one: Evaluated, value: float | None) -> str:
     return percent(value) + ("*" if one.optimistic and value is not None else "")
 
 
 def _interval(ends: tuple[float, float] | None) -> str:
     return "-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
-
-
-def mean_score(one: Evaluated | None, domains: Sequence[str]) -> float | None:
-    """Unweighted mean over ``domains``; None if a domain has no score."""
-    return None if one is None else mean_of(one.scores, domains)
 
 
 def mean_of(scores: dict[str, Score], domains: Sequence[str]) -> float | None:
@@ -279,7 +243,10 @@ def domains_table(
             if seen:
                 without = {domain: score for domain, score in one.scores_on_unseen.items() if domain in scores}
                 rows.setdefault(f"{_row_name(one)}, unseen", {}).update(without)
-    lines = [_domains_line(name, scores, list(owners)) for name, scores in rows.items()]
+    lines = []
+    for name, scores in rows.items():
+        values = [scores[domain].value if domain in scores else None for domain in owners]
+        lines.append([name, *map(percent, [*values, mean_of(scores, list(owners))])])
     if len(metric_names(evaluated, list(owners))) > 1:
         lines.insert(0, ["", *("/".join(metric_names(evaluated, [domain])) or "-" for domain in owners), ""])
     return format_table(["each domain's own", *owners, "average"], lines)
@@ -289,10 +256,3 @@ def _row_name(one: Evaluated) -> str:
     """Row label, shared by the students of several domains and by the single-domain teachers."""
     name = STAGE_NAMES.get(one.stage.rpartition("/")[2], one.stage.removesuffix(f"-{one.target}"))
     return name + "*" if one.optimistic else name
-
-
-def _domains_line(name: str, scores: dict[str, Score], domains: Sequence[str]) -> list[str]:
-    values = [scores[domain].value if domain in scores else None for domain in domains]
-    known = [value for value in values if value is not None]
-    average = sum(known) / len(known) if len(known) == len(values) else None
-    return [name, *map(percent, values), percent(average)]

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,16 +21,13 @@ NAME = "README.md"
 MARK = "Written by Teachback, and again by 7_eval.sh. Remove this line to keep changes of your own."
 HUB_METRICS = {"macro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
 HUB_AVERAGES = {"f1": {"average": "binary"}, "macro_f1": {"average": "macro"}}
-LICENCE = (
-    "The languages and licences of the data and of the base model are not known to the program that wrote this: "
-    "add them above (language, license) before you publish it."
-)
 MADE = {
     "student_first": "A student that has learnt its teacher's inner layers",
     "student_second": "A student that was distilled from a larger model",
     "student_finetune": "A model of a student's size that was trained on labels alone, for comparison",
     "curriculum": "A distilled student that chose what to study next, by reinforcement learning",
 }
+READS = {"single": "a text", "pair": "two texts", "choices": "a question and its choices"}
 
 
 class Measured(NamedTuple):
@@ -42,6 +38,10 @@ class Measured(NamedTuple):
     metric: str
     value: float
     n: int
+
+    @property
+    def plain_split(self) -> str:
+        return self.split.removesuffix(OPTIMISTIC)
 
 
 def write_card(folder: Path, record: dict, suite: Suite, results: Sequence[Result] = ()) -> bool:
@@ -69,33 +69,32 @@ def write_text(folder: str | Path, text: str) -> bool:
 
 def card(record: dict, suite: Suite, results: Sequence[Result] = ()) -> str:
     """Text of the card: YAML for the hub, then Markdown. Names and values from data and users are escaped."""
-    domains = [suite.domain(name) for name in record["answers"]]
-    measurements = measured(record, domains, results)
-    base = record.get("base_model", "")
-    names = dict.fromkeys([suite.name, ", ".join(domain.name for domain in domains)])
-    title = f"{', '.join(names)}: {record['stage']}"
-    return _environment().get_template("model_card.md").render(
-        metadata=metadata(title, suite, measurements, base).to_yaml().rstrip(), mark=MARK, title=title,
-        made=_made(record, suite),
-        trained=record.get("head_trained", True), usage=_usage(domains[0], record), answers=_answers(domains),
-        scores=_scores(measurements), scores_note=_scores_note(record, measurements),
-        untested=_untested(record, measurements),
-        origin=_origin(record, suite, base), limits=_limits(record, suite, domains, measurements), settings=_settings(record),
-        versions=", ".join(f"{name} {number}" for name, number in record.get("versions", {}).items()),
-    )  # fmt: skip
-
-
-@cache
-def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("teachback.inference"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-    )
-    environment.filters["md"] = lambda text: escape_markdown(clean_text(text))
-    return environment
+        loader=PackageLoader("teachback.inference"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False,
+        extensions=["jinja2.ext.do"],
+    )  # fmt: skip
+    environment.filters |= {"md": lambda text: escape_markdown(clean_text(text)), "table": markdown_table}
+    domains = [suite.domain(name) for name in record["answers"]]
+    measurements, arguments = measured(record, domains, results), record["arguments"]
+    secrets, base = environment_secrets(), record.get("base_model", "")
+    names = dict.fromkeys([suite.name, ", ".join(domain.name for domain in domains)])
+    title, protocol = f"{', '.join(names)}: {record['stage']}", arguments.get("protocol", "honest")
+    splits = list(dict.fromkeys(split for domain in domains for split in domain.rows))
+    return environment.get_template("model_card.md").render(
+        metadata=metadata(title, suite, measurements, base).to_yaml().rstrip(), mark=MARK, title=title, record=record,
+        made=MADE.get(record["stage"], "A teacher: a large model from which students are distilled"),
+        data=record.get("data", f"the suite {suite.name}"), domain=domains[0], names=[domain.name for domain in domains],
+        max_length=arguments.get("max_length"), measurements=measurements, error=_standard_error(measurements), splits=splits,
+        optimistic=OPTIMISTIC if any(m.split != m.plain_split for m in measurements) else "",
+        answers=[
+            [d.name, ", ".join(d.labels) or "a number", READS[d.kind], described(d.metric, d), *(f"{d.rows.get(s, 0):,}" for s in splits)]
+            for d in domains
+        ],
+        base=flat({"name": base}, secrets)["name"] if base else "unknown",
+        data_settings=[[f"data: {name}", value] for name, value in flat(suite.settings, secrets).items()],
+        selected_on_test=protocol == "paper" and selection_split(suite.name, protocol) == "test",
+        settings=[[name, value] for name, value in flat(arguments, secrets).items()],
+    )  # fmt: skip
 
 
 def measured(record: dict, domains: Sequence[Domain], results: Sequence[Result]) -> list[Measured]:
@@ -111,16 +110,12 @@ def measured(record: dict, domains: Sequence[Domain], results: Sequence[Result])
     return measurements + [Measured(r.domain, r.split, r.metric, r.value, r.n) for r in results]
 
 
-def _plain(split: str) -> str:
-    return split.removesuffix(OPTIMISTIC)
-
-
 def metadata(title: str, suite: Suite, measurements: Sequence[Measured], base: str) -> ModelCardData:
     """Metadata fields of the hub; unknown ones (language, licence, a base model on no hub) are omitted."""
     results = [
         EvalResult(
             task_type="text-classification", dataset_type=suite.name, dataset_name=f"{suite.name}: {m.domain}",
-            dataset_config=m.domain, dataset_split=_plain(m.split), metric_name=m.metric,
+            dataset_config=m.domain, dataset_split=m.plain_split, metric_name=m.metric,
             metric_type=HUB_METRICS.get(m.metric, m.metric), metric_args=HUB_AVERAGES.get(m.metric),
             metric_value=round(m.value, 6),
         )
@@ -134,114 +129,10 @@ def metadata(title: str, suite: Suite, measurements: Sequence[Measured], base: s
                          model_name=title if results else None, eval_results=results or None)  # fmt: skip
 
 
-def _made(record: dict, suite: Suite) -> str:
-    what = MADE.get(record["stage"], "A teacher: a large model from which students are distilled")
-    return f"{what}. Made by Teachback from {_data(record, suite)}, seed {record.get('seed', 'unknown')}."
-
-
-def _data(record: dict, suite: Suite) -> str:
-    """Description of the training data: the suite, or the loaders of the Python API."""
-    return record.get("data", f"the suite {suite.name}")
-
-
-def _usage(domain: Domain, record: dict) -> str:
-    """Example code for using the model."""
-    call = {"pair": '{"text": "a text", "text_pair": "another"}'}.get(domain.kind, '"a text"')
-    lines = [
-        "from transformers import pipeline",
-        "",
-        'answer = pipeline("text-classification", "<this folder or its hub name>")',
-    ]
-    length = record["arguments"].get("max_length")
-    options = f"truncation=True, max_length={length}" if length else "truncation=True"
-    if domain.kind == "choices":
-        lines += [
-            'question, choices = "a question", ["one answer", "another"]',
-            'pairs = [{"text": question, "text_pair": choice} for choice in choices]',
-            f'scores = [one["score"] for one in answer(pairs, function_to_apply="none", {options})]',
-            "best = choices[scores.index(max(scores))]",
-        ]
-    elif domain.task == "regression":
-        lines.append(f'answer([{call}], function_to_apply="none", {options})[0]["score"]')
-    else:
-        lines.append(f"answer([{call}], top_k=None, {options})")
-    return "\n".join(["```python", *lines, "```"])
-
-
-def _answers(domains: Sequence[Domain]) -> str:
-    """Table of each domain's labels, input, metric and number of rows."""
-    splits = list(dict.fromkeys(split for domain in domains for split in domain.rows))
-    header = ["domain", "labels", "reads", "metric", *(f"{split} rows" for split in splits)]
-    reads = {"single": "a text", "pair": "two texts", "choices": "a question and its choices"}
-    rows = [
-        [d.name, ", ".join(d.labels) or "a number", reads[d.kind], described(d.metric, d), *(f"{d.rows.get(s, 0):,}" for s in splits)]
-        for d in domains
-    ]
-    return markdown_table(header, rows, 4)
-
-
-def _scores(measurements: Sequence[Measured]) -> str:
-    if not measurements:
+def _standard_error(measurements: Sequence[Measured]) -> str:
+    """Sentence on the accuracy over the fewest rows; "" without any."""
+    least = min((m for m in measurements if m.n and m.metric == "accuracy"), key=lambda m: m.n, default=None)
+    if least is None:
         return ""
-    rows = [[m.domain, m.split, m.metric, f"{100 * m.value:.2f}", f"{m.n:,}" if m.n else "–"] for m in measurements]
-    return markdown_table(["domain", "split", "metric", "score %", "rows"], rows, 3)
-
-
-def _scores_note(record: dict, measurements: Sequence[Measured]) -> str:
-    """Note on the uncertainty of the scores and on those that are optimistic."""
-    split = record.get("selected_on", "dev")
-    text = f"The checkpoint was selected on {split}, so that its score there is somewhat optimistic."
-    if any(m.split.endswith(OPTIMISTIC) for m in measurements):
-        text += f" Splits marked {OPTIMISTIC} are the very rows that it was selected on."
-    sizes = [m for m in measurements if m.n and m.metric == "accuracy"]
-    if sizes:
-        least = min(sizes, key=lambda m: m.n)
-        error = 100 * math.sqrt(least.value * (1 - least.value) / least.n)
-        text += f" Over {least.n:,} rows an accuracy has a standard error of {error:.1f} points."
-    return text
-
-
-def _untested(record: dict, measurements: Sequence[Measured]) -> str:
-    """Note for a card without test scores."""
-    if any(_plain(m.split) == "test" for m in measurements):
-        return ""
-    if "data" in record:
-        return "It was not scored on test rows."
-    return "Test scores are in `results.tsv` of the run, from `7_eval.sh` on, which adds them here."
-
-
-def _origin(record: dict, suite: Suite, base: str) -> str:
-    secrets = environment_secrets()
-    rows = [["base model", _shown(base, secrets) or "unknown"], ["stage", record["stage"]]]
-    rows += [["teacher", record["teacher_folder"]]] if record.get("teacher_folder") else []
-    rows += [["data", _data(record, suite).removeprefix("the ")]]
-    rows += [[f"data: {name}", value] for name, value in flat(suite.settings, secrets).items()]
-    return markdown_table(["", ""], rows, 2)
-
-
-def _shown(name: str, secrets: list[str]) -> str:
-    return flat({"name": name}, secrets)["name"] if name else ""
-
-
-def _limits(record: dict, suite: Suite, domains: Sequence[Domain], measurements: Sequence[Measured]) -> list[str]:
-    names = ", ".join(domain.name for domain in domains)
-    arguments = record["arguments"]
-    return [
-        f"It has learnt from {names} alone; of other texts nothing is known but what stands under Results.",
-        "It answers every text with one of its answers, also texts that none of them fits.",
-        *([f"It reads the first {arguments['max_length']} tokens of a text."] if arguments.get("max_length") else []),
-        "It keeps what its base model and its data hold of errors and of bias; none of it was measured.",
-        LICENCE,
-        *(["It was selected on the reported rows (PROTOCOL=paper)."] if _selected_on_test(record, suite) else []),
-    ]  # fmt: skip
-
-
-def _selected_on_test(record: dict, suite: Suite) -> bool:
-    protocol = record["arguments"].get("protocol", "honest")
-    return protocol == "paper" and selection_split(suite.name, protocol) == "test"
-
-
-def _settings(record: dict) -> str:
-    rows = [[name, value] for name, value in flat(record["arguments"], environment_secrets()).items()]
-    table = markdown_table(["argument", "value"], rows, 2)
-    return f"<details><summary>{len(rows)} arguments</summary>\n\n{table}\n\n</details>"
+    error = 100 * math.sqrt(least.value * (1 - least.value) / least.n)
+    return f" Over {least.n:,} rows an accuracy has a standard error of {error:.1f} points."

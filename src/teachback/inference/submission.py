@@ -1,4 +1,4 @@
-"""Leaderboard submissions: writes predicted label names in the official formats and checks the result.
+"""Leaderboard submissions: predicted label names in the official formats.
 
 SuperGLUE: one JSON object a line, ``{"idx": 3, "label": "entailment"}``. Labels are the names of the official train
 files; those of BoolQ and WiC are the strings "true" and "false", of WSC "True" and "False", of COPA and MultiRC the
@@ -10,7 +10,9 @@ GLUE: TSV with the header ``index  prediction``. MNLI, QNLI and RTE need names, 
 """
 
 import json
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, Row
@@ -22,27 +24,14 @@ NUMBERS = (0, 1)
 # Allowed labels by format and domain.
 LABELS: dict[str, dict[str, tuple]] = {
     "superglue": {
-        "BoolQ": ("false", "true"),
-        "CB": INFERENCE,
-        "COPA": NUMBERS,
-        "MultiRC": NUMBERS,
-        "RTE": ENTAILMENT,
-        "WiC": ("false", "true"),
-        "WSC": ("False", "True"),
+        "BoolQ": ("false", "true"), "CB": INFERENCE, "COPA": NUMBERS, "MultiRC": NUMBERS, "RTE": ENTAILMENT,
+        "WiC": ("false", "true"), "WSC": ("False", "True"),
     },
     "glue": {
-        "CoLA": NUMBERS,
-        "SST-2": NUMBERS,
-        "MRPC": NUMBERS,
-        "STS-B": (),
-        "QQP": NUMBERS,
-        "MNLI": INFERENCE,
-        "MNLI-mm": INFERENCE,
-        "QNLI": ENTAILMENT,
-        "RTE": ENTAILMENT,
-        "WNLI": NUMBERS,
+        "CoLA": NUMBERS, "SST-2": NUMBERS, "MRPC": NUMBERS, "STS-B": (), "QQP": NUMBERS, "MNLI": INFERENCE, "MNLI-mm": INFERENCE,
+        "QNLI": ENTAILMENT, "RTE": ENTAILMENT, "WNLI": NUMBERS,
     },
-}
+}  # fmt: skip
 # Rows of the official hidden tests (MultiRC: answers).
 OFFICIAL_ROWS = {
     "superglue": {"BoolQ": 3245, "CB": 250, "COPA": 500, "MultiRC": 9693, "RTE": 3000, "WiC": 1400, "WSC": 146},
@@ -73,14 +62,18 @@ def submission(domain: Domain, rows: Sequence[Row], predictions: Sequence[str]) 
             f"no leaderboard file is known for domain {domain.name!r} in the format {domain.submission!r}; known are "
             f"{known} (submission in suite.json)"
         )
-    values = [_value(domain, row, name) for row, name in zip(rows, predictions, strict=True)]
+    count = 3 if domain.name == "MultiRC" else 1
+    indexed = sorted((indices(row, count), _value(domain, row, name)) for row, name in zip(rows, predictions, strict=True))
+    if twice := [first for (first, _), (second, _) in pairwise(indexed) if first == second]:
+        raise TeachbackError(f"{domain.name}: two rows have the index {twice[0][-1]}; run 2_process_data.sh again")
     if domain.submission == "glue":
-        lines = [HEADER, *_glue_lines(domain, rows, values)]
+        form = "{}\t{:.3f}" if domain.task == "regression" else "{}\t{}"
+        lines = [HEADER, *(form.format(index, value) for (index,), value in indexed)]
+    elif domain.name == "MultiRC":
+        lines = _multirc_lines(indexed)
     else:
-        lines = _multirc_lines(rows, values) if domain.name == "MultiRC" else _superglue_lines(rows, values)
-    text = "".join(f"{line}\n" for line in lines)
-    check_submission(text, domain.submission, domain.name)
-    return text
+        lines = [json.dumps({"idx": index, "label": label}) for (index,), label in indexed]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def indices(row: Row, count: int = 1) -> tuple[int, ...]:
@@ -96,30 +89,19 @@ def indices(row: Row, count: int = 1) -> tuple[int, ...]:
 def _value(domain: Domain, row: Row, name: str):
     """Value in the submission for a predicted label name or number."""
     if domain.task == "regression":
+        if math.isnan(float(name)):
+            raise TeachbackError(f"row {row.guid}: the prediction {name} is no number from {SCORE_RANGE[0]:g} to {SCORE_RANGE[1]:g}")
         return min(max(float(name), SCORE_RANGE[0]), SCORE_RANGE[1]) + 0.0  # -0 becomes 0
-    if name not in domain.labels:
-        raise TeachbackError(
-            f"row {row.guid}: the prediction {name!r} is none of the labels {', '.join(domain.labels)}"
-        )
     allowed = LABELS[domain.submission][domain.name]
-    if allowed == NUMBERS:
-        return domain.labels.index(name)
-    return {one.lower(): one for one in allowed}.get(name, name)
+    official = {name: number for number, name in enumerate(domain.labels)} if allowed == NUMBERS else {one.lower(): one for one in allowed}
+    if name not in domain.labels or official.get(name) not in allowed:
+        raise TeachbackError(f"row {row.guid}: the prediction {name!r} is none of the labels {', '.join(map(str, domain.labels))}")
+    return official[name]
 
 
-def _superglue_lines(rows: Sequence[Row], values: Sequence) -> list[str]:
-    indexed = sorted((indices(row)[0], value) for row, value in zip(rows, values))
-    return [json.dumps({"idx": index, "label": label}) for index, label in indexed]
-
-
-def _glue_lines(domain: Domain, rows: Sequence[Row], values: Sequence) -> list[str]:
-    indexed = sorted((indices(row)[0], value) for row, value in zip(rows, values))
-    return [f"{index}\t{value:.3f}" if domain.task == "regression" else f"{index}\t{value}" for index, value in indexed]
-
-
-def _multirc_lines(rows: Sequence[Row], values: Sequence[int]) -> list[str]:
+def _multirc_lines(indexed: Sequence[tuple]) -> list[str]:
     paragraphs: dict[int, dict[int, list[dict]]] = {}
-    for (paragraph, question, answer), label in sorted((indices(row, 3), value) for row, value in zip(rows, values)):
+    for (paragraph, question, answer), label in indexed:
         paragraphs.setdefault(paragraph, {}).setdefault(question, []).append({"idx": answer, "label": label})
     return [
         json.dumps({"idx": paragraph, "passage": {"questions": [
@@ -127,78 +109,3 @@ def _multirc_lines(rows: Sequence[Row], values: Sequence[int]) -> list[str]:
         ]}})
         for paragraph, questions in paragraphs.items()
     ]  # fmt: skip
-
-
-def check_submission(text: str, form: str, domain: str) -> int:
-    """Validate a submission; returns its number of predictions.
-
-    Raises:
-        TeachbackError: a line violates the format.
-    """
-    if not text.endswith("\n"):
-        raise TeachbackError(f"{domain}: the last line of the submission is not ended")
-    lines = text.removesuffix("\n").split("\n")
-    if form == "glue" and lines.pop(0) != HEADER:
-        raise TeachbackError(f"{domain} line 1: the header of the submission is not {HEADER!r}")
-    check = {"glue": _check_tsv, "superglue": _check_multirc if domain == "MultiRC" else _check_json}[form]
-    allowed, count, last = LABELS[form][domain], 0, -1
-    for number, line in enumerate(lines, start=2 if form == "glue" else 1):
-        try:
-            index, predictions = check(line, allowed)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TeachbackError(f"{domain} line {number}: {line[:80]!r} does not fit the format ({error})") from error
-        if index <= last:
-            raise TeachbackError(f"{domain} line {number}: index {index} follows {last}; they must ascend")
-        count, last = count + predictions, index
-    return count
-
-
-def _check_tsv(line: str, allowed: tuple) -> tuple[int, int]:
-    index, prediction = line.split("\t")
-    if not allowed and not SCORE_RANGE[0] <= float(prediction) <= SCORE_RANGE[1]:
-        raise ValueError(f"{prediction} is not between 0 and 5")
-    if allowed and prediction not in map(str, allowed):
-        raise ValueError(f"{prediction!r} is none of {', '.join(map(str, allowed))}")
-    return _index(int(index)), 1
-
-
-def _check_json(line: str, allowed: tuple) -> tuple[int, int]:
-    _require_fields(item := json.loads(line), "idx", "label")
-    _require_label(item["label"], allowed)
-    return _index(item["idx"]), 1
-
-
-def _check_multirc(line: str, allowed: tuple) -> tuple[int, int]:
-    _require_fields(item := json.loads(line), "idx", "passage")
-    _require_fields(item["passage"], "questions")
-    questions = item["passage"]["questions"]
-    _require_ascending(questions)
-    for question in questions:
-        _require_fields(question, "idx", "answers")
-        _require_ascending(question["answers"])
-        for answer in question["answers"]:
-            _require_fields(answer, "idx", "label")
-            _require_label(answer["label"], allowed)
-    return _index(item["idx"]), sum(len(question["answers"]) for question in questions)
-
-
-def _require_ascending(items: list[dict]) -> None:
-    numbers = [_index(item["idx"]) for item in items]
-    if not numbers or numbers != sorted(set(numbers)):
-        raise ValueError(f"the indices {numbers} of its questions or answers do not ascend")
-
-
-def _require_fields(item: dict, *names: str) -> None:
-    if set(item) != set(names):
-        raise ValueError(f"the fields are {', '.join(item)}, expected {', '.join(names)}")
-
-
-def _require_label(label, allowed: tuple) -> None:
-    if not any(label == one and type(label) is type(one) for one in allowed):  # true == 1 in Python, not in JSON
-        raise ValueError(f"label {label!r} is none of {', '.join(map(repr, allowed))}")
-
-
-def _index(value) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"index {value!r} is not a number from 0 on")
-    return value

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Reproduces a published table, every row, domain and seed, and prints ours beside the published numbers:
-#     bash scripts/reproduce.sh metakd_amazon | metakd_mnli | mpdistil_superglue | mpdistil_glue [--dry_run] [--only_table]
+#     bash scripts/reproduce.sh metakd_amazon | metakd_mnli | mpdistil_superglue | mpdistil_glue [--dry_run] [--only_table] [--snakefile]
 # A cell of the table is a run of the numbered stages. One that is done is skipped, so the same command goes on after an
-# interruption. --dry_run counts them by state, with hours (--list_cells: each in a line); --only_table makes the table of those done.
+# interruption. --dry_run counts them by state, with hours (--list_cells: each in a line); --only_table makes the table of those done,
+# --snakefile a workflow for Snakemake (bash scripts/reproduce.sh metakd_amazon --snakefile > Snakefile).
 # Variables of the stages (TEACHER_EPOCHS=1, PRECISION=bf16 ...) apply to all cells. See docs/reproduce.md.
 table=
 if [[ $# -gt 0 && $1 != -* ]]; then table=$1; shift; fi
@@ -21,8 +22,13 @@ source "$(dirname "$0")/common.sh"
 : "${TRAIN_FRACTION=}"                  # in place of the table: scores by these shares of DOMAIN's train rows, such as 0.01 0.1 1
 : "${TEACHER_DOMAIN=}"                  # with HOLD_OUT: whose single teacher it is compared with; empty: the next domain's
 : "${JOBS=1}"                           # cells that run side by side, on a GPU each where there are several
+: "${RETRIES=0}"                        # times that a cell which was told to stop (status 143) goes on from its checkpoint in the same call; in a Snakefile, any that failed
 : "${LAUNCHER=local}"                   # local; slurm submits the cells as jobs, JOBS of them at a time
 : "${SLURM_OPTIONS=}"                   # slurm: what sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00
+: "${SLURM_OPTIONS_DATA=}"              # more of them for the cell that makes the data; of an option given twice the last counts
+: "${SLURM_OPTIONS_TEACHER=}"           # more of them for cells that train a teacher
+: "${SLURM_OPTIONS_STUDENT=}"           # more of them for cells that train a student
+: "${SLURM_OPTIONS_CURRICULUM=}"        # more of them for cells of stage 6
 : "${UNDISTILLED_EPOCHS=}"              # epochs of the undistilled student; empty: those of stages 4 and 5 together with Meta-KD, else stage 5's
 : "${UNDISTILLED_LR=}"                  # its learning rate; empty: that of stage 5
 : "${FIRST_EPOCHS=10}" no flag          # passes of stage 4 (paper: 10)

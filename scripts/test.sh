@@ -10,6 +10,14 @@ bash scripts/environment.sh
 
 status=0
 if [[ $# -eq 0 ]]; then
+    # Snakemake, for its tests, in an environment of its own, as it needs older packages than the others here.
+    engines=.venv/snakemake
+    if ! cmp -s requirements-engines.txt $engines/installed.txt; then
+        echo "Installing Snakemake into $engines (once)"
+        { .venv/bin/python -m venv --clear $engines && $engines/bin/python -m pip --disable-pip-version-check --quiet install \
+            -r requirements-engines.txt && cp requirements-engines.txt $engines/installed.txt; } ||
+            echo "Snakemake could not be installed (see above); its tests are skipped" >&2
+    fi
     echo "Checking the code: .venv/bin/python -m ruff check, .venv/bin/python -m mypy, .venv/bin/lint-imports"
     .venv/bin/python -m ruff check src tests scripts benchmarks examples || status=1
     .venv/bin/python -m mypy || status=1

@@ -18,7 +18,7 @@ os.fsync = lambda handle: None
 integrity.SETTLED_SECONDS = 1e9
 
 # The costly files, dearest first: handed out by file, one that begins last would be waited for alone.
-COSTLY = "end_to_end curriculum stages evaluate reproduce api bad_data faults benchmarks".split()
+COSTLY = "end_to_end curriculum stages evaluate reproduce snakefile api bad_data faults benchmarks".split()
 
 ROOM = 0.6  # GB of temporary folders at once
 

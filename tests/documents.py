@@ -29,7 +29,10 @@ OTHERS_VARIABLES = {
     "PET_RDZV_BACKEND", "PET_RDZV_ENDPOINT", "PET_RDZV_ID", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT",
     "SLURM_NNODES", "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK",
 }  # fmt: skip
-OTHERS_FLAGS = {"--partition", "--gres", "--time", "--requeue", "--signal", "--nodes", "--no-deps"}  # of sbatch and pip
+OTHERS_FLAGS = {  # of sbatch, pip and snakemake
+    "--partition", "--gres", "--time", "--requeue", "--signal", "--nodes", "--no-deps", "--rerun-triggers", "--resources",
+    "--set-resources", "--executor", "--jobs", "--default-resources",
+}  # fmt: skip
 ALL_VARIABLES = ("scripts/reproduce.sh", "scripts/quickstart.sh")  # hand variables on to the stages
 THEIRS = "theirs"  # heads a column of a table about other projects' files and flags
 

@@ -277,7 +277,7 @@ def test_data_of_another_protocol_or_without_a_quiz_is_refused(tmp_path):
 def test_data_with_a_quiz_is_told_of_where_the_paper_has_none(tmp_path, capsys):
     made_with(tmp_path, "amazon", ("books", "dvd", "electronics", "kitchen"), protocol="honest", quiz_fraction=0.1)
     cells(tmp_path)
-    assert "note:" in capsys.readouterr().out
+    assert "note:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

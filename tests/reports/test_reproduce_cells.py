@@ -48,11 +48,11 @@ def ran(place) -> list[str]:
     return [line.split()[0] for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def schedule(place, cells, jobs=1, gpus=()) -> tuple[Schedule, list[str]]:
+def schedule(place, cells, jobs=1, gpus=(), retries=0) -> tuple[Schedule, list[str]]:
     said: list[str] = []
     launcher = LocalLauncher(jobs, list(gpus))
     launcher.pause = 0.01
-    return Schedule(cells, place, launcher, jobs, said.append), said
+    return Schedule(cells, place, launcher, jobs, retries, said.append), said
 
 
 def run(place, cells, **options) -> tuple[Schedule, list[str]]:
@@ -97,6 +97,18 @@ def test_a_failed_cell_is_tried_again(place):
     made, _ = run(place, cells)
     assert set(made.states.values()) == {DONE} and ran(place) == ["1", "1", "2"]
     assert not cells[0].mark("failed").exists()
+
+
+def test_a_cell_that_was_told_to_stop_goes_on_in_the_same_call(place):
+    stop = 'if [[ $(grep -c "^$SEED " "$HOME/ran") -le 2 ]]; then exit 143; fi\n'
+    (place.root / "3_train_teacher.sh").write_text(STAGE + stop)
+    (place.root / "broken-2").touch()  # an error is none
+    made, said = run(place, [cell(place, 1), cell(place, 2)], retries=2)
+    assert list(made.states.values()) == [DONE, FAILED] and sorted(ran(place)) == ["1", "1", "1", "2"]
+    assert "teacher.seed1 was told to stop, and goes on from its last checkpoint; retries left: 0" in said
+    (place.root / "3_train_teacher.sh").write_text(STAGE + "exit 143\n")
+    made, _ = run(place, [cell(place, 3)], retries=1)
+    assert made.states == {"teacher.seed3": FAILED} and ran(place)[4:] == ["3", "3"]
 
 
 def test_an_interrupted_cell_is_run_again(place):

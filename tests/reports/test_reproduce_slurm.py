@@ -1,12 +1,14 @@
 """Cells as Slurm jobs, with commands of Slurm's names that run jobs in the background and note what they were asked."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from test_reproduce_cells import cell, place, ran, wait_for  # noqa: F401  (a fixture)
 
 from teachback.core.errors import TeachbackError
 from teachback.reports.cells import DONE, FAILED
+from teachback.reports.reproduce import ReproduceArguments, make_launcher
 from teachback.reports.run_cells import LocalLauncher, Schedule, runs_elsewhere
 from teachback.reports.slurm import Queue, SlurmLauncher, queued_job
 
@@ -46,11 +48,11 @@ def slurm(place, monkeypatch):  # noqa: F811
     return place
 
 
-def schedule(slurm, cells, options="--partition=gpu --comment='a b'", jobs=2):
+def schedule(slurm, cells, options="--partition=gpu --comment='a b'", jobs=2, retries=0, by_role=None):
     said: list[str] = []
-    launcher = SlurmLauncher(options)
+    launcher = SlurmLauncher(options, by_role)
     launcher.pause, launcher.queue = 0.02, Queue(0)
-    return Schedule(cells, slurm, launcher, jobs, said.append), said
+    return Schedule(cells, slurm, launcher, jobs, retries, said.append), said
 
 
 def run(slurm, cells, **options):
@@ -72,6 +74,26 @@ def test_cells_are_submitted_in_order_and_skipped_when_done(slurm):
     assert "--partition=gpu --comment=a b" in first
     run(slurm, cells)
     assert len(submitted(slurm)) == 2 and not cells[0].mark("job").exists()
+
+
+def test_cells_of_a_role_have_options_of_their_own(slurm):
+    student = replace(cell(slurm, 2, "teacher.seed1"), scripts=("4_student_first.sh",))
+    (slurm.root / "4_student_first.sh").write_text("true\n")
+    run(slurm, [cell(slurm, 1), student], options="--time=1:00:00", by_role={"teacher": "--time=8:00:00 --mem=32G", "student": ""})
+    teacher, student = submitted(slurm)
+    assert "--time=1:00:00 --time=8:00:00 --mem=32G " in teacher and "--time=1:00:00 /" in student
+    arguments = ReproduceArguments(launcher="slurm", slurm_options="-p gpu", slurm_options_curriculum="--mem=9G")
+    launcher = make_launcher(arguments)
+    assert launcher.options == ["-p", "gpu"] and launcher.options_by_role["curriculum"] == ["--mem=9G"]
+
+
+def test_a_job_that_was_told_to_stop_is_submitted_again(slurm):
+    one = cell(slurm, 1)
+    stage = slurm.root / "3_train_teacher.sh"
+    stage.write_text(stage.read_text() + 'if [[ $(wc -l < "$HOME/ran") -eq 1 ]]; then exit 143; fi\n')
+    made, said = run(slurm, [one], retries=1)
+    assert made.states == {one.name: DONE} and len(submitted(slurm)) == 2 and ran(slurm) == ["1", "1"]
+    assert any("retries left: 0" in line for line in said)
 
 
 def test_a_failed_job_is_named_with_its_log(slurm):

@@ -1,8 +1,8 @@
-"""Cells of a table: each is a run of stages by a generated bash script, with its outcome in a marker file.
+"""Cells of a table: each is a run of stages by a generated bash script, with its outcome in marker files.
 
-The script's log and marker lie beside it: ``.done``, written after the last stage, holds the cell's fingerprint and the
-elapsed seconds; ``.failed`` the exit status. A script with neither was interrupted; it is run again, and its stages
-resume from their last checkpoints.
+The script's log and markers lie beside it: ``.done``, written after the last stage, holds the cell's fingerprint and the
+elapsed seconds; ``.stages`` a hash of the stage.json files that it wrote, for Snakemake; ``.failed`` the exit status. A
+script with none of them was interrupted; it is run again, and its stages resume from their last checkpoints.
 """
 
 import glob
@@ -31,6 +31,10 @@ WITHOUT_EFFECT = {
     "TEACHER_CACHE_GB", "ALLOW_PARTIAL", "MODELS",
 }  # fmt: skip
 
+ROLES = {SCRIPTS["2"]: "data", SCRIPTS["3"]: "teacher", SCRIPTS["6"]: "curriculum"}  # of cells with these scripts
+STUDENT = "student"  # role of all other cells
+CELL_ROLES = (*ROLES.values(), STUDENT)
+
 # Set by each cell, and therefore not taken from the environment.
 PER_CELL = ("HOLD_OUT", "TRAIN_FRACTION", "TEACHER_DOMAIN", "TEACHER_DIR", "STUDENT_DIR")
 
@@ -56,9 +60,28 @@ class Cell:
         return self.folder / f"{self.name}.log"
 
     @property
+    def role(self) -> str:
+        """What the cell makes: data, teacher, student or curriculum."""
+        return next((role for script, role in ROLES.items() if script in self.scripts), STUDENT)
+
+    @property
     def makes_data(self) -> bool:
         """Whether this is the cell that writes the data."""
-        return SCRIPTS["2"] in self.scripts
+        return self.role == "data"
+
+    @property
+    def run_folder(self) -> Path | None:
+        """Folder of the run that the cell writes stage folders into; None for the cell that writes the data."""
+        if "OUTPUT_DIR" not in self.variables or self.makes_data:
+            return None
+        return seed_folder(self.variables["OUTPUT_DIR"], self.variables["SUITE"], int(self.variables["SEED"]))
+
+    @property
+    def stage_patterns(self) -> tuple[str, ...]:
+        """Patterns, relative to `run_folder`, of the stage folders that the cell writes."""
+        domain = self.variables.get("DOMAIN", "all")
+        name = "*" if domain == "all" else glob.escape(folder_name(domain))
+        return f"teacher-{'*' if name == '*' else f'single-{name}'}", f"{name}/*"
 
     def mark(self, what: str) -> Path:
         return self.folder / f"{self.name}.{what}"
@@ -105,35 +128,39 @@ class Workplace:
 
     def damage(self, cell: Cell) -> list[str]:
         """Problems of the stage folders written by a finished cell; a removed folder is not a problem."""
-        if "OUTPUT_DIR" not in cell.variables or cell.makes_data:  # data is checked by its hash
+        if not (run := cell.run_folder):  # data is checked by its hash
             return []
-        domain = cell.variables["DOMAIN"]
-        name = "*" if domain == "all" else glob.escape(folder_name(domain))
-        run = seed_folder(cell.variables["OUTPUT_DIR"], cell.variables["SUITE"], int(cell.variables["SEED"]))
-        folders = [place.parent for form in (f"teacher-{'*' if name == '*' else f'single-{name}'}", f"{name}/*")
-                 for place in run.glob(f"{form}/stage.json")]  # fmt: skip
+        folders = [place.parent for pattern in cell.stage_patterns for place in run.glob(f"{pattern}/stage.json")]
         return [problem for folder in folders if (problem := damage_of(folder))]
 
     def write_script(self, cell: Cell, cells: dict[str, Cell]) -> None:
-        """Write the cell's script, which runs on any machine with the project's folder and data."""
+        """Write the cell's script, which runs on any machine with the project's folder and data; an equal one is left as it is."""
         mark = shlex.quote(str(cell.folder.absolute() / cell.name))
+        run = shlex.quote(str((cell.run_folder or self.data).absolute()))
+        # Each is a pattern, with nothing to match where there is no such file.
+        stages = [f"{run}/{pattern}/stage.jso[n]" for pattern in (cell.stage_patterns if cell.run_folder else ["."])]
         exports = [f"export {name}={shlex.quote(value)}" for name, value in self.settings(cell).items()]
         lines = [
             "#!/usr/bin/env bash",
             f"# {cell.name}: made by scripts/reproduce.sh",
             "set -euo pipefail",
+            "shopt -s nullglob",
             f"cd {shlex.quote(os.getcwd())}",
             f"unset {' '.join(PER_CELL)}",
             *exports,
             f"mark={mark}",
-            'rm -f "$mark.done" "$mark.failed"',
+            'rm -f "$mark.done" "$mark.failed" "$mark.stages"',
             "trap 'exit 143' TERM",  # runs when the stage has ended, so that it can write a checkpoint
             """trap 'status=$?; if [[ $status != 0 ]]; then echo "$status" > "$mark.failed"; fi' EXIT""",
             *(f"bash {shlex.quote(str(self.root / script))}" for script in cell.scripts),
             f'printf \'%s\\t%s\\n\' {self.fingerprint(cell, cells)} "$SECONDS" > "$mark.partial"',
             'mv "$mark.partial" "$mark.done"',
+            f'cat /dev/null {" ".join(stages)} | {{ sha256sum 2>/dev/null || shasum -a 256; }} > "$mark.partial"',
+            'mv "$mark.partial" "$mark.stages"',
         ]
-        write_atomically(cell.script, "\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        if not cell.script.is_file() or cell.script.read_text(encoding="utf-8") != text:
+            write_atomically(cell.script, text)
 
 
 def done_mark(cell: Cell) -> tuple[str, float]:

@@ -1,6 +1,7 @@
 """Reproduction of a published table: runs every row, domain and seed, and compares the scores with the published ones."""
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from teachback.core.places import scripts_root
 from teachback.core.published import require_whole
 from teachback.data.schema import read_suite
 from teachback.reports.cell_list import listed, summary
-from teachback.reports.cells import Workplace
+from teachback.reports.cells import CELL_ROLES, Workplace
 from teachback.reports.plan import Plan, Setting, answering, targets_of
 from teachback.reports.published import published_table
 from teachback.reports.recipes import RECIPES
-from teachback.reports.run_cells import Launcher, LocalLauncher, Schedule
+from teachback.reports.run_cells import Launcher, LocalLauncher, Schedule, threads_each
 from teachback.reports.slurm import SlurmLauncher
+from teachback.reports.snakefile import snakefile
 from teachback.reports.stage_times import StageTimes
 
 
@@ -44,19 +46,28 @@ class ReproduceArguments:
     teacher_domain: str = ""
     device: str = "auto"
     jobs: int = 1
+    retries: int = 0
     launcher: str = "local"
     slurm_options: str = ""
+    slurm_options_data: str = ""
+    slurm_options_teacher: str = ""
+    slurm_options_student: str = ""
+    slurm_options_curriculum: str = ""
     dry_run: bool = option(False, "Run nothing: count the cells of each row by state, with the hours that they took and are expected to take.")
     list_cells: bool = option(False, "With dry_run: a line for each cell, with its state and command.")
     only_table: bool = option(False, "Run nothing: make the table of the cells that are done.")
+    snakefile: bool = option(False, "Run nothing: write the cells' scripts, and a Snakefile that runs them to standard output.")
 
     def __post_init__(self):
         require(self, "name", tuple(RECIPES))
         require(self, "protocol", ("honest", "paper"))
         require(self, "launcher", ("local", "slurm"))
         require_at_least(self, "jobs", 1)
+        require_at_least(self, "retries", 0)
         if self.list_cells and not self.dry_run:
             raise TeachbackError("--list_cells is for --dry_run, which runs nothing: give both")
+        if self.dry_run + self.only_table + self.snakefile > 1:
+            raise TeachbackError("--dry_run, --only_table and --snakefile each take the place of a run: give one of them")
 
 
 def reproduce(args: ReproduceArguments) -> None:
@@ -65,7 +76,12 @@ def reproduce(args: ReproduceArguments) -> None:
     place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, _config(args.config))
     with_data = not (place.data / "suite.json").is_file()
     cells = {cell.name: cell for plan in plans for cell in plan.cells(with_data)}  # plans share some
-    schedule = Schedule(list(cells.values()), place, LocalLauncher(args.jobs, []) if args.dry_run else make_launcher(args), args.jobs)
+    if args.snakefile:
+        gpus = None if args.device == "cpu" else visible_gpus(args.device)
+        print(snakefile(args.name, plans[0].folder, list(cells.values()), place, threads_each(args.jobs), args.retries, gpus), end="")
+        return
+    launcher = LocalLauncher(args.jobs, []) if args.dry_run else make_launcher(args)
+    schedule = Schedule(list(cells.values()), place, launcher, args.jobs, args.retries)
     if args.dry_run:
         times = StageTimes.below(Path(args.output_root), args.suite)
         print(listed(schedule) if args.list_cells else summary(schedule, args.name, times, len(plans[0].targets)))
@@ -82,7 +98,7 @@ def reproduce(args: ReproduceArguments) -> None:
 
 def make_launcher(args: ReproduceArguments) -> Launcher:
     if args.launcher == "slurm":
-        return SlurmLauncher(args.slurm_options)
+        return SlurmLauncher(args.slurm_options, {role: getattr(args, f"slurm_options_{role}") for role in CELL_ROLES})
     return LocalLauncher(args.jobs, visible_gpus(args.device))
 
 
@@ -195,7 +211,7 @@ def _check_data(args: ReproduceArguments) -> None:
         message = f"{folder} was made with QUIZ_FRACTION={fraction}, and the paper's is {quiz}"
         if fraction == 0:
             raise TeachbackError(f"{message}: stages 5 and 6 need a quiz; run {again}, or set another DATA_DIR")
-        print(f"note: {message}; for the paper's data run {again}")
+        print(f"note: {message}; for the paper's data run {again}", file=sys.stderr)
 
 
 def _config(name: str) -> Path:

@@ -19,6 +19,7 @@ from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO, Cell, 
 from teachback.reports.slurm import queued_job
 
 RUNNING, BLOCKED = "running", "blocked"
+STOPPED = str(128 + signal.SIGTERM)  # exit status of a stage that was told to stop and has written a checkpoint
 
 
 class Job(Protocol):
@@ -72,6 +73,11 @@ def _group_exists(number: int) -> bool:
     return True
 
 
+def threads_each(jobs: int) -> int:
+    """Number of threads of each of several cells that share this machine."""
+    return max(1, (os.cpu_count() or 1) // jobs)
+
+
 class LocalLauncher:
     """Runs cells as processes of this machine, each on one of several GPUs and with an equal share of the cores."""
 
@@ -81,7 +87,7 @@ class LocalLauncher:
 
     def __init__(self, jobs: int, gpus: list[str]):
         self.gpus = gpus
-        self.threads = max(1, (os.cpu_count() or 1) // jobs)
+        self.threads = threads_each(jobs)
 
     def check(self, cells: list[Cell]) -> None:
         """Refuse to run while Slurm jobs for the same cells are queued."""
@@ -137,13 +143,18 @@ class Running:
 
 
 class Schedule:
-    """Runs all cells of a table by a launcher. A failed cell only blocks cells that need it."""
+    """Runs all cells of a table by a launcher. A failed cell only blocks cells that need it.
+
+    ``retries``: times that a cell which a signal has stopped is started again, to continue from its checkpoint.
+    """
 
     def __init__(
-        self, cells: list[Cell], place: Workplace, launcher: Launcher, jobs: int, say: Callable[[str], None] = print
-    ):
+        self, cells: list[Cell], place: Workplace, launcher: Launcher, jobs: int, retries: int = 0,
+        say: Callable[[str], None] = print,
+    ):  # fmt: skip
         self.cells = {cell.name: cell for cell in cells}
         self.place, self.launcher, self.jobs, self.say = place, launcher, jobs, say
+        self.retries_left = dict.fromkeys(self.cells, retries)
         self.states = {name: place.state(cell, self.cells) for name, cell in self.cells.items()}
         self.running: dict[str, Running] = {}
 
@@ -218,9 +229,20 @@ class Schedule:
     def _finish(self, running: Running) -> bool:
         cell = self.running.pop(running.cell.name).cell
         self.states[cell.name] = DONE
-        if not cell.mark(DONE).is_file():
+        if not cell.mark(DONE).is_file() and not self._retried(cell):
             self._failed(cell)
         running.lock.release()
+        return True
+
+    def _retried(self, cell: Cell) -> bool:
+        """Put a cell that was stopped by a signal back among those to run, as long as it has retries left."""
+        mark = cell.mark(FAILED)
+        if not self.retries_left[cell.name] or not mark.is_file() or mark.read_text(encoding="utf-8").strip() != STOPPED:
+            return False
+        self.retries_left[cell.name] -= 1
+        mark.unlink()
+        self.states[cell.name] = TODO
+        self.say(f"{cell.name} was told to stop, and goes on from its last checkpoint; retries left: {self.retries_left[cell.name]}")
         return True
 
     def _failed(self, cell: Cell) -> None:

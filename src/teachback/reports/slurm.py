@@ -61,14 +61,15 @@ class SlurmJob:
 
 
 class SlurmLauncher:
-    """Submits cells as Slurm jobs. ``options``: of sbatch, such as --partition, --gres and --time."""
+    """Submits cells as Slurm jobs. ``options``: of sbatch, such as --partition, --gres and --time; more of them by role of the cell."""
 
     pause = 10.0
     started = "in Slurm's queue"
     goes_on = "and finds its jobs, which stay in Slurm's queue (scancel ends them)"
 
-    def __init__(self, options: str):
+    def __init__(self, options: str, options_by_role: dict[str, str] | None = None):
         self.options, self.queue = shlex.split(options), Queue(self.pause)
+        self.options_by_role = {role: shlex.split(more) for role, more in (options_by_role or {}).items()}
 
     def check(self, cells: list[Cell]) -> None:
         """Refuse to run without Slurm's commands."""
@@ -84,7 +85,8 @@ class SlurmLauncher:
                 raise TeachbackError(f"Slurm job {number} still runs it with other settings; scancel {number}, or wait")
             if self.queue.holds(number):
                 return SlurmJob(cell, number, self.queue)
-        command = ["sbatch", "--parsable", f"--job-name={cell.name}", f"--output={cell.log.absolute()}", *self.options]
+        options = [*self.options, *self.options_by_role.get(cell.role, [])]
+        command = ["sbatch", "--parsable", f"--job-name={cell.name}", f"--output={cell.log.absolute()}", *options]
         done = _call([*command, str(cell.script.absolute())])
         if done.returncode:
             raise TeachbackError(f"{shlex.join(command)} failed: {(done.stderr or done.stdout).strip()}")

@@ -16,7 +16,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder or scratch:tiny (paper: this TinyBERT)
 : "${STUDENT_LAYERS=}"                  # cut: 3 (the first three), spread:3, or e.g. 1,3,5; empty: all layers (paper)
 : "${STUDENT_INIT=pretrained}"          # start from: pretrained, STUDENT_MODEL; teacher, a cut of the trained teacher
-: "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, e.g. 3,6,9,12, or one alone for the last
+: "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, e.g. 3,6,9,12, or one alone for the student's last (-1: the teacher's last)
 : "${TRANSFER_SET=domain}"              # texts to learn on: domain (paper), or all, those of every domain that the teacher has labels for
 : "${UNLABELLED=}"                      # file of further texts of the domain: one a line, a pair with a tab between
 : "${TRANSFER_WINDOWS=0}"               # learn on so many further windows of each text longer than MAX_LENGTH, at most

@@ -79,13 +79,14 @@ def mean_square(a, b):
         ("uniform", 4, 12, [3, 6, 9, 12]), ("uniform", 3, 6, [2, 4, 6]), ("uniform", 4, 6, [1, 3, 4, 6]),
         ("uniform", 6, 6, [1, 2, 3, 4, 5, 6]),
         ("last", 3, 6, [4, 5, 6]), ("first", 3, 6, [1, 2, 3]), ("2,2,6", 3, 6, [2, 2, 6]), ("6", 1, 6, [6]), ("5", 3, 6, [5]),
+        ("-1", 3, 6, [6]), ("-2", 3, 12, [11]), ("2,4,-1", 3, 6, [2, 4, 6]),
     ],
 )  # fmt: skip
 def test_layer_maps(name, student, teacher, layers):
     assert layer_map(name, student, teacher) == layers
 
 
-@pytest.mark.parametrize("name", ["1,2", "1,2,3,4", "0,1,2", "1,2,7", "some", "1,,3", ""])
+@pytest.mark.parametrize("name", ["1,2", "1,2,3,4", "0,1,2", "1,2,7", "0", "-7", "some", "1,,3", ""])
 def test_layer_maps_that_do_not_fit_are_refused(name):
     with pytest.raises(TeachbackError, match="LAYER_MAP"):
         layer_map(name, 3, 6)

@@ -32,7 +32,7 @@ def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
     """Teacher layer (counted from 1) of each student layer.
 
     uniform: (i+1)*N_T/N_S, rounded down; last and first: the teacher's last or first N_S; or a list "3,6,9,12"; or a
-    single layer, for the student's last (MiniLM).
+    single layer, for the student's last (MiniLM). Negative numbers count from the teacher's last layer, -1.
     """
     if name in ("uniform", "last", "first") and student_layers > teacher_layers:
         raise TeachbackError(
@@ -44,10 +44,10 @@ def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
         return list(range(teacher_layers - student_layers + 1, teacher_layers + 1))
     if name == "first":
         return list(range(1, student_layers + 1))
-    layers = number_list("LAYER_MAP", name)
+    layers = [layer if layer > 0 else teacher_layers + 1 + layer for layer in number_list("LAYER_MAP", name)]
     if len(layers) not in (1, student_layers) or not all(1 <= layer <= teacher_layers for layer in layers):
         raise TeachbackError(
-            f"LAYER_MAP={name}: give one teacher layer, 1 to {teacher_layers}, for each of the {student_layers} student layers, or one for the last"
+            f"LAYER_MAP={name}: give one teacher layer, 1 to {teacher_layers}, for each of the {student_layers} student layers, or one for the last; -1 is the teacher's last"
         )
     return layers
 

@@ -14,14 +14,15 @@ from transformers import (
     ElectraConfig,
     LlamaConfig,
     ModernBertConfig,
+    MPNetConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     RobertaConfig,
 )
 
-ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "albert")
+ENCODERS = ("bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "modernbert", "albert")
 DECODERS = ("qwen2", "llama")
-READABLE = ("bert", "roberta", "distilbert", "electra")  # whose attention scores are queries times keys
+READABLE = ("bert", "roberta", "distilbert", "electra", "mpnet")  # whose attention scores can be read
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ENCODER = {"vocab_size": 60, "max_position_embeddings": 64, "pad_token_id": 0}
 DECODER = ENCODER | {"pad_token_id": None, "num_key_value_heads": 1}  # as published, without one for padding
@@ -37,6 +38,7 @@ def family_config(family: str, layers: int = 2, width: int = 32, heads: int = 2,
         "bert": (BertConfig, ENCODER),
         "roberta": (RobertaConfig, ENCODER),
         "electra": (ElectraConfig, ENCODER | {"embedding_size": 16}),
+        "mpnet": (MPNetConfig, ENCODER),
         "deberta-v2": (DebertaV2Config, ENCODER | disentangled),
         "modernbert": (ModernBertConfig, ENCODER | {"local_attention": 8}),
         "albert": (AlbertConfig, ENCODER | {"embedding_size": 16}),

@@ -1,5 +1,7 @@
 """The attention loss from queries and keys is `losses.attention_loss` of their scores, gradients included."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -42,12 +44,26 @@ def test_by_hand():
     assert value.item() == pytest.approx((3**2 + 1**2 + 6**2 + 2**2) / 4)
 
 
+@pytest.mark.parametrize("target", ["scores", "probs"])
+def test_a_position_bias_is_part_of_the_scores_and_is_learnt(target):
+    biases = [torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3)]
+    student, teacher = replace(projections(), bias=biases[0].requires_grad_()), replace(projections(seed=1), bias=biases[1])
+    found = projected_attention_loss(student, teacher, MASK, target)
+    width = student.query.shape[-1] ** 0.5
+    matrices = [p.query @ p.key.transpose(-1, -2) / width + p.bias for p in (student, teacher)]
+    torch.testing.assert_close(found, attention_loss(*matrices, MASK, target))
+    (gradient,) = torch.autograd.grad(found.sum(), biases[0], retain_graph=True)
+    assert gradient.abs().max() > 0
+    alike = projected_attention_loss(student, replace(projections(), bias=biases[0].detach()), MASK, target)
+    torch.testing.assert_close(alike, torch.zeros(3))
+
+
 def test_padding_changes_nothing_and_gets_no_gradient():
     student, teacher = projections(), projections(seed=1)
-    wide = [torch.nn.functional.pad(x.detach(), (0, 0, 0, 11), value=7.0) for x in vars(student).values()]
+    wide = [torch.nn.functional.pad(x.detach(), (0, 0, 0, 11), value=7.0) for x in (student.query, student.key)]
     wide = Projections(*(x.requires_grad_() for x in wide))
     told = Projections(
-        *(torch.nn.functional.pad(x.detach(), (0, 0, 0, 11), value=-3.0) for x in vars(teacher).values())
+        *(torch.nn.functional.pad(x.detach(), (0, 0, 0, 11), value=-3.0) for x in (teacher.query, teacher.key))
     )
     mask = torch.nn.functional.pad(MASK, (0, 11))
     found = projected_attention_loss(wide, told, mask)

@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny import ARCHITECTURES, NO_DROPOUT, batch, classifier
+from tiny import ARCHITECTURES, NO_DROPOUT, batch, classifier, enlarge
 from transformers import (
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
 )
 
 from teachback.core.errors import TeachbackError
@@ -50,6 +54,25 @@ def test_scores_give_the_probabilities_of_eager_attention(architecture):
         torch.testing.assert_close(
             masked_softmax(found, rows["attention_mask"])[real], expected[real], atol=1e-5, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("length", [9, 40])
+def test_scores_of_mpnet_have_its_position_bias(length):
+    torch.manual_seed(0)
+    model = enlarge(MPNetForSequenceClassification(MPNetConfig(**SIZES, pad_token_id=0, **NO_DROPOUT))).eval()
+    reader, rows = AttentionProjections(model, [1, 0]), batch((length, 4, 6))
+    answered = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], output_attentions=True)
+    read = reader.take()
+    for projections, expected in zip(read, answered.attentions[::-1], strict=True):
+        real = rows["attention_mask"].bool()[:, None, :, None].expand_as(expected)
+        found = masked_softmax(scores(projections), rows["attention_mask"])
+        torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-4)
+        again = reader.unpack([part.half() for part in projections.parts()])  # as states on disk
+        torch.testing.assert_close(scores(again), scores(projections), atol=0.05, rtol=0.01)
+        without = scores(replace(projections, bias=None))
+        assert (scores(projections) - without).std() > 0.05  # or the comparison would say little
+    scores(read[0]).square().mean().backward()
+    assert model.mpnet.encoder.relative_attention_bias.weight.grad.abs().max() > 0
 
 
 @every_architecture

@@ -86,7 +86,7 @@ def finish(root: Path) -> set[str]:
 
 
 PAIRS = [
-    ("bert", "roberta"), ("roberta", "distilbert"), ("distilbert", "electra"), ("electra", "deberta-v2"),
+    ("bert", "roberta"), ("roberta", "distilbert"), ("distilbert", "electra"), ("electra", "mpnet"), ("mpnet", "deberta-v2"),
     ("deberta-v2", "modernbert"), ("modernbert", "albert"), ("albert", "bert"), ("qwen2", "bert"), ("llama", "distilbert"),
 ]  # fmt: skip
 

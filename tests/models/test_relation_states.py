@@ -2,7 +2,7 @@ import pytest
 import torch
 from families import DECODERS, ENCODERS, family_config
 from tiny import batch, classifier
-from transformers import AutoModelForSequenceClassification, DebertaV2Config, GPT2Config, MPNetConfig, T5Config
+from transformers import AutoModelForSequenceClassification, DebertaV2Config, GPT2Config, T5Config
 
 from teachback.core.errors import TeachbackError
 from teachback.methods.relation_loss import relation_heads, relation_loss
@@ -10,7 +10,6 @@ from teachback.models.relation_states import RelationReader
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 60}
 FURTHER = {
-    "mpnet": MPNetConfig(**SMALL, pad_token_id=0),
     "deberta-v3": DebertaV2Config(  # published so: positions go through the projections of the texts
         **SMALL, pad_token_id=0, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8, share_att_key=True,
         position_biased_input=False, norm_rel_ebd="layer_norm", type_vocab_size=0,

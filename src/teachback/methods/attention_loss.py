@@ -17,8 +17,11 @@ CACHED = 200_000  # score differences per chunk on a CPU: under a megabyte
 def projected_attention_loss(
     student: Projections, teacher: Projections, mask: torch.Tensor, target: str = "scores"
 ) -> torch.Tensor:
-    """`losses.attention_loss` from both models' queries and keys: [B, A, L, d] each, mask [B, L] -> [B] in float32."""
-    if target != "scores":
+    """`losses.attention_loss` from both models' queries and keys: [B, A, L, d] each, mask [B, L] -> [B] in float32.
+
+    Only plain scores avoid the score matrices: not probabilities, nor scores with a position bias (MPNet).
+    """
+    if target != "scores" or student.bias is not None or teacher.bias is not None:
         return attention_loss(scores(student), scores(teacher), mask, target)
     if student.query.shape[1] != teacher.query.shape[1]:
         student, teacher = _mean_head(student), _mean_head(teacher)

@@ -128,7 +128,9 @@ class InnerLayerDistillation(TrainingModule):
         outputs = self.student.eval()({"input_ids": tokens, "attention_mask": tokens}, hidden_states=True)
         read = [outputs.hidden_states[0]] if self.arguments.embedding_weight else []
         if self.arguments.attention_weight:
-            read += [part for states in self._student_attention.take() for part in states.parts()]
+            states = self._student_attention.take()
+            read += [part for layer in states for part in layer.parts()]
+            read += [bias for layer in states if (bias := getattr(layer, "bias", None)) is not None]
         reached = torch.autograd.grad(torch.stack([part.sum() for part in read]).sum(), weights, allow_unused=True)
         for weight, gradient in zip(weights, reached):
             weight.requires_grad_(gradient is not None)

@@ -12,12 +12,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from teachback.core.errors import TeachbackError
-from teachback.models.layers import layer_list
+from teachback.models.layers import backbone, layer_list
 
-# Names of the query and key projections inside a layer. Models whose scores are not QK^T/sqrt(d), such as those with rotary
-# or disentangled positions, are absent on purpose: the product would not be the true score.
-PROJECTIONS = (("query", "key"), ("q_lin", "k_lin"))
-PLAIN_ATTENTION = {"bert", "roberta", "electra", "distilbert", "camembert", "xlm-roberta"}
+# Names of the query and key projections inside a layer. Models whose scores are not QK^T/sqrt(d), or that plus a bias, such as
+# those with rotary or disentangled positions, are absent on purpose: the product would not be the true score.
+PROJECTIONS = (("query", "key"), ("q_lin", "k_lin"), ("q", "k"))
+BIASED = "mpnet"
+PLAIN_ATTENTION = {"bert", "roberta", "electra", "distilbert", "camembert", "xlm-roberta", BIASED}
 
 
 def _projections(model, index: int) -> tuple[nn.Module, nn.Module]:
@@ -54,9 +55,9 @@ class AttentionProjections:
     def take(self) -> list["Projections"]:
         """Return queries and keys of the last forward pass, one pair per layer, and clear them."""
         seen, self._seen = self._seen, {}
+        bias = position_bias(self.model, seen[self.layers[0], "query"].shape[1]) if self.layers else None
         heads = self.model.config.num_attention_heads
-        return [Projections(by_head(seen[i, "query"], heads), by_head(seen[i, "key"], heads)) for i in self.layers]
-
+        return [Projections(by_head(seen[i, "query"], heads), by_head(seen[i, "key"], heads), bias) for i in self.layers]
 
     def widths(self) -> tuple[int, int]:
         """Widths of queries and keys with heads concatenated."""
@@ -64,15 +65,17 @@ class AttentionProjections:
 
     def unpack(self, parts: Sequence[torch.Tensor]) -> "Projections":
         """Inverse of `Projections.parts`."""
-        return Projections(*(by_head(states, self.model.config.num_attention_heads) for states in parts))
+        query, key = (by_head(states, self.model.config.num_attention_heads) for states in parts)
+        return Projections(query, key, position_bias(self.model, query.shape[2]))
 
 
 @dataclass(frozen=True)
 class Projections:
-    """Queries and keys of a layer by head: [B, A, L, d] each."""
+    """Queries and keys of a layer by head, [B, A, L, d] each, and the `position_bias` [A, L, L] of their scores."""
 
     query: torch.Tensor
     key: torch.Tensor
+    bias: torch.Tensor | None = None
 
     def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries and keys with heads concatenated: [B, L, H] each."""
@@ -84,8 +87,16 @@ def by_head(states: torch.Tensor, heads: int) -> torch.Tensor:
     return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+def position_bias(model, length: int) -> torch.Tensor | None:
+    """Bias that MPNet adds to the scores of all its layers by relative position: [A, L, L]; None for other families."""
+    if model.config.model_type != BIASED:
+        return None
+    return backbone(model).encoder.compute_position_bias(torch.empty(1, length, device=model.device))[0]
+
+
 def scores(projections: Projections) -> torch.Tensor:
-    """Attention scores QK^T/sqrt(d): [B, A, L, L] in float32."""
+    """Attention scores QK^T/sqrt(d), plus the bias if there is one: [B, A, L, L] in float32."""
     query, key = projections.query, projections.key
     with torch.autocast(query.device.type, enabled=False):
-        return query.float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])
+        plain = query.float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])
+        return plain if projections.bias is None else plain + projections.bias.float()

@@ -1,0 +1,22 @@
+# What made the best students in docs/results.md, for your own data (SOURCE, as in custom.sh), or with SUITE=amazon for a suite. Give the
+# folder or hub name of an encoder as TEACHER_MODEL; its first layers, fine-tuned, become the student.
+SUITE=custom
+DEV_FRACTION=0.1
+TEST_FRACTION=0.1
+QUIZ_FRACTION=0             # stages 3 to 5 learn from all of train; stage 6 needs 0.1
+TEACHER_LR=5e-5
+DOMAIN_LABELS=uniform       # of several domains: keeps the domain out of what is transferred, and the teacher learns faster
+STUDENT_INIT=teacher        # cut from the fine-tuned teacher, head included
+STUDENT_LAYERS=3
+TRANSFER_SET=all            # every domain's texts; this stage needs no labels
+ATTENTION_TARGET=relations  # of the last layer alone, as in MiniLMv2
+RELATION_HEADS=12
+LAYER_MAP=-1
+LOSS_BALANCE=initial        # hidden states, relations and transferable knowledge weigh alike
+EMBEDDING_WEIGHT=0          # the student's embeddings are the teacher's
+FIRST_LR=1e-4
+FIRST_SCHEDULE=linear
+FIRST_EPOCHS=4
+FIRST_DROPOUT=0
+SECOND_LR=5e-5
+SECOND_EPOCHS=2

@@ -22,8 +22,7 @@ from teachback.core.tsv import as_tsv
 from teachback.data.loader_rows import UserLoader, require_loader
 from teachback.data.schema import Domain, clean_text
 from teachback.data.texts import require_list
-from teachback.inference.loader_card import loader_card, loader_record
-from teachback.inference.model_card import read_text, write_text
+from teachback.inference.model_card import loader_card, loader_record, read_text, write_text
 from teachback.inference.predictor import evaluation_precision
 from teachback.inference.task_metrics import answers, chosen_metric, metric_values, selecting_metric
 from teachback.methods.student import check_layers

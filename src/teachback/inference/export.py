@@ -2,12 +2,10 @@
 
 import copy
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-
-import torch
 
 from teachback.core.arguments import option
 from teachback.core.devices import torch_threads
@@ -17,7 +15,6 @@ from teachback.core.markdown import markdown_table
 from teachback.core.published import hash_model
 from teachback.core.runs import StageRun
 from teachback.core.tsv import as_tsv
-from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain, Row, hash_rows
 from teachback.data.suite_data import SuiteData, labelled
 from teachback.inference.finished import open_checkpoint
@@ -26,7 +23,7 @@ from teachback.inference.onnx_model import OPSET, PACKAGES, OnnxClassifier, requ
 from teachback.inference.predictor import TIMED_ROWS, Predictor
 from teachback.inference.results import format_table
 from teachback.inference.scores import predicted_labels
-from teachback.inference.timing import DISTURBED, ROUNDS, Timing, time_in_turn, usable_cores
+from teachback.inference.timing import DISTURBED, ROUNDS, time_in_turn, usable_cores
 
 SPLIT = "dev"
 BATCH_SIZES = (1, 32)
@@ -41,20 +38,6 @@ class ExportArguments:
     folder: str = option("", "The student's folder; the files are written into its folder onnx.")
     data_dir: str = "data"
     suite: str = ""
-
-
-@dataclass(frozen=True)
-class Check:
-    """Check of one version of the student. ``difference``: largest logit difference from PyTorch; ``score`` in %.
-
-    ``times``: milliseconds per example by (batch size, threads), in the order of `timings`.
-    """
-
-    name: str
-    megabytes: float
-    difference: float
-    score: float
-    times: dict[tuple[int, int], Timing]
 
 
 def timings() -> list[tuple[int, int]]:
@@ -77,16 +60,16 @@ def export(args: ExportArguments) -> Path:
         return run.folder
     predictor = Predictor(checkpoint, data.suite, "cpu", "fp32", length, max(BATCH_SIZES))
     with run.publishing({"domain": domain.name, "suite": data.suite.name}) as folder:
-        write_onnx(
-            folder / FULL, predictor.classifier.model, {"attention_mask", *predictor.tokenizer.model_input_names}
-        )
+        model = predictor.classifier.model
+        write_onnx(folder / FULL, model, {"attention_mask", *predictor.tokenizer.model_input_names})
         write_int8(folder / SMALL, folder / FULL)
-        predictor.classifier.model.config.save_pretrained(folder)
+        model.config.save_pretrained(folder)
         predictor.tokenizer.save_pretrained(folder)
-        checks = check(predictor, folder, rows, data)
-        table = _header(data.suite.domain(domain.name)), [_cells(one) for one in checks]
-        write_checks(folder, *table, _notes(len(rows), checks))
-    print(f"{format_table(*table)}\n\n{_notes(len(rows), checks)}\nwrote {run.folder}")
+        lines, disturbed = check(predictor, folder, rows, data)
+        times = [f"ms, batch {size}, {threads} thread{'s' if threads > 1 else ''}" for size, threads in timings()]
+        header = ["version", "MB", "largest logit difference", f"{metric_for(data.suite.domain(domain.name))} %", *times]
+        write_checks(folder, header, lines, _notes(len(rows), disturbed))
+    print(f"{format_table(header, lines)}\n\n{_notes(len(rows), disturbed)}\nwrote {run.folder}")
     return run.folder
 
 
@@ -102,25 +85,46 @@ def _rows(args: ExportArguments, suite: str, domain: Domain) -> tuple[SuiteData,
     return data, rows
 
 
-def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) -> list[Check]:
+def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) -> tuple[list[list[str]], bool]:
     """Compare PyTorch and both files, in this order, on rows of one domain.
+
+    Returns:
+        The cells of each version: name, size, largest logit difference from PyTorch, score and times in the order of
+        `timings`; and whether other load disturbed a time.
 
     Raises:
         TeachbackError: the float32 file's logits differ from PyTorch's by more than `TOLERANCE`.
     """
     encoded, domain = predictor.encode(rows), data.suite.domain(rows[0].domain)
-    reference = predictor.logits(encoded)
-    weights = 4 * sum(parameter.numel() for parameter in predictor.classifier.model.parameters())
-    paths, threads = {"ONNX": folder / FULL, "ONNX, int8": folder / SMALL}, {number for _, number in timings()}
-    forms = {name: {n: with_onnx(predictor, path, domain, n) for n in threads} for name, path in paths.items()}
+    files, threads = {"ONNX": folder / FULL, "ONNX, int8": folder / SMALL}, {number for _, number in timings()}
+    forms = {"PyTorch": dict.fromkeys(threads, predictor)}
+    forms |= {name: {n: with_onnx(predictor, path, domain, n) for n in threads} for name, path in files.items()}
     logits = {name: form[1].logits(encoded) for name, form in forms.items()}
-    _refuse_unlike(logits["ONNX"], reference)
-    sizes = {"PyTorch": weights} | {name: path.stat().st_size for name, path in paths.items()}
-    times = _times({"PyTorch": dict.fromkeys(threads, predictor)} | forms, encoded)
-    return [
-        _check(name, sizes[name], answers, reference, rows, data, times[name])
-        for name, answers in ({"PyTorch": reference} | logits).items()
-    ]
+    differences = {name: (one - logits["PyTorch"]).abs().max().item() for name, one in logits.items()}
+    if not differences["ONNX"] <= TOLERANCE * max(1.0, logits["PyTorch"].abs().max().item()):
+        raise TeachbackError(
+            f"the ONNX file's logits differ from the student's by up to {differences['ONNX']:.2g}, so nothing was written: this "
+            f"architecture cannot be exported with torch {version('torch')} and transformers {version('transformers')}"
+        )
+    weights = 4 * sum(parameter.numel() for parameter in predictor.classifier.model.parameters())
+    sizes = {"PyTorch": weights} | {name: path.stat().st_size for name, path in files.items()}
+    taken = time_in_turn({
+        (name, size, n): _on_threads(n, form[n].timed_pass(encoded, size)) for name, form in forms.items() for size, n in timings()
+    })  # fmt: skip
+    lines = []
+    for name in forms:
+        (score,) = by_domain(data.suite, rows, predicted_labels(logits[name], rows, data)).values()
+        times = (str(taken[name, *key]) for key in timings())
+        lines.append([name, f"{sizes[name] / 1e6:.1f}", f"{differences[name]:.2g}", f"{100 * score.value:.2f}", *times])
+    return lines, any(timing.disturbed for timing in taken.values())
+
+
+def _on_threads(number: int, take: Callable[[], float]) -> Callable[[], float]:
+    def timed() -> float:
+        with torch_threads(number):
+            return take()
+
+    return timed
 
 
 def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) -> Predictor:
@@ -130,52 +134,7 @@ def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) ->
     return other
 
 
-def _check(name: str, size: int, logits, reference, rows: list[Row], data: SuiteData, times: dict[tuple[int, int], Timing]) -> Check:
-    (score,) = by_domain(data.suite, rows, predicted_labels(logits, rows, data)).values()
-    return Check(name, size / 1e6, (logits - reference).abs().max().item(), 100 * score.value, times)
-
-
-def _times(forms: dict[str, dict[int, Predictor]], encoded: EncodedRows) -> dict[str, dict[tuple[int, int], Timing]]:
-    """Time each version, given as predictors by number of threads, all measured in turn."""
-
-    def on_threads(number: int, take: Callable[[], float]) -> Callable[[], float]:
-        def timed() -> float:
-            with torch_threads(number):
-                return take()
-
-        return timed
-
-    passes = {
-        (name, (size, threads)): on_threads(threads, form[threads].timed_pass(encoded, size))
-        for name, form in forms.items()
-        for size, threads in timings()
-    }
-    taken = time_in_turn(passes)
-    return {name: {key: taken[name, key] for key in timings()} for name in forms}
-
-
-def _refuse_unlike(logits: torch.Tensor, reference: torch.Tensor) -> None:
-    """Refuse a float32 file whose logits differ by more than `TOLERANCE`, as its export is faulty."""
-    difference = (logits - reference).abs().max().item()
-    if not difference <= TOLERANCE * max(1.0, reference.abs().max().item()):
-        raise TeachbackError(
-            f"the ONNX file's logits differ from the student's by up to {difference:.2g}, so nothing was written: this "
-            f"architecture cannot be exported with torch {version('torch')} and transformers {version('transformers')}"
-        )
-
-
-def _header(domain: Domain) -> list[str]:
-    """Table header, with a column ``ms`` for each of `timings`."""
-    times = [f"ms, batch {size}, {threads} thread{'s' if threads > 1 else ''}" for size, threads in timings()]
-    return ["version", "MB", "largest logit difference", f"{metric_for(domain)} %", *times]
-
-
-def _cells(one: Check) -> list[str]:
-    return [one.name, f"{one.megabytes:.1f}", f"{one.difference:.2g}", f"{one.score:.2f}", *map(str, one.times.values())]
-
-
-def _notes(count: int, checks: Sequence[Check]) -> str:
-    disturbed = any(timing.disturbed for one in checks for timing in one.times.values())
+def _notes(count: int, disturbed: bool) -> str:
     warning = f" {DISTURBED}: other work ran on the machine meanwhile; go by the least, or export again when it is idle."
     return (
         f"On {count:,} labelled {SPLIT} rows. ms: an example without tokenising, on {platform.machine()} with "

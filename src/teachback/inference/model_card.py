@@ -1,8 +1,11 @@
 """Model card (README.md) of a checkpoint, generated from the stage's record."""
 
 import math
+import platform
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from teachback.core.files import write_atomically
 from teachback.core.markdown import escape_markdown, markdown_table
 from teachback.core.readable import environment_secrets, flat
+from teachback.core.runs import PACKAGES
 from teachback.data.schema import Domain, Suite, clean_text
 from teachback.data.suites import selection_split
 from teachback.inference.metrics import described, parts
@@ -136,3 +140,25 @@ def _standard_error(measurements: Sequence[Measured]) -> str:
         return ""
     error = 100 * math.sqrt(least.value * (1 - least.value) / least.n)
     return f" Over {least.n:,} rows an accuracy has a standard error of {error:.1f} points."
+
+
+def loader_record(stage: str, domain: Domain, base_model: str, settings: dict, metrics: dict) -> dict:
+    """Record, as in a stage's stage.json, of a training by the Python API from loaders, which hold less than a suite.
+
+    ``metrics``: scores on the rows that selected the model.
+    """
+    return {
+        "stage": stage, "answers": {domain.name: asdict(domain)}, "arguments": settings, "base_model": base_model,
+        "data": f"the loaders of {domain.name}", "selected_on": "val", "dev": metrics,
+        "seed": settings.get("seed", "unknown"),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }  # fmt: skip
+
+
+def loader_card(record: dict, domain: Domain, tested: dict | None = None) -> str:
+    """Card of a model trained from loaders. ``tested``: ``score`` and number of ``rows`` on a test loader."""
+    results = []
+    if tested:
+        score = (domain.metric, tested["score"], tested["rows"])
+        results.append(Result(domain.name, domain.name, "mpdistil", record["stage"], record["seed"], "test", *score))
+    return card(record, Suite(domain.name, {domain.name: domain}), results)

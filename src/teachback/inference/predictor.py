@@ -16,7 +16,6 @@ from teachback.data.names import domain_of_folder, folder_name
 from teachback.data.schema import Domain, Row, Suite, output_names
 from teachback.data.token_store import encode_once
 from teachback.inference.results import META_TEACHER, STAGE_NAMES, model_name
-from teachback.inference.timing import Timing, time_in_turn
 from teachback.methods.meta_teacher import load_meta_teacher
 from teachback.methods.teacher import Teacher, head_name, load_teacher
 from teachback.models.admission import admit_answering
@@ -186,10 +185,6 @@ class Predictor:
             return 1000 * (time.perf_counter() - start) / len(timed)
 
         return take
-
-    def timings(self, encoded: EncodedRows, batch_sizes: Sequence[int]) -> dict[int, Timing]:
-        """Milliseconds per example by batch size, measured in turn."""
-        return time_in_turn({size: self.timed_pass(encoded, size) for size in batch_sizes})
 
 
 def spread(lengths: Sequence[int], count: int) -> list[int]:

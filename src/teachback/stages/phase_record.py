@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from teachback.data.schema import Domain
-from teachback.inference.loader_card import loader_record, write_loader_card
+from teachback.inference.model_card import loader_card, loader_record, write_text
 from teachback.methods.episodes import Episodes
 from teachback.models.loading import write_checkpoint
 from teachback.stages.phase_inputs import STUDENT, TEACHER, Task
@@ -83,8 +83,8 @@ class PhaseRecord:
         }  # fmt: skip
         origin = task.models[TEACHER if cut else which]
         self._written = loader_record(stage, self.counted, origin, settings, self._best(phase))
-        write_loader_card(self.folders[which], self._written, self.counted)
+        write_text(self.folders[which], loader_card(self._written, self.counted))
 
     def write_student_card(self, tested: dict) -> None:
         """Rewrite the student's card with its test result: ``score`` and number of ``rows``."""
-        write_loader_card(self.folders[STUDENT], self._written, self.counted, tested)
+        write_text(self.folders[STUDENT], loader_card(self._written, self.counted, tested))

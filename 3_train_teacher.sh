@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Stage 3: trains the teacher. It reads data/<suite>/ and writes outputs/<suite>/seed<k>/teacher-<kind>/.
+# With TEACHER_CHECKPOINT nothing is trained: that classifier is scored on dev and becomes the teacher (TEACHER=mix or single).
 source "$(dirname "$0")/scripts/common.sh"
 
 : "${SUITE=amazon}"                     # as in stage 1
@@ -9,6 +10,8 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${HOLD_OUT=}"                        # a domain that the teacher of several domains never sees
 : "${TRAIN_FRACTION=1}"                 # share of DOMAIN's train rows that is used, of each label; other domains keep theirs
 : "${TEACHER_MODEL=bert-base-uncased}"  # as in stage 2
+: "${TEACHER_CHECKPOINT=}"              # a fine-tuned classifier, by hub name or folder, that becomes the teacher (mix or single) without training
+: "${TEACHER_LABELS=}"                  # labels of TEACHER_CHECKPOINT that have other names than the suite's: LABEL_0=negative,LABEL_1=positive
 : "${TEACHER_EPOCHS=3}" --num_train_epochs  # passes over the data (paper: 3)
 : "${TEACHER_LR=2e-5}" --learning_rate  # peak learning rate (paper: 2e-5)
 : "${TEACHER_SCHEDULE=linear}" --lr_scheduler_type  # learning rate over time: linear after a warm-up of 10 % (Meta-KD), or constant (MPDistil)

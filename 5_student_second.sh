@@ -22,6 +22,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SECOND_TRANSFER_SET=domain}"       # texts to learn on: domain (paper), or all that have its labels; the teacher answers the others
 : "${UNLABELLED=}"                      # file of further texts of the domain, as in stage 4, which the teacher answers
 : "${TRANSFER_WINDOWS=0}"               # further windows of long texts, as in stage 4, which the teacher answers
+: "${SOFT_LABELS=}"                     # file of probabilities by guid or text, a column a label, for the teacher's predictions; BETA_PKD and META_TEACHER_EVERY_EPOCH are then 0 if empty
 : "${ALPHA_SOFT=}"                      # share of the soft loss, the labels get the rest; empty: metakd 1, mpdistil 0.5
 : "${SOFT_LOSS=}"                       # loss between predictions: ce, kl or mse; empty: metakd ce, mpdistil mse
 : "${TEMPERATURE=}"                     # softens both predictions; a real number; empty: metakd 1, mpdistil 5

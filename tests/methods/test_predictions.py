@@ -1,6 +1,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny import (
@@ -23,8 +24,10 @@ from teachback.core.arguments import MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.encoding import Collator, encode
 from teachback.data.schema import Row
+from teachback.data.soft_labels import SoftLabels
+from teachback.methods.losses import is_regression
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
-from teachback.methods.predictions import PredictionDistillation, TeacherStep, pkd_layer_map
+from teachback.methods.predictions import PredictionDistillation, TeacherStep, answer_columns, pkd_layer_map
 from teachback.methods.teacher_outputs import features, load_features, logits_of, save_features
 from teachback.models.heads import ABSENT_CLASS, Classifier, Outputs
 
@@ -146,6 +149,27 @@ def test_numbers_without_a_label_have_the_teachers_for_a_target():
     torch.testing.assert_close(loss(module, chosen(values, [1])), expected)
     loss(module, values).backward()
     assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+def test_soft_labels_are_the_predictions_of_a_teacher_and_rows_without_one_have_their_labels_loss():
+    labels = torch.tensor([0, 1, 1])
+    given = SoftLabels(np.array([[0.25, 0.7505], [np.nan, np.nan], [1.0, 0.0]]))
+    columns = answer_columns(given, labels)
+    assert columns["answered"].tolist() == [True, False, True]
+    expected = torch.tensor([[0.25, 0.7505], [0, 1.0005], [1.0005, 0]]) / 1.0005
+    torch.testing.assert_close(columns["teacher_logits"].softmax(1), expected)
+    assert not is_regression(columns["teacher_logits"]).any()
+    module = second_stage(True, temperature=3.0, soft_loss="mse", alpha_soft=0.8)
+    values = batch() | {"label": labels} | columns
+    hard = cross_entropy(student_logits(module, values), labels, reduction="none")
+    alone = [loss(module, chosen(values, [row])).item() for row in range(3)]
+    assert alone[1] == pytest.approx(hard[1].item() * (1 + values["weight"][1].item()) / 2, rel=1e-5)  # a teacher without error
+    plain = {name: value for name, value in values.items() if name != "answered"}
+    for row in (0, 2):
+        assert alone[row] == loss(module, chosen(plain, [row])).item() and math.isfinite(alone[row])
+    assert "answered" not in answer_columns(SoftLabels(np.array([[0.5, 0.5]])), labels[:1])
+    numbers = answer_columns(SoftLabels(np.array([[0.5], [np.nan]])), torch.tensor([2.0, 3.0]))
+    assert numbers["teacher_logits"].tolist() == [[0.5], [3.0]]
 
 
 def test_a_student_that_agrees_with_its_teacher_stays_where_it_is():

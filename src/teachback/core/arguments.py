@@ -66,6 +66,8 @@ class TeacherArguments(HardLabelArguments):
 
     teacher: str = "meta"
     teacher_model: str = "bert-base-uncased"
+    teacher_checkpoint: str = ""
+    teacher_labels: str = ""
     use_sample_weights: bool = True
     use_domain_loss: bool = True
     domain_loss_weight: float = 0.5
@@ -81,6 +83,14 @@ class TeacherArguments(HardLabelArguments):
         require(self, "domain_labels", ("false", "permuted", "reversal", "uniform"))
         require(self, "domain_loss_form", ("paper", "code"))
         require_at_least(self, "domain_loss_weight", 0)
+        if self.teacher_labels and not self.teacher_checkpoint:
+            raise TeachbackError(f"TEACHER_LABELS={self.teacher_labels} needs TEACHER_CHECKPOINT, whose labels it translates")
+        if self.teacher_checkpoint and self.teacher in ("meta", "mtl"):
+            lacks = {"meta": "no transferable knowledge, which the domain loss trains", "mtl": "one head, not one a domain"}
+            raise TeachbackError(
+                f"TEACHER={self.teacher} cannot be a TEACHER_CHECKPOINT: a fine-tuned classifier has {lacks[self.teacher]}; set "
+                "TEACHER=mix in stages 3 to 7, or TEACHER=single for a teacher of DOMAIN alone"
+            )
 
 
 @dataclass
@@ -168,10 +178,13 @@ class SecondStageArguments(HardLabelArguments):
     teacher_seeds: str = ""
     second_transfer_set: str = "domain"
     meta_teacher_every_epoch: bool | None = None
+    soft_labels: str = ""
 
     def __post_init__(self):
         super().__post_init__()
         require(self, "method", ("metakd", "mpdistil", "finetune"))
+        if self.soft_labels:
+            self._no_inner_states()
         for name, value in PAPER_SECOND_STAGE.get(self.method, PAPER_SECOND_STAGE["metakd"]).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
@@ -187,11 +200,22 @@ class SecondStageArguments(HardLabelArguments):
         if not 0 <= self.alpha_soft <= 1:
             raise TeachbackError(f"ALPHA_SOFT={self.alpha_soft}: must be between 0 and 1")
         for name in HARD_LABEL:
-            if getattr(self, name) and self.alpha_soft == 1 and self.method != "finetune":
+            if getattr(self, name) and self.alpha_soft == 1 and self.method != "finetune" and not self.soft_labels:
                 raise TeachbackError(
                     f"{name.upper()}={getattr(self, name)} is of the loss on labels, which has no share with ALPHA_SOFT=1 (the "
                     "default of METHOD=metakd); set ALPHA_SOFT below 1, or leave it unset in stage 5"
                 )
+
+    def _no_inner_states(self) -> None:
+        """Fill in what is unset so that no teacher is needed beside its soft labels."""
+        self.beta_pkd = 0.0 if self.beta_pkd is None else self.beta_pkd
+        if self.meta_teacher_every_epoch:
+            raise TeachbackError(
+                "META_TEACHER_EVERY_EPOCH=1 changes the teacher's answers after each epoch, and those of SOFT_LABELS are fixed; leave one unset"
+            )
+        self.meta_teacher_every_epoch = False
+        if self.teacher_seeds:
+            raise TeachbackError(f"TEACHER_SEEDS={self.teacher_seeds} averages teachers, whose place SOFT_LABELS takes; leave one unset")
 
 
 @dataclass

@@ -19,7 +19,7 @@ FOLDERS = {
 # Arguments that stage.json records only if they differ from their defaults, so that stages finished without them stay valid.
 ADDED = {
     "transfer_windows", "second_transfer_set", "teacher_seeds", "average_checkpoints", "layer_decay", "patience", "class_weights",
-    "label_smoothing",
+    "label_smoothing", "teacher_checkpoint", "teacher_labels",
 }  # fmt: skip
 
 

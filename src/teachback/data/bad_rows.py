@@ -19,12 +19,14 @@ class Problems:
     Args:
         place: formats a row's location from file and number; default: "train.tsv line 7".
         switch: the setting that drops invalid rows, for messages.
+        remedy: advice in place of that setting.
     """
 
     found: list[str] = field(default_factory=list)
     guids: set[str] = field(default_factory=set)
     place: Callable[[Path, int], str] | None = None
     switch: str = "SKIP_BAD_ROWS=1"
+    remedy: str = ""
 
     def add(self, path: Path, number: int, reason: str, unit: str = "line") -> None:
         """Record an invalid row. ``unit`` is what ``number`` counts, such as "line"."""
@@ -60,7 +62,8 @@ class Problems:
         lines = self.found[:SHOWN] + ([f"... and {hidden} more"] if hidden > 0 else [])
         listing = [f"{len(self.found)} bad row{'s' if len(self.found) > 1 else ''}:", *(f"  {line}" for line in lines)]
         if not skip:
-            raise TeachbackError(*listing, f"Mend them, or drop them with {self.switch}. Nothing was written.")
+            remedy = self.remedy or f"Mend them, or drop them with {self.switch}."
+            raise TeachbackError(*listing, f"{remedy} Nothing was written.")
         print(f"{self.switch} drops", "\n".join(listing))
 
 

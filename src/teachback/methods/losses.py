@@ -23,6 +23,11 @@ def is_regression(logits: torch.Tensor) -> torch.Tensor:
     return ~present_classes(logits[:, 1:]).any(-1)
 
 
+def log_probabilities(probabilities: torch.Tensor) -> torch.Tensor:
+    """Logits whose softmax is given probabilities, finite and above those of absent classes where they are 0: [B, C] -> [B, C]."""
+    return probabilities.log().clamp_min(ABSENT_CLASS / 10).float()
+
+
 def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
     """Cross-entropy with the gold label; squared error for regression rows: [B, C], [B] -> [B].
 

@@ -7,12 +7,14 @@ from teachback.core.arguments import MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain, class_count
+from teachback.data.soft_labels import SoftLabels
 from teachback.methods.class_weights import weighted_label_loss
 from teachback.methods.losses import (
     effective_share,
     expertise_weight,
     hidden_labels,
     known_labels,
+    log_probabilities,
     pkd_loss,
     soft_loss,
     teacher_error,
@@ -66,6 +68,17 @@ def teacher_columns(teacher: Teacher, teacher_features: Features, domain: Domain
     return columns | {"teacher_logits": teacher_logits(teacher, teacher_features, domain)}
 
 
+def answer_columns(soft_labels: SoftLabels, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Input columns of `PredictionDistillation` from soft labels; rows without an answer have their label's, of certainty 1."""
+    values, known = torch.from_numpy(soft_labels.values), torch.from_numpy(soft_labels.known)
+    if values.shape[1] == 1:
+        logits = torch.where(known[:, None], values, labels[:, None]).float()
+    else:
+        certain = nn.functional.one_hot(labels.clamp_min(0).long(), values.shape[1]).double()
+        logits = log_probabilities(torch.where(known[:, None], values / values.sum(1, keepdim=True), certain))
+    return {"teacher_logits": logits} | ({} if known.all() else {"answered": known})
+
+
 class TeacherStep:
     """Training of the meta-teacher after each epoch, on quiz rows and the teacher's frozen states of them."""
 
@@ -85,7 +98,8 @@ class PredictionDistillation(TrainingModule):
     """Soft targets, a share of hard labels, and [CLS] states of inner layers (PKD), optionally weighted by lambda.
 
     A batch holds ``teacher_logits`` [B, C], or with a meta-teacher ``teacher_pooled`` [B, n, H], the input of its
-    current heads; and ``teacher_cls`` [B, n, K, H] for PKD. Without either, this is plain fine-tuning.
+    current heads; and ``teacher_cls`` [B, n, K, H] for PKD. Without either, this is plain fine-tuning. Where ``answered`` [B]
+    is false, the teacher's logits are those of the label, and the row has the hard label's loss.
     """
 
     def __init__(self, student: Classifier, args: SecondStageArguments, use_expertise_weights: bool,
@@ -137,6 +151,8 @@ class PredictionDistillation(TrainingModule):
         hard = weighted_label_loss(outputs.logits, labels, batch, a)
         terms = {"soft": soft, "hard": hard}
         loss = torch.where(hidden_labels(batch["label"], teacher), soft, a.alpha_soft * soft + (1 - a.alpha_soft) * hard)
+        if "answered" in batch:
+            loss = torch.where(batch["answered"], loss, hard)
         if self.pkd_layers:
             terms["pkd"] = self._pkd(outputs, batch)
             loss = loss + a.beta_pkd * terms["pkd"]

@@ -1,10 +1,11 @@
 """Loading encoders, classifiers and tokenizers: from the hub, a folder, or from scratch."""
 
+import json
 import logging
 import os
 import re
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -35,6 +36,8 @@ LONG = re.compile(rf"\S{{{LONGEST_WORD + 1}}}")
 def locate(name: str, data_dir: str | Path) -> str:
     """Resolve a model name to its folder under data/models, if stage 1 fetched it, else return it unchanged.
 
+    Of a sentence-transformers folder whose encoder lies in a subfolder, return that subfolder.
+
     Raises:
         TeachbackError: an unknown ``scratch:`` size, or the path of a missing folder.
     """
@@ -44,14 +47,23 @@ def locate(name: str, data_dir: str | Path) -> str:
         return name
     fetched = Path(data_dir) / "models" / name.replace("/", "--")
     if fetched.is_dir():
-        return str(fetched)
+        return _encoder_folder(str(fetched))
     if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise TeachbackError(f"model {name!r}: there is no such folder (a relative path counts from {Path.cwd()})")
-    return name
+    return _encoder_folder(name)
+
+
+def _encoder_folder(place: str) -> str:
+    """``place``, or the subfolder of its first module if only sentence-transformers' modules.json says where the encoder is."""
+    modules = Path(place) / "modules.json"
+    if modules.is_file() and not (Path(place) / "config.json").is_file():
+        with suppress(ValueError, LookupError, TypeError):
+            return str(Path(place) / json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
+    return place
 
 
 @contextmanager
-def _explained(name: str, place: str = ""):
+def explained(name: str, place: str = ""):
     """Convert errors of a loader to TeachbackError with advice."""
     logger = logging.getLogger("transformers")
     level = logger.level
@@ -77,7 +89,7 @@ def _explained(name: str, place: str = ""):
 
 def load_config(folder: str | Path):
     """Load the config of a model folder; refuses one that needs custom code."""
-    with _explained(str(folder)):
+    with explained(str(folder)):
         return configs.load_config(folder)
 
 
@@ -87,7 +99,7 @@ def model_depth(name: str, data_dir: str | Path = "data") -> int:
     if place in SCRATCH_SIZES:
         return SCRATCH_SIZES[place][0]
     configs.refuse_files(name, place)
-    with _explained(name, place):
+    with explained(name, place):
         config = configs.load_config(place)
     configs.refuse_kind(name, config)
     if Path(place).is_dir() and not any(Path(place).glob("*.safetensors")):
@@ -101,7 +113,7 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
     if place in SCRATCH_SIZES:
         return _learnt_tokenizer(texts or [])
     configs.refuse_files(name, place)
-    with _explained(name, place):
+    with explained(name, place):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, padding_side="right", truncation_side="right")
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # built from a config alone, without a vocabulary
         raise TeachbackError(f"model {name!r} comes without a vocabulary; put its tokenizer.json beside its config.json")
@@ -162,9 +174,13 @@ def load_encoder(name: str, texts: list[str] | None = None, seed: int = 0, data_
     return model.eval(), tokenizer
 
 
-def _pretrained(name: str, place: str, auto_class, tokenizer, labels: dict | None = None, dropout: float | None = None):
-    """Load a checkpoint's weights in float32 into a model built from `configs.explicit_config`."""
-    with _explained(name, place):
+def _pretrained(name: str, place: str, auto_class, tokenizer, labels: dict | None = None, dropout: float | None = None,
+                whole: bool = False):  # fmt: skip
+    """Load a checkpoint's weights in float32 into a model built from `configs.explicit_config`.
+
+    ``whole``: refuse new weights of a pooler or head too.
+    """
+    with explained(name, place):
         config = configs.explicit_config(name, place, labels, dropout)
         try:
             model_class = auto_class._model_mapping[type(config)]
@@ -177,7 +193,7 @@ def _pretrained(name: str, place: str, auto_class, tokenizer, labels: dict | Non
             place, config=config, dtype=torch.float32, attn_implementation=configs.attention_for(model_class),
             use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
-    _check_loaded(name, model, report)
+    _check_loaded(name, model, report, whole)
     _check_vocabulary(name, model, tokenizer)
     return model
 
@@ -203,21 +219,36 @@ def load_classifier(
         config.update(label_options(domain))
         configs.set_dropout(config, dropout)
         return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").train()
-    model = _pretrained(name, place, AutoModelForSequenceClassification, tokenizer, label_options(domain), dropout)
-    if hasattr(model, "score"):  # a decoder, which needs the pad token to find the last token of a text; many define none
-        model.config.pad_token_id = tokenizer.pad_token_id
+    model = _sequence_classifier(name, place, tokenizer, label_options(domain), dropout)
     admit_classifier(name, model, tokenizer)
     return model.train()
 
 
-def _check_loaded(name: str, model, report: dict) -> None:
-    """Refuse a checkpoint that lacks encoder weights, as they would be random; the pooler and head may be new."""
+def load_whole_classifier(name: str, tokenizer, data_dir: str | Path = "data", dropout: float | None = None):
+    """Load a fine-tuned sequence classifier with its own head and labels; none of its weights may be missing."""
+    return _sequence_classifier(name, locate(name, data_dir), tokenizer, None, dropout, whole=True)
+
+
+def _sequence_classifier(name: str, place: str, tokenizer, labels: dict | None, dropout: float | None, whole: bool = False):
+    model = _pretrained(name, place, AutoModelForSequenceClassification, tokenizer, labels, dropout, whole)
+    if hasattr(model, "score"):  # a decoder, which needs the pad token to find the last token of a text; many define none
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def _check_loaded(name: str, model, report: dict, whole: bool) -> None:
+    """Refuse a checkpoint that lacks encoder weights, as they would be random; unless ``whole``, pooler and head may be new."""
     base = "" if model.base_model is model else f"{model.base_model_prefix}."
     lost = {*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])}
     encoder = sorted(key for key in lost if key.startswith(base) and "pooler" not in key)
     if encoder:
         raise TeachbackError(
             f"model {name!r} lacks {len(encoder)} weights of its encoder, first {encoder[0]!r}; use a complete checkpoint"
+        )
+    if whole and lost:
+        raise TeachbackError(
+            f"model {name!r} lacks {len(lost)} weights of its head, first {min(lost)!r}: it is not fine-tuned as a classifier of texts; "
+            "to train one on its encoder, name it as TEACHER_MODEL"
         )
     check_finite(f"model {name!r}", model)
     unused = [key for key in report["unexpected_keys"] if INNER.search(key)]
@@ -249,7 +280,7 @@ def _check_vocabulary(name: str, model, tokenizer) -> None:
 def load_finished_classifier(folder: str | Path):
     """Load the classifier of a finished stage in eval mode; raises TeachbackError for missing or unexpected weights."""
     configs.refuse_files(str(folder), str(folder))
-    with _explained(str(folder)):
+    with explained(str(folder)):
         config = configs.load_config(folder)
         configs.refuse_kind(str(folder), config)
         model_class = AutoModelForSequenceClassification._model_mapping[type(config)]

@@ -30,12 +30,15 @@ from teachback.core.errors import TeachbackError
 from teachback.core.parsing import parse_some, require_known
 from teachback.core.places import scripts_root
 from teachback.core.training_arguments import require_schedule
+from teachback.data.schema import Domain
+from teachback.data.soft_labels import open_soft_labels
 from teachback.data.suite_data import SuiteData
 from teachback.inference.hub import HubArguments
 from teachback.methods.class_weights import class_weight_column
 from teachback.methods.inner_layers import layer_map
 from teachback.methods.predictions import pkd_layer_map
 from teachback.methods.student import kept_layers
+from teachback.models.fine_tuned import label_order
 from teachback.models.layers import require_layers
 from teachback.models.loading import model_depth
 from teachback.stages.stage1_arguments import GetDataArguments
@@ -105,7 +108,7 @@ def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
         except TeachbackError as error:
             problems.append(f"{stage}: {error}")
     would_stop: dict[str, list[str]] = {}  # by what they would stop at, the stages whose models nobody has named yet
-    for stage in (one for one in (PROCESS, FIRST, SECOND) if one in parsed):
+    for stage in (one for one in (PROCESS, TEACHER, FIRST, SECOND) if one in parsed):
         try:
             _check_models(stage, parsed)
         except TeachbackError as error:
@@ -160,8 +163,26 @@ def _check_models(stage: str, parsed: dict[str, dict[type, object]]) -> None:
     processing = parsed[stage].get(ProcessArguments)
     if isinstance(processing, ProcessArguments):
         model_depth(processing.embedding_model, processing.data_dir)
+    elif stage == TEACHER:
+        _check_checkpoint(parsed[stage])
     else:
         _check_student(stage, parsed)
+
+
+def _check_checkpoint(values: dict[type, object]) -> None:
+    """Check the head and the labels of a TEACHER_CHECKPOINT, if the suite is there."""
+    teacher, data = values[TeacherArguments], values[DataArguments]
+    assert isinstance(teacher, TeacherArguments) and isinstance(data, DataArguments)
+    if teacher.teacher_checkpoint:
+        for domain in _targets(data, of_one=teacher.teacher == "single"):
+            label_order(teacher.teacher_checkpoint, domain, teacher.teacher_labels, data.data_dir)
+
+
+def _targets(data: DataArguments, of_one: bool = True) -> list[Domain]:
+    """Target domains if the suite is there, or unless ``of_one`` its first alone; else none."""
+    if not (Path(data.data_dir) / data.suite / "suite.json").is_file():
+        return []
+    return SuiteData.read(data.data_dir, data.suite, data.domains).targets(data.domain if of_one else "")
 
 
 def _check_student(stage: str, parsed: dict[str, dict[type, object]]) -> None:
@@ -170,12 +191,15 @@ def _check_student(stage: str, parsed: dict[str, dict[type, object]]) -> None:
     student, data = values[StudentArguments], values[DataArguments]
     assert isinstance(student, StudentArguments) and isinstance(data, DataArguments)
     second = values.get(SecondStageArguments)
+    if isinstance(second, SecondStageArguments) and second.soft_labels:
+        for domain in _targets(data):
+            open_soft_labels(second.soft_labels, domain)
     if isinstance(second, SecondStageArguments) and second.method != "finetune" and FIRST in parsed:
         student = parsed[FIRST][StudentArguments]  # stage 5 takes the student of stage 4
         assert isinstance(student, StudentArguments)
     teacher = parsed.get(TEACHER, {}).get(TeacherArguments)
-    teacher_model = teacher.teacher_model if isinstance(teacher, TeacherArguments) else _arguments_of_teacher()
-    check_layers(student, teacher_model, data.data_dir, values.get(FirstStageArguments), second)
+    teacher = teacher if isinstance(teacher, TeacherArguments) else _arguments_of_teacher()
+    check_layers(student, teacher.teacher_checkpoint or teacher.teacher_model, data.data_dir, values.get(FirstStageArguments), second)
 
 
 def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, first: object = None, second: object = None) -> None:
@@ -191,9 +215,9 @@ def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, f
         pkd_layer_map(second.pkd_layers, depth, model_depth(teacher_model, data_dir))
 
 
-def _arguments_of_teacher() -> str:
+def _arguments_of_teacher() -> TeacherArguments:
     (args,) = parse_some(TeacherArguments, argv=_arguments(TEACHER, ()))
-    return args.teacher_model
+    return args
 
 
 def _all_defaults(values: dict[type, object]) -> bool:
@@ -201,6 +225,8 @@ def _all_defaults(values: dict[type, object]) -> bool:
     processing, student = values.get(ProcessArguments), values.get(StudentArguments)
     if isinstance(processing, ProcessArguments):
         return processing.embedding_model == ProcessArguments.embedding_model
+    if student is None:
+        return False
     default = StudentArguments()
     names = [
         field.name for field in fields(default) if field.name in ("student_model", "student_layers", "student_init")

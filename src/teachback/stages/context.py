@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 # Not part of the fingerprint: paths and devices do not change the result, and the domains are among the inputs.
 PLACES = (
-    "data_dir", "output_root", "teacher_root", "student_root", "device", "domains", "domain", "stage", "unlabelled",
+    "data_dir", "output_root", "teacher_root", "student_root", "device", "domains", "domain", "stage", "unlabelled", "soft_labels",
     "teacher_cache_gb", "hold_out", "train_fraction",
 )  # fmt: skip
 
@@ -67,16 +67,16 @@ class Context:
         require_whole(folder)
 
     def run(self, folder: Path, arguments: tuple, domains: list[str], inputs: dict, origin: Path | str,
-            **rows: list[Row]) -> StageRun:  # fmt: skip
+            trains: bool = True, **rows: list[Row]) -> StageRun:  # fmt: skip
         """Create the `StageRun` of a stage.
 
         ``arguments``: dataclasses and dicts; ``inputs``: further hashes beside those of ``rows``; ``origin``: the
-        initial weights, a model name or the folder of a finished stage.
+        initial weights, a model name or the folder of a finished stage; ``trains``: whether training arguments matter.
         """
         chosen = as_arguments(self.args, *arguments, without=(*PLACES, "dry_run"))
         read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
         read["domains"] = repr([replace(self.data.suite.domain(name), rows={}) for name in domains])
-        fingerprinted = chosen | relevant(self.training)
+        fingerprinted = chosen | (relevant(self.training) if trains else {})
         return StageRun(folder, folder.name, fingerprinted, read | inputs, self.args.dry_run, base_model(origin))
 
     def model_input(self, name: str, target: str) -> dict[str, str]:
@@ -165,9 +165,10 @@ class Context:
         name = str(run.folder.relative_to(self.root))
         return tracking(kinds, self.root / "logs" / name, run.arguments, name)
 
-    def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row]) -> None:
+    def compare_with_majority(self, who: str, metrics: dict, train_rows: list[Row], dev: list[Row], advice: str = "") -> None:
+        """Print scores on the selection rows beside the majority class's; ``advice`` where they are not better."""
         if self.training.should_save:
-            report_scores(who, metrics, majority_scores(self.data.suite, train_rows, dev), self.rows.split)
+            report_scores(who, metrics, majority_scores(self.data.suite, train_rows, dev), self.rows.split, advice)
 
     def publish_as_is(self, run: StageRun, save, record: dict) -> None:
         """Publish the folder of a stage that does not use a Trainer."""

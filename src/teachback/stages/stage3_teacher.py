@@ -1,4 +1,4 @@
-"""Driver of stage 3, from arguments to a finished folder: a teacher of one or several domains."""
+"""Driver of stage 3, from arguments to a finished folder: a teacher of one or several domains, trained here or elsewhere."""
 
 from pathlib import Path
 
@@ -8,8 +8,11 @@ from teachback.core.integrity import untouched_in_dry_runs
 from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.schema import Domain
 from teachback.data.suite_data import texts_of
+from teachback.inference.scores import domain_scores
 from teachback.methods.class_weights import class_weight_column
 from teachback.methods.teacher import Teacher, TeacherTraining, embeds_domains, head_name
+from teachback.methods.teacher_outputs import own_logits
+from teachback.models.fine_tuned import label_order, load_fine_tuned
 from teachback.models.loading import load_classifier, load_tokenizer
 from teachback.stages.context import Context
 
@@ -32,6 +35,8 @@ def train_teachers(data_args: DataArguments, args: TeacherArguments, training: O
 
 def train_teacher(context: Context, args: TeacherArguments, names: list[str], shortened: str) -> Path:
     """Train a teacher on the domains ``names``, with TRAIN_FRACTION of ``shortened``; returns its folder."""
+    if args.teacher_checkpoint:
+        return publish_teacher(context, args, names, shortened)
     data, data_dir = context.data, context.args.data_dir
     rows, dev = context.rows.labelled(names, shortened)
     folder = context.teachers.folder(args.teacher, names[0])
@@ -49,6 +54,37 @@ def train_teacher(context: Context, args: TeacherArguments, names: list[str], sh
     context.compare_with_majority("teacher", metrics, rows, dev)
     record = {"transferable": teacher.transferable is not None, "head_trained": True}
     context.publish(run, trainer, lambda path: teacher.save(path, tokenizer), record, metrics)
+    return folder
+
+
+def publish_teacher(context: Context, args: TeacherArguments, names: list[str], shortened: str) -> Path:
+    """Publish a fine-tuned classifier as the teacher of the domains ``names``, after scoring it; returns its folder."""
+    data, name = context.data, args.teacher_checkpoint
+    domains = [data.suite.domain(each) for each in names]
+    if other := next((domain for domain in domains if domain.head != domains[0].head), None):
+        raise TeachbackError(
+            f"TEACHER_CHECKPOINT={name} has one head, and {domains[0].name} and {other.name} have different labels; name the domains of one "
+            "label set with DOMAINS, or set TEACHER=single"
+        )
+    rows, dev = context.rows.labelled(names, shortened)
+    folder = context.teachers.folder(args.teacher, names[0])
+    order = label_order(name, domains[0], args.teacher_labels, context.args.data_dir)
+    choices = {"teacher": args.teacher, "dropout": args.dropout, "trained_domains": names, "label_order": order}
+    inputs = context.model_input(name, shortened)
+    run = context.run(folder, (choices,), names, inputs, name, trains=False, selection=dev)
+    if context.skip(run):
+        return folder
+    model, tokenizer = load_fine_tuned(name, domains[0], order, context.args.data_dir, args.dropout)
+    teacher = Teacher(model, args.teacher, domains, transferable=False)
+    logits = own_logits(teacher.classifier, context.encode(dev, names, tokenizer), **context.settings(tokenizer))
+    scores = domain_scores(logits, dev, data)
+    metrics = {f"eval_{key}": value for key, value in scores.items()}
+    context.compare_with_majority("teacher", metrics, rows, dev, "are its labels the right way round (TEACHER_LABELS)?")
+    record = {
+        "transferable": False, "head_trained": True, "seed": context.training.seed, "dev": scores, "selected_on": context.rows.split,
+        "teacher_checkpoint": name, "teacher_labels": args.teacher_labels,
+    }  # fmt: skip
+    context.publish_as_is(run, lambda path: teacher.save(path, tokenizer), record)
     return folder
 
 

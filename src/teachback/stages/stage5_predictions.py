@@ -12,9 +12,11 @@ from teachback.core.arguments import (
     StudentArguments,
 )
 from teachback.core.errors import TeachbackError
+from teachback.core.integrity import content_hash
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
 from teachback.data.schema import Domain, Row
+from teachback.data.soft_labels import SoftLabels, read_soft_labels
 from teachback.data.suite_data import labelled, read_unlabelled
 from teachback.methods.class_weights import class_weight_column
 from teachback.methods.losses import average_predictions
@@ -22,6 +24,7 @@ from teachback.methods.meta_teacher import MetaTeacher, meta_heads
 from teachback.methods.predictions import (
     PredictionDistillation,
     TeacherStep,
+    answer_columns,
     pkd_layers,
     teacher_columns,
     teacher_logits,
@@ -38,25 +41,28 @@ from teachback.stages.teachers import Teachers
 def distil_second(context: Context, student_args: StudentArguments, args: SecondStageArguments,
                   meta_args: MetaTeacherArguments, domain: Domain) -> Path:  # fmt: skip
     """Run stage 5 for one domain: distil the teacher's predictions into stage 4's student; returns its folder."""
-    if student_args.teacher == "multi" or args.teacher_seeds:
-        return distil_several(context, student_args, args, domain)
+    if student_args.teacher == "multi" or args.teacher_seeds or (args.soft_labels and not args.beta_pkd):
+        return distil_predictions(context, student_args, args, domain)
     teacher_path, teacher = teacher_of(context, student_args, domain)
     first = context.student_before(domain, "student_first", "4_student_first.sh")
     rows, dev, names = _transfer_rows(context, student_args, args, domain)
     quiz = context.rows.quiz([domain.name], domain) if args.meta_teacher_every_epoch else []
     folder = context.student_folder(domain, "student_second")
     choices = _choices(student_args, args)
-    inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))}
+    inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))} | _file_input(args)
     arguments = (args, choices, meta_args) if quiz else (args, choices)
     run = context.run(folder, arguments, names, inputs, first, train=rows, selection=dev, quiz=quiz)
     if context.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
     rows += context.windows(rows, tokenizer, student_args.transfer_windows)
+    rows, given = _answered(context, rows, args, domain)
     encoded = context.encode(rows, names, tokenizer)
     layers = pkd_layers(model, teacher, args)
     step = _teacher_step(context, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
     encoded.columns |= _teacher_columns(context, teacher, teacher_path, rows, layers, step is not None, domain)
+    if given:
+        encoded.columns |= answer_columns(given, encoded.columns["label"])
     width = teacher.classifier.model.config.hidden_size if layers else 0
     module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, choices["use_expertise_weights"], step, width,
                                     student_args.expertise_power)  # fmt: skip
@@ -67,6 +73,8 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
 def _transfer_rows(context: Context, student_args: StudentArguments, args: SecondStageArguments,
                    domain: Domain) -> tuple[list[Row], list[Row], list[str]]:  # fmt: skip
     """Labelled train rows of the domain and further ones without a label, which the teacher answers; selection rows; domains."""
+    if args.soft_labels and student_args.transfer_windows:
+        raise TeachbackError("SOFT_LABELS holds no answers to windows of texts; set TRANSFER_WINDOWS=0")
     names = [domain.name] if args.second_transfer_set == "domain" else context.rows.sharing_labels_with(domain)
     rows = context.rows.train(names, domain.name)  # in the order of stage 4, so that the teacher's answers are found on disk
     rows = [row if row.domain == domain.name else replace(row, label="") for row in rows if row.label or row.domain != domain.name]
@@ -74,11 +82,34 @@ def _transfer_rows(context: Context, student_args: StudentArguments, args: Secon
     return scored(rows, student_args) + further, context.rows.selection([domain.name]), names
 
 
+def _file_input(args: SecondStageArguments) -> dict[str, str]:
+    """Hash of the file of soft labels, if there is one."""
+    if not args.soft_labels:
+        return {}
+    if not Path(args.soft_labels).is_file():
+        raise TeachbackError(f"SOFT_LABELS={args.soft_labels}: there is no such file")
+    return {"soft labels": content_hash(Path(args.soft_labels))}
+
+
+def _answered(context: Context, rows: list[Row], args: SecondStageArguments, domain: Domain) -> tuple[list[Row], SoftLabels | None]:
+    """Rows that have a label or, with SOFT_LABELS, an answer; and these answers."""
+    if not args.soft_labels:
+        return rows, None
+    given = read_soft_labels(args.soft_labels, rows, domain)
+    kept = [i for i, row in enumerate(rows) if row.label or given.known[i]]
+    rest = f", {len(rows) - len(kept):,} have neither and are left out" * (len(kept) < len(rows))
+    context.say(
+        f"{args.soft_labels} answers {given.known.sum():,} of {len(rows):,} rows of {domain.name}; "
+        f"{len(kept) - given.known.sum():,} learn from their label alone{rest}; {given.elsewhere:,} rows of the file are of none of them"
+    )
+    return [rows[i] for i in kept], SoftLabels(given.values[kept])
+
+
 def _choices(student_args: StudentArguments, args: SecondStageArguments) -> dict:
     """Arguments of the student that determine the result of stage 5."""
     weighted = student_args.use_expertise_weights
     choices = {
-        "teacher": student_args.teacher,
+        "teacher": "soft_labels" if args.soft_labels and not args.beta_pkd else student_args.teacher,
         "use_expertise_weights": args.method == "metakd" if weighted is None else weighted,
         "expertise_power": student_args.expertise_power,
     }
@@ -86,15 +117,15 @@ def _choices(student_args: StudentArguments, args: SecondStageArguments) -> dict
     return choices | ({"transfer_windows": windows} if windows else {})
 
 
-def distil_several(
+def distil_predictions(
     context: Context, student_args: StudentArguments, args: SecondStageArguments, domain: Domain
 ) -> Path:
-    """Run stage 5 with an ensemble: distil the mean of several teachers' soft targets; returns the folder."""
+    """Run stage 5 from predictions alone, SOFT_LABELS or the mean of an ensemble's soft targets; returns the folder."""
     if args.beta_pkd or args.meta_teacher_every_epoch:
         raise TeachbackError(
             "TEACHER=multi gives averaged predictions and no inner states, and so does TEACHER_SEEDS; set BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"
         )
-    members = _ensemble(context, student_args, args, domain)
+    members = [] if args.soft_labels else _ensemble(context, student_args, args, domain)
     folders = [teachers.finished(kind, taught or domain.name) for teachers, kind, taught in members]
     first = context.student_before(domain, "student_first", "4_student_first.sh")
     rows, dev, names = _transfer_rows(context, student_args, args, domain)
@@ -102,14 +133,18 @@ def distil_several(
     inputs = {f"{folder.parent.name}/{folder.name}" if args.teacher_seeds else folder.name: hash_model(str(folder)) for folder in folders}
     inputs |= {"student_first": hash_model(str(first))}
     folder = context.student_folder(domain, "student_second")
-    run = context.run(folder, (args, choices), names, inputs, first, train=rows, selection=dev)
+    run = context.run(folder, (args, choices), names, inputs | _file_input(args), first, train=rows, selection=dev)
     if context.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
     rows += context.windows(rows, tokenizer, student_args.transfer_windows)
+    rows, given = _answered(context, rows, args, domain)
     encoded = context.encode(rows, names, tokenizer)
-    logits = [_answers(*member, rows, domain) for member in members]
-    encoded.columns["teacher_logits"] = average_predictions(torch.stack(logits), args.temperature)
+    if given:
+        encoded.columns |= answer_columns(given, encoded.columns["label"])
+    else:
+        logits = [_answers(*member, rows, domain) for member in members]
+        encoded.columns["teacher_logits"] = average_predictions(torch.stack(logits), args.temperature)
     module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, choices["use_expertise_weights"],
                                     expertise_power=student_args.expertise_power)  # fmt: skip
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev)
@@ -187,9 +222,13 @@ def _without_teacher(student_args: StudentArguments, context: Context, domain: D
         return student_args
     folder = context.teachers.folder(student_args.teacher, domain.name)
     context.require(folder, f"TEACHER={student_args.teacher}", "3_train_teacher.sh")
-    return replace(
-        student_args, student_init="pretrained", student_model=read_stage(folder)["arguments"]["teacher_model"]
-    )
+    origin = read_stage(folder)["arguments"].get("teacher_model")
+    if origin is None:
+        raise TeachbackError(
+            f"METHOD=finetune STUDENT_INIT=teacher starts from the model that {folder} was trained from, and of a TEACHER_CHECKPOINT that is "
+            "not known; set STUDENT_INIT=pretrained, and STUDENT_MODEL to that model"
+        )
+    return replace(student_args, student_init="pretrained", student_model=origin)
 
 
 def _fit_and_publish(

@@ -149,8 +149,8 @@ class CurriculumInputs:
         made = meta_run.up_to_date()  # False only in a dry run
         inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be made first"}
         chosen = {k: v for k, v in recorded(args).items() if k not in ("report_to", "eval_batch_size")}
-        rows = {"quiz": self.quiz_rows(), "selection": self.selection}
-        return self.context.run(folder, (chosen,), names, inputs, self.student_folder, **rows)
+        return self.context.run(folder, (chosen,), names, inputs, self.student_folder,
+                                quiz=self.quiz_rows(), selection=self.selection)  # fmt: skip
 
     def load_student(self) -> tuple[Classifier, PreTrainedTokenizerBase]:
         """Load stage 5's student with a head for every label set, the target's first, and its tokenizer."""

@@ -1,0 +1,123 @@
+"""Soft labels from a file in place of a teacher's predictions: a column of probabilities for each label, by guid or text."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from teachback.core.errors import TeachbackError
+from teachback.data.bad_rows import Problems, is_number, listed
+from teachback.data.schema import Domain, Row, clean_text
+from teachback.data.user_files import Table, open_table
+
+TOLERANCE = 1e-3  # of the sum of a row's probabilities, and of two answers to the same row
+VALUE = "value"  # column of the answers to a regression
+REMEDY = "Mend them, or leave those rows out, which are then learnt by their label alone."
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns of a file: those that identify a row, and the one of each label."""
+
+    key: tuple[str, ...]
+    answers: dict[str, str]
+
+    def key_of(self, values: dict[str, str]) -> tuple[str, ...]:
+        return tuple(clean_text(values.get(name, "")) for name in self.key)
+
+
+@dataclass
+class SoftLabels:
+    """Answers [N, C] to N rows, NaN where there is none, and the number of answers to other rows."""
+
+    values: np.ndarray
+    elsewhere: int = 0
+    places: dict[int, int] = field(default_factory=dict)  # row index -> number of its row in the file
+
+    @property
+    def known(self) -> np.ndarray:
+        """Mask of the answered rows [N]."""
+        return ~np.isnan(self.values[:, 0])
+
+
+def layout_of(table: Table, domain: Domain) -> Layout:
+    """Find the columns of ``domain``'s answers.
+
+    Raises:
+        TeachbackError: a label has no column, or nothing tells which row an answer is for.
+    """
+    names = (VALUE,) if domain.task == "regression" else domain.labels
+    answers = {label: next((name for name in (f"p({label})", label) if name in table.columns), "") for label in names}
+    if missing := [label for label, name in answers.items() if not name]:
+        raise TeachbackError(
+            f"{table.path}: there is no column for {listed(missing)}; needed: one for each of {listed(names)}, so called or as in "
+            f"'p({names[0]})'; there are: {listed(table.columns)}"
+        )
+    left = [name for name in table.columns if name not in answers.values()]
+    for key in (("guid",), ("text_a", "text_b"), ("text_a",), ("text",)):
+        if set(key) <= set(left) and (domain.kind == "single" or len(key) > 1 or key == ("guid",)):
+            return Layout(key if domain.kind != "single" else key[:1], answers)
+    texts = "text_a" if domain.kind == "single" else "text_a and text_b"
+    raise TeachbackError(f"{table.path}: no column guid, or {texts}, tells which row an answer is for; there are: {listed(table.columns)}")
+
+
+def open_soft_labels(path: str, domain: Domain) -> tuple[Table, Layout]:
+    """Open a file of soft labels and find its columns."""
+    if not Path(path).is_file():
+        raise TeachbackError(f"SOFT_LABELS={path}: there is no such file")
+    table = open_table(Path(path))
+    return table, layout_of(table, domain)
+
+
+def read_soft_labels(path: str, rows: list[Row], domain: Domain) -> SoftLabels:
+    """Read the answers to ``rows``; those to other rows are counted alone, so that a file may serve several domains.
+
+    Raises:
+        TeachbackError: malformed rows, or answers that are no probabilities of sum 1, all listed; or no answer to any row.
+    """
+    table, layout = open_soft_labels(path, domain)
+    wanted: dict[tuple[str, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        wanted.setdefault(layout.key_of({"text": row.text_a} | {n: getattr(row, n) for n in ("guid", "text_a", "text_b")}), []).append(index)
+    result, problems = SoftLabels(np.full((len(rows), len(layout.answers)), np.nan)), Problems(remedy=REMEDY)
+    for number, values, reason in table.rows:
+        indices = [] if values is None else wanted.get(layout.key_of(values), [])
+        answer = [] if values is None or not indices else [values.get(name, "") for name in layout.answers.values()]
+        if reason or (any(answer) and (reason := _misfit(answer, layout) or _twice(answer, indices, result, table))):
+            problems.add(table.path, number, reason, table.unit)
+        elif any(answer):
+            result.values[indices] = list(map(float, answer))
+            result.places |= dict.fromkeys(indices, number)
+        result.elsewhere += values is not None and not indices
+    problems.settle(skip=False)
+    if not result.known.any():
+        raise TeachbackError(
+            f"{path} answers none of the {len(rows):,} rows of {domain.name} by its {' and '.join(layout.key)}, such as "
+            f"{listed(dict.fromkeys(' '.join(key)[:60] for key in list(wanted)[:2]))}"
+        )
+    return result
+
+
+def _misfit(answer: list[str], layout: Layout) -> str:
+    """Reason why the texts of an answer are no probabilities of sum 1 or, for a regression, no number; "" if they are."""
+    for (label, name), text in zip(layout.answers.items(), answer):
+        if not is_number(text) or (label != VALUE and not 0 <= float(text) <= 1):
+            what = "a number" if name == VALUE else "a probability from 0 to 1"
+            return f"column {name!r}: {text!r} is not {what}" if text else f"column {name!r} is empty, and others of the row are not"
+    total = sum(map(float, answer))
+    if len(answer) > 1 and abs(total - 1) > TOLERANCE:
+        return f"the columns {_quoted(layout.answers.values())} sum to {total:.6g}, not to 1 (within {TOLERANCE:g})"
+    return ""
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return listed([repr(name) for name in names])
+
+
+def _twice(answer: list[str], indices: list[int], result: SoftLabels, table: Table) -> str:
+    """Reason why an answer cannot be a second one to the same row; "" if it is the first, or the same."""
+    before = result.values[indices[0]]
+    if indices[0] not in result.places or np.allclose(before, list(map(float, answer)), rtol=0, atol=TOLERANCE):
+        return ""
+    return f"another answer to the same row is in {table.unit} {result.places[indices[0]]}"

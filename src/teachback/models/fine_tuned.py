@@ -1,0 +1,138 @@
+"""Fine-tuned classifiers of other origin as teachers: their task head, and their labels in the order of a domain's."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from teachback.core.errors import TeachbackError
+from teachback.data.bad_rows import listed
+from teachback.data.schema import Domain, label_options
+from teachback.models import configs
+from teachback.models.admission import admit_classifier
+from teachback.models.layers import final_layer
+from teachback.models.loading import explained, load_tokenizer, load_whole_classifier, locate
+
+CLASSIFIER = "ForSequenceClassification"
+# What an architecture does, by the end of its name; the first that fits counts.
+HEADS = {
+    "ForTokenClassification": "labels single tokens", "ForQuestionAnswering": "marks answers in a text",
+    "ForMultipleChoice": "reads all choices at once", "ForCausalLM": "writes text on", "LMHeadModel": "writes text on",
+    "ForConditionalGeneration": "writes text", "ForMaskedLM": "fills in masked tokens",
+    "ForPreTraining": "is pre-trained alone", "Model": "has no head",
+}  # fmt: skip
+TRAIN_IT = "to train a classifier on its encoder, name it as TEACHER_MODEL"
+
+
+def load_fine_tuned(name: str, domain: Domain, order: list[int], data_dir: str | Path = "data", dropout: float | None = None):
+    """Load a fine-tuned sequence classifier in eval mode with ``domain``'s labels, and its tokenizer.
+
+    ``order``: as from `label_order`. ``dropout``: every dropout probability, for students that are cut from it.
+
+    Raises:
+        TeachbackError: weights are missing, such as those of a trained head, or the model fails the checks of `admit_classifier`.
+    """
+    tokenizer = load_tokenizer(name, data_dir)
+    model = load_whole_classifier(name, tokenizer, data_dir, dropout)
+    reorder_outputs(final_layer(model), order)
+    model.config.update(label_options(domain))
+    admit_classifier(name, model, tokenizer)
+    return model.eval(), tokenizer
+
+
+def label_order(name: str, domain: Domain, labels: str = "", data_dir: str | Path = "data") -> list[int]:
+    """Number of the checkpoint's output for each of ``domain``'s labels, from its config alone.
+
+    ``labels``: a map "theirs=ours,..." for labels of other names.
+
+    Raises:
+        TeachbackError: another kind of model than a classifier of texts, or labels that are not the domain's.
+    """
+    place = locate(name, data_dir)
+    if place.startswith("scratch:"):
+        raise TeachbackError(f"TEACHER_CHECKPOINT={name}: random weights have learnt nothing; name it as TEACHER_MODEL")
+    if any(Path(place).glob("model_head.*")):
+        raise TeachbackError(
+            f"{place} is of SetFit, which keeps its head in a file of its own ({next(Path(place).glob('model_head.*')).name}); "
+            f"{TRAIN_IT}, or let SetFit answer the train rows and give its probabilities as SOFT_LABELS to stage 5"
+        )
+    configs.refuse_files(name, place)
+    with explained(name, place):
+        config = configs.load_config(place)
+    configs.refuse_kind(name, config)
+    _refuse_head(name, config)
+    if domain.task == "regression" or domain.kind == "choices":
+        return _only_output(name, config, domain, labels)
+    names = [config.id2label[number] for number in sorted(config.id2label)]
+    if len(names) != len(domain.labels):
+        raise TeachbackError(
+            f"{name} has {len(names)} classes ({listed(names)}), and {domain.name} has {len(domain.labels)} ({listed(domain.labels)}); "
+            "a teacher answers with the domain's labels, all of them and no others"
+        )
+    ours = _translated(name, names, domain, labels)
+    return [ours.index(label) for label in domain.labels]
+
+
+def _refuse_head(name: str, config) -> None:
+    """Refuse a checkpoint with another head than that of a classifier of whole texts with one label each."""
+    for architecture in config.architectures or ():
+        if not architecture.endswith(CLASSIFIER):
+            does = next((does for end, does in HEADS.items() if architecture.endswith(end)), "is of another kind")
+            raise TeachbackError(
+                f"{name} is a {architecture}, which {does}; a teacher is a classifier of texts (...{CLASSIFIER}). {TRAIN_IT}; to learn "
+                "from answers that it writes, give them as SOFT_LABELS to stage 5"
+            )
+    if config.problem_type == "multi_label_classification":
+        raise TeachbackError(f"{name} gives several labels at once; a teacher gives a text one label or a number")
+    pooling = getattr(config, "classifier_pooling", "cls")
+    if pooling != "cls":
+        raise TeachbackError(
+            f"{name} classifies the {pooling} of its tokens (classifier_pooling), and the losses on pooled states assume the first token; "
+            f"{TRAIN_IT}, or give its probabilities as SOFT_LABELS to stage 5"
+        )
+
+
+def _only_output(name: str, config, domain: Domain, labels: str) -> list[int]:
+    what = "a number" if domain.task == "regression" else "one output, which judges each choice"
+    if config.num_labels != 1:
+        raise TeachbackError(f"{name} has {config.num_labels} classes, and {domain.name} needs {what}")
+    if labels:
+        raise TeachbackError(f"TEACHER_LABELS={labels}: {name} has {what} for {domain.name}, and no labels")
+    return [0]
+
+
+def _translated(name: str, names: list[str], domain: Domain, labels: str) -> list[str]:
+    """Domain's label for each of a checkpoint's: by the map ``labels``, else of the same name, whatever its case."""
+    given = _parsed(labels, names, domain)
+    same = {label.casefold(): label for label in domain.labels}
+    if len(same) < len(domain.labels):  # two labels that differ in case alone
+        same = {label: label for label in domain.labels}
+    ours = [given.get(theirs) or same.get(theirs) or same.get(theirs.casefold(), "") for theirs in names]
+    if sorted(ours) != sorted(domain.labels):
+        example = ",".join(f"{theirs}={label}" for theirs, label in zip(names, domain.labels))
+        raise TeachbackError(
+            f"{name} has the labels {listed(names)}, and {domain.name} has {listed(domain.labels)}: say which is which, once each, as in "
+            f"TEACHER_LABELS={example} (if that is their order)"
+        )
+    return ours
+
+
+def _parsed(labels: str, names: list[str], domain: Domain) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for item in filter(None, labels.split(",")):
+        theirs, sign, label = (part.strip() for part in item.partition("="))
+        if not sign or theirs not in names or label not in domain.labels or theirs in given:
+            raise TeachbackError(
+                f"TEACHER_LABELS={labels}: {item.strip()!r} is no pair <label of the checkpoint>=<label of {domain.name}>, each given once; "
+                f"theirs: {listed(names)}; ours: {listed(domain.labels)}"
+            )
+        given[theirs] = label
+    return given
+
+
+@torch.no_grad()
+def reorder_outputs(layer: nn.Linear, order: list[int]) -> None:
+    """Put the outputs of a final layer into another order."""
+    for values in (layer.weight, layer.bias):
+        if values is not None:
+            values.copy_(values[order])

@@ -1,18 +1,23 @@
 """The examples: what the worked one of own data makes is what stage 2 reads, and the notebook runs from top to bottom."""
 
 import csv
+import json
 import re
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import nbformat
 import pytest
 
-from teachback.data.schema import read_rows
+from teachback.data.schema import Domain, Row, read_rows, write_rows
+from teachback.data.soft_labels import read_soft_labels
 from teachback.stages.stage2_arguments import ProcessArguments
 from teachback.stages.stage2_data import process
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import large_model
 import support_tickets
 
 EXAMPLES = Path(support_tickets.__file__).parent
@@ -60,3 +65,36 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert list(names["history"]) == ["phase1", "phase2", "phase3", "phase4", "config"]
     answers = names["metakd"].predict(names["tickets"], domain="router")
     assert len(answers) == 3 and set(answers) <= {"billing", "fault", "question"}
+
+
+def test_votes_of_a_large_model_become_soft_labels(tmp_path):
+    """An API answers, some of it no label; the file holds shares, and a second call asks for nothing that is there."""
+    answers, asked = ["Positive.", "negative", "positive", "I cannot say"], []
+
+    class Api(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            content = "?" if "odd" in asked[-1]["messages"][0]["content"] else answers[(len(asked) - 1) % 4]
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"choices": [{"message": {"content": content}}]}).encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    texts = ["a good plot", "an odd plot", "a bad plot"]
+    write_rows(tmp_path / "train.tsv", [Row(f"b{i}", text, "", "negative", "books") for i, text in enumerate(texts)])
+    with HTTPServer(("127.0.0.1", 0), Api) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        command = [str(tmp_path / "train.tsv"), str(tmp_path / "soft.jsonl"), "--domain", "books", "--labels", "negative,positive", "--votes", "4"]
+        api = ["--address", f"http://127.0.0.1:{server.server_port}/v1", "--model", "large"]
+        large_model.main([*command, *api])
+        first = len(asked)
+        large_model.main([*command, *api])
+        server.shutdown()
+    written = [json.loads(line) for line in (tmp_path / "soft.jsonl").read_text().splitlines()]
+    assert [row["guid"] for row in written] == ["b0", "b2"] and first == 12 and len(asked) == 16  # the odd one again
+    assert written[0] == {"guid": "b0", "negative": pytest.approx(1 / 3), "positive": pytest.approx(2 / 3)}
+    assert asked[0]["model"] == "large" and "negative, positive" in asked[0]["messages"][0]["content"]
+    soft = read_soft_labels(str(tmp_path / "soft.jsonl"), read_rows(tmp_path / "train.tsv"), Domain("books", "s", ("negative", "positive")))
+    assert soft.known.tolist() == [True, False, True]

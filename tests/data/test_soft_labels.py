@@ -91,7 +91,7 @@ def test_everything_that_is_no_answer_is_listed_by_row_and_column(tmp_path):
     [
         (lines(*ANSWERS), GENRE, r"no column for fact, fiction, verse; .* 'p\(fact\)'; there are: guid, negative, positive"),
         (lines(("?", 1, 0), columns=("id", "negative", "positive")), BOOKS, "no column guid, or text_a, tells .* there are: id, neg"),
-        (lines(("x1", 1, 0)), BOOKS, "answers none of the 4 rows of books by its guid, such as g0, g1"),
+        (lines(("x1", 1, 0)), BOOKS, "answers none of the 4 rows for books by its guid, such as g0, g1"),
         ("", BOOKS, "there is no header"),
     ],
 )  # fmt: skip

@@ -174,7 +174,7 @@ def test_answers_in_a_file_make_the_student_that_the_teacher_makes(home):
     printed("5_student_second.sh", home)
     elsewhere = {"SOFT_LABELS": answers(home), "STUDENT_DIR": str(home / "outputs"), "OUTPUT_DIR": str(home / "file")}
     said = printed("5_student_second.sh", home, **elsewhere)
-    assert "answers 24 of 24 rows of books; 0 learn from their label alone; 24 rows of the file are of none of them" in said
+    assert "answers 24 of 24 rows for books; 0 learn from their label alone; 24 rows of the file are of none of them" in said
     assert apart(weights(home), weights(home, "file")) < 1e-4
     assert apart(weights(home), weights(home, name="books/student_first")) > 1e-3
 
@@ -200,7 +200,7 @@ def test_no_teacher_need_exist_and_the_report_is_made(home, caplog):
 def test_rows_without_an_answer_learn_from_their_label(home):
     file = answers(home, count=12)
     said = printed("5_student_second.sh", home, SOFT_LABELS=file)
-    assert "answers 12 of 24 rows of books; 12 learn from their label alone; 0 rows of the file" in said
+    assert "answers 12 of 24 rows for books; 12 learn from their label alone; 0 rows of the file" in said
     some, folder = weights(home), home / "outputs/tiny/seed42/books/student_second"
     shutil.rmtree(folder)
     table = [row.split("\t") for row in Path(file).read_text().splitlines()]
@@ -218,7 +218,7 @@ def test_unlabelled_texts_are_answered_by_text_and_others_left_out(home):
     rows = [row.text_a for row in read_rows(home / "data/tiny/train.tsv") if row.domain == "books"][:5]
     file.write_text("text\tnegative\tpositive\n" + "".join(f"{text}\t0.3\t0.7\n" for text in dict.fromkeys([*rows, "a good disc"])))
     said = printed("5_student_second.sh", home, SOFT_LABELS=str(file), UNLABELLED=str(home / "more.txt"))
-    assert "of 27 rows of books" in said and "2 have neither and are left out" in said
+    assert "of 27 rows for books" in said and "2 have neither and are left out" in said
 
 
 def test_inner_layers_come_from_the_teacher_beside_the_file(home):

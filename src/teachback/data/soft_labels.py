@@ -93,7 +93,7 @@ def read_soft_labels(path: str, rows: list[Row], domain: Domain) -> SoftLabels:
     problems.settle(skip=False)
     if not result.known.any():
         raise TeachbackError(
-            f"{path} answers none of the {len(rows):,} rows of {domain.name} by its {' and '.join(layout.key)}, such as "
+            f"{path} answers none of the {len(rows):,} rows for {domain.name} by its {' and '.join(layout.key)}, such as "
             f"{listed(dict.fromkeys(' '.join(key)[:60] for key in list(wanted)[:2]))}"
         )
     return result

@@ -108,31 +108,23 @@ class Plan:
         domains = targets_of(self.domains)
         chosen = self.teacher_domain or domains[(domains.index(domain) + 1) % len(domains)]
         if chosen == domain or chosen not in domains:
-            raise TeachbackError(
-                f"TEACHER_DOMAIN={chosen}: name another domain than {domain}, one of {', '.join(domains)}"
-            )
+            raise TeachbackError(f"TEACHER_DOMAIN={chosen}: name another domain than {domain}, one of {', '.join(domains)}")
         return chosen
 
     def cells(self, with_data: bool) -> list[Cell]:
         """All distinct cells, ordered by seed; ``with_data``: preceded by the cell that makes the data."""
-        order = [row.name for row in self.recipe.rows.values()]
-        wanted: dict[str, tuple[int, int, Cell]] = {}
-
-        def want(row: TableRow, domain: str, seed: int) -> None:
-            row = self.maker(row)
-            name = self.cell_name(row, domain, seed)
-            if name not in wanted:
-                wanted[name] = (seed, order.index(row.name), self._cell(row, domain, seed, with_data))
-                for other, its_domain in self._requests(row, domain):
-                    want(other, its_domain, seed)
-
+        order, cells = list(self.recipe.rows), [self._data_cell()] if with_data else []
         for seed in self.seeds:
-            for row in self.rows:
-                for domain in self.targets:
-                    want(row, domain, seed)
-        place = {seed: number for number, seed in enumerate(self.seeds)}
-        cells = [cell for *_, cell in sorted(wanted.values(), key=lambda found: (place[found[0]], found[1]))]
-        return ([self._data_cell()] if with_data else []) + cells
+            wanted: dict[str, tuple[int, Cell]] = {}
+            waiting = [(row, domain) for row in self.rows for domain in self.targets]
+            while waiting:  # depth first
+                asked, domain = waiting.pop(0)
+                row = self.maker(asked)
+                if (name := self.cell_name(row, domain, seed)) not in wanted:
+                    wanted[name] = order.index(row.name), self._cell(name, row, domain, seed, with_data)
+                    waiting = self._requests(row, domain) + waiting
+            cells += [cell for _, cell in sorted(wanted.values(), key=lambda found: found[0])]
+        return cells
 
     def _data_cell(self) -> Cell:
         variables = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "QUIZ_FRACTION": self.recipe.quiz_fraction}
@@ -140,40 +132,24 @@ class Plan:
         shared = {name: value for name, value in self.variables.items() if name in ("CONFIG", "PROTOCOL")}
         return Cell(DATA, self.folder / "cells", (SCRIPTS["1"], SCRIPTS["2"]), shared | variables, DATA)
 
-    def _cell(self, row: TableRow, domain: str, seed: int, with_data: bool) -> Cell:
-        home = self.home(row, domain)
-        needs = [self.cell_name(other, its_domain, seed) for other, its_domain in self._requests(row, domain)]
-        return Cell(
-            self.cell_name(row, domain, seed), home / "cells", row.scripts,
-            self.variables | self._which(row, domain, seed) | row.variables | self._from(row, domain), row.name,
-            tuple([DATA] * with_data + needs), self._copied_from(row, domain, seed),
-        )  # fmt: skip
-
-    def _which(self, row: TableRow, domain: str, seed: int) -> dict[str, str]:
-        """Variables for a cell's data, output folder, seed, domain and setting."""
-        shortens = self._shortens(row, domain)
-        name = domain if row.by_domain else self.setting.target if shortens else "all"
-        which = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "OUTPUT_DIR": str(self.home(row, domain)),
-                 "SEED": str(seed), "DOMAIN": name, "DOMAINS": " ".join(self.domains)}  # fmt: skip
+    def _cell(self, name: str, row: TableRow, domain: str, seed: int, with_data: bool) -> Cell:
+        home, requests = self.home(row, domain), self._requests(row, domain)
+        needs = [DATA] * with_data + [self.cell_name(*request, seed) for request in requests]
+        shortens, holds_out = self._shortens(row, domain), self._holds_out(row)
+        where = domain if row.by_domain else self.setting.target if shortens else "all"
+        which = {"SUITE": self.suite, "DATA_DIR": str(self.data_dir), "OUTPUT_DIR": str(home),
+                 "SEED": str(seed), "DOMAIN": where, "DOMAINS": " ".join(self.domains)}  # fmt: skip
         which |= {"SPLIT": "test", "METRIC": ""} if SCRIPTS["7"] in row.scripts else {}
-        which |= {"HOLD_OUT": self.setting.target} if self._holds_out(row) else {}
-        return which | ({"TRAIN_FRACTION": self.setting.fraction} if shortens else {})
-
-    def _from(self, row: TableRow, domain: str) -> dict[str, str]:
-        """Variables for the teacher and student that a cell continues from."""
-        own = dict(self.undistilled) if row.meets_no_teacher else {}
-        requests = {other.name: (other, its_domain) for other, its_domain in self._requests(row, domain)}
-        for variable, name in (("TEACHER_DIR", row.teacher), ("STUDENT_DIR", row.student)):
-            if name in requests:
-                own[variable] = str(self.home(*requests[name]))
-        return own | ({"TEACHER_DOMAIN": self._other(domain)} if row.taught_by_other else {})
-
-    def _copied_from(self, row: TableRow, domain: str, seed: int) -> tuple[str, ...]:
-        """Cell of the first domain, if its stage 4 is reused by others with the same teacher."""
-        alike = self.one_first_stage and SCRIPTS["4"] in row.scripts and not self.recipe.row(row.teacher).by_domain
-        if not alike or domain == self.targets[0]:
-            return ()
-        return (self.cell_name(row, self.targets[0], seed),)
+        which |= {"HOLD_OUT": self.setting.target} if holds_out else {}
+        which |= {"TRAIN_FRACTION": self.setting.fraction} if shortens else {}
+        homes = {other.name: str(self.home(other, its_domain)) for other, its_domain in requests}
+        source = dict(self.undistilled) if row.meets_no_teacher else {}
+        source |= {key: homes[of] for key, of in (("TEACHER_DIR", row.teacher), ("STUDENT_DIR", row.student)) if of in homes}
+        source |= {"TEACHER_DOMAIN": self._other(domain)} if row.taught_by_other else {}
+        # The first domain's stage 4 is reused by others with the same teacher.
+        reused = self.one_first_stage and SCRIPTS["4"] in row.scripts and not self.recipe.row(row.teacher).by_domain
+        after = (self.cell_name(row, self.targets[0], seed),) if reused and domain != self.targets[0] else ()
+        return Cell(name, home / "cells", row.scripts, self.variables | which | row.variables | source, row.name, tuple(needs), after)
 
 
 def answering(domain: str) -> str:

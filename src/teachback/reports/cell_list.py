@@ -1,11 +1,62 @@
-"""Listing of a table's cells, by row or one by one."""
+"""Listing of a table's cells, by row or one by one, with the hours that they took and are expected to take."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
 
+from teachback.core.errors import TeachbackError
 from teachback.core.markdown import padded_table
+from teachback.core.published import read_record
 from teachback.reports.cells import CHANGED, DONE, TODO, Cell, done_mark
+from teachback.reports.recipes import SCRIPTS
 from teachback.reports.run_cells import RUNNING, Schedule, expected_seconds, runs_elsewhere
-from teachback.reports.stage_times import StageTimes
+
+# What a script makes, by the names that folders have in stage.json; "teacher" stands for a teacher of any kind.
+MADE_BY = {
+    SCRIPTS["3"]: ("teacher",),
+    SCRIPTS["4"]: ("student_first",),
+    SCRIPTS["5"]: ("student_second",),
+    SCRIPTS["6"]: ("meta_teacher", "curriculum"),
+}
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Mean seconds of finished stages in other runs of a suite, by kind, and the number of finished folders behind them."""
+
+    seconds: dict[str, float]
+    folders: int
+
+    @classmethod
+    def below(cls, outputs: Path, suite: str) -> "StageTimes":
+        found: dict[str, list[float]] = defaultdict(list)
+        for path in sorted(Path(outputs).glob(f"**/{suite}/seed*/**/stage.json")):
+            try:
+                record = read_record(path.parent)
+                kind, seconds = str(record["stage"]), float(record["wall_time_seconds"])
+            except (TeachbackError, KeyError, ValueError, TypeError, OSError):
+                continue  # a damaged folder tells nothing
+            found["teacher" if kind.startswith("teacher-") else kind].append(seconds)
+        return cls({kind: fmean(times) for kind, times in found.items()}, sum(map(len, found.values())))
+
+    def expected(self, cells: Sequence[Cell], suite_domains: int) -> float | None:
+        """Expected seconds of the cells' training; None if they train nothing, or a stage that no run has finished.
+
+        Args:
+            suite_domains: number of students, or single teachers, that a cell of ``DOMAIN=all`` makes.
+        """
+        needed = Counter[str]()
+        for cell in cells:
+            for kind in (kind for script in cell.scripts for kind in MADE_BY.get(script, ())):
+                single = kind != "teacher" or cell.variables.get("TEACHER") == "single"
+                finetuned = kind == "student_second" and cell.variables.get("METHOD") == "finetune"
+                several = cell.variables.get("DOMAIN") == "all" and single
+                needed["student_finetune" if finetuned else kind] += suite_domains if several else 1
+        if not needed or not set(needed) <= self.seconds.keys():
+            return None
+        return sum(self.seconds[kind] * count for kind, count in needed.items())
 
 
 def states_of(schedule: Schedule) -> dict[str, str]:
@@ -30,43 +81,33 @@ def summary(schedule: Schedule, title: str, times: StageTimes, domains: int) -> 
         times: durations of stages in other runs, for the expected hours before the first cell is done.
         domains: number of domains with students.
     """
-    states = states_of(schedule)
-    kinds: dict[str, list[Cell]] = {}
-    for cell in schedule.cells.values():
-        kinds.setdefault(cell.kind, []).append(cell)
-    shown = list(dict.fromkeys([DONE, TODO, *states.values()]))
-    every, finished = list(schedule.cells.values()), [cell for cell in schedule.cells.values() if states[cell.name] == DONE]
-    groups = [*kinds.items(), ("all", every)]
+    states, every = states_of(schedule), list(schedule.cells.values())
+    groups: dict[str, list[Cell]] = defaultdict(list)
+    for cell in every:
+        groups[cell.kind or "data"].append(cell)
+    shown, finished = list(dict.fromkeys([DONE, TODO, *states.values()])), [cell for cell in every if states[cell.name] == DONE]
+
+    def left(cells: Sequence[Cell]) -> list[Cell]:
+        return [cell for cell in cells if states[cell.name] in (TODO, RUNNING)]
+
+    def hours_left(cells: list[Cell], jobs: int = 1) -> str:
+        return _hours(expected_seconds(cells, finished, jobs) if cells else 0.0)
+
     lines = [[title, "cells", *shown, "hours", "hours left"]]
-    for kind, cells in groups:
+    for kind, cells in [*groups.items(), ("all", every)]:
         count = Counter(states[cell.name] for cell in cells)
-        left = [cell for cell in cells if states[cell.name] in (TODO, RUNNING)]
+        taken = [done_mark(cell)[1] for cell in cells if states[cell.name] in (DONE, CHANGED)]
+        expected = hours_left(left(cells)) if finished else _hours(times.expected(left(cells), domains))
         numbers = [str(count[state] or "–") for state in shown]
-        hours = _hours_left(left, finished) if finished else _hours(times.expected(left, domains))
-        lines.append([kind or "data", str(len(cells)), *numbers, _hours_taken(cells, states), hours])
+        lines.append([kind, str(len(cells)), *numbers, _hours(sum(taken) if taken else None), expected])
     if finished:
-        notes = [f"{schedule.jobs} at a time: {_hours_left(every_left(schedule, states), finished, schedule.jobs)} hours left"]
+        notes = [f"{schedule.jobs} at a time: {hours_left(left(every), schedule.jobs)} hours left"]
     elif times.folders:
         notes = [f"No cell is done yet. Hours left are of training alone, by {times.folders} finished folders of other runs of this suite;",
                  "other models, epochs and machines take other times. A dash: a stage that no run has finished."]  # fmt: skip
     else:
         notes = ["Hours are known when the first cell is done: nothing of this suite has been trained below this outputs folder."]
     return "\n".join([padded_table(lines, 1), "", *notes, "Each cell with its command: --dry_run --list_cells"])
-
-
-def every_left(schedule: Schedule, states: dict[str, str]) -> list[Cell]:
-    return [cell for name, cell in schedule.cells.items() if states[name] in (TODO, RUNNING)]
-
-
-def _hours_taken(cells: list[Cell], states: dict[str, str]) -> str:
-    seconds = [done_mark(cell)[1] for cell in cells if states[cell.name] in (DONE, CHANGED)]
-    return f"{sum(seconds) / 3600:.2f}" if seconds else "–"
-
-
-def _hours_left(left: list[Cell], finished: list[Cell], jobs: int = 1) -> str:
-    """Expected hours by the mean time of similar finished cells; a dash before the first is finished."""
-    seconds = expected_seconds(left, finished, jobs) if left else 0.0
-    return _hours(seconds)
 
 
 def _hours(seconds: float | None) -> str:

@@ -10,7 +10,7 @@ from teachback.core.options import option, require, require_at_least
 from teachback.core.places import scripts_root
 from teachback.core.published import require_whole
 from teachback.data.schema import read_suite
-from teachback.reports.cell_list import listed, summary
+from teachback.reports.cell_list import StageTimes, listed, summary
 from teachback.reports.cells import CELL_ROLES, Workplace
 from teachback.reports.plan import Plan, Setting, answering, targets_of
 from teachback.reports.published import published_table
@@ -18,7 +18,6 @@ from teachback.reports.recipes import RECIPES
 from teachback.reports.run_cells import Launcher, LocalLauncher, Schedule, threads_each
 from teachback.reports.slurm import SlurmLauncher
 from teachback.reports.snakefile import snakefile
-from teachback.reports.stage_times import StageTimes
 
 
 @dataclass

@@ -69,38 +69,35 @@ def series_of(names: list[str]) -> dict[str, Series]:
     return dict(zip(names, SERIES))
 
 
-def draw(plot: Callable, alt: str, height: float = 2.9, rows: int = 1, width: float = WIDTH) -> Markup:
-    """Inline SVG of what ``plot`` draws on axes, or on ``rows`` axes with a shared x axis; ``alt``: text alternative."""
-    with rc_context(STYLE):
-        canvas = Canvas(figsize=(width, height), layout="constrained")
-        axes = canvas.subplots(rows, sharex=True)
-        plot(axes)
-        canvas.align_ylabels()
-        for part in canvas.axes:
-            part.yaxis.label.set_rotation_mode("anchor")  # centred for any width of the reader's font
-            for axis in (part.xaxis, part.yaxis):
-                if isinstance(axis.get_major_locator(), AutoLocator):
-                    axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-        return _svg(canvas, {"role": "img", "aria-label": alt})
-
-
 def picture(title: str, plot: Callable, kind: str, reading: str, height: float = 2.9, rows: int = 1, wide: bool = True) -> Figure:
-    """Figure of what ``plot`` draws; its text alternative consists of the ``kind`` of plot and the ``reading``.
+    """Figure of what ``plot`` draws on axes, or on ``rows`` axes with a shared x axis.
 
-    ``wide``: whether to redraw it in the full width of the page if it is the only figure.
+    Its text alternative consists of the ``kind`` of plot and the ``reading``. ``wide``: whether to redraw it in the full
+    width of the page if it is the only figure.
     """
 
     def drawn(width: float) -> Markup:
-        svg = Markup("<p>This picture could not be drawn.</p>")
-        with left_out_if_impossible(title):
-            svg = draw(plot, f"{kind}. {reading}", height, rows, width)
-        return svg
+        with left_out_if_impossible(title), rc_context(STYLE):
+            canvas = Canvas(figsize=(width, height), layout="constrained")
+            plot(canvas.subplots(rows, sharex=True))
+            canvas.align_ylabels()
+            for part in canvas.axes:
+                part.yaxis.label.set_rotation_mode("anchor")  # centred for any width of the reader's font
+                for axis in (part.xaxis, part.yaxis):
+                    if isinstance(axis.get_major_locator(), AutoLocator):
+                        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+            return _svg(canvas, {"role": "img", "aria-label": f"{kind}. {reading}"})
+        return Markup("<p>This picture could not be drawn.</p>")
 
     return Figure(title, drawn(WIDTH), reading, partial(drawn, WIDE) if wide else None)
 
 
-def swatch(series: Series, line: bool = True) -> Markup:
-    """Legend sample of a line with its marker, or of the marker only."""
+def legend(styles: dict[str, Series], line: bool = True) -> list[tuple[Markup, str]]:
+    """Names with a sample of their line and marker, or of the marker only."""
+    return [(_swatch(series, line), shorten(name, 60)) for name, series in styles.items()]
+
+
+def _swatch(series: Series, line: bool) -> Markup:
     with rc_context(STYLE):
         canvas = Canvas(figsize=(0.5 if line else 0.2, 0.2))
         axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, 1), ylim=(0, 1))
@@ -108,10 +105,6 @@ def swatch(series: Series, line: bool = True) -> Markup:
         x, look = ([0.02, 0.5, 0.98], {"markersize": 6}) if line else ([0.5], {"markersize": 9, "linestyle": ""})
         axes.add_line(Line2D(x, [0.5] * len(x), markevery=[len(x) // 2], **series.look | look))
         return _svg(canvas, {"aria-hidden": "true"})
-
-
-def legend(styles: dict[str, Series], line: bool = True) -> list[tuple[Markup, str]]:
-    return [(swatch(series, line), shorten(name, 60)) for name, series in styles.items()]
 
 
 def whole_numbers(axis) -> None:

@@ -1,7 +1,6 @@
 """Paired tests between the rows of a table, on the same test rows and seeds."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ from teachback.reports.recipes import TableRow
 
 if TYPE_CHECKING:
     from teachback.reports.paper_table import PaperTable
+
+Answers = tuple[list[str], np.ndarray, np.ndarray]  # guids, gold and predicted label indices of the labelled test rows
 
 
 @dataclass(frozen=True)
@@ -31,48 +32,22 @@ class Comparison:
     adjusted: float = 1.0
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Gold and predicted label indices of a checkpoint on a domain's labelled test rows."""
-
-    guids: tuple[str, ...]
-    gold: np.ndarray
-    predicted: np.ndarray
-
-
 class TableTests:
-    """All tests of a table, which compare each row with the reference row of its recipe."""
+    """All tests of a table, which compare each row with the reference row of its recipe.
+
+    Two rows that are compared with each other ``count`` as one test.
+    """
 
     def __init__(self, table: "PaperTable"):
         self.table = table
         self._answers: dict[tuple[str, str, int], Answers] = {}
-
-    def _answers_of(self, row: TableRow, domain: str, seed: int) -> Answers:
-        key = row.name, domain, seed
-        if key not in self._answers:
-            rows, predicted = self.table.predictions(row, domain, seed)
-            about = self.table.suite.domain(domain)
-            numbers = as_numbers(about, [one.label for one in rows]), as_numbers(about, predicted)
-            self._answers[key] = Answers(tuple(one.guid for one in rows), *numbers)
-        return self._answers[key]
-
-    @cached_property
-    def comparisons(self) -> dict[tuple[str, Column], Comparison]:
-        """All comparisons. Two rows that are compared with each other count as one test."""
-        found = {
-            (row.name, column): one for row in self.table.rows for column in self.table.columns if (one := self._compare(row, column))
-        }
-        tests = {(frozenset((name, one.other.name)), column): one.p for (name, column), one in found.items()}
+        places = [(row, column) for row in table.rows for column in table.columns]
+        found = {(row.name, column): one for row, column in places if (one := self._compare(row, column))}
+        test_of = {key: (frozenset((key[0], one.other.name)), key[1]) for key, one in found.items()}
+        tests = {test_of[key]: one.p for key, one in found.items()}
         adjusted = dict(zip(tests, holm(list(tests.values()))))
-        return {
-            (name, column): replace(one, adjusted=adjusted[frozenset((name, one.other.name)), column])
-            for (name, column), one in found.items()
-        }
-
-    @property
-    def count(self) -> int:
-        """Number of tests."""
-        return len({(frozenset((name, one.other.name)), column) for (name, column), one in self.comparisons.items()})
+        self.comparisons = {key: replace(one, adjusted=adjusted[test_of[key]]) for key, one in found.items()}
+        self.count = len(tests)
 
     def _compare(self, row: TableRow, column: Column) -> Comparison | None:
         other = self.table.plan.opponent(row)
@@ -83,33 +58,32 @@ class TableTests:
         if not seeds:
             return None
         difference = 100 * fmean(ours.scores[seed] - theirs.scores[seed] for seed in seeds)
-        tested = [column] if not column.is_average else [c for c in self.table.columns if not c.is_average]
-        parts = [self._paired(row, other, column, seeds) for column in tested]
+        parts = [self._paired(row, other, one, seeds) for one in (self.table.domains if column.is_average else [column])]
         if not all(len(part.gold) for part in parts):  # the predictions are gone
             return None
         return Comparison(other, difference, paired_bootstrap(parts), len(seeds))
 
     def _paired(self, row: TableRow, other: TableRow, column: Column, seeds: list[int]) -> Paired:
-        """Predictions of both rows in a column under all seeds."""
-        pairs = [self._pair(row, other, column.domain, seed) for seed in seeds]
-        first = pairs[0][0]
-        if any(ours.guids != first.guids for ours, _ in pairs):
-            raise self._different_rows(row, other, column.domain, seeds)
-        ours, theirs = (np.stack([one.predicted for one in side]) for side in zip(*pairs))
+        """Predictions of both rows in a column under all seeds, which must be for the same test rows."""
+        ours, theirs = ([self._answers_of(one, column.domain, seed) for seed in seeds] for one in (row, other))
+        guids, gold, _ = ours[0]
+        apart = [[seed] for seed, mine, its in zip(seeds, ours, theirs) if mine[0] != its[0]]
+        if apart or any(mine[0] != guids for mine in ours):
+            raise TeachbackError(
+                f"{row.name} and {other.name} were scored on different test rows of {column.domain} (seed "
+                f"{', '.join(map(str, apart[0] if apart else seeds))}); run the cells that are listed as changed by "
+                "--dry_run --list_cells again"
+            )
         grouped = GROUPED & set(self.table.suite.domain(column.domain).metric.split("+"))
-        groups = np.array([group_of(guid) for guid in first.guids]) if grouped else None
-        return Paired(column.metric, first.gold, ours, theirs, groups)
+        groups = np.array([group_of(guid) for guid in guids]) if grouped else None
+        own, its = (np.stack([predicted for *_, predicted in side]) for side in (ours, theirs))
+        return Paired(column.metric, gold, own, its, groups)
 
-    def _pair(self, row: TableRow, other: TableRow, domain: str, seed: int) -> tuple[Answers, Answers]:
-        """Predictions of both rows, which must be for the same test rows."""
-        ours, theirs = self._answers_of(row, domain, seed), self._answers_of(other, domain, seed)
-        if ours.guids != theirs.guids:
-            raise self._different_rows(row, other, domain, [seed])
-        return ours, theirs
-
-    @staticmethod
-    def _different_rows(row: TableRow, other: TableRow, domain: str, seeds: list[int]) -> TeachbackError:
-        return TeachbackError(
-            f"{row.name} and {other.name} were scored on different test rows of {domain} (seed {', '.join(map(str, seeds))}); "
-            "run the cells that are listed as changed by --dry_run --list_cells again"
-        )
+    def _answers_of(self, row: TableRow, domain: str, seed: int) -> Answers:
+        key = row.name, domain, seed
+        if key not in self._answers:
+            rows, predicted = self.table.predictions(row, domain, seed)
+            about = self.table.suite.domain(domain)
+            numbers = as_numbers(about, [one.label for one in rows]), as_numbers(about, predicted)
+            self._answers[key] = [one.guid for one in rows], *numbers
+        return self._answers[key]

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from transformers import AutoConfig
 
 from teachback.core.errors import TeachbackError
-from teachback.core.tsv import read_lines
+from teachback.core.tsv import read_tsv
 from teachback.data.schema import Row, Suite, read_suite
 from teachback.inference.bootstrap import RESAMPLES
 from teachback.inference.metrics import by_domain, parts
@@ -177,14 +177,11 @@ class PaperTable:
     def predictions(self, row: TableRow, domain: str, seed: int) -> tuple[list[Row], list[str]]:
         """Labelled test rows of a domain and their predicted labels."""
         path = predictions_file(self._run(row, domain, seed), self._stage(row, domain, seed), SPLIT)
-        if not path.is_file():
-            return [], []
-        header, *lines = read_lines(path)
-        if header[:4] != ["guid", "domain", "gold", "predicted"]:
+        rows = list(read_tsv(path)) if path.is_file() else []
+        if rows and not {"guid", "domain", "gold", "predicted"} <= rows[0].keys():
             raise TeachbackError(f"{path} line 1: these are no predictions; run 7_eval.sh again")
-        fields = [line[:4] for line in lines]
-        labelled = [(Row(guid, "", "", gold, domain), predicted) for guid, name, gold, predicted in fields if name == domain and gold]
-        return [row for row, _ in labelled], [predicted for _, predicted in labelled]
+        labelled = [one for one in rows if one["domain"] == domain and one["gold"]]
+        return [Row(one["guid"], "", "", one["gold"], domain) for one in labelled], [one["predicted"] for one in labelled]
 
     @cached_property
     def tested(self) -> TableTests:

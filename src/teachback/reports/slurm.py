@@ -78,13 +78,11 @@ class SlurmLauncher:
                 raise TeachbackError(f"LAUNCHER=slurm needs {name}, which is not here; use LAUNCHER=local")
 
     def start(self, cell: Cell, slot: int) -> SlurmJob:
-        script = sha256(cell.script)
-        if found := _noted(cell):
-            number, submitted = found
-            if self.queue.holds(number) and submitted != script:
+        script, (number, submitted) = sha256(cell.script), _noted(cell)
+        if number and self.queue.holds(number):
+            if submitted != script:
                 raise TeachbackError(f"Slurm job {number} still runs it with other settings; scancel {number}, or wait")
-            if self.queue.holds(number):
-                return SlurmJob(cell, number, self.queue)
+            return SlurmJob(cell, number, self.queue)
         options = [*self.options, *self.options_by_role.get(cell.role, [])]
         command = ["sbatch", "--parsable", f"--job-name={cell.name}", f"--output={cell.log.absolute()}", *options]
         done = _call([*command, str(cell.script.absolute())])
@@ -97,15 +95,14 @@ class SlurmLauncher:
 
 def queued_job(cell: Cell) -> str | None:
     """Id of a pending or running Slurm job that an earlier command submitted for a cell."""
-    found = _noted(cell)
-    return found[0] if found and shutil.which("squeue") and Queue(0).holds(found[0]) else None
+    number, _ = _noted(cell)
+    return number if number and shutil.which("squeue") and Queue(0).holds(number) else None
 
 
-def _noted(cell: Cell) -> tuple[str, str] | None:
-    """Id of the job last submitted for a cell, and the hash of its script."""
-    if not cell.mark("job").is_file():
-        return None
-    number, submitted = cell.mark("job").read_text(encoding="utf-8").split()
+def _noted(cell: Cell) -> tuple[str, str]:
+    """Id of the job last submitted for a cell, and the hash of its script; "" without a job."""
+    mark = cell.mark("job")
+    number, submitted = mark.read_text(encoding="utf-8").split() if mark.is_file() else ("", "")
     return number, submitted
 
 

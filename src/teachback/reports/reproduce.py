@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -140,12 +141,14 @@ def make_plan(args: ReproduceArguments) -> Plan:
         TeachbackError: a row or domain is not in the table, or existing data do not suit it.
     """
     recipe, folder = RECIPES[args.name], args.name + ("-paper" if args.protocol == "paper" else "")
-    domains = _domains(args)
-    wanted = _words(args.targets)
+    published = [column.domain for column in published_table(args.name).columns if not column.is_average]
+    domains, wanted = tuple(_words(args.domains) or dict.fromkeys(published)), _words(args.targets)
+    if missing := [name for name in domains if answering(name) not in domains]:
+        raise TeachbackError(f"DOMAINS: {missing[0]} has no rows to train on; name {answering(missing[0])} too")
     targets = targets_of(domains)
     if unknown := [name for name in wanted if name not in targets]:
         raise TeachbackError(f"DOMAIN={unknown[0]} is not among the table's domains: {', '.join(targets)}")
-    _check_data(args)
+    _check_data(args, domains)
     return Plan(
         recipe, args.suite, Path(args.output_root) / "reproduce" / folder, Path(args.data_dir), _seeds(args.seeds),
         tuple(name for name in targets if not wanted or name in wanted), domains,
@@ -177,35 +180,21 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, words)))
 
 
-def _domains(args: ReproduceArguments) -> tuple[str, ...]:
-    """Domains to use: those of DOMAINS, or else of the table; all must be in the suite."""
-    published = [column.domain for column in published_table(args.name).columns if not column.is_average]
-    names = _words(args.domains) or list(dict.fromkeys(published))
-    if missing := [name for name in names if answering(name) not in names]:
-        raise TeachbackError(f"DOMAINS: {missing[0]} has no rows to train on; name {answering(missing[0])} too")
-    folder = Path(args.data_dir) / args.suite
-    if (folder / "suite.json").is_file():
-        suite = read_suite(folder)
-        for name in names:
-            suite.domain(name)
-    return tuple(names)
-
-
-def _check_data(args: ReproduceArguments) -> None:
-    """Check that existing data have the same protocol, and a quiz if the table needs one."""
+def _check_data(args: ReproduceArguments, domains: Sequence[str]) -> None:
+    """Check that existing data have the domains, the same protocol, and a quiz if the table needs one."""
     folder = Path(args.data_dir) / args.suite
     if not (folder / "suite.json").is_file():
         return
+    suite, quiz = read_suite(folder), RECIPES[args.name].quiz_fraction
+    for name in domains:
+        suite.domain(name)
     require_whole(folder)
-    settings, quiz = read_suite(folder).settings, RECIPES[args.name].quiz_fraction
+    made, fraction = suite.settings.get("protocol", args.protocol), suite.settings.get("quiz_fraction")
     again = f"PROTOCOL={args.protocol} QUIZ_FRACTION={quiz} bash 2_process_data.sh"
-    made = settings.get("protocol", args.protocol)
     if made != args.protocol:
         raise TeachbackError(
-            f"{folder} was made with PROTOCOL={made}, and this run has PROTOCOL={args.protocol}; run {again}, "
-            "or set another DATA_DIR"
+            f"{folder} was made with PROTOCOL={made}, and this run has PROTOCOL={args.protocol}; run {again}, or set another DATA_DIR"
         )
-    fraction = settings.get("quiz_fraction")
     if fraction is not None and (fraction == 0) != (float(quiz) == 0):
         message = f"{folder} was made with QUIZ_FRACTION={fraction}, and the paper's is {quiz}"
         if fraction == 0:

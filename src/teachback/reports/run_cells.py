@@ -7,10 +7,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import fmean
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -124,18 +123,14 @@ def expected_seconds(left: list[Cell], finished: list[Cell], jobs: int) -> float
         return None
 
     def expected(cell: Cell) -> float:
-        alike = [
-            [seconds for other, seconds in times if other.kind == cell.kind],
-            [seconds for other, seconds in times if other.scripts == cell.scripts],
-            [seconds for _, seconds in times],
-        ]
-        return fmean(next(found for found in alike if found))
+        kind = [seconds for other, seconds in times if other.kind == cell.kind]
+        stages = [seconds for other, seconds in times if other.scripts == cell.scripts]
+        return fmean(kind or stages or [seconds for _, seconds in times])
 
     return sum(map(expected, left)) / max(1, min(jobs, len(left)))
 
 
-@dataclass
-class Running:
+class Running(NamedTuple):
     cell: Cell
     job: Job
     slot: int
@@ -190,10 +185,8 @@ class Schedule:
         return bool(self.running) or TODO in self.states.values()
 
     def _ready(self, cell: Cell) -> bool:
-        needs = all(self.states[name] == DONE for name in cell.needs)
-        return self.states[cell.name] == TODO and needs and not any(
-            self.states[name] in (TODO, RUNNING) for name in cell.after
-        )  # fmt: skip
+        waits = any(self.states[name] != DONE for name in cell.needs) or any(self.states[name] in (TODO, RUNNING) for name in cell.after)
+        return self.states[cell.name] == TODO and not waits
 
     def _block(self) -> None:
         """Block cells that need a failed or blocked one."""
@@ -256,15 +249,10 @@ class Schedule:
 
     def _progress(self) -> None:
         count = {state: len(self.of_state(state)) for state in (DONE, RUNNING, TODO, FAILED, BLOCKED)}
-        parts = [
-            f"{count[DONE]} of {len(self.cells)} cells done",
-            f"{count[RUNNING]} {self.launcher.started}",
-            f"{count[TODO]} left",
-        ]
+        parts = [f"{count[DONE]} of {len(self.cells)} cells done, {count[RUNNING]} {self.launcher.started}, {count[TODO]} left"]
         if count[FAILED] or count[BLOCKED]:
             parts.append(f"{count[FAILED]} failed, {count[BLOCKED]} waiting for a failed one")
-        seconds = expected_seconds(self.of_state(RUNNING, TODO), self.of_state(DONE), self.jobs)
-        now = datetime.now()
+        seconds, now = expected_seconds(self.of_state(RUNNING, TODO), self.of_state(DONE), self.jobs), datetime.now()
         if seconds is not None and count[RUNNING] + count[TODO]:
             parts.append(f"expected end {now + timedelta(seconds=seconds):%d %b %H:%M}")
         self.say(f"[{now:%H:%M:%S}] {', '.join(parts)}")

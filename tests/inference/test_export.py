@@ -131,7 +131,7 @@ def test_every_kind_of_task(domain, tmp_path):
 def test_a_file_that_answers_otherwise_is_not_published(tmp_path, monkeypatch):
     write_student(tmp_path)
 
-    def of_another(path, model, names):
+    def of_another(path, model, names, temperature):
         write_onnx(path, classifier(seed=5), names)
 
     monkeypatch.setattr(module, "write_onnx", of_another)

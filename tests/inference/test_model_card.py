@@ -12,6 +12,7 @@ from tiny import BOOKS, CAUSE, SCORE, SUITE
 
 from teachback.core.published import base_model, hash_model
 from teachback.data.schema import Domain, Suite
+from teachback.inference.calibration import write_temperatures
 from teachback.inference.model_card import MARK, card, write_card
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import Result, merge_results
@@ -130,6 +131,16 @@ def test_a_card_that_was_changed_stays_and_none_changes_the_models_hash(tmp_path
     path = tmp_path / "README.md"
     path.write_text(path.read_text().replace(MARK, "mine"))
     assert not write_card(tmp_path, record_of(dev={}), suite_of()) and "75.00" in path.read_text()
+
+
+def test_a_temperature_stands_in_text_and_metadata(tmp_path):
+    write_card(tmp_path, record_of(), suite_of())
+    before = ModelCard.load(tmp_path / "README.md")
+    assert "a temperature" not in before.content and "temperature" not in before.data.to_dict()
+    write_temperatures(tmp_path, {"books": (1.25, 40)})
+    write_card(tmp_path, record_of(), suite_of())
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "fitted on dev: 1.25 (books, 40 rows)" in card.text and card.data.to_dict()["temperature"] == {"books": 1.25}
 
 
 def test_stage_7_adds_its_scores_to_the_cards_that_may_be_written(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.readable import readable
 from teachback.data.names import folder_name
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, write_rows, write_suite
+from teachback.inference.class_scores import Calibration, merge_rows
 from teachback.inference.costs import COLUMNS as COST_COLUMNS
 from teachback.inference.costs import Cost, merge_costs, read_costs
 from teachback.inference.metrics import Score
@@ -21,6 +22,7 @@ from teachback.inference.timing import Timing
 from teachback.reports import run_data as report_data
 from teachback.reports.parts import Section, Table, cut, listed
 from teachback.reports.run import read_run
+from teachback.reports.run_calibration import calibration
 from teachback.reports.run_classes import classes
 from teachback.reports.run_data import data_sections, embedding_map, read_train
 from teachback.reports.run_disagreements import disagreements, most_confident, read_both
@@ -307,6 +309,22 @@ def test_classes_are_confused_with_their_true_labels_and_have_their_own_f1(home)
         ["positive", "3", "75.0", "100.0", "80.0", "0.0", "85.7"],
         ["macro F1", "6", "–", "–", "82.9", "33.3", "82.9"],
     ]
+
+
+def test_the_reliability_diagram_shows_the_student_before_and_after_its_temperature(home):
+    run, stage = home / "outputs/tiny/seed42", "books/curriculum"
+    assert "run 7_eval.sh, which writes calibration.tsv" in calibration(run_of(home)).missing
+    merge_rows(run / "calibration.tsv", Calibration, [
+        Calibration(stage, "books", "test", 4, 0.25, 0.6, 2.0, 0.125, 0.5), Calibration("teacher-meta", "books", "test", 4, 0.5, 0.75),
+    ])  # fmt: skip
+    section = calibration(run_of(home))
+    (figure,), (table,) = section.figures, section.tables
+    assert figure.reading == "books: sure of 75.0 % on average and right in 75.0 %; ECE 25.0 %, at temperature 2 12.5 %."
+    assert table.rows == [
+        ["books", "teacher-meta", "4", "50.0 %", "0.750", "–", "–", "–"], ["books", stage, "4", "25.0 %", "0.600", "2", "12.5 %", "0.500"],
+    ]  # fmt: skip
+    (run / "predictions/books__curriculum-test.tsv").unlink()
+    assert not calibration(run_of(home)).figures  # errors are known, probabilities are gone
 
 
 def test_the_table_holds_every_checkpoint_with_its_distance_from_its_teacher(home):

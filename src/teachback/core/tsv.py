@@ -1,11 +1,13 @@
 """TSV files of the pipeline: UTF-8, a header line, no quoting."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TypeVar, get_args, get_type_hints
 
 from teachback.core.errors import TeachbackError
+from teachback.core.files import write_atomically
+from teachback.core.locks import turn_at
 
 Record = TypeVar("Record")
 
@@ -62,6 +64,23 @@ def read_records(path: Path, kind: type[Record], old: int, advice: str) -> list[
             name = kind.__name__.lower()
             raise TeachbackError(f"{path} line {number} is not a {name} ({error}); mend or remove the line") from error
     return records
+
+
+def merge_records(
+    path: Path, kind: type[Record], old: int, advice: str, new: Iterable[Record], key: Callable[[Record], tuple],
+    order: Callable[[Record], tuple], outdated: Callable[[Record], bool] = lambda record: False,
+) -> None:  # fmt: skip
+    """Add records to a file of `read_records` under a lock, in place of those of the same ``key`` and of ``outdated`` ones.
+
+    Records are sorted by ``order``; those that it does not tell apart keep the order in which they came.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with turn_at(path):
+        kept = [record for record in read_records(path, kind, old, advice) if not outdated(record)]
+        rows = {key(record): record for record in [*kept, *new]}
+        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        write_atomically(path, as_tsv(names, map(astuple, sorted(rows.values(), key=order))))  # type: ignore[arg-type]
 
 
 def _parsed(kind, text: str):

@@ -1,12 +1,10 @@
 """costs.tsv: size and speed of each checkpoint, measured by stage 7; a row per checkpoint and batch size."""
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from teachback.core.files import write_atomically
-from teachback.core.locks import turn_at
-from teachback.core.tsv import as_tsv, read_records
+from teachback.core.tsv import merge_records, read_records
 from teachback.inference.results import Evaluated, stage_order
 
 
@@ -49,26 +47,24 @@ class Cost:
 
 
 COLUMNS = tuple(field.name for field in fields(Cost))
-OLD_COLUMNS = COLUMNS.index("machine") + 1  # of older files, without quartiles
+FORM = (Cost, COLUMNS.index("machine") + 1, "remove it and run 7_eval.sh again")  # older files have no quartiles
 MEASURED = ("milliseconds", "fast", "slow")
 
 
 def read_costs(path: Path) -> list[Cost]:
     """Read the rows of a costs.tsv; empty if the file is missing."""
-    return read_records(path, Cost, OLD_COLUMNS, "remove it and run 7_eval.sh again")
+    return read_records(path, *FORM)
 
 
 def merge_costs(path: Path, evaluated: Iterable[Evaluated], machine: str) -> None:
     """Replace the rows of the evaluated checkpoints in costs.tsv, under a lock."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = [
         Cost(one.stage, one.parameters, one.bytes, size, t.median, machine, t.fast, t.slow, one.timed_on)
         for one in evaluated
         for size, t in one.timings.items()
     ]
-    with turn_at(path):
-        stages = {cost.stage for cost in new}
-        kept = [cost for cost in read_costs(path) if cost.stage not in stages]
-        ordered = sorted([*kept, *new], key=lambda cost: (*stage_order(cost.stage), cost.batch_size))
-        write_atomically(path, as_tsv(COLUMNS, map(astuple, ordered)))
+    stages = {cost.stage for cost in new}
+    merge_records(
+        path, *FORM, new, lambda cost: (cost.stage, cost.batch_size), lambda cost: (*stage_order(cost.stage), cost.batch_size),
+        lambda cost: cost.stage in stages,
+    )  # fmt: skip

@@ -17,8 +17,9 @@ from teachback.core.runs import StageRun
 from teachback.core.tsv import as_tsv
 from teachback.data.schema import Domain, Row, hash_rows
 from teachback.data.suite_data import SuiteData, labelled
+from teachback.inference.calibration import fit_temperature
 from teachback.inference.finished import open_checkpoint
-from teachback.inference.metrics import by_domain, metric_for
+from teachback.inference.metrics import as_numbers, by_domain, metric_for
 from teachback.inference.onnx_model import OPSET, PACKAGES, OnnxClassifier, require_packages, write_int8, write_onnx
 from teachback.inference.predictor import TIMED_ROWS, Predictor
 from teachback.inference.results import format_table
@@ -53,23 +54,24 @@ def export(args: ExportArguments) -> Path:
     data, rows = _rows(args, arguments.get("suite", ""), domain)
     length = arguments.get("max_length", 128)
     inputs = {"model": hash_model(args.folder), f"{SPLIT} rows": hash_rows(rows)}
-    made_by = {name: version(name) for name in PACKAGES} | {"opset": OPSET}
+    made_by = {name: version(name) for name in PACKAGES} | {"opset": OPSET, "outputs": "logits probabilities"}
     run = StageRun(Path(args.folder) / "onnx", "export", {"max_length": length} | made_by, inputs)
     if run.up_to_date():
         print(f"{run.folder} is up to date")
         return run.folder
     predictor = Predictor(checkpoint, data.suite, "cpu", "fp32", length, max(BATCH_SIZES))
     with run.publishing({"domain": domain.name, "suite": data.suite.name}) as folder:
-        model = predictor.classifier.model
-        write_onnx(folder / FULL, model, {"attention_mask", *predictor.tokenizer.model_input_names})
+        model, temperature = predictor.classifier.model, _temperature(predictor, rows, data.suite.domain(domain.name))
+        write_onnx(folder / FULL, model, {"attention_mask", *predictor.tokenizer.model_input_names}, temperature)
         write_int8(folder / SMALL, folder / FULL)
         model.config.save_pretrained(folder)
         predictor.tokenizer.save_pretrained(folder)
         lines, disturbed = check(predictor, folder, rows, data)
         times = [f"ms, batch {size}, {threads} thread{'s' if threads > 1 else ''}" for size, threads in timings()]
         header = ["version", "MB", "largest logit difference", f"{metric_for(data.suite.domain(domain.name))} %", *times]
-        write_checks(folder, header, lines, _notes(len(rows), disturbed))
-    print(f"{format_table(header, lines)}\n\n{_notes(len(rows), disturbed)}\nwrote {run.folder}")
+        notes = _notes(len(rows), disturbed, temperature)
+        write_checks(folder, header, lines, notes)
+    print(f"{format_table(header, lines)}\n\n{notes}\nwrote {run.folder}")
     return run.folder
 
 
@@ -83,6 +85,14 @@ def _rows(args: ExportArguments, suite: str, domain: Domain) -> tuple[SuiteData,
     if not rows:
         raise TeachbackError(f"{data.folder / SPLIT}.tsv has no labelled rows of {domain.name} to check the files on")
     return data, rows
+
+
+def _temperature(predictor: Predictor, rows: list[Row], domain: Domain) -> float | None:
+    """Temperature of the graph's probabilities, fitted on the rows; None for an answer that no row of logits gives."""
+    if domain.task == "regression" or domain.kind == "choices":
+        return None
+    logits = predictor.predict(rows)[:, : len(domain.labels)]
+    return fit_temperature(logits.double().numpy(), as_numbers(domain, [row.label for row in rows]))
 
 
 def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) -> tuple[list[list[str]], bool]:
@@ -134,12 +144,13 @@ def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) ->
     return other
 
 
-def _notes(count: int, disturbed: bool) -> str:
+def _notes(count: int, disturbed: bool, temperature: float | None) -> str:
     warning = f" {DISTURBED}: other work ran on the machine meanwhile; go by the least, or export again when it is idle."
+    scaled = f" The output probabilities is the softmax of logits / {temperature:g}." if temperature else ""
     return (
         f"On {count:,} labelled {SPLIT} rows. ms: an example without tokenising, on {platform.machine()} with "
         f"{usable_cores()} cores: {TIMED_ROWS} rows of all lengths, or one batch where that is more; the median, and in "
-        f"brackets the least, of {ROUNDS} passes or more, of all versions in turn.{warning * disturbed}"
+        f"brackets the least, of {ROUNDS} passes or more, of all versions in turn.{warning * disturbed}{scaled}"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,6 +18,7 @@ from teachback.core.readable import environment_secrets, flat
 from teachback.core.runs import PACKAGES
 from teachback.data.schema import Domain, Suite, clean_text
 from teachback.data.suites import selection_split
+from teachback.inference.calibration import read_temperatures
 from teachback.inference.metrics import described, parts
 from teachback.inference.results import OPTIMISTIC, Result
 
@@ -53,7 +54,7 @@ def write_card(folder: Path, record: dict, suite: Suite, results: Sequence[Resul
 
     ``results``: scores of stage 7.
     """
-    return write_text(folder, card(record, suite, results))
+    return write_text(folder, card(record, suite, results, read_temperatures(folder)))
 
 
 def read_text(folder: str | Path) -> str:
@@ -71,8 +72,11 @@ def write_text(folder: str | Path, text: str) -> bool:
     return True
 
 
-def card(record: dict, suite: Suite, results: Sequence[Result] = ()) -> str:
-    """Text of the card: YAML for the hub, then Markdown. Names and values from data and users are escaped."""
+def card(record: dict, suite: Suite, results: Sequence[Result] = (), temperatures: dict[str, dict] | None = None) -> str:
+    """Text of the card: YAML for the hub, then Markdown. Names and values from data and users are escaped.
+
+    ``temperatures``: from `read_temperatures`.
+    """
     environment = Environment(
         loader=PackageLoader("teachback.inference"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False,
         extensions=["jinja2.ext.do"],
@@ -85,7 +89,7 @@ def card(record: dict, suite: Suite, results: Sequence[Result] = ()) -> str:
     title, protocol = f"{', '.join(names)}: {record['stage']}", arguments.get("protocol", "honest")
     splits = list(dict.fromkeys(split for domain in domains for split in domain.rows))
     return environment.get_template("model_card.md").render(
-        metadata=metadata(title, suite, measurements, base).to_yaml().rstrip(), mark=MARK, title=title, record=record,
+        metadata=metadata(title, suite, measurements, base, temperatures).to_yaml().rstrip(), mark=MARK, title=title, record=record,
         made=MADE.get(record["stage"], "A teacher: a large model from which students are distilled"),
         data=record.get("data", f"the suite {suite.name}"), domain=domains[0], names=[domain.name for domain in domains],
         max_length=arguments.get("max_length"), measurements=measurements, error=_standard_error(measurements), splits=splits,
@@ -97,6 +101,7 @@ def card(record: dict, suite: Suite, results: Sequence[Result] = ()) -> str:
         base=flat({"name": base}, secrets)["name"] if base else "unknown",
         data_settings=[[f"data: {name}", value] for name, value in flat(suite.settings, secrets).items()],
         selected_on_test=protocol == "paper" and selection_split(suite.name, protocol) == "test",
+        temperatures=", ".join(f"{one['temperature']:g} ({name}, {one['rows']:,} rows)" for name, one in (temperatures or {}).items()),
         settings=[[name, value] for name, value in flat(arguments, secrets).items()],
     )  # fmt: skip
 
@@ -114,7 +119,9 @@ def measured(record: dict, domains: Sequence[Domain], results: Sequence[Result])
     return measurements + [Measured(r.domain, r.split, r.metric, r.value, r.n) for r in results]
 
 
-def metadata(title: str, suite: Suite, measurements: Sequence[Measured], base: str) -> ModelCardData:
+def metadata(
+    title: str, suite: Suite, measurements: Sequence[Measured], base: str, temperatures: dict[str, dict] | None = None
+) -> ModelCardData:
     """Metadata fields of the hub; unknown ones (language, licence, a base model on no hub) are omitted."""
     results = [
         EvalResult(
@@ -128,9 +135,10 @@ def metadata(title: str, suite: Suite, measurements: Sequence[Measured], base: s
     on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) and not Path(base).exists()
     metrics = list(dict.fromkeys(result.metric_type for result in results))
     tags = ["teachback", "distillation"]
+    calibrated: dict[str, Any] = {"temperature": {name: one["temperature"] for name, one in temperatures.items()}} if temperatures else {}
     return ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags,
                          metrics=metrics or None, base_model=base if on_hub else None,
-                         model_name=title if results else None, eval_results=results or None)  # fmt: skip
+                         model_name=title if results else None, eval_results=results or None, **calibrated)  # fmt: skip
 
 
 def _standard_error(measurements: Sequence[Measured]) -> str:

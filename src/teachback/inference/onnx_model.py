@@ -25,9 +25,10 @@ def require_packages() -> None:
         )
 
 
-def write_onnx(path: Path, model, names: Collection[str]) -> None:
+def write_onnx(path: Path, model, names: Collection[str], temperature: float | None = None) -> None:
     """Export a model with the inputs ``names`` [S, L] and the output logits [S, C]; S and L are dynamic.
 
+    With a ``temperature`` a second output, probabilities [S, C], is the softmax of logits / temperature.
     Uses the tracing exporter, as the newer one needs another package.
     """
     names = [name for name in inspect.signature(model.forward).parameters if name in names]  # the graph's order
@@ -42,6 +43,22 @@ def write_onnx(path: Path, model, names: Collection[str]) -> None:
             model, (), str(path), kwargs=inputs, input_names=names, output_names=["logits"], dynamic_axes=axes,
             opset_version=OPSET, dynamo=False,
         )  # fmt: skip
+    if temperature:
+        _add_probabilities(path, temperature)
+
+
+def _add_probabilities(path: Path, temperature: float) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    graph, helper = model.graph, onnx.helper
+    graph.initializer.append(helper.make_tensor("temperature", onnx.TensorProto.FLOAT, [], [temperature]))
+    graph.node.append(helper.make_node("Div", ["logits", "temperature"], ["scaled_logits"]))
+    graph.node.append(helper.make_node("Softmax", ["scaled_logits"], ["probabilities"], axis=-1))
+    graph.output.append(onnx.ValueInfoProto(name="probabilities", type=graph.output[0].type))
+    model.metadata_props.append(onnx.StringStringEntryProto(key="temperature", value=f"{temperature:g}"))
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
 
 
 def write_int8(path: Path, full: Path) -> None:

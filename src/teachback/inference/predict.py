@@ -19,6 +19,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.spreadsheets import is_formula
 from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
 from teachback.inference.answer_files import STANDARD, answer_file, kind_of
+from teachback.inference.calibration import temperature_of
 from teachback.inference.finished import open_checkpoint
 from teachback.inference.predictor import Predictor
 
@@ -42,6 +43,7 @@ class PredictionArguments:
     window: int = option(64, "Batches that are read at a time, and sorted by length.")
     precision: str = "auto"
     device: str = "auto"
+    calibrated: bool = option(False, "Probabilities at the temperature that stage 7 fitted on dev; labels stay the same.")
     spreadsheet: bool = option(False, "Quote cells that begin with = + - or @, which a spreadsheet would compute.")
 
     def __post_init__(self):
@@ -68,6 +70,9 @@ def predict(args: PredictionArguments) -> int:
     length = args.max_length or checkpoint.record["arguments"].get("max_length", MAX_LENGTH)
     suite = Suite(domain.name, {domain.name: domain})
     predictor = Predictor(checkpoint, suite, args.device, args.precision, length, args.batch_size)
+    if args.calibrated and domain.task == "regression":
+        raise TeachbackError(f"--calibrated is of probabilities, and {args.folder} answers with numbers; leave it out")
+    temperature = temperature_of(checkpoint.folder, domain.name) if args.calibrated else 1.0
     count, start = 0, time.perf_counter()
     texts, numbers = columns(domain, args.kept)
     if not args.spreadsheet and kind_of(args.output) == "tsv" and any(map(is_formula, domain.labels)):
@@ -75,7 +80,7 @@ def predict(args: PredictionArguments) -> int:
     with _input(args.input) as source, answer_file(args.output, texts, numbers, args.spreadsheet) as write:
         rows = read_rows(source, args, domain)
         while window := list(islice(rows, args.window * args.batch_size)):
-            logits = predictor.predict([row for row, _ in window])
+            logits = predictor.predict([row for row, _ in window]) / temperature
             write([[*kept, *answer] for (_, kept), answer in zip(window, answers(domain, logits))])
             count += len(window)
     seconds = time.perf_counter() - start

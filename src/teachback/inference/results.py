@@ -9,9 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
-from teachback.core.files import write_atomically
-from teachback.core.locks import turn_at
-from teachback.core.tsv import as_tsv, read_records
+from teachback.core.tsv import merge_records, read_records
 from teachback.inference.baselines import CHANCE, MAJORITY
 from teachback.inference.metrics import Score
 from teachback.inference.timing import Timing
@@ -72,9 +70,12 @@ COLUMNS = tuple(field.name for field in fields(Result))
 KEYS = COLUMNS.index("value")  # older files end two columns after these
 
 
+FORM = (Result, KEYS + 2, "move the file away and run 7_eval.sh again")
+
+
 def read_results(path: Path) -> list[Result]:
     """Read the rows of a results.tsv; empty if the file is missing."""
-    return read_records(path, Result, KEYS + 2, "move the file away and run 7_eval.sh again")
+    return read_records(path, *FORM)
 
 
 def merge_results(path: Path, new: Iterable[Result]) -> None:
@@ -82,14 +83,12 @@ def merge_results(path: Path, new: Iterable[Result]) -> None:
 
     Replacing a score also removes the score on unseen rows that belongs to it.
     """
-    path, new = Path(path), list(new)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    new = list(new)
     outdated = {replace(result, split=unseen_split(result.split)).key for result in new}
-    with turn_at(path):
-        kept = [result for result in read_results(path) if result.key not in outdated]
-        rows = {result.key: result for result in [*kept, *new]}
-        ordered = sorted(rows.values(), key=lambda result: (*stage_order(result.stage), result.split))
-        write_atomically(path, as_tsv(COLUMNS, map(astuple, ordered)))
+    merge_records(
+        path, *FORM, new, lambda result: result.key, lambda result: (*stage_order(result.stage), result.split),
+        lambda result: result.key in outdated,
+    )  # fmt: skip
 
 
 def unseen_split(split: str) -> str:

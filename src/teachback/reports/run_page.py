@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from teachback.core.files import write_atomically
 from teachback.reports.parts import Section
 from teachback.reports.run import Run, read_run
+from teachback.reports.run_calibration import calibration
 from teachback.reports.run_classes import classes
 from teachback.reports.run_data import data_sections, shared_texts
 from teachback.reports.run_disagreements import disagreements
@@ -34,7 +35,7 @@ def write_report(folder: Path, data: Path, split: str = "test", extra: Sequence[
 def sections(run: Run, extra: Sequence[Section] = ()) -> list[Section]:
     """Sections of the report, the most important first."""
     return [
-        headline(run), results(run), *shared_texts(run), *extra, tradeoff(run), classes(run), training(run), curriculum(run), disagreements(run),
+        headline(run), results(run), *shared_texts(run), *extra, tradeoff(run), classes(run), calibration(run), training(run), curriculum(run), disagreements(run),
         *data_sections(run), settings(run),
     ]  # fmt: skip
 

@@ -21,10 +21,12 @@ from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
 from teachback.data.overlap import LEARNT, SCORED, is_seen
 from teachback.data.schema import HIDDEN, Row
-from teachback.data.suite_data import SuiteData
+from teachback.data.suite_data import SuiteData, labelled
 from teachback.data.suites import selection_split
 from teachback.inference.baselines import CHANCE, MAJORITY, baselines
 from teachback.inference.bootstrap import intervals
+from teachback.inference.calibration import SPLIT
+from teachback.inference.class_scores import Calibration
 from teachback.inference.costs import merge_costs
 from teachback.inference.metrics import Score, by_domain
 from teachback.inference.model_card import write_card
@@ -42,11 +44,14 @@ from teachback.inference.scores import predicted_labels
 from teachback.inference.speed import Speeds
 from teachback.inference.submission import OFFICIAL_ROWS, file_name, submission
 from teachback.stages.stage7_arguments import EvaluationArguments, metrics_of
+from teachback.stages.stage7_details import write_details
 from teachback.stages.stage7_notes import measured_on
 from teachback.stages.stage7_predictions import warn_of_formulas, write_predictions
 from teachback.stages.stage7_tables import print_tables
 
 logger = logging.getLogger(__name__)
+
+MACRO = "macro_f1"  # reported beside every domain's metric
 
 
 class Evaluation:
@@ -70,7 +75,10 @@ class Evaluation:
         hidden = self.data.rows(HIDDEN) if arguments.submission else []
         self.hidden = [row for row in hidden if row.domain in formats]
         self.train = self.data.all_train_rows() if (self.data.folder / "train.tsv").is_file() else []
+        self.dev = labelled(self.data.rows(SPLIT)) if (self.data.folder / f"{SPLIT}.tsv").is_file() else []
         self.baselines = self._baselines_of(self.rows)
+        self.macro_baselines = baselines(suite, self.train, self.rows, MACRO)
+        self.calibrations: list[Calibration] = []
         self.speeds = Speeds()
         self.run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
         self.teachers = seed_folder(arguments.teacher_root or arguments.output_root, arguments.suite, arguments.seed)
@@ -163,6 +171,7 @@ class Evaluation:
         scores, without = by_domain(suite, rows, labels, metric), by_domain(suite, *left, metric)
         unseen = {name: without.get(name) for name in scores if any(row.domain == name for row in self.seen)}
         split = self.arguments.split + (OPTIMISTIC if self._is_optimistic(checkpoint) else "")
+        self.calibrations += write_details(self, checkpoint, predictor, rows, logits, split)
         results = self._results(checkpoint, scores, rows, labels, split)
         ends = {r.domain: (r.low, r.high) for r in results if r.metric == scores[r.domain].metric and r.low is not None and r.high is not None}
         some = {name: score for name, score in unseen.items() if score}
@@ -172,17 +181,20 @@ class Evaluation:
     def _results(
         self, checkpoint: Checkpoint, scores: dict[str, Score], rows: list[Row], labels: list[str], split: str
     ) -> list[Result]:
-        """Results of scores and their parts, with the majority class, chance and the interval of each."""
+        """Results of scores, their parts and macro F1, with the majority class, chance and the interval of each."""
         suite, results = self.data.suite, []
         floors = self._baselines_of(rows) if self.seen else self.baselines
+        of_macro = baselines(suite, self.train, rows, MACRO) if self.seen else self.macro_baselines
+        macro = by_domain(suite, rows, labels, MACRO)
         for domain, score in scores.items():
             where = (suite.name, domain, checkpoint.method, checkpoint.stage, self.arguments.seed, split)
             every = (score, *score.parts)
-            ends = intervals(suite.domain(domain), rows, labels, [one.metric for one in every])
+            ends: dict = intervals(suite.domain(domain), rows, labels, [one.metric for one in every])
+            if macro[domain].metric == MACRO and score.of(MACRO) is None:  # without an interval, which takes long
+                every, ends = (*every, macro[domain]), ends | {MACRO: (None, None)}
             for one in every:
-                majority, chance = (
-                    floors[name][domain].of(one.metric) if domain in floors[name] else None for name in (MAJORITY, CHANCE)
-                )
+                own = of_macro if one is macro[domain] else floors
+                majority, chance = (own[name][domain].of(one.metric) if domain in own[name] else None for name in (MAJORITY, CHANCE))
                 results.append(Result(*where, one.metric, one.value, one.n, majority, chance, *ends[one.metric]))
         return results
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from teachback.core.devices import resolve_device
+from teachback.data.names import folder_name
 from teachback.inference.predictor import TIMED_ROWS, evaluation_precision
 from teachback.inference.results import Evaluated, metric_names, percent, serves_more, unseen_split
 from teachback.inference.timing import ROUNDS
+
+SHOWN = 4  # students
 
 if TYPE_CHECKING:
     from teachback.stages.stage7_arguments import EvaluationArguments
@@ -32,6 +35,7 @@ def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
         *([spread] if any(one.intervals for one in evaluated) else []),
         *([mark] if any(one.optimistic for one in evaluated) else []),
         *metric_notes(evaluation, evaluated),
+        *calibration_notes(evaluation),
         *seen_notes(evaluation),
         *([average] if serves_more(evaluated, evaluation.targets) else []),
         timing,
@@ -66,6 +70,17 @@ def seen_notes(evaluation: Evaluation) -> list[str]:
         f"unseen: without the {evaluation.arguments.split} rows that have the very texts of train or quiz rows: {counts}; "
         f"in results.tsv their split is {unseen_split(evaluation.arguments.split)}."
     ]
+
+
+def calibration_notes(evaluation: Evaluation) -> list[str]:
+    """Note on the expected calibration error of the targets' students, for at most `SHOWN` of them."""
+    known = [one for one in evaluation.calibrations if one.stage.rpartition("/")[0] and one.temperature and one.domain in evaluation.targets]
+    errors = [
+        f"{percent(one.ece)} -> {percent(one.ece_calibrated)} of {one.stage} (temperature {one.temperature:.3g})"
+        for one in known if folder_name(one.domain) == one.stage.rpartition("/")[0]
+    ]  # fmt: skip
+    more = f" and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
+    return [f"expected calibration error in %, before and after a temperature fitted on dev: {', '.join(errors[:SHOWN])}{more}"] if errors else []
 
 
 def measured_on(arguments: EvaluationArguments) -> str:

@@ -1,0 +1,57 @@
+"""Further files of stage 7: the scores of each class, and the calibration of probabilities with a temperature fitted on dev."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import torch
+
+from teachback.data.schema import Row
+from teachback.inference.calibration import fit_temperature, write_temperatures
+from teachback.inference.class_scores import Calibration, ClassScore, calibration, class_scores, merge_rows
+from teachback.inference.metrics import as_numbers
+from teachback.inference.predictor import Checkpoint, Predictor
+
+if TYPE_CHECKING:
+    from teachback.stages.stage7_evaluate import Evaluation
+
+
+def write_details(
+    evaluation: Evaluation, checkpoint: Checkpoint, predictor: Predictor, rows: list[Row], logits: torch.Tensor, split: str
+) -> list[Calibration]:
+    """Write classes.tsv, calibration.tsv and the checkpoint's temperatures; returns its calibration on each domain's rows."""
+    temperatures = _fit(evaluation, checkpoint, predictor)
+    if (checkpoint.folder / "config.json").is_file():  # a meta-teacher is heads alone
+        with suppress(PermissionError):
+            write_temperatures(checkpoint.folder, temperatures)
+    classes: list[ClassScore] = []
+    calibrations: list[Calibration] = []
+    for name, (gold, values) in _labelled(evaluation, rows, logits).items():
+        where, domain = (checkpoint.stage, name, split), evaluation.data.suite.domain(name)
+        temperature, _ = temperatures.get(name) or temperatures.get(checkpoint.target) or (None, 0)
+        classes += class_scores(where, domain.labels, gold, values.argmax(1))
+        calibrations.append(calibration(where, values, gold, temperature))
+    merge_rows(evaluation.run / "classes.tsv", ClassScore, classes)
+    merge_rows(evaluation.run / "calibration.tsv", Calibration, calibrations)
+    return calibrations
+
+
+def _fit(evaluation: Evaluation, checkpoint: Checkpoint, predictor: Predictor) -> dict[str, tuple[float, int]]:
+    """Temperature and number of dev rows for a checkpoint's domain, or for each domain that a teacher of several serves."""
+    domains = [checkpoint.target] if checkpoint.target else list(predictor.heads)
+    rows = [row for row in evaluation.dev if row.domain in domains]
+    found = _labelled(evaluation, rows, predictor.predict(rows)) if rows else {}
+    return {name: (fit_temperature(values, gold), len(gold)) for name, (gold, values) in found.items()}
+
+
+def _labelled(evaluation: Evaluation, rows: list[Row], logits: torch.Tensor) -> dict:
+    """Gold label indices [n] and logits [n, C] of the labelled rows of each classification domain."""
+    found = {}
+    for name in dict.fromkeys(row.domain for row in rows if row.label):
+        domain = evaluation.data.suite.domain(name)
+        places = [i for i, row in enumerate(rows) if row.domain == name and row.label]
+        if domain.task != "regression":
+            gold = as_numbers(domain, [rows[i].label for i in places])
+            found[name] = gold, logits[places, : len(domain.labels)].double().numpy()
+    return found

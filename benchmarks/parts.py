@@ -118,8 +118,8 @@ class Ground:
 
     def training(self, epochs: int, batch_size: int) -> list[str]:
         return [
-            "--num_train_epochs", str(epochs), "--per_device_train_batch_size", str(batch_size), "--eval_strategy", "no",
-            "--save_strategy", "no", "--load_best_model_at_end", "0",
+            "--num_train_epochs", str(epochs), "--per_device_train_batch_size", str(batch_size), "--trainer", "eval_strategy=no",
+            "save_strategy=no", "load_best_model_at_end=0",
         ]  # fmt: skip
 
     def teach(self, training: list[str], *further: str) -> None:

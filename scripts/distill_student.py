@@ -6,14 +6,12 @@ from teachback.core.errors import run_entry_point
 def main():
     from teachback.core.arguments import STUDENT_STAGES
     from teachback.core.parsing import parse
-    from teachback.inference.hub import check_hub, push
+    from teachback.inference.hub import HubArguments, check_hub, push
     from teachback.stages.distillation import distil
 
-    data, student, first, second, meta, training = parse(*STUDENT_STAGES)
-    check_hub(training)
-    folders = distil(data, student, first, second, meta, training)
-    if training.should_save:
-        push(folders, training)
+    *arguments, hub = parse(*STUDENT_STAGES, HubArguments)
+    check_hub(hub)
+    push(distil(*arguments), hub)
 
 
 if __name__ == "__main__":

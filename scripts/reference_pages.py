@@ -11,13 +11,11 @@ from pathlib import Path
 
 from teachback.core.files import write_atomically
 from teachback.core.markdown import escape_markdown
-from teachback.core.training_arguments import REFUSED, OptimizerArguments
 from teachback.core.variables import Variable, declared
 from teachback.inference.export import ExportArguments
-from teachback.inference.hub import HubArguments
 from teachback.inference.predict import PredictionArguments
 from teachback.reports.reproduce import ReproduceArguments
-from teachback.stages.check import PARTS, STAGES, WHOLE
+from teachback.stages.check import ARGUMENTS, STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 FURTHER: dict[str, tuple[type, ...]] = {
@@ -25,8 +23,7 @@ FURTHER: dict[str, tuple[type, ...]] = {
     "scripts/predict.sh": (PredictionArguments,),
     "scripts/export.sh": (ExportArguments,),
 }
-HUB = dict.fromkeys(STAGES[2:5], (HubArguments,))  # of which their TrainingArguments have the flags
-SCRIPTS = {stage: WHOLE.get(stage, PARTS[stage]) + HUB.get(stage, ()) for stage in STAGES} | FURTHER
+SCRIPTS = ARGUMENTS | FURTHER
 Row = tuple[str, str, str]  # variable or flag, default and meaning as cells
 
 VARIABLES = """# Variables
@@ -86,9 +83,9 @@ Flags follow a stage's name and win over its variables: `bash 4_student_first.sh
 [variables.md](variables.md) is a flag too; those below can be given in this way alone. A switch takes `true` or `false`, or nothing for
 `true`. *unset* is a default that the text explains.
 
-Stages 3 to 5 take all flags of Hugging Face's `TrainingArguments` too. Below are those whose default is this project's own; `--help`
-of the Python script lists all. Refused, as they would have no effect, are:
-{refused}.
+In stages 3 to 5 `--trainer key=value` sets any further field of Hugging Face's `TrainingArguments`, as often as it is given, such as
+`--trainer optim=adafactor --trainer gradient_checkpointing=true`. Refused, with the reason, are fields that are flags here, and those that
+would have no effect.
 
 This page is made by `PYTHONPATH=src python scripts/reference_pages.py`, from the argument classes.
 
@@ -123,11 +120,9 @@ def flags_page() -> str:
         for script, classes in SCRIPTS.items()
         for part in classes
         for field in fields(part)
-        if field.name in part.__annotations__ and field.metadata.get("help") and field.name not in set_by_variables
+        if field.metadata.get("help") and field.name not in set_by_variables
     ]
-    known = {f.name for f in fields(OptimizerArguments)}
-    refused = ", ".join(f"`--{name}`" for name in REFUSED if name in known)
-    return FLAGS.format(refused=refused, flags=table("flag", "stages", rows))
+    return FLAGS.format(flags=table("flag", "stages", rows))
 
 
 def place(script: str) -> str:

@@ -4,7 +4,7 @@ from teachback.core.errors import run_entry_point
 
 
 def main():
-    from teachback.core.options import parse_options
+    from teachback.core.parsing import parse_options
     from teachback.reports.reproduce import ReproduceArguments, reproduce
 
     reproduce(*parse_options(ReproduceArguments))

@@ -6,16 +6,14 @@ from teachback.core.errors import run_entry_point
 def main():
     from teachback.core.arguments import TEACHER_STAGE
     from teachback.core.parsing import parse
-    from teachback.inference.hub import check_hub, push
+    from teachback.inference.hub import HubArguments, check_hub, push
     from teachback.stages.check import check_later_stages
     from teachback.stages.stage3_teacher import train_teachers
 
-    data, teacher, training = parse(*TEACHER_STAGE)
-    check_hub(training)
+    *arguments, hub = parse(*TEACHER_STAGE, HubArguments)
+    check_hub(hub)
     check_later_stages("3_train_teacher.sh")
-    folders = train_teachers(data, teacher, training)
-    if training.should_save:
-        push(folders, training)
+    push(train_teachers(*arguments), hub)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.places import seed_folder
 from teachback.core.published import read_stage
-from teachback.core.training_arguments import OptimizerArguments, on_one_device
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.core.tsv import as_tsv
 from teachback.data.bad_rows import Problems
 from teachback.data.schema import Row, clean_text
@@ -224,8 +224,8 @@ class MetaKD:
         return FirstStageArguments(tkd_weight=weight, **{name: getattr(config, name) for name in names})
 
     def _optimizer(self, config: MetaKDConfig, epochs: int, learning_rate: float, **more) -> OptimizerArguments:
-        return on_one_device(
-            self.device, self.precision, learning_rate=learning_rate, num_train_epochs=epochs, seed=config.seed,
+        return OptimizerArguments(
+            learning_rate=learning_rate, num_train_epochs=epochs, seed=config.seed,
             per_device_train_batch_size=config.batch_size, report_to=config.report_to or "none", **more,
         )  # fmt: skip
 

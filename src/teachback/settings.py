@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
 import torch
+from transformers import TrainingArguments
 
 from teachback.core.arguments import (
     CurriculumArguments,
@@ -17,7 +18,7 @@ from teachback.core.arguments import (
     require_at_least,
 )
 from teachback.core.errors import TeachbackError
-from teachback.core.training_arguments import OptimizerArguments, on_one_device
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.loader_rows import UserLoader
 from teachback.stages.phase_inputs import PhaseArguments
 
@@ -166,11 +167,12 @@ class MetaKDConfig(Settings):
 def phase_arguments(config: TrainingConfig, device: torch.device, precision: str, loader: UserLoader) -> PhaseArguments:
     """Convert the settings of `MPDistil.train` to the stages' arguments. ``loader``: the train loader (batch size)."""
 
-    def optimizer(epochs: int, learning_rate: float) -> OptimizerArguments | None:
-        return on_one_device(
-            device, precision, learning_rate=learning_rate, num_train_epochs=epochs, lr_scheduler_type=config.schedule,
-            logging_strategy="epoch", seed=config.seed, per_device_train_batch_size=loader.batch_size or config.batch_size,
-            dataloader_drop_last=loader.drops_last, dataloader_num_workers=0, report_to=config.report_to or "none",
+    def optimizer(epochs: int, learning_rate: float) -> TrainingArguments | None:
+        return OptimizerArguments(
+            learning_rate=learning_rate, num_train_epochs=epochs, lr_scheduler_type=config.schedule, seed=config.seed,
+            per_device_train_batch_size=loader.batch_size or config.batch_size, dataloader_num_workers=0,
+        ).training_arguments(
+            device.type, precision, logging_strategy="epoch", dataloader_drop_last=loader.drops_last
         ) if epochs else None  # fmt: skip
 
     second = SecondStageArguments(method="mpdistil", soft_loss=config.soft_loss, temperature=config.temperature,

@@ -1,7 +1,7 @@
 import json
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
@@ -15,7 +15,6 @@ from teachback.core.errors import TeachbackError
 from teachback.core.places import seed_folder
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun, swap
-from teachback.core.training_arguments import OptimizerArguments, relevant
 from teachback.data.schema import hash_rows
 from teachback.training.checkpoints import random_states, save_state
 
@@ -69,17 +68,10 @@ def test_what_changed_is_named_with_both_values(tmp_path):
     assert stage_run(tmp_path, model="xyz").changes() == ["model: 'abc' -> 'xyz'"]
 
 
-def test_a_transformers_with_other_arguments_leaves_finished_stages_alone():
-    @dataclass
-    class Newer(OptimizerArguments):
-        brand_new: str = "its default"
-
-    assert relevant(Newer(use_cpu=True)) == relevant(OptimizerArguments(use_cpu=True))
-    assert relevant(Newer(use_cpu=True, brand_new="mine"))["brand_new"] == "mine"
-    assert relevant(OptimizerArguments(use_cpu=True, adam_beta1=0.8))["adam_beta1"] == 0.8
-    chosen = relevant(OptimizerArguments(use_cpu=True, optim="adamw_torch", gradient_checkpointing=True))
-    assert chosen["optim"] == "adamw_torch" and chosen["gradient_checkpointing"]
-    assert "run_name" not in relevant(OptimizerArguments(use_cpu=True, run_name="mine"))
+def test_a_stage_of_a_release_that_recorded_more_is_still_up_to_date(tmp_path):
+    publish(stage_run(tmp_path, debug=[]))
+    assert stage_run(tmp_path).up_to_date() and stage_run(tmp_path).changes() == []
+    assert not stage_run(tmp_path, lr=0.2).up_to_date() and stage_run(tmp_path, lr=0.2).changes() == ["lr: 0.1 -> 0.2"]
 
 
 def test_values_that_json_changes_are_no_change(tmp_path):

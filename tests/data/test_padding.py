@@ -84,7 +84,7 @@ class Seen(TrainingModule):
 
 
 def run(module, folder, last=None, epochs=1.0):
-    args = OptimizerArguments(use_cpu=True, per_device_train_batch_size=4, num_train_epochs=epochs)
+    args = OptimizerArguments(per_device_train_batch_size=4, num_train_epochs=epochs).training_arguments("cpu", "fp32")
     rows = of_lengths(*(1 + i * 7 % 23 for i in range(30)))
     return train(module, rows, of_lengths(4, 2), args, folder, last, 0)
 

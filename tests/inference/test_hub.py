@@ -11,12 +11,12 @@ from huggingface_hub.utils import filter_repo_objects
 
 from teachback.core.errors import TeachbackError
 from teachback.core.parsing import parse
-from teachback.core.training_arguments import OptimizerArguments, relevant
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.inference import hub
 from teachback.inference.hub import LEFT_OUT, HubArguments, check_hub, push
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-CPU = ["--use_cpu", "--device", "cpu"]
+CPU = ["--device", "cpu"]
 
 
 @pytest.fixture
@@ -43,7 +43,6 @@ def uploaded(monkeypatch) -> list:
 
 def test_nothing_is_sent_unless_it_is_asked_for(uploaded):
     push([Path("books/student_second")], HubArguments())
-    push([Path("books/student_second")], OptimizerArguments(use_cpu=True))
     assert uploaded == []
 
 
@@ -94,17 +93,9 @@ def test_flags_that_do_not_fit_are_refused_before_any_training():
         parse(OptimizerArguments, argv=["--hub_strategy", "end"])
 
 
-def test_an_upload_does_not_make_a_finished_stage_another():
-    plain, asked = (
-        OptimizerArguments(use_cpu=True),
-        OptimizerArguments(use_cpu=True, push_to_hub=True, hub_model_id="me/mine"),
-    )
-    assert relevant(plain) == relevant(asked)
-
-
 @pytest.mark.parametrize(
     ("script", "stage", "flags"),
-    [("train_teacher", "teachback.stages.stage3_teacher.train_teachers", CPU[:1]), ("distill_student", "teachback.stages.distillation.distil", CPU[:1]),
+    [("train_teacher", "teachback.stages.stage3_teacher.train_teachers", CPU), ("distill_student", "teachback.stages.distillation.distil", CPU),
      ("curriculum", "teachback.stages.stage6_curriculum.run_curriculum", [])],
 )  # fmt: skip
 def test_every_training_stage_uploads_what_it_made(script, stage, flags, uploaded, monkeypatch):

@@ -74,7 +74,7 @@ def study(name: str, head: int, meta_head: str, seed: int, flipped: bool = False
 def curriculum(units: torch.Tensor | None = None, **arguments) -> Curriculum:
     """Two domains: ``books``, the target, and ``wrong``, the same texts with flipped labels."""
     args = CurriculumArguments(**{"batch_size": 4, "curriculum_lr": 1e-2, "policy": "target_only", **arguments})
-    OptimizerArguments(use_cpu=True, report_to="none")  # sets up the one process that accelerate then finds
+    OptimizerArguments().training_arguments("cpu", "fp32")  # sets up the one process that accelerate then finds
     model = classifier(seed=1, **NO_DROPOUT)
     student = Classifier(model, {"sentiment": BOOKS, "topic": GENRE})
     meta = MetaTeacher(meta_heads(tiny_teacher(), [BOOKS]), 32).requires_grad_(False)
@@ -600,7 +600,7 @@ def test_a_killed_stage_5_keeps_the_meta_teachers_optimizer_and_shuffles(root, m
     folder = root / "outputs/mixed/seed42/books/student_second"
     train = places(root, "--domain", "books", "--per_device_train_batch_size", "8", "--learning_rate", "1e-3", "--num_train_epochs", "3",
                    "--teacher", "single", "--method", "mpdistil", "--stage", "second", "--meta_lr", "0.05",
-                   "--load_best_model_at_end", "False")  # fmt: skip
+                   "--trainer", "load_best_model_at_end=false")  # fmt: skip
     stages = parse(*STUDENT_STAGES, argv=train)
     uninterrupted = weights(distil(*stages)[0]), load_file(folder / "training_only.safetensors")
     shutil.rmtree(folder)

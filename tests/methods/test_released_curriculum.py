@@ -21,7 +21,7 @@ from teachback.models.heads import Classifier
 
 def released(**arguments) -> ReleasedCurriculum:
     args = CurriculumArguments(student_update="released", batch_size=4, curriculum_lr=1e-2, **arguments)
-    OptimizerArguments(use_cpu=True, report_to="none")  # sets up the one process that accelerate then finds
+    OptimizerArguments().training_arguments("cpu", "fp32")  # sets up the one process that accelerate then finds
     student = Classifier(classifier(seed=1), {"sentiment": BOOKS, "topic": GENRE})
     meta = MetaTeacher(meta_heads(tiny_teacher(), [BOOKS]), 32).requires_grad_(False)
     studies = [study("books", 0, "sentiment", 1), study("wrong", 0, "sentiment", 2, flipped=True)]

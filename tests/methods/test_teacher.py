@@ -496,7 +496,7 @@ def test_the_trainer_counts_rows_where_a_batch_has_more_sequences(tmp_path):
 
     trainer = DistillationTrainer(
         model=TeacherTraining(teacher, TeacherArguments(teacher="mtl")),
-        args=OptimizerArguments(output_dir=str(tmp_path), per_device_eval_batch_size=3, use_cpu=True),
+        args=OptimizerArguments(per_device_eval_batch_size=3).training_arguments("cpu", "fp32", output_dir=str(tmp_path)),
         data_collator=Collator(0), eval_dataset=encoded, compute_metrics=compute_metrics,
     )  # fmt: skip
     metrics = trainer.evaluate()

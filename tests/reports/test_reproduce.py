@@ -100,7 +100,7 @@ def test_a_list_of_cells_needs_no_pytorch(tmp_path):
     """Which takes most of the time of an import."""
     code = (
         "import sys; sys.argv = ['x', '--data_dir', 'data', '--output_root', sys.argv[1], '--dry_run']; sys.path.insert(0, 'src'); "
-        "from teachback.core.options import parse_options; from teachback.reports.reproduce import ReproduceArguments, reproduce; "
+        "from teachback.core.parsing import parse_options; from teachback.reports.reproduce import ReproduceArguments, reproduce; "
         "reproduce(*parse_options(ReproduceArguments)); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)

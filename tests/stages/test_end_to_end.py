@@ -28,7 +28,7 @@ TRAINING = {"3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh"}
 
 
 def flags(script: str) -> list[str]:
-    few = ["--max_steps", "6", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "0"]
+    few = ["--max_steps", "6", "--trainer", "eval_strategy=no", "save_strategy=no", "load_best_model_at_end=0"]
     return few if script in TRAINING else []
 
 

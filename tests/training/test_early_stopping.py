@@ -94,7 +94,7 @@ def test_stage_4_ends_by_its_loss_and_stage_5_by_its_score(early, tmp_path):
 
 def test_patience_without_evaluations_is_refused(early):
     with pytest.raises(TeachbackError, match="PATIENCE=2 counts evaluations"):
-        teach(early[1], *LONG, "--eval_strategy", "no", "--load_best_model_at_end", "false")
+        teach(early[1], *LONG, "--trainer", "eval_strategy=no", "load_best_model_at_end=false")
 
 
 def episodes(values: list[float], patience: int) -> Episodes:

@@ -62,8 +62,8 @@ def trained(encoded, folder, **options):
     module = PredictionDistillation(Classifier(classifier(seed=1), {"sentiment": BOOKS}), SecondStageArguments(), False)
     seen = []
     module.student.model.register_forward_hook(lambda model, *_: seen.append(type(model.get_input_embeddings())))
-    args = OptimizerArguments(output_dir=str(folder), use_cpu=True, num_train_epochs=2, learning_rate=0.01, weight_decay=0.5,
-                              per_device_train_batch_size=2, seed=3, report_to=[], disable_tqdm=True, **options)  # fmt: skip
+    args = OptimizerArguments(num_train_epochs=2, learning_rate=0.01, weight_decay=0.5, per_device_train_batch_size=2,
+                              seed=3).training_arguments("cpu", "fp32", disable_tqdm=True, **options)  # fmt: skip
     train(module, encoded, encoded, args, folder, None, 0)
     return module.student.model, set(seen)
 

@@ -1,20 +1,12 @@
-"""Arguments as dataclasses whose fields are flags: declaring, checking and parsing them, without PyTorch."""
+"""Arguments as dataclasses whose fields are flags: declaring and checking them, without PyTorch."""
 
 import math
-import sys
 from dataclasses import field, fields
 
 from transformers.hf_argparser import HfArgumentParser
 
 from teachback.core.errors import TeachbackError
-from teachback.core.folders import require_folder
 from teachback.core.variables import flag_meanings
-
-# Arguments that name folders to work in, and the variables that users know them by.
-FOLDERS = {
-    "data_dir": "DATA_DIR", "output_root": "OUTPUT_DIR", "teacher_root": "TEACHER_DIR", "student_root": "STUDENT_DIR",
-}  # fmt: skip
-
 
 # Arguments that stage.json records only if they differ from their defaults, so that stages finished without them stay valid.
 ADDED = {
@@ -72,26 +64,3 @@ class Parser(HfArgumentParser):
 
     def error(self, message: str):
         raise TeachbackError(f"{message} (--help lists what there is)")
-
-
-def parse_options(*classes, argv: list[str] | None = None):
-    """Parse a command line, else that of the program, into the classes; a flag that none of them has is an error."""
-    argv = without_unset(classes, sys.argv[1:]) if argv is None else argv
-    try:
-        *parsed, unknown = Parser(classes, allow_abbrev=False).parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
-    except (ValueError, TypeError, ArithmeticError) as error:  # Hugging Face's own checks of values
-        raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
-    if unknown:
-        raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
-    for arguments in parsed:
-        for name, variable in FOLDERS.items():
-            if folder := getattr(arguments, name, ""):
-                require_folder(variable, folder)
-    return parsed
-
-
-def without_unset(classes: tuple, argv: list[str]) -> list[str]:
-    """The command line without flags of an empty value, where unset has a meaning of its own."""
-    optional = {f"--{f.name}" for c in classes for f in fields(c) if f.default is None}
-    unset = {i for i, word in enumerate(argv[:-1]) if word in optional and argv[i + 1] == ""}
-    return [word for i, word in enumerate(argv) if i not in unset and i - 1 not in unset]

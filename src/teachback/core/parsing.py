@@ -1,63 +1,63 @@
-"""Reading the command lines of the training stages."""
+"""Command lines as argument classes."""
 
 import sys
+from dataclasses import fields
 
 from teachback.core.arguments import DataArguments
-from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
-from teachback.core.options import (
-    Parser,
-    parse_options,
-    without_unset,
-)
+from teachback.core.folders import require_folder
+from teachback.core.options import Parser
 from teachback.core.training_arguments import REFUSED, OptimizerArguments
 
-
-def parse(*classes, argv: list[str] | None = None):
-    """Parse the command line into the classes; arguments that would have no effect are refused."""
-    argv = sys.argv[1:] if argv is None else argv
-    _refuse_without_effect(classes, argv)
-    argv = without_unset(tuple(c for c in classes if c is not OptimizerArguments), argv)
-    if OptimizerArguments in classes and not {"-h", "--help"} & set(argv):
-        argv = argv + _hardware_flags(argv)
-    return parse_options(*classes, argv=argv)
+# Arguments that name folders to work in, and the variables that users know them by.
+FOLDERS = {
+    "data_dir": "DATA_DIR", "output_root": "OUTPUT_DIR", "teacher_root": "TEACHER_DIR", "student_root": "STUDENT_DIR",
+}  # fmt: skip
 
 
-def _refuse_without_effect(classes: tuple, argv: list[str]) -> None:
-    for flag in (word.split("=")[0].lstrip("-") for word in argv if word.startswith("--")):
-        if flag in REFUSED and OptimizerArguments in classes:
-            raise TeachbackError(f"--{flag} has no effect here: {REFUSED[flag]}")
+def parse(*classes, argv: list[str] | None = None) -> list:
+    """`parse_options`; of stages that train also restrict the process to the GPU that they name."""
+    parsed = parse_options(*classes, argv=argv)
+    for arguments in parsed:
+        if isinstance(arguments, DataArguments):
+            from teachback.core.devices import choose_gpu, resolve_device
+
+            choose_gpu(resolve_device(arguments.device))
+    return parsed
 
 
-def require_known(*classes, argv: list[str]) -> None:
-    """Refuse flags that none of the classes has, or that have no effect, without setting up devices or processes."""
-    _refuse_without_effect(classes, argv)
-    argv = without_unset(tuple(c for c in classes if c is not OptimizerArguments), argv)
-    if unknown := Parser(classes, allow_abbrev=False).parse_known_args(argv)[1]:
-        raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
-
-
-def parse_some(*classes, argv: list[str]) -> list:
-    """Parse only the flags of ``classes`` and ignore the rest, without setting up devices or processes."""
-    if not classes:
-        return []
+def parse_options(*classes, argv: list[str] | None = None) -> list:
+    """Parse a command line, else that of the program, into the classes; a flag that none of them has is an error."""
+    argv = _without_unset(classes, sys.argv[1:] if argv is None else argv)
     try:
-        parsed = Parser(classes, allow_abbrev=False).parse_args_into_dataclasses(
-            args=without_unset(tuple(c for c in classes if c is not OptimizerArguments), argv), return_remaining_strings=True
-        )
-    except (ValueError, TypeError, ArithmeticError) as error:
+        *parsed, unknown = Parser(classes, allow_abbrev=False).parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    except (ValueError, TypeError, ArithmeticError) as error:  # Hugging Face's own checks of values
         raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
-    return list(parsed[:-1])
+    if unknown:
+        _refuse_unknown(unknown, classes)
+    for arguments in parsed:
+        for name, variable in FOLDERS.items():
+            if folder := getattr(arguments, name, ""):
+                require_folder(variable, folder)
+    return parsed
 
 
-def _hardware_flags(argv: list[str]) -> list[str]:
-    """Translate DEVICE and PRECISION to Hugging Face's flags, before it sets up processes and devices."""
-    parser = Parser(DataArguments, allow_abbrev=False)  # type: ignore[arg-type]  # a NewType of theirs
-    data, *_ = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
-    device = resolve_device("cpu" if "--use_cpu" in argv else data.device)
-    choose_gpu(device)
-    flags = ["--use_cpu"] if device.type == "cpu" else []
-    if not {"--bf16", "--fp16"} & set(argv):
-        precision = resolve_precision(data.precision, device)
-        flags += [f"--{precision}"] if precision != "fp32" else []
-    return flags
+def _without_unset(classes: tuple, argv: list[str]) -> list[str]:
+    """The command line without flags of an empty value, where unset has a meaning of its own."""
+    optional = {f"--{f.name}" for c in classes for f in fields(c) if f.default is None}
+    unset = {i for i, word in enumerate(argv[:-1]) if word in optional and argv[i + 1] == ""}
+    return [word for i, word in enumerate(argv) if i not in unset and i - 1 not in unset]
+
+
+def _refuse_unknown(unknown: list[str], classes: tuple) -> None:
+    """Raise the error of flags that there are not; of a field of `TrainingArguments` it says how it is given."""
+    if OptimizerArguments in classes:
+        from transformers import TrainingArguments
+
+        theirs = {f.name for f in fields(TrainingArguments)} | REFUSED.keys()
+        for name in (word.partition("=")[0].removeprefix("--") for word in unknown):
+            if name in REFUSED:
+                raise TeachbackError(f"--{name} has no effect here: {REFUSED[name]}")
+            if name in theirs:
+                raise TeachbackError(f"--{name} is no flag here, but a field of TrainingArguments: --trainer {name}=...")
+    raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")

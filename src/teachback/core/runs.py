@@ -23,6 +23,7 @@ from teachback.core.published import is_finished, read_record, read_stage
 
 logger = logging.getLogger(__name__)
 
+ONCE_RECORDED: dict = {"debug": []}  # by command lines of earlier releases, among the arguments, in every stage that trains
 HASH_DIGITS = 64  # of SHA-256
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
@@ -60,8 +61,11 @@ class StageRun:
 
     @property
     def fingerprint(self) -> str:
-        text = json.dumps([self.stage, self.arguments, self.inputs], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _fingerprint(self.stage, self.arguments, self.inputs)
+
+    def _is_mine(self, fingerprint: str | None) -> bool:
+        """Whether a fingerprint is this run's, written by this or an earlier release."""
+        return fingerprint in (self.fingerprint, _fingerprint(self.stage, self.arguments | ONCE_RECORDED, self.inputs))
 
     def up_to_date(self) -> bool:
         """Whether the folder already holds this run's result, undamaged."""
@@ -73,7 +77,7 @@ class StageRun:
         except TeachbackError as error:
             self.damaged = [str(error)]
             return False
-        if record.get("fingerprint") != self.fingerprint:
+        if not self._is_mine(record.get("fingerprint")):
             return False
         self.damaged = damage(self.folder, record.get("files", {}))
         return not self.damaged
@@ -88,13 +92,13 @@ class StageRun:
             f"{name}: {_shown(before[part].get(name))} -> {_shown(now[part].get(name))}"
             for part in ("arguments", "inputs")
             for name in sorted({*before[part], *now[part]})
-            if before[part].get(name) != now[part].get(name)
+            if before[part].get(name) != now[part].get(name, ONCE_RECORDED.get(name))
         ]
 
     def tidy(self) -> None:
         """Remove the leftovers of a process that was killed right after publishing the folder."""
         mark, old = self.work / "fingerprint", _set_aside(self.place)
-        ours = self.work.is_dir() and _read_mark(mark) in ("", self.fingerprint)
+        ours = self.work.is_dir() and (not _read_mark(mark) or self._is_mine(_read_mark(mark)))
         if not ours and not old.is_dir():
             return
         with suppress(TeachbackError, OSError), locked(self.folder):  # leftovers harm nobody
@@ -162,12 +166,12 @@ class StageRun:
 
     def _is_ours(self) -> bool:
         """Whether the unfinished work has this run's fingerprint."""
-        return _read_mark(self.work / "fingerprint") == self.fingerprint
+        return self._is_mine(_read_mark(self.work / "fingerprint"))
 
     def require_own(self, checkpoint: Path) -> None:
         """Refuse a user-given checkpoint that is not part of unfinished work with this run's fingerprint."""
         mark = Path(checkpoint).absolute().parents[1] / "fingerprint"
-        if not checkpoint.is_dir() or _read_mark(mark) != self.fingerprint:
+        if not checkpoint.is_dir() or not self._is_mine(_read_mark(mark)):
             raise TeachbackError(
                 f"--resume_from_checkpoint {checkpoint}: it is not of this run's arguments and inputs, or is no checkpoint; "
                 "leave the flag out, as a stage finds its own last checkpoint"
@@ -209,7 +213,7 @@ class StageRun:
 
         ``fields`` replace those of the copied description.
         """
-        if not is_finished(other) or read_record(other).get("fingerprint") != self.fingerprint:
+        if not is_finished(other) or not self._is_mine(read_record(other).get("fingerprint")):
             return False
         with self.publishing(read_stage(other) | {"copied_from": str(other)} | fields) as result:
             shutil.copytree(other, result, dirs_exist_ok=True)
@@ -218,15 +222,17 @@ class StageRun:
     def description(self, record: dict) -> dict:
         """Content of stage.json: ``record`` and the fields common to all stages."""
         return record | ({"base_model": self.base_model} if self.base_model else {}) | {
-            "stage": self.stage,
-            "fingerprint": self.fingerprint,
-            "arguments": self.arguments,
-            "inputs": self.inputs,
+            "stage": self.stage, "fingerprint": self.fingerprint, "arguments": self.arguments, "inputs": self.inputs,
             "wall_time_seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": peak_memory_bytes(),
             "threads": torch.get_num_threads(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        }
+        }  # fmt: skip
+
+
+def _fingerprint(stage: str, arguments: dict, inputs: dict) -> str:
+    text = json.dumps([stage, arguments, inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _shown(value) -> str:

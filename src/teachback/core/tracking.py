@@ -70,6 +70,7 @@ def tracking(kinds: Sequence[str], folder: Path, config: dict, name: str = "", p
 
     ``name`` and ``project`` are for Weights & Biases; if empty, the folder's name and WANDB_PROJECT.
     """
+    require_installed(kinds)
     PartialState()  # needed by the trackers to identify the main process
     trackers = [TRACKERS[kind](folder, project, name or folder.name) for kind in kinds if kind in TRACKERS]
     for tracker in trackers:

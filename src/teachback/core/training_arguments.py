@@ -1,141 +1,161 @@
-"""Hugging Face's ``TrainingArguments`` with the papers' defaults, and the fields that determine a result."""
+"""Optimisation and checkpoints of stages 3 to 5: the fields that are meant, which build Hugging Face's ``TrainingArguments``."""
 
+import difflib
 import sys
-from dataclasses import MISSING, Field, dataclass, field, fields
-
-import torch
-from transformers import TrainingArguments
-from transformers.utils.logging import disable_progress_bar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
 from teachback.core.errors import TeachbackError
-from teachback.core.options import (
-    ADDED,
-    option,
-    require_above_zero,
-    require_at_least,
-)
-from teachback.core.tracking import require_installed
+from teachback.core.options import Parser, option, recorded, require, require_above_zero, require_at_least
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments  # imports PyTorch, for which --check and --help need not wait
 
 SEEDS = 2**32
+TRACKERS = ("none", "tensorboard", "wandb")
 
 
 @dataclass
-class OptimizerArguments(TrainingArguments):
-    """Hugging Face's training arguments with the papers' values as defaults."""
+class OptimizerArguments:
+    """Training arguments with the papers' values as defaults; all but those of `WITHOUT_EFFECT` are in the fingerprint."""
 
-    output_dir: str | None = option(None, "Not used: stage folders lie under --output_root.")
-    learning_rate: float = option(2e-5)
-    per_device_train_batch_size: int = option(32)
-    per_device_eval_batch_size: int = option(64)
+    learning_rate: float = 2e-5
+    num_train_epochs: float = 3.0
+    per_device_train_batch_size: int = 32
+    per_device_eval_batch_size: int = 64
+    lr_scheduler_type: str = "linear"
+    layer_decay: float = 1.0
+    patience: int = 0
+    average_checkpoints: int = 0
+    save_steps: float = 0
+    seed: int = 42
+    report_to: str = "none"
     weight_decay: float = option(0.01, "Weight decay (paper: 0.01).")
     warmup_steps: float = option(0.1, "Warm-up: a share of all steps below 1, else a number of steps (paper: 0.1).")
-    eval_strategy: str = option("epoch", "When to score the selection rows.")
-    save_strategy: str = option("epoch", "When to write a checkpoint.")
-    save_steps: float = option(0)
-    patience: int = option(0)
-    save_total_limit: int | None = option(2, "Checkpoints kept; the best one so far is among them.")
-    average_checkpoints: int = option(0)
-    layer_decay: float = option(1.0)
-    load_best_model_at_end: bool = option(True, "Restore the checkpoint that scored best.")
+    adam_beta1: float = option(0.9, "Decay of Adam's mean of gradients.")
+    adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.")
+    adam_epsilon: float = option(1e-8, "Adam's epsilon.")
+    max_grad_norm: float = option(1.0, "Norm that gradients are clipped to; 0: not clipped.")
+    gradient_accumulation_steps: int = option(1, "Batches whose gradients make one step.")
+    max_steps: int = option(-1, "Steps of the training, in place of the epochs; -1: those of the epochs.")
+    save_total_limit: int = option(2, "Checkpoints kept; the best one so far is among them.")
     logging_steps: float = option(50, "Log every so many steps; left at 50: in a run of few steps more often, ten losses in all and one an epoch.")
-    logging_nan_inf_filter: bool = option(False, "Off: a loss that is no number is seen, and stops the stage.")
-    report_to: str = option("none")
-    remove_unused_columns: bool = option(False, "Kept off: batches carry what the losses need.")
-    label_names: list[str] | None = field(default_factory=lambda: ["label"])
-    disable_tqdm: bool | None = option(None, "No progress bars; default: only where the output is no terminal.")
-    ddp_find_unused_parameters: bool | None = option(False, "Off: every trained weight is used in every step.")
-    dataloader_pin_memory: bool = option(None, "Pin host memory; default: only with a GPU.")
     dataloader_num_workers: int = option(-1, "Processes that make batches; -1: 2 with a GPU, else 0.")
+    resume_from_checkpoint: str | None = option(None, "Checkpoint to continue from, of the same run; unset: its last.")
+    trainer: list[str] | None = field(default=None, metadata={"action": "append", "help": (
+        "key=value of Hugging Face's TrainingArguments, such as optim=adafactor or gradient_checkpointing=true; may be repeated. "
+        "A change of one makes a finished stage anew."
+    )})  # fmt: skip
 
     def __post_init__(self):
-        # Before Hugging Face fills in values. Not a dataclass field, so that it is not recorded.
-        self.chosen = {f.name for f in fields(self) if getattr(self, f.name) != _default(f)}
-        super().__post_init__()
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             require_at_least(self, name, 1)
         for name in ("learning_rate", "num_train_epochs"):
             require_above_zero(self, name)
         for name in ("weight_decay", "warmup_steps", "save_steps", "max_grad_norm", "patience"):
             require_at_least(self, name, 0)
-        if self.patience and self.eval_strategy == "no":
-            raise TeachbackError(f"PATIENCE={self.patience} counts evaluations, and --eval_strategy no makes none; leave one of them out")
+        require(self, "report_to", TRACKERS)
         require_seed(self)
-        require_schedule(self)
-        if self.save_strategy == "steps" and not self.save_steps:
-            raise TeachbackError("--save_strategy steps needs --save_steps, a number of steps")
-        if self.dataloader_num_workers == -1:
-            self.dataloader_num_workers = 2 if self.device.type == "cuda" else 0
+        if self.average_checkpoints < 0 or self.average_checkpoints == 1:
+            raise TeachbackError(f"AVERAGE_CHECKPOINTS={self.average_checkpoints}: must be 0, or at least 2")
+        if not 0 < self.layer_decay <= 1:
+            raise TeachbackError(f"LAYER_DECAY={self.layer_decay}: must be above 0 and at most 1")
+        self.trainer = [word for part in self.trainer or () for word in ([part] if isinstance(part, str) else part)]
+        self._require_strategies(FIXED | trainer_values(self.trainer))
 
-# Fields of TrainingArguments that do not change a stage's result: where it writes, logs, uploads and how it reports.
-WITHOUT_EFFECT_ON_RESULT = {
-    "output_dir", "logging_dir", "logging_strategy", "logging_first_step", "logging_steps", "logging_nan_inf_filter",
-    "log_level", "log_level_replica", "log_on_each_node", "report_to", "run_name", "disable_tqdm", "project",
-    "resume_from_checkpoint", "save_total_limit", "dataloader_num_workers", "dataloader_pin_memory",
-    "dataloader_prefetch_factor", "per_device_eval_batch_size", "local_rank",
-    "ddp_timeout", "trackio_space_id", "use_cpu", "include_num_input_tokens_seen", "restore_callback_states_from_checkpoint",
-    "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token",
+    def _require_strategies(self, values: dict) -> None:
+        """Refuse when to evaluate, save and load if other arguments need it otherwise."""
+        if self.patience and values["eval_strategy"] == "no":
+            raise TeachbackError(f"PATIENCE={self.patience} counts evaluations, and --trainer eval_strategy=no makes none; leave one of them out")
+        if self.average_checkpoints and not values["load_best_model_at_end"]:
+            raise TeachbackError("AVERAGE_CHECKPOINTS compares the mean with the best epoch; leave --trainer load_best_model_at_end out")
+        if values["save_strategy"] == "steps" and not self.save_steps:
+            raise TeachbackError("--trainer save_strategy=steps needs --save_steps, a number of steps")
+
+    def training_arguments(self, device_type: str, precision: str, **more) -> "TrainingArguments":
+        """Build Hugging Face's arguments, which joins the processes that torchrun started.
+
+        ``precision`` must be resolved. ``more``: further fields of `TrainingArguments`.
+        """
+        from transformers import TrainingArguments
+        from transformers.utils.logging import disable_progress_bar
+
+        cpu = device_type == "cpu"
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OUTSIDE_TRAINER}
+        values |= FIXED | {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": not sys.stderr.isatty()}
+        values |= {"use_cpu": cpu, "bf16": precision == "bf16", "fp16": precision == "fp16", "dataloader_pin_memory": not cpu}
+        if self.dataloader_num_workers == -1:
+            values["dataloader_num_workers"] = 0 if cpu else 2
+        try:
+            args = TrainingArguments(**values | more | trainer_values(self.trainer))
+        except (ValueError, TypeError, ArithmeticError) as error:  # its own checks of values
+            raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
+        args._n_gpu = min(1, args.n_gpu)  # else the Trainer would use DataParallel on several GPUs
+        if args.disable_tqdm:
+            disable_progress_bar()
+        return args
+
+    def fingerprint(self, args: "TrainingArguments") -> dict:
+        """Arguments that determine a result, and the number of processes; ``args`` is what `training_arguments` built."""
+        without = WITHOUT_EFFECT - ({"save_steps"} if args.save_strategy == "steps" else set())
+        values, built = recorded(self), args.to_dict()
+        names = [*(values.keys() - without), *FIXED, "bf16", "fp16", *trainer_values(self.trainer)]
+        return {name: built.get(name, values.get(name)) for name in names} | {"processes": args.world_size}
+
+
+# Arguments that do not change a result.
+WITHOUT_EFFECT = {
+    "per_device_eval_batch_size", "save_steps", "report_to", "save_total_limit", "logging_steps", "dataloader_num_workers",
+    "resume_from_checkpoint", "trainer",
 }  # fmt: skip
-# Fields of TrainingArguments that are always recorded in stage.json, as are those with our own defaults. All others are
-# recorded only if set to another value, so that a release of transformers with different fields keeps finished stages valid.
-ALWAYS_COMPARED = {
-    "num_train_epochs", "max_steps", "seed", "lr_scheduler_type", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
-    "gradient_accumulation_steps", "bf16", "fp16",
+# Arguments that `TrainingArguments` does not have, or that are not given to it as they are.
+OUTSIDE_TRAINER = {"layer_decay", "patience", "average_checkpoints", "report_to", "trainer"}
+# Fields of `TrainingArguments` that are recorded in stage.json beside the arguments.
+FIXED = {
+    "eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "remove_unused_columns": False,
+    "label_names": ["label"], "ddp_find_unused_parameters": False,
 }  # fmt: skip
-# Flags that would have no effect in these stages.
+# Fields of `TrainingArguments` that would have no effect, or break the training.
 REFUSED = {
     "output_dir": "stage folders lie under --output_root",
     "do_train": "a stage always trains", "do_eval": "see 7_eval.sh", "do_predict": "see 7_eval.sh",
-    "save_only_model": "a stage goes on from its checkpoints",
-    "hub_strategy": "a folder is uploaded once, when it is finished", "hub_always_push": "see --hub_strategy",
+    "save_only_model": "a stage goes on from its checkpoints", "local_rank": "torchrun sets it",
+    "use_cpu": "see --device", "bf16": "see --precision", "fp16": "see --precision", "label_smoothing_factor": "see --label_smoothing",
+    "remove_unused_columns": "batches carry what the losses need", "label_names": "batches carry what the losses need",
+    "run_name": "a run is named after its folder", "project": "see WANDB_PROJECT", "trackio_space_id": "see --report_to",
+    "push_to_hub": "it is a flag", "hub_model_id": "it is a flag", "hub_private_repo": "it is a flag", "hub_token": "it is a flag",
+    "hub_strategy": "a folder is uploaded once, when it is finished", "hub_always_push": "a folder is uploaded once, when it is finished",
     "hub_revision": "a folder is uploaded to the main branch", "train_sampling_strategy": "batches are always of similar length",
-    "label_smoothing_factor": "the losses are the methods' own", "group_by_length": "batches are always of similar length",
+    "group_by_length": "batches are always of similar length",
 }  # fmt: skip
+
+
+def trainer_values(words: list[str] | None) -> dict:
+    """Values of ``--trainer key=value`` by key, of the types that `TrainingArguments` has.
+
+    Raises:
+        TeachbackError: there is no such key, it is a flag of its own or without effect, or the value does not suit it.
+    """
+    if not words:
+        return {}
+    from transformers import TrainingArguments
+
+    own, known = {f.name for f in fields(OptimizerArguments)}, {f.name for f in fields(TrainingArguments)}
+    values = {}
+    for key, sign, value in (word.partition("=") for word in words):
+        if not sign:
+            raise TeachbackError(f"--trainer {key}: expected key=value")
+        if key in REFUSED or key in own or key in values:
+            why = REFUSED.get(key) or (f"it is a flag, --{key} {value}" if key in own else "it is given twice")
+            raise TeachbackError(f"--trainer {key} has no effect here: {why}")
+        if key not in known:
+            hint = difflib.get_close_matches(key, known, 1)
+            raise TeachbackError(f"--trainer {key}: TrainingArguments has no such field{f'; did you mean {hint[0]}?' if hint else ''}")
+        values[key] = getattr(Parser([TrainingArguments]).parse_args([f"--{key}={value}"]), key)  # type: ignore[list-item]  # a NewType of theirs
+    return values
 
 
 def require_seed(arguments) -> None:
     """Refuse seeds outside numpy's range."""
     if not 0 <= arguments.seed < SEEDS:
         raise TeachbackError(f"SEED={arguments.seed}: must be from 0 to {SEEDS - 1}")
-
-
-def require_schedule(arguments) -> None:
-    """Refuse numbers of averaged epochs and decays of the learning rate that mean nothing."""
-    if arguments.average_checkpoints < 0 or arguments.average_checkpoints == 1:
-        raise TeachbackError(f"AVERAGE_CHECKPOINTS={arguments.average_checkpoints}: must be 0, or at least 2")
-    if arguments.average_checkpoints and not getattr(arguments, "load_best_model_at_end", True):
-        raise TeachbackError("AVERAGE_CHECKPOINTS compares the mean with the best epoch; leave --load_best_model_at_end out")
-    if not 0 < arguments.layer_decay <= 1:
-        raise TeachbackError(f"LAYER_DECAY={arguments.layer_decay}: must be above 0 and at most 1")
-
-
-def prepare_machine(training: OptimizerArguments) -> str:
-    """Fill in settings that depend on device and terminal, check the loggers, and return the precision."""
-    training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
-    if training.disable_tqdm:
-        disable_progress_bar()
-    require_installed(training.report_to)
-    if training.dataloader_pin_memory is None:
-        training.dataloader_pin_memory = not training.use_cpu
-    return "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
-
-
-def on_one_device(device: torch.device, precision: str, **options) -> OptimizerArguments:
-    """Training arguments for this process alone, without a command line; ``precision`` must be resolved."""
-    args = OptimizerArguments(
-        use_cpu=device.type == "cpu", bf16=precision == "bf16", fp16=precision == "fp16", **options
-    )
-    args._n_gpu = min(1, args.n_gpu)  # else the Trainer would use DataParallel on several GPUs
-    return args
-
-
-def relevant(training: OptimizerArguments) -> dict:
-    """Training arguments that determine a result, and the number of processes."""
-    values = training.to_dict()  # hides tokens
-    compared = ALWAYS_COMPARED | (set(OptimizerArguments.__annotations__) - ADDED) | training.chosen
-    without = WITHOUT_EFFECT_ON_RESULT | (set() if training.save_strategy == "steps" else {"save_steps"})
-    kept = {f.name: values[f.name] for f in fields(training) if f.name in compared - without}
-    return {**kept, "processes": training.world_size}
-
-
-def _default(argument: Field):
-    return argument.default if argument.default_factory is MISSING else argument.default_factory()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from accelerate import PartialState
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, HTTPError
 
@@ -17,7 +18,7 @@ LEFT_OUT = ["stage.json", "*/stage.json", "training_only.safetensors", "last/*",
 
 @dataclass
 class HubArguments:
-    """Arguments of the upload, as in Hugging Face's `TrainingArguments` (and hence in stages 3 to 5)."""
+    """Arguments of the upload, named as in Hugging Face's `TrainingArguments`."""
 
     push_to_hub: bool = option(False, "Upload the finished folder.")
     hub_model_id: str | None = option(None, "Repository, such as user/name; of several domains name-<domain>.")
@@ -25,27 +26,27 @@ class HubArguments:
     hub_token: str | None = option(None, "Token that may write to it; unset: that of `hf auth login` or HF_TOKEN.")
 
 
-def check_hub(arguments) -> None:
-    """Refuse incomplete upload arguments before training. ``arguments`` have the fields of `HubArguments`."""
+def check_hub(arguments: HubArguments) -> None:
+    """Refuse incomplete upload arguments before training."""
     if arguments.push_to_hub and not arguments.hub_model_id:
         raise TeachbackError("--push_to_hub needs --hub_model_id, the repository, such as user/name")
     if arguments.hub_model_id and not arguments.push_to_hub:
         raise TeachbackError(f"--hub_model_id {arguments.hub_model_id} has no effect without --push_to_hub")
 
 
-def push(folders: Sequence[Path], arguments) -> None:
-    """Upload each finished folder to a separate repository if ``push_to_hub`` is set."""
-    if not arguments.push_to_hub:
+def push(folders: Sequence[Path], arguments: HubArguments) -> None:
+    """Upload each finished folder to a separate repository if ``push_to_hub`` is set, from the main process."""
+    if not (arguments.push_to_hub and PartialState().is_main_process):
         return
     for folder in folders:
-        repository = arguments.hub_model_id
+        repository = arguments.hub_model_id or ""  # `check_hub` has refused it
         if len(folders) > 1:  # one per domain
             name = folder.name.removeprefix("teacher-single-") if "teacher-" in folder.name else folder.parent.name
             repository += "-" + re.sub(r"[^\w.-]+", "-", name)
         _upload(folder, repository, arguments)
 
 
-def _upload(folder: Path, repository: str, arguments) -> None:
+def _upload(folder: Path, repository: str, arguments: HubArguments) -> None:
     api = HfApi(token=arguments.hub_token)
     try:
         place = api.create_repo(repository, private=arguments.hub_private_repo, exist_ok=True)

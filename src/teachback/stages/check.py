@@ -7,29 +7,23 @@ import logging
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 from teachback.core.arguments import (
     CURRICULUM_STAGE,
     STUDENT_STAGES,
     TEACHER_STAGE,
-    CurriculumArguments,
     DataArguments,
     FirstStageArguments,
     HardLabelArguments,
-    MetaTeacherArguments,
     SecondStageArguments,
     StudentArguments,
     TeacherArguments,
-    option,
-    require_above_zero,
-    require_at_least,
 )
 from teachback.core.errors import TeachbackError
-from teachback.core.parsing import parse_some, require_known
+from teachback.core.parsing import parse_options
 from teachback.core.places import scripts_root
-from teachback.core.training_arguments import require_schedule
 from teachback.data.schema import Domain
 from teachback.data.soft_labels import open_soft_labels
 from teachback.data.suite_data import SuiteData
@@ -55,39 +49,11 @@ STAGES = (
 GET, PROCESS, TEACHER, FIRST, SECOND, CURRICULUM, EVALUATE = STAGES
 
 
-@dataclass
-class OptimizerNumbers:
-    """Training arguments that are set by stage variables."""
-
-    learning_rate: float = option(2e-5, "Peak learning rate.")
-    num_train_epochs: float = option(3, "Passes over the data.")
-    average_checkpoints: int = option(0, "Epochs whose weights are averaged.")
-    layer_decay: float = option(1.0, "Factor of the learning rate by layer.")
-    per_device_train_batch_size: int = option(32, "Rows a step.")
-    per_device_eval_batch_size: int = option(64, "Rows a step where nothing is learnt.")
-    patience: int = option(0, "Evaluations without a better score, after which a stage ends.")
-
-    def __post_init__(self):
-        for name in ("learning_rate", "num_train_epochs"):
-            require_above_zero(self, name)
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
-            require_at_least(self, name, 1)
-        require_schedule(self)
-        require_at_least(self, "patience", 0)
-
-
-PARTS: dict[str, tuple[type, ...]] = {
-    GET: (GetDataArguments,),
-    PROCESS: (ProcessArguments,),
-    TEACHER: (DataArguments, TeacherArguments, OptimizerNumbers),
-    FIRST: (DataArguments, StudentArguments, FirstStageArguments, OptimizerNumbers),
-    SECOND: (DataArguments, StudentArguments, SecondStageArguments, MetaTeacherArguments, OptimizerNumbers),
-    CURRICULUM: (DataArguments, MetaTeacherArguments, CurriculumArguments),
+# What the command line of each stage is parsed into.
+ARGUMENTS: dict[str, tuple[type, ...]] = {
+    GET: (GetDataArguments,), PROCESS: (ProcessArguments,), TEACHER: (*TEACHER_STAGE, HubArguments),
+    FIRST: (*STUDENT_STAGES, HubArguments), SECOND: (*STUDENT_STAGES, HubArguments), CURRICULUM: (*CURRICULUM_STAGE, HubArguments),
     EVALUATE: (EvaluationArguments,),
-}
-# All that a stage's command line may have; the others' are their `PARTS`.
-WHOLE: dict[str, tuple[type, ...]] = {
-    TEACHER: TEACHER_STAGE, FIRST: STUDENT_STAGES, SECOND: STUDENT_STAGES, CURRICULUM: (*CURRICULUM_STAGE, HubArguments),
 }  # fmt: skip
 
 
@@ -130,9 +96,8 @@ def check_later_stages(stage: str) -> None:
 
 def _parse(stage: str, flags: Sequence[str]) -> dict[type, object]:
     """Parse the arguments of a stage's script, by class, and check them as far as that needs no rows."""
-    argv, classes = _arguments(stage, flags), PARTS[stage]
-    values = dict(zip(classes, parse_some(*classes, argv=argv)))
-    require_known(*WHOLE.get(stage, classes), argv=argv)
+    classes = ARGUMENTS[stage]
+    values: dict[type, object] = dict(zip(classes, parse_options(*classes, argv=_arguments(stage, flags))))
     processing, data, scoring = (values.get(kind) for kind in (ProcessArguments, DataArguments, EvaluationArguments))
     if isinstance(processing, ProcessArguments):
         check_before_reading(processing)
@@ -199,7 +164,8 @@ def _check_student(stage: str, parsed: dict[str, dict[type, object]]) -> None:
         assert isinstance(student, StudentArguments)
     teacher = parsed.get(TEACHER, {}).get(TeacherArguments)
     teacher = teacher if isinstance(teacher, TeacherArguments) else _arguments_of_teacher()
-    check_layers(student, teacher.teacher_checkpoint or teacher.teacher_model, data.data_dir, values.get(FirstStageArguments), second)
+    first = values[FirstStageArguments] if stage == FIRST else None
+    check_layers(student, teacher.teacher_checkpoint or teacher.teacher_model, data.data_dir, first, second)
 
 
 def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, first: object = None, second: object = None) -> None:
@@ -216,8 +182,8 @@ def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, f
 
 
 def _arguments_of_teacher() -> TeacherArguments:
-    (args,) = parse_some(TeacherArguments, argv=_arguments(TEACHER, ()))
-    return args
+    args = dict(zip(ARGUMENTS[TEACHER], parse_options(*ARGUMENTS[TEACHER], argv=_arguments(TEACHER, ()))))
+    return args[TeacherArguments]
 
 
 def _all_defaults(values: dict[type, object]) -> bool:

@@ -10,13 +10,14 @@ from typing import TypeVar
 from transformers import set_seed
 
 from teachback.core.arguments import DataArguments, as_arguments
+from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.log import stage_log
 from teachback.core.places import seed_folder
 from teachback.core.published import base_model, hash_model, is_finished, require_whole
 from teachback.core.runs import StageRun
-from teachback.core.tracking import Tracks, tracking
-from teachback.core.training_arguments import OptimizerArguments, prepare_machine, relevant
+from teachback.core.tracking import Tracks, require_installed, tracking
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import EncodedRows
 from teachback.data.names import folder_name
 from teachback.data.schema import Domain, Row, hash_rows
@@ -44,9 +45,12 @@ PLACES = (
 class Context:
     """A run of a suite with a seed on a machine: its folders, rows and teachers."""
 
-    def __init__(self, data_args: DataArguments, training: OptimizerArguments):
-        self.args = replace(data_args, precision=prepare_machine(training))
-        self.training = training
+    def __init__(self, data_args: DataArguments, optimizer: OptimizerArguments):
+        device = resolve_device(data_args.device.partition(":")[0])  # of several GPUs the process sees the chosen one
+        self.args = replace(data_args, precision=resolve_precision(data_args.precision, device))
+        require_installed([optimizer.report_to])
+        self.optimizer = optimizer
+        self.training = training = optimizer.training_arguments(device.type, self.args.precision)
         self.data = SuiteData.read(data_args.data_dir, data_args.suite, data_args.domains)
         self.rows = RunRows(self.data, self.args, training.seed)
         self.root = seed_folder(data_args.output_root, data_args.suite, training.seed)
@@ -76,7 +80,7 @@ class Context:
         chosen = as_arguments(self.args, *arguments, without=(*PLACES, "dry_run"))
         read = {f"{name} rows": hash_rows(part) for name, part in rows.items()}
         read["domains"] = repr([replace(self.data.suite.domain(name), rows={}) for name in domains])
-        fingerprinted = chosen | (relevant(self.training) if trains else {})
+        fingerprinted = chosen | (self.optimizer.fingerprint(self.training) if trains else {})
         return StageRun(folder, folder.name, fingerprinted, read | inputs, self.args.dry_run, base_model(origin))
 
     def model_input(self, name: str, target: str) -> dict[str, str]:
@@ -156,12 +160,12 @@ class Context:
             prepare(train_rows, dev_rows)
         with self.tracking(run) as tracks:
             trainer = train(module, train_rows, dev_rows, self.training, checkpoints, last, tokenizer.pad_token_id,
-                            metrics, tracks)  # fmt: skip
+                            metrics, tracks, self.optimizer)  # fmt: skip
             return trainer, trainer.evaluate()
 
     def tracking(self, run: StageRun) -> AbstractContextManager[Tracks]:
         """Trackers of REPORT_TO on the main process; they write below logs/, which outlives the work folder."""
-        kinds = self.training.report_to if self.training.should_save else []
+        kinds = [self.optimizer.report_to] if self.training.should_save else []
         name = str(run.folder.relative_to(self.root))
         return tracking(kinds, self.root / "logs" / name, run.arguments, name)
 
@@ -208,7 +212,7 @@ class Context:
             "history": trainer.state.log_history,
             "places": self._places(),
             "training_arguments": self.training.to_dict(),
-        } | ({"averaged": trainer.averaged} if self.training.average_checkpoints else {})
+        } | ({"averaged": trainer.averaged} if self.optimizer.average_checkpoints else {})
 
     def _places(self) -> dict:
         return {name: getattr(self.args, name) for name in PLACES if hasattr(self.args, name)}

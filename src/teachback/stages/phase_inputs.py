@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import TrainingArguments
 
 from teachback.core.arguments import CurriculumArguments, MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
-from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import EncodedRows
 from teachback.data.loader_rows import UserLoader, cut_quiz, without
 from teachback.data.schema import Domain
@@ -46,8 +46,8 @@ class Task:
 class PhaseArguments:
     """Training arguments of each phase; None skips its training. ``settings``: recorded in model cards and trackers."""
 
-    teacher: OptimizerArguments | None
-    student: OptimizerArguments | None
+    teacher: TrainingArguments | None
+    student: TrainingArguments | None
     second: SecondStageArguments
     meta: MetaTeacherArguments | None
     curriculum: CurriculumArguments | None

@@ -15,11 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from transformers import TrainingArguments
 
 from teachback.core.arguments import CurriculumArguments, MetaTeacherArguments, TeacherArguments
 from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.tracking import Tracks, tracking
-from teachback.core.training_arguments import OptimizerArguments, on_one_device, prepare_machine
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain
 from teachback.inference.task_metrics import metric_values
@@ -122,7 +123,7 @@ class Phases:
     def run_curriculum(self, meta: MetaTeacher, args: CurriculumArguments) -> None:
         """Train the student on quiz batches of tasks chosen by a policy, and keep the best on val."""
         task, domains = self.task, self.rows.domains
-        on_one_device(task.device, task.precision)  # sets the state that the accelerator uses
+        OptimizerArguments().training_arguments(task.device.type, task.precision)  # sets the state that the accelerator uses
         accelerator = new_accelerator(task.precision)
         classifier = self._student().to(task.device)
         give_heads(classifier, meta, {domain.name: domain for domain in domains})
@@ -169,7 +170,7 @@ class Phases:
         return metric_values(self.task.metric, self.rows.val.labels.numpy(), logits.float().numpy())
 
     def _fit(self, phase: str, module: TrainingModule, classifier: Classifier, model: int, rows: EncodedRows,
-             args: OptimizerArguments | None) -> None:  # fmt: skip
+             args: TrainingArguments | None) -> None:  # fmt: skip
         """Train and restore the best epoch; without training arguments, only score."""
         if args is None:
             metrics = self._val_metrics(classifier, model)
@@ -179,7 +180,6 @@ class Phases:
                 f"train_loader has {len(rows)} rows to learn from, and drop_last leaves out batches of fewer than "
                 f"{args.train_batch_size}; set drop_last=False, or a smaller batch_size"
             )
-        prepare_machine(args)
         folder = TemporaryDirectory(dir=self.task.output_dir, prefix=".checkpoints-")
         with folder as checkpoints, self._tracking(phase) as tracks:
             log = self._log_of_training(module, rows, model, args, Path(checkpoints), tracks)

@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments
-from teachback.core.devices import choose_gpu, resolve_device, resolve_precision
 from teachback.core.errors import Stopped, TeachbackError, naming
 from teachback.core.files import sync
 from teachback.core.integrity import seal, untouched_in_dry_runs
@@ -61,21 +60,12 @@ def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, ar
     """Run stage 6 for the target domain, or for each domain in turn if ``domain`` is "all"."""
     if data_args.hold_out:
         raise TeachbackError("HOLD_OUT is of stages 3 to 5; stage 6 learns from the quiz of all domains")
-    context = Context(data_args, machine(data_args, args))
+    machine = OptimizerArguments(  # whose other fields are unused
+        seed=args.seed, per_device_eval_batch_size=args.eval_batch_size, per_device_train_batch_size=args.batch_size, report_to=args.report_to
+    )
+    context = Context(data_args, machine)
     targets = context.data.targets(data_args.domain)
     return context.each("6_curriculum", targets, lambda domain: run_domain(context, meta_args, args, domain))
-
-
-def machine(data_args: DataArguments, args: CurriculumArguments) -> OptimizerArguments:
-    """Device, precision and seed as `OptimizerArguments`, which `Context` needs; the other fields are unused."""
-    device = resolve_device(data_args.device)
-    choose_gpu(device)
-    precision = resolve_precision(data_args.precision, device)
-    return OptimizerArguments(
-        use_cpu=device.type == "cpu", bf16=precision == "bf16", fp16=precision == "fp16", seed=args.seed,
-        per_device_eval_batch_size=args.eval_batch_size, per_device_train_batch_size=args.batch_size,
-        report_to=args.report_to,
-    )  # fmt: skip
 
 
 def run_domain(

@@ -6,25 +6,24 @@ from statistics import fmean
 
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
+from teachback.core.training_arguments import OptimizerArguments
+
 LOSSES = 10  # minimum number of logged losses, enough for a curve
 QUIET = 30.0  # seconds between progress lines if output is not a terminal
 SPEED = ("runtime", "samples_per_second", "steps_per_second")
 NO_TERM = {"loss", "learning_rate", "grad_norm", "epoch", "total_flos", "padding_share"}
 
 
-def show_progress(trainer: Trainer, may_log_more: bool) -> None:
-    """Replace the Trainer's printed logs and progress bar by those of this module.
-
-    ``may_log_more``: the user did not set the logging interval, so it may be shortened.
-    """
+def show_progress(trainer: Trainer, settings: OptimizerArguments) -> None:
+    """Replace the Trainer's printed logs and progress bar by those of this module."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    if may_log_more:
+    if settings.logging_steps == OptimizerArguments.logging_steps:
         trainer.add_callback(EnoughLosses())
     bar = None if trainer.args.disable_tqdm else LossBar()
     if bar:
         trainer.add_callback(bar)
-    trainer.add_callback(EpochLines(bar))
+    trainer.add_callback(EpochLines(bar, settings.patience))
 
 
 class EnoughLosses(TrainerCallback):
@@ -53,8 +52,8 @@ class LossBar(ProgressCallback):
 class EpochLines(TrainerCallback):
     """Prints a line after each epoch's evaluation: mean losses by term, and the selection scores."""
 
-    def __init__(self, bar: LossBar | None = None):
-        self.bar, self.training = bar, False
+    def __init__(self, bar: LossBar | None = None, patience: int = 0):
+        self.bar, self.patience, self.training = bar, patience, False
         self.logged: list[dict[str, float]] = []  # since the last epoch's line
         self.began = self.last = self.epoch_began = 0.0
 
@@ -76,7 +75,7 @@ class EpochLines(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         if self.training and state.is_world_process_zero:
             seconds = time.monotonic() - self.began
-            early = f", and ended early: {args.patience} evaluations brought no better score" if state.global_step < state.max_steps else ""
+            early = f", and ended early: {self.patience} evaluations brought no better score" if state.global_step < state.max_steps else ""
             self._say(f"trained {state.global_step - self.first_step:,} steps in {duration(seconds)}{early}")
         self.training = False  # later evaluations repeat the best checkpoint's, which was printed
 

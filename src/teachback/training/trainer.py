@@ -15,12 +15,12 @@ from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from teachback.core.errors import naming
 from teachback.core.files import sync
 from teachback.core.integrity import seal
-from teachback.core.tracking import NO_TRACKS, TRACKERS, Tracks
+from teachback.core.tracking import NO_TRACKS, Tracks
 from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import Collator, EncodedRows, LengthBucketSampler, count_padding
 from teachback.models.heads import Classifier
@@ -101,15 +101,15 @@ class DistillationTrainer(Trainer):
     train_dataset: EncodedRows
     optimizer: torch.optim.Optimizer
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
-    args: OptimizerArguments
+    layer_decay = 1.0  # factor of the learning rate from a layer to the one below it
     averaged = False  # whether the model has the mean weights of the last epochs
     stop_signal = 0  # signal that came after the end of training, when no checkpoint is needed
 
     def create_optimizer(self, *args, **kwargs):
         """Optimizer with a learning rate for each layer if ``layer_decay`` is below 1."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self.args.layer_decay != 1:
-            decay_by_layer(optimizer, self.model, self.args.layer_decay)
+        if self.layer_decay != 1:
+            decay_by_layer(optimizer, self.model, self.layer_decay)
         return optimizer
 
     def get_train_dataloader(self):
@@ -276,14 +276,11 @@ def _check_lengths(module: TrainingModule, *parts: EncodedRows) -> None:
             require_positions(part.model, longest)
 
 
-def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> OptimizerArguments:
-    """Copy the arguments without features handled outside the Trainer. ``scored``: there is a metric ``score``."""
+def _for_trainer(args: TrainingArguments, checkpoints: Path, scored: bool, patience: int) -> TrainingArguments:
+    """Copy the arguments for a training into ``checkpoints``. ``scored``: there is a metric ``score``."""
     args = copy.copy(args)
     args.output_dir = str(checkpoints)
-    # Hugging Face's __post_init__ has converted the string from the command line to a list.
-    args.report_to = [kind for kind in args.report_to if kind not in TRACKERS]  # type: ignore[assignment]
-    args.push_to_hub = False  # the finished folder is uploaded instead
-    args.restore_callback_states_from_checkpoint |= bool(args.patience)  # the evaluations counted so far
+    args.restore_callback_states_from_checkpoint |= bool(patience)  # the evaluations counted so far
     if args.metric_for_best_model in (None, "loss"):  # the Trainer's default is the loss
         args.metric_for_best_model = "score" if scored else "loss"
         args.greater_is_better = scored
@@ -291,7 +288,7 @@ def _for_trainer(args: OptimizerArguments, checkpoints: Path, scored: bool) -> O
 
 
 @contextmanager
-def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: OptimizerArguments, pad_token_id: int):
+def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: TrainingArguments, pad_token_id: int):
     """Restrict trained models, within the block, to the embeddings of tokens that occur."""
     models = [part.model for part in module.modules() if isinstance(part, Classifier)]
     if args.optim in EXACT_FOR:
@@ -304,16 +301,18 @@ def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: Optimiz
             restore(model)
 
 
-def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: OptimizerArguments,
-          checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None,
-          tracks: Tracks = NO_TRACKS) -> DistillationTrainer:  # fmt: skip
+def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: TrainingArguments,
+          checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None, tracks: Tracks = NO_TRACKS,
+          settings: OptimizerArguments | None = None) -> DistillationTrainer:  # fmt: skip
     """Train ``module`` in place, resuming from checkpoint ``last``, and restore the best checkpoint on ``dev_rows``.
 
-    With ``average_checkpoints`` the mean weights of the last epochs take its place if they are not worse.
+    ``settings``: what ``args`` were built from, for what Hugging Face's arguments do not have. With its
+    ``average_checkpoints`` the mean weights of the last epochs take the best one's place if they are not worse.
 
     Selects on the metric ``score`` if ``compute_metrics`` gives one (higher is better), else on the loss.
     """
-    args = _for_trainer(args, checkpoints, scored=compute_metrics is not None)
+    settings = settings or OptimizerArguments()
+    args = _for_trainer(args, checkpoints, compute_metrics is not None, settings.patience)
     use_training_attention(module, args.device)
     _check_lengths(module, train_rows, dev_rows)
     collator = Collator(pad_token_id, multiple=1 if args.use_cpu else 8)
@@ -326,12 +325,13 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         compute_metrics=compute_metrics,
         callbacks=[StopOnBadLoss(), TrackLog(tracks)],
     )
-    if args.patience:
-        trainer.add_callback(EarlyStoppingCallback(args.patience))
-    show_progress(trainer, may_log_more="logging_steps" not in args.chosen)
+    trainer.layer_decay = settings.layer_decay
+    if settings.patience:
+        trainer.add_callback(EarlyStoppingCallback(settings.patience))
+    show_progress(trainer, settings)
     trainer.add_callback(EpochEnd(trainer, module))
-    if args.average_checkpoints:
-        trainer.add_callback(KeepEpochs(module, checkpoints, args.average_checkpoints))
+    if settings.average_checkpoints:
+        trainer.add_callback(KeepEpochs(module, checkpoints, settings.average_checkpoints))
     trainer.add_callback(PaddingLog(trainer, train_rows, collator.multiple))
     if last:
         logger.warning("continuing from %s", last)
@@ -339,10 +339,10 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     with stop_request() as request, freed_memory_kept(), _used_embeddings(module, train_rows, dev_rows, args, pad_token_id):
         trainer.add_callback(DecayOfUnused(module))
         trainer.add_callback(SaveBetween(request))
-        if args.patience and last and evaluations_without_gain(Path(last)) >= args.patience:
+        if settings.patience and last and evaluations_without_gain(Path(last)) >= settings.patience:
             trainer.finish(Path(last))
         else:
             trainer.train(resume_from_checkpoint=last)
-        trainer.averaged = bool(args.average_checkpoints) and take_average(trainer, checkpoints)
+        trainer.averaged = bool(settings.average_checkpoints) and take_average(trainer, checkpoints)
     trainer.stop_signal = request.signal if request.made else 0
     return trainer

@@ -10,14 +10,14 @@ import torch
 
 from teachback.core.devices import autocast, resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
-from teachback.core.published import read_stage
+from teachback.core.published import is_finished, read_stage
 from teachback.data.encoding import EncodedRows, batches, encode
 from teachback.data.names import domain_of_folder, folder_name
 from teachback.data.schema import Domain, Row, Suite, output_names
 from teachback.data.token_store import encode_once
 from teachback.inference.results import META_TEACHER, STAGE_NAMES, model_name
 from teachback.methods.meta_teacher import load_meta_teacher
-from teachback.methods.teacher import Teacher, head_name, load_teacher
+from teachback.methods.teacher import head_name, load_teacher
 from teachback.models.admission import admit_answering
 from teachback.models.heads import Classifier, Outputs
 from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
@@ -85,25 +85,16 @@ def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = 
     Raises:
         TeachbackError: there is none.
     """
-    students = [(run / folder_name(target) / stage, target) for target in targets for stage in STAGE_NAMES]
-    folders = [
-        (path, target) for path, target in [*_teachers(run, targets), *students] if (path / "stage.json").is_file()
-    ]
+    teachers_here = sorted((path, domain_of_teacher(path.name)) for path in run.glob("teacher-*"))
+    every = [(path, target) for path, target in teachers_here if not target or target in targets]
+    every += [(run / folder_name(target) / stage, target) for target in targets for stage in STAGE_NAMES]
+    folders = [(path, target) for path, target in every if is_finished(path)]
     if not folders:
         raise TeachbackError(
             f"{run} holds no finished checkpoint for {', '.join(targets)}; run 3_train_teacher.sh, then "
             "4_student_first.sh and 5_student_second.sh, with the same SUITE, SEED and OUTPUT_DIR"
         )
-    return [
-        Checkpoint(path, path.relative_to(run).as_posix(), target, read_stage(path), teachers)
-        for path, target in folders
-    ]
-
-
-def _teachers(run: Path, targets: Sequence[str]) -> list[tuple[Path, str]]:
-    """Teacher folders with their only domain or ""; single-domain teachers of other domains are left out."""
-    teachers = [(path, domain_of_teacher(path.name)) for path in run.glob("teacher-*")]
-    return sorted((path, target) for path, target in teachers if not target or target in targets)
+    return [Checkpoint(path, path.relative_to(run).as_posix(), target, read_stage(path), teachers) for path, target in folders]
 
 
 def domain_of_teacher(stage: str) -> str:
@@ -216,26 +207,20 @@ def load_heads(checkpoint: Checkpoint, suite: Suite) -> tuple[Classifier, dict[s
 
     A head serves every domain of its label set, including domains that the checkpoint was not trained on.
     """
+    folder, served = checkpoint.folder, list(suite.domains)
+    if not checkpoint.is_teacher:  # other heads of a meta-teacher only serve the curriculum
+        target = suite.domain(checkpoint.target)
+        served = [name for name, domain in suite.domains.items() if domain.head == target.head]
     if checkpoint.is_meta_teacher:
-        teacher, folder = load_meta_teacher(checkpoint.folder, suite, checkpoint.teachers)
-        target_head = suite.domain(checkpoint.target).head  # its other heads only serve the curriculum
-        heads = {name: i for name, i in _teacher_heads(teacher, suite).items() if suite.domain(name).head == target_head}
-        return teacher.classifier, heads, folder
-    folder = checkpoint.folder
-    if checkpoint.is_teacher:
+        teacher, folder = load_meta_teacher(folder, suite, checkpoint.teachers)
+    elif checkpoint.is_teacher:
         check_labels(folder, suite.domain(checkpoint.record["arguments"]["trained_domains"][0]))
         teacher = load_teacher(folder, checkpoint.record, suite)
-        return teacher.classifier, _teacher_heads(teacher, suite), folder
-    target = suite.domain(checkpoint.target)
-    check_labels(folder, target)
-    model = load_finished_classifier(folder)
-    if not (folder / "stage.json").is_file():  # made elsewhere
-        admit_answering(str(folder), model, load_tokenizer(str(folder)))
-    classifier = Classifier(model, {target.head: target})
-    return classifier, {name: 0 for name, domain in suite.domains.items() if domain.head == target.head}, folder
-
-
-def _teacher_heads(teacher: Teacher, suite: Suite) -> dict[str, int]:
-    order = list(teacher.classifier.heads)
-    names = {name: head_name(teacher.kind, domain) for name, domain in suite.domains.items()}
-    return {name: order.index(head) for name, head in names.items() if head in order}
+    else:
+        check_labels(folder, target)
+        model = load_finished_classifier(folder)
+        if not is_finished(folder):  # made elsewhere
+            admit_answering(str(folder), model, load_tokenizer(str(folder)))
+        return Classifier(model, {target.head: target}), dict.fromkeys(served, 0), folder
+    order, names = list(teacher.classifier.heads), {name: head_name(teacher.kind, suite.domain(name)) for name in served}
+    return teacher.classifier, {name: order.index(head) for name, head in names.items() if head in order}, folder

@@ -272,6 +272,17 @@ def test_the_student_is_compared_with_the_undistilled_one(home, wrong, right, va
     assert points["teacher"] == points["undistilled"] == "–"
 
 
+def test_several_tests_are_adjusted_and_what_is_said_of_distillation_goes_by_that(home):
+    run = home / "outputs/tiny/seed42"
+    with_undistilled(run, 9, 2)
+    alone = r"was worth it: 3\.5 points above the undistilled student's 84\.0 % \(paired test: p = 0\.0[1-4]\d*\)"
+    both = r"is not shown to be worth it: .* \(paired test: p = 0\.0[1-4]\d*; by Holm over 2 tests 0\.0[5-9]\d*\)"
+    for rows, expected in ((1, alone), (200, both)):
+        write_predictions(run, "teacher-meta", [(f"g{i}", "books", "positive", "positive", 0.9) for i in range(rows)])
+        judged(run, teacher=(0.9, 0.5, 0.85, 0.93), plain=(0.84, 0.5, 0.8, 0.9), student=(0.875, 0.5, 0.8, 0.9))
+        assert re.search(expected, page_of(home).text)
+
+
 def test_a_paired_test_is_left_out_where_the_predictions_are_of_other_rows(home):
     run = home / "outputs/tiny/seed42"
     with_undistilled(run, 20, 2)

@@ -6,7 +6,7 @@ over rows, or groups of rows, whose metrics are computed from the number of time
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest
@@ -17,6 +17,7 @@ from teachback.inference.metrics import GROUPED, as_numbers, group_of, parts
 LEVEL = 0.95
 INTERVAL_RESAMPLES = 1000
 RESAMPLES = 10_000  # of a paired test
+Key = TypeVar("Key")
 CHUNK = 100_000  # weights per chunk; more do not fit into a core's cache
 SHARES = ("accuracy", "exact_match")  # metrics that are a binomial proportion
 
@@ -88,6 +89,23 @@ def holm(values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(values) - place) * values[number]))
         adjusted[number] = highest
     return adjusted
+
+
+class Tested(NamedTuple):
+    """p-value of a test, and that adjusted by Holm's method for all ``tests`` that are shown together."""
+
+    p: float
+    adjusted: float
+    tests: int
+
+    def __str__(self) -> str:
+        return f"p = {self.p:.2g}" + (f"; by Holm over {self.tests} tests {self.adjusted:.2g}" if self.tests > 1 else "")
+
+
+def tested(p_values: dict[Key, float]) -> dict[Key, Tested]:
+    """Adjust the p-values of tests that are shown together."""
+    adjusted = holm(list(p_values.values()))
+    return {key: Tested(p, other, len(p_values)) for (key, p), other in zip(p_values.items(), adjusted)}
 
 
 def _rows_apart(part: Paired) -> int:

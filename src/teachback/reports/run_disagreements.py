@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from teachback.core.numerals import decimal
 from teachback.core.tsv import read_tsv
 from teachback.data.schema import CHOICE_SEPARATOR
+from teachback.inference.bootstrap import Tested, tested
 from teachback.inference.predictor import Checkpoint
 from teachback.reports.figures import MUTED, SERIES, count_grid, picture
 from teachback.reports.parts import Case, Figure, Section, counted, cut, percent, shorten
@@ -43,6 +44,12 @@ class Both:
         return {guid: both for guid, both in self.rows.items() if both[0].predicted != both[1].predicted}
 
     @property
+    def alone(self) -> tuple[int, int]:
+        """Numbers of rows on which the student alone, and the teacher alone, is right."""
+        known = [(s.predicted == s.gold, t.predicted == t.gold) for s, t in self.apart.values() if s.gold]
+        return known.count((True, False)), known.count((False, True))
+
+    @property
     def numbers(self) -> np.ndarray:
         """Numbers predicted by the teacher and the student: [N, 2]."""
         return np.array([[float(teacher.predicted), float(student.predicted)] for student, teacher in self.rows.values()])
@@ -55,7 +62,9 @@ def disagreements(run: Run) -> Section:
     if not predictions:
         advice = f"No student and its teacher both have predictions on the {run.split} split: run 7_eval.sh with the TEACHER they had."
         return replace(section, missing=advice)
-    figures = [_scatter(both) if both.regression else _confusion(run, both) for both in predictions[:FIGURES]]
+    shown = predictions[:FIGURES]
+    tests = tested({both.target: binomtest(both.alone[0], sum(both.alone)).pvalue for both in shown if not both.regression and any(both.alone)})
+    figures = [_scatter(both) if both.regression else _confusion(run, both, tests.get(both.target)) for both in shown]
     notes = []
     if len(predictions) > FIGURES or len(run.targets) > DOMAINS:
         listed = min(DOMAINS, len(predictions))
@@ -98,16 +107,13 @@ def read_both(run: Run) -> list[Both]:
     return result
 
 
-def _confusion(run: Run, both: Both) -> Figure:
+def _confusion(run: Run, both: Both, test: Tested | None) -> Figure:
     """Grid of counts of the teacher's and the student's labels."""
     pairs = Counter((teacher.predicted, student.predicted) for student, teacher in both.rows.values())
     domain, apart = run.domain(both.target), both.apart
     text = f"{both.target}: the two disagree on {len(apart):,} of {counted(len(both.rows), 'row')} ({percent(len(apart) / len(both.rows))})"
-    known = [(s.predicted == s.gold, t.predicted == t.gold) for s, t in apart.values() if s.gold]
-    student, teacher = known.count((True, False)), known.count((False, True))
-    if student + teacher:
-        p = binomtest(student, student + teacher).pvalue
-        text += f"; the student alone is right on {student}, the teacher alone on {teacher} (exact McNemar test: p = {p:.2g})"
+    if test:
+        text += "; the student alone is right on {}, the teacher alone on {}".format(*both.alone) + f" (exact McNemar test: {test})"
     if apart:
         (says, instead), count = Counter((t.predicted, s.predicted) for s, t in apart.values()).most_common(1)[0]
         text += f"; most often, {count} times, the student says {shorten(instead)} where the teacher says {shorten(says)}"

@@ -6,7 +6,7 @@ import numpy as np
 
 from teachback.core.numerals import decimal
 from teachback.inference.baselines import MAJORITY
-from teachback.inference.bootstrap import Paired, paired_bootstrap
+from teachback.inference.bootstrap import Paired, Tested, paired_bootstrap, tested
 from teachback.inference.costs import Cost
 from teachback.inference.metrics import GROUPED, as_numbers, group_of
 from teachback.inference.predictor import Checkpoint
@@ -16,6 +16,7 @@ from teachback.reports.run import Run
 
 SENTENCES = 8  # maximum number of domains described individually
 SIGNIFICANT = 0.05  # significance level of p
+Tests = dict[tuple[str, str], Tested]  # (domain, stage that its student is compared with) -> test
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class Pair:
     @property
     def who(self) -> str:
         return f"{self.target}: the {self.student.kind} student"
+
+    @property
+    def compared(self) -> list[Checkpoint]:
+        """Models that the student is compared with: those above the baseline, if it is too."""
+        if not self.score.is_above_baseline:
+            return []
+        teacher = self.teacher if self.reference and self.reference.is_above_baseline else None
+        return [model for model in (teacher, self.plain if self.plain_score else None) if model]
 
     @property
     def size_ratio(self) -> float | None:
@@ -70,7 +79,9 @@ def headline(run: Run) -> Section:
     if not every:
         advice = f"No student has a score on the {run.split} split yet: run 5_student_second.sh, then 7_eval.sh."
         return Section("headline", "In short", missing=advice)
-    notes = [f"{sentence(pair, paired_p(run, pair, pair.teacher))}{_worth(run, pair)}" for pair in every[:SENTENCES]]
+    shown = every[:SENTENCES]
+    tests = tested({(pair.target, other.stage): p for pair in shown for other in pair.compared if (p := paired_p(run, pair, other)) is not None})
+    notes = [f"{sentence(pair, tests)}{_worth(pair, tests)}" for pair in shown]
     if (more := len(every) - SENTENCES) > 0:
         notes.append(f"… and {counted(more, 'further domain')}, in the table below.")
     return Section("headline", "In short", intro=_summary(every), notes=notes, lead=True)
@@ -93,11 +104,8 @@ def _summary(every: list[Pair]) -> str:
     ) + (f" Nothing learnt shows on {len(poor)} of {len(every)}: {listed(poor)}." if poor else "")
 
 
-def sentence(pair: Pair, p: float | None = None) -> str:
-    """Result of a domain as a sentence: "books: the distilled student reaches 86.4 % accuracy, 1.2 points below ...".
-
-    ``p``: p-value of a paired test against its teacher, if known.
-    """
+def sentence(pair: Pair, tests: Tests | None = None) -> str:
+    """Result of a domain as a sentence: "books: the distilled student reaches 86.4 % accuracy, 1.2 points below ..."."""
     score, baseline, teacher = pair.score, pair.score.baseline, pair.reference
     reached = f"{percent(score.value)} {score.metric} on {counted(score.n, 'row')}"
     interval = f"95 % interval {span(score)} %" if score.low is not None else ""
@@ -113,7 +121,7 @@ def sentence(pair: Pair, p: float | None = None) -> str:
     if teacher and poor_teacher:
         text += f"; its teacher's {percent(teacher.value)} is not clearly above that baseline"
     elif teacher:
-        text += f", {difference(score.value, teacher.value)} its teacher's {percent(teacher.value)}{_p(p)}"
+        text += f", {difference(score.value, teacher.value)} its teacher's {percent(teacher.value)}{_p(_test(tests or {}, pair, pair.teacher))}"
     ratios = []
     if pair.size_ratio and pair.cost and pair.reference_cost:
         sizes = f"{millions(pair.cost.parameters)} of {millions(pair.reference_cost.parameters)}"
@@ -128,29 +136,33 @@ def span(result: Result | None) -> str:
     return " to ".join(decimal(100 * end, 1) for end in result.interval) if result and result.interval else "–"
 
 
-def _worth(run: Run, pair: Pair) -> str:
+def _worth(pair: Pair, tests: Tests) -> str:
     """Sentence that compares the student with the undistilled one."""
     if not (pair.plain and pair.plain_score) or not pair.score.is_above_baseline:
         return ""
-    gain, p = pair.score.value - pair.plain_score.value, paired_p(run, pair, pair.plain)
+    gain, test = pair.score.value - pair.plain_score.value, _test(tests, pair, pair.plain)
     size = ""
     if pair.cost and pair.plain_cost and pair.cost.parameters != pair.plain_cost.parameters:
         size = f", which has {millions(pair.plain_cost.parameters)} parameters"
-    other = f"the undistilled student's {percent(pair.plain_score.value)}{size}{_p(p)}"
+    other = f"the undistilled student's {percent(pair.plain_score.value)}{size}{_p(test)}"
     if gain <= 0:
         return f" Distillation was not worth it: {difference(pair.score.value, pair.plain_score.value)} {other}."
-    verdict = "is not shown to be" if p is not None and p > SIGNIFICANT else "was"
+    verdict = "is not shown to be" if test and test.adjusted > SIGNIFICANT else "was"
     return f" Distillation {verdict} worth it: {decimal(100 * abs(gain), 1)} points above {other}."
 
 
-def _p(p: float | None) -> str:
-    return "" if p is None else f" (paired test: p = {p:.2g})"
+def _test(tests: Tests, pair: Pair, other: Checkpoint | None) -> Tested | None:
+    return tests.get((pair.target, other.stage)) if other else None
 
 
-def paired_p(run: Run, pair: Pair, other: Checkpoint | None) -> float | None:
+def _p(test: Tested | None) -> str:
+    return f" (paired test: {test})" if test else ""
+
+
+def paired_p(run: Run, pair: Pair, other: Checkpoint) -> float | None:
     """p-value of a paired test of the student against another model; None if predictions of scored rows are missing."""
     domain, metric = run.domain(pair.target), pair.score.metric
-    if other is None or domain is None or "+" in metric:
+    if domain is None or "+" in metric:
         return None
     ours, theirs = (run.predictions(one, {pair.target})[pair.target] for one in (pair.student, other))
     guids = [guid for guid, prediction in ours.items() if guid in theirs and prediction.gold]

@@ -12,11 +12,12 @@ def main():
 
     from teachback.core.parsing import parse
     from teachback.inference.predict import PredictionArguments, predict
+    from teachback.inference.shards import predict_folder
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     (arguments,) = parse(PredictionArguments)
-    predict(arguments)
+    (predict_folder if arguments.of_folder else predict)(arguments)
 
 
 if __name__ == "__main__":

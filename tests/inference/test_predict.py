@@ -68,8 +68,8 @@ def test_no_more_than_a_window_is_held_and_each_is_sorted_by_length(student, tmp
         waiting.append(read[0] - sum(windows))
         return original(self, rows)
 
-    def counted(source, args, domain):
-        for row in rows_of(source, args, domain):
+    def counted(args, domain):
+        for row in rows_of(args, domain):
             read[0] += 1
             yield row
 
@@ -142,8 +142,8 @@ def test_no_text_is_no_answer_and_an_empty_line_is_a_text(student, tmp_path):
 @pytest.mark.parametrize(
     ("text", "changes", "message"),
     [("good\nbad\tplot\n", {}, "texts line 2: 2 texts; this student reads one text"),
-     (b"good\n\xff\n", {}, "texts line 2 is not UTF-8"),
-     ("a\tb\n1\t2\n", {"text_a": "c"}, "line 1: there is no one column 'c'; there are: a, b"),
+     (b"good\n\xff\n", {}, "texts line 2: not UTF-8"),
+     ("a\tb\n1\t2\n", {"text_a": "c"}, "texts: there is no one column 'c'; there are: a, b"),
      ("a\ta\n1\t2\n", {"text_a": "a"}, "no one column 'a'"),
      ("a\tb\n1\n", {"text_a": "a"}, "line 2: 1 columns, expected 2"),
      ("", {"input": "nowhere"}, "--input nowhere: No such file"),

@@ -11,6 +11,7 @@ import pytest
 from commands import ROOT
 
 from teachback.core.errors import TeachbackError
+from teachback.core.side_by_side import visible_gpus
 from teachback.data.download import get_data
 from teachback.data.schema import Domain, Suite, write_suite
 from teachback.data.suites import definition
@@ -18,7 +19,7 @@ from teachback.inference.results import read_results
 from teachback.reports.plan import DATA
 from teachback.reports.published import published_table
 from teachback.reports.recipes import RECIPES, SCRIPTS
-from teachback.reports.reproduce import ReproduceArguments, make_plan, reproduce, visible_gpus
+from teachback.reports.reproduce import ReproduceArguments, make_plan, reproduce
 from teachback.stages.stage2_arguments import ProcessArguments
 from teachback.stages.stage2_data import process
 

@@ -19,8 +19,11 @@ logger = logging.getLogger(__name__)
 
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of a file system without locks
 PATIENCE_SECONDS = 0.2  # for a lock that is just being released, which removes its file
-
 _held: dict[Path, FileLock] = {}  # this process's locks, by lock file
+
+
+class Locked(TeachbackError):
+    """Another process holds the lock."""
 
 
 def take_lock(folder: Path) -> None:
@@ -34,7 +37,7 @@ def take_lock(folder: Path) -> None:
         with _warning_without_locks(folder):
             lock.acquire(timeout=PATIENCE_SECONDS)
     except Timeout:
-        raise TeachbackError(
+        raise Locked(
             f"{folder} is being made by {_owner(path)}; wait until it is done, or stop that process and run again"
         ) from None
     _held[path] = lock

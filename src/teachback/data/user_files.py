@@ -7,12 +7,13 @@ pyarrow, data sets the package datasets.
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
+from typing import BinaryIO
 
 from teachback.core.errors import TeachbackError
 from teachback.data.raw_lines import Line, fields_of_line, json_lines, numbered
@@ -37,8 +38,12 @@ class Table:
     strict: bool = False  # unknown columns are an error, not ignored
 
 
-def open_table(path: Path, delimiter: str = "") -> Table:
-    """Open a file according to its suffix. ``delimiter``: that of a CSV file, "" to infer it from the header.
+def open_table(path: Path, delimiter: str = "", only: Collection[str] = ()) -> Table:
+    """Open a file according to its suffix.
+
+    Args:
+        delimiter: that of a CSV file, "" to infer it from the header.
+        only: columns of JSON Lines and Parquet to read if not empty; the others may hold anything.
 
     Raises:
         TeachbackError: no header, a header that is not UTF-8, an unsupported file type, or a missing package.
@@ -47,9 +52,9 @@ def open_table(path: Path, delimiter: str = "") -> Table:
     if kind == ".csv" or (delimiter and kind in (".tsv", ".txt")):
         return _csv_table(path, delimiter)
     if kind in (".jsonl", ".ndjson"):
-        return _json_table(path)
+        return _json_table(path, only)
     if kind == ".parquet":
-        return _parquet_table(path)
+        return _parquet_table(path, only)
     if kind in (".json", ".xlsx", ".xls", ".arrow", ".feather", ".gz", ".zip"):
         raise TeachbackError(f"{path}: {kind} files are not read; save it as one of {', '.join(SUFFIXES)}")
     return _tsv_table(path)  # a single file of any other name
@@ -67,14 +72,19 @@ def _header_line(path: Path, line: bytes) -> str:
 def _tsv_table(path: Path) -> Table:
     """Table of tab-separated fields without quoting."""
     with open(path, "rb") as file:
-        columns = _header_line(path, file.readline()).split("\t")
-    return Table(path, columns, _tsv_rows(path, columns), strict=True)
+        columns = tsv_stream(file, path).columns
+    return Table(path, columns, _tsv_rows(path), strict=True)
 
 
-def _tsv_rows(path: Path, columns: list[str]) -> Iterator[Line]:
+def _tsv_rows(path: Path) -> Iterator[Line]:
     with open(path, "rb") as file:
-        file.readline()
-        yield from numbered(file, lambda line: fields_of_line(line, columns), first=2)
+        yield from tsv_stream(file, path).rows
+
+
+def tsv_stream(file: BinaryIO, path: Path) -> Table:
+    """Table of tab-separated fields without quoting that are read from an open file, such as standard input."""
+    columns = _header_line(path, file.readline()).split("\t")
+    return Table(path, columns, numbered(file, lambda line: fields_of_line(line, columns), first=2), strict=True)
 
 
 def _csv_table(path: Path, delimiter: str) -> Table:
@@ -127,21 +137,21 @@ def _csv_reason(error: str) -> str:
     return error
 
 
-def _json_table(path: Path) -> Table:
+def _json_table(path: Path, only: Collection[str]) -> Table:
     """Table of a JSON Lines file; the columns are those of the first valid object."""
     first = next((values for _, values, _ in json_lines(path) if values), None)
     if first is None:
         raise TeachbackError(f'{path}: no line holds a JSON object, such as {{"text_a": "...", "label": "..."}}')
-    return Table(path, list(first), _as_text(json_lines(path), {}))
+    return Table(path, list(first), _as_text(json_lines(path), {}, only))
 
 
-def _as_text(lines: Iterable[Line], names: Names) -> Iterator[Line]:
-    """Convert the values of rows to text: classes to their names, null to ""."""
+def _as_text(lines: Iterable[Line], names: Names, only: Collection[str] = ()) -> Iterator[Line]:
+    """Convert the values of rows, or of the columns ``only``, to text: classes to their names, null to ""."""
     for number, values, reason in lines:
         if values is None:
             yield number, None, reason
             continue
-        texts = {column: _text(value, names.get(column)) for column, value in values.items()}
+        texts = {column: _text(value, names.get(column)) for column, value in values.items() if not only or column in only}
         wrong = [column for column, text in texts.items() if text is None]
         if wrong:
             kind = type(values[wrong[0]]).__name__
@@ -169,7 +179,7 @@ def require_package(name: str, what: str) -> None:
         raise TeachbackError(f"{what} needs the package {name}; install it with: pip install -r requirements-data.txt")
 
 
-def _parquet_table(path: Path) -> Table:
+def _parquet_table(path: Path, only: Collection[str]) -> Table:
     require_package("pyarrow", f"{path}: reading Parquet")
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -182,15 +192,16 @@ def _parquet_table(path: Path) -> Table:
             f"{path} is no whole Parquet file ({str(error).splitlines()[0]}); write it again"
         ) from error
     names = _class_names(schema.metadata or {})
-    return Table(path, schema.names, _as_text(_parquet_rows(path), names), "row")
+    chosen = [name for name in schema.names if not only or name in only]
+    return Table(path, schema.names, _as_text(_parquet_rows(path, chosen), names), "row")
 
 
-def _parquet_rows(path: Path) -> Iterator[Line]:
+def _parquet_rows(path: Path, columns: list[str]) -> Iterator[Line]:
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
         number = 0
-        for batch in file.iter_batches(ROWS_AT_ONCE):
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
             for values in batch.to_pylist():
                 number += 1
                 yield number, values, ""

@@ -5,7 +5,7 @@ Within a window rows are sorted by length to reduce padding; they are written in
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,12 +18,14 @@ from teachback.core.arguments import option, require_at_least
 from teachback.core.errors import TeachbackError
 from teachback.core.spreadsheets import is_formula
 from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
+from teachback.data.user_files import open_table, tsv_stream
 from teachback.inference.answer_files import STANDARD, answer_file, kind_of
 from teachback.inference.calibration import temperature_of
 from teachback.inference.finished import open_checkpoint
 from teachback.inference.predictor import Predictor
 
 MAX_LENGTH = 128
+WITH_COLUMNS = (".csv", ".jsonl", ".ndjson", ".parquet")  # suffixes of files that are no lines of text
 
 
 @dataclass
@@ -31,11 +33,12 @@ class PredictionArguments:
     """Arguments of prediction: the student, input and output files, and how to compute."""
 
     folder: str = option("", "The student's folder.")
-    input: str = option(STANDARD, "File of texts; empty: standard input.")
+    input: str = option(STANDARD, "File of texts, or a folder of such files; empty: standard input.")
     output: str = option(
-        STANDARD, "File that is written: JSON Lines if it ends in .jsonl, Parquet in .parquet, else TSV; empty: standard output, a TSV."
+        STANDARD, "File that is written: JSON Lines if it ends in .jsonl, Parquet in .parquet, else TSV; empty: standard output, a TSV. "
+        "Of a folder: the folder that is filled."
     )
-    text_a: str = option("", "Column of the texts, where the input is a TSV with a header; empty: one text a line.")
+    text_a: str = option("", "Column of the texts, where the input is a table with a header; empty: one text a line.")
     text_b: str = option("", "Column of the second texts, or of the choices.")
     keep: str = option("", "Columns that the output repeats, separated by commas, such as guid.")
     max_length: int | None = None
@@ -43,11 +46,12 @@ class PredictionArguments:
     window: int = option(64, "Batches that are read at a time, and sorted by length.")
     precision: str = "auto"
     device: str = "auto"
+    jobs: int = 1
     calibrated: bool = option(False, "Probabilities at the temperature that stage 7 fitted on dev; labels stay the same.")
     spreadsheet: bool = option(False, "Quote cells that begin with = + - or @, which a spreadsheet would compute.")
 
     def __post_init__(self):
-        for name in ("batch_size", "window"):
+        for name in ("batch_size", "window", "jobs"):
             require_at_least(self, name, 1)
         if self.max_length is not None:
             require_at_least(self, "max_length", 4)
@@ -55,8 +59,15 @@ class PredictionArguments:
             raise TeachbackError(f"--text_b {self.text_b} needs --text_a, the column of the first texts")
         if self.keep and not self.text_a:
             raise TeachbackError(f"--keep {self.keep} needs --text_a, as an input of one text a line has no columns")
+        if self.jobs > 1 and not self.of_folder:
+            raise TeachbackError(f"JOBS={self.jobs}: processes share out the files of a folder; name one with --input")
         if self.spreadsheet and kind_of(self.output) != "tsv":
             raise TeachbackError(f"--spreadsheet quotes cells of a TSV, and --output {self.output} is none")
+
+    @property
+    def of_folder(self) -> bool:
+        """Whether the input is a folder of files."""
+        return bool(self.input) and Path(self.input).is_dir()
 
     @property
     def kept(self) -> list[str]:
@@ -64,27 +75,40 @@ class PredictionArguments:
         return [name for name in self.keep.split(",") if name]
 
 
-def predict(args: PredictionArguments) -> int:
-    """Predict every row of the input; returns the number of rows."""
+class BadRow(TeachbackError):
+    """A row of the input that the student cannot answer."""
+
+
+def load_predictor(args: PredictionArguments) -> tuple[Predictor, Domain]:
+    """Load the student, and the domain that it answers for."""
     checkpoint, domain = open_checkpoint(Path(args.folder))
     length = args.max_length or checkpoint.record["arguments"].get("max_length", MAX_LENGTH)
     suite = Suite(domain.name, {domain.name: domain})
-    predictor = Predictor(checkpoint, suite, args.device, args.precision, length, args.batch_size)
+    return Predictor(checkpoint, suite, args.device, args.precision, length, args.batch_size), domain
+
+
+def predict(args: PredictionArguments) -> int:
+    """Predict every row of the input; returns the number of rows."""
+    return predict_file(args, *load_predictor(args))
+
+
+def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain) -> int:
+    """Predict every row of the input with a loaded student; returns the number of rows."""
     if args.calibrated and domain.task == "regression":
         raise TeachbackError(f"--calibrated is of probabilities, and {args.folder} answers with numbers; leave it out")
-    temperature = temperature_of(checkpoint.folder, domain.name) if args.calibrated else 1.0
+    temperature = temperature_of(Path(args.folder), domain.name) if args.calibrated else 1.0
     count, start = 0, time.perf_counter()
     texts, numbers = columns(domain, args.kept)
     if not args.spreadsheet and kind_of(args.output) == "tsv" and any(map(is_formula, domain.labels)):
         print("warning: a spreadsheet takes labels that begin with = + - or @ for formulas; --spreadsheet 1 quotes them", file=sys.stderr)
-    with _input(args.input) as source, answer_file(args.output, texts, numbers, args.spreadsheet) as write:
-        rows = read_rows(source, args, domain)
+    with answer_file(args.output, texts, numbers, args.spreadsheet) as write:
+        rows = read_rows(args, domain)
         while window := list(islice(rows, args.window * args.batch_size)):
             logits = predictor.predict([row for row, _ in window]) / temperature
             write([[*kept, *answer] for (_, kept), answer in zip(window, answers(domain, logits))])
             count += len(window)
     seconds = time.perf_counter() - start
-    print(f"{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} a second)", file=sys.stderr)
+    print(f"{args.input}: " * bool(args.input) + f"{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} a second)", file=sys.stderr)
     return count
 
 
@@ -108,46 +132,48 @@ def answers(domain: Domain, logits: torch.Tensor) -> Iterator[list]:
         yield [domain.labels[best], *(float(f"{p:.7g}") for p in probabilities)]
 
 
-def read_rows(source: Iterable[bytes], args: PredictionArguments, domain: Domain) -> Iterator[tuple[Row, list[str]]]:
+def read_rows(args: PredictionArguments, domain: Domain) -> Iterator[tuple[Row, list[str]]]:
     """Yield the input's rows, validated, each with its values of the columns to repeat.
 
     Raises:
-        TeachbackError: a line is invalid; the message gives its number.
+        TeachbackError: a row is invalid; the message gives its number.
     """
-    place = args.input or "standard input"
-    fields, count = _fields(source, place), len(args.kept)
-    if args.text_a:
-        fields = _columns(fields, [*args.kept, args.text_a] + ([args.text_b] if args.text_b else []), place)
-    for number, values in fields:
+    place, count = args.input or "standard input", len(args.kept)
+    for number, values, reason, unit in _columns(args, place) if args.text_a else _lines(args, place):
         kept, texts = values[:count], [clean_text(text) for text in values[count:]]
-        if problem := _problem(texts, domain):
-            raise TeachbackError(f"{place} line {number}: {problem}")
+        if problem := reason or _problem(texts, domain):
+            raise BadRow(f"{place} {unit} {number}: {problem}")
         yield Row(str(number), texts[0], texts[1] if len(texts) > 1 else "", "", domain.name), kept
 
 
-def _fields(source: Iterable[bytes], place: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the tab-separated fields of each line."""
-    for number, line in enumerate(source, start=1):
-        try:
-            text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise TeachbackError(
-                f"{place} line {number} is not UTF-8 ({error.reason}); convert it, as with iconv"
-            ) from None
-        yield number, text.split("\t")
+Fields = tuple[int, list[str], str, str]  # number, values, problem or "", what the number counts
 
 
-def _columns(fields: Iterator[tuple[int, list[str]]], names: list[str], place: str) -> Iterator[tuple[int, list[str]]]:
-    """Select columns by name from a TSV with a header line."""
-    _, header = next(fields, (1, [""]))
-    for name in names:
-        if header.count(name) != 1:
-            raise TeachbackError(f"{place} line 1: there is no one column {name!r}; there are: {', '.join(header)}")
-    places = [header.index(name) for name in names]
-    for number, values in fields:
-        if len(values) != len(header):
-            raise TeachbackError(f"{place} line {number}: {len(values)} columns, expected {len(header)}")
-        yield number, [values[i] for i in places]
+def _lines(args: PredictionArguments, place: str) -> Iterator[Fields]:
+    """Yield the tab-separated fields of each line."""
+    if Path(args.input).suffix.lower() in WITH_COLUMNS:
+        raise TeachbackError(f"{place} has columns; name that of its texts with --text_a")
+    with _input(args.input) as source:
+        for number, line in enumerate(source, start=1):
+            try:
+                text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
+                yield number, text.split("\t"), "", "line"
+            except UnicodeDecodeError as error:
+                yield number, [], f"not UTF-8 ({error.reason}); convert it, as with iconv", "line"
+
+
+def _columns(args: PredictionArguments, place: str) -> Iterator[Fields]:
+    """Yield the chosen columns of each row of a table."""
+    names = [*args.kept, args.text_a, *([args.text_b] if args.text_b else [])]
+    with _input(args.input) as source:
+        has_kind = Path(args.input).suffix.lower() in WITH_COLUMNS
+        table = open_table(Path(args.input), only=names) if has_kind else tsv_stream(source, Path(place))
+        for name in names:
+            if table.columns.count(name) != 1:
+                raise TeachbackError(f"{place}: there is no one column {name!r}; there are: {', '.join(table.columns)}")
+        for number, row, reason in table.rows:
+            absent = next((f"no column {name!r}" for name in names if row is not None and name not in row), "")
+            yield number, [row[name] for name in names] if row and not absent else [], reason or absent, table.unit
 
 
 def _problem(texts: list[str], domain: Domain) -> str:

@@ -10,13 +10,14 @@ from teachback.core.errors import TeachbackError
 from teachback.core.options import option, require, require_at_least
 from teachback.core.places import scripts_root
 from teachback.core.published import require_whole
+from teachback.core.side_by_side import threads_each, visible_gpus
 from teachback.data.schema import read_suite
 from teachback.reports.cell_list import StageTimes, listed, summary
 from teachback.reports.cells import CELL_ROLES, Workplace
 from teachback.reports.plan import Plan, Setting, answering, targets_of
 from teachback.reports.published import published_table
 from teachback.reports.recipes import RECIPES
-from teachback.reports.run_cells import Launcher, LocalLauncher, Schedule, threads_each
+from teachback.reports.run_cells import Launcher, LocalLauncher, Schedule
 from teachback.reports.slurm import SlurmLauncher
 from teachback.reports.snakefile import snakefile
 
@@ -207,14 +208,3 @@ def _config(name: str) -> Path:
     if not name:
         return Path(os.devnull)
     return Path(name) if Path(name).is_file() else scripts_root() / name
-
-
-def visible_gpus(device: str) -> list[str]:
-    """GPUs to distribute cells over; none if a specific device is given."""
-    if device not in ("auto", "cuda"):
-        return []
-    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return named.split(",")
-    import torch  # takes seconds
-
-    return [str(number) for number in range(torch.cuda.device_count())]

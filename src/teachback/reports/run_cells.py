@@ -6,7 +6,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+<<<<<<< HEAD
 from contextlib import contextmanager
+=======
+from dataclasses import dataclass
+>>>>>>> 70737fc (Answer a folder of files, a shard at a time by any number of processes and machines, as large data sets come in shards)
 from datetime import datetime, timedelta
 from statistics import fmean
 from typing import NamedTuple, Protocol
@@ -14,6 +18,7 @@ from typing import NamedTuple, Protocol
 from filelock import FileLock, Timeout
 
 from teachback.core.errors import TeachbackError
+from teachback.core.side_by_side import environment_of, interruptible, threads_each
 from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO, Cell, Workplace, done_mark
 from teachback.reports.slurm import queued_job
 
@@ -72,11 +77,6 @@ def _group_exists(number: int) -> bool:
     return True
 
 
-def threads_each(jobs: int) -> int:
-    """Number of threads of each of several cells that share this machine."""
-    return max(1, (os.cpu_count() or 1) // jobs)
-
-
 class LocalLauncher:
     """Runs cells as processes of this machine, each on one of several GPUs and with an equal share of the cores."""
 
@@ -94,10 +94,7 @@ class LocalLauncher:
             raise TeachbackError(f"cells are in Slurm's queue: go on with LAUNCHER=slurm, or scancel {numbers}")
 
     def start(self, cell: Cell, slot: int) -> LocalJob:
-        environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        return LocalJob(cell, environment)
+        return LocalJob(cell, environment_of(slot, self.threads, self.gpus))
 
 
 def runs_elsewhere(cell: Cell) -> bool:
@@ -160,7 +157,7 @@ class Schedule:
             if state in (FAILED, CHANGED, DAMAGED):
                 self.states[name] = TODO
         self._progress()
-        with _interruptible():
+        with interruptible():
             try:
                 while self._step():
                     time.sleep(self.launcher.pause)
@@ -276,18 +273,3 @@ class Schedule:
 def _last_line(cell: Cell) -> str:
     text = cell.log.read_text(encoding="utf-8", errors="replace") if cell.log.is_file() else ""
     return next((line for line in reversed(text.splitlines()) if line.strip()), "(the log is empty)")
-
-
-@contextmanager
-def _interruptible():
-    """Raise KeyboardInterrupt on SIGTERM and SIGINT, so that the child processes are stopped too."""
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -663,6 +663,8 @@ def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path):
     dropped = model.train({name: [*values, values[0] * (name != "text_a")] for name, values in table.items()},
                           skip_bad_rows=True, **epochs)  # fmt: skip
     assert dropped == found
+    pandas.DataFrame(table).to_csv(tmp_path / "rows.csv", index=False)
+    assert set(model.train(tmp_path / "rows.csv", **epochs)) == set(found)
     model.save_student("books", tmp_path / "mine")
     scores = {
         result.dataset_split: result.metric_value

@@ -2,7 +2,7 @@
 
 import pytest
 
-from teachback import MetaKD, MPDistil, TeachbackError, create_simple_dataloader
+from teachback import MetaKD, MetaKDConfig, MPDistil, TeachbackError, create_simple_dataloader
 from teachback.data.texts import text_rows
 from teachback.metakd import Table
 from teachback.stages.phases import Phases
@@ -59,6 +59,39 @@ def test_bad_rows_of_a_table_are_named_by_its_index_or_by_number(tmp_path):
     only = MetaKD(["b", "a"], "scratch:tiny", "scratch:tiny", device="cpu", output_dir=tmp_path)
     with pytest.raises(TeachbackError, match="row 30 of the table: empty text"):
         only.train(pandas.DataFrame({name: ["c", *values] for name, values in TABLE.items()}, index=[9, 0, 10, 20, 30]))
+
+
+def test_what_pandas_reads_is_taken_as_a_table_or_by_its_path(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    rows = [[f"{word} {i}, \"indeed\"", i % 3 % 2, shop] for i, word in enumerate(("good", "bad", "fine") * 8) for shop in ("a", "b")]
+    frame = pandas.DataFrame(rows, columns=["review", "stars", "shop"])
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    missing = pandas.concat([frame, pandas.DataFrame([[pandas.NA, float("nan"), "a"]], columns=frame.columns)])  # now 0 is 0.0
+    columns = MetaKDConfig(text_a_column="review", label_column="stars", domain_column="shop", max_length=16, skip_bad_rows=True)
+    prepared = {}
+    for number, given in enumerate((frame, missing, tmp_path / "rows.csv", str(tmp_path / "rows.parquet"), tmp_path / "rows.jsonl")):
+        model = MetaKD(None, "scratch:tiny", "scratch:tiny", device="cpu", output_dir=tmp_path / str(number))
+        suite = model._prepare(given, columns)
+        assert suite.suite.domain("a").labels == ("0", "1")
+        prepared[number] = {(row.text_a, row.label, row.domain) for split in ("train", "dev", "test") for row in suite.rows(split, suite.trainable)}
+    assert prepared[0] == {(text, str(label), shop) for text, label, shop in rows}
+    assert all(others == prepared[0] for others in prepared.values())
+
+
+def test_files_that_cannot_be_learnt_from_are_explained_by_file_and_line(tmp_path):
+    (tmp_path / "rows.csv").write_text("text_a,label,domain\n" + "".join(f"good {i},y,a\n" for i in range(9)) + ",n,b\n")
+    model = MetaKD(None, "scratch:tiny", "scratch:tiny", device="cpu", output_dir=tmp_path / "out")
+    with pytest.raises(TeachbackError, match=r"rows.csv line 11: empty text\n.*skip_bad_rows=True"):
+        model.train(tmp_path / "rows.csv")
+    with pytest.raises(TeachbackError, match=r"lacks review"):
+        model.train(TABLE, text_a_column="review")
+    with pytest.raises(TeachbackError, match=r"missing: 'review'"):
+        model.train(tmp_path / "rows.csv", text_a_column="review")
+    (tmp_path / "rows.csv").write_text("text_a,label,domain\n" + "".join(f"good {i},{'yn'[i % 2]},a\n" for i in range(40)))
+    with pytest.raises(TeachbackError, match="the rows are of one alone"):
+        model.train(tmp_path / "rows.csv")
 
 
 @pytest.fixture

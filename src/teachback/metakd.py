@@ -5,8 +5,7 @@ stage scripts, including stages 6 and 7, can continue from there with these fold
 """
 
 import inspect
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from teachback.data.bad_rows import Problems
 from teachback.data.schema import Row, clean_text
 from teachback.data.suite_data import SuiteData
 from teachback.data.texts import Texts, require_list, text_rows
+from teachback.data.user_columns import NAMED
 from teachback.inference.metrics import by_domain
 from teachback.inference.model_card import read_text, write_card, write_text
 from teachback.inference.predictor import Checkpoint, Predictor
@@ -58,20 +58,24 @@ class Table:
     index: list
 
     @classmethod
-    def of(cls, frame, group_column: str = "") -> "Table":
+    def of(cls, frame, group_column: str = "", renamed: Mapping[str, str] | None = None) -> "Table":
         """Take the known columns of a pandas DataFrame, a dict of lists or another object with named columns.
+
+        ``renamed``: the table's names of columns, by ours.
 
         Raises:
             TeachbackError: a needed column is missing, or columns differ in length.
         """
         names = list(frame.keys() if isinstance(frame, Mapping) else getattr(frame, "columns", ()))
-        missing = [name for name in (*NEEDED, *([group_column] if group_column else [])) if name not in names]
+        places = {name: (renamed or {}).get(name, name) for name in dict.fromkeys((*COLUMNS, group_column)) if name}
+        needed = [*NEEDED, *(renamed or ()), *([group_column] if group_column else [])]
+        missing = [places[name] for name in dict.fromkeys(needed) if places[name] not in names]
         if missing:
             raise TeachbackError(f"the table has the columns {names}, and lacks {', '.join(missing)}")
-        chosen = [name for name in dict.fromkeys((*COLUMNS, group_column)) if name in names]
-        for name in chosen:
-            require_list(frame[name], f"the table's column {name}", "cells")
-        columns = {name: [_text(value) for value in frame[name]] for name in chosen}
+        chosen = {name: place for name, place in places.items() if place in names}
+        for place in chosen.values():
+            require_list(frame[place], f"the table's column {place}", "cells")
+        columns = {name: [_text(value) for value in frame[place]] for name, place in chosen.items()}
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
             raise TeachbackError(f"the table's columns differ in length: {lengths}; give each as many cells")
@@ -100,13 +104,24 @@ class Table:
         write_atomically(path, as_tsv(self.columns, zip(*self.columns.values())))
 
 
-def _is_nan(value) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _is_missing(value) -> bool:
+    """Whether a cell is None, NaN, NaT or pandas.NA, none of which equals itself."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA: its comparisons are neither true nor false
+        return True
 
 
 def _text(value) -> str:
-    """Convert a cell to text; None and NaN become ""."""
-    return "" if value is None or _is_nan(value) else clean_text(str(value))
+    """Convert a cell to text; missing values become "", and whole numbers, which pandas may store as floats, have no point."""
+    if _is_missing(value):
+        return ""
+    return clean_text(str(int(value) if isinstance(value, float) and value.is_integer() else value))
+
+
+def _require_several(domains: Collection[str]) -> None:
+    if len(domains) < 2:
+        raise TeachbackError("Meta-KD transfers between domains, and the rows are of one alone; see MPDistil")
 
 
 def _likeliest(probabilities: dict[str, float]) -> str:
@@ -163,8 +178,9 @@ class MetaKD:
         """Train a student per domain; returns ``dev`` and ``test`` scores by domain, and those of the ``teacher``.
 
         Args:
-            dataframe: table with the columns text_a, label and domain; text_b for pairs; optionally split (train,
-                quiz, dev or test).
+            dataframe: table with the columns text_a, label and domain; text_b for pairs; optionally split (train, quiz, dev or
+                test). A pandas DataFrame, a dict of lists, or what stage 2 reads: the path of a CSV, TSV, JSON Lines or
+                Parquet file, of a folder of such files or of a saved data set, or ``hub:<name>``.
             config: a `MetaKDConfig`.
             settings: fields of `MetaKDConfig` that override ``config``.
 
@@ -173,33 +189,38 @@ class MetaKD:
         """
         config = with_settings(config, MetaKDConfig, settings)
         check_layers(self._student, self.teacher_model, str(self._data_dir), self._first_stage(config))
-        data = self._prepare(dataframe, config)
+        suite_data = self._prepare(dataframe, config)
         folders = self._run_stages(config)
         seed = seed_folder(str(self.output_dir / "outputs"), "custom", config.seed)
         self.teacher = load_finished_classifier(folders[0])
         self._checkpoints, self.students, self._config = {}, {}, config
-        for name, folder in zip(data.trainable, folders[1:]):
+        for name, folder in zip(suite_data.trainable, folders[1:]):
             stage = folder.relative_to(seed).as_posix()
             self._checkpoints[name] = Checkpoint(folder, stage, name, read_stage(folder))
             self.students[name] = load_finished_classifier(folder)
-        return {"teacher": _dev(read_stage(folders[0]))} | {name: self._result(name, data) for name in self.students}
+        return {"teacher": _dev(read_stage(folders[0]))} | {name: self._result(name, suite_data) for name in self.students}
 
-    def _prepare(self, dataframe, config: MetaKDConfig) -> SuiteData:
-        """Run stage 2 on the table."""
-        table = Table.of(dataframe, config.group_column)
-        table = table if self.domains is None else table.of_domains(self.domains)
-        if len(set(table.columns["domain"])) < 2:
-            raise TeachbackError("Meta-KD transfers between domains, and the table has rows of one alone; see MPDistil")
-        source = self._data_dir / "rows.tsv"
-        table.write(source)
+    def _prepare(self, data, config: MetaKDConfig) -> SuiteData:
+        """Run stage 2 on a table, or on the files of a path."""
+        columns = {f"{name}_column": getattr(config, f"{name}_column") for name in NAMED}
+        if isinstance(data, str | Path):
+            source, place, domains = str(data), None, " ".join(self.domains or ())
+        else:
+            table = Table.of(data, config.group_column, {name: columns[f"{name}_column"] for name in NAMED if columns[f"{name}_column"]})
+            table = table if self.domains is None else table.of_domains(self.domains)
+            _require_several(set(table.columns["domain"]))
+            table.write(self._data_dir / "rows.tsv")
+            source, place, domains, columns = str(self._data_dir / "rows.tsv"), table.place, "", {}
         process(ProcessArguments(
-            suite="custom", data_dir=str(self._data_dir), source=str(source), seed=config.seed,
+            suite="custom", domains=domains, data_dir=str(self._data_dir), source=source, seed=config.seed, **columns,
             quiz_fraction=config.quiz_fraction, dev_fraction=config.dev_fraction, test_fraction=config.test_fraction,
             embedding_model=self.teacher_model, max_length=config.max_length, precision=self.precision,
             device=str(self.device), skip_bad_rows=config.skip_bad_rows, group_by=config.group_by,
             group_column=config.group_column,
-        ), Problems(place=table.place, switch="skip_bad_rows=True"))  # fmt: skip
-        return SuiteData.read(str(self._data_dir), "custom")
+        ), Problems(place=place, switch="skip_bad_rows=True"))  # fmt: skip
+        prepared = SuiteData.read(str(self._data_dir), "custom")
+        _require_several(prepared.suite.domains)
+        return prepared
 
     def _run_stages(self, config: MetaKDConfig) -> list[Path]:
         """Run stages 3 to 5; returns the folder of the teacher, then of each domain's student."""

@@ -151,6 +151,10 @@ class MetaKDConfig(Settings):
     quiz_fraction: float = 0.0  # share of the train rows that is held out for stage 6
     group_by: str = "auto"  # rows that share this text stay in one split: auto (text_a of pairs), text_a, text_b or none
     group_column: str = ""  # column to group rows by, instead of group_by
+    text_a_column: str = ""  # columns of other names than text_a, text_b, label and domain
+    text_b_column: str = ""
+    label_column: str = ""
+    domain_column: str = ""
     skip_bad_rows: bool = False  # skip and print invalid rows instead of raising an error
     report_to: str | None = None  # tensorboard or wandb
 

@@ -660,7 +660,7 @@ def test_a_weak_teacher_is_warned_of(suite, caplog):
 
 
 def test_a_loss_that_is_no_number_stops_the_stage(suite, monkeypatch):
-    monkeypatch.setattr("teachback.methods.teacher.hard_label_loss", lambda logits, labels: logits.sum(-1) * float("nan"))
+    monkeypatch.setattr("teachback.methods.class_weights.hard_label_loss", lambda logits, *more: logits.sum(-1) * float("nan"))
     with pytest.raises(TeachbackError, match="loss became nan at step 1, with learning rate"):
         teach(suite, "--logging_steps", "1")
     assert not (suite / "outputs/tiny/seed42/teacher-meta").exists()

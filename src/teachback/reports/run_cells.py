@@ -6,11 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-<<<<<<< HEAD
-from contextlib import contextmanager
-=======
-from dataclasses import dataclass
->>>>>>> 70737fc (Answer a folder of files, a shard at a time by any number of processes and machines, as large data sets come in shards)
 from datetime import datetime, timedelta
 from statistics import fmean
 from typing import NamedTuple, Protocol

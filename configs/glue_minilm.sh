@@ -1,5 +1,5 @@
 # GLUE with a small real encoder that installs from a package index: MiniLM (6 layers, 384 wide) into its first 3.
-# Give its folder as TEACHER_MODEL. Numbers: docs/results.md.
+# Give its folder as TEACHER_MODEL. Numbers: docs/results_log.md.
 SUITE=glue
 DOMAIN=STS-B
 DOMAINS="CoLA STS-B"

@@ -1,5 +1,5 @@
 # The MNLI genres with a small real encoder that installs from a package index: MiniLM (6 layers, 384 wide) into its first 3 layers.
-# Give its folder as TEACHER_MODEL. Numbers: docs/results.md.
+# Give its folder as TEACHER_MODEL. Numbers: docs/results_log.md.
 SUITE=mnli
 DOMAIN=all
 QUIZ_FRACTION=0             # paper: all of train is trained on; stage 6 needs 0.1

@@ -1,5 +1,5 @@
 # What made the best students in docs/results.md, for your own data (SOURCE, as in custom.sh), or with SUITE=amazon for a suite. Give the
-# folder or hub name of an encoder as TEACHER_MODEL; its first layers, fine-tuned, become the student.
+# folder or hub name of an encoder as TEACHER_MODEL; its first layers, fine-tuned, become the student. With one domain: TEACHER=single TKD_WEIGHT=0.
 SUITE=custom
 DEV_FRACTION=0.1
 TEST_FRACTION=0.1

@@ -29,7 +29,7 @@ def student(tmp_path) -> Path:
 @pytest.fixture
 def texts(tmp_path) -> Path:
     """Three files of five texts."""
-    folder = tmp_path / "texts"
+    folder = tmp_path / "shards"
     folder.mkdir()
     for i in range(3):
         (folder / f"part-{i}.txt").write_text("\n".join(TEXTS[5 * i : 5 * i + 5]) + "\n")

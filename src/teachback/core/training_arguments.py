@@ -77,9 +77,10 @@ class OptimizerArguments:
 
         ``precision`` must be resolved. ``more``: further fields of `TrainingArguments`.
         """
-        from transformers import TrainingArguments
+        from transformers import SchedulerType, TrainingArguments
         from transformers.utils.logging import disable_progress_bar
 
+        require(self, "lr_scheduler_type", tuple(kind.value for kind in SchedulerType))
         cpu = device_type == "cpu"
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OUTSIDE_TRAINER}
         values |= FIXED | {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": not sys.stderr.isatty()}

@@ -84,7 +84,7 @@ Flags follow a stage's name and win over its variables: `bash 4_student_first.sh
 `true`. *unset* is a default that the text explains.
 
 In stages 3 to 5 `--trainer key=value` sets any further field of Hugging Face's `TrainingArguments`, as often as it is given, such as
-`--trainer optim=adafactor --trainer gradient_checkpointing=true`. Refused, with the reason, are fields that are flags here, and those that
+`--trainer optim=adafactor --trainer data_seed=3`. Refused, with the reason, are fields that are flags here, and those that
 would have no effect.
 
 This page is made by `PYTHONPATH=src python scripts/reference_pages.py`, from the argument classes.

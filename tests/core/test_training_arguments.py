@@ -32,11 +32,11 @@ def test_the_fingerprint_has_what_determines_a_result():
 
 
 def test_trainer_keys_reach_hugging_faces_arguments_and_are_recorded():
-    keys = ["optim=adamw_torch", "gradient_checkpointing=true", "data_seed=3", "eval_strategy=no", "load_best_model_at_end=0"]
+    keys = ["optim=adamw_torch", "dataloader_drop_last=true", "data_seed=3", "eval_strategy=no", "load_best_model_at_end=0"]
     (arguments,) = parse_options(OptimizerArguments, argv=["--trainer", *keys[:2], "--trainer", keys[2], "--trainer", *keys[3:]])
     built = arguments.training_arguments("cpu", "fp32")
-    assert built.gradient_checkpointing is True and built.data_seed == 3 and built.eval_strategy == "no"
-    chosen = {"optim": "adamw_torch", "gradient_checkpointing": True, "data_seed": 3, "eval_strategy": "no", "load_best_model_at_end": False}
+    assert built.dataloader_drop_last is True and built.data_seed == 3 and built.eval_strategy == "no"
+    chosen = {"optim": "adamw_torch", "dataloader_drop_last": True, "data_seed": 3, "eval_strategy": "no", "load_best_model_at_end": False}
     assert arguments.fingerprint(built) == RECORDED | chosen
     steps = fingerprint(save_steps=4, trainer=["save_strategy=steps", "eval_strategy=steps", "eval_steps=4"])
     assert steps["save_steps"] == 4 and steps["eval_steps"] == 4
@@ -45,7 +45,7 @@ def test_trainer_keys_reach_hugging_faces_arguments_and_are_recorded():
 @pytest.mark.parametrize(("key", "message"), [
     ("optim", "optim: expected key=value"), ("optm=sgd", "no such field; did you mean optim"), ("data_seed=x", "invalid int value"),
     ("learning_rate=1", "it is a flag, --learning_rate 1"), ("bf16=true", "see --precision"), ("run_name=mine", "no effect here"),
-    ("hub_strategy=end", "uploaded once"), ("save_strategy=steps", "needs --save_steps"),
+    ("hub_strategy=end", "uploaded once"), ("gradient_checkpointing=true", "see --gradient_accumulation_steps"), ("save_strategy=steps", "needs --save_steps"),
 ])  # fmt: skip
 def test_a_key_that_cannot_be_is_refused(key, message):
     with pytest.raises(TeachbackError, match=message):

@@ -43,7 +43,7 @@ class OptimizerArguments:
     dataloader_num_workers: int = option(-1, "Processes that make batches; -1: 2 with a GPU, else 0.")
     resume_from_checkpoint: str | None = option(None, "Checkpoint to continue from, of the same run; unset: its last.")
     trainer: list[str] | None = field(default=None, metadata={"action": "append", "help": (
-        "key=value of Hugging Face's TrainingArguments, such as optim=adafactor or gradient_checkpointing=true; may be repeated. "
+        "key=value of Hugging Face's TrainingArguments, such as optim=adafactor or data_seed=3; may be repeated. "
         "A change of one makes a finished stage anew."
     )})  # fmt: skip
 
@@ -125,6 +125,7 @@ REFUSED = {
     "remove_unused_columns": "batches carry what the losses need", "label_names": "batches carry what the losses need",
     "run_name": "a run is named after its folder", "project": "see WANDB_PROJECT", "trackio_space_id": "see --report_to",
     "push_to_hub": "it is a flag", "hub_model_id": "it is a flag", "hub_private_repo": "it is a flag", "hub_token": "it is a flag",
+    "gradient_checkpointing": "no module here has it; to save memory see --gradient_accumulation_steps",
     "hub_strategy": "a folder is uploaded once, when it is finished", "hub_always_push": "a folder is uploaded once, when it is finished",
     "hub_revision": "a folder is uploaded to the main branch", "train_sampling_strategy": "batches are always of similar length",
     "group_by_length": "batches are always of similar length",

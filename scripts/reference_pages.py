@@ -15,11 +15,13 @@ from teachback.core.variables import Variable, declared
 from teachback.inference.export import ExportArguments
 from teachback.inference.predict import PredictionArguments
 from teachback.reports.reproduce import ReproduceArguments
+from teachback.reports.search import SearchArguments
 from teachback.stages.check import ARGUMENTS, STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 FURTHER: dict[str, tuple[type, ...]] = {
     "scripts/reproduce.sh": (ReproduceArguments,),
+    "scripts/search.sh": (SearchArguments,),
     "scripts/predict.sh": (PredictionArguments,),
     "scripts/export.sh": (ExportArguments,),
 }

@@ -22,7 +22,7 @@ from teachback.core.options import Parser
 
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "scripts", "src", "tests")
 KINDS = {".cff", ".ipynb", ".md", ".py", ".sh", ".svg", ".toml", ".txt"}  # of files that this repository may hold
-MADE = {"checks.md", "table.md", "texts.txt"}  # by stages and users
+MADE = {"best.sh", "checks.md", "table.md", "texts.txt"}  # by stages and users
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 OTHERS_VARIABLES = {
     "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "HF_TOKEN", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS", "PET_NNODES",
@@ -33,7 +33,7 @@ OTHERS_FLAGS = {  # of sbatch, pip and snakemake
     "--partition", "--gres", "--time", "--requeue", "--signal", "--nodes", "--no-deps", "--rerun-triggers", "--resources",
     "--set-resources", "--executor", "--jobs", "--default-resources",
 }  # fmt: skip
-ALL_VARIABLES = ("scripts/reproduce.sh", "scripts/quickstart.sh")  # hand variables on to the stages
+ALL_VARIABLES = ("scripts/reproduce.sh", "scripts/quickstart.sh", "scripts/search.sh")  # hand variables on to the stages
 THEIRS = "theirs"  # heads a column of a table about other projects' files and flags
 
 

@@ -19,6 +19,7 @@ STAGES = {
 }
 FURTHER = {
     "reproduce.sh": "run a published table, every row, domain and seed",
+    "search.sh": "the best values of variables, by Optuna",
     "predict.sh": "a student's answers to texts",
     "export.sh": "a student as ONNX",
 }

@@ -257,7 +257,7 @@ class Schedule:
         """
         failed = self.of_state(FAILED)
         for cell in failed:
-            self.say(f"failed: {cell.name}\n  log: {cell.log}\n  {_last_line(cell)}")
+            self.say(f"failed: {cell.name}\n  log: {cell.log}\n  {last_line(cell)}")
         for cell in self.of_state(BLOCKED):
             missing = [name for name in cell.needs if self.states[name] in (FAILED, BLOCKED)]
             self.say(f"not run: {cell.name} needs {', '.join(missing)}")
@@ -265,6 +265,6 @@ class Schedule:
             raise TeachbackError(f"{len(failed)} of {len(self.cells)} cells failed; the same command tries them again")
 
 
-def _last_line(cell: Cell) -> str:
+def last_line(cell: Cell) -> str:
     text = cell.log.read_text(encoding="utf-8", errors="replace") if cell.log.is_file() else ""
     return next((line for line in reversed(text.splitlines()) if line.strip()), "(the log is empty)")

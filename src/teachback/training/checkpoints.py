@@ -92,6 +92,17 @@ def evaluations_without_gain(checkpoint: Path) -> int:
     return counted.get("early_stopping_patience_counter", 0)
 
 
+def selection_scores(folder: Path) -> list[float]:
+    """Scores on the selection rows so far, from the newest of the checkpoints in ``folder`` of an unfinished stage 3, 5 or 6."""
+    try:
+        if states := sorted(folder.glob("episode-*/state.json")):
+            return [score for _, score in dict(json.loads(states[-1].read_text(encoding="utf-8"))["dict"])["scores"]["dict"]]
+        logs = [json.loads(path.read_text(encoding="utf-8"))["log_history"] for path in folder.glob(f"checkpoint-*/{STATE}")]
+    except (OSError, ValueError):  # it is being written, or removed
+        return []
+    return [entry["eval_score"] for entry in max(logs, key=len, default=[]) if "eval_score" in entry]
+
+
 def point_to_best(checkpoint: Path) -> None:
     """Update the path of the best checkpoint in a trainer state, as the Trainer silently ignores a missing one.
 

@@ -171,6 +171,7 @@ class DistillationTrainer(Trainer):
         """Restore the best model of a training that ended at ``checkpoint`` and was interrupted before it was published."""
         self.state = TrainerState.load_from_json(str(checkpoint / STATE))
         self._load_from_checkpoint(self.state.best_model_checkpoint if self.args.load_best_model_at_end else checkpoint)
+        self.log({"train_runtime": 0.0})  # in the history it ends the training
 
     def _save_optimizer_and_scheduler(self, output_dir):
         if self.args.should_save:

@@ -1,0 +1,279 @@
+"""A search over variables: its space, what trials share, pruning, failures and going on; on stages of a few lines, and on real ones."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import ROOT, stage
+from test_stages import write_tiny_suite
+
+from teachback.core.errors import TeachbackError
+from teachback.core.published import read_stage
+from teachback.reports import search_space
+from teachback.reports.search import Search, SearchArguments, search
+from teachback.reports.search_space import Range, SearchPlan, parse_space, stages_of
+
+optuna = pytest.importorskip("optuna")
+
+# A stage that notes its values, may fail or go on for ever, and scores SECOND_LR by its distance from 7.
+STAGE = """
+: "${{SUITE=tiny}}"
+: "${{SEED=42}}"
+: "${{OUTPUT_DIR=}}"
+: "${{TEACHER_DIR=}}"
+: "${{STUDENT_DIR=}}"
+{variables}
+echo "{number} ${{FIRST_LR-}} ${{SECOND_LR-}} ${{TEACHER_DIR##*/}} ${{STUDENT_DIR##*/}}" >> "$HOME/ran"
+if [[ -e $HOME/broken-{number} ]]; then echo "it broke" >&2; exit 3; fi
+distance=$((${{SECOND_LR-0}} > 7 ? ${{SECOND_LR-0}} - 7 : 7 - ${{SECOND_LR-0}}))
+score=$((90 - distance))
+if [[ {number} == 5 && -e $HOME/slow ]]; then
+    work=$OUTPUT_DIR/tiny/seed42/books/.student_second.partial/checkpoints/checkpoint-2
+    mkdir -p "$work"
+    echo '{{"log_history": [{{"eval_score": 0.1}}, {{"eval_score": 0.1}}]}}' > "$work/trainer_state.json"
+    sleep 60 & wait
+fi
+folder=$OUTPUT_DIR/tiny/seed42/{folder}
+mkdir -p "$folder"
+echo "{{\\"dev\\": {{\\"score\\": 0.$score}}, \\"history\\": [{{\\"eval_score\\": 0.$score}}, {{\\"eval_score\\": 0.$score}}]}}" > "$folder/stage.json"
+"""
+VARIABLES = {"3": ("TEACHER_LR", "METHOD"), "4": ("FIRST_LR",), "5": ("SECOND_LR", "METHOD"), "6": ("EPISODES",)}
+FOLDERS = {"3": "teacher-meta", "4": "books/student_first", "5": "books/student_second", "6": "books/curriculum"}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project of four stages of a few lines, and its data."""
+    for number, name in search_space.SCRIPTS.items():
+        if number in VARIABLES:
+            lines = "\n".join(f': "${{{variable}=0}}"' for variable in VARIABLES[number])
+            (tmp_path / name).write_text(STAGE.format(number=number, variables=lines, folder=FOLDERS[number]))
+    (tmp_path / "data/tiny").mkdir(parents=True)
+    (tmp_path / "data/tiny/suite.json").write_text("{}")
+    (tmp_path / "config.sh").write_text("# a config\nFIRST_LR=5\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("FIRST_LR", "SECOND_LR", "TEACHER_DIR", "STUDENT_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    take_root(tmp_path, monkeypatch.setattr)
+    return tmp_path
+
+
+def take_root(root: Path, setattr) -> None:
+    for module in ("search", "search_space"):
+        setattr(f"teachback.reports.{module}.scripts_root", lambda: root)
+
+
+def arguments(root: Path, space="SECOND_LR=1..9", **changes) -> SearchArguments:
+    options = {"trials": 4, "suite": "tiny", "data_dir": str(root / "data"), "output_root": str(root / "outputs"), "config": str(root / "config.sh")}
+    return SearchArguments(space=space.replace(" ", "\n"), **options | changes)
+
+
+def ran(root: Path, number: str) -> list[str]:
+    return [line for line in (root / "ran").read_text().splitlines() if line.startswith(number)]
+
+
+def course(made: Search) -> list[tuple]:
+    """Values and scores of the trials that ended by themselves."""
+    return [(t.user_attrs["values"], t.value) for t in made.study.get_trials() if t.state.name in ("COMPLETE", "PRUNED")]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("A=1e-5..1e-4:log", (1e-5, 1e-4, True, ())), ("A=2..10", (2, 10, False, ())), ("A=0.5..2", (0.5, 2, False, ())),
+     ("A=1,2,4", (0, 0, False, ("1", "2", "4"))), ("A=,balanced", (0, 0, False, ("", "balanced"))), ("A=kl", (0, 0, False, ("kl",)))],
+)  # fmt: skip
+def test_ranges_are_read(word, expected):
+    found = Range.parse(word)
+    assert (found.low, found.high, found.log, found.choices) == expected
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [("SECON_LR=1..2", "SECON_LR is no variable of stages 3 to 6, and is not searched; did you mean SECOND_LR"),
+     ("SECOND_LR=2..1", "the first number must be below the second"), ("SECOND_LR=0..1:log", "above 0 with :log"),
+     ("SECOND_LR=1..2:exp", "the only ending there is"), ("SECOND_LR=a..b", "a range is low..high or low..high:log"),
+     ("SEED=1,2", "SEED says which run it is"), ("PROTOCOL=honest,paper", "PROTOCOL says which run it is"),
+     ("SECOND_LR=1..2\nSECOND_LR=1..3", "SECOND_LR is given twice"), ("", "name variables with their ranges")],
+)  # fmt: skip
+def test_what_cannot_be_searched_is_explained(space, message):
+    with pytest.raises(TeachbackError, match=message):
+        parse_space(space)
+
+
+def test_test_rows_are_never_selected_on(tmp_path):
+    with pytest.raises(TeachbackError, match="PROTOCOL=paper selects on the reported rows"):
+        arguments(tmp_path, protocol="paper")
+    with pytest.raises(TeachbackError, match="DOMAIN=all"):
+        arguments(tmp_path, domain="all")
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "stages"),
+    [("TEACHER_LR=1..2", {}, "3"), ("FIRST_LR=1..2", {}, "345"), ("SECOND_LR=1..2", {}, "345"), ("LABEL_SMOOTHING=0..0.5", {}, "345"),
+     ("CURRICULUM_LR=1..2", {}, "3456"), ("SECOND_LR=1..2 EPISODES=1..2", {"students": "x"}, "356"), ("EPISODES=1..2", {"students": "x"}, "36"),
+     ("SECOND_LR=1..2", {"teachers": "x"}, "45"), ("SECOND_LR=1..2", {"teachers": "x", "students": "y"}, "5"),
+     ("SECOND_LR=1..2", {"finetune": True}, "5"), ("SECOND_LR=1..2", {"finetune": True, "cut_teacher": True}, "35"),
+     ("LABEL_SMOOTHING=0..0.5", {"until": "3"}, "3")],
+)  # fmt: skip
+def test_a_trial_runs_the_stages_that_it_needs(space, options, stages):
+    defaults = {"until": "", "finetune": False, "cut_teacher": False, "teachers": "", "students": ""}
+    assert "".join(stages_of(parse_space(space.replace(" ", "\n")), **defaults | options)) == stages
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [("TEACHER_LR=1..2", {"teachers": "x"}, "TEACHER_LR changes nothing in stages"), ("FIRST_LR=1..2", {"students": "x"}, "FIRST_LR changes nothing"),
+     ("FIRST_LR=1..2", {"until": "4"}, "UNTIL=4: stages 3, 5 and 6 have scores"), ("SECOND_LR=1..2", {"until": "3"}, "SECOND_LR changes nothing in stages 3"),
+     ("FIRST_LR=1..2", {"finetune": True}, "FIRST_LR changes nothing in stages 5")],
+)  # fmt: skip
+def test_a_variable_without_effect_is_refused(space, options, message):
+    defaults = {"until": "", "finetune": False, "cut_teacher": False, "teachers": "", "students": ""}
+    with pytest.raises(TeachbackError, match=message):
+        stages_of(parse_space(space), **defaults | options)
+
+
+def test_trials_share_the_stages_whose_variables_do_not_differ():
+    ranges = tuple(parse_space("FIRST_LR=1,2\nSECOND_LR=1..9"))
+    plan = SearchPlan(Path("/study"), ranges, ("3", "4", "5"), {"SUITE": "tiny", "SEED": "42"})
+    one, other, third = (plan.cells({"FIRST_LR": f, "SECOND_LR": s}) for f, s in (("1", "3"), ("1", "4"), ("2", "3")))
+    assert [a.name == b.name for a, b in zip(one, other)] == [True, True, False]
+    assert [a.name == b.name for a, b in zip(one, third)] == [True, False, False]
+    teacher, first, second = one
+    assert first.variables["TEACHER_DIR"] == second.variables["TEACHER_DIR"] == teacher.variables["OUTPUT_DIR"]
+    assert second.variables["STUDENT_DIR"] == first.variables["OUTPUT_DIR"] and "SECOND_LR" not in first.variables
+
+
+def test_the_best_settings_are_found_and_come_out_as_a_config(project, capsys, monkeypatch):
+    monkeypatch.setenv("METHOD", "mpdistil")
+    folder = search(arguments(project, "FIRST_LR=1,2 SECOND_LR=1..9", trials=14))
+    made = Search(arguments(project, "FIRST_LR=1,2 SECOND_LR=1..9", trials=14))
+    tried = {tuple(values.values()) for values, _ in course(made)}
+    assert len(ran(project, "3")) == 1 and len(ran(project, "4")) == 2 and len(ran(project, "5")) == len(tried) < 14
+    assert made.study.best_value == max(0.9 - abs(int(value) - 7) / 100 for _, value in tried)
+    best = made.study.best_trial.user_attrs["values"]
+    config = (folder / "best.sh").read_text()
+    assert "FIRST_LR=5\n" in config and "METHOD=mpdistil\n" in config and config.endswith(f"FIRST_LR={best['FIRST_LR']}\nSECOND_LR={best['SECOND_LR']}\n")
+    assert len(list(folder.glob("stage5-*"))) == 1 and len(list(folder.glob("stage4-*"))) == 2  # the best student is kept
+    page = (folder / "search.html").read_text()
+    assert "All trials" in page and re.search(r"the best of 14 trials", page) and "SECOND_LR: the best score came with" in page
+    said = capsys.readouterr().out
+    assert said.count(", as trial ") == 14 - len(tried)
+    before = ran(project, "5")
+    search(arguments(project, "FIRST_LR=1,2 SECOND_LR=1..9", trials=14))
+    assert ran(project, "5") == before  # there are enough
+
+
+def test_other_settings_are_another_study(project, monkeypatch):
+    folders = {Search(arguments(project)).folder}
+    folders.add(Search(arguments(project, seed=1)).folder)
+    folders.add(Search(arguments(project, trials=9)).folder)  # the same one, with more trials
+    monkeypatch.setenv("FIRST_LR", "3")
+    folders.add(Search(arguments(project)).folder)
+    (project / "config.sh").write_text("FIRST_LR=6\n")
+    folders.add(Search(arguments(project)).folder)
+    assert len(folders) == 4
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_an_interrupted_search_goes_on_as_it_began(project, tmp_path_factory, monkeypatch, after):
+    whole = Search(arguments(project, trials=5))
+    whole.run()
+    other = arguments(project, trials=5, output_root=str(project / "elsewhere"))
+    with monkeypatch.context() as patch:
+        original, seen = Search._run, []
+
+        def killed(self, trial, values):
+            seen.append(values)
+            if len(seen) > after:
+                raise Killed
+            return original(self, trial, values)
+
+        patch.setattr(Search, "_run", killed)
+        broken = Search(other)
+        with pytest.raises(Killed):
+            broken.run()
+    broken.trial_lock.release()  # as the end of its process does
+    again = Search(other)
+    again.run()
+    assert course(again) == course(whole) and len(course(again)) == 5
+
+
+def test_a_trial_below_the_median_is_ended(project):
+    made = Search(arguments(project, trials=6))
+    (project / "slow").touch()
+    original, done = made._judge, []
+
+    def judge(trial):
+        if len(done) < 5:
+            (project / "slow").unlink(missing_ok=True)
+        else:
+            (project / "slow").touch()
+        original(trial)
+        done.append(trial)
+
+    made._judge = judge
+    made.run()
+    *others, last = made.study.get_trials()
+    assert all(trial.state.name == "COMPLETE" for trial in others)
+    repeated = last.user_attrs["values"] in [trial.user_attrs["values"] for trial in others]
+    assert last.state.name == ("COMPLETE" if repeated else "PRUNED")
+    assert repeated or not Path(made.plan.cells(last.user_attrs["values"])[-1].variables["OUTPUT_DIR"]).exists()
+
+
+def test_a_first_trial_that_fails_stops_the_search_and_a_later_one_does_not(project, capsys):
+    (project / "broken-4").touch()
+    with pytest.raises(TeachbackError, match=r"the first trial failed, so that all might: it broke \(log: .*stage4.log"):
+        search(arguments(project))
+    (project / "broken-4").unlink()
+    search(arguments(project, trials=2))
+    (project / "broken-5").touch()
+    folder = search(arguments(project, trials=5))
+    assert "it broke" in capsys.readouterr().out and "it broke" in (folder / "search.html").read_text()
+
+
+def test_processes_share_a_study(project):
+    script = (
+        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from unittest.mock import patch; import test_search as t; "
+        "root = Path(sys.argv[1]); t.take_root(root, lambda name, value: patch(name, value).start()); "
+        "t.Search(t.arguments(root, trials=8)).run()"
+    )
+    paths = [str(project), *(str(ROOT / place) for place in ("tests/reports", "tests/stages", "tests", "src"))]
+    children = [subprocess.Popen([sys.executable, "-c", script, *paths], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [child.communicate(timeout=300)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    made = Search(arguments(project, trials=8))
+    assert made.counted() == 8 and sum(text.count("trial ") - text.count(", as trial") for text in said) == 8
+    assert len(ran(project, "3")) == len(ran(project, "4")) == 1
+    assert len(ran(project, "5")) == len({value["SECOND_LR"] for value, _ in course(made)}) or len(ran(project, "5")) <= 8
+
+
+def test_a_search_through_real_stages(tmp_path):
+    """Three trials of stage 5 on a two-layer teacher and student; the config that comes out is that of the best one."""
+    write_tiny_suite(tmp_path / "data")
+    fixed = {
+        "SUITE": "tiny", "DATA_DIR": str(tmp_path / "data"), "OUTPUT_DIR": str(tmp_path / "outputs"), "DOMAIN": "books", "DEVICE": "cpu",
+        "TEACHER_MODEL": "scratch:tiny", "STUDENT_MODEL": "scratch:tiny", "STUDENT_LAYERS": "1", "STUDENT_INIT": "teacher", "EPOCHS": "1",
+        "MAX_LENGTH": "16", "PRECISION": "fp32", "BATCH_SIZE": "8", "TKD_WEIGHT": "0", "TEACHER": "single",
+    }  # fmt: skip
+    command = ["bash", str(ROOT / "scripts/search.sh"), "SECOND_LR=1e-4..5e-3:log", "TEMPERATURE=1,2", "TRIALS=3"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("CONFIG", "LR")} | fixed | {"PYTHON": sys.executable}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"^trial \d: SECOND_LR=[\d.e-]+ TEMPERATURE=[12]: dev [01]\.\d{4}", done.stdout, re.MULTILINE)) == 3
+    (folder,) = (tmp_path / "outputs/search").iterdir()
+    (best,) = folder.glob("stage5-*")
+    record = read_stage(best / "tiny/seed42/books/student_second")
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{folder / 'study.db'}")
+    assert record["dev"]["score"] == study.best_value and study.best_trial.intermediate_values
+    values = study.best_trial.user_attrs["values"]
+    assert record["arguments"]["learning_rate"] == float(values["SECOND_LR"]) and record["arguments"]["temperature"] == float(values["TEMPERATURE"])
+    places = {"TEACHER_DIR": str(folder / "stage3"), "STUDENT_DIR": str(folder / "stage4"), "OUTPUT_DIR": str(best), "DATA_DIR": fixed["DATA_DIR"]}
+    again = stage("5_student_second.sh", tmp_path, "--dry_run", CONFIG=str(folder / "best.sh"), DEVICE="cpu", **places)
+    assert "is up to date" in again.output, again.output + again.error

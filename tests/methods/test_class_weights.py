@@ -68,9 +68,9 @@ def test_numbers_have_no_classes(args):
 @pytest.mark.parametrize("change", [{"class_weights": "balanced"}, {"label_smoothing": 0.1}])
 def test_a_loss_on_labels_without_a_share_has_no_weights(change):
     with pytest.raises(TeachbackError, match="has no share with ALPHA_SOFT=1"):
-        SecondStageArguments(**change)
-    SecondStageArguments(alpha_soft=0.5, **change)
-    SecondStageArguments(method="finetune", **change)
+        SecondStageArguments(**change).require_label_share()
+    SecondStageArguments(alpha_soft=0.5, **change).require_label_share()
+    SecondStageArguments(method="finetune", **change).require_label_share()
 
 
 def test_smoothing_is_over_the_classes_of_the_rows_head_alone():

@@ -35,7 +35,6 @@ def test_variables_that_fit_pass_and_the_flags_of_the_first_stage_are_among_them
         ({"STUDENT_MODEL": "/no/such/folder"}, "4_student_first.sh: model '/no/such/folder': there is no such folder"),
         ({"LAYER_MAP": "9,9"}, "4_student_first.sh: LAYER_MAP=9,9"),
         ({"FIRST_LR": "-1", "REWARD": "none"}, "4_student_first.sh: LEARNING_RATE=-1.0.*6_curriculum.sh: REWARD=none"),
-        ({"CLASS_WEIGHTS": "balanced"}, "5_student_second.sh: CLASS_WEIGHTS=balanced is of the loss on labels, which has no share"),
         ({"PATIENCE": "-1"}, "4_student_first.sh: PATIENCE=-1.*6_curriculum.sh: PATIENCE=-1"),
         ({"SECOND_EPOCHS": "ten"}, "5_student_second.sh: .*invalid float value: 'ten'"),
     ],
@@ -82,6 +81,13 @@ def test_columns_of_an_own_file_are_looked_up_before_a_row_is_read(monkeypatch, 
 def test_a_flag_that_the_stage_does_not_have_is_refused(stage):
     with pytest.raises(TeachbackError, match=f"{stage}: unknown arguments: --no_such_flag 1"):
         check_stages([stage], ["--no_such_flag", "1"])
+
+
+def test_a_loss_on_labels_without_a_share_is_refused_by_its_own_stage_alone(monkeypatch):
+    monkeypatch.setenv("CLASS_WEIGHTS", "balanced")
+    check_stages(STAGES[2:])  # METHOD=metakd has none, but the weights may be the teacher's
+    with pytest.raises(TeachbackError, match="5_student_second.sh: CLASS_WEIGHTS=balanced is of the loss on labels, which has no share"):
+        check_stages(STAGES[4:])
 
 
 def test_class_weights_are_compared_with_the_labels_that_stage_2_wrote(monkeypatch, tmp_path):

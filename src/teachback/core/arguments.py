@@ -199,6 +199,9 @@ class SecondStageArguments(HardLabelArguments):
         require_at_least(self, "beta_pkd", 0)
         if not 0 <= self.alpha_soft <= 1:
             raise TeachbackError(f"ALPHA_SOFT={self.alpha_soft}: must be between 0 and 1")
+
+    def require_label_share(self) -> None:
+        """Refuse arguments of the loss on labels where it has no share. Not at once: they may be meant for stage 3 alone."""
         for name in HARD_LABEL:
             if getattr(self, name) and self.alpha_soft == 1 and self.method != "finetune" and not self.soft_labels:
                 raise TeachbackError(

@@ -71,6 +71,8 @@ def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
     for place, stage in enumerate(stages):
         try:
             parsed[stage] = _parse(stage, flags if place == 0 else ())
+            if place == 0:
+                _check_label_loss(parsed[stage])
         except TeachbackError as error:
             problems.append(f"{stage}: {error}")
     would_stop: dict[str, list[str]] = {}  # by what they would stop at, the stages whose models nobody has named yet
@@ -104,14 +106,23 @@ def _parse(stage: str, flags: Sequence[str]) -> dict[type, object]:
     reads = data or scoring
     if isinstance(reads, DataArguments | EvaluationArguments) and (Path(reads.data_dir) / reads.suite / "suite.json").is_file():
         suite = SuiteData.read(reads.data_dir, reads.suite, reads.domains)
-        targets = suite.targets(reads.domain)
-        for loss in (part for part in values.values() if isinstance(part, HardLabelArguments)):
-            if isinstance(loss, TeacherArguments) and loss.teacher != "single":
-                targets = [suite.suite.domain(name) for name in suite.trainable if name != getattr(reads, "hold_out", "")]
-            class_weight_column(loss, [], targets)
+        suite.targets(reads.domain)
         if isinstance(scoring, EvaluationArguments):
             metrics_of(suite, scoring.metric)
     return values
+
+
+def _check_label_loss(values: dict[type, object]) -> None:
+    """Check CLASS_WEIGHTS and LABEL_SMOOTHING of a stage; other stages' may be of another method, and other domains."""
+    loss, data = next((part for part in values.values() if isinstance(part, HardLabelArguments)), None), values.get(DataArguments)
+    if isinstance(loss, SecondStageArguments):
+        loss.require_label_share()
+    if loss is None or not isinstance(data, DataArguments) or not (Path(data.data_dir) / data.suite / "suite.json").is_file():
+        return
+    suite = SuiteData.read(data.data_dir, data.suite, data.domains)
+    together = isinstance(loss, TeacherArguments) and loss.teacher != "single"
+    names = [name for name in suite.trainable if name != data.hold_out]
+    class_weight_column(loss, [], list(map(suite.suite.domain, names)) if together else suite.targets(data.domain))
 
 
 def _arguments(stage: str, flags: Sequence[str]) -> list[str]:

@@ -21,6 +21,8 @@ from teachback.stages.stage5_predictions import distil_second, finetune_student
 def distil(data_args: DataArguments, student_args: StudentArguments, first: FirstStageArguments, second: SecondStageArguments,
            meta: MetaTeacherArguments, training: OptimizerArguments) -> list[Path]:  # fmt: skip
     """Run stage 4 or 5 for the target domain, or for each domain in turn if ``domain`` is "all"."""
+    if student_args.stage == "second":
+        second.require_label_share()
     context = Context(data_args, training)
     targets = context.data.targets(data_args.domain)
     if student_args.teacher == "multi" and (student_args.stage == "first" or second.method == "finetune"):

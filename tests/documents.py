@@ -25,7 +25,7 @@ KINDS = {".cff", ".ipynb", ".md", ".py", ".sh", ".svg", ".toml", ".txt"}  # of f
 MADE = {"best.sh", "checks.md", "table.md", "texts.txt"}  # by stages and users
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 OTHERS_VARIABLES = {
-    "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "HF_TOKEN", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS", "PET_NNODES",
+    "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT", "HF_HUB_OFFLINE", "HF_TOKEN", "KMP_BLOCKTIME", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PET_NNODES",
     "PET_RDZV_BACKEND", "PET_RDZV_ENDPOINT", "PET_RDZV_ID", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT",
     "SLURM_NNODES", "SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK",
 }  # fmt: skip

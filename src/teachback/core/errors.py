@@ -11,6 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from teachback.core.threads import wait_briefly
+
 
 class TeachbackError(Exception):
     """Error that the user can fix. The message says what is wrong, where, and what to do; each argument is one line of it."""
@@ -49,12 +51,15 @@ SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # numpy's message fo
 def run_entry_point(main):
     """Call ``main`` and turn errors that the user can fix into a message without a traceback, with exit status 1.
 
+    Idle threads of PyTorch will wait as `wait_briefly` says.
+
     Ctrl-C and SIGTERM end the process at once with a message and status 130 or 143, unless a training defers them.
     A closed output pipe ends it silently with status 141.
     ``main`` should import its dependencies itself: that takes seconds, in which signals are handled too.
     """
     before = {number: signal.signal(number, _leave) for number in NAMES}
     speak_any_language()
+    wait_briefly()
     try:
         _refuse_undecoded(sys.argv)
         main()

@@ -20,6 +20,7 @@ from teachback.core.files import real_place, sync, write_atomically
 from teachback.core.integrity import damage, describe, with_checksum
 from teachback.core.locks import locked, owner_of, release_lock, take_lock
 from teachback.core.published import is_finished, read_record, read_stage
+from teachback.core.threads import waiting
 
 logger = logging.getLogger(__name__)
 
@@ -226,6 +227,7 @@ class StageRun:
             "wall_time_seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": peak_memory_bytes(),
             "threads": torch.get_num_threads(),
+            "thread_waiting": waiting(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         }  # fmt: skip
 

@@ -701,3 +701,15 @@ def test_importing_the_package_loads_no_pytorch():
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, check=True)
     with pytest.raises(AttributeError, match="MPDistill"):
         teachback.MPDistill
+
+
+def test_each_name_can_be_the_first_that_is_imported():
+    code = """
+import importlib, sys
+for name in importlib.import_module("teachback").__all__:
+    for module in [module for module in sys.modules if module.split(".")[0] == "teachback"]:
+        del sys.modules[module]
+    getattr(importlib.import_module("teachback"), name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,10 +1,15 @@
 """Mapping of the columns of a user's file to text, label and other fields."""
 
+from __future__ import annotations
+
 import logging
+from typing import TYPE_CHECKING
 
 from teachback.core.errors import TeachbackError
-from teachback.data.suites.definition import ReadSettings
 from teachback.data.user_files import Table
+
+if TYPE_CHECKING:
+    from teachback.data.suites.definition import ReadSettings  # the suites import this module
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import pytest
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, Row
-from teachback.inference.submission import LABELS, OFFICIAL_ROWS, file_name, indices, submission
+from teachback.inference.submission import file_name, indices, official_rows, submission
 
 BOOLEAN = ("false", "true")
 INFERENCE = ("entailment", "contradiction", "neutral")
@@ -20,6 +20,25 @@ GLUE = {
     "STS-B": (), "QQP": ("not_duplicate", "duplicate"), "MNLI": ("entailment", "neutral", "contradiction"),
     "MNLI-mm": ("entailment", "neutral", "contradiction"), "QNLI": ENTAILMENT, "RTE": ENTAILMENT,
     "WNLI": ("not_entailment", "entailment"),
+}  # fmt: skip
+# What the leaderboards take, by format and domain, and the rows of their hidden tests (MultiRC: answers).
+NUMBERS = (0, 1)
+LABELS = {
+    "superglue": {
+        "BoolQ": ("false", "true"), "CB": INFERENCE, "COPA": NUMBERS, "MultiRC": NUMBERS, "RTE": ENTAILMENT,
+        "WiC": ("false", "true"), "WSC": ("False", "True"),
+    },
+    "glue": {
+        "CoLA": NUMBERS, "SST-2": NUMBERS, "MRPC": NUMBERS, "STS-B": (), "QQP": NUMBERS, "MNLI": INFERENCE, "MNLI-mm": INFERENCE,
+        "QNLI": ENTAILMENT, "RTE": ENTAILMENT, "WNLI": NUMBERS,
+    },
+}  # fmt: skip
+OFFICIAL_ROWS = {
+    "superglue": {"BoolQ": 3245, "CB": 250, "COPA": 500, "MultiRC": 9693, "RTE": 3000, "WiC": 1400, "WSC": 146},
+    "glue": {
+        "CoLA": 1063, "SST-2": 1821, "MRPC": 1725, "STS-B": 1379, "QQP": 390965, "MNLI": 9796, "MNLI-mm": 9847,
+        "QNLI": 5463, "RTE": 3000, "WNLI": 146,
+    },
 }  # fmt: skip
 
 
@@ -131,7 +150,7 @@ def predictions_of(form: str, name: str, text: str) -> list:
 
 def test_the_files_of_every_domain_keep_the_rules():
     for form, domains in (("superglue", SUPERGLUE), ("glue", GLUE)):
-        assert set(LABELS[form]) == set(OFFICIAL_ROWS[form]) == set(domains)
+        assert {name: official_rows(domain(form, name)) for name in domains} == OFFICIAL_ROWS[form]
         for name, labels in domains.items():
             ends = ("0-0-0", "0-0-1", "1-1-2") if name == "MultiRC" else (0, 1, 2)
             predictions = (labels * 3)[:3] or ["1.5", "2", "0"]

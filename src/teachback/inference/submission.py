@@ -11,35 +11,17 @@ GLUE: TSV with the header ``index  prediction``. MNLI, QNLI and RTE need names, 
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, Row
+from teachback.data.suites import benchmark, glue, superglue
 from teachback.data.suites.glue import SCORE_RANGE
 
-ENTAILMENT = ("entailment", "not_entailment")
-INFERENCE = ("entailment", "neutral", "contradiction")
-NUMBERS = (0, 1)
-# Allowed labels by format and domain.
-LABELS: dict[str, dict[str, tuple]] = {
-    "superglue": {
-        "BoolQ": ("false", "true"), "CB": INFERENCE, "COPA": NUMBERS, "MultiRC": NUMBERS, "RTE": ENTAILMENT,
-        "WiC": ("false", "true"), "WSC": ("False", "True"),
-    },
-    "glue": {
-        "CoLA": NUMBERS, "SST-2": NUMBERS, "MRPC": NUMBERS, "STS-B": (), "QQP": NUMBERS, "MNLI": INFERENCE, "MNLI-mm": INFERENCE,
-        "QNLI": ENTAILMENT, "RTE": ENTAILMENT, "WNLI": NUMBERS,
-    },
-}  # fmt: skip
-# Rows of the official hidden tests (MultiRC: answers).
-OFFICIAL_ROWS = {
-    "superglue": {"BoolQ": 3245, "CB": 250, "COPA": 500, "MultiRC": 9693, "RTE": 3000, "WiC": 1400, "WSC": 146},
-    "glue": {
-        "CoLA": 1063, "SST-2": 1821, "MRPC": 1725, "STS-B": 1379, "QQP": 390965, "MNLI": 9796, "MNLI-mm": 9847,
-        "QNLI": 5463, "RTE": 3000, "WNLI": 146,
-    },
-}  # fmt: skip
+# By format; labels, and the numbers of rows of the hidden tests (MultiRC: of answers), are those of the suites.
+TASKS: dict[str, Mapping[str, benchmark.Task]] = {"superglue": superglue.TASKS, "glue": glue.TASKS}
+NUMBERED = ("COPA", "MultiRC", "CoLA", "SST-2", "MRPC", "QQP", "WNLI")  # predictions are 0 and 1
 HEADER = "index\tprediction"
 
 
@@ -50,14 +32,20 @@ def file_name(domain: Domain) -> str:
     return "MNLI-m.tsv" if domain.name == "MNLI" else f"{domain.name}.tsv"
 
 
+def official_rows(domain: Domain) -> int | None:
+    """Number of rows of the official hidden test; None if the domain has no known format."""
+    task = TASKS.get(domain.submission, {}).get(domain.name)
+    return task.known[2] if task else None
+
+
 def submission(domain: Domain, rows: Sequence[Row], predictions: Sequence[str]) -> str:
     """Submission file for a domain's hidden rows and their predicted label names, validated.
 
     Raises:
         TeachbackError: the domain has no known format, or a prediction or guid is invalid.
     """
-    if domain.name not in LABELS.get(domain.submission, {}):
-        known = "; ".join(f"{name}: {', '.join(domains)}" for name, domains in LABELS.items())
+    if domain.name not in TASKS.get(domain.submission, {}):
+        known = "; ".join(f"{name}: {', '.join(tasks)}" for name, tasks in TASKS.items())
         raise TeachbackError(
             f"no leaderboard file is known for domain {domain.name!r} in the format {domain.submission!r}; known are "
             f"{known} (submission in suite.json)"
@@ -92,11 +80,12 @@ def _value(domain: Domain, row: Row, name: str):
         if math.isnan(float(name)):
             raise TeachbackError(f"row {row.guid}: the prediction {name} is no number from {SCORE_RANGE[0]:g} to {SCORE_RANGE[1]:g}")
         return min(max(float(name), SCORE_RANGE[0]), SCORE_RANGE[1]) + 0.0  # -0 becomes 0
-    allowed = LABELS[domain.submission][domain.name]
-    official = {name: number for number, name in enumerate(domain.labels)} if allowed == NUMBERS else {one.lower(): one for one in allowed}
-    if name not in domain.labels or official.get(name) not in allowed:
+    official: dict = {label: label for label in TASKS[domain.submission][domain.name].domain.labels}
+    if domain.name in NUMBERED:
+        official = {label: number for number, label in enumerate(domain.labels[:2])}
+    if name not in domain.labels or name not in official:
         raise TeachbackError(f"row {row.guid}: the prediction {name!r} is none of the labels {', '.join(map(str, domain.labels))}")
-    return official[name]
+    return official[name].capitalize() if domain.name == "WSC" else official[name]
 
 
 def _multirc_lines(indexed: Sequence[tuple]) -> list[str]:

@@ -42,7 +42,7 @@ from teachback.inference.results import (
 )
 from teachback.inference.scores import predicted_labels
 from teachback.inference.speed import Speeds
-from teachback.inference.submission import OFFICIAL_ROWS, file_name, submission
+from teachback.inference.submission import file_name, official_rows, submission
 from teachback.stages.stage7_arguments import EvaluationArguments, metrics_of
 from teachback.stages.stage7_details import write_details
 from teachback.stages.stage7_notes import measured_on
@@ -238,7 +238,7 @@ class Evaluation:
                 f"SUBMISSION=1: {self.data.folder}/{HIDDEN}.tsv has no rows that a leaderboard wants; nothing to write"
             )
         for name, count in Counter(row.domain for row in self.hidden).items():
-            official = OFFICIAL_ROWS.get(self.data.suite.domain(name).submission, {}).get(name, count)
+            official = official_rows(self.data.suite.domain(name)) or count
             if count != official:
                 print(f"{name}: {count} hidden rows of {official}; the leaderboard scores no incomplete file")
 

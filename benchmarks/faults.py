@@ -51,7 +51,7 @@ from teachback.core.integrity import REMEMBERED
 
 # Imported by the entry points; importing here saves the time in forked processes.
 from teachback.data.suites import amazon, sample
-from teachback.inference.costs import MEASURED
+from teachback.inference.measured import MEASURED
 
 ROOT = Path(__file__).resolve().parents[1]
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}

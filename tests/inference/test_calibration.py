@@ -26,8 +26,8 @@ from teachback.inference.calibration import (
     temperature_of,
     write_temperatures,
 )
-from teachback.inference.class_scores import calibration, class_scores
 from teachback.inference.export import export
+from teachback.inference.measured import calibration, class_scores
 from teachback.stages.stage7_evaluate import evaluate
 
 

@@ -16,9 +16,8 @@ from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, Suite, write_rows, write_suite
 from teachback.inference import export as module
 from teachback.inference.export import ExportArguments, export, timings, write_checks
-from teachback.inference.finished import open_checkpoint
 from teachback.inference.onnx_model import OnnxClassifier, write_onnx
-from teachback.inference.predictor import Predictor
+from teachback.inference.predictor import Predictor, open_checkpoint
 
 onnx = pytest.importorskip("onnx")
 ROOT = Path(__file__).parents[2]

@@ -16,9 +16,8 @@ from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
 from teachback.data.user_files import open_table
 from teachback.inference import predict as module
-from teachback.inference.finished import open_checkpoint
 from teachback.inference.predict import PredictionArguments, predict
-from teachback.inference.predictor import Predictor
+from teachback.inference.predictor import Predictor, open_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PAIR = Domain("books", "sentiment", BOOKS.labels, kind="pair")

@@ -7,7 +7,7 @@ from tiny import tokenizer
 
 from teachback.data.encoding import encode
 from teachback.data.schema import Domain, Row
-from teachback.inference.costs import Cost
+from teachback.inference.measured import Cost
 from teachback.inference.speed import Speeds
 
 DOMAINS = {name: Domain(name, "head", ("a", "b")) for name in ("books", "dvd")}

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,17 +13,14 @@ from teachback.core.errors import TeachbackError
 from teachback.core.readable import readable
 from teachback.data.names import folder_name
 from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, write_rows, write_suite
-from teachback.inference.class_scores import Calibration, merge_rows
-from teachback.inference.costs import COLUMNS as COST_COLUMNS
-from teachback.inference.costs import Cost, merge_costs, read_costs
+from teachback.inference.measured import Calibration, Cost, merge_costs, merge_rows, read_rows
 from teachback.inference.metrics import Score
 from teachback.inference.results import COLUMNS, Evaluated
 from teachback.inference.timing import Timing
 from teachback.reports import run_data as report_data
 from teachback.reports.parts import Section, Table, cut, listed
 from teachback.reports.run import read_run
-from teachback.reports.run_calibration import calibration
-from teachback.reports.run_classes import classes
+from teachback.reports.run_classes import calibration, classes
 from teachback.reports.run_data import data_sections, embedding_map, read_train
 from teachback.reports.run_disagreements import disagreements, most_confident, read_both
 from teachback.reports.run_headline import pairs, sentence
@@ -33,6 +30,7 @@ from teachback.reports.run_settings import settings
 from teachback.reports.run_training import curriculum, read_curves, read_episodes, training
 
 LABELS = ("negative", "positive")
+COST_COLUMNS = [field.name for field in fields(Cost)]
 EVIL = "$x^{$<script>alert(1)<script>\"'&"  # and a formula that is none
 HISTORY = [
     {"loss": 0.9, "epoch": 0.5},
@@ -651,12 +649,12 @@ def test_costs_of_a_stage_are_replaced_and_others_kept(tmp_path):
     other = Evaluated("b", "", "", score, 5, 20, {1: Timing.of([1.0, 2.0, 3.0, 4.0, 5.0])}, "books")
     merge_costs(path, [one, other], "the CPU")
     merge_costs(path, [replace(one, timings={8: Timing.of([0.75])}, timed_on="")], "a GPU")
-    assert read_costs(path) == [
+    assert read_rows(path, Cost) == [
         Cost("a", 10, 40, 8, 0.75, "a GPU", 0.75, 0.75), Cost("b", 5, 20, 1, 3.0, "the CPU", 2.0, 4.0, "books"),
     ]  # fmt: skip
     old = path.with_name("old.tsv")
     write_lines(old, COST_COLUMNS[:6], [("b", 5, 20, 1, 3.0, "the CPU")])
-    assert read_costs(old) == [Cost("b", 5, 20, 1, 3.0, "the CPU")]
+    assert read_rows(old, Cost) == [Cost("b", 5, 20, 1, 3.0, "the CPU")]
     path.write_text(path.read_text() + "c\t1\n")
     with pytest.raises(TeachbackError, match="costs.tsv line 4 is not a cost"):
-        read_costs(path)
+        read_rows(path, Cost)

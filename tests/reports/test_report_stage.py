@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_evaluate import LABELS, rows, write_data, write_student, write_teacher
 
-from teachback.inference.costs import read_costs
+from teachback.inference.measured import Cost, read_rows
 from teachback.inference.results import read_results
 
 SCRIPT = Path(__file__).parents[2] / "scripts/evaluate.py"
@@ -32,7 +32,7 @@ def stage_7(home, monkeypatch, *flags):
 def test_stage_7_writes_costs_and_with_report_0_no_report(home, monkeypatch):
     run = stage_7(home, monkeypatch, "--report", "0")
     assert not (run / "report.html").exists()
-    costs = {(cost.stage, cost.batch_size): cost for cost in read_costs(run / "costs.tsv")}
+    costs = {(cost.stage, cost.batch_size): cost for cost in read_rows(run / "costs.tsv", Cost)}
     assert set(costs) == {(stage, size) for stage in ("teacher-meta", "books/student_second") for size in (1, 8)}
     size = (run / "books/student_second/model.safetensors").stat().st_size
     assert all(cost.milliseconds > 0 and cost.machine.startswith("the CPU (") for cost in costs.values())

@@ -7,7 +7,7 @@ from test_report import EVIL, Page, write_stage
 from test_reproduce_table import DISTILLED, META, TINYBERT, by_domain, glue, plan, table, write_answers, write_scores
 
 from teachback.data.schema import Domain
-from teachback.inference.costs import merge_costs
+from teachback.inference.measured import merge_costs
 from teachback.inference.results import Evaluated, Result, merge_results
 from teachback.inference.timing import Timing
 from teachback.reports.cells import DONE, FAILED, TODO

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,43 +31,28 @@ def answer_file(name: str, texts: list[str], numbers: list[str], quote: bool = F
     kind, columns = kind_of(name), [*texts, *numbers]
     if kind == "parquet":
         require_package("pyarrow", f"{name}: writing Parquet")
-    with _output(name) as file:
+    with nullcontext(sys.stdout.buffer) if name == STANDARD else replacing(Path(name)) as file:
         if kind == "parquet":
             with _parquet(file, texts, numbers) as write:
                 yield write
             return
         if kind == "tsv":
             file.write(_line(columns))
+        shown = quoted if quote else str
 
         def write(rows: list[list]) -> None:
-            shown = quoted if quote else str
-            lines = (_line([shown(_text(cell)) for cell in row]) if kind == "tsv" else _object(columns, row) for row in rows)
-            file.write(b"".join(lines))
+            for row in rows:
+                if kind == "tsv":
+                    file.write(_line([shown(f"{cell:.7g}" if isinstance(cell, float) else cell) for cell in row]))
+                else:
+                    file.write((json.dumps(dict(zip(columns, row)), ensure_ascii=False) + "\n").encode("utf-8"))
             file.flush()
 
         yield write
 
 
-@contextmanager
-def _output(name: str) -> Iterator[BinaryIO]:
-    """Open standard output, or a file that is replaced atomically."""
-    if name == STANDARD:
-        yield sys.stdout.buffer
-    else:
-        with replacing(Path(name)) as file:
-            yield file
-
-
-def _text(cell: str | float) -> str:
-    return f"{cell:.7g}" if isinstance(cell, float) else cell
-
-
 def _line(cells: list[str]) -> bytes:
     return ("\t".join(map(clean_text, cells)) + "\n").encode("utf-8")
-
-
-def _object(columns: list[str], row: list) -> bytes:
-    return (json.dumps(dict(zip(columns, row)), ensure_ascii=False) + "\n").encode("utf-8")
 
 
 @contextmanager

@@ -35,6 +35,15 @@ class Paired:
     theirs: np.ndarray
     groups: np.ndarray | None = None
 
+    @classmethod
+    def of(
+        cls, metric: str, domain: Domain, rows: Sequence[Row], ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]], grouped: bool
+    ) -> "Paired":  # fmt: skip
+        """From labelled rows and predicted label names by seed; ``grouped``: whether rows are resampled by their groups."""
+        gold = as_numbers(domain, [row.label for row in rows])
+        own, its = (np.stack([as_numbers(domain, names) for names in side]) for side in (ours, theirs))
+        return cls(metric, gold, own, its, np.array([group_of(row.guid) for row in rows]) if grouped else None)
+
 
 def interval(metric: str, gold: np.ndarray, predicted: np.ndarray, groups: Sequence[str] | None = None) -> tuple[float, float]:
     """95 % confidence interval of a score on gold and predicted labels: [n], [n] -> (low, high).

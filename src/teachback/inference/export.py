@@ -18,10 +18,9 @@ from teachback.core.tsv import as_tsv
 from teachback.data.schema import Domain, Row, hash_rows
 from teachback.data.suite_data import SuiteData, labelled
 from teachback.inference.calibration import fit_temperature
-from teachback.inference.finished import open_checkpoint
 from teachback.inference.metrics import as_numbers, by_domain, metric_for
 from teachback.inference.onnx_model import OPSET, PACKAGES, OnnxClassifier, require_packages, write_int8, write_onnx
-from teachback.inference.predictor import TIMED_ROWS, Predictor
+from teachback.inference.predictor import TIMED_ROWS, Predictor, open_checkpoint
 from teachback.inference.results import format_table
 from teachback.inference.scores import predicted_labels
 from teachback.inference.timing import DISTURBED, ROUNDS, time_in_turn, usable_cores

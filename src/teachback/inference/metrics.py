@@ -10,6 +10,7 @@ Names joined by "+" are a composite, the mean of its parts.
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -33,14 +34,10 @@ class Score(NamedTuple):
         return next((one.value for one in (self, *self.parts) if one.metric == metric), None)
 
 
-def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean F1 over the classes that occur in either array; a class that is never predicted counts 0."""
-    return f1_score(labels, predictions, average="macro", zero_division=0.0)
-
-
-def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """F1 of the positive class, the second of two labels (`Domain.positive`)."""
-    return f1_score(labels, predictions, pos_label=1, zero_division=0.0)
+# F1 of the positive class, the second of two labels (`Domain.positive`).
+f1 = partial(f1_score, pos_label=1, zero_division=0.0)
+# Mean F1 over the classes that occur in either array; a class that is never predicted counts 0.
+macro_f1 = partial(f1_score, average="macro", zero_division=0.0)
 
 
 def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -50,17 +47,8 @@ def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
         return matthews_corrcoef(labels, predictions)
 
 
-def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Pearson correlation."""
-    return _correlation(pearsonr, labels, predictions)
-
-
-def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Spearman rank correlation."""
-    return _correlation(spearmanr, labels, predictions)
-
-
-def _correlation(function, labels: np.ndarray, predictions: np.ndarray) -> float:
+def correlation(function: Callable, labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Correlation by a function of scipy; 0 where it is not defined."""
     if len(labels) < 2:
         return 0.0
     with warnings.catch_warnings():
@@ -84,8 +72,8 @@ METRICS: dict[str, Callable[..., float]] = {
     "f1": f1,
     "matthews": matthews,
     "exact_match": exact_match,
-    "pearson": pearson,
-    "spearman": spearman,
+    "pearson": partial(correlation, pearsonr),
+    "spearman": partial(correlation, spearmanr),
 }
 REGRESSION = {"pearson", "spearman"}
 GROUPED = {"exact_match"}
@@ -98,8 +86,7 @@ def parts(metric: str) -> list[str]:
         TeachbackError: a metric is unknown.
     """
     names = metric.split("+")
-    unknown = [name for name in names if name not in METRICS]
-    if unknown:
+    if unknown := [name for name in names if name not in METRICS]:
         raise TeachbackError(
             f"unknown metric {unknown[0]!r}; known: {', '.join(METRICS)}, or several joined by + for their mean "
             "(METRIC, or suite.json)"
@@ -138,8 +125,7 @@ def score(
         raise ValueError(f"{metric} needs two vectors of equal, non-zero length, not {gold.shape}, {predicted.shape}")
     if groups is None and GROUPED & set(names):
         raise ValueError(f"{metric} needs the group of each row")
-    grouped = {name: (groups,) if name in GROUPED else () for name in names}
-    return float(np.mean([METRICS[name](gold, predicted, *grouped[name]) for name in names]))
+    return float(np.mean([METRICS[name](gold, predicted, *((groups,) if name in GROUPED else ())) for name in names]))
 
 
 def by_domain(suite: Suite, rows: Sequence[Row], predictions: Sequence[str], metric: str = "auto") -> dict[str, Score]:
@@ -153,21 +139,17 @@ def by_domain(suite: Suite, rows: Sequence[Row], predictions: Sequence[str], met
     scores = {}
     for domain in suite.domains.values():
         scored = [(row, name) for row, name in zip(rows, predictions) if row.domain == domain.name and row.label]
-        if scored:
-            scores[domain.name] = _domain_score(domain, metric_for(domain, metric), *zip(*scored))
+        if not scored:
+            continue
+        gold, predicted = (as_numbers(domain, names) for names in zip(*((row.label, name) for row, name in scored)))
+        groups, metric_name = [group_of(row.guid) for row, _ in scored], metric_for(domain, metric)
+        single = [
+            Score(name, score(name, gold, predicted, groups), len(set(groups)) if name in GROUPED else len(scored))
+            for name in parts(metric_name)
+        ]
+        whole = Score(metric_name, float(np.mean([part.value for part in single])), len(scored), tuple(single))
+        scores[domain.name] = whole if len(single) > 1 else single[0]
     return scores
-
-
-def _domain_score(domain: Domain, metric: str, rows: Sequence[Row], predictions: Sequence[str]) -> Score:
-    gold, predicted = as_numbers(domain, [row.label for row in rows]), as_numbers(domain, predictions)
-    groups = [group_of(row.guid) for row in rows]
-    single = [
-        Score(name, score(name, gold, predicted, groups), len(set(groups)) if name in GROUPED else len(rows))
-        for name in parts(metric)
-    ]
-    if len(single) == 1:
-        return single[0]
-    return Score(metric, float(np.mean([part.value for part in single])), len(rows), tuple(single))
 
 
 def group_of(guid: str) -> str:
@@ -183,8 +165,7 @@ def as_numbers(domain: Domain, names: Sequence[str]) -> np.ndarray:
     """
     if domain.task == "regression":
         return np.array([float(name) for name in names])
-    unknown = sorted(set(names) - set(domain.labels))
-    if unknown:
+    if unknown := sorted(set(names) - set(domain.labels)):
         raise TeachbackError(
             f"domain {domain.name!r} has the labels {', '.join(domain.labels)}, not {', '.join(map(repr, unknown))}; "
             "run 2_process_data.sh, then the training stages again"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -33,20 +33,6 @@ MADE = {
     "curriculum": "A distilled student that chose what to study next, by reinforcement learning",
 }
 READS = {"single": "a text", "pair": "two texts", "choices": "a question and its choices"}
-
-
-class Measured(NamedTuple):
-    """A score; ``n`` is 0 if the number of rows is unknown."""
-
-    domain: str
-    split: str
-    metric: str
-    value: float
-    n: int
-
-    @property
-    def plain_split(self) -> str:
-        return self.split.removesuffix(OPTIMISTIC)
 
 
 def write_card(folder: Path, record: dict, suite: Suite, results: Sequence[Result] = ()) -> bool:
@@ -83,7 +69,7 @@ def card(record: dict, suite: Suite, results: Sequence[Result] = (), temperature
     )  # fmt: skip
     environment.filters |= {"md": lambda text: escape_markdown(clean_text(text)), "table": markdown_table}
     domains = [suite.domain(name) for name in record["answers"]]
-    measurements, arguments = measured(record, domains, results), record["arguments"]
+    measurements, arguments = measured(record, suite, domains, results), record["arguments"]
     secrets, base = environment_secrets(), record.get("base_model", "")
     names = dict.fromkeys([suite.name, ", ".join(domain.name for domain in domains)])
     title, protocol = f"{', '.join(names)}: {record['stage']}", arguments.get("protocol", "honest")
@@ -106,21 +92,19 @@ def card(record: dict, suite: Suite, results: Sequence[Result] = (), temperature
     )  # fmt: skip
 
 
-def measured(record: dict, domains: Sequence[Domain], results: Sequence[Result]) -> list[Measured]:
-    """Scores on the rows that selected the checkpoint, then those of stage 7."""
-    split, dev = record.get("selected_on", "dev"), record.get("dev", {})
-    measurements = []
+def measured(record: dict, suite: Suite, domains: Sequence[Domain], results: Sequence[Result]) -> list[Result]:
+    """Scores on the rows that selected the checkpoint, with 0 rows if their number is unknown, then those of stage 7."""
+    split, dev, found = record.get("selected_on", "dev"), record.get("dev", {}), []
     for domain in domains:
-        values = {name.removeprefix(f"{domain.name}_"): value for name, value in dev.items()}
-        if len(domains) == 1 and domain.metric not in values and "score" in dev:
-            values[domain.metric] = dev["score"]
-        if domain.metric in values:
-            measurements.append(Measured(domain.name, split, domain.metric, values[domain.metric], domain.rows.get(split, 0)))
-    return measurements + [Measured(r.domain, r.split, r.metric, r.value, r.n) for r in results]
+        names = [f"{domain.name}_{domain.metric}", domain.metric, *(["score"] if len(domains) == 1 else [])]
+        for value in [dev[name] for name in names if name in dev][:1]:
+            place = suite.name, domain.name, "", record["stage"], 0, split
+            found.append(Result(*place, domain.metric, value, domain.rows.get(split, 0)))
+    return [*found, *results]
 
 
 def metadata(
-    title: str, suite: Suite, measurements: Sequence[Measured], base: str, temperatures: dict[str, dict] | None = None
+    title: str, suite: Suite, measurements: Sequence[Result], base: str, temperatures: dict[str, dict] | None = None
 ) -> ModelCardData:
     """Metadata fields of the hub; unknown ones (language, licence, a base model on no hub) are omitted."""
     results = [
@@ -141,7 +125,7 @@ def metadata(
                          model_name=title if results else None, eval_results=results or None, **calibrated)  # fmt: skip
 
 
-def _standard_error(measurements: Sequence[Measured]) -> str:
+def _standard_error(measurements: Sequence[Result]) -> str:
     """Sentence on the accuracy over the fewest rows; "" without any."""
     least = min((m for m in measurements if m.n and m.metric == "accuracy"), key=lambda m: m.n, default=None)
     if least is None:

@@ -21,8 +21,7 @@ from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
 from teachback.data.user_files import open_table, tsv_stream
 from teachback.inference.answer_files import STANDARD, answer_file, kind_of
 from teachback.inference.calibration import temperature_of
-from teachback.inference.finished import open_checkpoint
-from teachback.inference.predictor import Predictor
+from teachback.inference.predictor import Predictor, open_checkpoint
 
 MAX_LENGTH = 128
 WITH_COLUMNS = (".csv", ".jsonl", ".ndjson", ".parquet")  # suffixes of files that are no lines of text

@@ -1,10 +1,9 @@
-"""Prediction with finished checkpoints: discovery, heads by domain, logits and timing."""
+"""Prediction with finished checkpoints: discovery and opening, heads by domain, logits and timing."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -15,11 +14,12 @@ from teachback.data.encoding import EncodedRows, batches, encode
 from teachback.data.names import domain_of_folder, folder_name
 from teachback.data.schema import Domain, Row, Suite, output_names
 from teachback.data.token_store import encode_once
+from teachback.inference.onnx_model import OnnxClassifier
 from teachback.inference.results import META_TEACHER, STAGE_NAMES, model_name
 from teachback.methods.meta_teacher import load_meta_teacher
 from teachback.methods.teacher import head_name, load_teacher
 from teachback.models.admission import admit_answering
-from teachback.models.heads import Classifier, Outputs
+from teachback.models.heads import Classifier
 from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
 
 SINGLE = "teacher-single-"
@@ -102,12 +102,43 @@ def domain_of_teacher(stage: str) -> str:
     return domain_of_folder(stage.removeprefix(SINGLE)) if stage.startswith(SINGLE) else ""
 
 
-class Answering(Protocol):
-    """Interface of a classifier: batch, head index of each row [B] -> logits [B, classes]."""
+def open_checkpoint(folder: Path) -> tuple[Checkpoint, Domain]:
+    """Open a checkpoint; returns it with the domain of its plain head (a teacher's first domain).
 
-    classes: int
+    Without stage.json, as for models of other origin, the domain comes from config.json, with unknown kind ("").
 
-    def __call__(self, batch: dict, head: torch.Tensor | None = None) -> Outputs: ...
+    Raises:
+        TeachbackError: the folder holds no model, an untrained head, or a kind of model that cannot be used.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise TeachbackError(
+            f"{folder} holds no model (no config.json); name a finished student's folder, "
+            "such as outputs/amazon/seed42/books/student_second"
+        )
+    record = read_stage(folder) if (folder / "stage.json").is_file() else {}
+    if not record.get("head_trained", True):
+        raise TeachbackError(
+            f"{folder}: its classification layer is not trained yet; 5_student_second.sh trains it, name that folder"
+        )
+    answers = [Domain(**one | {"labels": tuple(one["labels"]), "marks": tuple(one["marks"])}) for one in record.get("answers", {}).values()]
+    domain = answers[0] if answers else _of_config(folder)
+    return Checkpoint(folder, str(folder.absolute()), domain.name, {"arguments": {}} | record), domain
+
+
+def _of_config(folder: Path) -> Domain:
+    """Domain described by a classifier's config: ordered label names, or a regression."""
+    config = load_config(folder)
+    names = tuple(config.id2label[i] for i in sorted(config.id2label))
+    if config.problem_type == "multi_label_classification":
+        raise TeachbackError(f"{folder} gives several labels at once; only one label or a number a text is supported")
+    if names == ("plausible",):
+        raise TeachbackError(
+            f"{folder} chooses between answers, and its stage.json does not say between how many; run its stage again"
+        )
+    if len(names) == 1 or config.problem_type == "regression":
+        return Domain(folder.name, folder.name, (), kind="", task="regression")
+    return Domain(folder.name, folder.name, names, kind="")
 
 
 class Predictor:
@@ -129,7 +160,7 @@ class Predictor:
         self.bytes = sum(path.stat().st_size for path in [*encoder.glob("model*.safetensors"), *heads_file])
         self.tokenizer = load_tokenizer(str(encoder))
         self.classifier.to(self.device).eval()
-        self.answering: Answering = self.classifier  # computes the logits
+        self.answering: Classifier | OnnxClassifier = self.classifier  # computes the logits
 
     def encode(self, rows: list[Row]) -> EncodedRows:
         """Token ids of rows, with each row's head index."""

@@ -50,6 +50,10 @@ class Result:
         return astuple(self)[:KEYS]
 
     @property
+    def plain_split(self) -> str:
+        return self.split.removesuffix(OPTIMISTIC)
+
+    @property
     def baseline(self) -> tuple[str, float] | None:
         """The better of the majority class and chance, with its score; None if neither is known."""
         known = [(MAJORITY, self.majority), (CHANCE, self.chance)]

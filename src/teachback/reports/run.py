@@ -10,20 +10,25 @@ from teachback.core.published import read_stage
 from teachback.core.tsv import read_tsv
 from teachback.data.names import domain_of_folder
 from teachback.data.schema import Domain, Suite, read_suite
-from teachback.inference.costs import Cost, read_costs
+from teachback.inference.measured import Cost, read_rows
 from teachback.inference.predictor import SINGLE, Checkpoint, domain_of_teacher, find_checkpoints
-from teachback.inference.results import OPTIMISTIC, STAGE_NAMES, Result, predictions_file, read_results, unseen_split
+from teachback.inference.results import STAGE_NAMES, Result, predictions_file, read_results, unseen_split
 
 # Student of a domain to compare with its teacher: the first of these with a score.
 PREFERRED = ("curriculum", "student_second", "student_first", "student_finetune")
 
 
 class Prediction(NamedTuple):
-    """Prediction for a row. ``gold``: "" if hidden; ``probability``: None for regression."""
+    """Prediction for a row. ``gold``: "" if hidden; ``probabilities``: by label, empty for regression."""
 
     gold: str
     predicted: str
-    probability: float | None
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float | None:
+        """Probability of the predicted label; None for regression."""
+        return self.probabilities.get(self.predicted)
 
 
 @dataclass
@@ -48,7 +53,7 @@ class Run:
             if not checkpoint.is_teacher:
                 own[checkpoint.target][checkpoint.folder.name] = checkpoint
         for result in self.results:
-            if result.split.removesuffix(OPTIMISTIC) == self.split:
+            if result.plain_split == self.split:
                 scores[result.stage, result.domain].append(result)
         for cost in sorted(self.costs, key=lambda cost: cost.batch_size):
             costs[cost.stage][cost.batch_size] = cost
@@ -120,9 +125,8 @@ class Run:
         predictions: dict[str, dict[str, Prediction]] = {domain: {} for domain in domains}
         for row in read_tsv(path) if path.is_file() else ():
             if row["domain"] in domains:
-                probability = row.get(f"p({row['predicted']})")
-                sure = float(probability) if probability else None
-                predictions[row["domain"]][row["guid"]] = Prediction(row["gold"], row["predicted"], sure)
+                by_label = {name[2:-1]: float(value) for name, value in row.items() if name.startswith("p(") and value}
+                predictions[row["domain"]][row["guid"]] = Prediction(row["gold"], row["predicted"], by_label)
         return predictions
 
 
@@ -143,11 +147,11 @@ def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | Non
     order = list(suite.domains if suite else ())
     names = sorted(map(domain_of_folder, folders), key=lambda name: (order.index(name) if name in order else len(order), name))
     checkpoints = find_checkpoints(folder, names)
-    results, costs = read_results(folder / "results.tsv"), read_costs(folder / "costs.tsv")
+    results, costs = read_results(folder / "results.tsv"), read_rows(folder / "costs.tsv", Cost)
     if teachers and (borrowed := _borrowed_teachers(checkpoints, teachers)):
         stages = {checkpoint.stage for checkpoint in borrowed}
         results = [r for r in read_results(teachers / "results.tsv") if r.stage in stages] + results
-        costs = [c for c in read_costs(teachers / "costs.tsv") if c.stage in stages] + costs
+        costs = [c for c in read_rows(teachers / "costs.tsv", Cost) if c.stage in stages] + costs
         checkpoints = borrowed + checkpoints
     return Run(folder, data, split, suite, checkpoints, results, costs)
 

@@ -2,17 +2,19 @@
 
 from array import array
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.distance import cdist, pdist
 from sklearn.decomposition import PCA
 
 from teachback.core.numerals import decimal
 from teachback.core.published import require_whole
 from teachback.core.tsv import read_tsv
 from teachback.data.overlap import SIDES
-from teachback.reports.figures import ACCENT, INK, PAPER, legend, picture, series_of
-from teachback.reports.parts import Figure, Section, Table, counted, first_of, listed, percent, shorten
+from teachback.reports.figures import ACCENT, INK, PAPER, Series, legend, picture, series_of
+from teachback.reports.parts import Figure, Section, Table, counted, first_of, percent, shorten
 from teachback.reports.run import Run
 
 ADVICE = "run 2_process_data.sh"
@@ -28,16 +30,12 @@ SHARED = (
 
 @dataclass(frozen=True)
 class TrainRows:
-    """Columns of train.tsv: weights, domain indices and label indices, [N] each.
-
-    ``domains`` are those with rows, in the suite's order.
-    """
+    """Columns of train.tsv: weights, domain and label indices, [N] each; ``domains`` with rows, in the suite's order."""
 
     weights: np.ndarray
-    domains: list[str]
     domain: np.ndarray
-    labels: list[str]
     label: np.ndarray
+    domains: list[str]
 
 
 def read_train(path: Path, order: list[str]) -> TrainRows:
@@ -49,8 +47,7 @@ def read_train(path: Path, order: list[str]) -> TrainRows:
         domain.append(domains.setdefault(row["domain"], len(domains)))
         label.append(labels.setdefault(row["label"], len(labels)))
     present, numbers = np.unique(domain, return_inverse=True)
-    names = list(domains)
-    return TrainRows(np.array(weights), [names[i] for i in present], numbers, list(labels), np.array(label))
+    return TrainRows(np.array(weights), numbers, np.array(label), [list(domains)[number] for number in present])
 
 
 def data_sections(run: Run) -> list[Section]:
@@ -119,39 +116,27 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
         chosen = np.sort(np.random.default_rng(0).choice(chosen, MAPPED_ROWS, replace=False))
     if len(chosen) < 3 or embeddings.shape[1] < 2:
         return replace(section, missing="There are too few train rows for a map.")
-    sample = _Sample(np.asarray(embeddings[chosen], dtype=np.float64), rows.domain[chosen], rows.label[chosen])
     domains = [run.domain(name) for name in rows.domains]
     classes = all(domain is not None and 1 < len(domain.labels) <= CLASSES for domain in domains)
     drawn = f"{counted(len(chosen), 'row')} drawn at random from {len(embeddings):,}."
     notes = [drawn] * (len(chosen) < len(embeddings)) + first_of(len(styles), len(rows.domains))
     intro = "Mean token states of the encoder before any training. Large: a domain's centroid; small, joined to it: its classes'."
-    figures = _map_figures(sample, styles, classes)
-    return replace(section, intro=intro, legend=legend(styles, line=False), figures=figures, notes=notes)
+    sample = np.asarray(embeddings[chosen], dtype=np.float64), rows.domain[chosen], rows.label[chosen] if classes else None
+    return replace(section, intro=intro, legend=legend(styles, line=False), figures=_map_figures(*sample, styles), notes=notes)
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Sampled rows: embeddings [N, H], domain and label indices [N]."""
-
-    embeddings: np.ndarray
-    domain: np.ndarray
-    label: np.ndarray
-
-    def centroid(self, domain: int, label: int | None = None) -> np.ndarray:
-        members = (self.domain == domain) & (True if label is None else self.label == label)
-        return self.embeddings[members].mean(0)
-
-
-def _map_figures(sample: _Sample, styles: dict, classes: bool) -> list[Figure]:
-    pca = PCA(2, svd_solver="full" if min(sample.embeddings.shape) < 10 else "randomized", random_state=0)
+def _map_figures(embeddings: np.ndarray, domain: np.ndarray, label: np.ndarray | None, styles: dict[str, Series]) -> list[Figure]:
+    """Figures of sampled rows [N, H] with centroids, and of centroids alone; those of classes only with label indices [N]."""
+    pca = PCA(2, svd_solver="full" if min(embeddings.shape) < 10 else "randomized", random_state=0)
     with np.errstate(invalid="ignore", divide="ignore"):  # identical rows have zero variance
-        points = pca.fit_transform(sample.embeddings)
+        points = pca.fit_transform(embeddings)
     shares = np.nan_to_num(pca.explained_variance_ratio_)
 
     def centroids(axes):
         for number, style in enumerate(styles.values()):
-            if (sample.domain == number).any():
-                _draw_centroids(axes, sample, pca, number, style, classes)
+            if (members := domain == number).any():
+                inner = [] if label is None else [members & (label == one) for one in np.unique(label[members])]
+                _draw_centroids(axes, pca.transform([embeddings[one].mean(0) for one in (members, *inner)]), style)
         axes.set_xlabel(f"1st principal component ({percent(shares[0], 0)} of variance)")
         axes.set_ylabel(f"2nd principal component ({percent(shares[1], 0)})")
         axes.margins(0.08)
@@ -159,10 +144,10 @@ def _map_figures(sample: _Sample, styles: dict, classes: bool) -> list[Figure]:
     def plot(axes):
         for number, style in enumerate(styles.values()):
             look = style.look | {"linestyle": "", "markersize": 3, "alpha": 0.35, "markeredgewidth": 0}
-            axes.plot(*points[sample.domain == number].T, **look)
+            axes.plot(*points[domain == number].T, **look)
         centroids(axes)
 
-    reading, gaps = _map_readings(sample, list(styles), shares)
+    reading, gaps = _map_readings(embeddings, domain, list(styles), shares)
     alone = f"The same centroids on axes of their own, where no row hides them. {gaps}"
     return [
         picture("Train rows and centroids", plot, "Scatter plot of train rows by domain", reading, 3.9),
@@ -170,36 +155,33 @@ def _map_figures(sample: _Sample, styles: dict, classes: bool) -> list[Figure]:
     ]
 
 
-def _draw_centroids(axes, sample: _Sample, pca: PCA, number: int, style, classes: bool) -> None:
-    centre = pca.transform(sample.centroid(number)[None])[0]
+def _draw_centroids(axes, places: np.ndarray, style: Series) -> None:
+    """Draw a domain's centroid, the first of ``places`` [1 + classes, 2], with its classes' centroids joined to it."""
     look = {"color": style.colour, "marker": style.marker, "markeredgecolor": INK, "zorder": 4}
     halo = {"color": PAPER, "marker": style.marker, "markeredgecolor": PAPER, "zorder": 3}  # separates it from the rows behind it
-    for label in np.unique(sample.label[sample.domain == number]) if classes else ():
-        place = pca.transform(sample.centroid(number, label)[None])[0]
-        axes.plot(*zip(centre, place), color=INK, linewidth=0.8, zorder=3)
+    for place in places[1:]:
+        axes.plot(*zip(places[0], place), color=INK, linewidth=0.8, zorder=3)
         axes.plot(*place, markersize=9, **halo)
         axes.plot(*place, markersize=6, markeredgewidth=0.8, **(look | {"zorder": 5}))
-    axes.plot(*centre, markersize=15, **halo)
-    axes.plot(*centre, markersize=10, markeredgewidth=1.4, **look)
+    axes.plot(*places[0], markersize=15, **halo)
+    axes.plot(*places[0], markersize=10, markeredgewidth=1.4, **look)
 
 
-def _map_readings(sample: _Sample, names: list[str], shares: np.ndarray) -> tuple[str, str]:
+def _map_readings(embeddings: np.ndarray, domain: np.ndarray, names: list[str], shares: np.ndarray) -> tuple[str, str]:
     """Sentences on the explained variance and the separation of the domains, and on distances, in all dimensions."""
-    present, place = np.unique(sample.domain, return_inverse=True)
-    centroids = np.stack([sample.centroid(number) for number in present])
-    mean = decimal(float(np.linalg.norm(sample.embeddings - centroids[place], axis=1).mean()), 2)
+    present, place = np.unique(domain, return_inverse=True)
+    centroids = np.stack([embeddings[domain == number].mean(0) for number in present])
+    away = cdist(embeddings, centroids)
+    mean = decimal(float(away[np.arange(len(place)), place].mean()), 2)
     seen = f"The two axes hold {percent(shares.sum(), 0)} of the variance"
     if len(present) < 2:
-        text = f"{seen} of {counted(len(sample.domain), 'row')} of {listed([names[number] for number in present])}."
+        text = f"{seen} of {counted(len(domain), 'row')} of {shorten(names[present[0]])}."
         return text, f"A row lies {mean} from it in the mean, in all dimensions."
-    right = np.mean(((sample.embeddings[:, None] - centroids[None]) ** 2).sum(-1).argmin(1) == place)
-    gaps = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)[np.triu_indices(len(present), 1)]
-    apart = ((centroids[:, None] - centroids[None]) ** 2).sum(-1)
-    apart[np.diag_indices(len(present))] = np.inf
-    first, second = np.unravel_index(apart.argmin(), apart.shape)
+    gaps = pdist(centroids)
+    first, second = list(combinations(present, 2))[gaps.argmin()]
     return (
-        f"{seen}; in all dimensions {percent(right, 0)} of the rows are nearest to their own domain's centroid, "
-        f"and the centroids of {names[present[first]]} and {names[present[second]]} lie closest to each other."
+        f"{seen}; in all dimensions {percent(np.mean(away.argmin(1) == place), 0)} of the rows are nearest to their own domain's centroid, "
+        f"and the centroids of {names[first]} and {names[second]} lie closest to each other."
     ), f"In all dimensions two domains' lie {decimal(float(gaps.mean()), 2)} apart in the mean, a row {mean} from its own."
 
 

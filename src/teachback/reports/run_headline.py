@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from teachback.core.numerals import decimal
+from teachback.data.schema import Row
 from teachback.inference.baselines import MAJORITY
 from teachback.inference.bootstrap import Paired, Tested, paired_bootstrap, tested
-from teachback.inference.costs import Cost
-from teachback.inference.metrics import GROUPED, as_numbers, group_of
+from teachback.inference.measured import Cost
+from teachback.inference.metrics import GROUPED, group_of
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import Result
 from teachback.reports.parts import Section, counted, difference, listed, millions, percent
@@ -165,10 +164,8 @@ def paired_p(run: Run, pair: Pair, other: Checkpoint) -> float | None:
     if domain is None or "+" in metric:
         return None
     ours, theirs = (run.predictions(one, {pair.target})[pair.target] for one in (pair.student, other))
-    guids = [guid for guid, prediction in ours.items() if guid in theirs and prediction.gold]
-    groups = np.array([group_of(guid) for guid in guids]) if metric in GROUPED else None
-    if len(guids if groups is None else set(groups)) != pair.score.n:
+    rows = [Row(guid, "", "", said.gold, pair.target) for guid, said in ours.items() if guid in theirs and said.gold]
+    if len({group_of(row.guid) for row in rows} if metric in GROUPED else rows) != pair.score.n:
         return None
-    gold = as_numbers(domain, [ours[guid].gold for guid in guids])
-    own, its = (as_numbers(domain, [side[guid].predicted for guid in guids])[None] for side in (ours, theirs))
-    return paired_bootstrap([Paired(metric, gold, own, its, groups)])
+    own, its = ([[side[row.guid].predicted for row in rows]] for side in (ours, theirs))
+    return paired_bootstrap([Paired.of(metric, domain, rows, own, its, metric in GROUPED)])

@@ -8,8 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from teachback.core.files import write_atomically
 from teachback.reports.parts import Section
 from teachback.reports.run import Run, read_run
-from teachback.reports.run_calibration import calibration
-from teachback.reports.run_classes import classes
+from teachback.reports.run_classes import calibration, classes
 from teachback.reports.run_data import data_sections, shared_texts
 from teachback.reports.run_disagreements import disagreements
 from teachback.reports.run_headline import headline

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from teachback.core.numerals import decimal, signed
 from teachback.inference.baselines import CHANCE, MAJORITY
-from teachback.inference.costs import Cost
+from teachback.inference.measured import Cost
 from teachback.inference.predictor import Checkpoint
 from teachback.inference.results import OPTIMISTIC, Result, unseen_split
 from teachback.reports.figures import KINDS, TRADEOFF, Point, kinds_legend, tradeoff_figure

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from teachback.core.numerals import decimal
-from teachback.inference.costs import Cost, read_costs
+from teachback.inference.measured import Cost, read_rows
 from teachback.inference.results import model_name
 from teachback.reports.figures import TRADEOFF, Point, kinds_legend, tradeoff_figure
 from teachback.reports.paper_table import PaperTable
@@ -53,7 +53,7 @@ def _costs_of(table: PaperTable, row: TableRow) -> list[Cost]:
     runs: dict[Path, set[str]] = defaultdict(set)
     for run, stage in table.checkpoints(row):
         runs[run].add(stage)
-    return [cost for run, stages in runs.items() for cost in read_costs(run / "costs.tsv") if cost.stage in stages]
+    return [cost for run, stages in runs.items() for cost in read_rows(run / "costs.tsv", Cost) if cost.stage in stages]
 
 
 def _mean(costs: list[Cost]) -> RowCost:

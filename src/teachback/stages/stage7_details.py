@@ -9,7 +9,7 @@ import torch
 
 from teachback.data.schema import Row
 from teachback.inference.calibration import fit_temperature, write_temperatures
-from teachback.inference.class_scores import Calibration, ClassScore, calibration, class_scores, merge_rows
+from teachback.inference.measured import Calibration, ClassScore, calibration, class_scores, merge_rows
 from teachback.inference.metrics import as_numbers
 from teachback.inference.predictor import Checkpoint, Predictor
 

@@ -26,8 +26,7 @@ from teachback.data.suites import selection_split
 from teachback.inference.baselines import CHANCE, MAJORITY, baselines
 from teachback.inference.bootstrap import intervals
 from teachback.inference.calibration import SPLIT
-from teachback.inference.class_scores import Calibration
-from teachback.inference.costs import merge_costs
+from teachback.inference.measured import Calibration, merge_costs
 from teachback.inference.metrics import Score, by_domain
 from teachback.inference.model_card import write_card
 from teachback.inference.predictor import Checkpoint, Predictor, find_checkpoints

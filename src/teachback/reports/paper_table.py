@@ -1,23 +1,23 @@
 """Numbers of a table: our scores over seeds from stage 7's files, the published scores, and paired tests."""
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from transformers import AutoConfig
 
 from teachback.core.errors import TeachbackError
 from teachback.core.tsv import read_tsv
 from teachback.data.schema import Row, Suite, read_suite
-from teachback.inference.bootstrap import RESAMPLES
-from teachback.inference.metrics import by_domain, parts
+from teachback.inference.bootstrap import RESAMPLES, Paired, Tested, paired_bootstrap, tested
+from teachback.inference.metrics import GROUPED, by_domain, parts
 from teachback.inference.results import OPTIMISTIC, Result, predictions_file, read_results, unseen_split
 from teachback.reports.cells import WITH_SCORES
 from teachback.reports.plan import Plan, answering
 from teachback.reports.published import Column, Published
 from teachback.reports.recipes import TableRow
-from teachback.reports.table_tests import Comparison, TableTests
 
 BOOTSTRAP = f"paired bootstrap over test rows, each with its answers under all seeds, {RESAMPLES:,} draws"
 SPLIT = "test"
@@ -51,11 +51,20 @@ class Entry:
         return None if self.mean is None or self.published is None else self.mean - self.published
 
 
+class Comparison(NamedTuple):
+    """Mean difference in points of a row to ``other`` on the same test rows and seeds, and its test."""
+
+    other: TableRow
+    difference: float
+    test: Tested
+
+
 class PaperTable:
     """Rows and columns of a plan. ``states``: state by cell; cells that are not done have no numbers."""
 
     def __init__(self, plan: Plan, published: Published, states: dict[str, str]):
         self.plan, self.published, self.states = plan, published, states
+        self._answers = cache(_answers)
         self.columns = self._columns()
         self.domains = [column for column in self.columns if not column.is_average]
         # Whether the columns are exactly the published ones, so that averages are comparable.
@@ -176,18 +185,52 @@ class PaperTable:
 
     def predictions(self, row: TableRow, domain: str, seed: int) -> tuple[list[Row], list[str]]:
         """Labelled test rows of a domain and their predicted labels."""
-        path = predictions_file(self._run(row, domain, seed), self._stage(row, domain, seed), SPLIT)
-        rows = list(read_tsv(path)) if path.is_file() else []
-        if rows and not {"guid", "domain", "gold", "predicted"} <= rows[0].keys():
-            raise TeachbackError(f"{path} line 1: these are no predictions; run 7_eval.sh again")
-        labelled = [one for one in rows if one["domain"] == domain and one["gold"]]
-        return [Row(one["guid"], "", "", one["gold"], domain) for one in labelled], [one["predicted"] for one in labelled]
+        return self._answers(predictions_file(self._run(row, domain, seed), self._stage(row, domain, seed), SPLIT), domain)
 
     @cached_property
-    def tested(self) -> TableTests:
-        """Paired tests between rows."""
-        return TableTests(self)
+    def comparisons(self) -> dict[tuple[str, Column], Comparison]:
+        """Comparison of each row with the reference row of its recipe, by row and column, where they share a seed.
+
+        Two rows that are compared with each other count as one test.
+        """
+        found, p_values = {}, {}
+        for row in self.rows:
+            other = self.plan.opponent(row)
+            if other is None or other not in self.rows:
+                continue
+            for column in self.columns:
+                ours, theirs = self.entry(row, column).scores, self.entry(other, column).scores
+                seeds = [seed for seed in ours if seed in theirs]
+                pairs = [self._paired(row, other, one, seeds) for one in (self.domains if column.is_average else [column]) if seeds]
+                if pairs and all(len(pair.gold) for pair in pairs):  # else there is no common seed, or the predictions are gone
+                    test = frozenset((row.name, other.name)), column
+                    p_values[test] = paired_bootstrap(pairs)
+                    found[row.name, column] = test, other, 100 * fmean(ours[seed] - theirs[seed] for seed in seeds), p_values[test]
+        tests = tested(p_values)
+        return {key: Comparison(other, difference, tests[test]._replace(p=p)) for key, (test, other, difference, p) in found.items()}
+
+    def _paired(self, row: TableRow, other: TableRow, column: Column, seeds: list[int]) -> Paired:
+        """Predictions of both rows in a column under all seeds, which must be for the same test rows."""
+        ours, theirs = ([self.predictions(one, column.domain, seed) for seed in seeds] for one in (row, other))
+        rows, domain = ours[0][0], self.suite.domain(column.domain)
+        apart = [[seed] for seed, (mine, _), (its, _) in zip(seeds, ours, theirs) if [one.guid for one in mine] != [one.guid for one in its]]
+        if apart or any([one.guid for one in mine] != [one.guid for one in rows] for mine, _ in ours):
+            raise TeachbackError(
+                f"{row.name} and {other.name} were scored on different test rows of {column.domain} (seed "
+                f"{', '.join(map(str, apart[0] if apart else seeds))}); run the cells that are listed as changed by "
+                "--dry_run --list_cells again"
+            )
+        own, its = ([predicted for _, predicted in side] for side in (ours, theirs))
+        return Paired.of(column.metric, domain, rows, own, its, bool(GROUPED & set(domain.metric.split("+"))))
 
     def compare(self, row: TableRow, column: Column) -> Comparison | None:
-        """Comparison of a row with its reference row; None if they share no seed."""
-        return self.tested.comparisons.get((row.name, column))
+        return self.comparisons.get((row.name, column))
+
+
+def _answers(path: Path, domain: str) -> tuple[list[Row], list[str]]:
+    """Labelled rows of a domain in a file of predictions, without texts, and their predicted labels."""
+    rows = list(read_tsv(path)) if path.is_file() else []
+    if rows and not {"guid", "domain", "gold", "predicted"} <= rows[0].keys():
+        raise TeachbackError(f"{path} line 1: these are no predictions; run 7_eval.sh again")
+    labelled = [one for one in rows if one["domain"] == domain and one["gold"]]
+    return [Row(one["guid"], "", "", one["gold"], domain) for one in labelled], [one["predicted"] for one in labelled]

@@ -9,10 +9,9 @@ from teachback.core.tsv import as_tsv
 from teachback.inference.results import format_table
 from teachback.reports.cells import CHANGED
 from teachback.reports.paper_settings import other_settings
-from teachback.reports.paper_table import BOOTSTRAP, Entry, PaperTable
+from teachback.reports.paper_table import BOOTSTRAP, Comparison, Entry, PaperTable
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
-from teachback.reports.table_tests import Comparison
 
 NOTHING, MARK = "–", "*"
 SMALLEST = 0.001  # smallest p that is written as a number
@@ -73,8 +72,8 @@ def compared(one: Comparison | None) -> str:
     """Format the difference, p, and in brackets Holm's p."""
     if one is None:
         return NOTHING
-    p, adjusted = (f"< {SMALLEST}" if p < SMALLEST else f"{p:.3f}" if p < 0.1 else f"{p:.2f}" for p in (one.p, one.adjusted))
-    return f"{signed(one.difference)}, p {'' if one.p < SMALLEST else '= '}{p} ({adjusted})"
+    p, adjusted = (f"< {SMALLEST}" if p < SMALLEST else f"{p:.3f}" if p < 0.1 else f"{p:.2f}" for p in one.test[:2])
+    return f"{signed(one.difference)}, p {'' if one.test.p < SMALLEST else '= '}{p} ({adjusted})"
 
 
 def document(table: PaperTable) -> Document:
@@ -93,11 +92,11 @@ def document(table: PaperTable) -> Document:
             tests.append([row.title, others[0], *map(compared, found)])
     if tests:
         grids.append(Grid(["difference in points", "to", *columns], tests, 2))
-    return Document(grids, notes(table, bool(tests)))
+    return Document(grids, notes(table))
 
 
-def notes(table: PaperTable, tested: bool) -> list[str]:
-    """Explanations of the numbers, a sentence each. ``tested``: whether there are paired tests."""
+def notes(table: PaperTable) -> list[str]:
+    """Explanations of the numbers, a sentence each."""
     about, wanted = table.published, len(table.plan.seeds)
     over = f"{wanted} seed{'s' if wanted != 1 else ''} ({', '.join(map(str, table.plan.seeds))})"
     lines = [
@@ -120,10 +119,10 @@ def notes(table: PaperTable, tested: bool) -> list[str]:
         if means:
             scores = ", ".join(f"{title} {decimal(mean, 1)}" for title, mean in means.items())
             lines.append(f"{column.name}: {seen} of {count} test rows have the very texts of train or quiz rows; without them: {scores}.")
-    if tested:
+    for one in [*table.comparisons.values()][:1]:
         lines.append(
             f"p: {BOOTSTRAP}; it is about other test rows, with the models as they are. In brackets p by Holm, adjusted for the "
-            f"{table.tested.count} tests of the table: the one to go by where no single comparison was meant beforehand."
+            f"{one.test.tests} tests of the table: the one to go by where no single comparison was meant beforehand."
         )
     if count := sum(state == CHANGED for state in table.states.values()):
         lines.append(f"{count} cells were made with other settings or data than now; --dry_run --list_cells lists them as changed.")
@@ -185,7 +184,7 @@ def tsv(table: PaperTable) -> str:
 
 def _tsv_line(table: PaperTable, row: TableRow, column: Column) -> list[str]:
     entry, one = table.entry(row, column), table.compare(row, column)
-    test = [one.other.name, _number(one.difference), f"{one.p:.6g}", f"{one.adjusted:.6g}", BOOTSTRAP] if one else [""] * 5
+    test = [one.other.name, _number(one.difference), f"{one.test.p:.6g}", f"{one.test.adjusted:.6g}", BOOTSTRAP] if one else [""] * 5
     return [
         table.published.name, row.name, row.title, column.domain, column.metric, _number(entry.mean), _number(entry.std),
         str(entry.n), " ".join(f"{seed}={100 * value:.4f}" for seed, value in entry.scores.items()),

@@ -17,7 +17,7 @@ from teachback.reports.cells import CELL_ROLES, Workplace
 from teachback.reports.plan import Plan, Setting, answering, targets_of
 from teachback.reports.published import published_table
 from teachback.reports.recipes import RECIPES
-from teachback.reports.run_cells import Launcher, LocalLauncher, Schedule
+from teachback.reports.run_cells import LocalLauncher, Schedule
 from teachback.reports.slurm import SlurmLauncher
 from teachback.reports.snakefile import snakefile
 
@@ -97,7 +97,7 @@ def reproduce(args: ReproduceArguments) -> None:
         schedule.report_failures()
 
 
-def make_launcher(args: ReproduceArguments) -> Launcher:
+def make_launcher(args: ReproduceArguments) -> LocalLauncher | SlurmLauncher:
     if args.launcher == "slurm":
         return SlurmLauncher(args.slurm_options, {role: getattr(args, f"slurm_options_{role}") for role in CELL_ROLES})
     return LocalLauncher(args.jobs, visible_gpus(args.device))

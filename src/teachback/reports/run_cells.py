@@ -6,39 +6,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from statistics import fmean
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 from teachback.core.errors import TeachbackError
 from teachback.core.side_by_side import environment_of, interruptible, threads_each
 from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO, Cell, Workplace, done_mark
-from teachback.reports.slurm import queued_job
+from teachback.reports.slurm import SlurmJob, SlurmLauncher, queued_job
 
 RUNNING, BLOCKED = "running", "blocked"
 STOPPED = str(128 + signal.SIGTERM)  # exit status of a stage that was told to stop and has written a checkpoint
-
-
-class Job(Protocol):
-    """A started cell."""
-
-    def finished(self) -> bool: ...
-
-    def stop(self) -> None: ...
-
-
-class Launcher(Protocol):
-    """Backend that runs cells. ``check`` refuses cells that it cannot run; ``pause``: seconds between polls."""
-
-    pause: float
-    started: str  # description of running cells in the progress line
-    goes_on: str  # description of how the command resumes after an interruption
-
-    def check(self, cells: list[Cell]) -> None: ...
-
-    def start(self, cell: Cell, slot: int) -> Job: ...
 
 
 class LocalJob:
@@ -60,24 +41,18 @@ class LocalJob:
             return
         os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait()
-        while _group_exists(self.process.pid):
-            time.sleep(0.05)
-
-
-def _group_exists(number: int) -> bool:
-    try:
-        os.killpg(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        with suppress(ProcessLookupError):  # once nobody is left in the group
+            while True:
+                os.killpg(self.process.pid, 0)
+                time.sleep(0.05)
 
 
 class LocalLauncher:
     """Runs cells as processes of this machine, each on one of several GPUs and with an equal share of the cores."""
 
-    pause = 0.2
-    started = "running"
-    goes_on = "with unfinished cells from their last checkpoints"
+    pause = 0.2  # seconds between polls
+    started = "running"  # cells, in the progress line
+    goes_on = "with unfinished cells from their last checkpoints"  # after an interruption
 
     def __init__(self, jobs: int, gpus: list[str]):
         self.gpus = gpus
@@ -124,7 +99,7 @@ def expected_seconds(left: list[Cell], finished: list[Cell], jobs: int) -> float
 
 class Running(NamedTuple):
     cell: Cell
-    job: Job
+    job: LocalJob | SlurmJob
     slot: int
     lock: FileLock
 
@@ -136,7 +111,7 @@ class Schedule:
     """
 
     def __init__(
-        self, cells: list[Cell], place: Workplace, launcher: Launcher, jobs: int, retries: int = 0,
+        self, cells: list[Cell], place: Workplace, launcher: LocalLauncher | SlurmLauncher, jobs: int, retries: int = 0,
         say: Callable[[str], None] = print,
     ):  # fmt: skip
         self.cells = {cell.name: cell for cell in cells}
@@ -167,7 +142,9 @@ class Schedule:
     def _step(self) -> bool:
         """Handle finished cells and start ready ones; returns whether any are running or left."""
         changed = [self._finish(running) for running in list(self.running.values()) if running.job.finished()]
-        self._block()
+        for name, cell in self.cells.items():
+            if self.states[name] == TODO and any(self.states[need] in (FAILED, BLOCKED) for need in cell.needs):
+                self.states[name] = BLOCKED
         for cell in [cell for cell in self.cells.values() if self._ready(cell)]:
             if len(self.running) >= self.jobs:
                 break
@@ -179,12 +156,6 @@ class Schedule:
     def _ready(self, cell: Cell) -> bool:
         waits = any(self.states[name] != DONE for name in cell.needs) or any(self.states[name] in (TODO, RUNNING) for name in cell.after)
         return self.states[cell.name] == TODO and not waits
-
-    def _block(self) -> None:
-        """Block cells that need a failed or blocked one."""
-        for name, cell in self.cells.items():
-            if self.states[name] == TODO and any(self.states[need] in (FAILED, BLOCKED) for need in cell.needs):
-                self.states[name] = BLOCKED
 
     def _start(self, cell: Cell) -> bool:
         cell.folder.mkdir(parents=True, exist_ok=True)

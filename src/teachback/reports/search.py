@@ -3,8 +3,6 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -102,6 +100,7 @@ class Search:
         self.plan = SearchPlan(folder, ranges, stages, shared, _absolute(args.teacher_root), _absolute(args.student_root))
         self.folder, self.launcher = folder, LocalLauncher(1, [])
         self.told = 0  # scores of the running trial that the study knows
+        self.study_lock = FileLock(folder / "locks/study")  # other processes look for trials and best scores at the same time
         self.trial_lock = FileLock(folder / "locks/trial")  # of the trial that this process runs
 
     def _taken(self) -> str:
@@ -121,12 +120,6 @@ class Search:
         storage = optuna.storages.RDBStorage(f"sqlite:///{self.folder / 'study.db'}", engine_kwargs={"connect_args": {"timeout": 60}})
         return optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True, pruner=pruner)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the study's lock, as another process may look for a trial or a best score at the same time."""
-        with FileLock(self.folder / "locks/study"):
-            yield
-
     def counted(self) -> int:
         """Number of trials that are finished, or run by some process."""
         return sum(trial.state.name in ("COMPLETE", "PRUNED", "RUNNING") or FAILURE in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
@@ -134,7 +127,7 @@ class Search:
     def run(self) -> None:
         """Run trials until there are enough."""
         (self.folder / "locks").mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with self.study_lock:
             self.counted()  # opens the study, which one process makes
         with interruptible():
             try:
@@ -152,7 +145,7 @@ class Search:
         """
         import optuna
 
-        with self._alone():
+        with self.study_lock:
             for old in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
                 if self._lock(old.number):
                     self.study.tell(old.number, state=optuna.trial.TrialState.FAIL)
@@ -225,32 +218,26 @@ class Search:
         """Run a cell; returns False if its trial was pruned by the scores so far, in which case its folder is removed."""
         self.place.write_script(cell, known)
         cell.mark(FAILED).unlink(missing_ok=True)
-        job = self.launcher.start(cell, 0)
+        job, pruned = self.launcher.start(cell, 0), False
         try:
-            while not job.finished():
+            while not pruned and not job.finished():
                 time.sleep(PAUSE)
                 if trial:
-                    self._report(trial, self._scores_so_far(cell))
-                if trial and self.told and trial.should_prune():
-                    job.stop()
-                    cell.mark(FAILED).unlink(missing_ok=True)
-                    shutil.rmtree(cell.variables["OUTPUT_DIR"], ignore_errors=True)
-                    return False
-        except KeyboardInterrupt:
-            job.stop()
-            cell.mark(FAILED).unlink(missing_ok=True)
-            raise
-        return True
-
-    def _scores_so_far(self, cell: Cell) -> list[float]:
-        """Selection scores of a running stage."""
-        *above, name = PLACES[cell.kind].split("/")
-        works = sorted(cell.run_folder.glob("/".join([*above, f".{name}.partial", "checkpoints"])))  # type: ignore[union-attr]
-        return selection_scores(works[0]) if works else []
+                    *above, name = PLACES[cell.kind].split("/")
+                    works = sorted(cell.run_folder.glob("/".join([*above, f".{name}.partial", "checkpoints"])))  # type: ignore[union-attr]
+                    self._report(trial, selection_scores(works[0]) if works else [])
+                    pruned = self.told > 0 and trial.should_prune()
+        finally:
+            if pruned or not job.finished():
+                job.stop()
+                cell.mark(FAILED).unlink(missing_ok=True)
+        if pruned:
+            shutil.rmtree(cell.variables["OUTPUT_DIR"], ignore_errors=True)
+        return not pruned
 
     def _keep_best(self) -> None:
         """Write the best settings, and remove the judged folders of other trials."""
-        with self._alone():
+        with self.study_lock:
             finished = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
             if not finished:
                 return

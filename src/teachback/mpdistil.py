@@ -12,11 +12,11 @@ import numpy as np
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from teachback.core.arguments import require
 from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import locked
+from teachback.core.options import require
 from teachback.core.published import require_whole
 from teachback.core.tsv import as_tsv
 from teachback.data.loader_rows import UserLoader, require_loader

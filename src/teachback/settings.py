@@ -9,15 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 import torch
 from transformers import TrainingArguments
 
-from teachback.core.arguments import (
-    CurriculumArguments,
-    MetaTeacherArguments,
-    SecondStageArguments,
-    require,
-    require_above_zero,
-    require_at_least,
-)
+from teachback.core.arguments import CurriculumArguments, MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
+from teachback.core.options import require, require_above_zero, require_at_least
 from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.loader_rows import UserLoader
 from teachback.stages.phase_inputs import PhaseArguments

@@ -1,13 +1,17 @@
 """Arguments as dataclasses whose fields are flags: declaring and checking them, without PyTorch."""
 
 import math
+from collections.abc import Callable
 from dataclasses import field, fields
+from typing import Annotated, get_type_hints
 
 from transformers.hf_argparser import HfArgumentParser
 
 from teachback.core.errors import TeachbackError
 from teachback.core.variables import flag_meanings
 
+SEEDS = 2**32  # numpy's range
+Requirement = Callable[[object, str], None]  # raises TeachbackError unless the named argument fits
 # Arguments that stage.json records only if they differ from their defaults, so that stages finished without them stay valid.
 ADDED = {
     "transfer_windows", "second_transfer_set", "teacher_seeds", "average_checkpoints", "layer_decay", "patience", "class_weights",
@@ -36,20 +40,49 @@ def require(arguments, name: str, choices: tuple[str, ...]) -> None:
 
 
 def require_at_least(arguments, name: str, least: float) -> None:
-    if not least <= getattr(arguments, name) < math.inf:
-        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number of at least {least}")
-
-
-def require_share(arguments, name: str) -> None:
-    """Refuse a probability below 0, or of 1 and more; None passes."""
-    value = getattr(arguments, name)
-    if value is not None and not 0 <= value < 1:
-        raise TeachbackError(f"{name.upper()}={value}: must be at least 0 and below 1")
+    _require(arguments, name, lambda value: least <= value < math.inf, f"a number of at least {least}")
 
 
 def require_above_zero(arguments, name: str) -> None:
-    if not 0 < getattr(arguments, name) < math.inf:
-        raise TeachbackError(f"{name.upper()}={getattr(arguments, name)}: must be a number above 0")
+    _require(arguments, name, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def _require(arguments, name: str, fits: Callable[[float], bool], range_: str) -> None:
+    value = getattr(arguments, name)
+    if not fits(value):
+        raise TeachbackError(f"{name.upper()}={value}: must be {range_}")
+
+
+def one_of(*choices: str) -> Requirement:
+    return lambda arguments, name: require(arguments, name, choices)
+
+
+def at_least(least: float) -> Requirement:
+    return lambda arguments, name: require_at_least(arguments, name, least)
+
+
+def in_range(fits: Callable[[float], bool], range_: str) -> Requirement:
+    return lambda arguments, name: _require(arguments, name, fits, range_)
+
+
+BELOW_ONE = in_range(lambda value: 0 <= value < 1, "at least 0 and below 1")
+Positive = Annotated[float, require_above_zero]
+NonNegative = Annotated[float, at_least(0)]
+Count = Annotated[int, at_least(1)]
+Share = Annotated[float, in_range(lambda value: 0 <= value <= 1, "between 0 and 1")]
+Part = Annotated[float, in_range(lambda value: 0 < value <= 1, "above 0 and at most 1")]
+Seed = Annotated[int, in_range(lambda value: 0 <= value < SEEDS, f"from 0 to {SEEDS - 1}")]
+Tracker = Annotated[str, one_of("none", "tensorboard", "wandb")]
+
+
+class Checked:
+    """Base of dataclasses of arguments, whose annotations say which values they take; checked when one is made."""
+
+    def __post_init__(self):
+        """Raise TeachbackError for the first value that its annotation refuses; None, an unset value, passes."""
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            for requirement in getattr(hint, "__metadata__", ()) if getattr(self, name) is not None else ():
+                requirement(self, name)
 
 
 class Parser(HfArgumentParser):

@@ -3,40 +3,50 @@
 import difflib
 import sys
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from teachback.core.errors import TeachbackError
-from teachback.core.options import Parser, option, recorded, require, require_above_zero, require_at_least
+from teachback.core.options import (
+    Checked,
+    Count,
+    NonNegative,
+    Parser,
+    Part,
+    Positive,
+    Seed,
+    Tracker,
+    at_least,
+    option,
+    recorded,
+    require,
+)
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments  # imports PyTorch, for which --check and --help need not wait
 
-SEEDS = 2**32
-TRACKERS = ("none", "tensorboard", "wandb")
-
 
 @dataclass
-class OptimizerArguments:
+class OptimizerArguments(Checked):
     """Training arguments with the papers' values as defaults; all but those of `WITHOUT_EFFECT` are in the fingerprint."""
 
-    learning_rate: float = 2e-5
-    num_train_epochs: float = 3.0
-    per_device_train_batch_size: int = 32
-    per_device_eval_batch_size: int = 64
+    learning_rate: Positive = 2e-5
+    num_train_epochs: Positive = 3.0
+    per_device_train_batch_size: Count = 32
+    per_device_eval_batch_size: Count = 64
     lr_scheduler_type: str = "linear"
-    layer_decay: float = 1.0
-    patience: int = 0
+    layer_decay: Part = 1.0
+    patience: Annotated[int, at_least(0)] = 0
     average_checkpoints: int = 0
-    save_steps: float = 0
-    seed: int = 42
-    report_to: str = "none"
-    weight_decay: float = option(0.01, "Weight decay (paper: 0.01).")
-    warmup_steps: float = option(0.1, "Warm-up: a share of all steps below 1, else a number of steps (paper: 0.1).")
+    save_steps: NonNegative = 0
+    seed: Seed = 42
+    report_to: Tracker = "none"
+    weight_decay: NonNegative = option(0.01, "Weight decay (paper: 0.01).")
+    warmup_steps: NonNegative = option(0.1, "Warm-up: a share of all steps below 1, else a number of steps (paper: 0.1).")
     adam_beta1: float = option(0.9, "Decay of Adam's mean of gradients.")
     adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.")
     adam_epsilon: float = option(1e-8, "Adam's epsilon.")
-    max_grad_norm: float = option(1.0, "Norm that gradients are clipped to; 0: not clipped.")
-    gradient_accumulation_steps: int = option(1, "Batches whose gradients make one step.")
+    max_grad_norm: NonNegative = option(1.0, "Norm that gradients are clipped to; 0: not clipped.")
+    gradient_accumulation_steps: Count = option(1, "Batches whose gradients make one step.")
     max_steps: int = option(-1, "Steps of the training, in place of the epochs; -1: those of the epochs.")
     save_total_limit: int = option(2, "Checkpoints kept; the best one so far is among them.")
     logging_steps: float = option(50, "Log every so many steps; left at 50: in a run of few steps more often, ten losses in all and one an epoch.")
@@ -48,18 +58,9 @@ class OptimizerArguments:
     )})  # fmt: skip
 
     def __post_init__(self):
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            require_at_least(self, name, 1)
-        for name in ("learning_rate", "num_train_epochs"):
-            require_above_zero(self, name)
-        for name in ("weight_decay", "warmup_steps", "save_steps", "max_grad_norm", "patience"):
-            require_at_least(self, name, 0)
-        require(self, "report_to", TRACKERS)
-        require_seed(self)
+        super().__post_init__()
         if self.average_checkpoints < 0 or self.average_checkpoints == 1:
             raise TeachbackError(f"AVERAGE_CHECKPOINTS={self.average_checkpoints}: must be 0, or at least 2")
-        if not 0 < self.layer_decay <= 1:
-            raise TeachbackError(f"LAYER_DECAY={self.layer_decay}: must be above 0 and at most 1")
         self.trainer = [word for part in self.trainer or () for word in ([part] if isinstance(part, str) else part)]
         self._require_strategies(FIXED | trainer_values(self.trainer))
 
@@ -155,9 +156,3 @@ def trainer_values(words: list[str] | None) -> dict:
             raise TeachbackError(f"--trainer {key}: TrainingArguments has no such field{f'; did you mean {hint[0]}?' if hint else ''}")
         values[key] = getattr(Parser([TrainingArguments]).parse_args([f"--{key}={value}"]), key)  # type: ignore[list-item]  # a NewType of theirs
     return values
-
-
-def require_seed(arguments) -> None:
-    """Refuse seeds outside numpy's range."""
-    if not 0 <= arguments.seed < SEEDS:
-        raise TeachbackError(f"SEED={arguments.seed}: must be from 0 to {SEEDS - 1}")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from teachback.core.arguments import option
 from teachback.core.devices import torch_threads
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.markdown import markdown_table
+from teachback.core.options import option
 from teachback.core.published import hash_model
 from teachback.core.runs import StageRun
 from teachback.core.tsv import as_tsv

@@ -9,8 +9,8 @@ from accelerate import PartialState
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, HTTPError
 
-from teachback.core.arguments import option
 from teachback.core.errors import TeachbackError
+from teachback.core.options import option
 
 # Files that a user of the model does not need, or that describe the machine it was trained on.
 LEFT_OUT = ["stage.json", "*/stage.json", "training_only.safetensors", "last/*", "*.tsv", "*.png", ".*"]

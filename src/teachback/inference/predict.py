@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import torch
 
-from teachback.core.arguments import option, require_at_least
 from teachback.core.errors import TeachbackError
+from teachback.core.options import option, require_at_least
 from teachback.core.spreadsheets import is_formula
 from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
 from teachback.data.user_files import open_table, tsv_stream

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from teachback.core.options import option
-from teachback.core.training_arguments import require_seed
+from teachback.core.options import Checked, Seed, option
 from teachback.data.suites import definition
 
 
 @dataclass
-class GetDataArguments:
+class GetDataArguments(Checked):
     """Flags of stage 1."""
 
     suite: str = "amazon"
@@ -16,7 +15,7 @@ class GetDataArguments:
     data_dir: str = "data"
     source: str = ""
     allow_partial: bool = False
-    seed: int = 42
+    seed: Seed = 42
     fetch_models: bool = False
     teacher_model: str = "bert-base-uncased"
     student_model: str = "huawei-noah/TinyBERT_General_4L_312D"
@@ -24,4 +23,4 @@ class GetDataArguments:
 
     def __post_init__(self):
         definition(self.suite).archives_of(self.domains)
-        require_seed(self)
+        super().__post_init__()

@@ -2,37 +2,33 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from teachback.core.arguments import option, require, require_at_least
 from teachback.core.errors import TeachbackError
-from teachback.core.training_arguments import require_seed
+from teachback.core.options import Checked, Count, Seed, at_least, one_of, option
 from teachback.data.groups import GROUP_BY
-from teachback.data.schema import (
-    PROTOCOLS,
-)  # fmt: skip
+from teachback.data.schema import PROTOCOLS
 from teachback.data.suites import definition
 from teachback.data.user_columns import NAMED, NEEDED, OPTIONAL
-from teachback.methods.prototypes import (
-    FORMS,
-)
+from teachback.methods.prototypes import FORMS
 
 CUSTOM_ONLY = {"group_by": "auto", "group_column": "", "delimiter": ""} | {f"{name}_column": "" for name in NAMED}
 QUIZ_FRACTION = 0.1  # default; PROTOCOL=paper uses the suite's `paper_quiz`
 
 
 @dataclass
-class ProcessArguments:
+class ProcessArguments(Checked):
     """Flags of stage 2."""
 
     suite: str = "amazon"
     domains: str = ""
     data_dir: str = "data"
     source: str = ""
-    seed: int = 42
+    seed: Seed = 42
     quiz_fraction: float | None = None
     dev_fraction: float = 0.1
     test_fraction: float = 0.1
-    group_by: str = "auto"
+    group_by: Annotated[str, one_of(*GROUP_BY)] = "auto"
     group_column: str = ""
     delimiter: str = ""
     text_a_column: str = ""
@@ -45,11 +41,16 @@ class ProcessArguments:
     embedding_model: str = "bert-base-uncased"
     prototype: str = "paper"
     alpha: float = 0.5
-    max_length: int = 128
-    eval_batch_size: int = 64
+    max_length: Annotated[int, at_least(4)] = 128
+    eval_batch_size: Count = 64
     precision: str = "auto"
     device: str = "auto"
     dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_own_files(self)
+        _check(self)
 
     @property
     def folder(self) -> Path:
@@ -62,7 +63,7 @@ class ProcessArguments:
         return definition(self.suite).paper_quiz if self.protocol == "paper" else QUIZ_FRACTION
 
 
-def check_process_arguments(arguments: ProcessArguments) -> None:
+def _check(arguments: ProcessArguments) -> None:
     if arguments.protocol not in PROTOCOLS:
         raise TeachbackError(f"PROTOCOL={arguments.protocol}: use one of {', '.join(PROTOCOLS)}")
     if arguments.source and arguments.suite != "custom":
@@ -73,10 +74,6 @@ def check_process_arguments(arguments: ProcessArguments) -> None:
         raise TeachbackError(
             f"SOURCE={arguments.source} lies in {arguments.folder}, which this stage writes anew; move your files elsewhere"
         )
-    _check_own_files(arguments)
-    require_seed(arguments)
-    for name in ("max_length", "eval_batch_size"):
-        require_at_least(arguments, name, 4 if name == "max_length" else 1)
     if arguments.prototype not in FORMS:
         raise TeachbackError(f"PROTOTYPE={arguments.prototype}: use one of {', '.join(FORMS)}")
     if not 0 <= arguments.alpha <= 1:
@@ -89,7 +86,6 @@ def check_process_arguments(arguments: ProcessArguments) -> None:
 
 
 def _check_own_files(arguments: ProcessArguments) -> None:
-    require(arguments, "group_by", GROUP_BY)
     given = [name for name, value in CUSTOM_ONLY.items() if getattr(arguments, name) != value]
     if given and arguments.suite != "custom":
         raise TeachbackError(

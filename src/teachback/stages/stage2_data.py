@@ -46,7 +46,7 @@ from teachback.methods.prototypes import (
     write_embeddings,
 )
 from teachback.models.loading import load_encoder, locate
-from teachback.stages.stage2_arguments import CUSTOM_ONLY, ProcessArguments, check_process_arguments
+from teachback.stages.stage2_arguments import CUSTOM_ONLY, ProcessArguments
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,6 @@ def process(arguments: ProcessArguments, problems: Problems | None = None) -> Su
 
     A dry run reports what it would do, and returns None. ``problems`` collects bad rows.
     """
-    check_process_arguments(arguments)
     run = _stage_run(arguments)
     if arguments.dry_run:
         print(f"{run.folder} {_dry_run(run)}")
@@ -166,7 +165,6 @@ def check_before_reading(arguments: ProcessArguments) -> None:
     """Check values, and for SUITE=custom the columns of the user's files, before any row is read."""
     suite = definition(arguments.suite)
     suite.archives_of(arguments.domains)
-    check_process_arguments(arguments)
     if not suite.archives and not is_hub(arguments.source):
         settings = _settings_of_reading(arguments)
         for _, table in open_source(_source(arguments), settings.delimiter):

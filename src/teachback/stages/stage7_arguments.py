@@ -1,16 +1,17 @@
 """The arguments of stage 7, and which metrics they ask for."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from teachback.core.errors import TeachbackError
-from teachback.core.options import option, require, require_at_least
+from teachback.core.options import Checked, Count, Tracker, at_least, one_of, option
 from teachback.data.schema import SPLITS
 from teachback.data.suite_data import SuiteData
 from teachback.inference.metrics import metric_for, parts
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(Checked):
     """Arguments of stage 7: run, rows, metric, and how to compute."""
 
     suite: str = "amazon"
@@ -20,28 +21,24 @@ class EvaluationArguments:
     output_root: str = "outputs"
     teacher_root: str = ""
     seed: int = 42
-    teacher: str = "meta"
-    split: str = "test"
+    teacher: Annotated[str, one_of("meta", "mix", "mtl", "single", "multi")] = "meta"
+    split: Annotated[str, one_of(*SPLITS)] = "test"
     metric: str = ""
-    max_length: int = 128
-    eval_batch_size: int = 64
+    max_length: Annotated[int, at_least(4)] = 128
+    eval_batch_size: Count = 64
     precision: str = "auto"
     device: str = "auto"
     submission: bool = False
     spreadsheet: bool = False
     report: bool = True
-    report_to: str = "none"
+    report_to: Tracker = "none"
     dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
 
     def __post_init__(self):
-        require(self, "teacher", ("meta", "mix", "mtl", "single", "multi"))
-        require(self, "split", SPLITS)
-        require(self, "report_to", ("none", "tensorboard", "wandb"))
+        super().__post_init__()
         self.metric = self.metric or "auto"
         if self.metric != "auto":
             parts(self.metric)
-        require_at_least(self, "max_length", 4)
-        require_at_least(self, "eval_batch_size", 1)
 
 
 def metrics_of(data: SuiteData, metric: str) -> dict[str, str]:

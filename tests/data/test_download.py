@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from teachback.core.errors import TeachbackError
-from teachback.data import archives, download
+from teachback.data import download
 from teachback.data import model_download as hub
 from teachback.data.download import get_data, unpack
 from teachback.data.suites import definition
@@ -388,7 +388,7 @@ def test_a_disk_that_is_full_is_no_broken_archive(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(archives, "write_member", full)
+    monkeypatch.setattr(tarfile, "copyfileobj", full)
     with pytest.raises(OSError, match="full"):
         unpack(tmp_path / NAME, tmp_path / "out")
     (raw := tmp_path / "source").mkdir()

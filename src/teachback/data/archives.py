@@ -6,10 +6,10 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from teachback.core.errors import TeachbackError, is_of_the_disk
 
@@ -27,58 +27,57 @@ HEADERS = (
 )  # fmt: skip
 
 
+ELSEWHERE = "; nothing of it was unpacked, get the archive elsewhere"
+Member = Any  # tarfile.TarInfo or zipfile.ZipInfo
+
+
 @dataclass
 class Limits:
-    """Counts unpacked members and bytes of an archive; raises TeachbackError beyond the limits above."""
+    """Counts members of an archive and their bytes, before they are unpacked; raises TeachbackError beyond the limits above."""
 
     path: Path
     members: int = 0
     unpacked: int = 0
 
-    def __post_init__(self):
-        self.most = min(MOST_BYTES, max(SMALL, MOST_RATIO * self.path.stat().st_size))
-
-    def count_member(self) -> None:
+    def count(self, member: Member) -> None:
         self.members += 1
+        self.unpacked += member.size if isinstance(member, tarfile.TarInfo) else member.file_size
+        size = self.path.stat().st_size
+        most = min(MOST_BYTES, max(SMALL, MOST_RATIO * size))
         if self.members > MOST_MEMBERS:
-            self._refuse(f"holds more than {MOST_MEMBERS:,} members")
-
-    def count(self, size: int) -> None:
-        self.unpacked += size
-        if self.unpacked > self.most:
-            self._refuse(f"unpacks to more than {self.most:,} bytes, and has {self.path.stat().st_size:,} itself")
-
-    def _refuse(self, reason: str) -> None:
-        raise TeachbackError(f"{self.path} {reason}; nothing of it was unpacked, get the archive elsewhere")
+            raise TeachbackError(f"{self.path} holds more than {MOST_MEMBERS:,} members{ELSEWHERE}")
+        if self.unpacked > most:
+            raise TeachbackError(f"{self.path} unpacks to more than {most:,} bytes, and has {size:,} itself{ELSEWHERE}")
 
 
 def _small_headers(path: Path) -> type[tarfile.TarInfo]:
     """TarInfo class that refuses large headers, which tarfile reads into memory before they can be counted."""
 
-    class Member(tarfile.TarInfo):
+    class SmallHeaders(tarfile.TarInfo):
         @classmethod
         def frombuf(cls, buf, encoding, errors):
             member = super().frombuf(buf, encoding, errors)
             if member.type in HEADERS and member.size > LONGEST_HEADER:
-                raise TeachbackError(
-                    f"{path} has a header of {member.size:,} bytes; nothing of it was unpacked, get the archive elsewhere"
-                )
+                raise TeachbackError(f"{path} has a header of {member.size:,} bytes{ELSEWHERE}")
             return member
 
-    return Member
+    return SmallHeaders
 
 
 def archive_damage(path: Path) -> str:
     """Reason why the file is not a complete archive; "" if it can be read to its end."""
     limits = Limits(path)
     try:
-        with _members(path) as members:
-            for _, problem, data in members:
-                if problem:  # `unpack` will refuse it, and reading past it may take long
+        with _opened(path) as archive:
+            members: Iterable[Member] = archive if isinstance(archive, tarfile.TarFile) else archive.infolist()
+            for member in members:
+                if _misplaced(member):  # `unpack` will refuse it, and reading past it may take long
                     break
-                limits.count_member()
-                while data is not None and (part := data.read(1 << 20)):
-                    limits.count(len(part))
+                limits.count(member)
+                if isinstance(archive, zipfile.ZipFile):
+                    with archive.open(member) as file:
+                        while file.read(1 << 20):
+                            pass
     except BROKEN as error:
         return f"{type(error).__name__}: {error}"
     return ""
@@ -92,17 +91,25 @@ def unpack(path: Path, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True)
     files, limits = [], Limits(path)
+
+    def admitted(member: Member, place: str = "") -> Member:
+        if problem := _misplaced(member):
+            raise TeachbackError(f"{path}: the member {_name(member)!r} {problem}{ELSEWHERE}")
+        limits.count(member)
+        name = _name(member).replace("\\", "/")
+        if isinstance(member, tarfile.TarInfo):
+            files.extend([folder / name] * member.isfile())
+            return tarfile.data_filter(member.replace(name=name, deep=False), place)
+        files.extend([folder / name] * (not member.is_dir()))
+        member.filename = name
+        return member
+
     try:
-        with _members(path) as members:
-            for name, problem, data in members:
-                limits.count_member()
-                target = _inside(path, folder, name, problem)
-                if data is None:
-                    target.mkdir(parents=True, exist_ok=True)
-                else:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    write_member(data, target, limits)
-                    files.append(target)
+        with _opened(path) as archive:
+            if isinstance(archive, tarfile.TarFile):
+                archive.extractall(folder, filter=admitted)
+            else:
+                archive.extractall(folder, [admitted(member) for member in archive.infolist()])
     except BROKEN as error:
         if is_of_the_disk(error):
             raise
@@ -112,45 +119,21 @@ def unpack(path: Path, folder: Path) -> list[Path]:
     return files
 
 
-def write_member(data: IO[bytes], target: Path, limits: Limits) -> None:
-    with open(target, "wb") as file:
-        while part := data.read(1 << 20):
-            limits.count(len(part))
-            file.write(part)
+def _opened(path: Path) -> tarfile.TarFile | zipfile.ZipFile:
+    return zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path, tarinfo=_small_headers(path))
 
 
-def _inside(path: Path, folder: Path, name: str, problem: str) -> Path:
-    parts = PurePosixPath(name.replace("\\", "/"))
+def _name(member: Member) -> str:
+    return member.name if isinstance(member, tarfile.TarInfo) else member.filename
+
+
+def _misplaced(member: Member) -> str:
+    """Reason why a member is no plain file or folder below the archive's own; "" if it is one."""
+    parts = PurePosixPath(_name(member).replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts:
-        problem = "lies outside the folder"
-    if problem:
-        raise TeachbackError(
-            f"{path}: the member {name!r} {problem}; nothing of it was unpacked, get the archive elsewhere"
-        )
-    return folder / parts
-
-
-@contextmanager
-def _members(path: Path):
-    """Iterator over the members of a tar or zip archive: (name, problem, open file or None for a folder)."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            yield (_zip_member(archive, member) for member in archive.infolist())
+        return "lies outside the folder"
+    if isinstance(member, tarfile.TarInfo):
+        plain = member.isfile() or member.isdir()
     else:
-        with tarfile.open(path, tarinfo=_small_headers(path)) as archive:
-            yield (_tar_member(archive, member) for member in archive)
-
-
-def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo):
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    problem = "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "is a link or a device"
-    return member.filename, problem, None if member.is_dir() else archive.open(member)
-
-
-def _tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo):
-    plain = member.isfile() or member.isdir()
-    return (
-        member.name,
-        "" if plain else "is a link or a device",
-        archive.extractfile(member) if member.isfile() else None,
-    )
+        plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+    return "" if plain else "is a link or a device"

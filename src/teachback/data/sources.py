@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from teachback.core.errors import TeachbackError
-from teachback.data.archives import Limits, write_member
+from teachback.data.archives import Limits
 from teachback.data.suites.definition import PACKED, Archive, Definition, or_restrict
 
 
@@ -42,8 +42,9 @@ def copy(place: Place, path: Path) -> None:
         shutil.copyfile(place.path, path)
         return
     try:
-        with zipfile.ZipFile(place.path) as archive, archive.open(place._member()) as member:
-            write_member(member, path, Limits(place.path))
+        with zipfile.ZipFile(place.path) as archive, archive.open(place._member()) as member, open(path, "wb") as file:
+            Limits(place.path).count(archive.getinfo(place._member()))
+            shutil.copyfileobj(member, file)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise TeachbackError(f"cannot unpack {place} ({type(error).__name__}: {error}); get it again") from error
 

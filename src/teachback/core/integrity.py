@@ -18,7 +18,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TypeVar, cast
 
 from teachback.core.files import sha256, write_atomically
 
@@ -32,29 +32,21 @@ _hashes: dict[str, tuple[Stamp, str]] = {}  # hashes that this process computed 
 _writes_down: ContextVar[bool] = ContextVar("writes_down", default=True)  # whether `REMEMBERED` is written
 
 
-class _DryRun(Protocol):
-    dry_run: bool
+Stage = TypeVar("Stage", bound=Callable)
 
 
-Arguments = TypeVar("Arguments", bound=_DryRun)
-Others = ParamSpec("Others")
-Result = TypeVar("Result")
-
-
-def untouched_in_dry_runs(
-    stage: Callable[Concatenate[Arguments, Others], Result],
-) -> Callable[Concatenate[Arguments, Others], Result]:
+def untouched_in_dry_runs(stage: Stage) -> Stage:
     """Decorate a stage so that with ``dry_run`` in its first argument it does not write `REMEMBERED` either."""
 
     @wraps(stage)
-    def run(arguments: Arguments, *args: Others.args, **kwargs: Others.kwargs) -> Result:
+    def run(arguments, *args, **kwargs):
         before = _writes_down.set(_writes_down.get() and not arguments.dry_run)
         try:
             return stage(arguments, *args, **kwargs)
         finally:
             _writes_down.reset(before)
 
-    return run
+    return cast(Stage, run)
 
 
 def describe(folder: Path) -> dict[str, dict]:

@@ -26,14 +26,7 @@ from teachback.data.schema import Domain
 from teachback.inference.task_metrics import metric_values
 from teachback.methods.curriculum import Curriculum, DomainQuiz, Student
 from teachback.methods.episodes import Episodes, give_heads, new_accelerator, study_of
-from teachback.methods.meta_teacher import (
-    MetaTeacher,
-    Quiz,
-    fit_new_heads,
-    meta_heads,
-    new_heads,
-    train_meta_teacher,
-)
+from teachback.methods.meta_teacher import MetaTeacher, Quiz, fit_new_heads, meta_heads, new_heads, train_meta_teacher
 from teachback.methods.predictions import PredictionDistillation, pkd_layers, teacher_columns
 from teachback.methods.student import new_student
 from teachback.methods.teacher import Teacher, TeacherTraining

@@ -4,10 +4,7 @@ from pathlib import Path
 
 import torch
 
-from teachback.core.arguments import (
-    FirstStageArguments,
-    StudentArguments,
-)
+from teachback.core.arguments import FirstStageArguments, StudentArguments
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
 from teachback.data.schema import Domain, Row

@@ -5,12 +5,7 @@ from pathlib import Path
 
 import torch
 
-from teachback.core.arguments import (
-    HARD_LABEL,
-    MetaTeacherArguments,
-    SecondStageArguments,
-    StudentArguments,
-)
+from teachback.core.arguments import HARD_LABEL, MetaTeacherArguments, SecondStageArguments, StudentArguments
 from teachback.core.errors import TeachbackError
 from teachback.core.integrity import content_hash
 from teachback.core.published import hash_model, read_stage

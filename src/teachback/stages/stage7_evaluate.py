@@ -44,9 +44,8 @@ from teachback.inference.speed import Speeds
 from teachback.inference.submission import file_name, official_rows, submission
 from teachback.stages.stage7_arguments import EvaluationArguments, metrics_of
 from teachback.stages.stage7_details import write_details
-from teachback.stages.stage7_notes import measured_on
+from teachback.stages.stage7_notes import measured_on, print_tables
 from teachback.stages.stage7_predictions import warn_of_formulas, write_predictions
-from teachback.stages.stage7_tables import print_tables
 
 logger = logging.getLogger(__name__)
 

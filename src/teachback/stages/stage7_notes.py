@@ -1,4 +1,4 @@
-"""Notes below stage 7's tables: how the numbers were computed, and on which rows."""
+"""Printing of stage 7's tables, and the notes below them: how the numbers were computed, and on which rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import torch
 from teachback.core.devices import resolve_device
 from teachback.data.names import folder_name
 from teachback.inference.predictor import TIMED_ROWS, evaluation_precision
-from teachback.inference.results import Evaluated, metric_names, percent, serves_more, unseen_split
+from teachback.inference.results import (
+    META_TEACHER,
+    Evaluated,
+    comparison_table,
+    domains_table,
+    metric_names,
+    percent,
+    serves_more,
+    unseen_split,
+)
 from teachback.inference.timing import ROUNDS
 
 SHOWN = 4  # students
@@ -18,6 +27,20 @@ SHOWN = 4  # students
 if TYPE_CHECKING:
     from teachback.stages.stage7_arguments import EvaluationArguments
     from teachback.stages.stage7_evaluate import Evaluation
+
+
+def print_tables(evaluation: Evaluation, evaluated: list[Evaluated]) -> None:
+    """Print the comparison of checkpoints and its notes; for several domains also the layout of the papers."""
+    arguments, owners = evaluation.arguments, evaluation.owners()
+    print(f"\n{evaluation.data.suite.name}, seed {arguments.seed}, {arguments.split} split\n")
+    print(comparison_table(evaluated, evaluation.targets, evaluation.baselines))
+    if len(owners) > 1:
+        print(f"\n{domains_table(evaluated, owners, evaluation.baselines)}")
+    print("\n" + "\n".join(notes(evaluation, evaluated)))
+    students = {one.target for one in evaluated if "/" in one.stage and not one.stage.endswith(META_TEACHER)}
+    for target in evaluation.targets:
+        if target not in students:
+            print(f"{target} has no student yet: DOMAIN={target} bash 4_student_first.sh, then 5_student_second.sh")
 
 
 def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:

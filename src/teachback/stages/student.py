@@ -5,9 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from teachback.core.arguments import (
-    StudentArguments,
-)
+from teachback.core.arguments import StudentArguments
 from teachback.data.schema import Domain, Row
 from teachback.methods.inner_layers import InnerLayerDistillation
 from teachback.methods.predictions import PredictionDistillation

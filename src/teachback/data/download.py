@@ -5,8 +5,7 @@ data/raw/<suite>/ then holds each archive with its SHA-256 beside it, and ``cont
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,27 +41,24 @@ def get_data(
         return raw
     with locked(raw), naming(raw):
         raw.mkdir(parents=True, exist_ok=True)
-        _get_data(suite, raw, source, allow_partial, seed, domains)
+        if suite.generate:
+            _generate(suite, suite.generate, raw, source, seed)
+        wanted = suite.archives_of(domains)
+        check_source(suite, wanted, raw, source)
+        for archive in suite.archives:
+            if archive in wanted or (raw / archive.name).is_file():
+                _obtain(suite, archive, raw / archive.name, source)
+        _unpack_all(suite, raw)
+        _check_content(suite, raw / "content", allow_partial, {name for archive in wanted for name in archive.domains})
+    absent = {name for a in suite.archives if not a.without and not (raw / a.name).is_file() for name in a.domains}
+    if absent:
+        print(f"left out, as DOMAINS does not name them: {', '.join(name for name in suite.domain_names if name in absent)}")
     print(f"{raw} is complete")
     return raw
 
 
 def raw_folder(suite: Definition, data_dir: Path) -> Path:
     return Path(data_dir) / "raw" / suite.name
-
-
-def _get_data(suite: Definition, raw: Path, source: str, allow_partial: bool, seed: int, domains: str) -> None:
-    if suite.generate:
-        _refuse_source(suite, source)
-        _generate(suite, suite.generate, raw, seed)
-    wanted = suite.archives_of(domains)
-    check_source(suite, wanted, raw, source)
-    for archive in suite.archives:
-        if archive in wanted or (raw / archive.name).is_file():
-            _obtain(suite, archive, raw, source)
-    _unpack_all(suite, raw)
-    _check_content(suite, raw / "content", allow_partial, {name for archive in wanted for name in archive.domains})
-    _tell_left_out(suite, raw)
 
 
 def dry_run_message(suite: Definition, data_dir: Path, source: str = "", domains: str = "") -> list[str]:
@@ -76,7 +72,7 @@ def dry_run_message(suite: Definition, data_dir: Path, source: str = "", domains
         lines.append(f"{raw}: SUITE={suite.name} has nothing to fetch")
     elif not all((raw / f"{archive.name}.sha256").is_file() for archive in wanted):
         lines.append(f"{raw / 'content'} would be unpacked, as archives are still to come")
-    elif _is_unpacked(raw, _hashes(raw, _archives_there(suite, raw))):
+    elif _is_unpacked(raw, _there(suite, raw)[1]):
         lines.append(f"{raw / 'content'} is up to date")
     else:
         lines.append(f"{raw / 'content'} would be unpacked, as it is not there yet or of other archives")
@@ -93,47 +89,33 @@ def _archive_message(suite: Definition, archive: Archive, raw: Path, source: str
     return f"{path} would be fetched from {place}, as it is not there yet"
 
 
-def _tell_left_out(suite: Definition, raw: Path) -> None:
-    absent = {name for a in suite.archives if not a.without and not (raw / a.name).is_file() for name in a.domains}
-    if absent:
-        names = [name for name in suite.domain_names if name in absent]
-        print(f"left out, as DOMAINS does not name them: {', '.join(names)}")
-
-
-def _refuse_source(suite: Definition, source: str) -> None:
+def _generate(suite: Definition, generate: Callable[[Path, int], None], raw: Path, source: str, seed: int) -> None:
+    """Generate the archives again on every run, as they depend on the seed and take only a second."""
     if source:
         raise TeachbackError(f"SUITE={suite.name} is generated, not fetched; unset SOURCE, or choose another SUITE")
-
-
-def _generate(suite: Definition, generate: Callable[[Path, int], None], raw: Path, seed: int) -> None:
-    """Generate the archives again on every run, as they depend on the seed and take only a second."""
     for archive in suite.archives:
         (raw / f"{archive.name}.sha256").unlink(missing_ok=True)
     generate(raw, seed)
     print(f"generated the archive of SUITE={suite.name} with seed {seed}")
 
 
-def _obtain(suite: Definition, archive: Archive, raw: Path, source: str) -> None:
-    """Ensure that a complete archive is in ``raw``, with the hash recorded when it was first obtained."""
-    path = raw / archive.name
-    if not path.is_file():
-        if not _bring_or_warn(suite, archive, path, source):
+def _obtain(suite: Definition, archive: Archive, path: Path, source: str) -> None:
+    """Ensure that a complete archive is at ``path``, with the hash recorded when it was first obtained.
+
+    An optional archive that cannot be obtained is only a warning.
+    """
+    if path.is_file():
+        if reason := _damage(archive, path):
+            raise TeachbackError(f"{path} is not a whole archive ({reason}); remove it and run again")
+    else:
+        try:
+            _bring(suite, archive, path, source)
+        except TeachbackError as error:
+            if not archive.without:
+                raise
+            print(f"warning: {error}\nWithout {archive.name} {archive.without}.")
             return
-    elif reason := _damage(archive, path):
-        raise TeachbackError(f"{path} is not a whole archive ({reason}); remove it and run again")
     _verify(path)
-
-
-def _bring_or_warn(suite: Definition, archive: Archive, path: Path, source: str) -> bool:
-    """Obtain the archive and return whether it is there; a missing optional archive is only a warning."""
-    try:
-        _bring(suite, archive, path, source)
-    except TeachbackError as error:
-        if not archive.without:
-            raise
-        print(f"warning: {error}\nWithout {archive.name} {archive.without}.")
-        return False
-    return True
 
 
 def _verify(path: Path) -> None:
@@ -157,10 +139,12 @@ def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None
     """Copy or download the archive to ``path`` atomically."""
     if source and not is_url(source):
         place = local_archive(suite, archive, source)
-        with _beside(path) as temporary:
-            copy(place, temporary)
-            if reason := _damage(archive, temporary):
+        with working_folder(path) as folder:
+            copy(place, folder / path.name)
+            if reason := _damage(archive, folder / path.name):
                 raise TeachbackError(f"{place} is not a whole archive ({reason}); get it again")
+            sync(folder)
+            os.replace(folder / path.name, path)
         print(f"copied {place}")
         return
     urls = source_urls(suite, archive, source) if source else archive.urls
@@ -171,26 +155,12 @@ def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None
             return
         print(f"{shown(url)}: {failure}")
         failures.append(f"  {shown(url)}: {failure}")
-    by_hand = _by_hand(archive, path, tuple(map(shown, urls)))
-    raise TeachbackError(f"could not download {archive.name}:", *failures, by_hand)
-
-
-def _by_hand(archive: Archive, path: Path, urls: tuple[str, ...]) -> str:
     restrict = f" Or leave {', '.join(archive.domains)} out: name others with DOMAINS=." if archive.domains else ""
-    return (
-        f"Without network: download {' or '.join(urls)} on another machine, put the file at {path}, "
-        f"or name the folder that holds {archive.name} with SOURCE=, and run again.{restrict}"
-    )
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder, renamed to ``path`` on success."""
-    with working_folder(path) as folder:
-        temporary = folder / path.name
-        yield temporary
-        sync(folder)
-        os.replace(temporary, path)
+    raise TeachbackError(
+        f"could not download {archive.name}:", *failures,
+        f"Without network: download {' or '.join(map(shown, urls))} on another machine, put the file at {path}, "
+        f"or name the folder that holds {archive.name} with SOURCE=, and run again.{restrict}",
+    )  # fmt: skip
 
 
 def _download(archive: Archive, url: str, path: Path) -> str:
@@ -217,12 +187,8 @@ def _download(archive: Archive, url: str, path: Path) -> str:
 
 def _damage(archive: Archive, path: Path) -> str:
     """Reason why the file is not a complete archive or plain data file; "" if it is."""
-    if not archive.packed:
-        return _text_damage(path)
-    return archive_damage(path)
-
-
-def _text_damage(path: Path) -> str:
+    if archive.packed:
+        return archive_damage(path)
     with open(path, "rb") as file:
         start = file.read(1000).lstrip()
     return "it is empty" if not start else "it is a web page" if start.startswith(b"<") else ""
@@ -231,8 +197,7 @@ def _text_damage(path: Path) -> str:
 def _unpack_all(suite: Definition, raw: Path) -> None:
     """Unpack all present archives into ``content``, unless it is up to date."""
     content = raw / "content"
-    archives = _archives_there(suite, raw)
-    hashes = _hashes(raw, archives)
+    archives, hashes = _there(suite, raw)
     if _is_unpacked(raw, hashes):
         return
     with working_folder(content) as folder:
@@ -249,12 +214,10 @@ def _unpack_all(suite: Definition, raw: Path) -> None:
         os.rename(new, content)
 
 
-def _archives_there(suite: Definition, raw: Path) -> list[Archive]:
-    return [archive for archive in suite.archives if (raw / archive.name).is_file()]
-
-
-def _hashes(raw: Path, archives: list[Archive]) -> str:
-    return "".join((raw / f"{archive.name}.sha256").read_text(encoding="utf-8") for archive in archives)
+def _there(suite: Definition, raw: Path) -> tuple[list[Archive], str]:
+    """Archives in the raw folder, and their recorded hashes."""
+    archives = [archive for archive in suite.archives if (raw / archive.name).is_file()]
+    return archives, "".join((raw / f"{archive.name}.sha256").read_text(encoding="utf-8") for archive in archives)
 
 
 def _is_unpacked(raw: Path, hashes: str) -> bool:

@@ -3,11 +3,13 @@
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from teachback.data.bad_rows import listed
 from teachback.data.overlap import SIDES, shared_sides, shared_texts
-from teachback.data.schema import Domain
 from teachback.data.suites.definition import Parsed
+
+_one_form = partial(unicodedata.normalize, "NFKC")
 
 
 def cautions(parsed: Parsed, wanted: Iterable[str]) -> Iterator[str]:
@@ -15,8 +17,7 @@ def cautions(parsed: Parsed, wanted: Iterable[str]) -> Iterator[str]:
     yield from _alike("domains", parsed.domains)
     for labels in dict.fromkeys(domain.labels for domain in parsed.domains.values()):
         yield from _alike("labels", labels)
-    yield from _numbers_as_labels(parsed)
-    yield from _one_label(parsed)
+    yield from _labels(parsed)
     for split in wanted:
         yield from _absent(parsed, split)
     for (learnt, scored), count in shared_texts(parsed.rows).items():
@@ -49,38 +50,22 @@ def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
         yield f"the {what} {shown} differ in {difference} alone, and are taken for different ones"
 
 
-def _one_form(name: str) -> str:
-    """Unicode normalisation form NFKC of a name."""
-    return unicodedata.normalize("NFKC", name)
-
-
-def _numbers_as_labels(parsed: Parsed) -> Iterator[str]:
-    """Classification domains whose labels look like measurements."""
+def _labels(parsed: Parsed) -> Iterator[str]:
+    """Classification domains whose train labels look like measurements, or are all the same, though their head has several."""
     trained = defaultdict(set)
     for row in parsed.rows["train"]:
         trained[row.domain].add(row.label)
     odd = [name for name, labels in trained.items() if len(labels) > 10 and all(map(_is_fraction, labels))]
     if odd and all(parsed.domains[name].task == "classification" for name in odd):
         yield f"the labels of {listed(odd)} are numbers with fractions, and each becomes a class of its own"
+    single = [name for name, labels in trained.items() if len(labels) == 1 and parsed.domains[name].task == "classification"]
+    if single:
+        yield f"all train rows of {listed(single)} have one label; such a domain alone teaches nothing"
 
 
 def _is_fraction(text: str) -> bool:
     whole, _, part = text.lstrip("+-").partition(".")
     return whole.isdecimal() and part.isdecimal()
-
-
-def _one_label(parsed: Parsed) -> Iterator[str]:
-    """Domains whose train rows all have the same label, though their head has several."""
-    by_domain = defaultdict(set)
-    for row in parsed.rows["train"]:
-        by_domain[row.domain].add(row.label)
-    single = [name for name, labels in by_domain.items() if len(labels) == 1 and _is_class(parsed.domains[name])]
-    if single:
-        yield f"all train rows of {listed(single)} have one label; such a domain alone teaches nothing"
-
-
-def _is_class(domain: Domain) -> bool:
-    return domain.task == "classification"
 
 
 def _absent(parsed: Parsed, split: str) -> Iterator[str]:

@@ -7,12 +7,12 @@ empty label is a hidden one.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import Problems
-from teachback.data.groups import shared, text_groups
+from teachback.data.groups import Groups, shared, text_groups
 from teachback.data.names import domain_misfit, label_misfit
 from teachback.data.schema import SPLITS, Domain, Row, clean_text
 from teachback.data.splits import cut
@@ -37,36 +37,26 @@ class Record:
     group: str = ""
 
 
-@dataclass
-class Accepted:
-    """Domains, valid rows by split, and the splits given by the source, "" for rows without one.
-
-    ``groups``: guid -> value of GROUP_COLUMN.
-    """
-
-    domains: dict[str, Domain]
-    given: set[str]
-    rows: dict[str, list[Row]] = field(default_factory=dict)
-    groups: dict[str, str] = field(default_factory=dict)
-
-
 def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     """Read the rows of a source; missing test and dev splits are cut from train."""
-    return _complete(_accepted(open_source(source, settings.delimiter), settings, problems), settings)
-
-
-def _accepted(tables: list[tuple[str, Table]], settings: ReadSettings, problems: Problems) -> Accepted:
+    tables = open_source(source, settings.delimiter)
     records = [record for split, table in tables for record in _records(table, split, settings, problems)]
     if not records and not problems.found:
         places = ", ".join(str(table.path) for _, table in tables)
         raise TeachbackError(f"{places}: a header and no rows; there is nothing to learn from")
     domains = _domains(records)
-    accepted = Accepted(domains, {record.split for record in records})
+    rows: dict[str, list[Row]] = {"train": []}
+    values: dict[str, str] = {}  # of GROUP_COLUMN, by guid
     for record in records:
         if problems.accepts(record.row, domains, record.path, record.line, record.split != "test", record.unit):
-            accepted.rows.setdefault(record.split or "train", []).append(record.row)
-            accepted.groups[record.row.guid] = record.group
-    return accepted
+            rows.setdefault(record.split or "train", []).append(record.row)
+            values[record.row.guid] = record.group
+    groups = shared(values) if settings.group_column else text_groups(rows["train"], domains, settings.group_by)
+    missing = tuple(split for split in ("test", "dev") if split not in {record.split for record in records})
+    _cut_missing(rows, missing, domains, groups, settings)
+    what = settings.group_column or ("text_b" if settings.group_by == "text_b" else "text_a")
+    notes = {f"rows share their {what} with others, and stay with them in one split": len(groups)} if groups else {}
+    return Parsed(domains, rows, notes, groups, missing)
 
 
 def _records(table: Table, split: str, settings: ReadSettings, problems: Problems) -> Iterator[Record]:
@@ -133,20 +123,14 @@ def _heads(labels: dict[str, set[str]]) -> dict[str, tuple[str, set[str]]]:
     return {domain: head_of[domain] for domain in labels}
 
 
-def _complete(accepted: Accepted, settings: ReadSettings) -> Parsed:
+def _cut_missing(rows: dict[str, list[Row]], missing: tuple[str, ...], domains: dict[str, Domain], groups: Groups,
+                 settings: ReadSettings) -> None:  # fmt: skip
     """Cut missing test and dev splits from train; rows of a group stay in one split."""
-    train, domains = accepted.rows.get("train", []), accepted.domains
-    groups = shared(accepted.groups) if settings.group_column else text_groups(train, domains, settings.group_by)
-    parts = {"test": settings.test_fraction, "dev": settings.dev_fraction}
-    missing = tuple(split for split in parts if split not in accepted.given)
-    rows = dict(accepted.rows)
     for split in missing:
         # Fractions refer to all rows, and the first cut has already reduced train.
-        share = parts[split] / (1 - parts["test"]) if split == "dev" and "test" in missing else parts[split]
-        train, rows[split] = cut(train, share, settings.seed, domains, groups)
-    what = settings.group_column or ("text_b" if settings.group_by == "text_b" else "text_a")
-    notes = {f"rows share their {what} with others, and stay with them in one split": len(groups)} if groups else {}
-    return Parsed(domains, rows | {"train": train}, notes, groups, missing)
+        left = 1 - settings.test_fraction if split == "dev" and "test" in missing else 1
+        share = (settings.test_fraction if split == "test" else settings.dev_fraction) / left
+        rows["train"], rows[split] = cut(rows["train"], share, settings.seed, domains, groups)
 
 
 SUITE = Definition("custom", read)

@@ -7,8 +7,8 @@ import logging
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 from teachback.core.arguments import (
     CURRICULUM_STAGE,
@@ -41,6 +41,7 @@ from teachback.stages.stage2_data import check_before_reading
 from teachback.stages.stage7_arguments import EvaluationArguments, metrics_of
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 STAGES = (
     "1_get_data.sh", "2_process_data.sh", "3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh",
@@ -66,7 +67,7 @@ def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
     Raises:
         TeachbackError: some variables are invalid; the message lists the problems of all stages.
     """
-    parsed: dict[str, dict[type, object]] = {}
+    parsed: dict[str, list] = {}
     problems: list[str] = []
     for place, stage in enumerate(stages):
         try:
@@ -96,33 +97,47 @@ def check_later_stages(stage: str) -> None:
         check_stages(STAGES[STAGES.index(stage) + 1 :])
 
 
-def _parse(stage: str, flags: Sequence[str]) -> dict[type, object]:
-    """Parse the arguments of a stage's script, by class, and check them as far as that needs no rows."""
-    classes = ARGUMENTS[stage]
-    values: dict[type, object] = dict(zip(classes, parse_options(*classes, argv=_arguments(stage, flags))))
-    processing, data, scoring = (values.get(kind) for kind in (ProcessArguments, DataArguments, EvaluationArguments))
-    if isinstance(processing, ProcessArguments):
+def _parse(stage: str, flags: Sequence[str]) -> list:
+    """Parse the arguments of a stage's script, and check them as far as that needs no rows."""
+    values = parse_options(*ARGUMENTS[stage], argv=_arguments(stage, flags))
+    for processing in _of(values, ProcessArguments):
         check_before_reading(processing)
-    reads = data or scoring
-    if isinstance(reads, DataArguments | EvaluationArguments) and (Path(reads.data_dir) / reads.suite / "suite.json").is_file():
-        suite = SuiteData.read(reads.data_dir, reads.suite, reads.domains)
-        suite.targets(reads.domain)
-        if isinstance(scoring, EvaluationArguments):
+    for data in _of(values, DataArguments):
+        _targets(data, data.domain)
+    for scoring in _of(values, EvaluationArguments):
+        if suite := _suite(scoring):
+            suite.targets(scoring.domain)
             metrics_of(suite, scoring.metric)
     return values
 
 
-def _check_label_loss(values: dict[type, object]) -> None:
+def _of(values: list, kind: type[T]) -> list[T]:
+    """The arguments of one class, if the stage has some."""
+    return [value for value in values if isinstance(value, kind)]
+
+
+def _suite(data: DataArguments | EvaluationArguments) -> SuiteData | None:
+    """The suite that a stage works on; None if stage 2 has not made it."""
+    there = (Path(data.data_dir) / data.suite / "suite.json").is_file()
+    return SuiteData.read(data.data_dir, data.suite, data.domains) if there else None
+
+
+def _targets(data: DataArguments, domain: str) -> list[Domain]:
+    """Target domains by name, see `SuiteData.targets`; none if the suite is not there."""
+    suite = _suite(data)
+    return suite.targets(domain) if suite else []
+
+
+def _check_label_loss(values: list) -> None:
     """Check CLASS_WEIGHTS and LABEL_SMOOTHING of a stage; other stages' may be of another method, and other domains."""
-    loss, data = next((part for part in values.values() if isinstance(part, HardLabelArguments)), None), values.get(DataArguments)
-    if isinstance(loss, SecondStageArguments):
-        loss.require_label_share()
-    if loss is None or not isinstance(data, DataArguments) or not (Path(data.data_dir) / data.suite / "suite.json").is_file():
-        return
-    suite = SuiteData.read(data.data_dir, data.suite, data.domains)
-    together = isinstance(loss, TeacherArguments) and loss.teacher != "single"
-    names = [name for name in suite.trainable if name != data.hold_out]
-    class_weight_column(loss, [], list(map(suite.suite.domain, names)) if together else suite.targets(data.domain))
+    for loss in _of(values, HardLabelArguments):
+        if isinstance(loss, SecondStageArguments):
+            loss.require_label_share()
+        (data,) = _of(values, DataArguments)
+        if suite := _suite(data):
+            together = isinstance(loss, TeacherArguments) and loss.teacher != "single"
+            names = [name for name in suite.trainable if name != data.hold_out]
+            class_weight_column(loss, [], list(map(suite.suite.domain, names)) if together else suite.targets(data.domain))
 
 
 def _arguments(stage: str, flags: Sequence[str]) -> list[str]:
@@ -134,78 +149,54 @@ def _arguments(stage: str, flags: Sequence[str]) -> list[str]:
     return words[next(i for i, word in enumerate(words) if word.endswith(".py")) + 1 :]
 
 
-def _check_models(stage: str, parsed: dict[str, dict[type, object]]) -> None:
-    """Check that the stage's models are available, and that its student can be made."""
-    processing = parsed[stage].get(ProcessArguments)
-    if isinstance(processing, ProcessArguments):
+def _check_models(stage: str, parsed: dict[str, list]) -> None:
+    """Check that the stage's models are available, that its student can be made, and that a given teacher suits the suite."""
+    if stage == PROCESS:
+        (processing,) = _of(parsed[stage], ProcessArguments)
         model_depth(processing.embedding_model, processing.data_dir)
-    elif stage == TEACHER:
-        _check_checkpoint(parsed[stage])
-    else:
-        _check_student(stage, parsed)
-
-
-def _check_checkpoint(values: dict[type, object]) -> None:
-    """Check the head and the labels of a TEACHER_CHECKPOINT, if the suite is there."""
-    teacher, data = values[TeacherArguments], values[DataArguments]
-    assert isinstance(teacher, TeacherArguments) and isinstance(data, DataArguments)
+        return
+    (data,) = _of(parsed[stage], DataArguments)
+    if stage != TEACHER:
+        _check_student(stage, parsed, data)
+        return
+    (teacher,) = _of(parsed[stage], TeacherArguments)
     if teacher.teacher_checkpoint:
-        for domain in _targets(data, of_one=teacher.teacher == "single"):
+        for domain in _targets(data, data.domain if teacher.teacher == "single" else ""):
             label_order(teacher.teacher_checkpoint, domain, teacher.teacher_labels, data.data_dir)
 
 
-def _targets(data: DataArguments, of_one: bool = True) -> list[Domain]:
-    """Target domains if the suite is there, or unless ``of_one`` its first alone; else none."""
-    if not (Path(data.data_dir) / data.suite / "suite.json").is_file():
-        return []
-    return SuiteData.read(data.data_dir, data.suite, data.domains).targets(data.domain if of_one else "")
-
-
-def _check_student(stage: str, parsed: dict[str, dict[type, object]]) -> None:
+def _check_student(stage: str, parsed: dict[str, list], data: DataArguments) -> None:
     """Check that the student's model is available, and that its layers suit STUDENT_LAYERS and the layer maps."""
-    values = parsed[stage]
-    student, data = values[StudentArguments], values[DataArguments]
-    assert isinstance(student, StudentArguments) and isinstance(data, DataArguments)
-    second = values.get(SecondStageArguments)
-    if isinstance(second, SecondStageArguments) and second.soft_labels:
-        for domain in _targets(data):
+    (second,), (first,) = _of(parsed[stage], SecondStageArguments), _of(parsed[stage], FirstStageArguments)
+    if second.soft_labels:
+        for domain in _targets(data, data.domain):
             open_soft_labels(second.soft_labels, domain)
-    if isinstance(second, SecondStageArguments) and second.method != "finetune" and FIRST in parsed:
-        student = parsed[FIRST][StudentArguments]  # stage 5 takes the student of stage 4
-        assert isinstance(student, StudentArguments)
-    teacher = parsed.get(TEACHER, {}).get(TeacherArguments)
-    teacher = teacher if isinstance(teacher, TeacherArguments) else _arguments_of_teacher()
-    first = values[FirstStageArguments] if stage == FIRST else None
-    check_layers(student, teacher.teacher_checkpoint or teacher.teacher_model, data.data_dir, first, second)
+    taken = second.method != "finetune" and FIRST in parsed  # stage 5 takes the student of stage 4
+    (student,) = _of(parsed[FIRST if taken else stage], StudentArguments)
+    of_teacher = parsed.get(TEACHER) or parse_options(*ARGUMENTS[TEACHER], argv=_arguments(TEACHER, ()))
+    (teacher,) = _of(of_teacher, TeacherArguments)
+    model = teacher.teacher_checkpoint or teacher.teacher_model
+    check_layers(student, model, data.data_dir, first if stage == FIRST else None, second)
 
 
-def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, first: object = None, second: object = None) -> None:
+def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, first: FirstStageArguments | None = None,
+                 second: SecondStageArguments | None = None) -> None:  # fmt: skip
     """Refuse a student's layers that its model does not have, and maps that do not fit them, by the models' configs alone."""
     depth = model_depth(teacher_model if student.student_init == "teacher" else student.student_model, data_dir)
     if student.student_layers:
         keep = kept_layers(student.student_layers, depth)
         require_layers(keep, depth)
         depth = len(keep)
-    if isinstance(first, FirstStageArguments) and first.first != "none":
+    if first and first.first != "none":
         layer_map(first.layer_map, depth, model_depth(teacher_model, data_dir))
-    if isinstance(second, SecondStageArguments) and second.method != "finetune" and second.beta_pkd:
+    if second and second.method != "finetune" and second.beta_pkd:
         pkd_layer_map(second.pkd_layers, depth, model_depth(teacher_model, data_dir))
 
 
-def _arguments_of_teacher() -> TeacherArguments:
-    args = dict(zip(ARGUMENTS[TEACHER], parse_options(*ARGUMENTS[TEACHER], argv=_arguments(TEACHER, ()))))
-    return args[TeacherArguments]
-
-
-def _all_defaults(values: dict[type, object]) -> bool:
+def _all_defaults(values: list) -> bool:
     """Whether the variables of a stage's model are unset, in which case they may still be given to the stage itself."""
-    processing, student = values.get(ProcessArguments), values.get(StudentArguments)
-    if isinstance(processing, ProcessArguments):
-        return processing.embedding_model == ProcessArguments.embedding_model
-    if student is None:
-        return False
     default = StudentArguments()
-    names = [
-        field.name for field in fields(default) if field.name in ("student_model", "student_layers", "student_init")
-    ]
-    return all(getattr(student, name) == getattr(default, name) for name in names)
+    names = ("student_model", "student_layers", "student_init")
+    given = [processing.embedding_model != ProcessArguments.embedding_model for processing in _of(values, ProcessArguments)]
+    given += [getattr(s, name) != getattr(default, name) for s in _of(values, StudentArguments) for name in names]
+    return bool(given) and not any(given)

@@ -143,7 +143,8 @@ def disk_message(error: Exception, folder: Path | str = "the output folder") -> 
 
 def _full(place: Path | str, number: int) -> str:
     """Message for a full disk, which may lack bytes or inodes."""
-    state = os.statvfs(_existing(place))
+    path = Path(place).absolute()
+    state = os.statvfs(next(parent for parent in (path, *path.parents) if parent.exists()))
     free, reason = f"{state.f_bavail * state.f_frsize / 1e9:.3f}", FULL[number]
     if number == errno.ENOSPC and state.f_files and not state.f_favail:
         return f"{place}: the disk can hold no more files (its inodes are used up, with {free} GB free); remove files and run again"
@@ -190,8 +191,3 @@ def _system_number(error: Exception) -> int:
         return errno.ENOENT
     match = re.search(r"(?:code: |os error )(\d+)", str(error))  # safetensors
     return int(match[1]) if match else 0
-
-
-def _existing(place) -> Path:
-    path = Path(place).absolute()
-    return next(parent for parent in (path, *path.parents) if parent.exists())

@@ -74,7 +74,8 @@ def count_rows(path: Path) -> int:
 
 def damage(folder: Path, files: dict[str, dict], names: Collection[str] = ()) -> list[str]:
     """Compare files with their description; one sentence per damaged file. ``names`` restricts the check if not empty."""
-    _recall(folder)
+    for name, (stamp, digest) in _record(folder).items():  # cached by other processes
+        _hashes.setdefault(os.path.abspath(Path(folder) / name), (stamp, digest))
     chosen = {name: entry for name, entry in files.items() if not names or name in names}
     problems = {name: _problem(Path(folder) / name, entry) for name, entry in chosen.items()}
     _remember(folder, files)
@@ -102,7 +103,8 @@ def content_hash(path: Path) -> str:
     if known == stamp:
         return digest
     digest = sha256(path)
-    if _is_settled(stamp) and _stamp(path) == stamp:
+    settled = max(stamp[1:3]) < (time.time() - SETTLED_SECONDS) * 1e9
+    if settled and _stamp(path) == stamp:
         _hashes[place] = stamp, digest
     return digest
 
@@ -122,16 +124,6 @@ def is_unchanged(path: Path, before: dict) -> bool:
 def _stamp(path: Path) -> Stamp:
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _is_settled(stamp: Stamp) -> bool:
-    return max(stamp[1:3]) < (time.time() - SETTLED_SECONDS) * 1e9
-
-
-def _recall(folder: Path) -> None:
-    """Load the hashes that other processes cached for a folder."""
-    for name, (stamp, digest) in _record(folder).items():
-        _hashes.setdefault(os.path.abspath(Path(folder) / name), (stamp, digest))
 
 
 def _record(folder: Path) -> dict[str, tuple[Stamp, str]]:

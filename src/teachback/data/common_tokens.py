@@ -35,17 +35,12 @@ def _steps(tokenizer) -> list | None:
     return [parts[name] for name in ("normalizer", "pre_tokenizer", "post_processor")]
 
 
-def same_ids(first: EncodedRows, second: EncodedRows) -> bool:
-    """Whether both hold the same token ids, sequence by sequence."""
-    return first.sequences == second.sequences and _equal(first, second, "input_ids")
-
-
 def reads_like(encoded: EncodedRows, expected: EncodedRows, reads_types: bool) -> bool:
     """Whether a model gets the same input from ``encoded`` as from ``expected``, the rows encoded by its tokenizer.
 
     ``reads_types``: the model has token type embeddings; missing token types count as 0.
     """
-    if not same_ids(encoded, expected):
+    if encoded.sequences != expected.sequences or not _equal(encoded, expected, "input_ids"):
         return False
     if not reads_types:
         return True

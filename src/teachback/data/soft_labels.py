@@ -1,6 +1,5 @@
 """Soft labels from a file in place of a teacher's predictions: a column of probabilities for each label, by guid or text."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,12 +106,8 @@ def _misfit(answer: list[str], layout: Layout) -> str:
             return f"column {name!r}: {text!r} is not {what}" if text else f"column {name!r} is empty, and others of the row are not"
     total = sum(map(float, answer))
     if len(answer) > 1 and abs(total - 1) > TOLERANCE:
-        return f"the columns {_quoted(layout.answers.values())} sum to {total:.6g}, not to 1 (within {TOLERANCE:g})"
+        return f"the columns {listed(map(repr, layout.answers.values()))} sum to {total:.6g}, not to 1 (within {TOLERANCE:g})"
     return ""
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return listed([repr(name) for name in names])
 
 
 def _twice(answer: list[str], indices: list[int], result: SoftLabels, table: Table) -> str:

@@ -71,14 +71,14 @@ def _header_line(path: Path, line: bytes) -> str:
 
 def _tsv_table(path: Path) -> Table:
     """Table of tab-separated fields without quoting."""
+
+    def rows() -> Iterator[Line]:
+        with open(path, "rb") as file:
+            yield from tsv_stream(file, path).rows
+
     with open(path, "rb") as file:
         columns = tsv_stream(file, path).columns
-    return Table(path, columns, _tsv_rows(path), strict=True)
-
-
-def _tsv_rows(path: Path) -> Iterator[Line]:
-    with open(path, "rb") as file:
-        yield from tsv_stream(file, path).rows
+    return Table(path, columns, rows(), strict=True)
 
 
 def tsv_stream(file: BinaryIO, path: Path) -> Table:
@@ -193,18 +193,18 @@ def _parquet_table(path: Path, only: Collection[str]) -> Table:
         ) from error
     names = _class_names(schema.metadata or {})
     chosen = [name for name in schema.names if not only or name in only]
-    return Table(path, schema.names, _as_text(_parquet_rows(path, chosen), names), "row")
+
+    def rows() -> Iterator[dict]:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=chosen):
+                yield from batch.to_pylist()
+
+    return Table(path, schema.names, _as_text(_good(rows()), names), "row")
 
 
-def _parquet_rows(path: Path, columns: list[str]) -> Iterator[Line]:
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(path) as file:
-        number = 0
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
-            for values in batch.to_pylist():
-                number += 1
-                yield number, values, ""
+def _good(rows: Iterable[dict]) -> Iterator[Line]:
+    """Number rows that no line break or encoding can spoil."""
+    return ((number, values, "") for number, values in enumerate(rows, start=1))
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> Names:
@@ -266,12 +266,5 @@ def _tables_of(data_set, place: str) -> list[tuple[str, Table]]:
 def _data_set_table(part, place: str, split: str) -> Table:
     names = {name: list(feature.names) for name, feature in part.features.items() if hasattr(feature, "names")}
     path = Path(place) / split if split else Path(place)
-    return Table(path, part.column_names, _as_text(_data_set_rows(part), names), "row")
-
-
-def _data_set_rows(part) -> Iterator[Line]:
-    number = 0
-    for batch in part.iter(ROWS_AT_ONCE):
-        for values in zip(*batch.values()):
-            number += 1
-            yield number, dict(zip(batch, values)), ""
+    rows = (dict(zip(batch, values)) for batch in part.iter(ROWS_AT_ONCE) for values in zip(*batch.values()))
+    return Table(path, part.column_names, _as_text(_good(rows), names), "row")

@@ -107,14 +107,10 @@ class Context:
 
     def each(self, stage: str, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
         """Call ``make`` for each target, logging to logs/; returns the folders."""
-        if self.args.dry_run:
-            return self._dry_run(targets, make)
-        with stage_log(self.root / "logs" / f"{stage}.log", wanted=self.training.should_save):
-            return [make(target) for target in targets]
-
-    def _dry_run(self, targets: list[T], make: Callable[[T], Path]) -> list[Path]:
-        """Call ``make`` for each target, reporting errors instead of stopping at the first one."""
-        for target in targets:
+        if not self.args.dry_run:
+            with stage_log(self.root / "logs" / f"{stage}.log", wanted=self.training.should_save):
+                return [make(target) for target in targets]
+        for target in targets:  # a dry run reports errors instead of stopping at the first one
             try:
                 make(target)
             except TeachbackError as error:

@@ -9,13 +9,16 @@ from teachback.models.loading import write_checkpoint
 from teachback.stages.phase_inputs import STUDENT, TEACHER, Task
 
 LIBRARY_NAMES = {"train_losses": "train_loss", "tasks": "trajectories"}  # names of keys in MPDistil's library
-SPEED = ("runtime", "samples_per_second", "steps_per_second")  # reported by a Trainer beside metrics
+SPEED = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")  # reported by a Trainer beside metrics
 
 
 def epochs_history(log: list[dict]) -> dict:
     """History of phase 1 or 2 from a Trainer's log: losses and their terms by epoch, val metrics, the best epoch."""
     trained = [entry for entry in log if "loss" in entry]
-    scored = [_of_evaluation(entry) for entry in log if "eval_score" in entry]
+    scored = [
+        {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_") and name not in SPEED}
+        for entry in log if "eval_score" in entry
+    ]  # fmt: skip
     terms = sorted({name for entry in trained for name in entry if name.startswith("loss_")})
     best = max(range(len(scored)), key=lambda epoch: (scored[epoch]["score"], -epoch))
     return {
@@ -26,32 +29,17 @@ def epochs_history(log: list[dict]) -> dict:
     }
 
 
-def _of_evaluation(entry: dict) -> dict[str, float]:
-    values = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
-    return {name: value for name, value in values.items() if name not in SPEED}
-
-
 def episodes_history(episodes: Episodes, metrics: list[dict]) -> dict:
     """History of phase 4: losses, rewards and chosen tasks by episode; val metrics after each of ``episodes``."""
     record = episodes.curriculum.record
     tasks: list[list[str]] = [[] for _ in record.episodes]
     for step in record.steps:
         tasks[step["episode"]].append(step["domain"])
-    columns = {
-        "student_loss": "train_losses",
-        "reward": "rewards",
-        "policy_loss": "policy_losses",
-        "entropy": "entropies",
-        "probabilities": "probabilities",
-    }
+    columns = {"student_loss": "train_losses", "reward": "rewards", "policy_loss": "policy_losses", "entropy": "entropies",
+               "probabilities": "probabilities"}  # fmt: skip
     by_episode = {name: [episode[column] for episode in record.episodes] for column, name in columns.items()}
     scored = {"episodes": list(episodes.scores), "val_metrics": metrics, "best_episode": episodes.best_episode}
     return by_episode | {"tasks": tasks} | scored
-
-
-def with_library_names(phase: dict) -> dict:
-    """Add the names of MPDistil's library to a phase's history, as aliases."""
-    return phase | {name: phase[ours] for ours, name in LIBRARY_NAMES.items() if ours in phase}
 
 
 class PhaseRecord:
@@ -63,8 +51,8 @@ class PhaseRecord:
         self.folders: tuple[Path, Path] = (task.output_dir / "teacher", task.output_dir / "student")
 
     def note(self, phase: str, results: dict) -> None:
-        """Add a phase to the history, and print the scores of its best model."""
-        self.history[phase] = with_library_names(results)
+        """Add a phase to the history, with the names of MPDistil's library as aliases, and print its best model's scores."""
+        self.history[phase] = results | {name: results[ours] for ours, name in LIBRARY_NAMES.items() if ours in results}
         values = [f"{name} {value:.4f}" for name, value in self._best(phase).items() if name not in ("score", "loss")]
         print(f"{phase}: val {', '.join(values)}")
 

@@ -61,7 +61,9 @@ def process(arguments: ProcessArguments, problems: Problems | None = None) -> Su
     """
     run = _stage_run(arguments)
     if arguments.dry_run:
-        print(f"{run.folder} {_dry_run(run)}")
+        missing = _missing(run.folder) if run.up_to_date() else []
+        message = f"would be made again: {'; '.join(missing)}" if missing else run.dry_run_message()
+        print(f"{run.folder} {message}")
         return None
     if run.up_to_date() and not _missing(run.folder):
         run.tidy()
@@ -130,11 +132,6 @@ def _missing(folder: Path) -> list[str]:
     gone = [f"{split}.tsv: it is gone" for split in splits if not (folder / f"{split}.tsv").is_file()]
     counts = {split: count_rows(folder / f"{split}.tsv") for split in splits} if not gone else {}
     return gone + [f"{split}.tsv: it {why}" for split, found in counts.items() if (why := lost_rows(suite, split, found))]
-
-
-def _dry_run(run: StageRun) -> str:
-    missing = _missing(run.folder) if run.up_to_date() else []
-    return f"would be made again: {'; '.join(missing)}" if missing else run.dry_run_message()
 
 
 def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:

@@ -55,7 +55,8 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     encoded = context.encode(rows, names, tokenizer)
     layers = pkd_layers(model, teacher, args)
     step = _teacher_step(context, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
-    encoded.columns |= _teacher_columns(context, teacher, teacher_path, rows, layers, step is not None, domain)
+    features = context.teachers.features(teacher, teacher_path, rows, layers)
+    encoded.columns |= teacher_columns(teacher, features, domain, changes=step is not None)
     if given:
         encoded.columns |= answer_columns(given, encoded.columns["label"])
     width = teacher.classifier.model.config.hidden_size if layers else 0
@@ -162,13 +163,6 @@ def _answers(teachers: Teachers, kind: str, taught: str, rows: list[Row], domain
     """A teacher's logits of rows for the classes of ``domain``: [N, C]."""
     folder, teacher = teachers.read(kind, domain.name, taught)
     return teacher_logits(teacher, teachers.features(teacher, folder, rows), domain)
-
-
-def _teacher_columns(context: Context, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...],
-                     changes: bool, domain: Domain) -> dict:  # fmt: skip
-    """Teacher outputs for `PredictionDistillation`, by row."""
-    teacher_features = context.teachers.features(teacher, folder, rows, layers)
-    return teacher_columns(teacher, teacher_features, domain, changes)
 
 
 def _teacher_step(context: Context, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],

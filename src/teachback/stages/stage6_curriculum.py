@@ -152,10 +152,6 @@ class CurriculumInputs:
         width = load_config(self.student_folder).hidden_size
         return MetaTeacher(meta_heads(self.teacher, self.domains), width)
 
-    def has_the_students_teacher(self) -> bool:
-        """Whether stage 5 used the same teacher, so that its meta-teacher suits this teacher's states."""
-        return read_stage(self.student_folder)["inputs"].get("teacher") == hash_model(str(self.teacher_folder))
-
     def ask_together(self, ask: Callable[[list[Row], list[str]], torch.Tensor]) -> dict[str, torch.Tensor]:
         """Call ``ask`` (rows, domain names -> [N, ...]) on all quiz rows; returns the result by domain.
 
@@ -191,7 +187,9 @@ def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherA
         head = head_name(scene.teacher.kind, domain)
         quizzes.append(Quiz(head, scene.teacher_quizzes[name], pooled[name], labels, guids))
     meta = scene.new_meta_teacher().to(device)
-    learnt = take_heads(meta, scene.student_folder) if scene.has_the_students_teacher() else set()
+    # If stage 5 used the same teacher, its meta-teacher suits this teacher's states.
+    same = read_stage(scene.student_folder)["inputs"].get("teacher") == hash_model(str(scene.teacher_folder))
+    learnt = take_heads(meta, scene.student_folder) if same else set()
     new = new_heads(scene.teacher, scene.domains) - learnt
     fit_new_heads(meta, quizzes, new, args.meta_loss)
     losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, context.training.seed)
@@ -288,15 +286,11 @@ class CurriculumRun:
             sync(partial)
             seal(partial)
             partial.rename(place)
-        for old in self._checkpoints(folder)[:-KEPT]:
+        for old in sorted(folder.glob("episode-*"))[:-KEPT]:
             shutil.rmtree(old)
 
-    @staticmethod
-    def _checkpoints(folder: Path) -> list[Path]:
-        return sorted(folder.glob("episode-*"))
-
     def _resume(self, folder: Path) -> None:
-        checkpoints = [place for place in self._checkpoints(folder) if is_whole(place)]
+        checkpoints = [place for place in sorted(folder.glob("episode-*")) if is_whole(place)]
         if not checkpoints:
             return
         logger.warning("continuing from %s", checkpoints[-1])

@@ -206,7 +206,7 @@ class Evaluation:
         for name in dict.fromkeys(row.domain for row in rows):
             domain = self.data.suite.domain(name)
             chosen, labels = zip(*((row, label) for row, label in zip(rows, predictions) if row.domain == name))
-            path = self.run / "submission" / _as_file(checkpoint.stage) / file_name(domain)
+            path = self.run / "submission" / checkpoint.stage.replace("/", "__") / file_name(domain)
             content = submission(domain, chosen, labels)
             write_atomically(path, content)
             if path.suffix == ".tsv":  # the leaderboard's format does not allow quotes
@@ -254,10 +254,6 @@ class Evaluation:
         }
 
 
-def _as_file(stage: str) -> str:
-    return stage.replace("/", "__")
-
-
 @untouched_in_dry_runs
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
     """Score every checkpoint of the run, write results, costs and predictions, and print the tables."""
@@ -271,18 +267,13 @@ def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
     places = [evaluation.run / f"{arguments.split} scores of {folder_name(target)}" for target in evaluation.targets]
     log = stage_log(evaluation.run / "logs" / "7_eval.log")
     with locked(*places), naming(evaluation.run), log:
-        return _evaluate(evaluation, checkpoints)
-
-
-def _evaluate(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> list[Evaluated]:
-    arguments = evaluation.arguments
-    evaluation.report_rows()
-    evaluation.report_hidden_rows()
-    evaluated = evaluation.evaluate_all(checkpoints)
-    merge_costs(evaluation.run / "costs.tsv", evaluated, measured_on(arguments))
-    write_cards(evaluation, checkpoints)
-    track_scores(evaluation, checkpoints, evaluated)
-    print_tables(evaluation, evaluated)
+        evaluation.report_rows()
+        evaluation.report_hidden_rows()
+        evaluated = evaluation.evaluate_all(checkpoints)
+        merge_costs(evaluation.run / "costs.tsv", evaluated, measured_on(arguments))
+        write_cards(evaluation, checkpoints)
+        track_scores(evaluation, checkpoints, evaluated)
+        print_tables(evaluation, evaluated)
     return evaluated
 
 

@@ -63,7 +63,7 @@ def test_a_file_that_is_taken_for_an_abandoned_one_is_made_once_more(tmp_path, m
     def remove_first(handle, how):
         calls.append(handle)
         if len(calls) == 1:
-            next(tmp_path.glob(".file.*")).unlink()
+            next(tmp_path.glob(".file.*")).rmdir()
         original(handle, how)
 
     monkeypatch.setattr("teachback.core.files.fcntl.flock", remove_first)

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -27,42 +27,33 @@ HERE = re.sub(r"\W", "-", platform.node())  # locks held on other machines may b
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that replaces ``path`` when the block ends; after an error the old file stays."""
     path = real_place(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path, _new_file) as temporary, open(temporary, "wb") as file:
+    with working_folder(path) as folder, open(folder / path.name, "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        os.replace(folder / path.name, path)
 
 
 @contextmanager
 def working_folder(place: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``place``, removed when the block ends."""
+    """Yield a locked temporary folder beside ``place``, removed when the block ends; those of killed processes are removed too."""
     place = Path(place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(place, tempfile.mkdtemp) as folder:
-        yield folder
-
-
-@contextmanager
-def _beside(path: Path, make: Callable[..., str]) -> Iterator[Path]:
-    """Yield a locked temporary path beside ``path``, after removing those that killed processes left."""
-    for left in path.parent.glob(f".*.{HERE}.*{UNFINISHED}"):
+    for left in place.parent.glob(f".*.{HERE}.*{UNFINISHED}"):
         _remove_abandoned(left)
-    handle, name = None, os.fsencode(path.name)[:NAME_KEPT].decode(errors="ignore")
+    handle, name = None, os.fsencode(place.name)[:NAME_KEPT].decode(errors="ignore")
     while handle is None:
-        temporary = Path(make(dir=path.parent, prefix=f".{name}.{HERE}.", suffix=UNFINISHED))
-        handle = _locked(temporary)
+        folder = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{name}.{HERE}.", suffix=UNFINISHED))
+        handle = _locked(folder)
     try:
-        yield temporary
+        yield folder
     finally:
-        _remove(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 
 def _locked(path: Path) -> int | None:
-    """Lock a new file or folder and return the handle; None if another process has just removed it."""
+    """Lock a new folder and return the handle; None if another process has just removed it."""
     with suppress(FileNotFoundError):
         handle = os.open(path, os.O_RDONLY)
         with suppress(OSError):  # a file system without locks
@@ -82,12 +73,6 @@ def _remove_abandoned(path: Path) -> None:
             _remove(path)
         finally:
             os.close(handle)
-
-
-def _new_file(**where) -> str:
-    handle, path = tempfile.mkstemp(**where)
-    os.close(handle)
-    return path
 
 
 def _remove(path: Path) -> None:

@@ -186,7 +186,10 @@ class Collator:
         listed = {
             name: [item[name] for item in items] for name in names if isinstance(items[0][name], (list, np.ndarray))
         }
-        batch = {name: _stacked([item[name] for item in items]) for name in names if name not in listed}
+        batch = {}
+        for name in [name for name in names if name not in listed]:
+            values = [item[name] for item in items]
+            batch[name] = torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
         if "sequences" in batch:
             listed = {name: [ids for arrays in values for ids in arrays] for name, values in listed.items()}
             if len(listed["input_ids"]) == len(items):
@@ -202,10 +205,6 @@ class Collator:
 def padded_length(longest: int, multiple: int) -> int:
     """Round the longest length of a batch up to a multiple."""
     return -(-longest // multiple) * multiple
-
-
-def _stacked(values: list) -> torch.Tensor:
-    return torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
 
 
 def _padded(arrays: list[np.ndarray], width: int, value: int) -> torch.Tensor:

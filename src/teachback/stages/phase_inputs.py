@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import TrainingArguments
@@ -86,8 +87,7 @@ def _tokenizer_of_model(name: str, given, data_dir: str):
         return given
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """Rows of a loader in the encodings of teacher and student."""
 
     teacher: EncodedRows

@@ -152,11 +152,8 @@ class Phases:
     def _pooled_by_teacher(self, rows: Held) -> torch.Tensor:
         return features(self.teacher.classifier, rows.teacher, **self.task.settings(TEACHER)).pooled
 
-    def _val(self, model: int) -> EncodedRows:
-        return self.rows.val.teacher if model == TEACHER else self.rows.val.student
-
     def _val_metrics(self, classifier: Classifier, model: int) -> dict[str, float]:
-        return self._metrics(own_logits(classifier, self._val(model), **self.task.settings(model)))
+        return self._metrics(own_logits(classifier, self.rows.val[model], **self.task.settings(model)))
 
     def _metrics(self, logits: torch.Tensor) -> dict[str, float]:
         """Metrics from logits of the val rows."""
@@ -184,7 +181,7 @@ class Phases:
         Raises:
             Stopped: a signal asked to stop; the training cannot be resumed.
         """
-        val, _ = self._val(model).sorted_by_length()
+        val, _ = self.rows.val[model].sorted_by_length()
         pad = self.task.tokenizers[model].pad_token_id
         try:
             trainer = train(module, rows, val, args, checkpoints, None, pad, self._compute_metrics, tracks)

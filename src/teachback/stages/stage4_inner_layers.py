@@ -16,7 +16,7 @@ from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
 from teachback.stages.context import Context
 from teachback.stages.shared_tokens import shared_tokenizer
-from teachback.stages.student import save_student, save_trained, scored, teacher_of
+from teachback.stages.student import save_student, save_trained, scored
 
 INITIAL_STUDENT = ("student_model", "student_layers", "student_init", "dropout")
 
@@ -24,7 +24,7 @@ INITIAL_STUDENT = ("student_model", "student_layers", "student_init", "dropout")
 def distil_first(context: Context, student_args: StudentArguments, args: FirstStageArguments, domain: Domain) -> Path:
     """Run stage 4 for one domain; returns the student's folder."""
     weighted = student_args.use_expertise_weights is not False
-    teacher_path, teacher = teacher_of(context, student_args, domain)
+    teacher_path, teacher = context.teachers.read(student_args.teacher, domain.name, student_args.teacher_domain)
     used = _transfer_domains(context, teacher, args, domain)
     names = [d.name for d in teacher.domains]
     rows = scored(context.rows.train(used, domain.name), student_args) + read_unlabelled(student_args.unlabelled, domain)
@@ -105,7 +105,7 @@ def pass_on(context: Context, student_args: StudentArguments, domain: Domain) ->
     """Run stage 4 with FIRST=none: publish the initial student; returns its folder."""
     teacher_path, teacher = None, None
     if student_args.student_init == "teacher":
-        teacher_path, teacher = teacher_of(context, student_args, domain)
+        teacher_path, teacher = context.teachers.read(student_args.teacher, domain.name, student_args.teacher_domain)
         inputs = {"teacher": hash_model(str(teacher_path))}
     else:
         inputs = context.model_input(student_args.student_model, domain.name)

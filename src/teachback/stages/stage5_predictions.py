@@ -29,7 +29,7 @@ from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_finished_classifier, load_tokenizer
 from teachback.stages.context import Context
-from teachback.stages.student import save_trained, scored, teacher_of
+from teachback.stages.student import save_trained, scored
 from teachback.stages.teachers import Teachers
 
 
@@ -38,7 +38,7 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     """Run stage 5 for one domain: distil the teacher's predictions into stage 4's student; returns its folder."""
     if student_args.teacher == "multi" or args.teacher_seeds or (args.soft_labels and not args.beta_pkd):
         return distil_predictions(context, student_args, args, domain)
-    teacher_path, teacher = teacher_of(context, student_args, domain)
+    teacher_path, teacher = context.teachers.read(student_args.teacher, domain.name, student_args.teacher_domain)
     first = context.student_before(domain, "student_first", "4_student_first.sh")
     rows, dev, names = _transfer_rows(context, student_args, args, domain)
     quiz = context.rows.quiz([domain.name], domain) if args.meta_teacher_every_epoch else []

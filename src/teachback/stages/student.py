@@ -1,4 +1,4 @@
-"""Shared parts of stages 4 and 5: loading the teacher, weighting rows, saving a student."""
+"""Shared parts of stages 4 and 5: weighting rows, saving a student."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,15 +6,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from teachback.core.arguments import StudentArguments
-from teachback.data.schema import Domain, Row
+from teachback.data.schema import Row
 from teachback.methods.inner_layers import InnerLayerDistillation
 from teachback.methods.predictions import PredictionDistillation
-from teachback.methods.teacher import Teacher
-from teachback.stages.context import Context
-
-
-def teacher_of(context: Context, args: StudentArguments, domain: Domain) -> tuple[Path, Teacher]:
-    return context.teachers.read(args.teacher, domain.name, args.teacher_domain)
 
 
 def scored(rows: list[Row], args: StudentArguments) -> list[Row]:

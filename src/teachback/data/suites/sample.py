@@ -161,16 +161,14 @@ def _archive(reviews: dict[tuple[str, str], list[Review]]) -> bytes:
     buffer = io.BytesIO()
     with gzip.GzipFile("", "wb", fileobj=buffer, mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
         for (domain, polarity), written in reviews.items():
-            data = "".join(_markup(domain, review) for review in written).encode()
+            kind = f"<product_type>\n{domain}\n</product_type>\n"
+            data = "".join(
+                f"<review>\n{kind}<review_text>\n{review.text}\n</review_text>\n</review>\n" for review in written
+            ).encode()
             member = tarfile.TarInfo(f"sorted_data_acl/{amazon.FOLDERS[domain]}/{polarity}.review")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def _markup(domain: str, review: Review) -> str:
-    kind = f"<product_type>\n{domain}\n</product_type>\n"
-    return f"<review>\n{kind}<review_text>\n{review.text}\n</review_text>\n</review>\n"
 
 
 SUITE = Definition("sample", amazon.read, (ARCHIVE,), partial(amazon.counts, reviews=REVIEWS), generate)

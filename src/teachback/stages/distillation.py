@@ -1,6 +1,7 @@
 """Stages 4 and 5 for one target domain, or for all in turn."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from teachback.core.arguments import (
@@ -28,12 +29,11 @@ def distil(data_args: DataArguments, student_args: StudentArguments, first: Firs
     if student_args.teacher == "multi" and (student_args.stage == "first" or second.method == "finetune"):
         student_args = replace(student_args, teacher="single")  # layers of several encoders cannot be averaged
     if student_args.stage == "first" and first.first == "none":
-        return context.each("4_student_first", targets, lambda domain: pass_on(context, student_args, domain))
-    if student_args.stage == "first":
-        return context.each(
-            "4_student_first", targets, lambda domain: distil_first(context, student_args, first, domain)
-        )
-    name = "5_student_second"
-    if second.method == "finetune":
-        return context.each(name, targets, lambda domain: finetune_student(context, student_args, second, domain))
-    return context.each(name, targets, lambda domain: distil_second(context, student_args, second, meta, domain))
+        make = partial(pass_on, context, student_args)
+    elif student_args.stage == "first":
+        make = partial(distil_first, context, student_args, first)
+    elif second.method == "finetune":
+        make = partial(finetune_student, context, student_args, second)
+    else:
+        make = partial(distil_second, context, student_args, second, meta)
+    return context.each("4_student_first" if student_args.stage == "first" else "5_student_second", targets, make)

@@ -7,6 +7,7 @@ import torch
 from teachback.core.arguments import FirstStageArguments, StudentArguments
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
+from teachback.data.common_tokens import TYPES, certainly_same, reads_like
 from teachback.data.schema import Domain, Row
 from teachback.data.suite_data import read_unlabelled
 from teachback.inference.model_card import write_card
@@ -14,8 +15,9 @@ from teachback.methods.inner_layers import InnerLayerDistillation, require_no_co
 from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
+from teachback.models.layers import token_fields
+from teachback.models.loading import load_tokenizer
 from teachback.stages.context import Context
-from teachback.stages.shared_tokens import shared_tokenizer
 from teachback.stages.student import save_student, save_trained, scored
 
 INITIAL_STUDENT = ("student_model", "student_layers", "student_init", "dropout")
@@ -42,7 +44,7 @@ def distil_first(context: Context, student_args: StudentArguments, args: FirstSt
         student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir, teacher, teacher_path
     )
     rows += context.windows(rows, tokenizer, student_args.transfer_windows)
-    shared = shared_tokenizer(context, [*rows, *dev], model, tokenizer, teacher, teacher_path)
+    shared = _shared_tokenizer(context, [*rows, *dev], model, tokenizer, teacher, teacher_path)
     if shared is None:
         require_no_common_tokens(args, transferable=teacher.transferable is not None)
     module = InnerLayerDistillation(Classifier(model, {domain.head: domain}), teacher, args, weighted,
@@ -65,6 +67,25 @@ def distil_first(context: Context, student_args: StudentArguments, args: FirstSt
                                       prepare=write_states if shared else None, dev_columns=dev_means)  # fmt: skip
     context.publish(run, trainer, lambda path: save_trained(path, module, tokenizer), record, metrics)
     return folder
+
+
+def _shared_tokenizer(context: Context, rows: list[Row], student, tokenizer, teacher: Teacher, folder: Path):
+    """Tokenizer for both models, which read the same batches: one that encodes ``rows`` as each model's does; None if there is none.
+
+    It is the student's, or the teacher's (in ``folder``) if only that has the token types that a model needs.
+    """
+    of_teacher = load_tokenizer(str(folder))
+    if tokenizer.pad_token_id != of_teacher.pad_token_id:  # decoders locate the last token by it
+        return None
+    if certainly_same(tokenizer, of_teacher):
+        return tokenizer
+    domains = sorted({row.domain for row in rows})
+    for_student, for_teacher = (context.encode(rows, domains, one) for one in (tokenizer, of_teacher))
+    by_student, by_teacher = (TYPES in token_fields(one) for one in (student, teacher.classifier.model))
+    for chosen, encoded in ((tokenizer, for_student), (of_teacher, for_teacher)):
+        if reads_like(encoded, for_student, by_student) and reads_like(encoded, for_teacher, by_teacher):
+            return chosen
+    return None
 
 
 def _transfer_domains(context: Context, teacher: Teacher, args: FirstStageArguments, domain: Domain) -> list[str]:

@@ -43,9 +43,8 @@ from teachback.inference.scores import predicted_labels
 from teachback.inference.speed import Speeds
 from teachback.inference.submission import file_name, official_rows, submission
 from teachback.stages.stage7_arguments import EvaluationArguments, metrics_of
-from teachback.stages.stage7_details import write_details
+from teachback.stages.stage7_details import warn_of_formulas, write_details, write_predictions
 from teachback.stages.stage7_notes import measured_on, print_tables
-from teachback.stages.stage7_predictions import warn_of_formulas, write_predictions
 
 logger = logging.getLogger(__name__)
 

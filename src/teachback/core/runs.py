@@ -43,15 +43,11 @@ class StageRun:
         self.base_model = base_model
         self.place = real_place(self.folder)  # of a link to another disk: the work is done there
         self.work = self.place.parent / f".{self.place.name}.partial"
+        self.aside = self.place.parent / f".{self.place.name}.damaged"  # where a damaged folder is kept after it was recreated
         self.started = time.time()
         self.damaged: list[str] = []  # problems of the finished folder's files, set by `up_to_date`
         if not dry_run:
             _restore_interrupted_swap(self.place)
-
-    @property
-    def aside(self) -> Path:
-        """Where a damaged finished folder is kept after it was recreated."""
-        return self.place.parent / f".{self.place.name}.damaged"
 
     def warn(self) -> None:
         """Log why an existing finished folder is recreated. Call after `up_to_date`."""

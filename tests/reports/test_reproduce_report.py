@@ -15,9 +15,8 @@ from teachback.reports.paper_table import PaperTable
 from teachback.reports.published import published_table
 from teachback.reports.recipes import MPDISTIL
 from teachback.reports.table_cells import link, progress, settings
-from teachback.reports.table_costs import tradeoff
 from teachback.reports.table_output import write_table_report
-from teachback.reports.table_scores import beside_published, scores
+from teachback.reports.table_scores import beside_published, scores, tradeoff
 
 ROWS = [(META, 0.9, 110), (DISTILLED, 0.8, 14), (TINYBERT, 0.7, 14)]
 

@@ -13,9 +13,8 @@ from teachback.reports.plan import Plan
 from teachback.reports.published import Published
 from teachback.reports.run_page import render
 from teachback.reports.table_cells import progress, runs, settings
-from teachback.reports.table_costs import tradeoff
 from teachback.reports.table_formats import Document, document, latex, markdown, plain, tsv
-from teachback.reports.table_scores import beside_published, curve_section, scores
+from teachback.reports.table_scores import beside_published, curve_section, scores, tradeoff
 
 ABOUT = "Teachback: a published table made anew, ours beside the published numbers. {}."
 

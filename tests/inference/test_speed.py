@@ -8,7 +8,7 @@ from tiny import tokenizer
 from teachback.data.encoding import encode
 from teachback.data.schema import Domain, Row
 from teachback.inference.measured import Cost
-from teachback.inference.speed import Speeds
+from teachback.inference.predictor import Speeds
 
 DOMAINS = {name: Domain(name, "head", ("a", "b")) for name in ("books", "dvd")}
 ROWS = [Row(f"{name}-{i}", "good " * (i + 1), "", "a", name) for name in DOMAINS for i in range(4)]

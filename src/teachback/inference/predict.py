@@ -3,10 +3,11 @@
 Within a window rows are sorted by length to reduce padding; they are written in input order.
 """
 
+import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,16 +16,25 @@ from typing import BinaryIO
 import torch
 
 from teachback.core.errors import TeachbackError
+from teachback.core.files import replacing
 from teachback.core.options import option, require_at_least
-from teachback.core.spreadsheets import is_formula
+from teachback.core.spreadsheets import is_formula, quoted
 from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
-from teachback.data.user_files import open_table, tsv_stream
-from teachback.inference.answer_files import STANDARD, answer_file, kind_of
+from teachback.data.user_files import open_table, require_package, tsv_stream
 from teachback.inference.calibration import temperature_of
 from teachback.inference.predictor import Predictor, open_checkpoint
 
+STANDARD = ""  # as a file name: standard input or output
+KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 MAX_LENGTH = 128
 WITH_COLUMNS = (".csv", ".jsonl", ".ndjson", ".parquet")  # suffixes of files that are no lines of text
+
+Write = Callable[[list[list]], None]
+
+
+def kind_of(name: str) -> str:
+    """Format of the file ``name``: jsonl, parquet or tsv."""
+    return KINDS.get(Path(name).suffix.lower(), "tsv")
 
 
 @dataclass
@@ -199,3 +209,46 @@ def _input(name: str) -> Iterator[BinaryIO]:
         raise TeachbackError(f"--input {name}: {error.strerror}") from None
     with file:
         yield file
+
+
+@contextmanager
+def answer_file(name: str, texts: list[str], numbers: list[str], quote: bool = False) -> Iterator[Write]:
+    """Yield a function that writes rows of ``texts``, then ``numbers``; a file is replaced when the block ends.
+
+    ``quote``: quote cells of a TSV that a spreadsheet would evaluate.
+    """
+    kind, columns = kind_of(name), [*texts, *numbers]
+    if kind == "parquet":
+        require_package("pyarrow", f"{name}: writing Parquet")
+    with nullcontext(sys.stdout.buffer) if name == STANDARD else replacing(Path(name)) as file:
+        if kind == "parquet":
+            with _parquet(file, texts, numbers) as write:
+                yield write
+            return
+        if kind == "tsv":
+            file.write(_line(columns))
+        shown = quoted if quote else str
+
+        def write(rows: list[list]) -> None:
+            for row in rows:
+                if kind == "tsv":
+                    file.write(_line([shown(f"{cell:.7g}" if isinstance(cell, float) else cell) for cell in row]))
+                else:
+                    file.write((json.dumps(dict(zip(columns, row)), ensure_ascii=False) + "\n").encode("utf-8"))
+            file.flush()
+
+        yield write
+
+
+def _line(cells: list[str]) -> bytes:
+    return ("\t".join(map(clean_text, cells)) + "\n").encode("utf-8")
+
+
+@contextmanager
+def _parquet(file: BinaryIO, texts: list[str], numbers: list[str]) -> Iterator[Write]:
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    schema = pyarrow.schema([(name, pyarrow.string()) for name in texts] + [(name, pyarrow.float64()) for name in numbers])
+    with ParquetWriter(file, schema) as writer:
+        yield lambda rows: writer.write_table(pyarrow.table([*zip(*rows)], schema=schema))

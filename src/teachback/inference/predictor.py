@@ -1,7 +1,7 @@
 """Prediction with finished checkpoints: discovery and opening, heads by domain, logits and timing."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from teachback.data.schema import Domain, Row, Suite, output_names
 from teachback.data.token_store import encode_once
 from teachback.inference.onnx_model import OnnxClassifier
 from teachback.inference.results import META_TEACHER, STAGE_NAMES, model_name
+from teachback.inference.timing import Timing, time_in_turn
 from teachback.methods.meta_teacher import load_meta_teacher
 from teachback.methods.teacher import head_name, load_teacher
 from teachback.models.admission import admit_answering
@@ -207,6 +208,44 @@ class Predictor:
             return 1000 * (time.perf_counter() - start) / len(timed)
 
         return take
+
+
+class Speeds:
+    """Collects checkpoints, keeps a predictor of each shape, and times them on rows that all of them serve.
+
+    Weights do not affect the time of a pass; differences between models of the same shape would be noise.
+    """
+
+    def __init__(self) -> None:
+        self._served: dict[str, frozenset[str]] = {}
+        self._shape: dict[str, Hashable] = {}
+        self._predictors: dict[tuple[Hashable, frozenset[str]], Predictor] = {}
+
+    def add(self, stage: str, predictor: Predictor) -> None:
+        """Add a checkpoint; its predictor is kept if it is the first with its shape and domains."""
+        self._served[stage], self._shape[stage] = frozenset(predictor.heads), predictor.shape
+        self._predictors.setdefault((self._shape[stage], self._served[stage]), predictor)
+
+    def measure(self, rows: Sequence[Row], batch_sizes: Sequence[int]) -> dict[str, tuple[dict[int, Timing], str]]:
+        """Measure milliseconds per example by stage and batch size; also returns the domains of the timed rows.
+
+        These are the domains that all checkpoints serve, or, if there are none, those of the checkpoint.
+        """
+        present = {row.domain for row in rows}
+        common = present.intersection(*self._served.values())
+        passes, keys = {}, {}
+        for stage, served in self._served.items():
+            timed_on = common or served & present
+            if timed_on:
+                keys[stage] = self._shape[stage], frozenset(timed_on)
+                if keys[stage] not in passes:
+                    predictor = self._predictors[self._shape[stage], served]
+                    encoded = predictor.encode([row for row in rows if row.domain in timed_on])
+                    passes[keys[stage]] = {size: predictor.timed_pass(encoded, size) for size in batch_sizes}
+        taken = time_in_turn({(key, size): take for key, by_size in passes.items() for size, take in by_size.items()})
+        return {
+            stage: ({size: taken[key, size] for size in batch_sizes}, " ".join(sorted(key[1]))) for stage, key in keys.items()
+        }
 
 
 def spread(lengths: Sequence[int], count: int) -> list[int]:

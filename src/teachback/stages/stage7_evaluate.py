@@ -29,7 +29,7 @@ from teachback.inference.calibration import SPLIT
 from teachback.inference.measured import Calibration, merge_costs
 from teachback.inference.metrics import Score, by_domain
 from teachback.inference.model_card import write_card
-from teachback.inference.predictor import Checkpoint, Predictor, find_checkpoints
+from teachback.inference.predictor import Checkpoint, Predictor, Speeds, find_checkpoints
 from teachback.inference.results import (
     OPTIMISTIC,
     Evaluated,
@@ -40,7 +40,6 @@ from teachback.inference.results import (
     unseen_split,
 )
 from teachback.inference.scores import predicted_labels
-from teachback.inference.speed import Speeds
 from teachback.inference.submission import file_name, official_rows, submission
 from teachback.stages.stage7_arguments import EvaluationArguments, metrics_of
 from teachback.stages.stage7_details import warn_of_formulas, write_details, write_predictions

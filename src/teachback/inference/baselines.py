@@ -30,15 +30,10 @@ def majority_scores(suite: Suite, train: Sequence[Row], rows: Sequence[Row], met
     for name, domain in suite.domains.items():
         shared = [label for other in suite.domains.values() if other.head == domain.head for label in labels.get(other.name, [])]
         if known := labels.get(name) or shared:
-            answers[name] = _constant_answer(domain, known)
+            regression = domain.task == "regression"
+            answers[name] = repr(fmean(map(float, known))) if regression else Counter(known).most_common(1)[0][0]
     answered = [row for row in rows if row.domain in answers]
     return by_domain(suite, answered, [answers[row.domain] for row in answered], metric)
-
-
-def _constant_answer(domain: Domain, labels: list[str]) -> str:
-    if domain.task == "regression":
-        return repr(fmean(map(float, labels)))
-    return Counter(labels).most_common(1)[0][0]
 
 
 def chance_scores(suite: Suite, rows: Sequence[Row], metric: str = "auto") -> dict[str, Score]:

@@ -193,35 +193,29 @@ def _counted(weights: np.ndarray, which: np.ndarray) -> np.ndarray:
     return weights @ which.T.astype(float)
 
 
-def _of_class(units: _Units, rows: np.ndarray, number: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted counts of a class's true positives, predictions and gold labels."""
-    answered, there = units.answers == number, (units.gold == number)[None]
-    return _counted(rows, answered & there), _counted(rows, answered), _counted(rows, there)
+def _by_class(units: _Units, rows: np.ndarray, classes: Sequence[float] | np.ndarray) -> tuple[np.ndarray, ...]:
+    """Weighted counts of each class's true positives, predictions and gold labels: [C, draws, A] twice, [C, draws, 1]."""
+    masks = [(units.answers == number, (units.gold == number)[None]) for number in classes]
+    counts = [(_counted(rows, said & there), _counted(rows, said), _counted(rows, there)) for said, there in masks]
+    return tuple(map(np.stack, zip(*counts)))
 
 
 def _f1(units: _Units, weights: np.ndarray) -> np.ndarray:
-    right, answered, there = _of_class(units, units.rows(weights), 1)
-    return _ratio(2 * right, answered + there)
+    right, answered, there = _by_class(units, units.rows(weights), [1])
+    return _ratio(2 * right, answered + there)[0]
 
 
 def _macro_f1(units: _Units, weights: np.ndarray) -> np.ndarray:
-    rows = units.rows(weights)
-    total = occurring = np.zeros((len(rows), len(units.answers)))
-    for number in np.unique([*units.gold, *units.answers.ravel()]):
-        right, answered, there = _of_class(units, rows, number)
-        total, occurring = total + _ratio(2 * right, answered + there), occurring + (answered + there > 0)
-    return total / occurring
+    right, answered, there = _by_class(units, units.rows(weights), np.unique([*units.gold, *units.answers.ravel()]))
+    return _ratio(2 * right, answered + there).sum(0) / (answered + there > 0).sum(0)
 
 
 def _matthews(units: _Units, weights: np.ndarray) -> np.ndarray:
     rows = units.rows(weights)
+    right, answered, there = _by_class(units, rows, np.unique([*units.gold, *units.answers.ravel()]))
     total = rows.sum(1, keepdims=True)
-    above, of_answers, of_gold = np.zeros_like(total), total**2, total**2
-    for number in np.unique([*units.gold, *units.answers.ravel()]):
-        right, answered, there = _of_class(units, rows, number)
-        above = above + right * total - answered * there
-        of_answers, of_gold = of_answers - answered**2, of_gold - there**2
-    return _ratio(above, np.sqrt(of_answers * of_gold))
+    of_answers, of_gold = (total**2 - (counts**2).sum(0) for counts in (answered, there))
+    return _ratio((right * total - answered * there).sum(0), np.sqrt(of_answers * of_gold))
 
 
 def _pearson(units: _Units, weights: np.ndarray) -> np.ndarray:

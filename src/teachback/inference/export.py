@@ -2,7 +2,6 @@
 
 import copy
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -118,7 +117,7 @@ def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) 
     weights = 4 * sum(parameter.numel() for parameter in predictor.classifier.model.parameters())
     sizes = {"PyTorch": weights} | {name: path.stat().st_size for name, path in files.items()}
     taken = time_in_turn({
-        (name, size, n): _on_threads(n, form[n].timed_pass(encoded, size)) for name, form in forms.items() for size, n in timings()
+        (name, size, n): torch_threads(n)(form[n].timed_pass(encoded, size)) for name, form in forms.items() for size, n in timings()
     })  # fmt: skip
     lines = []
     for name in forms:
@@ -126,14 +125,6 @@ def check(predictor: Predictor, folder: Path, rows: list[Row], data: SuiteData) 
         times = (str(taken[name, *key]) for key in timings())
         lines.append([name, f"{sizes[name] / 1e6:.1f}", f"{differences[name]:.2g}", f"{100 * score.value:.2f}", *times])
     return lines, any(timing.disturbed for timing in taken.values())
-
-
-def _on_threads(number: int, take: Callable[[], float]) -> Callable[[], float]:
-    def timed() -> float:
-        with torch_threads(number):
-            return take()
-
-    return timed
 
 
 def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) -> Predictor:

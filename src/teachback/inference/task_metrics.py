@@ -6,16 +6,14 @@ from teachback.core.errors import TeachbackError
 from teachback.data.suites import glue, superglue
 from teachback.inference.metrics import score
 
-# Name -> reported metrics, and the short name of the one (or of their mean) that selects the best model.
+# Name -> reported metrics by short name, short name of the mean of two, and of the one that selects the best model.
 REPORTED = {
-    "accuracy": (("accuracy",), "acc"),
-    "f1": (("accuracy", "macro_f1"), "f1"),
-    "binary_f1": (("accuracy", "f1"), "f1"),
-    "mcc": (("matthews",), "mcc"),
-    "correlation": (("pearson", "spearman"), "corr"),
+    "accuracy": ({"acc": "accuracy"}, "", "acc"),
+    "f1": ({"acc": "accuracy", "f1": "macro_f1"}, "acc_and_f1", "f1"),
+    "binary_f1": ({"acc": "accuracy", "f1": "f1"}, "acc_and_f1", "f1"),
+    "mcc": ({"mcc": "matthews"}, "", "mcc"),
+    "correlation": ({"pearson": "pearson", "spearmanr": "spearman"}, "corr", "corr"),
 }
-SHORT = {"accuracy": "acc", "macro_f1": "f1", "f1": "f1", "matthews": "mcc", "pearson": "pearson", "spearman": "spearmanr"}
-MEANS = {"f1": "acc_and_f1", "binary_f1": "acc_and_f1", "correlation": "corr"}
 
 
 def chosen_metric(name: str, task_name: str, regression: bool, num_labels: int = 2) -> str:
@@ -41,8 +39,8 @@ def chosen_metric(name: str, task_name: str, regression: bool, num_labels: int =
 
 def selecting_metric(metric: str) -> str:
     """Metric that selects the best model, named as in the stages."""
-    names, short = REPORTED[metric]
-    return next((name for name in names if SHORT[name] == short), "+".join(names))
+    reported, _, selecting = REPORTED[metric]
+    return reported.get(selecting, "+".join(reported.values()))
 
 
 def _usual_metric(task_name: str, regression: bool, num_labels: int) -> str:
@@ -62,10 +60,10 @@ def answers(logits: np.ndarray, regression: bool) -> np.ndarray:
 
 def metric_values(metric: str, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """Reported values of a metric by short name, and ``score``, the one that selects the model: [N], [N, C]."""
-    names, selecting = REPORTED[metric]
+    reported, mean, selecting = REPORTED[metric]
     predicted = answers(np.asarray(logits, dtype=np.float32), metric == "correlation")
     labels = np.asarray(labels, dtype=np.float32 if metric == "correlation" else np.int64)
-    values = {SHORT[name]: score(name, labels, predicted) for name in names}
-    if metric in MEANS:
-        values[MEANS[metric]] = float(np.mean(list(values.values())))
+    values = {short: score(name, labels, predicted) for short, name in reported.items()}
+    if mean:
+        values[mean] = float(np.mean(list(values.values())))
     return values | {"score": values[selecting]}

@@ -47,18 +47,13 @@ class Published:
         return self.rows.get(row, {}).get(column)
 
 
-def read_tables() -> dict[str, dict]:
-    """Read published.toml, by name of the table."""
-    return tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
-
-
 def published_table(name: str) -> Published:
     """Load a published table.
 
     Raises:
         TeachbackError: there is no table of that name.
     """
-    tables = read_tables()
+    tables = tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
     if name not in tables:
         raise TeachbackError(f"there is no published table {name!r}; there are: {', '.join(tables)}")
     columns = tuple(Column(*text.split("/")) for text in tables[name]["columns"])

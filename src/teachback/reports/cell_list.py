@@ -86,22 +86,16 @@ def summary(schedule: Schedule, title: str, times: StageTimes, domains: int) -> 
     for cell in every:
         groups[cell.kind or "data"].append(cell)
     shown, finished = list(dict.fromkeys([DONE, TODO, *states.values()])), [cell for cell in every if states[cell.name] == DONE]
-
-    def left(cells: Sequence[Cell]) -> list[Cell]:
-        return [cell for cell in cells if states[cell.name] in (TODO, RUNNING)]
-
-    def hours_left(cells: list[Cell], jobs: int = 1) -> str:
-        return _hours(expected_seconds(cells, finished, jobs) if cells else 0.0)
-
-    lines = [[title, "cells", *shown, "hours", "hours left"]]
+    lines, left = [[title, "cells", *shown, "hours", "hours left"]], []
     for kind, cells in [*groups.items(), ("all", every)]:
         count = Counter(states[cell.name] for cell in cells)
         taken = [done_mark(cell)[1] for cell in cells if states[cell.name] in (DONE, CHANGED)]
-        expected = hours_left(left(cells)) if finished else _hours(times.expected(left(cells), domains))
-        numbers = [str(count[state] or "–") for state in shown]
-        lines.append([kind, str(len(cells)), *numbers, _hours(sum(taken) if taken else None), expected])
+        left = [cell for cell in cells if states[cell.name] in (TODO, RUNNING)]
+        expected = expected_seconds(left, finished, 1) if finished else times.expected(left, domains)
+        hours = map(_hours, (sum(taken) if taken else None, expected))
+        lines.append([kind, str(len(cells)), *(str(count[state] or "–") for state in shown), *hours])
     if finished:
-        notes = [f"{schedule.jobs} at a time: {hours_left(left(every), schedule.jobs)} hours left"]
+        notes = [f"{schedule.jobs} at a time: {_hours(expected_seconds(left, finished, schedule.jobs))} hours left"]
     elif times.folders:
         notes = [f"No cell is done yet. Hours left are of training alone, by {times.folders} finished folders of other runs of this suite;",
                  "other models, epochs and machines take other times. A dash: a stage that no run has finished."]  # fmt: skip

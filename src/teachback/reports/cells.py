@@ -65,14 +65,9 @@ class Cell:
         return next((role for script, role in ROLES.items() if script in self.scripts), STUDENT)
 
     @property
-    def makes_data(self) -> bool:
-        """Whether this is the cell that writes the data."""
-        return self.role == "data"
-
-    @property
     def run_folder(self) -> Path | None:
         """Folder of the run that the cell writes stage folders into; None for the cell that writes the data."""
-        if "OUTPUT_DIR" not in self.variables or self.makes_data:
+        if "OUTPUT_DIR" not in self.variables:
             return None
         return seed_folder(self.variables["OUTPUT_DIR"], self.variables["SUITE"], int(self.variables["SEED"]))
 
@@ -111,8 +106,8 @@ class Workplace:
     def fingerprint(self, cell: Cell, cells: dict[str, Cell]) -> str:
         """Hash of everything a cell's result depends on: stages, settings, data and the cells that it needs."""
         settings = {name: value for name, value in self.settings(cell).items() if name not in WITHOUT_EFFECT}
-        needs = [self.fingerprint(cells[name], cells) for name in cell.needs if not cells[name].makes_data]
-        data = "" if cell.makes_data else data_digest(self.data)
+        needs = [self.fingerprint(cells[name], cells) for name in cell.needs if cells[name].role != "data"]
+        data = "" if cell.role == "data" else data_digest(self.data)
         parts = [cell.scripts, settings, self.config.read_text(encoding="utf-8"), data, needs]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,7 @@ UNITS = {"real": "probability", "binary": "share of rows"}  # by form of the rew
 Points = list[tuple[float, float]]  # (epoch, value)
 
 
-@dataclass(frozen=True)
-class Curves:
+class Curves(NamedTuple):
     """Curves logged by a stage. ``kept``: epoch of the selected checkpoint, if known."""
 
     loss: Points
@@ -33,10 +33,6 @@ class Curves:
     def course(self) -> Points:
         """Train loss, or dev loss if the train loss was logged at most once."""
         return self.loss if len(self.loss) > 1 else self.dev_loss
-
-    @property
-    def long_enough(self) -> bool:
-        return len(self.course) > 1
 
 
 def read_curves(record: dict) -> Curves:
@@ -57,7 +53,7 @@ def training(run: Run) -> Section:
     kinds: dict[str, dict[str, Curves]] = defaultdict(dict)
     notes = []
     for one in run.checkpoints:
-        if (curves := read_curves(one.record)).long_enough:
+        if len((curves := read_curves(one.record)).course) > 1:
             kinds[one.kind][one.target or one.stage] = curves
         if losses := one.record.get("loss_by_epoch"):
             values = ", ".join(f"{value:.3f}" for value in losses)
@@ -69,22 +65,20 @@ def training(run: Run) -> Section:
     names.sort(key=lambda name: name not in run.targets)
     styles, order = series_of(names), ["teacher", *STAGE_NAMES.values()]
     drawn = {kind: {name: kinds[kind][name] for name in styles if name in kinds[kind]} for kind in sorted(kinds, key=order.index)}
-    figures = [figure for kind, lines in drawn.items() if (figure := _curves_figure(kind, lines, styles))]
+    figures = [_curves_figure(kind, lines, styles) for kind, lines in drawn.items() if lines]
     notes = notes[:CURRICULA] + [f"The first {len(styles)} of {len(names)} are shown."] * (len(names) > len(styles))
     intro = "Losses have no unit. A ring marks the checkpoint that was kept: the best on the split that selects."
     return replace(section, intro=intro, legend=legend(styles), figures=figures, notes=notes)
 
 
-def _curves_figure(kind: str, lines: dict[str, Curves], styles: dict[str, Series]) -> Figure | None:
+def _curves_figure(kind: str, lines: dict[str, Curves], styles: dict[str, Series]) -> Figure:
     """Train loss, dev loss and dev score, stacked; curves without data are left out."""
-    curves = {
-        "train loss": {name: own.loss for name, own in lines.items() if own.loss},
-        "dev loss": {name: own.dev_loss for name, own in lines.items() if own.dev_loss},
-        "dev score (%)": {name: [(e, 100 * v) for e, v in own.dev_score] for name, own in lines.items() if own.dev_score},
-    }
-    rows = {label: values for label, values in curves.items() if values}
-    if not rows:
-        return None
+    rows: dict[str, dict[str, Points]] = {"train loss": {}, "dev loss": {}, "dev score (%)": {}}
+    for name, own in lines.items():
+        for label, points in zip(rows, (own.loss, own.dev_loss, [(epoch, 100 * value) for epoch, value in own.dev_score])):
+            if points:
+                rows[label][name] = points
+    rows = {label: values for label, values in rows.items() if values}
 
     def plot(axes):
         for part, (label, values) in zip(np.atleast_1d(axes), rows.items()):

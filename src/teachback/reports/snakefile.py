@@ -29,7 +29,7 @@ def snakefile(
         TeachbackError: there are no processed data yet, or the table's path cannot be part of a Snakefile.
     """
     by_name, home = {cell.name: cell for cell in cells}, folder.absolute()
-    if makes := next((cell for cell in cells if cell.makes_data), None):
+    if makes := next((cell for cell in cells if cell.role == "data"), None):
         raise TeachbackError(f"cells depend on the content of {place.data}, which is not there; make it first: {makes.command}")
     if set("{}") & set(str(home)):
         raise TeachbackError(f"OUTPUT_DIR: Snakemake takes braces in {home} for wildcards; name another folder")

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 SHARE_OF_DISK = 0.2  # of the free space, for all entries together
 GIGABYTE = 1e9
+VARIABLE = "TEACHER_CACHE_GB"  # by which users change the limit
 ATTEMPTS = 5  # to read an entry before another process evicts it
 
 Kept = TypeVar("Kept")
@@ -40,18 +41,17 @@ class DiskCache:
     Args:
         folder: where the entries lie, each in a folder named by its key (see `key_of`).
         limit: total size in gigabytes; None for a share of the free disk.
-        variable: name of the setting that users change the limit by, for messages.
     """
 
-    def __init__(self, folder: Path, limit: float | None, variable: str = "TEACHER_CACHE_GB"):
-        self.folder, self.limit, self.variable = Path(folder), limit, variable
+    def __init__(self, folder: Path, limit: float | None):
+        self.folder, self.limit = Path(folder), limit
 
     def refusal(self, size: int) -> str:
         """Reason why an entry of ``size`` bytes does not fit; "" if it does."""
         allowed = self._allowed(self._kept())
         if size <= allowed:
             return ""
-        of = "a fifth of the free disk" if self.limit is None else self.variable
+        of = "a fifth of the free disk" if self.limit is None else VARIABLE
         return f"they would take {size / GIGABYTE:.1f} GB, and {of} is {allowed / GIGABYTE:.1f} GB"
 
     def get(self, key: str, size: int | None, write: Callable[[Path], None], read: Callable[[Path], Kept]) -> Kept:
@@ -73,7 +73,7 @@ class DiskCache:
                 raise TeachbackError(f"{place} is damaged and may not be removed: {'; '.join(problems)}; remove it yourself")
         raise TeachbackError(
             f"{self.folder / key}: was removed {ATTEMPTS} times as soon as it was written, as several processes have too little "
-            f"room there; set a higher {self.variable}, or run fewer at a time"
+            f"room there; set a higher {VARIABLE}, or run fewer at a time"
         )
 
     def keep(self, key: str, size: int | None, write: Callable[[Path], None]) -> Path:

@@ -5,7 +5,7 @@ A loader is a `torch.utils.data.DataLoader` with any sampler and collate_fn, or 
 [B, n, L]. Labels may be missing where nothing is trained.
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -70,7 +70,10 @@ class UserLoader:
         self.loader, self.name = loader, name
         self.dataset = getattr(loader, "dataset", None)
         self.shuffles = _shuffles(loader)
-        drawn = _in_order(loader) if self.shuffles else loader
+        drawn = loader
+        if self.shuffles:  # in the order of the data set, with the rows that ``drop_last`` would leave out
+            drawn = DataLoader(loader.dataset, loader.batch_size, num_workers=loader.num_workers,
+                               collate_fn=loader.collate_fn, worker_init_fn=loader.worker_init_fn)  # fmt: skip
         self.batches = [_read(values, self._where(number)) for number, values in enumerate(drawn)]
 
     def _where(self, number: int) -> str:
@@ -198,12 +201,6 @@ def _shuffles(loader) -> bool:
         return False
     sampler = loader.sampler
     return type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source)
-
-
-def _in_order(loader: DataLoader) -> Iterable:
-    """Batches in the order of the data set, including the rows that ``drop_last`` would leave out."""
-    return DataLoader(loader.dataset, loader.batch_size, num_workers=loader.num_workers, collate_fn=loader.collate_fn,
-                      worker_init_fn=loader.worker_init_fn)  # fmt: skip
 
 
 def _read(values, where: str) -> Batch:

@@ -113,13 +113,10 @@ def _strata(rows: list[Row], fraction: float, domains: dict[str, Domain]) -> Ite
     for row in rows:
         if domains[row.domain].task == "regression":
             values[row.domain].append(float(row.label))
-    edges = {name: _edges(numbers, fraction) for name, numbers in values.items()}
+    edges = {}  # inner edges of the bins; fewer bins for few values, so that at least one row of each is cut
+    for name, numbers in values.items():
+        bins = max(1, min(BINS, round(fraction * len(numbers))))
+        edges[name] = np.quantile(numbers, np.linspace(0, 1, bins + 1)[1:-1])
     for row in rows:
         bin_of = edges.get(row.domain)
         yield row.domain, row.label if bin_of is None else str(np.searchsorted(bin_of, float(row.label)))
-
-
-def _edges(values: list[float], fraction: float) -> np.ndarray:
-    """Inner edges of the bins; fewer bins for few values, so that at least one row of each is cut."""
-    bins = max(1, min(BINS, round(fraction * len(values))))
-    return np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])

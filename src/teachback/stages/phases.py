@@ -85,16 +85,12 @@ class Phases:
         width = self.teacher.classifier.model.config.hidden_size if layers else 0
         student = Classifier(model, {task.domain.head: task.domain})
         module = PredictionDistillation(student, args, use_expertise_weights=False, teacher_width=width)
-        rows = self._taught(layers) if self.args.student else self.rows.train.student
+        rows = self.rows.train.student
+        if self.args.student:
+            answers = features(self.teacher.classifier, self.rows.train.teacher, layers=layers, **task.settings(TEACHER))
+            rows = replace(rows, columns=rows.columns | teacher_columns(self.teacher, answers, task.domain))
         self._fit("phase2", module, student, STUDENT, rows, self.args.student)
         self.record.write(STUDENT, model, "student_second", "phase2")
-
-    def _taught(self, layers: tuple[int, ...]) -> EncodedRows:
-        """Student's train rows with the teacher's outputs as columns."""
-        rows = self.rows.train
-        teacher_features = features(self.teacher.classifier, rows.teacher, layers=layers, **self.task.settings(TEACHER))
-        columns = rows.student.columns | teacher_columns(self.teacher, teacher_features, self.task.domain)
-        return replace(rows.student, columns=columns)
 
     def train_meta_teacher(self, args: MetaTeacherArguments) -> MetaTeacher:
         """Train the meta-teacher's heads on quiz rows, from the teacher's and the student's states."""

@@ -139,10 +139,8 @@ def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:
     suite, source = definition(arguments.suite), _source(arguments)
     try:
         parsed = suite.read(source, _settings_of_reading(arguments), problems)
-    except TeachbackError:
-        problems.settle(arguments.skip_bad_rows)  # bad rows may be why the suite cannot be divided
-        raise
-    problems.settle(arguments.skip_bad_rows)
+    finally:
+        problems.settle(arguments.skip_bad_rows)  # also after an error: bad rows may be why the suite cannot be divided
     for what, number in parsed.notes.items():
         print(f"{number} {what}")
     if problems.found:

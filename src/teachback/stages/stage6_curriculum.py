@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments
 from teachback.core.errors import Stopped, TeachbackError, naming
-from teachback.core.files import sync
+from teachback.core.files import sync, working_folder
 from teachback.core.integrity import seal, untouched_in_dry_runs
 from teachback.core.options import recorded
 from teachback.core.published import hash_model, read_stage
@@ -94,11 +94,12 @@ class CurriculumInputs:
         self._require_fraction()
         context.rows.quiz([target.name], target)
         self.domains = self._domains()
+        self.names = [domain.name for domain in self.domains]
         if args.choose_from == "others" and len(self.domains) < 2:
             raise TeachbackError(
                 f"CHOOSE_FROM=others: {target.name} is the only domain with a quiz; set CHOOSE_FROM=all"
             )
-        self.quiz: dict[str, list[Row]] = {domain.name: [] for domain in self.domains}
+        self.quiz: dict[str, list[Row]] = {name: [] for name in self.names}
         for row in context.rows.quiz(list(self.quiz), target):
             self.quiz[row.domain].append(row)
         self.selection = context.rows.selection([target.name])
@@ -129,17 +130,15 @@ class CurriculumInputs:
 
     def meta_run(self, meta_args: MetaTeacherArguments) -> StageRun:
         folder = self.context.student_folder(self.target, "meta_teacher")
-        names = [domain.name for domain in self.domains]
         arguments = (meta_args, {"teacher": self.args.teacher, "batch_size": self.args.batch_size})
-        return self.context.run(folder, arguments, names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
+        return self.context.run(folder, arguments, self.names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
 
     def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:
         folder = self.context.student_folder(self.target, "curriculum")
-        names = [domain.name for domain in self.domains]
         made = meta_run.up_to_date()  # False only in a dry run
         inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be made first"}
         chosen = {k: v for k, v in recorded(args).items() if k not in ("report_to", "eval_batch_size")}
-        return self.context.run(folder, (chosen,), names, inputs, self.student_folder,
+        return self.context.run(folder, (chosen,), self.names, inputs, self.student_folder,
                                 quiz=self.quiz_rows(), selection=self.selection)  # fmt: skip
 
     def load_student(self) -> tuple[Classifier, PreTrainedTokenizerBase]:
@@ -195,10 +194,9 @@ def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherA
     losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, context.training.seed)
     heads = sorted({quiz.head for quiz in quizzes})
     context.say(f"meta-teacher ({args.meta_loss}): heads {', '.join(heads)} trained on quiz, loss {losses[-1]:.4f}")
-    everybody = [domain.name for domain in scene.domains]
     record = {
         "method": "meta_teacher", "domain": scene.target.name, "teacher_folder": scene.teacher_folder.name,
-        "meta_domains": everybody, "seed": context.training.seed, "loss_by_epoch": losses,
+        "meta_domains": scene.names, "seed": context.training.seed, "loss_by_epoch": losses,
         "heads_of_stage_5": sorted(learnt), "new_heads": sorted(new),
     }  # fmt: skip
     context.publish_as_is(run, lambda folder: save_meta_teacher(folder, meta), record)
@@ -215,7 +213,6 @@ class CurriculumRun:
         classifier.to(accelerator.device)  # before `use_only`, which has no effect on a GPU
         head_domains = {head_name(scene.teacher.kind, domain): domain for domain in scene.domains}
         give_heads(classifier, meta, head_domains)
-        names = [domain.name for domain in scene.domains]
         studies = [self._study(domain, list(classifier.heads)) for domain in scene.domains]
         self.selection = self.context.encode(scene.selection, [scene.target.name], self.tokenizer)
         use_only(classifier.model, [self.selection, *(study.rows for study in studies)], self.tokenizer.pad_token_id)
@@ -223,7 +220,7 @@ class CurriculumRun:
         groups = read_groups(self.context.data.folder)
         units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}, groups))
         kind = ReleasedCurriculum if args.student_update == "released" else Curriculum
-        curriculum = kind(student, studies, names.index(scene.target.name), args, units)
+        curriculum = kind(student, studies, scene.names.index(scene.target.name), args, units)
         self.episodes = Episodes(curriculum, self._log_score)
 
     def _study(self, domain: Domain, heads: list[str]) -> DomainQuiz:
@@ -278,10 +275,7 @@ class CurriculumRun:
         if place.exists() and is_whole(place):
             return
         shutil.rmtree(place, ignore_errors=True)
-        partial = folder / "partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        with naming(folder):
+        with naming(folder), working_folder(place) as partial:
             save_state(partial / "state", self.episodes.state())
             sync(partial)
             seal(partial)

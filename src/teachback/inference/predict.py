@@ -11,13 +11,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import torch
 
 from teachback.core.errors import TeachbackError
 from teachback.core.files import replacing
-from teachback.core.options import option, require_at_least
+from teachback.core.options import Checked, Count, at_least, option
 from teachback.core.spreadsheets import is_formula, quoted
 from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
 from teachback.data.user_files import open_table, require_package, tsv_stream
@@ -38,7 +38,7 @@ def kind_of(name: str) -> str:
 
 
 @dataclass
-class PredictionArguments:
+class PredictionArguments(Checked):
     """Arguments of prediction: the student, input and output files, and how to compute."""
 
     folder: str = option("", "The student's folder.")
@@ -50,20 +50,17 @@ class PredictionArguments:
     text_a: str = option("", "Column of the texts, where the input is a table with a header; empty: one text a line.")
     text_b: str = option("", "Column of the second texts, or of the choices.")
     keep: str = option("", "Columns that the output repeats, separated by commas, such as guid.")
-    max_length: int | None = None
-    batch_size: int = 64
-    window: int = option(64, "Batches that are read at a time, and sorted by length.")
+    max_length: Annotated[int | None, at_least(4)] = None
+    batch_size: Count = 64
+    window: Count = option(64, "Batches that are read at a time, and sorted by length.")
     precision: str = "auto"
     device: str = "auto"
-    jobs: int = 1
+    jobs: Count = 1
     calibrated: bool = option(False, "Probabilities at the temperature that stage 7 fitted on dev; labels stay the same.")
     spreadsheet: bool = option(False, "Quote cells that begin with = + - or @, which a spreadsheet would compute.")
 
     def __post_init__(self):
-        for name in ("batch_size", "window", "jobs"):
-            require_at_least(self, name, 1)
-        if self.max_length is not None:
-            require_at_least(self, "max_length", 4)
+        super().__post_init__()
         if self.text_b and not self.text_a:
             raise TeachbackError(f"--text_b {self.text_b} needs --text_a, the column of the first texts")
         if self.keep and not self.text_a:

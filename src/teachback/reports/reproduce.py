@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from teachback.core.errors import TeachbackError
-from teachback.core.options import option, require, require_at_least
+from teachback.core.options import Checked, Count, at_least, one_of, option
 from teachback.core.places import scripts_root
 from teachback.core.published import require_whole
 from teachback.core.side_by_side import threads_each, visible_gpus
-from teachback.data.schema import read_suite
+from teachback.data.schema import PROTOCOLS, read_suite
 from teachback.reports.cell_list import StageTimes, listed, summary
 from teachback.reports.cells import CELL_ROLES, Workplace
 from teachback.reports.plan import Plan, Setting, answering, targets_of
@@ -23,10 +24,10 @@ from teachback.reports.snakefile import snakefile
 
 
 @dataclass
-class ReproduceArguments:
+class ReproduceArguments(Checked):
     """Arguments of the reproduction: table, part of it, and how to run its cells."""
 
-    name: str = option("metakd_amazon", f"Published table: {', '.join(RECIPES)}.")
+    name: Annotated[str, one_of(*RECIPES)] = option("metakd_amazon", f"Published table: {', '.join(RECIPES)}.")
     suite: str = "amazon"
     rows: str = ""
     seeds: str = "1 2 3 4 5"
@@ -35,7 +36,7 @@ class ReproduceArguments:
     data_dir: str = "data"
     output_root: str = "outputs"
     config: str = option("", "File of variables for all stages.")
-    protocol: str = "honest"
+    protocol: Annotated[str, one_of(*PROTOCOLS)] = "honest"
     student_init: str = "pretrained"
     teacher_model: str = "bert-base-uncased"
     transfer_set: str = "domain"
@@ -46,9 +47,9 @@ class ReproduceArguments:
     train_fraction: str = ""
     teacher_domain: str = ""
     device: str = "auto"
-    jobs: int = 1
-    retries: int = 0
-    launcher: str = "local"
+    jobs: Count = 1
+    retries: Annotated[int, at_least(0)] = 0
+    launcher: Annotated[str, one_of("local", "slurm")] = "local"
     slurm_options: str = ""
     slurm_options_data: str = ""
     slurm_options_teacher: str = ""
@@ -60,11 +61,7 @@ class ReproduceArguments:
     snakefile: bool = option(False, "Run nothing: write the cells' scripts, and a Snakefile that runs them to standard output.")
 
     def __post_init__(self):
-        require(self, "name", tuple(RECIPES))
-        require(self, "protocol", ("honest", "paper"))
-        require(self, "launcher", ("local", "slurm"))
-        require_at_least(self, "jobs", 1)
-        require_at_least(self, "retries", 0)
+        super().__post_init__()
         if self.list_cells and not self.dry_run:
             raise TeachbackError("--list_cells is for --dry_run, which runs nothing: give both")
         if self.dry_run + self.only_table + self.snakefile > 1:

@@ -8,17 +8,19 @@ from functools import cached_property
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
+from typing import Annotated
 
 from filelock import FileLock, Timeout
 
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.integrity import content_hash
-from teachback.core.options import option, require, require_at_least
+from teachback.core.options import Checked, Count, one_of, option
 from teachback.core.places import scripts_root
 from teachback.core.published import read_record
 from teachback.core.side_by_side import interruptible
 from teachback.data.names import folder_name
+from teachback.data.schema import PROTOCOLS
 from teachback.reports.cells import DONE, FAILED, WITHOUT_EFFECT, Cell, Workplace, data_digest
 from teachback.reports.recipes import SCRIPTS
 from teachback.reports.run_cells import LocalLauncher, last_line
@@ -31,11 +33,11 @@ PRUNED, FAILURE = "pruned", "failure"  # outcome of a trial without a score; att
 
 
 @dataclass
-class SearchArguments:
+class SearchArguments(Checked):
     """Arguments of a search: variables with ranges, trials, and the run whose variables they are."""
 
     space: str = option("", "Variables with their ranges, one a line.")
-    trials: int = 20
+    trials: Count = 20
     until: str = ""
     prune: bool = True
     keep: bool = False
@@ -45,7 +47,7 @@ class SearchArguments:
     teacher: str = "meta"
     method: str = "metakd"
     student_init: str = "pretrained"
-    protocol: str = "honest"
+    protocol: Annotated[str, one_of(*PROTOCOLS)] = "honest"
     teacher_root: str = ""
     student_root: str = ""
     data_dir: str = "data"
@@ -54,8 +56,7 @@ class SearchArguments:
     dry_run: bool = option(False, "Only say what a trial would run, and how many trials are done.")
 
     def __post_init__(self):
-        require_at_least(self, "trials", 1)
-        require(self, "protocol", ("honest", "paper"))
+        super().__post_init__()
         if self.protocol == "paper":
             raise TeachbackError("PROTOCOL=paper selects on the reported rows, and a search must not see them; set PROTOCOL=honest")
         if self.domain == "all":

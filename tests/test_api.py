@@ -20,7 +20,16 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import teachback
-from teachback import MetaKD, MPDistil, TeachbackError, TrainingConfig, create_simple_dataloader, load_superglue_dataset
+from teachback import (
+    MetaKD,
+    MetaKDConfig,
+    MPDistil,
+    TeachbackError,
+    TrainingConfig,
+    create_simple_dataloader,
+    load_superglue_dataset,
+)
+from teachback.core.arguments import TeacherArguments
 from teachback.data.loader_rows import UserLoader, cut_quiz, keys_of
 from teachback.data.schema import Domain
 from teachback.inference.task_metrics import chosen_metric, metric_values
@@ -398,6 +407,63 @@ def test_the_learning_rate_is_constant_unless_a_schedule_is_asked_for(models, tm
     assert len(set(rates)) == len(rates) == 2  # steps
     with pytest.raises(TeachbackError, match="SCHEDULE=cosine"):
         TrainingConfig(schedule="cosine")
+
+
+@pytest.mark.parametrize("given", [[1, 3], torch.tensor([1.0, 3.0]), {1: 3, "LABEL_0": 1}, "balanced"])
+def test_class_weights_and_smoothing_reach_the_loss_on_labels_of_both_models(given, models, tmp_path, monkeypatch):
+    seen: list[tuple[type, float, list]] = []
+    step = DistillationTrainer.training_step
+
+    def watched(trainer, module, inputs, *args):
+        arguments = module.arguments
+        pairs = zip(inputs["label"].tolist(), inputs["class_weight"].tolist(), strict=True)
+        seen.append((type(module), arguments.label_smoothing, list(pairs)))
+        return step(trainer, module, inputs, *args)
+
+    monkeypatch.setattr(DistillationTrainer, "training_step", watched)
+    kept = loader(models, 24, 0)
+    subset = DataLoader(torch.utils.data.Subset(kept.dataset, range(0, 24, 2)), 4, collate_fn=kept.collate_fn)  # of class 0 alone
+    both = torch.utils.data.ConcatDataset([subset.dataset, torch.utils.data.Subset(kept.dataset, [1, 3, 5, 7])])
+    model = MPDistil("toy", 2, "accuracy", models / "big", models / "small", None, device="cpu", output_dir=tmp_path, precision="fp32")
+    model.train(DataLoader(both, 4, collate_fn=kept.collate_fn), loader(models, 8, 1), meta_epochs=0, class_weights=given, label_smoothing=0.1, **QUICK)
+    assert {kind for kind, _, _ in seen} == {TeacherTraining, PredictionDistillation} and {smoothing for _, smoothing, _ in seen} == {0.1}
+    weights = {label: {weight for _, _, pairs in seen for its, weight in pairs if its == label} for label in (0, 1)}
+    assert all(len(values) == 1 for values in weights.values())  # 12 rows of class 0, 4 of class 1: three times the weight, given or balanced
+    assert (*weights[0], *weights[1]) == (pytest.approx(2 / 3), pytest.approx(2))
+
+
+def test_patience_ends_the_phases_early(models, tmp_path):
+    history = quick(models, tmp_path, teacher_epochs=6, student_epochs=6, teacher_lr=1e-12, student_lr=1e-12, patience=2, num_episodes=9, eval_every=1)
+    assert [len(history[phase]["val_metrics"]) for phase in ("phase1", "phase2")] == [3, 3]  # the first is the best
+    assert len(history["phase4"]["train_losses"]) == 2  # no better than the student of phase 2
+
+
+@pytest.mark.parametrize("given", [[1], [1, 0], [1, float("nan")], {0: 1}, {"good": 1, "LABEL_1": 1}, "balance", "12", 3])
+def test_class_weights_that_are_no_weight_a_class_are_refused(given, models, tmp_path):
+    with pytest.raises(TeachbackError, match=r"class_weights=.*give 'balanced', 2 weights above 0 in the order .*LABEL_0, LABEL_1"):
+        quick(models, tmp_path, class_weights=given)
+
+
+def test_metakd_hands_the_habits_of_training_to_its_stages(models, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr("teachback.metakd.train_teachers", lambda data, teacher, optimizer: taken.append((teacher, optimizer)) or [])
+    monkeypatch.setattr("teachback.metakd.distil", lambda data, student, first, second, meta, optimizer: taken.append((second, optimizer)) or [])
+    model = MetaKD(None, models / "small", models / "small", device="cpu", output_dir=tmp_path)
+    habits = {"patience": 2, "class_weights": {"bad": 1, "good": 2.5}, "label_smoothing": 0.1}
+    model._run_stages(MetaKDConfig(**habits))
+    model._run_stages(MetaKDConfig(alpha=0.5, **habits))
+    assert {optimizer.patience for _, optimizer in taken} == {2}
+    losses = [(part.class_weights, part.label_smoothing) for part, _ in taken]
+    given, none = ("bad=1,good=2.5", 0.1), ("", 0.0)
+    assert losses == [given, none, none, given, given, given]  # with alpha 1 the labels have no share in the students' loss
+    assert [part.alpha_soft for part, _ in taken if not isinstance(part, TeacherArguments)] == [1, 1, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("given", [[1, 2], {"good, or so": 1, "bad": 2}])
+def test_class_weights_that_stages_cannot_take_are_refused_at_once(given, models, tmp_path):
+    model = MetaKD(None, models / "small", models / "small", device="cpu", output_dir=tmp_path)
+    with pytest.raises(TeachbackError, match="give 'balanced', or a dict of a weight for each label"):
+        model.train({}, class_weights=given)
 
 
 def test_a_seed_fixes_everything_and_a_quiz_of_ones_own_holds_nothing_out(models, tmp_path, monkeypatch):

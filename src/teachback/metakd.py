@@ -188,6 +188,7 @@ class MetaKD:
             TeachbackError: the table or a setting is invalid; invalid rows are named by index or number.
         """
         config = with_settings(config, MetaKDConfig, settings)
+        config.hard_label()
         check_layers(self._student, self.teacher_model, str(self._data_dir), self._first_stage(config))
         suite_data = self._prepare(dataframe, config)
         folders = self._run_stages(config)
@@ -227,9 +228,10 @@ class MetaKD:
         data = DataArguments(suite="custom", domain="all", data_dir=str(self._data_dir),
                              output_root=str(self.output_dir / "outputs"), max_length=config.max_length,
                              precision=self.precision, device=str(self.device))  # fmt: skip
-        teacher = TeacherArguments(teacher=self._student.teacher, teacher_model=self.teacher_model)
+        hard = config.hard_label()
+        teacher = TeacherArguments(teacher=self._student.teacher, teacher_model=self.teacher_model, **hard)
         first = self._first_stage(config)
-        second = SecondStageArguments(temperature=config.temperature)
+        second = SecondStageArguments(temperature=config.temperature, alpha_soft=config.alpha, **hard if config.alpha < 1 else {})
         taught = train_teachers(data, teacher, self._optimizer(config, config.teacher_epochs, config.teacher_lr))
         constant = self._optimizer(config, config.first_epochs, config.first_lr, lr_scheduler_type="constant")
         distil(data, self._student, first, second, MetaTeacherArguments(), constant)
@@ -247,7 +249,7 @@ class MetaKD:
     def _optimizer(self, config: MetaKDConfig, epochs: int, learning_rate: float, **more) -> OptimizerArguments:
         return OptimizerArguments(
             learning_rate=learning_rate, num_train_epochs=epochs, seed=config.seed,
-            per_device_train_batch_size=config.batch_size, report_to=config.report_to or "none", **more,
+            per_device_train_batch_size=config.batch_size, patience=config.patience, report_to=config.report_to or "none", **more,
         )  # fmt: skip
 
     def _result(self, name: str, data: SuiteData) -> dict:

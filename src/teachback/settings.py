@@ -3,7 +3,7 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import torch
@@ -97,9 +97,14 @@ class TrainingConfig(Settings):
     soft_loss: str = "mse"  # ce, kl or mse
     pkd_layers: str = "first"  # teacher layers of PKD: first, skip or last
     schedule: str = "constant"  # learning-rate schedule of phases 1 and 2: constant, or linear with 10 % warm-up
+    patience: int = 0  # end a phase after so many scores on val_loader without a better one; 0: never
+    class_weights: str | Sequence | Mapping | None = None  # of the loss on labels: balanced, a weight by class in order, or a dict
+    label_smoothing: float = 0.0  # share of a label that is spread evenly over the classes
 
     def __post_init__(self):
         self.report_to = None if self.report_to == "none" else self.report_to
+        if as_list := getattr(self.class_weights, "tolist", None):  # of an array or a tensor
+            self.class_weights = as_list()
         require(self, "reward_type", ("binary", "real"))
         require(self, "soft_loss", ("ce", "kl", "mse"))
         require(self, "schedule", ("constant", "linear"))
@@ -112,8 +117,7 @@ class TrainingConfig(Settings):
             require_at_least(self, name, 1)
         for name in ("teacher_lr", "student_lr", "meta_lr", "temperature"):
             require_above_zero(self, name)
-        if not 0 <= self.alpha <= 1:
-            raise TeachbackError(f"alpha={self.alpha}: must be between 0 and 1")
+        _require_habits(self)
         if not 0 < self.quiz_fraction < 1:
             raise TeachbackError(
                 f"quiz_fraction={self.quiz_fraction}: must be between 0 and 1; meta_epochs=0 keeps no quiz"
@@ -137,6 +141,10 @@ class MetaKDConfig(Settings):
     attention_weight: float = 1.0
     tkd_weight: float | None = None  # None: 0.5 with a meta-teacher, else 0
     temperature: float = 1.0  # stage 5
+    alpha: float = 1.0  # stage 5: weight of the soft loss; the hard loss has 1 - alpha
+    patience: int = 0  # end a stage after so many epochs in a row without a better one on dev; 0: never
+    class_weights: str | Mapping | None = None  # of the loss on labels, in stage 3 and with alpha below 1 in stage 5: balanced, or {label: weight}
+    label_smoothing: float = 0.0  # there too: share of a label that is spread evenly over the classes
     max_length: int = 128
     batch_size: int = 32
     seed: int = 42
@@ -160,6 +168,28 @@ class MetaKDConfig(Settings):
             require_at_least(self, name, 1)
         for name in ("teacher_lr", "first_lr", "second_lr", "temperature"):
             require_above_zero(self, name)
+        _require_habits(self)
+
+    def hard_label(self) -> dict:
+        """Arguments of the loss on labels, in the stages' form.
+
+        Raises:
+            TeachbackError: ``class_weights`` are neither balanced nor a dict, or one of its labels has a comma.
+        """
+        given = self.class_weights or ""
+        if not isinstance(given, str | Mapping) or any("," in str(label) for label in given if isinstance(given, Mapping)):
+            raise TeachbackError(f"class_weights={given!r}: give 'balanced', or a dict of a weight for each label, whose names have no comma")
+        text = given if isinstance(given, str) else ",".join(f"{label}={weight}" for label, weight in given.items())
+        return {"class_weights": text, "label_smoothing": self.label_smoothing}
+
+
+def _require_habits(config: "TrainingConfig | MetaKDConfig") -> None:
+    """Refuse values out of range of what both configs have."""
+    require_at_least(config, "patience", 0)
+    if not 0 <= config.label_smoothing < 1:
+        raise TeachbackError(f"label_smoothing={config.label_smoothing}: must be at least 0 and below 1")
+    if not 0 <= config.alpha <= 1:
+        raise TeachbackError(f"alpha={config.alpha}: must be between 0 and 1")
 
 
 def phase_arguments(config: TrainingConfig, device: torch.device, precision: str, loader: UserLoader) -> PhaseArguments:
@@ -175,7 +205,7 @@ def phase_arguments(config: TrainingConfig, device: torch.device, precision: str
 
     second = SecondStageArguments(method="mpdistil", soft_loss=config.soft_loss, temperature=config.temperature,
                                   alpha_soft=config.alpha, beta_pkd=config.beta, pkd_layers=config.pkd_layers,
-                                  meta_teacher_every_epoch=False)  # fmt: skip
+                                  meta_teacher_every_epoch=False, label_smoothing=config.label_smoothing)  # fmt: skip
     form = "competitive" if config.use_competitive_loss else "collaborative"
     return PhaseArguments(
         teacher=optimizer(config.teacher_epochs, config.teacher_lr),
@@ -184,8 +214,9 @@ def phase_arguments(config: TrainingConfig, device: torch.device, precision: str
         meta=MetaTeacherArguments(meta_loss=form, meta_epochs=config.meta_epochs, meta_lr=config.meta_lr) if config.meta_epochs else None,
         curriculum=CurriculumArguments(
             teacher="single", episodes=config.num_episodes, curriculum_lr=config.student_lr, reward=config.reward_type,
-            eval_every=config.eval_every, batch_size=config.batch_size, seed=config.seed,
+            eval_every=config.eval_every, batch_size=config.batch_size, seed=config.seed, patience=config.patience,
         ) if config.num_episodes else None,
+        class_weights=config.class_weights,
         quiz_fraction=config.quiz_fraction,
         batch_size=config.batch_size,
         seed=config.seed,

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 import torch
 
@@ -40,14 +40,21 @@ def class_weight_column(
     labels = dict.fromkeys(label for domain in domains for label in domain.labels)
     given = None if args.class_weights == BALANCED else _given(args.class_weights, labels)
     heads = {domain.name: head(domain) for domain in domains}
-    keys = [(heads[row.domain], row.label) if row.label else None for row in rows]
+    return {"class_weight": row_weights([(heads[row.domain], row.label) if row.label else None for row in rows], given)}
+
+
+def row_weights(keys: Sequence[tuple[str, Hashable] | None], given: Mapping | None) -> torch.Tensor:
+    """Weight of each row's class, with the mean 1 over the rows of a head: [N].
+
+    ``keys``: head and label by row, None without a label, whose weight is 1. ``given``: weights by label; None: balanced.
+    """
     counts = Counter(filter(None, keys))
     sizes = Counter(key[0] for key in keys if key)
     weights = {key: given[key[1]] if given else 1 / count for key, count in counts.items()}
     totals = dict.fromkeys(sizes, 0.0)
     for key, count in counts.items():
         totals[key[0]] += count * weights[key]
-    return {"class_weight": torch.tensor([weights[key] * sizes[key[0]] / totals[key[0]] if key else 1.0 for key in keys])}
+    return torch.tensor([weights[key] * sizes[key[0]] / totals[key[0]] if key else 1.0 for key in keys])
 
 
 def _given(text: str, labels: Collection[str]) -> dict[str, float]:

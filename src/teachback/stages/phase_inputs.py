@@ -1,6 +1,8 @@
 """Inputs of MPDistil's phases on a user's loaders: the task, its rows in both models' encodings, training arguments."""
 
 import logging
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +15,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.encoding import EncodedRows
 from teachback.data.loader_rows import UserLoader, cut_quiz, without
 from teachback.data.schema import Domain
+from teachback.methods.class_weights import BALANCED, row_weights
 from teachback.models.loading import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class PhaseArguments:
     second: SecondStageArguments
     meta: MetaTeacherArguments | None
     curriculum: CurriculumArguments | None
+    class_weights: str | Sequence | Mapping | None  # of phases 1 and 2
     quiz_fraction: float
     batch_size: int  # of phase 3
     seed: int
@@ -113,6 +117,42 @@ def _warn_of_absent_classes(domain: Domain, labels: torch.Tensor) -> None:
         )  # fmt: skip
 
 
+def _weight_classes(rows: Held, domain: Domain, args: PhaseArguments) -> None:
+    """Add the column ``class_weight`` to train rows, if classes are to be weighted.
+
+    Raises:
+        TeachbackError: the task is a regression, or not every class has a weight above 0.
+    """
+    given = args.class_weights
+    if domain.task == "regression" and (given is not None or args.second.label_smoothing):
+        raise TeachbackError("class_weights and label_smoothing are of classes, and a regression has none; leave them out")
+    if given is None:
+        return
+    labels = rows.labels.long().tolist()
+    weights = None if isinstance(given, str) and given == BALANCED else _class_weights(given, domain.labels)
+    column = row_weights([(domain.head, label) for label in labels], weights)
+    for encoded in (rows.teacher, rows.student):
+        encoded.columns["class_weight"] = column
+
+
+def _class_weights(given, names: tuple[str, ...]) -> dict[int, float]:
+    """Weights by class, from a sequence in the order of the classes, or a dict by class number or name."""
+    weights: dict[int, float] = {}
+    try:
+        if isinstance(given, str):
+            raise TypeError("no collection of weights")
+        for key, weight in given.items() if isinstance(given, Mapping) else enumerate(given):
+            weights[names.index(key) if isinstance(key, str) else int(key)] = float(weight)
+    except (TypeError, ValueError):  # no collection, an unknown name, or no number
+        weights = {}
+    if sorted(weights) != list(range(len(names))) or not all(0 < weight < math.inf for weight in weights.values()):
+        raise TeachbackError(
+            f"class_weights={given!r}: give 'balanced', {len(names)} weights above 0 in the order of the classes, or a dict with one for each "
+            f"class, by its number from 0 or its name ({', '.join(names)})"
+        )
+    return weights
+
+
 @dataclass(frozen=True)
 class PhaseRows:
     """Rows that the phases are trained and scored on. ``quiz``: by task, the target first."""
@@ -142,6 +182,7 @@ class PhaseRows:
         elif args.meta:
             kept, left = cut_quiz(rows.student, task.domain, args.quiz_fraction, args.seed, train.name)
             quiz[name], rows = rows.without(kept), rows.without(left)
+        _weight_classes(rows, task.domain, args)
         quiz |= {domain.name: held(meta[domain.name], domain) for domain in domains[1:]}
         return cls(domains, rows, held(val, task.domain), quiz, args.meta is not None and name not in meta)
 

@@ -62,7 +62,8 @@ class Phases:
         task = self.task
         model = load_classifier(task.models[TEACHER], task.domain, task.tokenizers[TEACHER], task.data_dir)
         teacher = Teacher(model, "single", [task.domain], transferable=False)
-        args = TeacherArguments(teacher="single", teacher_model=task.models[TEACHER], use_domain_loss=False)
+        args = TeacherArguments(teacher="single", teacher_model=task.models[TEACHER], use_domain_loss=False,
+                                label_smoothing=self.args.second.label_smoothing)  # fmt: skip
         module = TeacherTraining(teacher, args)
         self._fit("phase1", module, teacher.classifier, TEACHER, self.rows.train.teacher, self.args.teacher)
         self.record.write(TEACHER, model, "teacher", "phase1")
@@ -180,7 +181,8 @@ class Phases:
         val, _ = self.rows.val[model].sorted_by_length()
         pad = self.task.tokenizers[model].pad_token_id
         try:
-            trainer = train(module, rows, val, args, checkpoints, None, pad, self._compute_metrics, tracks)
+            settings = OptimizerArguments(patience=self.args.settings["patience"])
+            trainer = train(module, rows, val, args, checkpoints, None, pad, self._compute_metrics, tracks, settings)
             stopped = trainer.stop_signal
         except Stopped as error:
             stopped = error.signal

@@ -132,6 +132,50 @@ def test_a_named_column_that_is_not_there_is_an_error(tmp_path):
         read(path)
     with pytest.raises(TeachbackError, match="missing: 'shop'"):
         read(path, text_a="review", domain="shop")
+    _, problems = read(write(tmp_path / "bell.csv", "text_a,label\ngood,yes\nb\x07ad,no\n"))
+    assert [one.rpartition("csv ")[2] for one in problems.found] == ["line 3: control bytes in column 'text_a'"]
+
+
+def test_what_is_wrong_with_a_named_column_is_told_with_its_variable(tmp_path):
+    path = write(tmp_path / "mine.csv", "Review,stars,shop\ngood,yes,a\n")
+    for columns, message in (
+        ({"text_a": "review", "label": "stars"}, r"no column as in TEXT_A_COLUMN=review \(did you mean 'Review'\?\)$"),
+        ({"text_a": "Review", "label": "stars", "domain": "land"}, "missing: 'land'; there is no column as in DOMAIN_COLUMN=land$"),
+        ({"text_a": "Revew", "domain": "shop"}, r"'Review'\?\), or say which they are with LABEL_COLUMN=\.\.\.$"),
+        ({"text_a": "Review", "label": "Review"}, "TEXT_A_COLUMN=Review is also LABEL_COLUMN=Review; give each a column of its own"),
+        ({"text_a": "label"}, "TEXT_A_COLUMN=label is also label, which LABEL_COLUMN names"),
+        ({}, "missing: 'text_a', 'label'; name each of these columns once, or say which they are with TEXT_A_COLUMN=... LABEL_COLUMN=...$"),
+    ):
+        with pytest.raises(TeachbackError, match=message):
+            read(path, **columns)
+
+
+def test_a_sign_that_does_not_divide_a_csv_file_is_told_with_the_one_that_does(tmp_path):
+    path = write(tmp_path / "mine.csv", "text_a;label\ngood;yes\n")
+    with pytest.raises(TeachbackError, match="separated by semicolons; leave DELIMITER empty, or set DELIMITER=';'"):
+        custom.read(path, ReadSettings(delimiter=","), Problems())
+
+
+def test_a_source_that_is_not_there_is_told_as_such(tmp_path):
+    with pytest.raises(TeachbackError, match="none.csv: there is no such file or folder; name your data with SOURCE="):
+        read(tmp_path / "none.csv")
+
+
+def test_domains_of_any_column_have_names_without_blanks(tmp_path, caplog):
+    path = write(tmp_path / "mine.csv", 'text_a,label,land\na,yes,New York\nb,no,"Rome, Italy"\nc,yes,New_York\nd,no,\ne,no,New York\n')
+    parsed, problems = read(path, domain="land")
+    assert found(parsed) == [("a", "yes", "New_York"), ("b", "no", "Rome_Italy"), ("e", "no", "New_York")]
+    assert [one.rpartition("csv ")[2] for one in problems.found] == [
+        "line 4: domain 'New_York' would be called New_York, as 'New York' is; give one of them another name", "line 5: empty domain",
+    ]  # fmt: skip
+    assert "domains are called New_York for 'New York', Rome_Italy for 'Rome, Italy'" in caplog.text
+
+
+def test_columns_that_the_first_json_line_leaves_out(tmp_path):
+    lines = [{"text_a": "x", "label": "yes"}, {"text_a": "y", "label": "no", "domain": "a"}, {"text_a": "z", "label": "yes", "domain": "a", "text_b": "q"}]
+    parsed, problems = read(write(tmp_path / "mine.jsonl", "".join(json.dumps(line) + "\n" for line in lines)))
+    assert found(parsed) == [("y", "no", "a"), ("z", "yes", "a")] and parsed.rows["train"][1].text_b == "q"
+    assert [one.rpartition("jsonl ")[2] for one in problems.found] == ["line 1: no column 'domain'"]
 
 
 @pytest.mark.parametrize("names", [("train.csv", "dev.jsonl", "test.tsv"), ("train-00000-of-00001.csv", "validation.jsonl", "test_1.tsv")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ def column_of(table: Table, settings: ReadSettings) -> dict[str, str]:
     """
     renamed = {name: place for name, place in settings.columns.items() if place}
     places = {name: renamed.get(name, name) for name in (*NEEDED, "domain", *OPTIONAL)}
-    _check_named(table, places, [*NEEDED, *renamed])
+    _check_distinct(places, renamed)
+    _check_named(table, places, renamed)
     if settings.group_column and settings.group_column not in table.columns:
         raise TeachbackError(f"{_at(table)}: there is no column {settings.group_column!r}, which GROUP_COLUMN names")
     chosen = {name: place for name, place in places.items() if place in table.columns}
@@ -37,7 +39,7 @@ def column_of(table: Table, settings: ReadSettings) -> dict[str, str]:
         chosen["group"] = settings.group_column
     unused = [name for name in table.columns if name not in chosen.values()]
     if unused and not renamed and table.strict:
-        raise _wrong_header(table, f"unknown: {_listed(unused)}; {_advice(table.columns)}")
+        raise _wrong_header(table, f"unknown: {_listed(unused)}; {_advice(table)}")
     if unused:
         logger.warning("%s: columns that are left unused: %s", table.path, _listed(unused))
     return chosen
@@ -48,14 +50,36 @@ def own_domain(places: dict[str, str]) -> str:
     return "" if "domain" in places else ONE_DOMAIN
 
 
-def _check_named(table: Table, places: dict[str, str], needed: list[str]) -> None:
-    missing = [places[name] for name in dict.fromkeys(needed) if places[name] not in table.columns]
+def _check_distinct(places: dict[str, str], renamed: dict[str, str]) -> None:
+    """Refuse a column that stands for two fields, such as text and label."""
+    for name, place in renamed.items():
+        for other in NAMED:
+            if other != name and places[other] == place and (other in renamed or other in NEEDED):
+                what = f"{_variable(other)}={place}" if other in renamed else f"{other}, which {_variable(other)} names"
+                raise TeachbackError(f"{_variable(name)}={place} is also {what}; give each a column of its own")
+
+
+def _check_named(table: Table, places: dict[str, str], renamed: dict[str, str]) -> None:
+    missing = [name for name in dict.fromkeys([*NEEDED, *renamed]) if places[name] not in table.columns]
     if missing:
-        variables = " ".join(f"{name.upper()}_COLUMN=..." for name in NEEDED if places[name] in missing)
-        advice = _advice(table.columns) + (f", or say which they are with {variables}" if variables else "")
-        raise _wrong_header(table, f"missing: {_listed(missing)}; {advice}")
+        given = [f"{_variable(name)}={renamed[name]}{_closest(renamed[name], table.columns)}" for name in missing if name in renamed]
+        unnamed = [f"{_variable(name)}=..." for name in missing if name not in renamed]
+        advice = [f"there is no column as in {', '.join(given)}"] if given else [_advice(table)]
+        advice += [f"or say which they are with {' '.join(unnamed)}"] if unnamed else []
+        raise _wrong_header(table, f"missing: {_listed([places[name] for name in missing])}; {', '.join(advice)}")
     if len(set(table.columns)) < len(table.columns):
-        raise _wrong_header(table, _advice(table.columns))
+        raise _wrong_header(table, _advice(table))
+
+
+def _variable(name: str) -> str:
+    return f"{name.upper()}_COLUMN"
+
+
+def _closest(place: str, columns: list[str]) -> str:
+    """Question for a column of nearly that name; "" if there is none."""
+    close = difflib.get_close_matches(place.casefold(), [name.casefold() for name in columns], 1)
+    found = next((name for name in columns if name.casefold() in close), "")
+    return f" (did you mean {found!r}?)" if found else ""
 
 
 def _wrong_header(table: Table, what: str) -> TeachbackError:
@@ -73,11 +97,16 @@ def _listed(columns: list[str]) -> str:
     return ", ".join(repr(name[:40]) for name in columns[:SHOWN]) + (", ..." if len(columns) > SHOWN else "")
 
 
-def _advice(columns: list[str]) -> str:
+def _advice(table: Table) -> str:
     """Advice on a wrong header, for messages."""
+    columns = table.columns
     if any("\r" in name for name in columns):
         return "its lines end in carriage returns alone; save it with line feeds"
     for sign, name in ((",", "commas"), (";", "semicolons"), ("|", "bars"), (" ", "blanks")):
         if len(columns) == 1 and set(NEEDED) <= {part.strip(" '\"") for part in columns[0].split(sign)}:
+            if table.path.suffix.lower() == ".csv":
+                return f"its columns are separated by {name}; leave DELIMITER empty, or set DELIMITER='{sign}'"
             return f"its columns are separated by {name}; call it .csv, or separate them by tabs, without quotes"
+    if not table.strict:
+        return "name each of these columns once"
     return "name each of these columns once, and no others, separated by tabs"

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from teachback.data.raw_lines import Line, fields_of_line, json_lines, numbered
 
 HUB = "hub:"
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
+WITH_COLUMNS = (".csv", ".jsonl", ".ndjson", ".parquet")  # files that are never lines of text
 DELIMITERS = (",", ";", "\t", "|")
 LONGEST_FIELD = 1 << 24  # characters of a quoted field; an unclosed quote would take in the rest of the file
 ROWS_AT_ONCE = 4096  # rows read at a time from a Parquet file or data set
@@ -138,11 +140,12 @@ def _csv_reason(error: str) -> str:
 
 
 def _json_table(path: Path, only: Collection[str]) -> Table:
-    """Table of a JSON Lines file; the columns are those of the first valid object."""
-    first = next((values for _, values, _ in json_lines(path) if values), None)
-    if first is None:
+    """Table of a JSON Lines file; the columns are those of its first objects, some of which may leave out what is empty."""
+    objects = (values for _, values, _ in json_lines(path) if values)
+    columns = list(dict.fromkeys(name for values in islice(objects, ROWS_AT_ONCE) for name in values))
+    if not columns:
         raise TeachbackError(f'{path}: no line holds a JSON object, such as {{"text_a": "...", "label": "..."}}')
-    return Table(path, list(first), _as_text(json_lines(path), {}, only))
+    return Table(path, columns, _as_text(json_lines(path), {}, only))
 
 
 def _as_text(lines: Iterable[Line], names: Names, only: Collection[str] = ()) -> Iterator[Line]:

@@ -60,6 +60,8 @@ def _tables_in(folder: Path) -> list[Path]:
 def _by_split(source: Path) -> list[tuple[str, Path]]:
     if source.is_file():
         return [("", source)]
+    if not source.exists():
+        raise TeachbackError(f"{source}: there is no such file or folder; name your data with SOURCE=, a relative path from {Path.cwd()}")
     files = _tables_in(source)
     named = [(SPLIT_NAMES[found[1].lower()], path) for path in files if (found := BY_SPLIT.fullmatch(path.stem))]
     for before, path in pairwise(files):

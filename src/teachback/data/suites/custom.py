@@ -5,21 +5,24 @@ CSV, TSV, JSON Lines or Parquet (`teachback.data.user_files`). Required columns:
 empty label is a hidden one.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from teachback.core.errors import TeachbackError
-from teachback.data.bad_rows import Problems
+from teachback.data.bad_rows import Problems, listed
 from teachback.data.groups import Groups, shared, text_groups
-from teachback.data.names import domain_misfit, label_misfit
+from teachback.data.names import SEPARATORS, domain_misfit, label_misfit
 from teachback.data.schema import SPLITS, Domain, Row, clean_text
 from teachback.data.splits import cut
 from teachback.data.suites.definition import Definition, Parsed, ReadSettings
 from teachback.data.user_columns import column_of, own_domain
 from teachback.data.user_files import Table
 from teachback.data.user_sources import open_source
+
+logger = logging.getLogger(__name__)
 
 NEEDED = ("text_a", "label", "domain")  # of a table in Python, and after `column_of` of every file
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
@@ -40,7 +43,10 @@ class Record:
 def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     """Read the rows of a source; missing test and dev splits are cut from train."""
     tables = open_source(source, settings.delimiter)
-    records = [record for split, table in tables for record in _records(table, split, settings, problems)]
+    spelt: dict[str, str] = {}
+    records = [record for split, table in tables for record in _records(table, split, settings, problems, spelt)]
+    if changed := [f"{name} for {domain!r}" for name, domain in spelt.items() if name != domain]:
+        logger.warning("domains are called %s, as DOMAINS divides names at blanks and commas", listed(changed))
     if not records and not problems.found:
         places = ", ".join(str(table.path) for _, table in tables)
         raise TeachbackError(f"{places}: a header and no rows; there is nothing to learn from")
@@ -59,13 +65,16 @@ def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     return Parsed(domains, rows, notes, groups, missing)
 
 
-def _records(table: Table, split: str, settings: ReadSettings, problems: Problems) -> Iterator[Record]:
+def _records(table: Table, split: str, settings: ReadSettings, problems: Problems, spelt: dict[str, str]) -> Iterator[Record]:
+    """Rows of a table. ``spelt``: the file's spelling of each domain of a column that DOMAIN_COLUMN names, by its name here."""
     places = column_of(table, settings)
     stem, domain = table.path.stem, own_domain(places)
     for number, raw, reason in table.rows:
         values: dict[str, str] = {}
         if raw is not None:
             values, reason = _cleaned(raw, places, domain)
+        if values and settings.columns.get("domain"):
+            values["domain"], reason = _domain_name(values["domain"], spelt)
         reason = reason or _misfit(values, split)
         if reason:
             problems.add(table.path, number, reason, table.unit)
@@ -81,10 +90,18 @@ def _cleaned(values: dict[str, str], places: dict[str, str], domain: str) -> tup
     if absent:
         return {}, f"no column {absent[0]!r}"
     raw = {name: values.get(place, "") for name, place in places.items()}
-    if any(CONTROL.search(value) for value in raw.values()):
-        return {}, "control bytes"
+    for name, value in raw.items():
+        if CONTROL.search(value):
+            return {}, f"control bytes in column {places[name]!r}"
     cleaned = {name: clean_text(value) for name, value in raw.items()}
     return ({"domain": domain} if domain else {}) | cleaned, ""
+
+
+def _domain_name(value: str, spelt: dict[str, str]) -> tuple[str, str]:
+    """Name of a domain whose column may hold anything, with _ for blanks and commas, and the reason why it cannot have it."""
+    name = "_".join(filter(None, SEPARATORS.split(value)))
+    first = spelt.setdefault(name, value)
+    return name, "" if first == value else f"domain {value!r} would be called {name}, as {first!r} is; give one of them another name"
 
 
 def _misfit(values: dict[str, str], split: str) -> str:

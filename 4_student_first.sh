@@ -18,7 +18,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${STUDENT_INIT=pretrained}"          # start from: pretrained, STUDENT_MODEL; teacher, a cut of the trained teacher
 : "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, e.g. 3,6,9,12, or one alone for the student's last (-1: the teacher's last)
 : "${TRANSFER_SET=domain}"              # texts to learn on: domain (paper), or all, those of every domain that the teacher has labels for
-: "${UNLABELLED=}"                      # file of further texts of the domain: one a line, a pair with a tab between
+: "${UNLABELLED=}"                      # file of further texts of the domain: one a line, a pair with a tab between; of CSV, JSON lines and Parquet the columns text or text_a, and text_b
 : "${TRANSFER_WINDOWS=0}"               # learn on so many further windows of each text longer than MAX_LENGTH, at most
 : "${ATTENTION_TARGET=scores}"          # attention to match: scores before softmax, probs, or relations (of every family and width)
 : "${RELATION_HEADS=}"                  # relations: heads that states are split into; empty: as many as 48 that divide all widths

@@ -481,6 +481,21 @@ def test_unlabelled_pairs_are_separated_by_a_tab(tmp_path):
         read_unlabelled(str(tmp_path / "missing"), BOOKS)
 
 
+def test_unlabelled_texts_of_files_with_columns(tmp_path):
+    pair = replace(BOOKS, kind="pair")
+    csv, lines = tmp_path / "more.csv", tmp_path / "more.jsonl"
+    csv.write_text('id,text\n1,"good, plot"\n2,"two\nlines"\n')
+    lines.write_text('{"text_a": "good", "text_b": "plot", "score": [1]}\n{"text_a": "bad", "text_b": "paper"}\n')
+    assert [row.text_a for row in read_unlabelled(str(csv), BOOKS)] == ["good, plot", "two lines"]
+    assert [(row.text_a, row.text_b) for row in read_unlabelled(str(lines), pair)] == [("good", "plot"), ("bad", "paper")]
+    with pytest.raises(TeachbackError, match="UNLABELLED=.*more.csv: there is no column text_b; there are: id, text"):
+        read_unlabelled(str(csv), pair)
+    lines.write_text('{"text_a": "good"}\n{"text_b": "bad"}\n')
+    with pytest.raises(TeachbackError, match="more.jsonl line 2: expected text_a; found an empty text"):
+        read_unlabelled(str(lines), BOOKS)
+
+
+
 def test_a_text_of_which_a_tokenizer_makes_nothing_gets_one_token():
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "[END]": 1, "good": 2}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -12,9 +13,10 @@ from teachback.core.errors import TeachbackError
 from teachback.core.published import require_whole
 from teachback.data.bad_rows import listed, misfit
 from teachback.data.encoding import EncodedRows
-from teachback.data.raw_lines import tsv_lines
-from teachback.data.schema import HIDDEN, Domain, Row, Suite, lost_rows, read_rows, read_suite
+from teachback.data.raw_lines import Line, tsv_lines
+from teachback.data.schema import HIDDEN, Domain, Row, Suite, clean_text, lost_rows, read_rows, read_suite
 from teachback.data.token_store import encode_once
+from teachback.data.user_files import WITH_COLUMNS, open_table
 
 FROM = "TEACHBACK_DOMAIN_FROM"  # set by scripts/common.sh to the config file that defined DOMAIN
 
@@ -165,9 +167,10 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
 
 
 def read_unlabelled(path: str, domain: Domain) -> list[Row]:
-    """Read unlabelled rows of weight 1 from a text file, one per line; no rows if ``path`` is "".
+    """Read unlabelled rows of weight 1 from a text file, one per line, or from a file with columns; no rows if ``path`` is "".
 
-    A tab separates the texts of a pair, or a question from its choices, which are joined by `join_choices`.
+    A tab separates the texts of a pair, or a question from its choices, which are joined by `join_choices`. CSV, JSON Lines and
+    Parquet have a column text_a or text, and for those text_b.
     """
     if not path:
         return []
@@ -175,10 +178,26 @@ def read_unlabelled(path: str, domain: Domain) -> list[Row]:
         raise TeachbackError(f"UNLABELLED={path}: there is no such file")
     columns = ("text_a",) if domain.kind == "single" else ("text_a", "text_b")
     form = "one text, no tab" if domain.kind == "single" else "two texts and one tab"
-    rows = []
-    for number, values, reason in tsv_lines(Path(path), columns):
+    rows, lines, unit = [], tsv_lines(Path(path), columns), "line"
+    if Path(path).suffix.lower() in WITH_COLUMNS:
+        lines, unit = _text_columns(Path(path), columns)
+        form = " and ".join(columns)
+    for number, values, reason in lines:
         texts = list((values or {}).values())
         if not texts or not texts[0].strip():
-            raise TeachbackError(f"{path} line {number}: expected {form}; found {reason or 'an empty text'}")
+            raise TeachbackError(f"{path} {unit} {number}: expected {form}; found {reason or 'an empty text'}")
         rows.append(Row(f"unlabelled-{number}", texts[0], "".join(texts[1:]), "", domain.name))
     return rows
+
+
+def _text_columns(path: Path, columns: tuple[str, ...]) -> tuple[Iterator[Line], str]:
+    """Columns of texts of a file, and what its row numbers count; the first may also be called text."""
+    table = open_table(path, only=("text", *columns))
+    places = ["text" if name == "text_a" and name not in table.columns else name for name in columns]
+    if missing := [name for name, place in zip(columns, places) if place not in table.columns]:
+        raise TeachbackError(f"UNLABELLED={path}: there is no column {' or '.join(missing)}; there are: {listed(table.columns)}")
+    lines = (
+        (number, values and {name: clean_text(values.get(place, "")) for name, place in zip(columns, places)}, reason)
+        for number, values, reason in table.rows
+    )
+    return lines, table.unit

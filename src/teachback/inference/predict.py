@@ -20,14 +20,13 @@ from teachback.core.files import replacing
 from teachback.core.options import Checked, Count, at_least, option
 from teachback.core.spreadsheets import is_formula, quoted
 from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
-from teachback.data.user_files import open_table, require_package, tsv_stream
+from teachback.data.user_files import WITH_COLUMNS, open_table, require_package, tsv_stream
 from teachback.inference.calibration import temperature_of
 from teachback.inference.predictor import Predictor, open_checkpoint
 
 STANDARD = ""  # as a file name: standard input or output
 KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 MAX_LENGTH = 128
-WITH_COLUMNS = (".csv", ".jsonl", ".ndjson", ".parquet")  # suffixes of files that are no lines of text
 
 Write = Callable[[list[list]], None]
 

@@ -196,3 +196,20 @@ def test_labels_that_a_spreadsheet_would_compute_are_warned_of_or_quoted(tmp_pat
     quoted = answer(folder, tmp_path, "\n".join(TEXTS[:4]), spreadsheet=True)
     assert "warning" not in capsys.readouterr().err
     assert [line[0] for line in quoted[1:]] == [f"'{line[0]}" for line in plain[1:]]
+
+
+def test_a_folder_of_users_that_cannot_answer_is_told_by_what_it_is(tmp_path):
+    classifier(domain=BOOKS).base_model.save_pretrained(tmp_path / "encoder")
+    tokenizer().save_pretrained(tmp_path / "encoder")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}")
+    broken = classifier(domain=BOOKS)
+    broken.save_pretrained(tmp_path / "broken", state_dict={name: value for name, value in broken.state_dict().items() if "classifier" not in name})
+    tokenizer().save_pretrained(tmp_path / "broken")
+    for name, message in (
+        ("encoder", r"encoder is a BertModel, which has no head; texts are answered by a classifier .*TEACHER_MODEL names"),
+        ("adapter", "is an adapter .*merge_and_unload"),
+        ("broken", r"the checkpoint and the model disagree on 'classifier.bias'; use a complete checkpoint$"),
+    ):
+        with pytest.raises(TeachbackError, match=message):
+            answer(tmp_path / name, tmp_path, "good\n")

@@ -20,6 +20,8 @@ from teachback.inference.timing import Timing, time_in_turn
 from teachback.methods.meta_teacher import load_meta_teacher
 from teachback.methods.teacher import head_name, load_teacher
 from teachback.models.admission import admit_answering
+from teachback.models.configs import refuse_files
+from teachback.models.fine_tuned import CLASSIFIER, other_head
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
 
@@ -113,6 +115,7 @@ def open_checkpoint(folder: Path) -> tuple[Checkpoint, Domain]:
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
+        refuse_files(str(folder), str(folder))
         raise TeachbackError(
             f"{folder} holds no model (no config.json); name a finished student's folder, "
             "such as outputs/amazon/seed42/books/student_second"
@@ -130,6 +133,11 @@ def open_checkpoint(folder: Path) -> tuple[Checkpoint, Domain]:
 def _of_config(folder: Path) -> Domain:
     """Domain described by a classifier's config: ordered label names, or a regression."""
     config = load_config(folder)
+    if other := other_head(config):
+        raise TeachbackError(
+            f"{folder} is a {other}; texts are answered by a classifier of them (...{CLASSIFIER}), which stage 3 trains on an encoder that "
+            "TEACHER_MODEL names"
+        )
     names = tuple(config.id2label[i] for i in sorted(config.id2label))
     if config.problem_type == "multi_label_classification":
         raise TeachbackError(f"{folder} gives several labels at once; only one label or a number a text is supported")

@@ -73,15 +73,20 @@ def label_order(name: str, domain: Domain, labels: str = "", data_dir: str | Pat
     return [ours.index(label) for label in domain.labels]
 
 
+def other_head(config) -> str:
+    """Architecture that is no classifier of texts and what it does, such as "BertModel, which has no head"; "" for a classifier."""
+    other = next((name for name in config.architectures or () if not name.endswith(CLASSIFIER)), "")
+    does = next((does for end, does in HEADS.items() if other.endswith(end)), "is of another kind")
+    return other and f"{other}, which {does}"
+
+
 def _refuse_head(name: str, config) -> None:
     """Refuse a checkpoint with another head than that of a classifier of whole texts with one label each."""
-    for architecture in config.architectures or ():
-        if not architecture.endswith(CLASSIFIER):
-            does = next((does for end, does in HEADS.items() if architecture.endswith(end)), "is of another kind")
-            raise TeachbackError(
-                f"{name} is a {architecture}, which {does}; a teacher is a classifier of texts (...{CLASSIFIER}). {TRAIN_IT}; to learn "
-                "from answers that it writes, give them as SOFT_LABELS to stage 5"
-            )
+    if other := other_head(config):
+        raise TeachbackError(
+            f"{name} is a {other}; a teacher is a classifier of texts (...{CLASSIFIER}); {TRAIN_IT}; to learn "
+            "from answers that it writes, give them as SOFT_LABELS to stage 5"
+        )
     if config.problem_type == "multi_label_classification":
         raise TeachbackError(f"{name} gives several labels at once; a teacher gives a text one label or a number")
     pooling = getattr(config, "classifier_pooling", "cls")

@@ -292,9 +292,8 @@ def load_finished_classifier(folder: str | Path):
         {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
     )
     if wrong:
-        raise TeachbackError(
-            f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; remove the folder and run its stage again"
-        )
+        remedy = "remove the folder and run its stage again" if (Path(folder) / "stage.json").is_file() else "use a complete checkpoint"
+        raise TeachbackError(f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; {remedy}")
     check_finite(str(folder), model)
     return model.eval()
 

@@ -90,7 +90,8 @@ def test_everything_that_is_no_answer_is_listed_by_row_and_column(tmp_path):
     ("text", "domain", "message"),
     [
         (lines(*ANSWERS), GENRE, r"no column for fact, fiction, verse; .* 'p\(fact\)'; there are: guid, negative, positive"),
-        (lines(("?", 1, 0), columns=("id", "negative", "positive")), BOOKS, "no column guid, or text_a, tells .* there are: id, neg"),
+        (lines(("?", 1, 0), columns=("id", "negative", "positive")), BOOKS, "no column guid, or text or text_a, tells .* there are: id, neg"),
+        (lines(*ANSWERS, sign=","), BOOKS, r"there are: guid,negative,positive \(one column with ',' in its name; is it CSV\? Then call it .csv\)"),
         (lines(("x1", 1, 0)), BOOKS, "answers none of the 4 rows for books by its guid, such as g0, g1"),
         ("", BOOKS, "there is no header"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import Problems, is_number, listed
 from teachback.data.schema import Domain, Row, clean_text
-from teachback.data.user_files import Table, open_table
+from teachback.data.user_files import DELIMITERS, Table, open_table
 
 TOLERANCE = 1e-3  # of the sum of a row's probabilities, and of two answers to the same row
 VALUE = "value"  # column of the answers to a regression
@@ -51,14 +51,20 @@ def layout_of(table: Table, domain: Domain) -> Layout:
     if missing := [label for label, name in answers.items() if not name]:
         raise TeachbackError(
             f"{table.path}: there is no column for {listed(missing)}; needed: one for each of {listed(names)}, so called or as in "
-            f"'p({names[0]})'; there are: {listed(table.columns)}"
+            f"'p({names[0]})'; there are: {listed(table.columns)}{_of_csv(table)}"
         )
     left = [name for name in table.columns if name not in answers.values()]
     for key in (("guid",), ("text_a", "text_b"), ("text_a",), ("text",)):
         if set(key) <= set(left) and (domain.kind == "single" or len(key) > 1 or key == ("guid",)):
             return Layout(key if domain.kind != "single" else key[:1], answers)
-    texts = "text_a" if domain.kind == "single" else "text_a and text_b"
+    texts = "text or text_a" if domain.kind == "single" else "text_a and text_b"
     raise TeachbackError(f"{table.path}: no column guid, or {texts}, tells which row an answer is for; there are: {listed(table.columns)}")
+
+
+def _of_csv(table: Table) -> str:
+    """Advice on a TSV file that seems to be CSV; "" if it does not."""
+    sign = next((sign for sign in DELIMITERS if len(table.columns) == 1 and sign in table.columns[0]), "")
+    return f" (one column with {sign!r} in its name; is it CSV? Then call it .csv)" if sign else ""
 
 
 def open_soft_labels(path: str, domain: Domain) -> tuple[Table, Layout]:

@@ -380,3 +380,27 @@ def test_a_single_domain_of_the_environment_is_the_target_in_place_of_the_config
     assert name == "WiC" and "DOMAIN=WiC, the one of DOMAINS, in place of CB of" in said
     assert domain_of(DOMAINS="WiC, RTE") == domain_of(DOMAINS="") == domain_of() == ("CB", "")
     assert domain_of(DOMAINS="WiC", DOMAIN="RTE") == ("RTE", "")
+
+
+# What macOS lacks: its bash is 3.2, its tools are BSD's.
+NEWER = {
+    "of bash 4 or newer": r"\b(mapfile|readarray|coproc)\b|\b(declare|local|typeset) -[a-zA-Z]*[Agnlu]|\$\{!?\w+(\[@\])?(,|\^|@[A-Za-z]\})"
+    r"|&>>|\|&|;;?&|\[\[ -v\b|\bwait -n\b|printf [^|]*%\(|\bEPOCH(SECONDS|REALTIME)\b|\bglobstar\b|\[-1\]|\$\{\w+:[^}]*: -",
+    "of GNU alone": r"\breadlink -[a-z]*[fe]|\brealpath\b|\bsed -[a-zA-Z]*[iz]|\bdate -d|\bstat -c|\bxargs -r|\bgrep -[a-zA-Z]*P"
+    r"|\bsort -[a-zA-Z]*V|\bhead -n -|\btac\b|\bnproc\b|\btimeout\b|\bflock\b|\bcp -[a-zA-Z]*T|\bmktemp --",
+}
+
+
+@pytest.mark.parametrize("script", sorted([*ROOT.glob("*.sh"), *ROOT.glob("*/*.sh")]), ids=lambda path: path.name)
+def test_scripts_use_nothing_that_macos_lacks(script):
+    for number, line in enumerate(script.read_text().splitlines(), start=1):
+        code = "" if line.lstrip().startswith("#") else line
+        for what, pattern in NEWER.items():
+            assert not (found := re.search(pattern, code)), f"{script.name} line {number}: {found and found[0]!r} is {what}"
+
+
+def test_what_macos_lacks_is_found():
+    for line in ("mapfile -t names", "local -A seen", "echo ${name,,}", "echo ${names[@]^}", "run &>> log", "printf '%(%s)T'", "echo ${names[-1]}"):
+        assert re.search(NEWER["of bash 4 or newer"], line), line
+    for line in ("readlink -f .", "sed -i s/a/b/ x", "stat -c %s x", "grep -oP x", "head -n -1 x", "jobs=$(nproc)"):
+        assert re.search(NEWER["of GNU alone"], line), line

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A student's answers to texts: the label and a probability for each label, in the order of the texts. TSV, or by the name of
-# the output JSON lines (.jsonl) or Parquet (.parquet).
+# the output CSV (.csv), JSON lines (.jsonl) or Parquet (.parquet).
 #     bash scripts/predict.sh <student folder> < texts.txt > answers.tsv
 #     bash scripts/predict.sh <student folder> --input reviews.tsv --text_a review [--text_b title] [--keep guid] [--output answers.tsv]
 #     JOBS=2 bash scripts/predict.sh <student folder> --input <folder of files> [--text_a review] --output <folder>

@@ -187,6 +187,10 @@ def test_standard_output_holds_answers_alone(student, monkeypatch, capfdbinary):
     assert predict(PredictionArguments(folder=str(student), device="cpu")) == 2
     captured = capfdbinary.readouterr()
     assert captured.out.count(b"\n") == 3 and captured.err.startswith(b"2 rows in ")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\tb\n1\t2\n")))
+    with pytest.raises(TeachbackError, match="no one column 'c'"):
+        predict(PredictionArguments(folder=str(student), device="cpu", text_a="c"))
+    assert not capfdbinary.readouterr().out
 
 
 def test_labels_that_a_spreadsheet_would_compute_are_warned_of_or_quoted(tmp_path, capsys):
@@ -213,3 +217,15 @@ def test_a_folder_of_users_that_cannot_answer_is_told_by_what_it_is(tmp_path):
     ):
         with pytest.raises(TeachbackError, match=message):
             answer(tmp_path / name, tmp_path, "good\n")
+
+
+def test_a_csv_file_of_answers_quotes_what_has_to_be(student, tmp_path):
+    source, target = tmp_path / "reviews.csv", tmp_path / "answers.csv"
+    source.write_text('id,review\n"a, ""b""",good\n=c,bad\n')
+    options = {"folder": str(student), "input": str(source), "output": str(target), "text_a": "review", "keep": "id", "device": "cpu"}
+    predict(PredictionArguments(**options))
+    table = open_table(target)
+    assert table.columns == ["id", "label", "p(negative)", "p(positive)"]
+    assert [values["id"] for _, values, _ in table.rows] == ['a, "b"', "=c"]
+    predict(PredictionArguments(**options, spreadsheet=True))
+    assert [values["id"] for _, values, _ in open_table(target).rows] == ['a, "b"', "'=c"]

@@ -3,12 +3,14 @@
 Within a window rows are sorted by length to reduce padding; they are written in input order.
 """
 
+import csv
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -25,14 +27,15 @@ from teachback.inference.calibration import temperature_of
 from teachback.inference.predictor import Predictor, open_checkpoint
 
 STANDARD = ""  # as a file name: standard input or output
-KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+KINDS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+SHEETS = ("tsv", "csv")  # formats that a spreadsheet opens
 MAX_LENGTH = 128
 
 Write = Callable[[list[list]], None]
 
 
 def kind_of(name: str) -> str:
-    """Format of the file ``name``: jsonl, parquet or tsv."""
+    """Format of the file ``name``: csv, jsonl, parquet or tsv."""
     return KINDS.get(Path(name).suffix.lower(), "tsv")
 
 
@@ -43,7 +46,7 @@ class PredictionArguments(Checked):
     folder: str = option("", "The student's folder.")
     input: str = option(STANDARD, "File of texts, or a folder of such files; empty: standard input.")
     output: str = option(
-        STANDARD, "File that is written: JSON Lines if it ends in .jsonl, Parquet in .parquet, else TSV; empty: standard output, a TSV. "
+        STANDARD, "File that is written: CSV if it ends in .csv, JSON Lines in .jsonl, Parquet in .parquet, else TSV; empty: standard output, a TSV. "
         "Of a folder: the folder that is filled."
     )
     text_a: str = option("", "Column of the texts, where the input is a table with a header; empty: one text a line.")
@@ -66,8 +69,8 @@ class PredictionArguments(Checked):
             raise TeachbackError(f"--keep {self.keep} needs --text_a, as an input of one text a line has no columns")
         if self.jobs > 1 and not self.of_folder:
             raise TeachbackError(f"JOBS={self.jobs}: processes share out the files of a folder; name one with --input")
-        if self.spreadsheet and kind_of(self.output) != "tsv":
-            raise TeachbackError(f"--spreadsheet quotes cells of a TSV, and --output {self.output} is none")
+        if self.spreadsheet and kind_of(self.output) not in SHEETS:
+            raise TeachbackError(f"--spreadsheet quotes cells of a TSV or CSV file, and --output {self.output} is none")
 
     @property
     def of_folder(self) -> bool:
@@ -104,14 +107,16 @@ def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain
     temperature = temperature_of(Path(args.folder), domain.name) if args.calibrated else 1.0
     count, start = 0, time.perf_counter()
     texts, numbers = columns(domain, args.kept)
-    if not args.spreadsheet and kind_of(args.output) == "tsv" and any(map(is_formula, domain.labels)):
+    if not args.spreadsheet and kind_of(args.output) in SHEETS and any(map(is_formula, domain.labels)):
         print("warning: a spreadsheet takes labels that begin with = + - or @ for formulas; --spreadsheet 1 quotes them", file=sys.stderr)
+    rows, size = read_rows(args, domain), args.window * args.batch_size
+    window = list(islice(rows, size))  # before the header, which is not to stand alone if the columns are wrong
     with answer_file(args.output, texts, numbers, args.spreadsheet) as write:
-        rows = read_rows(args, domain)
-        while window := list(islice(rows, args.window * args.batch_size)):
+        while window:
             logits = predictor.predict([row for row, _ in window]) / temperature
             write([[*kept, *answer] for (_, kept), answer in zip(window, answers(domain, logits))])
             count += len(window)
+            window = list(islice(rows, size))
     seconds = time.perf_counter() - start
     print(f"{args.input}: " * bool(args.input) + f"{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} a second)", file=sys.stderr)
     return count
@@ -211,7 +216,7 @@ def _input(name: str) -> Iterator[BinaryIO]:
 def answer_file(name: str, texts: list[str], numbers: list[str], quote: bool = False) -> Iterator[Write]:
     """Yield a function that writes rows of ``texts``, then ``numbers``; a file is replaced when the block ends.
 
-    ``quote``: quote cells of a TSV that a spreadsheet would evaluate.
+    ``quote``: quote cells of a TSV or CSV file that a spreadsheet would evaluate.
     """
     kind, columns = kind_of(name), [*texts, *numbers]
     if kind == "parquet":
@@ -221,14 +226,14 @@ def answer_file(name: str, texts: list[str], numbers: list[str], quote: bool = F
             with _parquet(file, texts, numbers) as write:
                 yield write
             return
-        if kind == "tsv":
-            file.write(_line(columns))
-        shown = quoted if quote else str
+        line, shown = _csv_line if kind == "csv" else _line, quoted if quote else str
+        if kind in SHEETS:
+            file.write(line(columns))
 
         def write(rows: list[list]) -> None:
             for row in rows:
-                if kind == "tsv":
-                    file.write(_line([shown(f"{cell:.7g}" if isinstance(cell, float) else cell) for cell in row]))
+                if kind in SHEETS:
+                    file.write(line([shown(f"{cell:.7g}" if isinstance(cell, float) else cell) for cell in row]))
                 else:
                     file.write((json.dumps(dict(zip(columns, row)), ensure_ascii=False) + "\n").encode("utf-8"))
             file.flush()
@@ -238,6 +243,12 @@ def answer_file(name: str, texts: list[str], numbers: list[str], quote: bool = F
 
 def _line(cells: list[str]) -> bytes:
     return ("\t".join(map(clean_text, cells)) + "\n").encode("utf-8")
+
+
+def _csv_line(cells: list[str]) -> bytes:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerow(map(clean_text, cells))
+    return text.getvalue().encode("utf-8")
 
 
 @contextmanager

@@ -101,7 +101,7 @@ class OptimizerArguments(Checked):
         """Arguments that determine a result, and the number of processes; ``args`` is what `training_arguments` built."""
         without = WITHOUT_EFFECT - ({"save_steps"} if args.save_strategy == "steps" else set())
         values, built = recorded(self), args.to_dict()
-        names = [*(values.keys() - without), *FIXED, "bf16", "fp16", *trainer_values(self.trainer)]
+        names = [*(name for name in values if name not in without), *FIXED, "bf16", "fp16", *trainer_values(self.trainer)]
         return {name: built.get(name, values.get(name)) for name in names} | {"processes": args.world_size}
 
 

@@ -9,6 +9,7 @@ DOMAIN_LABELS=uniform       # of several domains: keeps the domain out of what i
 STUDENT_INIT=teacher        # cut from the fine-tuned teacher, head included
 STUDENT_LAYERS=3
 TRANSFER_SET=all            # every domain's texts; this stage needs no labels
+TRANSFER_WINDOWS=2          # and further parts of texts longer than MAX_LENGTH, in stage 5 too; 0 for choices (COPA) and marked words (WiC, WSC)
 ATTENTION_TARGET=relations  # of the last layer alone, as in MiniLMv2
 RELATION_HEADS=12
 LAYER_MAP=-1

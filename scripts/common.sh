@@ -209,7 +209,12 @@ remember_given() {  # keep which of the stage's variables the environment gave, 
 
 start() {  # argument of Python...: become Python
     local python
-    if [[ -n ${TEACHBACK_ARGUMENTS-} ]]; then printf '%s\0' "$@"; exit; fi   # scripts/check.py asks what would be run
+    if [[ -n ${TEACHBACK_ARGUMENTS-} ]]; then   # scripts/check.py and in_turn.py ask what would be run
+        if [[ -n $given_here ]]; then echo "$(basename "$stage"): from the environment:$given_here" >&2; fi
+        # shellcheck disable=SC2086
+        printf '%s\0' TEACHBACK_DOMAIN_FROM="${TEACHBACK_DOMAIN_FROM-}" $torchrun "$@"
+        exit
+    fi
     export TEACHBACK_STAGE
     TEACHBACK_STAGE=$(basename "$stage")
     python=$(find_python)

@@ -1,0 +1,122 @@
+"""Stages one after the other, each in a process of its own that begins with the libraries already loaded.
+
+A process that has imported PyTorch and the stages, and has done nothing else, is forked for each stage. So a stage has its own
+state, seeds, memory and signals, writes the same files and logs, and ends with the same status as when its script is called, and
+may be called again to go on: all that is saved is the start-up.
+"""
+
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from teachback.core.errors import TeachbackError
+from teachback.core.places import scripts_root
+from teachback.stages.check import STAGES
+
+ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)", re.DOTALL)
+
+
+def run_in_turn(words: Sequence[str], libraries: Sequence[str] = ()) -> None:
+    """Check the variables of all stages, then run the stages named by ``words``; leaves with the status of the first that fails.
+
+    Args:
+        words: as in a shell, variables before the stage that they are for: ``METHOD=finetune 5_student_second.sh``.
+        libraries: modules to load before the first stage.
+    """
+    calls = list(stage_calls(words))
+    for name in libraries:
+        import_module(name)
+    root = scripts_root()
+    _leave_unless_done(in_child(partial(_become, root / "scripts" / "check.py", [calls[0][1]], dict(os.environ))))
+    for variables, stage in calls:
+        environment, started = os.environ | variables, time.monotonic()
+        method = environment.get("METHOD")
+        print(f"\n=== {f'METHOD={method} ' if method else ''}{stage}", flush=True)
+        _leave_unless_done(in_child(partial(_start, root / stage, environment)))
+        print(f"=== {stage} took {time.monotonic() - started:.0f} s", flush=True)
+
+
+def stage_calls(words: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:
+    """Yield the variables and the script of each stage.
+
+    Raises:
+        TeachbackError: a word is neither, or there is no stage.
+    """
+    variables: dict[str, str] = {}
+    for word in words:
+        if given := ASSIGNMENT.fullmatch(word):
+            variables[given[1]] = given[2]
+        elif word in STAGES:
+            yield variables, word
+            variables = {}
+        else:
+            raise TeachbackError(f"{word}: expected NAME=value, or one of {', '.join(STAGES)}")
+    if variables or not words:
+        raise TeachbackError(f"name a stage after {' '.join(variables) or 'the command'}: {', '.join(STAGES)}")
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run ``work`` in a forked process and return its exit status, of a signal 128 and its number.
+
+    SIGTERM is passed on to it. Ctrl-C reaches it without that, as terminals send it to both.
+    """
+    signals, told = (signal.SIGTERM, signal.SIGINT), []
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    sys.stdout.flush()
+    number = os.fork()
+    if not number:
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        work()
+        sys.exit()  # as a process of its own would, with what libraries do at exit
+
+    def pass_on(*_) -> None:
+        told.append(signal.SIGTERM)
+        os.kill(number, signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, pass_on), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    _, ended = os.waitpid(number, 0)
+    for each, handler in zip(signals, before):
+        signal.signal(each, handler)
+    status = os.waitstatus_to_exitcode(ended)
+    status = 128 - status if status < 0 else status
+    return status or (128 + told[0] if told else 0)
+
+
+def _leave_unless_done(status: int) -> None:
+    if status:
+        sys.exit(status)  # the stage has said why
+
+
+def _start(stage: Path, environment: dict[str, str]) -> None:
+    """Become the stage: its entry point in this process, or its script where torchrun starts several processes."""
+    asked = subprocess.run(["bash", str(stage)], env=environment | {"TEACHBACK_ARGUMENTS": "1"}, stdout=subprocess.PIPE, text=True)
+    if asked.returncode:
+        sys.exit(asked.returncode)
+    words = asked.stdout.split("\0")[:-1]
+    at = next(i for i, word in enumerate(words) if word.endswith(".py"))
+    options, further = words[:at], dict[str, str]()
+    while options and (given := ASSIGNMENT.fullmatch(options[0])):
+        further[given[1]] = given[2]
+        options = options[1:]
+    if options:
+        os.execvpe("bash", ["bash", str(stage)], environment)
+    _become(Path(words[at]), words[at + 1 :], environment | further | {"TEACHBACK_STAGE": stage.name})
+
+
+def _become(script: Path, flags: list[str], environment: dict[str, str]) -> None:
+    """Run an entry point as Python would run it as a program."""
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [str(script), *flags]
+    runpy.run_path(str(script), run_name="__main__")

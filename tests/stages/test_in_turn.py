@@ -1,0 +1,113 @@
+"""Stages one after the other: words as in a shell, statuses, signals, and the same files as the scripts make."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from teachback.core.errors import TeachbackError
+from teachback.stages.in_turn import in_child, stage_calls
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHON": sys.executable, "CONFIG": "configs/sample.sh"}
+
+
+def test_variables_are_for_the_stage_after_them():
+    calls = list(stage_calls(["1_get_data.sh", "METHOD=finetune", "LR=1e-3", "5_student_second.sh", "6_curriculum.sh"]))
+    assert calls == [({}, "1_get_data.sh"), ({"METHOD": "finetune", "LR": "1e-3"}, "5_student_second.sh"), ({}, "6_curriculum.sh")]
+
+
+@pytest.mark.parametrize("words", [["3_train.sh"], ["SEED=1"], []])
+def test_what_is_no_stage_is_refused(words):
+    with pytest.raises(TeachbackError, match="3_train_teacher.sh"):
+        list(stage_calls(words))
+
+
+def test_the_status_of_the_child_is_passed_on():
+    def leave() -> None:
+        os._exit(7)
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(leave) == 7 and in_child(die) == 128 + signal.SIGKILL
+    assert in_child(lambda: os._exit(0)) == 0
+
+
+def test_a_child_leaves_nothing_behind_in_its_parent(monkeypatch):
+    monkeypatch.setenv("OF_THE_PARENT", "1")
+
+    def change() -> None:
+        os.environ["OF_THE_PARENT"] = "2"
+        os._exit(0)
+
+    assert in_child(change) == 0 and os.environ["OF_THE_PARENT"] == "1"
+
+
+@pytest.mark.parametrize("in_the_end", [0, 143])
+def test_sigterm_is_passed_on_and_ends_the_sequence(in_the_end):
+    """Whether the stage stops by it or was about to end anyway: the next one is not begun."""
+    code = f"""
+import os, signal, sys, time
+from teachback.stages.in_turn import in_child
+
+def work():
+    signal.signal(signal.SIGTERM, lambda *_: os._exit({in_the_end}))
+    print("ready", flush=True)
+    time.sleep(60)
+
+sys.exit(in_child(work))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+
+
+TIMED = ("stage.json", ".checked.json")  # hold times; the second is written by a stage that reads the folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in TIMED}
+
+
+def test_stages_make_the_same_files_and_end_at_the_first_that_fails(tmp_path):
+    """Stage 2 logs a time and a folder, and all else is the same to the byte; of wrong variables the later stages do not begin."""
+    small = {"EMBEDDING_MODEL": "scratch:tiny", "MAX_LENGTH": "16", "DOMAINS": "books dvd", "DOMAIN": "books", "PRECISION": "fp32"}
+    for name in ("forked", "called"):
+        (tmp_path / name).mkdir()
+    of = {name: ENVIRONMENT | small | {"DATA_DIR": str(tmp_path / name)} for name in ("forked", "called")}
+    command = [sys.executable, "scripts/in_turn.py", "1_get_data.sh", "2_process_data.sh", "DOMAIN=kitchen", "3_train_teacher.sh", "7_eval.sh"]
+    done = subprocess.run(command, cwd=ROOT, env=of["forked"], capture_output=True, text=True)
+    for stage in ("1_get_data.sh", "2_process_data.sh"):
+        subprocess.run(["bash", stage], cwd=ROOT, env=of["called"], capture_output=True, check=True)
+    assert done.returncode == 1 and "DOMAIN=kitchen is not among the domains" in done.stderr
+    assert "=== 2_process_data.sh took" in done.stdout and "=== 3_train_teacher.sh\n" in done.stdout and "7_eval.sh" not in done.stdout
+    ours, theirs = (files(tmp_path / name) for name in ("forked", "called"))
+    assert ours.keys() == theirs.keys() and "sample/train.tsv" in ours and "logs/sample-2_process_data.log" in ours
+    assert {name for name in ours if ours[name] != theirs[name]} <= {name for name in ours if name.startswith("logs/")}
+    log = [name.removeprefix("logs/") for name in ours if name.startswith("logs/")]
+    said = [[text.decode().splitlines()[1:] for name, text in sorted(side.items()) if name.startswith("logs/")] for side in (ours, theirs)]
+    assert log and str(said[0]).replace("/forked", "/called") == str(said[1])
+
+
+def test_ctrl_c_ends_stage_and_sequence(tmp_path):
+    code = """
+import os, sys, time
+from teachback.core.errors import run_entry_point
+from teachback.stages.in_turn import in_child
+
+def stage():
+    print("ready", flush=True)
+    time.sleep(60)
+
+sys.exit(in_child(lambda: run_entry_point(stage)))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline() == b"ready\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT and error.count(b"told to stop (Ctrl-C)") == 1

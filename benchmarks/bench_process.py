@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from teachback.core.arguments import PROTOTYPE_FORMS
 from teachback.core.devices import peak_memory_bytes, resolve_device, resolve_precision
 from teachback.data.schema import Row
-from teachback.methods.prototypes import CHUNK, FORMS, StoredEmbeddings, embed, prototype_scores, write_embeddings
+from teachback.methods.prototypes import CHUNK, StoredEmbeddings, embed, prototype_scores, write_embeddings
 from teachback.models.loading import load_encoder
 
 DOMAINS = ("books", "electronics", "kitchen")
@@ -170,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=384, help="numbers an embedding")
-    parser.add_argument("--form", choices=FORMS, default="code", help="of the prototype score; the authors' is code")
+    parser.add_argument("--form", choices=PROTOTYPE_FORMS, default="code", help="of the prototype score; the authors' is code")
     parser.add_argument("--encoder", default="scratch:tiny", help="what is timed apart; empty: nothing")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", help="where to work; default: a temporary folder")

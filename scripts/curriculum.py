@@ -7,10 +7,13 @@ def main():
     from teachback.core.arguments import CURRICULUM_STAGE
     from teachback.core.parsing import parse
     from teachback.inference.hub import HubArguments, check_hub, push
-    from teachback.stages.stage6_curriculum import run_curriculum
 
     *arguments, hub = parse(*CURRICULUM_STAGE, HubArguments)
     check_hub(hub)
+
+    # imports PyTorch, for which --help and wrong flags need not wait
+    from teachback.stages.stage6_curriculum import run_curriculum
+
     push(run_curriculum(*arguments), hub)
 
 

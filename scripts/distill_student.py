@@ -7,10 +7,13 @@ def main():
     from teachback.core.arguments import STUDENT_STAGES
     from teachback.core.parsing import parse
     from teachback.inference.hub import HubArguments, check_hub, push
-    from teachback.stages.distillation import distil
 
     *arguments, hub = parse(*STUDENT_STAGES, HubArguments)
     check_hub(hub)
+
+    # imports PyTorch, for which --help and wrong flags need not wait
+    from teachback.stages.distillation import distil
+
     push(distil(*arguments), hub)
 
 

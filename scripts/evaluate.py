@@ -15,15 +15,19 @@ def main():
 
     from teachback.core.parsing import parse
     from teachback.core.places import seed_folder
-    from teachback.reports.run_page import write_report
     from teachback.stages.stage7_arguments import EvaluationArguments
-    from teachback.stages.stage7_evaluate import evaluate
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     (arguments,) = parse(EvaluationArguments)
+
+    # imports PyTorch, for which --help and wrong flags need not wait
+    from teachback.stages.stage7_evaluate import evaluate
+
     evaluate(arguments)
     if arguments.report and not arguments.dry_run:
+        from teachback.reports.run_page import write_report
+
         run = seed_folder(arguments.output_root, arguments.suite, arguments.seed)
         teachers = arguments.teacher_root or arguments.output_root
         other = seed_folder(teachers, arguments.suite, arguments.seed)

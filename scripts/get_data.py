@@ -12,7 +12,6 @@ def main() -> None:
     from teachback.core.log import stage_log
     from teachback.core.parsing import parse
     from teachback.data.download import dry_run_message, get_data
-    from teachback.data.model_download import fetch_model
     from teachback.data.suites import definition
     from teachback.stages.stage1_arguments import GetDataArguments
 
@@ -24,6 +23,8 @@ def main() -> None:
     with stage_log(data_dir / "logs" / f"{arguments.suite}-1_get_data.log"):
         get_data(suite, data_dir, arguments.source, arguments.allow_partial, arguments.seed, arguments.domains)
         if arguments.fetch_models:
+            from teachback.data.model_download import fetch_model  # imports PyTorch, which data need not wait for
+
             for name in dict.fromkeys((arguments.teacher_model, arguments.student_model)):
                 if name:
                     fetch_model(name, data_dir)

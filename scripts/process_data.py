@@ -9,9 +9,12 @@ from teachback.core.errors import run_entry_point
 def main() -> None:
     from teachback.core.parsing import parse
     from teachback.stages.stage2_arguments import ProcessArguments
-    from teachback.stages.stage2_data import process
 
     (arguments,) = parse(ProcessArguments)
+
+    # imports PyTorch, for which --help and wrong flags need not wait
+    from teachback.stages.stage2_data import process
+
     process(arguments)
 
 

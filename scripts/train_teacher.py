@@ -7,11 +7,14 @@ def main():
     from teachback.core.arguments import TEACHER_STAGE
     from teachback.core.parsing import parse
     from teachback.inference.hub import HubArguments, check_hub, push
-    from teachback.stages.check import check_later_stages
-    from teachback.stages.stage3_teacher import train_teachers
 
     *arguments, hub = parse(*TEACHER_STAGE, HubArguments)
     check_hub(hub)
+
+    # imports PyTorch, for which --help and wrong flags need not wait
+    from teachback.stages.check import check_later_stages
+    from teachback.stages.stage3_teacher import train_teachers
+
     check_later_stages("3_train_teacher.sh")
     push(train_teachers(*arguments), hub)
 

@@ -18,7 +18,8 @@ from teachback.data.slices import Slices
 from teachback.data.suites import SUITES
 from teachback.data.suites.definition import ReadSettings
 from teachback.models.loading import load_tokenizer
-from teachback.training.trainer import TrainingModule, batches_of_all_processes, train
+from teachback.training.module import TrainingModule
+from teachback.training.trainer import batches_of_all_processes, train
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 

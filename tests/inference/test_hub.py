@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
@@ -12,7 +13,6 @@ from huggingface_hub.utils import filter_repo_objects
 from teachback.core.errors import TeachbackError
 from teachback.core.parsing import parse
 from teachback.core.training_arguments import OptimizerArguments
-from teachback.inference import hub
 from teachback.inference.hub import LEFT_OUT, HubArguments, check_hub, push
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -37,7 +37,7 @@ def uploaded(monkeypatch) -> list:
             assert ignore_patterns == LEFT_OUT and commit_message
             calls.append((repo_id, folder_path.as_posix(), self.token, self.private))
 
-    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     return calls
 
 
@@ -78,7 +78,7 @@ def test_a_failed_upload_says_that_the_folder_is_finished(monkeypatch, error):
         raise error
 
     if error:
-        monkeypatch.setattr(hub.HfApi, "create_repo", refuse)
+        monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
     name = "me/mine" if error else "no name at all"  # which the hub's own check refuses before any request
     with pytest.raises(TeachbackError, match="student_second is finished, but could not be uploaded to .*tries again"):
         push([Path("books/student_second")], HubArguments(True, name))

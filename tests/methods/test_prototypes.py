@@ -319,7 +319,7 @@ class KeptFigure(Figure):
 
 
 def test_the_distribution_is_drawn_as_an_outline_a_domain(tmp_path, monkeypatch):
-    monkeypatch.setattr("teachback.core.pictures.Figure", KeptFigure)
+    monkeypatch.setattr("matplotlib.figure.Figure", KeptFigure)
     plot_scores(*SCORED, tmp_path / "scores.png")
     png = (tmp_path / "scores.png").read_bytes()
     assert png.startswith(b"\x89PNG") and struct.unpack(">II", png[16:24]) == (840, 480)

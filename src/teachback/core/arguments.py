@@ -26,6 +26,7 @@ from teachback.core.training_arguments import OptimizerArguments
 Teacher = Annotated[str, one_of("meta", "mix", "mtl", "single")]
 Form = Annotated[str, one_of("paper", "code")]
 TransferSet = Annotated[str, one_of("domain", "all")]
+PROTOTYPE_FORMS = ("paper", "code")  # of stage 2's scores
 
 
 @dataclass

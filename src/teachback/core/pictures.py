@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 
@@ -31,6 +28,9 @@ def left_out_if_impossible(name: str) -> Iterator[None]:
 
 def save_png(plot: Callable, path: Path, title: str, size: tuple[float, float] = (7, 4)) -> None:
     """Save the axes that ``plot`` draws on as a PNG, with a legend if anything is labelled; ``$`` in labels is literal."""
+    from matplotlib import rc_context  # half a second, when a stage has something to draw
+    from matplotlib.figure import Figure
+
     content = io.BytesIO()
     with left_out_if_impossible(str(path)), rc_context({"text.parse_math": False}):
         figure = Figure(figsize=size, layout="constrained")

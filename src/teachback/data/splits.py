@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from teachback.core.errors import TeachbackError
 from teachback.data.groups import Groups
@@ -35,6 +34,8 @@ def _first_fold(rows: list[Row]) -> tuple[list[Row], list[Row]]:
             f"the authors' split takes a {FOLDS}th of each label twice, and there are only {' and '.join(few) or 'no rows'}; "
             "get whole review files, or give your reviews as SUITE=custom"
         )
+    from sklearn.model_selection import StratifiedKFold  # a second, of which the other suites have no need
+
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=AUTHORS_SEED)
     rest, fold = next(folds.split(np.zeros(len(rows)), [row.label for row in rows]))
     return [rows[i] for i in rest], [rows[i] for i in fold]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from scipy.stats import binomtest
 
 from teachback.data.schema import Domain, Row
 from teachback.inference.metrics import GROUPED, as_numbers, group_of, parts
@@ -53,6 +52,8 @@ def interval(metric: str, gold: np.ndarray, predicted: np.ndarray, groups: Seque
     names = parts(metric)
     named = np.asarray(groups) if GROUPED & set(names) else None
     if len(names) == 1 and names[0] in SHARES:
+        from scipy.stats import binomtest  # most of a second, for stage 7 alone
+
         every = np.arange(len(gold)) if named is None else named
         count = len(set(every))
         proportion = binomtest(count - len(set(every[gold != predicted])), count).proportion_ci(LEVEL, method="wilson")

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp
 
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
@@ -41,6 +39,8 @@ class Bins:
 
 def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Log-probabilities at a temperature; 1 leaves the model's: [N, C] -> [N, C]."""
+    from scipy.special import log_softmax
+
     return log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
 
 
@@ -53,6 +53,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     It is 1 if the likelihood only rises towards a temperature of 0, as where every row is right.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
     logits = np.asarray(logits, dtype=np.float64)
     chosen = logits[np.arange(len(labels)), labels]
 

@@ -5,10 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import PartialState
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError, HTTPError
-
 from teachback.core.errors import TeachbackError
 from teachback.core.options import option
 
@@ -36,7 +32,11 @@ def check_hub(arguments: HubArguments) -> None:
 
 def push(folders: Sequence[Path], arguments: HubArguments) -> None:
     """Upload each finished folder to a separate repository if ``push_to_hub`` is set, from the main process."""
-    if not (arguments.push_to_hub and PartialState().is_main_process):
+    if not arguments.push_to_hub:
+        return
+    from accelerate import PartialState  # of --help no one should wait for what is needed when all is done
+
+    if not PartialState().is_main_process:
         return
     for folder in folders:
         repository = arguments.hub_model_id or ""  # `check_hub` has refused it
@@ -47,6 +47,9 @@ def push(folders: Sequence[Path], arguments: HubArguments) -> None:
 
 
 def _upload(folder: Path, repository: str, arguments: HubArguments) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
     api = HfApi(token=arguments.hub_token)
     try:
         place = api.create_repo(repository, private=arguments.hub_private_repo, exist_ok=True)

@@ -3,7 +3,7 @@
 A metric is a function of two arrays [n], gold and predicted label indices in the domain's label order (regression:
 numbers), and returns a fraction, not a percentage; those in `GROUPED` also take each row's group. To add a metric, add
 it to `METRICS` and to the set of the kind of rows that it suits. An undefined metric, such as the correlation with a
-constant, is 0.
+constant, is 0. Those of classes are a line of NumPy each, as importing scikit-learn takes longer than scoring a stage does.
 
 Names joined by "+" are a composite, the mean of its parts.
 """
@@ -14,8 +14,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import ConstantInputWarning, NearConstantInputWarning, pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, Row, Suite
@@ -34,27 +32,46 @@ class Score(NamedTuple):
         return next((one.value for one in (self, *self.parts) if one.metric == metric), None)
 
 
-# F1 of the positive class, the second of two labels (`Domain.positive`).
-f1 = partial(f1_score, pos_label=1, zero_division=0.0)
-# Mean F1 over the classes that occur in either array; a class that is never predicted counts 0.
-macro_f1 = partial(f1_score, average="macro", zero_division=0.0)
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Share of right predictions."""
+    return float(np.mean(labels == predictions))
+
+
+def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean F1 over the classes that occur in either array; a class that is never predicted counts 0."""
+    return float(np.mean([_f1_of(name, labels, predictions) for name in np.union1d(labels, predictions)]))
+
+
+def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """F1 of the positive class, the second of two labels (`Domain.positive`)."""
+    return _f1_of(1, labels, predictions)
+
+
+def _f1_of(name, labels: np.ndarray, predictions: np.ndarray) -> float:
+    """F1 of one class; 0 if it occurs in neither array."""
+    gold, said = labels == name, predictions == name
+    return 2 * float((gold & said).sum()) / float(max(gold.sum() + said.sum(), 1))
 
 
 def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Matthews correlation coefficient."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="A single label was found", category=UserWarning)
-        return matthews_corrcoef(labels, predictions)
+    """Matthews correlation coefficient, of several classes Gorodkin's R_K; 0 if either array has one class."""
+    names = np.union1d(labels, predictions)
+    gold, said = ((values[:, None] == names).astype(float) for values in (labels, predictions))
+    n, right, of_gold, of_said = len(labels), float((gold * said).sum()), gold.sum(0), said.sum(0)
+    scale = np.sqrt((n**2 - of_gold @ of_gold) * (n**2 - of_said @ of_said))
+    return float((right * n - of_gold @ of_said) / scale) if scale else 0.0
 
 
-def correlation(function: Callable, labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Correlation by a function of scipy; 0 where it is not defined."""
+def correlation(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Correlation by a function of `scipy.stats`; 0 where it is not defined."""
+    from scipy import stats  # most of a second, of which regressions alone have need
+
     if len(labels) < 2:
         return 0.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)
-        warnings.simplefilter("ignore", NearConstantInputWarning)
-        value = float(function(labels, predictions).statistic)
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        value = float(getattr(stats, name)(labels, predictions).statistic)
     return value if np.isfinite(value) else 0.0
 
 
@@ -67,13 +84,13 @@ def exact_match(labels: np.ndarray, predictions: np.ndarray, groups: Sequence[st
 
 
 METRICS: dict[str, Callable[..., float]] = {
-    "accuracy": accuracy_score,
+    "accuracy": accuracy,
     "macro_f1": macro_f1,
     "f1": f1,
     "matthews": matthews,
     "exact_match": exact_match,
-    "pearson": partial(correlation, pearsonr),
-    "spearman": partial(correlation, spearmanr),
+    "pearson": partial(correlation, "pearsonr"),
+    "spearman": partial(correlation, "spearmanr"),
 }
 REGRESSION = {"pearson", "spearman"}
 GROUPED = {"exact_match"}

@@ -22,7 +22,7 @@ from teachback.methods.teacher import Teacher, knowledge_by_row
 from teachback.methods.teacher_states import LiveTeacher, TeacherOutputs, WrittenTeacher, attention_reader
 from teachback.models.heads import Classifier, TransferableKnowledge, per_row
 from teachback.models.layers import backbone, spread_layers
-from teachback.training.trainer import TrainingModule
+from teachback.training.module import TrainingModule
 
 ALIGNED = {"embedding": "embedding", "hidden": "hidden states", "attention": "attention"}  # token-level losses
 WEIGHTS = {name: f"{name}_weight" for name in ALIGNED} | {"transferable": "tkd_weight"}  # argument field by loss term

@@ -23,7 +23,7 @@ from teachback.methods.meta_teacher import MetaTeacher, MetaTraining, Quiz
 from teachback.methods.teacher import Teacher
 from teachback.methods.teacher_outputs import Features, features, logits_of
 from teachback.models.heads import Classifier, Outputs, per_row
-from teachback.training.trainer import TrainingModule
+from teachback.training.module import TrainingModule
 
 
 def pkd_layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:

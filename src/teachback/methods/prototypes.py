@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from teachback.core.arguments import PROTOTYPE_FORMS
 from teachback.core.devices import autocast
 from teachback.core.errors import TeachbackError
 from teachback.core.files import replacing
@@ -21,7 +22,6 @@ from teachback.models.heads import mean_over_tokens
 from teachback.models.layers import token_fields
 from teachback.models.positions import require_positions
 
-FORMS = ("paper", "code")
 BINS = 40  # of the histogram of scores
 NARROWEST = 1e-3  # minimum half range of the histogram, as scores may differ by rounding only
 CHUNK = 10_000  # rows whose token ids, or double-precision embeddings, are in memory at once
@@ -114,8 +114,8 @@ def prototype_scores(
     Raises:
         TeachbackError: ``form`` is unknown, ``alpha`` is outside [0, 1], or an embedding is not finite.
     """
-    if form not in FORMS:
-        raise TeachbackError(f"PROTOTYPE={form}: use one of {', '.join(FORMS)}")
+    if form not in PROTOTYPE_FORMS:
+        raise TeachbackError(f"PROTOTYPE={form}: use one of {', '.join(PROTOTYPE_FORMS)}")
     if not 0 <= alpha <= 1:
         raise TeachbackError(f"ALPHA={alpha}: use a number from 0 to 1")
     if not len(embeddings) == len(labels) == len(domains):

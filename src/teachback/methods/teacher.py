@@ -25,7 +25,7 @@ from teachback.methods.losses import (
 from teachback.models.heads import Classifier, TransferableKnowledge, mean_over_tokens, per_row, per_sequence
 from teachback.models.layers import final_layer
 from teachback.models.loading import check_finite, load_finished_classifier
-from teachback.training.trainer import TrainingModule
+from teachback.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.distance import cdist, pdist
-from sklearn.decomposition import PCA
 
 from teachback.core.numerals import decimal
 from teachback.core.published import require_whole
@@ -127,6 +125,8 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
 
 def _map_figures(embeddings: np.ndarray, domain: np.ndarray, label: np.ndarray | None, styles: dict[str, Series]) -> list[Figure]:
     """Figures of sampled rows [N, H] with centroids, and of centroids alone; those of classes only with label indices [N]."""
+    from sklearn.decomposition import PCA  # takes a second, and a run without embeddings has no map
+
     pca = PCA(2, svd_solver="full" if min(embeddings.shape) < 10 else "randomized", random_state=0)
     with np.errstate(invalid="ignore", divide="ignore"):  # identical rows have zero variance
         points = pca.fit_transform(embeddings)
@@ -171,6 +171,8 @@ def _map_readings(embeddings: np.ndarray, domain: np.ndarray, names: list[str], 
     """Sentences on the explained variance and the separation of the domains, and on distances, in all dimensions."""
     present, place = np.unique(domain, return_inverse=True)
     centroids = np.stack([embeddings[domain == number].mean(0) for number in present])
+    from scipy.spatial.distance import cdist, pdist
+
     away = cdist(embeddings, centroids)
     mean = decimal(float(away[np.arange(len(place)), place].mean()), 2)
     seen = f"The two axes hold {percent(shares.sum(), 0)} of the variance"

@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import binomtest
 
 from teachback.core.numerals import decimal
 from teachback.core.tsv import read_tsv
@@ -62,6 +61,8 @@ def disagreements(run: Run) -> Section:
     if not predictions:
         advice = f"No student and its teacher both have predictions on the {run.split} split: run 7_eval.sh with the TEACHER they had."
         return replace(section, missing=advice)
+    from scipy.stats import binomtest
+
     shown = predictions[:FIGURES]
     tests = tested({both.target: binomtest(both.alone[0], sum(both.alone)).pvalue for both in shown if not both.regression and any(both.alone)})
     figures = [_scatter(both) if both.regression else _confusion(run, both, tests.get(both.target)) for both in shown]

@@ -30,7 +30,8 @@ from teachback.models.loading import locate
 from teachback.stages.rows import RunRows
 from teachback.stages.teachers import Teachers
 from teachback.training.checkpoints import last_whole_checkpoint
-from teachback.training.trainer import DistillationTrainer, TrainingModule, train
+from teachback.training.module import TrainingModule
+from teachback.training.trainer import DistillationTrainer, train
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -36,7 +36,8 @@ from teachback.models.loading import load_classifier, load_finished_classifier
 from teachback.stages.phase_inputs import STUDENT, TEACHER, Held, PhaseArguments, PhaseRows, Task
 from teachback.stages.phase_record import PhaseRecord, episodes_history, epochs_history
 from teachback.training.memory import freed_memory_kept
-from teachback.training.trainer import TrainingModule, train
+from teachback.training.module import TrainingModule
+from teachback.training.trainer import train
 from teachback.training.vocabulary import restore, use_only
 
 

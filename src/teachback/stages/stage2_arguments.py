@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from teachback.core.arguments import PROTOTYPE_FORMS
 from teachback.core.errors import TeachbackError
 from teachback.core.options import Checked, Count, Seed, at_least, one_of, option
 from teachback.data.groups import GROUP_BY
 from teachback.data.schema import PROTOCOLS
 from teachback.data.suites import definition
 from teachback.data.user_columns import NAMED, NEEDED, OPTIONAL
-from teachback.methods.prototypes import FORMS
 
 CUSTOM_ONLY = {"group_by": "auto", "group_column": "", "delimiter": ""} | {f"{name}_column": "" for name in NAMED}
 QUIZ_FRACTION = 0.1  # default; PROTOCOL=paper uses the suite's `paper_quiz`
@@ -74,8 +74,8 @@ def _check(arguments: ProcessArguments) -> None:
         raise TeachbackError(
             f"SOURCE={arguments.source} lies in {arguments.folder}, which this stage writes anew; move your files elsewhere"
         )
-    if arguments.prototype not in FORMS:
-        raise TeachbackError(f"PROTOTYPE={arguments.prototype}: use one of {', '.join(FORMS)}")
+    if arguments.prototype not in PROTOTYPE_FORMS:
+        raise TeachbackError(f"PROTOTYPE={arguments.prototype}: use one of {', '.join(PROTOTYPE_FORMS)}")
     if not 0 <= arguments.alpha <= 1:
         raise TeachbackError(f"ALPHA={arguments.alpha}: use a number from 0 to 1")
     for name in ("quiz", "dev_fraction", "test_fraction"):

@@ -1,13 +1,15 @@
 """The arguments of stage 7, and which metrics they ask for."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from teachback.core.errors import TeachbackError
 from teachback.core.options import Checked, Count, Tracker, at_least, one_of, option
 from teachback.data.schema import SPLITS
-from teachback.data.suite_data import SuiteData
 from teachback.inference.metrics import metric_for, parts
+
+if TYPE_CHECKING:
+    from teachback.data.suite_data import SuiteData  # imports PyTorch
 
 
 @dataclass
@@ -41,7 +43,7 @@ class EvaluationArguments(Checked):
             parts(self.metric)
 
 
-def metrics_of(data: SuiteData, metric: str) -> dict[str, str]:
+def metrics_of(data: "SuiteData", metric: str) -> dict[str, str]:
     """The metric of each selected domain; one that suits none of them is an error."""
     found = {name: metric_for(data.suite.domain(name), metric) for name in data.selected}
     if metric not in ("auto", *found.values()):

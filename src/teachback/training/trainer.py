@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file, save_file
-from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
@@ -42,51 +41,12 @@ from teachback.training.dropout import fast_dropout
 from teachback.training.layer_rates import decay_by_layer
 from teachback.training.loss_watch import LossWatch, StopOnBadLoss
 from teachback.training.memory import freed_memory_kept
+from teachback.training.module import TrainingModule
 from teachback.training.progress import show_progress
 from teachback.training.stopping import SaveBetween, stop_request
 from teachback.training.vocabulary import EXACT_FOR, decay_others, restore, use_only
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingModule(nn.Module):
-    """Base of training modules: models and losses together, so that wrappers such as DDP see a single forward pass."""
-
-    accepts_loss_kwargs = False  # losses are means over the batch, so the Trainer averages accumulation steps
-
-    def __init__(self):
-        super().__init__()
-        self.term_sums: dict[str, torch.Tensor] = {}
-        self.term_count = 0
-
-    def note(self, **terms: torch.Tensor) -> None:
-        """Add per-example loss terms [B] to the running means, without leaving the device."""
-        if not self.training:
-            return
-        self.term_count += 1
-        for name, values in terms.items():
-            self.term_sums[name] = self.term_sums.get(name, 0) + values.detach().mean()
-
-    def further_rows(self) -> list[EncodedRows]:
-        """Rows that the models read in addition to the train and selection rows."""
-        return []
-
-    def further_state(self) -> dict:
-        """State to save in checkpoints besides the weights."""
-        return {}
-
-    def load_further_state(self, state: dict) -> None:
-        """Restore the state from `further_state`."""
-
-    def on_epoch_end(self) -> dict[str, float]:
-        """Hook after an epoch's last step, before its evaluation and checkpoint; returns values to log."""
-        return {}
-
-    def take_terms(self) -> dict[str, float]:
-        """Return the mean of each term since the last call, and reset."""
-        means = {name: (total / self.term_count).item() for name, total in self.term_sums.items()}
-        self.term_sums, self.term_count = {}, 0
-        return means
 
 
 class DistillationTrainer(Trainer):

@@ -1,0 +1,71 @@
+"""An import budget: what a command loads before it answers, counted in modules, as seconds depend on the machine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ARGUMENTS = {
+    "get_data": "teachback.stages.stage1_arguments GetDataArguments",
+    "process_data": "teachback.stages.stage2_arguments ProcessArguments",
+    "train_teacher": "teachback.core.arguments TEACHER_STAGE",
+    "distill_student": "teachback.core.arguments STUDENT_STAGES",
+    "curriculum": "teachback.core.arguments CURRICULUM_STAGE",
+    "evaluate": "teachback.stages.stage7_arguments EvaluationArguments",
+}
+WORK = {
+    "process_data": "teachback.stages.stage2_data",
+    "train_teacher": "teachback.stages.stage3_teacher",
+    "distill_student": "teachback.stages.distillation",
+    "curriculum": "teachback.stages.stage6_curriculum",
+    "evaluate": "teachback.stages.stage7_evaluate",
+}
+NEEDLESS = {"sklearn", "scipy", "pandas", "datasets", "matplotlib"}  # a second or more, together three
+LOADED = "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+
+
+def loaded(code: str) -> set[str]:
+    """Names of the modules that a new interpreter has after running ``code``."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code + LOADED], env=environment, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("script", ARGUMENTS)
+def test_help_and_wrong_flags_wait_for_neither_pytorch_nor_a_stage(script):
+    """--help ends within the parsing of the command line, so the program is run up to there."""
+    code = f"import runpy, sys\nsys.argv = ['{script}.py', '--help']\ntry:\n    runpy.run_path('{ROOT}/scripts/{script}.py', run_name='__main__')"
+    modules = loaded(code + "\nexcept SystemExit:\n    pass")
+    assert not modules & (NEEDLESS | {"torch", "accelerate"})
+    assert {name for name in modules if name.startswith("teachback.stages.")} <= {name.split()[0] for name in ARGUMENTS.values()} | {"teachback.stages"}
+    assert len(modules) < 1200
+
+
+@pytest.mark.parametrize("script", WORK)
+def test_a_stage_loads_what_it_uses(script):
+    module, name = ARGUMENTS[script].split()
+    code = f"from {module} import {name} as kinds\nfrom teachback.core.parsing import parse\n"
+    code += f"parse(*(kinds if isinstance(kinds, tuple) else [kinds]), argv=[])\nimport {WORK[script]}"
+    modules = loaded(code)
+    assert not modules & NEEDLESS
+    assert ("transformers.trainer" in modules) == (script in ("train_teacher", "distill_student", "curriculum"))
+    assert len(modules) < 3300
+
+
+def test_stage_1_runs_without_pytorch(tmp_path):
+    code = f"import runpy, sys\nsys.argv = ['get_data.py', '--suite', 'sample', '--data_dir', '{tmp_path}']\n"
+    modules = loaded(code + f"runpy.run_path('{ROOT}/scripts/get_data.py', run_name='__main__')")
+    assert (tmp_path / "raw/sample/content").is_dir()
+    assert not modules & (NEEDLESS | {"torch", "accelerate"})
+
+
+def test_what_transformers_is_told_of_changes_no_answer_of_its_own():
+    """The names that `parse` answers for are still those that transformers asks."""
+    from teachback.core.parsing import UNUSED
+
+    code = "\n".join(f"from transformers.utils import {name}" for name in UNUSED)
+    assert "transformers.utils.import_utils" in loaded(code)

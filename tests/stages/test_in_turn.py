@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from teachback.core.errors import TeachbackError
+from teachback.stages import in_turn
 from teachback.stages.in_turn import in_child, stage_calls
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +93,19 @@ def test_stages_make_the_same_files_and_end_at_the_first_that_fails(tmp_path):
     log = [name.removeprefix("logs/") for name in ours if name.startswith("logs/")]
     said = [[text.decode().splitlines()[1:] for name, text in sorted(side.items()) if name.startswith("logs/")] for side in (ours, theirs)]
     assert log and str(said[0]).replace("/forked", "/called") == str(said[1])
+
+
+def test_where_a_fork_is_not_safe_the_scripts_are_called(monkeypatch, tmp_path):
+    """Without the libraries, and with a stage's own status; the stages are scripts that only say their names."""
+    for name in ("1_get_data.sh", "2_process_data.sh", "3_train_teacher.sh"):
+        (tmp_path / name).write_text(f'echo "{name} $* ${{SEED-}}" >> "{tmp_path}/said"; [[ $0 != */2_* ]] || exit 5\n')
+    monkeypatch.delenv("SEED", raising=False)
+    monkeypatch.setattr(in_turn, "FORKS", False)
+    monkeypatch.setattr(in_turn, "scripts_root", lambda: tmp_path)
+    with pytest.raises(SystemExit) as left:
+        in_turn.run_in_turn(["SEED=3", "1_get_data.sh", "2_process_data.sh", "3_train_teacher.sh"], ["no.such.library"])
+    assert left.value.code == 5
+    assert (tmp_path / "said").read_text() == "1_get_data.sh --check \n1_get_data.sh  3\n2_process_data.sh  \n"
 
 
 def test_ctrl_c_ends_stage_and_sequence(tmp_path):

@@ -21,6 +21,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.places import scripts_root
 from teachback.stages.check import STAGES
 
+FORKS = sys.platform == "linux"  # elsewhere a fork after such imports is not safe, and each stage loads them itself
 ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)", re.DOTALL)
 
 
@@ -32,10 +33,10 @@ def run_in_turn(words: Sequence[str], libraries: Sequence[str] = ()) -> None:
         libraries: modules to load before the first stage.
     """
     calls = list(stage_calls(words))
-    for name in libraries:
+    for name in libraries if FORKS else ():
         import_module(name)
     root = scripts_root()
-    _leave_unless_done(in_child(partial(_become, root / "scripts" / "check.py", [calls[0][1]], dict(os.environ))))
+    _leave_unless_done(in_child(partial(_check, root, calls[0][1])))
     for variables, stage in calls:
         environment, started = os.environ | variables, time.monotonic()
         method = environment.get("METHOD")
@@ -98,8 +99,17 @@ def _leave_unless_done(status: int) -> None:
         sys.exit(status)  # the stage has said why
 
 
+def _check(root: Path, stage: str) -> None:
+    """Become the check of the variables of a stage and of all after it."""
+    if not FORKS:
+        os.execvp("bash", ["bash", str(root / stage), "--check"])
+    _become(root / "scripts" / "check.py", [stage], dict(os.environ))
+
+
 def _start(stage: Path, environment: dict[str, str]) -> None:
     """Become the stage: its entry point in this process, or its script where torchrun starts several processes."""
+    if not FORKS:
+        os.execvpe("bash", ["bash", str(stage)], environment)
     asked = subprocess.run(["bash", str(stage)], env=environment | {"TEACHBACK_ARGUMENTS": "1"}, stdout=subprocess.PIPE, text=True)
     if asked.returncode:
         sys.exit(asked.returncode)

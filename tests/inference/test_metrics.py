@@ -2,12 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sklearn.metrics
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, Row, Suite
 from teachback.data.suites import glue, superglue
-from teachback.inference.measured import class_scores
 from teachback.inference.metrics import Score, by_domain, metric_for, parts, score
 from teachback.inference.model_card import HUB_AVERAGES, HUB_METRICS
 
@@ -178,19 +176,3 @@ def test_the_page_of_metrics_is_that_of_the_suites():
             averages = {part: HUB_AVERAGES.get(part, {}).get("average") for part in parts(metric)}
             types = [HUB_METRICS.get(part, part) + (f" (average: {of})" if of else "") for part, of in averages.items()]
             assert hub == ", ".join(types), name
-
-
-def test_scores_of_classes_are_those_of_scikit_learn_to_the_bit():
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        classes, rows = random.integers(2, 5), random.integers(1, 40)
-        gold, said = random.integers(0, classes, (2, rows))
-        assert score("accuracy", gold, said) == sklearn.metrics.accuracy_score(gold, said)
-        assert score("macro_f1", gold, said) == sklearn.metrics.f1_score(gold, said, average="macro", zero_division=0.0)
-        assert score("matthews", gold, said) == sklearn.metrics.matthews_corrcoef(gold, said)
-        if classes == 2:
-            assert score("f1", gold, said) == sklearn.metrics.f1_score(gold, said, zero_division=0.0)
-        names = tuple(map(str, range(classes)))
-        ours = [(one.precision, one.recall, one.f1, one.rows) for one in class_scores(("stage", "domain", "test"), names, gold, said)]
-        theirs = sklearn.metrics.precision_recall_fscore_support(gold, said, labels=range(classes), zero_division=0.0)
-        assert ours == list(zip(*(values.tolist() for values in theirs)))

@@ -88,15 +88,15 @@ class Calibration:
 
 def class_scores(where: tuple[str, str, str], labels: tuple[str, ...], gold: np.ndarray, predicted: np.ndarray) -> list[ClassScore]:
     """Scores by class, 0 where one is undefined: stage, domain and split; label names; label indices [n], [n]."""
-    rows, said, right = (np.bincount(numbers, minlength=len(labels)).tolist() for numbers in (gold, predicted, gold[gold == predicted]))
+    from sklearn.metrics import precision_recall_fscore_support  # a second, for stage 7 alone
+
+    numbers = list(range(len(labels)))
+    scores = precision_recall_fscore_support(gold, predicted, labels=numbers, zero_division=0.0)
+    said = np.bincount(predicted, minlength=len(labels))
     return [
-        ClassScore(*where, label, rows[i], said[i], _share(right[i], said[i]), _share(right[i], rows[i]), _share(2 * right[i], said[i] + rows[i]))
-        for i, label in enumerate(labels)
+        ClassScore(*where, label, int(rows), int(said[i]), float(precision), float(recall), float(f1))
+        for i, (label, precision, recall, f1, rows) in enumerate(zip(labels, *scores))
     ]
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
 
 
 def calibration(where: tuple[str, str, str], logits: np.ndarray, gold: np.ndarray, temperature: float | None) -> Calibration:

@@ -3,7 +3,7 @@
 A metric is a function of two arrays [n], gold and predicted label indices in the domain's label order (regression:
 numbers), and returns a fraction, not a percentage; those in `GROUPED` also take each row's group. To add a metric, add
 it to `METRICS` and to the set of the kind of rows that it suits. An undefined metric, such as the correlation with a
-constant, is 0. Those of classes are a line of NumPy each, as importing scikit-learn takes longer than scoring a stage does.
+constant, is 0. scikit-learn and SciPy are imported by the metrics that need them, as that takes longer than most scores.
 
 Names joined by "+" are a composite, the mean of its parts.
 """
@@ -39,27 +39,25 @@ def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean F1 over the classes that occur in either array; a class that is never predicted counts 0."""
-    return float(np.mean([_f1_of(name, labels, predictions) for name in np.union1d(labels, predictions)]))
+    from sklearn.metrics import f1_score  # a second, for the tasks that are scored by it
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
 
 
 def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """F1 of the positive class, the second of two labels (`Domain.positive`)."""
-    return _f1_of(1, labels, predictions)
+    from sklearn.metrics import f1_score
 
-
-def _f1_of(name, labels: np.ndarray, predictions: np.ndarray) -> float:
-    """F1 of one class; 0 if it occurs in neither array."""
-    gold, said = labels == name, predictions == name
-    return 2 * float((gold & said).sum()) / float(max(gold.sum() + said.sum(), 1))
+    return float(f1_score(labels, predictions, pos_label=1, zero_division=0.0))
 
 
 def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Matthews correlation coefficient, of several classes Gorodkin's R_K; 0 if either array has one class."""
-    names = np.union1d(labels, predictions)
-    gold, said = ((values[:, None] == names).astype(float) for values in (labels, predictions))
-    n, right, of_gold, of_said = len(labels), float((gold * said).sum()), gold.sum(0), said.sum(0)
-    scale = np.sqrt((n**2 - of_gold @ of_gold) * (n**2 - of_said @ of_said))
-    return float((right * n - of_gold @ of_said) / scale) if scale else 0.0
+    """Matthews correlation coefficient; 0 if either array has a single class."""
+    from sklearn.metrics import matthews_corrcoef
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A single label was found", category=UserWarning)
+        return float(matthews_corrcoef(labels, predictions))
 
 
 def correlation(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:

@@ -6,10 +6,12 @@ PYTHONPATH=src python scripts/check.py 3_train_teacher.sh [flags of that stage]
 import argparse
 
 from teachback.core.errors import TeachbackError, run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main():
-    from teachback.stages.check import STAGES, check_stages
+    with uncollected():
+        from teachback.stages.check import STAGES, check_stages
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", help=f"the first stage that is checked: {', '.join(STAGES)}")

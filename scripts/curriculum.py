@@ -1,18 +1,20 @@
 """Stage 6: meta-teacher and curriculum. Example: python scripts/curriculum.py --suite sample --domain books"""
 
 from teachback.core.errors import run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main():
-    from teachback.core.arguments import CURRICULUM_STAGE
-    from teachback.core.parsing import parse
-    from teachback.inference.hub import HubArguments, check_hub, push
+    with uncollected():
+        from teachback.core.arguments import CURRICULUM_STAGE
+        from teachback.core.parsing import parse
+        from teachback.inference.hub import HubArguments, check_hub, push
 
-    *arguments, hub = parse(*CURRICULUM_STAGE, HubArguments)
-    check_hub(hub)
+        *arguments, hub = parse(*CURRICULUM_STAGE, HubArguments)
+        check_hub(hub)
 
-    # imports PyTorch, for which --help and wrong flags need not wait
-    from teachback.stages.stage6_curriculum import run_curriculum
+        # imports PyTorch, for which --help and wrong flags need not wait
+        from teachback.stages.stage6_curriculum import run_curriculum
 
     push(run_curriculum(*arguments), hub)
 

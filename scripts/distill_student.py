@@ -1,18 +1,20 @@
 """Stages 4 and 5: distil a student. Example: python scripts/distill_student.py --stage first --suite sample --domain books"""
 
 from teachback.core.errors import run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main():
-    from teachback.core.arguments import STUDENT_STAGES
-    from teachback.core.parsing import parse
-    from teachback.inference.hub import HubArguments, check_hub, push
+    with uncollected():
+        from teachback.core.arguments import STUDENT_STAGES
+        from teachback.core.parsing import parse
+        from teachback.inference.hub import HubArguments, check_hub, push
 
-    *arguments, hub = parse(*STUDENT_STAGES, HubArguments)
-    check_hub(hub)
+        *arguments, hub = parse(*STUDENT_STAGES, HubArguments)
+        check_hub(hub)
 
-    # imports PyTorch, for which --help and wrong flags need not wait
-    from teachback.stages.distillation import distil
+        # imports PyTorch, for which --help and wrong flags need not wait
+        from teachback.stages.distillation import distil
 
     push(distil(*arguments), hub)
 

@@ -8,21 +8,23 @@ PYTHONPATH=src python scripts/evaluate.py --suite superglue --domain CB --teache
 from pathlib import Path
 
 from teachback.core.errors import run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main():
-    from transformers.utils import logging
+    with uncollected():
+        from transformers.utils import logging
 
-    from teachback.core.parsing import parse
-    from teachback.core.places import seed_folder
-    from teachback.stages.stage7_arguments import EvaluationArguments
+        from teachback.core.parsing import parse
+        from teachback.core.places import seed_folder
+        from teachback.stages.stage7_arguments import EvaluationArguments
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    (arguments,) = parse(EvaluationArguments)
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        (arguments,) = parse(EvaluationArguments)
 
-    # imports PyTorch, for which --help and wrong flags need not wait
-    from teachback.stages.stage7_evaluate import evaluate
+        # imports PyTorch, for which --help and wrong flags need not wait
+        from teachback.stages.stage7_evaluate import evaluate
 
     evaluate(arguments)
     if arguments.report and not arguments.dry_run:

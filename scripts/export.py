@@ -4,13 +4,15 @@ PYTHONPATH=src python scripts/export.py --folder outputs/amazon/seed42/books/stu
 """
 
 from teachback.core.errors import run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main():
-    from transformers.utils import logging
+    with uncollected():
+        from transformers.utils import logging
 
-    from teachback.core.parsing import parse
-    from teachback.inference.export import ExportArguments, export
+        from teachback.core.parsing import parse
+        from teachback.inference.export import ExportArguments, export
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

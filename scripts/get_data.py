@@ -6,14 +6,16 @@ PYTHONPATH=src python scripts/get_data.py --suite amazon --source ../shared/data
 from pathlib import Path
 
 from teachback.core.errors import run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main() -> None:
-    from teachback.core.log import stage_log
-    from teachback.core.parsing import parse
-    from teachback.data.download import dry_run_message, get_data
-    from teachback.data.suites import definition
-    from teachback.stages.stage1_arguments import GetDataArguments
+    with uncollected():
+        from teachback.core.log import stage_log
+        from teachback.core.parsing import parse
+        from teachback.data.download import dry_run_message, get_data
+        from teachback.data.suites import definition
+        from teachback.stages.stage1_arguments import GetDataArguments
 
     (arguments,) = parse(GetDataArguments)
     data_dir, suite = Path(arguments.data_dir), definition(arguments.suite)

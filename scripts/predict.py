@@ -5,14 +5,16 @@ PYTHONPATH=src python scripts/predict.py --folder ... --input reviews.tsv --text
 """
 
 from teachback.core.errors import run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main():
-    from transformers.utils import logging
+    with uncollected():
+        from transformers.utils import logging
 
-    from teachback.core.parsing import parse
-    from teachback.inference.predict import PredictionArguments, predict
-    from teachback.inference.shards import predict_folder
+        from teachback.core.parsing import parse
+        from teachback.inference.predict import PredictionArguments, predict
+        from teachback.inference.shards import predict_folder
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

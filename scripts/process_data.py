@@ -4,16 +4,18 @@ PYTHONPATH=src python scripts/process_data.py --suite sample --embedding_model s
 """
 
 from teachback.core.errors import run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main() -> None:
-    from teachback.core.parsing import parse
-    from teachback.stages.stage2_arguments import ProcessArguments
+    with uncollected():
+        from teachback.core.parsing import parse
+        from teachback.stages.stage2_arguments import ProcessArguments
 
-    (arguments,) = parse(ProcessArguments)
+        (arguments,) = parse(ProcessArguments)
 
-    # imports PyTorch, for which --help and wrong flags need not wait
-    from teachback.stages.stage2_data import process
+        # imports PyTorch, for which --help and wrong flags need not wait
+        from teachback.stages.stage2_data import process
 
     process(arguments)
 

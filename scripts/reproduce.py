@@ -1,11 +1,13 @@
 """Reproduce a published table. Example: python scripts/reproduce.py --name metakd_amazon --seeds "1 2" --dry_run"""
 
 from teachback.core.errors import run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main():
-    from teachback.core.parsing import parse_options
-    from teachback.reports.reproduce import ReproduceArguments, reproduce
+    with uncollected():
+        from teachback.core.parsing import parse_options
+        from teachback.reports.reproduce import ReproduceArguments, reproduce
 
     reproduce(*parse_options(ReproduceArguments))
 

@@ -1,19 +1,21 @@
 """Stage 3: train a teacher. Example: python scripts/train_teacher.py --suite sample --teacher_model scratch:mini"""
 
 from teachback.core.errors import run_entry_point
+from teachback.core.imports import uncollected
 
 
 def main():
-    from teachback.core.arguments import TEACHER_STAGE
-    from teachback.core.parsing import parse
-    from teachback.inference.hub import HubArguments, check_hub, push
+    with uncollected():
+        from teachback.core.arguments import TEACHER_STAGE
+        from teachback.core.parsing import parse
+        from teachback.inference.hub import HubArguments, check_hub, push
 
-    *arguments, hub = parse(*TEACHER_STAGE, HubArguments)
-    check_hub(hub)
+        *arguments, hub = parse(*TEACHER_STAGE, HubArguments)
+        check_hub(hub)
 
-    # imports PyTorch, for which --help and wrong flags need not wait
-    from teachback.stages.check import check_later_stages
-    from teachback.stages.stage3_teacher import train_teachers
+        # imports PyTorch, for which --help and wrong flags need not wait
+        from teachback.stages.check import check_later_stages
+        from teachback.stages.stage3_teacher import train_teachers
 
     check_later_stages("3_train_teacher.sh")
     push(train_teachers(*arguments), hub)

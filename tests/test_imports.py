@@ -69,3 +69,24 @@ def test_what_transformers_is_told_of_changes_no_answer_of_its_own():
 
     code = "\n".join(f"from transformers.utils import {name}" for name in UNUSED)
     assert "transformers.utils.import_utils" in loaded(code)
+
+
+def test_the_garbage_collector_waits_for_imports_and_then_works_on_what_comes_after():
+    code = """
+import gc, weakref
+from teachback.core.imports import uncollected
+class Cycle: pass
+try:
+    with uncollected():
+        assert not gc.isenabled()
+        raise ImportError
+except ImportError:
+    pass
+assert gc.isenabled() and gc.get_freeze_count()
+one = Cycle()
+one.itself, seen = one, weakref.ref(one)
+del one
+gc.collect()
+assert seen() is None
+"""
+    loaded(code)

@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 
 from teachback.core.errors import TeachbackError
+from teachback.core.imports import uncollected
 from teachback.core.places import scripts_root
 from teachback.stages.check import STAGES
 
@@ -33,8 +34,9 @@ def run_in_turn(words: Sequence[str], libraries: Sequence[str] = ()) -> None:
         libraries: modules to load before the first stage.
     """
     calls = list(stage_calls(words))
-    for name in libraries if FORKS else ():
-        import_module(name)
+    with uncollected():
+        for name in libraries if FORKS else ():
+            import_module(name)
     root = scripts_root()
     _leave_unless_done(in_child(partial(_check, root, calls[0][1])))
     for variables, stage in calls:

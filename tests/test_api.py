@@ -405,7 +405,7 @@ def test_the_learning_rate_is_constant_unless_a_schedule_is_asked_for(models, tm
     rates.clear()
     quick(models, tmp_path / "b", meta_epochs=0, student_epochs=0, schedule="linear")
     assert len(set(rates)) == len(rates) == 2  # steps
-    with pytest.raises(TeachbackError, match="SCHEDULE=cosine"):
+    with pytest.raises(TeachbackError, match="schedule=cosine"):
         TrainingConfig(schedule="cosine")
 
 

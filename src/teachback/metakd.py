@@ -48,6 +48,10 @@ from teachback.stages.stage3_teacher import train_teachers
 
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain", "split")
 NEEDED = ("text_a", "label", "domain")
+IN_FIRST_STAGE = (
+    "first", "layer_map", "transfer_set", "attention_target", "relation_heads", "embedding_weight", "hidden_weight", "attention_weight",
+    "loss_balance", "first_dropout",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -188,8 +192,8 @@ class MetaKD:
             TeachbackError: the table or a setting is invalid; invalid rows are named by index or number.
         """
         config = with_settings(config, MetaKDConfig, settings)
-        config.hard_label()
-        check_layers(self._student, self.teacher_model, str(self._data_dir), self._first_stage(config))
+        _, student, first, _ = self._stage_arguments(config)
+        check_layers(student, self.teacher_model, str(self._data_dir), first)
         suite_data = self._prepare(dataframe, config)
         folders = self._run_stages(config)
         seed = seed_folder(str(self.output_dir / "outputs"), "custom", config.seed)
@@ -228,23 +232,23 @@ class MetaKD:
         data = DataArguments(suite="custom", domain="all", data_dir=str(self._data_dir),
                              output_root=str(self.output_dir / "outputs"), max_length=config.max_length,
                              precision=self.precision, device=str(self.device))  # fmt: skip
-        hard = config.hard_label()
-        teacher = TeacherArguments(teacher=self._student.teacher, teacher_model=self.teacher_model, **hard)
-        first = self._first_stage(config)
-        second = SecondStageArguments(temperature=config.temperature, alpha_soft=config.alpha, **hard if config.alpha < 1 else {})
+        teacher, student, first, second = self._stage_arguments(config)
         taught = train_teachers(data, teacher, self._optimizer(config, config.teacher_epochs, config.teacher_lr))
-        constant = self._optimizer(config, config.first_epochs, config.first_lr, lr_scheduler_type="constant")
-        distil(data, self._student, first, second, MetaTeacherArguments(), constant)
-        student = replace(self._student, stage="second")
-        linear = self._optimizer(config, config.second_epochs, config.second_lr)
-        return taught + distil(data, student, first, second, MetaTeacherArguments(), linear)
+        in_first = self._optimizer(config, config.first_epochs, config.first_lr, lr_scheduler_type=config.first_schedule)
+        distil(data, student, first, second, MetaTeacherArguments(), in_first)
+        in_second = self._optimizer(config, config.second_epochs, config.second_lr)
+        return taught + distil(data, replace(student, stage="second"), first, second, MetaTeacherArguments(), in_second)
 
-    def _first_stage(self, config: MetaKDConfig) -> FirstStageArguments:
-        names = ("first", "layer_map", "embedding_weight", "hidden_weight", "attention_weight")
+    def _stage_arguments(self, config: MetaKDConfig) -> tuple:
+        """Arguments of the teacher, the student, and stages 4 and 5."""
+        hard = config.hard_label()
+        teacher = TeacherArguments(teacher=self._student.teacher, teacher_model=self.teacher_model, domain_labels=config.domain_labels, **hard)
+        student = replace(self._student, transfer_windows=config.transfer_windows)
+        second = SecondStageArguments(temperature=config.temperature, alpha_soft=config.alpha, **hard if config.alpha < 1 else {})
         weight = config.tkd_weight
         if weight is None:  # only a meta-teacher has transferable knowledge
             weight = 0.5 if self._student.teacher == "meta" else 0.0
-        return FirstStageArguments(tkd_weight=weight, **{name: getattr(config, name) for name in names})
+        return teacher, student, FirstStageArguments(tkd_weight=weight, **{name: getattr(config, name) for name in IN_FIRST_STAGE}), second
 
     def _optimizer(self, config: MetaKDConfig, epochs: int, learning_rate: float, **more) -> OptimizerArguments:
         return OptimizerArguments(

@@ -5,16 +5,30 @@ import functools
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any
 
 import torch
 from transformers import TrainingArguments
 
 from teachback.core.arguments import CurriculumArguments, MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
-from teachback.core.options import require, require_above_zero, require_at_least
+from teachback.core.options import (
+    BelowOne,
+    Checked,
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Share,
+    TrackerOrNone,
+    in_range,
+    one_of,
+)
 from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.loader_rows import UserLoader
 from teachback.stages.phase_inputs import PhaseArguments
+
+QuizShare = Annotated[float, in_range(lambda value: 0 < value < 1, "between 0 and 1; meta_epochs=0 keeps no quiz")]
 
 
 class UnknownArgument(TeachbackError, TypeError):
@@ -52,8 +66,15 @@ def takes(config: "type[Settings]"):
 
 
 @dataclass
-class Settings:
+class Settings(Checked):
     """Base class of settings dataclasses."""
+
+    of_variables = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if getattr(self, "report_to", None) == "none":
+            self.report_to = None
 
     def __new__(cls, *args, **given):
         refuse_unknown(cls.__name__, given, cls.names())
@@ -75,78 +96,69 @@ def with_settings(config, kind: type[Settings], settings: dict):
 class TrainingConfig(Settings):
     """Settings of `MPDistil.train`, with the defaults of MPDistil's library."""
 
-    teacher_epochs: int = 10  # phase 1; 0: the teacher is not trained
-    student_epochs: int = 10  # phase 2; 0: the student is not trained
-    meta_epochs: int = 1  # phase 3; 0: no phases 3 and 4, and no rows are held out for them
-    num_episodes: int = 200  # phase 4; 0: no phase 4
-    teacher_lr: float = 2e-5
-    student_lr: float = 3e-5  # phases 2 and 4
-    meta_lr: float = 1e-3
-    alpha: float = 0.5  # weight of the soft loss; the hard loss has 1 - alpha
-    beta: float = 100.0  # weight of the PKD loss on [CLS] states of inner layers
-    temperature: float = 5.0
+    teacher_epochs: Natural = 10  # phase 1; 0: the teacher is not trained
+    student_epochs: Natural = 10  # phase 2; 0: the student is not trained
+    meta_epochs: Natural = 1  # phase 3; 0: no phases 3 and 4, and no rows are held out for them
+    num_episodes: Natural = 200  # phase 4; 0: no phase 4
+    teacher_lr: Positive = 2e-5
+    student_lr: Positive = 3e-5  # phases 2 and 4
+    meta_lr: Positive = 1e-3
+    alpha: Share = 0.5  # weight of the soft loss; the hard loss has 1 - alpha
+    beta: NonNegative = 100.0  # weight of the PKD loss on [CLS] states of inner layers
+    temperature: Positive = 5.0
     use_competitive_loss: bool = False
-    reward_type: str = "binary"  # or real
-    batch_size: int = 8  # phases 3 and 4; phases 1 and 2 use that of train_loader
+    reward_type: Annotated[str, one_of("binary", "real")] = "binary"
+    batch_size: Count = 8  # phases 3 and 4; phases 1 and 2 use that of train_loader
     seed: int = 42
-    report_to: str | None = None  # tensorboard or wandb
+    report_to: TrackerOrNone = None  # tensorboard or wandb
     wandb_project: str = "mpdistil"
     wandb_run_name: str | None = None
-    quiz_fraction: float = 0.1  # share of the train rows that is held out for phases 3 and 4
-    eval_every: int = 10  # episodes between evaluations on val_loader
-    soft_loss: str = "mse"  # ce, kl or mse
-    pkd_layers: str = "first"  # teacher layers of PKD: first, skip or last
-    schedule: str = "constant"  # learning-rate schedule of phases 1 and 2: constant, or linear with 10 % warm-up
-    patience: int = 0  # end a phase after so many scores on val_loader without a better one; 0: never
+    quiz_fraction: QuizShare = 0.1  # share of the train rows that is held out for phases 3 and 4
+    eval_every: Count = 10  # episodes between evaluations on val_loader
+    soft_loss: Annotated[str, one_of("ce", "kl", "mse")] = "mse"
+    pkd_layers: Annotated[str, one_of("first", "skip", "last")] = "first"  # teacher layers of PKD
+    schedule: Annotated[str, one_of("constant", "linear")] = "constant"  # learning rate of phases 1 and 2; linear has 10 % warm-up
+    patience: Natural = 0  # end a phase after so many scores on val_loader without a better one; 0: never
     class_weights: str | Sequence | Mapping | None = None  # of the loss on labels: balanced, a weight by class in order, or a dict
-    label_smoothing: float = 0.0  # share of a label that is spread evenly over the classes
+    label_smoothing: BelowOne = 0.0  # share of a label that is spread evenly over the classes
 
     def __post_init__(self):
-        self.report_to = None if self.report_to == "none" else self.report_to
+        super().__post_init__()
         if as_list := getattr(self.class_weights, "tolist", None):  # of an array or a tensor
             self.class_weights = as_list()
-        require(self, "reward_type", ("binary", "real"))
-        require(self, "soft_loss", ("ce", "kl", "mse"))
-        require(self, "schedule", ("constant", "linear"))
-        require(self, "pkd_layers", ("first", "skip", "last"))
-        if self.report_to is not None:
-            require(self, "report_to", ("tensorboard", "wandb"))
-        for name in ("teacher_epochs", "student_epochs", "meta_epochs", "num_episodes", "beta"):
-            require_at_least(self, name, 0)
-        for name in ("batch_size", "eval_every"):
-            require_at_least(self, name, 1)
-        for name in ("teacher_lr", "student_lr", "meta_lr", "temperature"):
-            require_above_zero(self, name)
-        _require_habits(self)
-        if not 0 < self.quiz_fraction < 1:
-            raise TeachbackError(
-                f"quiz_fraction={self.quiz_fraction}: must be between 0 and 1; meta_epochs=0 keeps no quiz"
-            )
+
+
+# The values of configs/recommended.sh that differ from the paper's.
+RECOMMENDED: dict[str, Any] = {
+    "teacher_lr": 5e-5, "domain_labels": "uniform", "transfer_set": "all", "transfer_windows": 2, "attention_target": "relations",
+    "relation_heads": 12, "layer_map": "-1", "loss_balance": "initial", "embedding_weight": 0.0, "first_lr": 1e-4,
+    "first_schedule": "linear", "first_epochs": 4, "first_dropout": False, "second_lr": 5e-5, "second_epochs": 2,
+}  # fmt: skip
 
 
 @dataclass
 class MetaKDConfig(Settings):
     """Settings of `MetaKD.train`, with the defaults of stages 2 to 5."""
 
-    teacher_epochs: int = 3  # stage 3
-    first_epochs: int = 10  # stage 4, inner layers
-    second_epochs: int = 3  # stage 5, predictions
-    teacher_lr: float = 2e-5
-    first_lr: float = 5e-5
-    second_lr: float = 3e-5
+    teacher_epochs: Count = 3  # stage 3
+    first_epochs: Count = 10  # stage 4, inner layers
+    second_epochs: Count = 3  # stage 5, predictions
+    teacher_lr: Positive = 2e-5
+    first_lr: Positive = 5e-5
+    second_lr: Positive = 3e-5
     first: str = "metakd"  # none: no training in stage 4
     layer_map: str = "uniform"  # stage 4: teacher layer of each student layer
     embedding_weight: float = 1.0  # weights of stage 4's losses
     hidden_weight: float = 1.0
     attention_weight: float = 1.0
     tkd_weight: float | None = None  # None: 0.5 with a meta-teacher, else 0
-    temperature: float = 1.0  # stage 5
-    alpha: float = 1.0  # stage 5: weight of the soft loss; the hard loss has 1 - alpha
-    patience: int = 0  # end a stage after so many epochs in a row without a better one on dev; 0: never
+    temperature: Positive = 1.0  # stage 5
+    alpha: Share = 1.0  # stage 5: weight of the soft loss; the hard loss has 1 - alpha
+    patience: Natural = 0  # end a stage after so many epochs in a row without a better one on dev; 0: never
     class_weights: str | Mapping | None = None  # of the loss on labels, in stage 3 and with alpha below 1 in stage 5: balanced, or {label: weight}
-    label_smoothing: float = 0.0  # there too: share of a label that is spread evenly over the classes
+    label_smoothing: BelowOne = 0.0  # there too: share of a label that is spread evenly over the classes
     max_length: int = 128
-    batch_size: int = 32
+    batch_size: Count = 32
     seed: int = 42
     dev_fraction: float = 0.1  # shares of the rows of a table without the column split
     test_fraction: float = 0.1
@@ -158,17 +170,23 @@ class MetaKDConfig(Settings):
     label_column: str = ""
     domain_column: str = ""
     skip_bad_rows: bool = False  # skip and print invalid rows instead of raising an error
-    report_to: str | None = None  # tensorboard or wandb
+    report_to: TrackerOrNone = None  # tensorboard or wandb
+    domain_labels: str = "false"  # stage 3: labels of the domain loss; uniform keeps the domain out of what is transferred
+    transfer_set: str = "domain"  # stage 4: texts of the domain, or all
+    transfer_windows: int = 0  # stages 4 and 5: further parts of texts longer than max_length that join them
+    attention_target: str = "scores"  # stage 4: scores, probs or relations
+    relation_heads: int | None = None  # heads that states are split into for relations; None: as many as 48 that divide all widths
+    loss_balance: str = "none"  # stage 4: divide its losses by their own size: none, initial or running
+    first_schedule: str = "constant"  # learning rate of stage 4: constant, or linear with 10 % warm-up
+    first_dropout: bool = True  # dropout in stage 4
 
-    def __post_init__(self):
-        self.report_to = None if self.report_to == "none" else self.report_to
-        if self.report_to is not None:
-            require(self, "report_to", ("tensorboard", "wandb"))
-        for name in ("teacher_epochs", "first_epochs", "second_epochs", "batch_size"):
-            require_at_least(self, name, 1)
-        for name in ("teacher_lr", "first_lr", "second_lr", "temperature"):
-            require_above_zero(self, name)
-        _require_habits(self)
+    @classmethod
+    def recommended(cls, **settings) -> "MetaKDConfig":
+        """Settings of configs/recommended.sh, which made the best students in docs/results.md, with ``settings`` in their place.
+
+        They are meant for a student cut from its teacher: ``MetaKD(..., student_layers=3, student_init="teacher")``.
+        """
+        return cls(**RECOMMENDED | settings)
 
     def hard_label(self) -> dict:
         """Arguments of the loss on labels, in the stages' form.
@@ -181,15 +199,6 @@ class MetaKDConfig(Settings):
             raise TeachbackError(f"class_weights={given!r}: give 'balanced', or a dict of a weight for each label, whose names have no comma")
         text = given if isinstance(given, str) else ",".join(f"{label}={weight}" for label, weight in given.items())
         return {"class_weights": text, "label_smoothing": self.label_smoothing}
-
-
-def _require_habits(config: "TrainingConfig | MetaKDConfig") -> None:
-    """Refuse values out of range of what both configs have."""
-    require_at_least(config, "patience", 0)
-    if not 0 <= config.label_smoothing < 1:
-        raise TeachbackError(f"label_smoothing={config.label_smoothing}: must be at least 0 and below 1")
-    if not 0 <= config.alpha <= 1:
-        raise TeachbackError(f"alpha={config.alpha}: must be between 0 and 1")
 
 
 def phase_arguments(config: TrainingConfig, device: torch.device, precision: str, loader: UserLoader) -> PhaseArguments:

@@ -11,6 +11,7 @@ from teachback.core.options import (
     BELOW_ONE,
     Checked,
     Count,
+    Natural,
     NonNegative,
     Part,
     Positive,
@@ -102,7 +103,7 @@ class StudentArguments(Checked):
     dropout: Annotated[float | None, BELOW_ONE] = None
     teacher_domain: str = ""
     unlabelled: str = ""
-    transfer_windows: Annotated[int, at_least(0)] = 0
+    transfer_windows: Natural = 0
     use_sample_weights: bool = True
 
     def __post_init__(self):
@@ -237,7 +238,7 @@ class CurriculumArguments(Checked):
     student_update: Annotated[str, one_of("step", "episode", "released")] = "step"
     meta_gradient: Annotated[str, one_of("detach", "flow")] = "detach"
     eval_every: Count = 10
-    patience: Annotated[int, at_least(0)] = 0
+    patience: Natural = 0
     episode_steps: Annotated[int | None, at_least(1)] = None
     batch_size: Count = 8
     eval_batch_size: Count = 64

@@ -33,10 +33,15 @@ def recorded(arguments) -> dict:
     return {f.name: value for f, value in values.items() if f.name not in ADDED or value != f.default}
 
 
+def _spelled(arguments, name: str) -> str:
+    """Name of an argument in messages: its variable's for those of stages."""
+    return name.upper() if getattr(arguments, "of_variables", False) else name
+
+
 def require(arguments, name: str, choices: tuple[str, ...]) -> None:
     value = getattr(arguments, name)
     if value not in choices:
-        raise TeachbackError(f"{name.upper()}={value} is unknown; use one of: {', '.join(choices)}")
+        raise TeachbackError(f"{_spelled(arguments, name)}={value} is unknown; use one of: {', '.join(choices)}")
 
 
 def require_at_least(arguments, name: str, least: float) -> None:
@@ -50,7 +55,7 @@ def require_above_zero(arguments, name: str) -> None:
 def _require(arguments, name: str, fits: Callable[[float], bool], range_: str) -> None:
     value = getattr(arguments, name)
     if not fits(value):
-        raise TeachbackError(f"{name.upper()}={value}: must be {range_}")
+        raise TeachbackError(f"{_spelled(arguments, name)}={value}: must be {range_}")
 
 
 def one_of(*choices: str) -> Requirement:
@@ -68,15 +73,20 @@ def in_range(fits: Callable[[float], bool], range_: str) -> Requirement:
 BELOW_ONE = in_range(lambda value: 0 <= value < 1, "at least 0 and below 1")
 Positive = Annotated[float, require_above_zero]
 NonNegative = Annotated[float, at_least(0)]
+Natural = Annotated[int, at_least(0)]
 Count = Annotated[int, at_least(1)]
 Share = Annotated[float, in_range(lambda value: 0 <= value <= 1, "between 0 and 1")]
+BelowOne = Annotated[float, BELOW_ONE]
 Part = Annotated[float, in_range(lambda value: 0 < value <= 1, "above 0 and at most 1")]
 Seed = Annotated[int, in_range(lambda value: 0 <= value < SEEDS, f"from 0 to {SEEDS - 1}")]
 Tracker = Annotated[str, one_of("none", "tensorboard", "wandb")]
+TrackerOrNone = Annotated[str | None, one_of("none", "tensorboard", "wandb")]
 
 
 class Checked:
     """Base of dataclasses of arguments, whose annotations say which values they take; checked when one is made."""
+
+    of_variables = True  # the scripts set them by variables of the same names in capitals
 
     def __post_init__(self):
         """Raise TeachbackError for the first value that its annotation refuses; None, an unset value, passes."""

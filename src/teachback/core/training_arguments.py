@@ -3,19 +3,19 @@
 import difflib
 import sys
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from teachback.core.errors import TeachbackError
 from teachback.core.options import (
     Checked,
     Count,
+    Natural,
     NonNegative,
     Parser,
     Part,
     Positive,
     Seed,
     Tracker,
-    at_least,
     option,
     recorded,
     require,
@@ -35,7 +35,7 @@ class OptimizerArguments(Checked):
     per_device_eval_batch_size: Count = 64
     lr_scheduler_type: str = "linear"
     layer_decay: Part = 1.0
-    patience: Annotated[int, at_least(0)] = 0
+    patience: Natural = 0
     average_checkpoints: int = 0
     save_steps: NonNegative = 0
     seed: Seed = 42

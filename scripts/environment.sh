@@ -31,7 +31,8 @@ make_venv() {  # also mends one whose making was interrupted
 
 install_requirements() {
     echo "Installing torch and requirements.lock into .venv (once; some minutes)"
-    local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install)
+    # Python compiles what it imports: compiling all that is installed takes half a minute more.
+    local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install --no-compile)
     # torch goes first and alone: what is installed after it finds it there, and pulls in no other build of it.
     "${pip[@]}" "$(grep '^torch==' requirements.txt)" &&
         "${pip[@]}" --no-deps --require-hashes --requirement=requirements.lock ||

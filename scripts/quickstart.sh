@@ -17,7 +17,7 @@ export CONFIG=configs/sample.sh PYTHON=.venv/bin/python HF_HUB_OFFLINE=1 TOKENIZ
 # The stages as `bash 1_get_data.sh` and so on would run them, but for the libraries, which are loaded once. The second stage 5
 # trains the same student on labels alone, given more time.
 PYTHONPATH=src "$PYTHON" scripts/in_turn.py 1_get_data.sh 2_process_data.sh 3_train_teacher.sh 4_student_first.sh \
-    5_student_second.sh METHOD=finetune EPOCHS=20 LR=1e-3 5_student_second.sh 6_curriculum.sh 7_eval.sh
+    5_student_second.sh METHOD=finetune EPOCHS=12 LR=1e-3 5_student_second.sh 6_curriculum.sh 7_eval.sh
 
 run=${OUTPUT_DIR:-outputs}/sample/seed${SEED:-42}
 printf '\nDone in %s s. Everything is in %s:\n' "$SECONDS" "$run"

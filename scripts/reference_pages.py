@@ -116,13 +116,15 @@ def variables_page() -> str:
 
 def flags_page() -> str:
     """docs/flags.md."""
-    set_by_variables = {variable.flag for script in SCRIPTS for variable in declared(ROOT / script).values()}
+    in_stages = {variable.flag for stage in STAGES for variable in declared(ROOT / stage).values()}
+    # Stages 4 and 5 share their arguments, some of which are variables of one of them only.
+    set_by_variables = {script: {one.flag for one in declared(ROOT / script).values()} | (in_stages if script in STAGES else set()) for script in SCRIPTS}
     rows = [
         ((f"`--{field.name}`", shown(field.default), escape_markdown(field.metadata["help"].removesuffix("."))), place(script))
         for script, classes in SCRIPTS.items()
         for part in classes
         for field in fields(part)
-        if field.metadata.get("help") and field.name not in set_by_variables
+        if field.metadata.get("help") and field.name not in set_by_variables[script]
     ]
     return FLAGS.format(flags=table("flag", "stages", rows))
 

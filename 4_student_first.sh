@@ -1,42 +1,42 @@
 #!/usr/bin/env bash
-# Stage 4: the student learns the teacher's inner layers, and uses labels only to weight examples.
+# Stage 4: trains the student to match the teacher's inner layers. Labels are only used to weight examples.
 # It reads stage 3's teacher and writes outputs/<suite>/seed<k>/<domain>/student_first/.
-# With FIRST=none, as in MPDistil, nothing is learnt: the initial student is passed on to stage 5 as it is.
+# With FIRST=none, as in MPDistil, it trains nothing and publishes the initial student for stage 5.
 source "$(dirname "$0")/scripts/common.sh"
 
 : "${SUITE=amazon}"                     # as in stage 1
-: "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: one after the other
+: "${DOMAIN=}"                          # the student's domain; empty: the suite's first; all: every domain in turn
 : "${DOMAINS=}"                         # as in stage 2
-: "${HOLD_OUT=}"                        # DOMAIN, if the teacher was trained without it; as in stage 3
+: "${HOLD_OUT=}"                        # the student's domain, if the teacher was trained without it; as HOLD_OUT of stage 3
 : "${TRAIN_FRACTION=1}"                 # as in stage 3
-: "${FIRST=metakd}"                     # metakd, or none: pass the initial student on as it is (MPDistil)
-: "${TEACHER=meta}"                     # whom to learn from: meta, single, mix or mtl, as in stage 3; multi: here single
-: "${TEACHER_DOMAIN=}"                  # single: whose teacher, for instance with HOLD_OUT; empty: DOMAIN's own
-: "${TEACHER_DIR=}" --teacher_root      # OUTPUT_DIR of another run, whose teacher is used; empty: this run's
+: "${FIRST=metakd}"                     # metakd, or none: publish the initial student without training (MPDistil)
+: "${TEACHER=meta}"                     # teacher to learn from: meta, single, mix or mtl, as in stage 3; multi: single in this stage
+: "${TEACHER_DOMAIN=}"                  # single: domain of the teacher, for instance with HOLD_OUT; empty: the student's
+: "${TEACHER_DIR=}" --teacher_root      # OUTPUT_DIR of another run whose teacher to use; empty: this run's
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder or scratch:tiny (paper: this TinyBERT)
-: "${STUDENT_LAYERS=}"                  # cut: 3 (the first three), spread:3, or e.g. 1,3,5; empty: all layers (paper)
-: "${STUDENT_INIT=pretrained}"          # start from: pretrained, STUDENT_MODEL; teacher, a cut of the trained teacher
-: "${LAYER_MAP=uniform}"                # teacher layers to learn from: uniform (paper), last, first, e.g. 3,6,9,12, or one alone for the student's last (-1: the teacher's last)
-: "${TRANSFER_SET=domain}"              # texts to learn on: domain (paper), or all, those of every domain that the teacher has labels for
-: "${UNLABELLED=}"                      # file of further texts of the domain: one a line, a pair with a tab between; of CSV, JSON lines and Parquet the columns text or text_a, and text_b
-: "${TRANSFER_WINDOWS=0}"               # learn on so many further windows of each text longer than MAX_LENGTH, at most
-: "${ATTENTION_TARGET=scores}"          # attention to match: scores before softmax, probs, or relations (of every family and width)
-: "${RELATION_HEADS=}"                  # relations: heads that states are split into; empty: as many as 48 that divide all widths
+: "${STUDENT_LAYERS=}"                  # layers to keep: 3 (the first three), spread:3 (evenly spaced), or a list such as 1,3,5; empty: all (paper)
+: "${STUDENT_INIT=pretrained}"          # initial weights: pretrained (those of STUDENT_MODEL), or teacher (STUDENT_LAYERS of the trained teacher)
+: "${LAYER_MAP=uniform}"                # teacher layer of each student layer: uniform (paper), last, first, or a list such as 3,6,9,12; one layer alone is for the student's last (-1: the teacher's last)
+: "${TRANSFER_SET=domain}"              # texts to train on: domain (paper), or all: those of every domain that the teacher has labels for
+: "${UNLABELLED=}"                      # file of further texts of the domain: one per line, with a tab inside a pair; or CSV, JSON lines or Parquet with the column text or text_a, and text_b for pairs
+: "${TRANSFER_WINDOWS=0}"               # maximum number of further windows to train on from each text longer than MAX_LENGTH
+: "${ATTENTION_TARGET=scores}"          # attention to match: scores (before softmax), probs, or relations (for every model family and width)
+: "${RELATION_HEADS=}"                  # relations: number of heads that states are split into; empty: the largest up to 48 that divides all widths
 : "${USE_EXPERTISE_WEIGHTS=1}"          # 1 weights each example by the teacher's expertise, lambda (paper: 1)
-: "${EXPERTISE_POWER=1}"                # power that lambda is raised to; above 1 it tells examples apart more sharply (paper: 1)
-: "${USE_SAMPLE_WEIGHTS=1}"             # 1: lambda reads the prototype scores (paper); 0: a score of 1 for each example
+: "${EXPERTISE_POWER=1}"                # exponent of lambda; above 1 the weights differ more (paper: 1)
+: "${USE_SAMPLE_WEIGHTS=1}"             # 1: lambda uses the prototype scores (paper); 0: a score of 1 for each example
 : "${EMBEDDING_WEIGHT=1}"               # weight of the embedding loss (paper: 1)
 : "${HIDDEN_WEIGHT=1}"                  # weight of the hidden-state loss (paper: 1)
 : "${ATTENTION_WEIGHT=1}"               # weight of the attention loss (paper: 1)
 : "${TKD_WEIGHT=0.5}"                   # weight of the transferable-knowledge loss, gamma 2 (paper: 0.5)
-: "${LOSS_BALANCE=none}"                # each loss divided by its own size, at least 1/10000 of the largest's: initial (first batches), running (moving mean); none (paper)
-: "${DROPOUT=}"                         # every dropout probability of the student; empty: the defaults of its family, or the teacher's
-: "${FIRST_DROPOUT=1}"                  # 1: the student learns with its dropout (authors' code); 0: without, a step is faster
-: "${FIRST_EPOCHS=10}" --num_train_epochs  # passes over the data (paper: 10)
+: "${LOSS_BALANCE=none}"                # divides each loss by its own size, at least 1/10000 of the largest: initial (mean of the first batches), running (moving mean), or none (paper)
+: "${DROPOUT=}"                         # all dropout probabilities of the student; empty: the defaults of its model family, or the teacher's
+: "${FIRST_DROPOUT=1}"                  # 1: train with the student's dropout (authors' code); 0: without dropout, which is faster
+: "${FIRST_EPOCHS=10}" --num_train_epochs  # training epochs (paper: 10)
 : "${FIRST_LR=5e-5}" --learning_rate    # learning rate (paper: 5e-5)
-: "${FIRST_SCHEDULE=constant}" --lr_scheduler_type  # learning rate over time: constant (paper), or linear after a warm-up of 10 %
+: "${FIRST_SCHEDULE=constant}" --lr_scheduler_type  # learning-rate schedule: constant (paper), or linear after a warm-up of 10 %
 : "${LAYER_DECAY=1}"                    # as in stage 3
-: "${PATIENCE=0}"                       # end after so many epochs in a row without a lower loss on dev's texts; 0: never
+: "${PATIENCE=0}"                       # stop after this many epochs in a row without a lower loss on dev's texts; 0: never
 : "${EPOCHS=}" --num_train_epochs       # as in stage 3
 : "${LR=}" --learning_rate              # as in stage 3
 : "${TEACHER_CACHE_GB=}"                # disk limit (GB) for cached teacher outputs; 0: keep none; empty: a fifth of what is free

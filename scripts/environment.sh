@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv beside the stages and installs torch and requirements.lock into it: what requirements.txt and requirements-dev.txt
-# bring along, with the hashes of its files (scripts/lock.sh writes it). Does nothing when it is up to date. The stages use .venv
-# from then on. Needs Python 3.11 or newer and a package index that pip can reach.
+# Creates .venv beside the stages and installs torch and requirements.lock into it. The lock file (by scripts/lock.sh) pins the packages of
+# requirements.txt and requirements-dev.txt with their dependencies and hashes. Does nothing if .venv is up to date. The stages then
+# use .venv. Needs Python 3.11 or newer and a package index that pip can reach.
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,9 +31,9 @@ make_venv() {  # also mends one whose making was interrupted
 
 install_requirements() {
     echo "Installing torch and requirements.lock into .venv (once; some minutes)"
-    # Python compiles what it imports: compiling all that is installed takes half a minute more.
+    # Python compiles modules when it imports them; compiling all of them here would take half a minute more.
     local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install --no-compile)
-    # torch goes first and alone: what is installed after it finds it there, and pulls in no other build of it.
+    # torch is installed first, so that no other package pulls in another build of it.
     "${pip[@]}" "$(grep '^torch==' requirements.txt)" &&
         "${pip[@]}" --no-deps --require-hashes --requirement=requirements.lock ||
         stop "pip could not install the requirements (see above). Behind a proxy or mirror, set pip's own variables" \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Writes requirements.lock anew from requirements.txt and requirements-dev.txt: every package that they bring along, pinned, with
-# the hashes of its files, for Linux, macOS and every Python from 3.11 on. Needs uv (pip install uv) and a package index.
-# torch, which environment.sh installs first, and its libraries for GPUs are left out: their files differ by build (CPU, CUDA).
+# Rewrites requirements.lock from requirements.txt and requirements-dev.txt: all packages with their dependencies, pinned with
+# hashes, for Linux, macOS and every Python from 3.11 on. Needs uv (pip install uv) and a package index.
+# torch, which environment.sh installs first, and its GPU libraries are excluded, because their files differ by build (CPU, CUDA).
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "$0")/.."

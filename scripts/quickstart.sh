@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Shows the whole pipeline on the generated suite `sample`: makes or reuses .venv, then runs every stage with
-# configs/sample.sh, whose models two CPU cores train in minutes. Needs no network but the package index, once.
+# Demonstrates the pipeline on the generated suite `sample`: creates or reuses .venv, then runs every stage with
+# configs/sample.sh, which takes minutes on two CPU cores. The first run needs a package index; nothing else is downloaded.
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "$0")/.."
 if [[ $# -gt 0 ]]; then
     sed -n '2,3s/^# //p' "$0"
-    echo "It takes no arguments; variables such as SEED=1 do work, and the stages take flags when run one by one."
+    echo "It takes no arguments. Variables such as SEED=1 work; to pass flags, run the stages one by one."
     exit 1
 fi
 echo "Quickstart: all stages on the generated suite 'sample', from no data to a table of results."
@@ -14,15 +14,15 @@ bash scripts/environment.sh
 
 export CONFIG=configs/sample.sh PYTHON=.venv/bin/python HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-# The stages as `bash 1_get_data.sh` and so on would run them, but for the libraries, which are loaded once. The second stage 5
-# trains the same student on labels alone, given more time.
+# Runs the stages like `bash 1_get_data.sh` and so on, but loads the libraries only once. The second stage 5 trains the same student
+# on labels alone, for more epochs.
 PYTHONPATH=src "$PYTHON" scripts/in_turn.py 1_get_data.sh 2_process_data.sh 3_train_teacher.sh 4_student_first.sh \
     5_student_second.sh METHOD=finetune EPOCHS=12 LR=1e-3 5_student_second.sh 6_curriculum.sh 7_eval.sh
 
 run=${OUTPUT_DIR:-outputs}/sample/seed${SEED:-42}
 printf '\nDone in %s s. Everything is in %s:\n' "$SECONDS" "$run"
 printf '  %-28s %s\n' report.html 'the whole run on one page: open it in a browser' \
-    results.tsv 'every score, one a line' predictions/ 'what each model said of each example' \
+    results.tsv 'every score, one a line' predictions/ 'the prediction of each model for each example' \
     '<domain>/student_second/' 'the distilled student: opens with transformers.pipeline("text-classification", ...)' \
-    '<domain>/curriculum/' 'the student that chose what to study next; rewards.png and domains.png show how it went'
-echo "Next: README.md says how to run the papers' experiments and your own data."
+    '<domain>/curriculum/' 'the student after the curriculum, with plots: rewards.png and domains.png'
+echo "Next: see README.md for the papers' experiments and for your own data."

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Reproduces a published table, every row, domain and seed, and prints ours beside the published numbers:
+# Reproduces every row, domain and seed of a published table and prints the results beside the published numbers:
 #     bash scripts/reproduce.sh metakd_amazon | metakd_mnli | mpdistil_superglue | mpdistil_glue [--dry_run] [--only_table] [--snakefile]
-# A cell of the table is a run of the numbered stages. One that is done is skipped, so the same command goes on after an
-# interruption. --dry_run counts them by state, with hours (--list_cells: each in a line); --only_table makes the table of those done,
-# --snakefile a workflow for Snakemake (bash scripts/reproduce.sh metakd_amazon --snakefile > Snakefile).
+# A cell of the table is a run of the numbered stages. Finished cells are skipped, so the same command continues after an
+# interruption. --dry_run counts cells by state, with hours (--list_cells: one line per cell). --only_table makes the table of finished
+# cells. --snakefile writes a workflow for Snakemake (bash scripts/reproduce.sh metakd_amazon --snakefile > Snakefile).
 # Variables of the stages (TEACHER_EPOCHS=1, PRECISION=bf16 ...) apply to all cells. See docs/reproduce.md.
 table=
 if [[ $# -gt 0 && $1 != -* ]]; then table=$1; shift; fi
@@ -13,28 +13,28 @@ esac
 targets=${DOMAIN-}                    # a configuration's DOMAIN is for single stages
 source "$(dirname "$0")/common.sh"
 
-: "${SUITE=amazon}"                     # suite; the table's configuration names it
-: "${ROWS=}"                            # rows to make, with those that they build on; empty: all
-: "${SEEDS=1 2 3 4 5}"                  # one run of every row and domain for each
-: "${DOMAIN=}" no flag                  # only these domains' students, separated by commas or blanks; empty or all: all
+: "${SUITE=amazon}"                     # suite; set by the table's configuration
+: "${ROWS=}"                            # rows to run, with the rows that they depend on; empty: all
+: "${SEEDS=1 2 3 4 5}"                  # seeds; every row and domain is run once for each
+: "${DOMAIN=}" no flag                  # domains whose students to train, separated by commas or blanks; empty or all: all
 : "${DOMAINS=}"                         # domains that the stages use; empty: those of the table
-: "${HOLD_OUT=}"                        # in place of the table: these domains, each held out of the teachers in turn
-: "${TRAIN_FRACTION=}"                  # in place of the table: scores by these shares of DOMAIN's train rows, such as 0.01 0.1 1
-: "${TEACHER_DOMAIN=}"                  # with HOLD_OUT: whose single teacher it is compared with; empty: the next domain's
-: "${JOBS=1}"                           # cells that run side by side, on a GPU each where there are several
-: "${RETRIES=0}"                        # times that a cell which was told to stop (status 143) goes on from its checkpoint in the same call; in a Snakefile, any that failed
+: "${HOLD_OUT=}"                        # runs this setting instead of the table: each of these domains in turn is held out of the teachers' training
+: "${TRAIN_FRACTION=}"                  # runs this setting instead of the table: scores by these shares of DOMAIN's train rows, such as 0.01 0.1 1
+: "${TEACHER_DOMAIN=}"                  # with HOLD_OUT: domain whose single teacher is the baseline; empty: the next domain
+: "${JOBS=1}"                           # number of cells to run at a time, each on its own GPU if there are several
+: "${RETRIES=0}"                        # times that a cell stopped by a signal (status 143) is resumed in the same call; in a Snakefile, any failed cell
 : "${LAUNCHER=local}"                   # local; slurm submits the cells as jobs, JOBS of them at a time
-: "${SLURM_OPTIONS=}"                   # slurm: what sbatch needs here, such as --partition=gpu --gres=gpu:1 --time=4:00:00
-: "${SLURM_OPTIONS_DATA=}"              # more of them for the cell that makes the data; of an option given twice the last counts
-: "${SLURM_OPTIONS_TEACHER=}"           # more of them for cells that train a teacher
-: "${SLURM_OPTIONS_STUDENT=}"           # more of them for cells that train a student
-: "${SLURM_OPTIONS_CURRICULUM=}"        # more of them for cells of stage 6
-: "${UNDISTILLED_EPOCHS=}"              # epochs of the undistilled student; empty: those of stages 4 and 5 together with Meta-KD, else stage 5's
-: "${UNDISTILLED_LR=}"                  # its learning rate; empty: that of stage 5
-: "${FIRST_EPOCHS=10}" no flag          # passes of stage 4 (paper: 10)
-: "${SECOND_EPOCHS=3}" no flag          # passes of stage 5 (paper: 3)
-: "${EPOCHS=}" no flag                  # takes the place of both when set
-: "${PROTOCOL=honest}"                  # selects checkpoints on dev; paper, with MPDistil, on the reported set (optimistic)
+: "${SLURM_OPTIONS=}"                   # slurm: options of sbatch, such as --partition=gpu --gres=gpu:1 --time=4:00:00
+: "${SLURM_OPTIONS_DATA=}"              # further options for the cell that makes the data; the last of repeated options counts
+: "${SLURM_OPTIONS_TEACHER=}"           # further options for cells that train a teacher
+: "${SLURM_OPTIONS_STUDENT=}"           # further options for cells that train a student
+: "${SLURM_OPTIONS_CURRICULUM=}"        # further options for cells of stage 6
+: "${UNDISTILLED_EPOCHS=}"              # epochs of the undistilled student; empty: in Meta-KD's tables those of stages 4 and 5 together, else those of stage 5
+: "${UNDISTILLED_LR=}"                  # learning rate of the undistilled student; empty: that of stage 5
+: "${FIRST_EPOCHS=10}" no flag          # epochs of stage 4 (paper: 10)
+: "${SECOND_EPOCHS=3}" no flag          # epochs of stage 5 (paper: 3)
+: "${EPOCHS=}" no flag                  # overrides both when set
+: "${PROTOCOL=honest}"                  # honest: select checkpoints on dev; paper: in MPDistil's tables on the reported set (optimistic)
 : "${TEACHER_MODEL=bert-base-uncased}"  # as in stage 3
 : "${STUDENT_INIT=pretrained}"          # as in stage 4
 : "${TRANSFER_SET=domain}"              # as in stage 4

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks the code with ruff, mypy and import-linter, then runs the tests and measures which lines of src/ they run. All of it runs, and any
-# of it can fail the command, as do fewer than 90 % of the lines (pyproject.toml). Makes or reuses .venv.
-# With arguments, which go to pytest (e.g. tests/methods/test_losses.py -x), only the tests.
-# The tests need no network; they download nothing and ask no model hub.
+# Checks the code with ruff, mypy and import-linter, then runs the tests and measures their coverage of src/. Every check runs. The
+# command fails if any of them fails or if coverage is below 90 % (pyproject.toml). Creates or reuses .venv.
+# Arguments go to pytest (e.g. tests/methods/test_losses.py -x); then only the tests run.
+# The tests need no network; they download nothing and do not contact the model hub.
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ bash scripts/environment.sh
 
 status=0
 if [[ $# -eq 0 ]]; then
-    # Snakemake, for its tests, in an environment of its own, as it needs older packages than the others here.
+    # Snakemake, for its tests, in a separate environment, as it needs older packages than the others here.
     engines=.venv/snakemake
     if ! cmp -s requirements-engines.txt $engines/installed.txt; then
         echo "Installing Snakemake into $engines (once)"
@@ -22,7 +22,7 @@ if [[ $# -eq 0 ]]; then
     .venv/bin/python -m ruff check src tests scripts benchmarks examples || status=1
     .venv/bin/python -m mypy || status=1
     PYTHONPATH=src .venv/bin/lint-imports || status=1   # which folder may import which: pyproject.toml
-    set -- --cov   # of a part of the tests the figure would say nothing
+    set -- --cov   # meaningless for a part of the tests
 fi
 found=$status
 

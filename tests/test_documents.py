@@ -118,7 +118,7 @@ def test_the_reference_pages_are_those_of_the_scripts_and_arguments(page):
 def test_the_reference_pages_name_defaults_stages_and_flags():
     made = {path: page() for path, page in load("scripts/reference_pages.py").PAGES.items()}
     assert "| `--tkd_form` | 4, 5 | `paper` | Compare" in made["docs/flags.md"] and "`--hold_out`" not in made["docs/flags.md"]
-    for row in ("`SUITE` | all | `amazon` | amazon, mnli", "`EPOCHS` `--num_train_epochs` | 3–5 |  | takes the place of `TEACHER_EPOCHS`",
+    for row in ("`SUITE` | all | `amazon` | amazon, mnli", "`EPOCHS` `--num_train_epochs` | 3–5 |  | overrides `TEACHER_EPOCHS`",
                 "`EMBEDDING_MODEL` | 2 | `TEACHER_MODEL` |", "`BATCH_SIZE` | 6 | `8` |", "`SEEDS` | `scripts/reproduce.sh` | `1 2 3 4 5` |"):  # fmt: skip
         assert f"| {row}" in made["docs/variables.md"]
 
@@ -148,8 +148,8 @@ def test_python_and_shell_help_give_the_meaning_of_a_line(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         load("scripts/distill_student.py").main()
     said = " ".join(capsys.readouterr().out.split())
-    assert "tokens an example (paper: 128) (default: 128)" in said  # stage 4 refers to stage 2
+    assert "tokens per example (paper: 128) (default: 128)" in said  # stage 4 refers to stage 2
     assert "linear after a warm-up of 10 %" in said and "as in stage 2" not in said and "Compare h_d after its tanh" in said
     shell = subprocess.run(["bash", ROOT / "5_student_second.sh", "--help"], capture_output=True, text=True).stdout
-    for line in (r"MAX_LENGTH=128 +tokens an example \(paper: 128\)", r"META_EPOCHS=1 +the meta-teacher's passes over quiz"):
+    for line in (r"MAX_LENGTH=128 +tokens per example \(paper: 128\)", r"META_EPOCHS=1 +the meta-teacher's epochs on quiz"):
         assert re.search(f"^  {line}", shell, re.MULTILINE)

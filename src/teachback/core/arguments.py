@@ -48,7 +48,7 @@ class DataArguments(Checked):
     protocol: Annotated[str, one_of("honest", "paper")] = "honest"
     hold_out: str = ""
     train_fraction: Part = 1.0
-    dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
+    dry_run: bool = option(False, "Show what would be made and why, without changing anything.")
 
 
 @dataclass

@@ -41,20 +41,20 @@ class OptimizerArguments(Checked):
     seed: Seed = 42
     report_to: Tracker = "none"
     weight_decay: NonNegative = option(0.01, "Weight decay (paper: 0.01).")
-    warmup_steps: NonNegative = option(0.1, "Warm-up: a share of all steps below 1, else a number of steps (paper: 0.1).")
+    warmup_steps: NonNegative = option(0.1, "Warm-up: below 1 a share of all steps, else a number of steps (paper: 0.1).")
     adam_beta1: float = option(0.9, "Decay of Adam's mean of gradients.")
     adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.")
     adam_epsilon: float = option(1e-8, "Adam's epsilon.")
-    max_grad_norm: NonNegative = option(1.0, "Norm that gradients are clipped to; 0: not clipped.")
-    gradient_accumulation_steps: Count = option(1, "Batches whose gradients make one step.")
-    max_steps: int = option(-1, "Steps of the training, in place of the epochs; -1: those of the epochs.")
-    save_total_limit: int = option(2, "Checkpoints kept; the best one so far is among them.")
-    logging_steps: float = option(50, "Log every so many steps; left at 50: in a run of few steps more often, ten losses in all and one an epoch.")
-    dataloader_num_workers: int = option(-1, "Processes that make batches; -1: 2 with a GPU, else 0.")
-    resume_from_checkpoint: str | None = option(None, "Checkpoint to continue from, of the same run; unset: its last.")
+    max_grad_norm: NonNegative = option(1.0, "Maximum norm of gradients; 0: no clipping.")
+    gradient_accumulation_steps: Count = option(1, "Batches per optimizer step.")
+    max_steps: int = option(-1, "Number of training steps, overrides the epochs; -1: use the epochs.")
+    save_total_limit: int = option(2, "Number of checkpoints to keep; the best one so far is among them.")
+    logging_steps: float = option(50, "Steps between log entries; at 50, short runs log more often: at least ten losses and one per epoch.")
+    dataloader_num_workers: int = option(-1, "Processes that prepare batches; -1: 2 with a GPU, else 0.")
+    resume_from_checkpoint: str | None = option(None, "Checkpoint of the same run to resume from; unset: the last one.")
     trainer: list[str] | None = field(default=None, metadata={"action": "append", "help": (
-        "key=value of Hugging Face's TrainingArguments, such as optim=adafactor or data_seed=3; may be repeated. "
-        "A change of one makes a finished stage anew."
+        "Field of Hugging Face's TrainingArguments as key=value, such as optim=adafactor or data_seed=3; may be repeated. "
+        "If it changes, a finished stage is made again."
     )})  # fmt: skip
 
     def __post_init__(self):

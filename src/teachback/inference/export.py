@@ -34,7 +34,7 @@ FULL, SMALL = "model.onnx", "model_int8.onnx"
 class ExportArguments:
     """Arguments of the export: the student and the rows to check it on."""
 
-    folder: str = option("", "The student's folder; the files are written into its folder onnx.")
+    folder: str = option("", "The student's folder; the files are written to its subfolder onnx.")
     data_dir: str = "data"
     suite: str = ""
 

@@ -17,9 +17,9 @@ class HubArguments:
     """Arguments of the upload, named as in Hugging Face's `TrainingArguments`."""
 
     push_to_hub: bool = option(False, "Upload the finished folder.")
-    hub_model_id: str | None = option(None, "Repository, such as user/name; of several domains name-<domain>.")
-    hub_private_repo: bool | None = option(None, "Make it a private one, if it is new.")
-    hub_token: str | None = option(None, "Token that may write to it; unset: that of `hf auth login` or HF_TOKEN.")
+    hub_model_id: str | None = option(None, "Repository, such as user/name; with several domains name-<domain>.")
+    hub_private_repo: bool | None = option(None, "Create the repository as private.")
+    hub_token: str | None = option(None, "Token with write access; unset: that of `hf auth login` or HF_TOKEN.")
 
 
 def check_hub(arguments: HubArguments) -> None:

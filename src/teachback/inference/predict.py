@@ -46,20 +46,20 @@ class PredictionArguments(Checked):
     folder: str = option("", "The student's folder.")
     input: str = option(STANDARD, "File of texts, or a folder of such files; empty: standard input.")
     output: str = option(
-        STANDARD, "File that is written: CSV if it ends in .csv, JSON Lines in .jsonl, Parquet in .parquet, else TSV; empty: standard output, a TSV. "
-        "Of a folder: the folder that is filled."
+        STANDARD, "Output file: CSV if its name ends in .csv, JSON Lines in .jsonl, Parquet in .parquet, else TSV; empty: TSV on standard output. "
+        "For an input folder: the output folder."
     )
-    text_a: str = option("", "Column of the texts, where the input is a table with a header; empty: one text a line.")
+    text_a: str = option("", "Column of the texts in a table with a header; empty: the input is one text per line.")
     text_b: str = option("", "Column of the second texts, or of the choices.")
-    keep: str = option("", "Columns that the output repeats, separated by commas, such as guid.")
+    keep: str = option("", "Input columns to copy to the output, separated by commas, such as guid.")
     max_length: Annotated[int | None, at_least(4)] = None
     batch_size: Count = 64
-    window: Count = option(64, "Batches that are read at a time, and sorted by length.")
+    window: Count = option(64, "Number of batches to read at a time and sort by length.")
     precision: str = "auto"
     device: str = "auto"
     jobs: Count = 1
-    calibrated: bool = option(False, "Probabilities at the temperature that stage 7 fitted on dev; labels stay the same.")
-    spreadsheet: bool = option(False, "Quote cells that begin with = + - or @, which a spreadsheet would compute.")
+    calibrated: bool = option(False, "Calibrate probabilities with the temperature that stage 7 fitted on dev; labels stay the same.")
+    spreadsheet: bool = option(False, "Quote cells that begin with = + - or @, which a spreadsheet would evaluate.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -31,7 +31,7 @@ class ReproduceArguments(Checked):
     suite: str = "amazon"
     rows: str = ""
     seeds: str = "1 2 3 4 5"
-    targets: str = option("", "Domains whose students are made; empty: all of the table.")
+    targets: str = option("", "Domains whose students to train; empty: all of the table.")
     domains: str = ""
     data_dir: str = "data"
     output_root: str = "outputs"
@@ -55,10 +55,10 @@ class ReproduceArguments(Checked):
     slurm_options_teacher: str = ""
     slurm_options_student: str = ""
     slurm_options_curriculum: str = ""
-    dry_run: bool = option(False, "Run nothing: count the cells of each row by state, with the hours that they took and are expected to take.")
-    list_cells: bool = option(False, "With dry_run: a line for each cell, with its state and command.")
-    only_table: bool = option(False, "Run nothing: make the table of the cells that are done.")
-    snakefile: bool = option(False, "Run nothing: write the cells' scripts, and a Snakefile that runs them to standard output.")
+    dry_run: bool = option(False, "Run nothing: count the cells of each row by state, with past and expected hours.")
+    list_cells: bool = option(False, "With --dry_run: one line per cell, with its state and command.")
+    only_table: bool = option(False, "Run nothing: make the table of the finished cells.")
+    snakefile: bool = option(False, "Run nothing: write the cells' scripts, and print a Snakefile that runs them.")
 
     def __post_init__(self):
         super().__post_init__()

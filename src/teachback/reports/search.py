@@ -36,7 +36,7 @@ PRUNED, FAILURE = "pruned", "failure"  # outcome of a trial without a score; att
 class SearchArguments(Checked):
     """Arguments of a search: variables with ranges, trials, and the run whose variables they are."""
 
-    space: str = option("", "Variables with their ranges, one a line.")
+    space: str = option("", "Variables with their ranges, one per line.")
     trials: Count = 20
     until: str = ""
     prune: bool = True
@@ -53,7 +53,7 @@ class SearchArguments(Checked):
     data_dir: str = "data"
     output_root: str = "outputs"
     config: str = option("", "File of variables for all stages.")
-    dry_run: bool = option(False, "Only say what a trial would run, and how many trials are done.")
+    dry_run: bool = option(False, "Show what a trial would run and how many trials are finished, without running any.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -19,7 +19,7 @@ class GetDataArguments(Checked):
     fetch_models: bool = False
     teacher_model: str = "bert-base-uncased"
     student_model: str = "huawei-noah/TinyBERT_General_4L_312D"
-    dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
+    dry_run: bool = option(False, "Show what would be made and why, without changing anything.")
 
     def __post_init__(self):
         definition(self.suite).archives_of(self.domains)

@@ -45,7 +45,7 @@ class ProcessArguments(Checked):
     eval_batch_size: Count = 64
     precision: str = "auto"
     device: str = "auto"
-    dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
+    dry_run: bool = option(False, "Show what would be made and why, without changing anything.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -34,7 +34,7 @@ class EvaluationArguments(Checked):
     spreadsheet: bool = False
     report: bool = True
     report_to: Tracker = "none"
-    dry_run: bool = option(False, "Only say what would be made and why; nothing is touched.")
+    dry_run: bool = option(False, "Show what would be made and why, without changing anything.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,5 +1,5 @@
 # Meta-KD's Amazon experiment: four domains of product reviews, BERT-base into TinyBERT (4 layers, 312 wide).
-# The stages' defaults are this experiment's published settings, but a tenth of train is kept as stage 6's quiz.
-# The paper trains on all of it: QUIZ_FRACTION=0 for stage 2, after which stages 3 to 5 and 7 run.
+# The stages' defaults are this experiment's published settings, except that a tenth of train becomes the quiz of stage 6.
+# To train on all of train as the paper does, set QUIZ_FRACTION=0 in stage 2; stage 6 then cannot run.
 SUITE=amazon
 DOMAIN=books

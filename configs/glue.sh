@@ -1,5 +1,5 @@
 # MPDistil's GLUE experiment with the authors' settings: BERT-base into its own first six layers, one task.
-# A TEACHER_MODEL that is set in the environment is also the one that the student is cut from.
+# The student is cut from TEACHER_MODEL, also if the environment sets it.
 SUITE=glue
 DOMAIN=RTE
 DOMAINS=                    # empty: all; the paper's: all but CoLA

@@ -1,5 +1,5 @@
 # GLUE with a small real encoder that installs from a package index: MiniLM (6 layers, 384 wide) into its first 3.
-# Give its folder as TEACHER_MODEL. Numbers: docs/results_log.md.
+# Set TEACHER_MODEL to its folder. Numbers: docs/results_log.md.
 SUITE=glue
 DOMAIN=STS-B
 DOMAINS="CoLA STS-B"
@@ -8,7 +8,7 @@ TEACHER=single
 STUDENT_MODEL=${TEACHER_MODEL-bert-base-uncased}   # the same encoder, cut
 STUDENT_LAYERS=3
 STUDENT_INIT=teacher        # cut from the fine-tuned teacher, as in MPDistil
-FIRST=metakd                # MPDistil has no first stage; without one the small student keeps half of its teacher's STS-B
+FIRST=metakd                # MPDistil has no first stage; without one the small student reaches half of its teacher's STS-B
 TKD_WEIGHT=0                # a single teacher has no transferable knowledge
 FIRST_LR=1e-4
 FIRST_SCHEDULE=linear

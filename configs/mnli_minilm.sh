@@ -1,8 +1,8 @@
 # The MNLI genres with a small real encoder that installs from a package index: MiniLM (6 layers, 384 wide) into its first 3 layers.
-# Give its folder as TEACHER_MODEL. Numbers: docs/results_log.md.
+# Set TEACHER_MODEL to its folder. Numbers: docs/results_log.md.
 SUITE=mnli
 DOMAIN=all
-QUIZ_FRACTION=0             # paper: all of train is trained on; stage 6 needs 0.1
+QUIZ_FRACTION=0             # paper: train on all of train; stage 6 needs 0.1
 TEACHER_LR=5e-5
 STUDENT_INIT=teacher        # cut from the fine-tuned teacher, head included
 STUDENT_LAYERS=3

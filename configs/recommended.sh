@@ -1,15 +1,15 @@
-# What made the best students in docs/results.md, for your own data (SOURCE, as in custom.sh), or with SUITE=amazon for a suite. Give the
-# folder or hub name of an encoder as TEACHER_MODEL; its first layers, fine-tuned, become the student. With one domain: TEACHER=single TKD_WEIGHT=0.
+# The settings of the best students in docs/results.md, for your own data (SOURCE, as in custom.sh) or for a suite (such as SUITE=amazon). Set
+# TEACHER_MODEL to the folder or hub name of an encoder; its first layers, fine-tuned, become the student. With one domain set TEACHER=single TKD_WEIGHT=0.
 SUITE=custom
 DEV_FRACTION=0.1
 TEST_FRACTION=0.1
 QUIZ_FRACTION=0             # stages 3 to 5 learn from all of train; stage 6 needs 0.1
 TEACHER_LR=5e-5
-DOMAIN_LABELS=uniform       # of several domains: keeps the domain out of what is transferred, and the teacher learns faster
+DOMAIN_LABELS=uniform       # with several domains: keeps the domain out of what is transferred; the teacher also learns faster
 STUDENT_INIT=teacher        # cut from the fine-tuned teacher, head included
 STUDENT_LAYERS=3
 TRANSFER_SET=all            # every domain's texts; this stage needs no labels
-TRANSFER_WINDOWS=2          # and further parts of texts longer than MAX_LENGTH, in stage 5 too; 0 for choices (COPA), marked words (WiC, WSC), and with SOFT_LABELS
+TRANSFER_WINDOWS=2          # also train on further parts of texts longer than MAX_LENGTH, in stages 4 and 5; set 0 for choices (COPA), marked words (WiC, WSC) and SOFT_LABELS
 ATTENTION_TARGET=relations  # of the last layer alone, as in MiniLMv2
 RELATION_HEADS=12
 LAYER_MAP=-1

@@ -1,4 +1,4 @@
-# The generated sample suite, with models that two CPU cores train from random weights in minutes. No network.
+# The generated sample suite, with small models from random weights: minutes on two CPU cores, no network.
 SUITE=sample
 DOMAIN=books
 TEACHER_MODEL=scratch:mini
@@ -14,6 +14,6 @@ FIRST_SCHEDULE=linear
 FIRST_DROPOUT=0             # a step is faster
 SECOND_EPOCHS=10
 SECOND_LR=5e-4
-EPISODES=40                 # stage 6: walks of seven steps
+EPISODES=40                 # stage 6: episodes of seven steps
 EVAL_EVERY=5
 CURRICULUM_LR=1e-4

@@ -1,5 +1,5 @@
 # MPDistil's SuperGLUE experiment with the authors' settings: BERT-base into its own first six layers, one task.
-# A TEACHER_MODEL that is set in the environment is also the one that the student is cut from.
+# The student is cut from TEACHER_MODEL, also if the environment sets it.
 SUITE=superglue
 DOMAIN=CB
 DOMAINS=                    # empty: all; the paper's: "BoolQ CB COPA RTE WiC WSC"

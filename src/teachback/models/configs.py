@@ -120,7 +120,7 @@ def refuse_files(name: str, place: str) -> None:
     if folder.is_dir() and not any(folder.glob(SAFE)) and any(folder.glob(PICKLED)):
         raise TeachbackError(
             f"model {name!r} has weights as pickles alone ({next(folder.glob(PICKLED)).name}), which are never read here; convert "
-            f"them, tensors only, with MODELS=1 TEACHER_MODEL={name} STUDENT_MODEL= bash 1_get_data.sh"
+            f"them, tensors only, with SUITE=custom MODELS=1 TEACHER_MODEL={name} STUDENT_MODEL= bash 1_get_data.sh"
         )
 
 

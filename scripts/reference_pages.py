@@ -64,7 +64,7 @@ Notes:
 - `LAYER_DECAY`: the last layer gets the factor once, the embeddings below N layers N + 1 times; heads and projections keep the full rate.
 - `AVERAGE_CHECKPOINTS`: keeps the weights of this many epochs on disk until the stage ends.
 - `TRANSFER_WINDOWS`, `UNLABELLED`, `SECOND_TRANSFER_SET`: [method.md](method.md#further-texts-to-distil-on).
-- `LOSS_BALANCE`: the loss weights then act as shares; `initial` divides by the mean of the first 20 batches.
+- `LOSS_BALANCE`: the loss weights then act as shares; `initial` divides by the mean of the first 20 batches, or of the first epoch if that has fewer.
 - `TEACHER_CACHE_GB`: the outputs are in `outputs/<suite>/teacher_states/`; the least recently used are deleted first.
 - `STUDENT_UPDATE=released`: reproduces all departures of the authors' trainer from the paper
   ([method.md](method.md#the-released-trainers-schedule)).

@@ -553,3 +553,18 @@ def test_balanced_terms_are_worth_what_their_weights_say():
     assert balanced == pytest.approx((1 + 0.25 + 1 + 0.5) * weights, rel=0.2)
     assert {"balance.initial", "balance.running", "balance.batches"} <= set(module.state_dict())
     assert not any(name.startswith("balance") for name in first_stage(FirstStageArguments()).state_dict())
+
+
+def test_scores_after_an_epoch_are_in_its_units_also_in_a_resumed_run():
+    arguments, rows = FirstStageArguments(loss_balance="initial"), batch((5, 3))
+    module = first_stage(arguments, **NO_DROPOUT)
+    loss(module.train(), batch((9, 4, 6)))
+    module.on_epoch_end()
+    resumed = first_stage(arguments, **NO_DROPOUT)
+    resumed.load_state_dict(module.state_dict())
+    resumed.load_further_state(module.further_state())
+    before = loss(module.eval(), rows).item()
+    for one in (module, resumed):
+        loss(one.train(), rows)
+        assert loss(one.eval(), rows).item() == before
+    assert first_stage().further_state() == {}

@@ -27,6 +27,17 @@ def test_initial_sizes_are_the_mean_of_the_first_batches_and_then_stay():
     torch.testing.assert_close(balance(later)["large"], later["large"] / mean)
 
 
+@pytest.mark.parametrize("kind", ["initial", "running"])
+def test_scores_of_epochs_with_few_batches_can_be_compared(kind):
+    """A loss that falls in each epoch of one batch must score better each time."""
+    balance, scores = LossBalance(kind, ["large"]), []
+    for learnt, scored in ((1.0, 0.5), (0.5, 0.45), (0.45, 0.42)):
+        balance.train()({"large": torch.tensor([learnt])})
+        balance.settle()
+        scores.append(balance.eval()({"large": torch.tensor([scored])})["large"].item())
+    assert scores == pytest.approx([0.5, 0.45, 0.42])
+
+
 def test_a_running_mean_follows_and_scores_do_not():
     """In eval mode the sizes are the initial ones, so that scores of different epochs can be compared."""
     balance = LossBalance("running", ["large", "small"])

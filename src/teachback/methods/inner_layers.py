@@ -147,6 +147,21 @@ class InnerLayerDistillation(TrainingModule):
     def live_teacher(self) -> LiveTeacher:
         return self._teachers.live
 
+    def on_epoch_end(self) -> dict[str, float]:
+        """Fix the initial magnitudes of LOSS_BALANCE before the first evaluation: the best epoch is chosen by this loss."""
+        if self.balance is not None:
+            self.balance.settle()
+        return {}
+
+    def further_state(self) -> dict:
+        """Whether the initial magnitudes are fixed."""
+        return {"settled": self.balance.settled} if self.balance is not None else {}
+
+    def load_further_state(self, state: dict) -> None:
+        """Restore a `further_state`."""
+        if self.balance is not None:
+            self.balance.settled = state.get("settled", False)
+
     def forward(self, **batch) -> dict[str, torch.Tensor]:
         teacher = self._teachers.answer(batch)
         seen = self.student(batch, hidden_states=True)

@@ -19,13 +19,14 @@ class LossBalance(nn.Module):
     """Divide each term [B] by its magnitude, a mean over batches that is updated in training mode only.
 
     ``kind`` "initial": the mean of the first batches; "running": an exponential moving mean. Eval mode always uses the
-    initial magnitudes, so that epochs are comparable. Magnitudes are buffers, so checkpoints include them, and are
-    averaged over processes.
+    initial magnitudes, so that epochs are comparable; `settle` fixes them at the end of an epoch of fewer batches.
+    Magnitudes are buffers, so checkpoints include them, and are averaged over processes.
     """
 
     def __init__(self, kind: str, names: Sequence[str]):
         super().__init__()
         self.kind, self.names = kind, list(names)
+        self.settled = False
         self.batches: torch.Tensor
         self.initial: torch.Tensor
         self.running: torch.Tensor
@@ -42,6 +43,10 @@ class LossBalance(nn.Module):
         sizes = sizes.clamp_min(LEAST_SHARE * float(sizes.max()))
         return {name: terms[name] / sizes[number] for number, name in enumerate(self.names)}
 
+    def settle(self) -> None:
+        """Keep the initial magnitudes from now on, however few batches they are of."""
+        self.settled = True
+
     @torch.no_grad()
     def _learn(self, seen: torch.Tensor) -> None:
         """Update the magnitudes with the mean of each term [T] over a batch and all processes."""
@@ -50,7 +55,7 @@ class LossBalance(nn.Module):
             seen = seen / distributed.get_world_size()
         seen = seen.clamp_min(torch.finfo(seen.dtype).tiny)
         count = self.batches.float()
-        share = torch.where(count < FIRST_BATCHES, 1 / (count + 1), 0.0)
-        self.initial.lerp_(seen, share)
+        if not self.settled:
+            self.initial.lerp_(seen, torch.where(count < FIRST_BATCHES, 1 / (count + 1), 0.0))
         self.running.lerp_(seen, torch.clamp(1 / (count + 1), min=1 - MEMORY))
         self.batches += 1

@@ -75,6 +75,13 @@ def test_a_term_that_starts_near_zero_does_not_outweigh_the_others(kind):
     assert later["none"].max() < later["large"].min()
 
 
+def test_no_value_is_copied_from_the_device():
+    """A meta tensor has none to give."""
+    balance = LossBalance("running", ["large", "small"]).to("meta")
+    balanced = balance({name: values.to("meta") for name, values in terms(1.0, 0).items()})
+    assert {values.device.type for values in balanced.values()} == {"meta"}
+
+
 def test_sizes_take_no_gradient():
     balance, value = LossBalance("initial", ["large"]), torch.tensor([2.0, 4.0], requires_grad=True)
     balance({"large": value})["large"].sum().backward()

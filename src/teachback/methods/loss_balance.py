@@ -40,7 +40,7 @@ class LossBalance(nn.Module):
             self._learn(torch.stack([terms[name].detach().float().mean() for name in self.names]))
         running = self.training and self.kind == "running"
         sizes = self.running if running else self.initial
-        sizes = sizes.clamp_min(LEAST_SHARE * float(sizes.max()))
+        sizes = torch.maximum(sizes, LEAST_SHARE * sizes.max())  # on the device: a number would be copied from it at each step
         return {name: terms[name] / sizes[number] for number, name in enumerate(self.names)}
 
     def settle(self) -> None:

@@ -101,8 +101,15 @@ def test_the_reward_changes_when_the_action_does(advantage, reward_rows):
 
 
 def test_with_one_update_an_episode_no_reward_can_depend_on_the_action():
-    right, wrong = (rewards_of_always(i, reward="real", advantage="level", student_update="episode") for i in (0, 1))
-    assert right == wrong
+    right, wrong = (rewards_of_always(i, reward="real", student_update="episode") for i in (0, 1))
+    assert right == wrong and all(right)
+
+
+def test_an_episode_that_is_learnt_from_at_its_end_has_no_improvements_to_reward():
+    args = CurriculumArguments(student_update="episode")
+    assert (args.advantage, args.gamma, args.reward_rows) == ("level", 0.99, "held_out")
+    with pytest.raises(TeachbackError, match="ADVANTAGE=improvement is 0 at every step with STUDENT_UPDATE=episode"):
+        CurriculumArguments(student_update="episode", advantage="improvement")
 
 
 def test_the_student_learns_even_so_at_the_end_of_the_episode():

@@ -248,9 +248,13 @@ class CurriculumArguments(Checked):
     def __post_init__(self):
         super().__post_init__()
         released = self.student_update == "released"
-        for name, value in (RELEASED_CURRICULUM if released else CURRICULUM).items():
+        # The student is the same through an episode that it learns from at the end: no step improves anything.
+        once = {"advantage": "level"} if self.student_update == "episode" else {}
+        for name, value in (RELEASED_CURRICULUM if released else CURRICULUM | once).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        if once and self.advantage == "improvement":
+            raise TeachbackError("ADVANTAGE=improvement is 0 at every step with STUDENT_UPDATE=episode; set ADVANTAGE=level, or leave it unset")
         if self.choose_from == "others" and self.policy == "target_only":
             raise TeachbackError("POLICY=target_only needs CHOOSE_FROM=all, as the others leave the target out")
         for name, value in RELEASED_FIXED.items() if released else ():

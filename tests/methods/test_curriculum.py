@@ -50,6 +50,7 @@ from teachback.stages.context import Context
 from teachback.stages.distillation import distil
 from teachback.stages.stage3_teacher import train_teachers
 from teachback.stages.stage6_curriculum import CurriculumRun, run_curriculum
+from teachback.training.checkpoints import load_state, save_state
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,17 @@ def test_the_reward_changes_when_the_action_does(advantage, reward_rows):
 def test_with_one_update_an_episode_no_reward_can_depend_on_the_action():
     right, wrong = (rewards_of_always(i, reward="real", student_update="episode") for i in (0, 1))
     assert right == wrong and all(right)
+
+
+def test_the_loss_scale_of_fp16_goes_on_in_a_resumed_run(tmp_path):
+    run, resumed = curriculum(), curriculum()
+    for one, scale in ((run, 8.0), (resumed, 65536.0)):
+        one.student.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        one.student.accelerator.scaler.scale(torch.ones(()))  # its tensor is made at the first use
+    save_state(tmp_path / "state", run.state())
+    resumed.load_state(load_state(tmp_path / "state"))
+    assert resumed.student.accelerator.scaler.get_scale() == 8
+    resumed.load_state({name: value for name, value in run.state().items() if name != "scaler"})  # as earlier versions wrote it
 
 
 def test_an_episode_that_is_learnt_from_at_its_end_has_no_improvements_to_reward():

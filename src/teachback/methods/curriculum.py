@@ -157,6 +157,23 @@ class Student:
             result[padded["index"]] = certainty(self.classifier(batch, head).logits, batch["label"]).cpu()
         return result
 
+    def state(self) -> dict:
+        """Weights, and the states of the optimizer and of the loss scale of fp16."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        return {
+            "student": self.classifier.state_dict(),
+            "student_optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Restore a `state`; checkpoints of earlier versions have no loss scale."""
+        self.classifier.load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["student_optimizer"])
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and state.get("scaler"):
+            scaler.load_state_dict(state["scaler"])
+
 
 class Curriculum:
     """Runs episodes and updates the policy. `state` holds everything mutable, for resuming.
@@ -294,9 +311,7 @@ class Curriculum:
 
     def state(self) -> dict:
         """Everything that further episodes depend on, and the record so far."""
-        return {
-            "student": self.student.classifier.state_dict(),
-            "student_optimizer": self.student.optimizer.state_dict(),
+        return self.student.state() | {
             "policy": self.policy.state_dict() if self.policy else {},
             "policy_optimizer": self.optimizer.state_dict() if self.optimizer else {},
             "progress": vars(self.progress),
@@ -310,8 +325,7 @@ class Curriculum:
 
     def load_state(self, state: dict) -> None:
         """Restore a `state`."""
-        self.student.classifier.load_state_dict(state["student"])
-        self.student.optimizer.load_state_dict(state["student_optimizer"])
+        self.student.load_state(state)
         if self.policy and self.optimizer:
             self.policy.load_state_dict(state["policy"])
             self.optimizer.load_state_dict(state["policy_optimizer"])

@@ -97,6 +97,15 @@ def test_the_mean_of_the_last_epochs_is_kept_unless_an_epoch_is_better(tmp_path,
     assert torch.isfinite(unused).all() and module.student.model.get_input_embeddings().weight.shape[0] == 60
 
 
+def test_what_a_killed_process_of_another_machine_left_is_no_epoch(tmp_path):
+    left = tmp_path / "checkpoints/epochs/.000000002.safetensors.another-machine.abc.unfinished"
+    left.mkdir(parents=True)
+    (left / "000000002.safetensors").write_bytes(b"half of")
+    module, _ = trained(tmp_path / "checkpoints", average_checkpoints=2, num_train_epochs=3)
+    undisturbed, _ = trained(tmp_path / "other", average_checkpoints=2, num_train_epochs=3)
+    assert all(torch.equal(value, undisturbed.state_dict()[name]) for name, value in module.state_dict().items())
+
+
 def test_epochs_without_averaging_leave_no_weights(tmp_path):
     _, trainer = trained(tmp_path / "checkpoints", num_train_epochs=1)
     assert not (tmp_path / "checkpoints/epochs").exists() and trainer.averaged is False

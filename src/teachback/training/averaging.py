@@ -26,8 +26,13 @@ class KeepEpochs(TrainerCallback):
         self.folder.mkdir(exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
         write_atomically(self.folder / f"{state.global_step:09}.safetensors", save(weights))
-        for old in sorted(self.folder.iterdir())[: -self.count]:
+        for old in _files(self.folder)[: -self.count]:
             old.unlink()
+
+
+def _files(folder: Path) -> list[Path]:
+    """Weights of the kept epochs in order, without what a killed process was writing."""
+    return sorted(folder.glob("[!.]*.safetensors"))
 
 
 def mean_weights(files: list[Path]) -> dict[str, torch.Tensor]:
@@ -54,7 +59,7 @@ def take_average(trainer: Trainer, checkpoints: Path) -> bool:
     """
     trainer.accelerator.wait_for_everyone()  # the main process has written the files
     assert trainer.model is not None and trainer.state.best_metric is not None  # evaluated at the end of each epoch
-    files, name = sorted((checkpoints / FOLDER).iterdir()), str(trainer.args.metric_for_best_model).removeprefix("eval_")
+    files, name = _files(checkpoints / FOLDER), str(trainer.args.metric_for_best_model).removeprefix("eval_")
     trainer.model.load_state_dict(mean_weights(files))
     loss_only = trainer.compute_metrics is None
     metrics = trainer.evaluation_loop(trainer.get_eval_dataloader(), "Evaluation", loss_only, metric_key_prefix="eval").metrics or {}

@@ -185,6 +185,13 @@ def test_every_argument_of_the_teacher_has_an_effect(finished, change, tmp_path)
     assert not same(weights(folder), weights(finished / "teacher-meta"))
 
 
+def test_a_domain_loss_of_weight_0_leaves_no_untrained_knowledge_to_distil(suite):
+    assert read_stage(teach(suite, "--domain_loss_weight", "0"))["transferable"] is False
+    with pytest.raises(TeachbackError, match="TKD_WEIGHT=0, or use TEACHER=meta with USE_DOMAIN_LOSS=1 and DOMAIN_LOSS_WEIGHT above 0"):
+        distil(suite, "first")
+    distil(suite, "first", "--tkd_weight", "0")
+
+
 def test_changed_rows_and_arguments_are_named_and_the_stage_made_again(suite, finished, caplog):
     folder = copied(finished, suite / "outputs", "teacher-meta")
     before = weights(folder)

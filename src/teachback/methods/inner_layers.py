@@ -109,7 +109,7 @@ class InnerLayerDistillation(TrainingModule):
         if teacher.transferable is None:
             raise TeachbackError(
                 f"the {teacher.kind} teacher was trained without the domain loss, so its transferable knowledge does not exist; "
-                "set TKD_WEIGHT=0, or use TEACHER=meta with USE_DOMAIN_LOSS=1"
+                "set TKD_WEIGHT=0, or use TEACHER=meta with USE_DOMAIN_LOSS=1 and DOMAIN_LOSS_WEIGHT above 0"
             )
         embeds = teacher.transferable.domain_embedding is not None
         module = TransferableKnowledge(width, len(teacher.domains) if embeds else 0)

@@ -89,8 +89,11 @@ def publish_teacher(context: Context, args: TeacherArguments, names: list[str], 
 
 
 def new_teacher(args: TeacherArguments, domains: list[Domain], tokenizer, data_dir: str) -> Teacher:
-    """Create an untrained teacher with the heads of its kind, and for ``meta`` the transferable-knowledge module."""
-    corrupts = args.teacher == "meta" and args.use_domain_loss
+    """Create an untrained teacher with the heads of its kind, and for ``meta`` the transferable-knowledge module.
+
+    Nothing would train that module with a domain loss of weight 0, so there is none, as without the loss.
+    """
+    corrupts = args.teacher == "meta" and args.use_domain_loss and args.domain_loss_weight > 0
     if corrupts and len(domains) < 2:
         raise TeachbackError("the domain loss needs at least two domains; set USE_DOMAIN_LOSS=0 or add domains")
     model = load_classifier(args.teacher_model, domains[0], tokenizer, data_dir, args.dropout)

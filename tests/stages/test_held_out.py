@@ -114,6 +114,8 @@ def test_another_domains_teacher(home):
     (folder,) = distil(home, "first", *more)
     assert read_stage(folder)["teacher_folder"] == "teacher-single-dvd" and folder.parent.name == "books"
     distil(home, "second", *more)
+    (finetuned,) = distil(home, "second", *more, "--method", "finetune")  # its model is that teacher's, as books has none
+    assert read_stage(finetuned)["base_model"] == read_stage(home / "outputs/tiny/seed42/teacher-single-dvd")["base_model"]
     places = ("--suite", "tiny", "--data_dir", home / "data", "--device", "cpu", "--teacher", "single")
     for flags in (("--domain", "dvd", "--output_root", home / "outputs"), ("--domain", "books", *more[-4:])):
         done = command("evaluate.py", *places, *flags)

@@ -209,7 +209,7 @@ def _without_teacher(student_args: StudentArguments, context: Context, domain: D
     """For STUDENT_INIT=teacher: take the same layers of the teacher's base model instead."""
     if student_args.student_init == "pretrained":
         return student_args
-    folder = context.teachers.folder(student_args.teacher, domain.name)
+    folder = context.teachers.folder(student_args.teacher, student_args.teacher_domain or domain.name)
     context.require(folder, f"TEACHER={student_args.teacher}", "3_train_teacher.sh")
     origin = read_stage(folder)["arguments"].get("teacher_model")
     if origin is None:

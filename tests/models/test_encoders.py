@@ -190,7 +190,7 @@ def test_the_teacher_reads_its_own_tokens_and_not_the_students(encoders, root):
 @pytest.mark.parametrize("family", ["modernbert", "deberta-v2", "electra"])
 def test_a_student_is_cut_from_a_teacher_of_the_family(family, encoders, root):
     teach(root, encoders / family)
-    cut = ["--student_init", "teacher", "--student_layers", "1", "--attention_weight", "0"]
+    cut = ["--student_init", "teacher", "--student_layers", "spread:1", "--attention_weight", "0"]
     folder = learn(root, "first", encoders / family, *cut)
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_hidden_layers == 1
 

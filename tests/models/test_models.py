@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from families import family_config
 from safetensors.torch import load_file, save_file
 from tiny import (
     ARCHITECTURES,
@@ -487,6 +488,21 @@ def test_a_cut_copies_the_named_layers_and_everything_around_them(architecture):
     source = model.state_dict()
     for name, value in student.named_parameters():
         assert id(value) in in_layers or torch.equal(value, source[name]), name
+
+
+@pytest.mark.parametrize("keep", [[2, 3], [1, 0]])
+def test_layers_of_modernbert_compute_the_same_in_another_place(keep):
+    """Its first layer alone has no norm before attention: it reads the embeddings, which are normalised."""
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(family_config("modernbert", layers=4, pad_token_id=0)).eval()
+    for weight in (weight for name, weight in model.named_parameters() if "norm" in name):
+        torch.nn.init.uniform_(weight, 0.5, 2.0)
+    student = cut_layers(model, keep, BOOKS).eval()
+    states = torch.nn.functional.layer_norm(torch.randn(2, 5, 32), (32,))
+    for target, source in zip(layer_list(student), keep, strict=True):
+        ours, theirs = (layer.attn.Wqkv(layer.attn_norm(states)) for layer in (target, layer_list(model)[source]))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        assert_same(target.mlp.state_dict(), layer_list(model)[source].mlp.state_dict())
 
 
 def test_a_cut_shares_no_memory_and_leaves_the_sources_config_alone():

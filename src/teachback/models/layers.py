@@ -75,10 +75,25 @@ def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = 
     student = type(model)(config)
     _copy_all_but(model, student, (_name_of(layer_list, model), _name_of(final_layer, model)))
     for target, source in zip(layer_list(student), keep):
-        target.load_state_dict(layers[source].state_dict())
+        _copy_layer(layers[source], target)
     if head is not None:
         final_layer(student).load_state_dict(head.state_dict())
     return student.train()
+
+
+def _copy_layer(source: nn.Module, target: nn.Module) -> None:
+    """Copy a layer's weights to a place in another model.
+
+    ModernBERT's first layer has no norm before attention, as the embeddings have just been normalised. The gain of another layer
+    in its place moves into the projection behind it; the first layer in another place gets a gain of 1.
+    """
+    weights, wanted = dict(source.state_dict()), target.state_dict()
+    norm, projection = "attn_norm.weight", "attn.Wqkv.weight"
+    if norm in weights and norm not in wanted:
+        weights[projection] = weights[projection] * weights.pop(norm)
+    elif norm in wanted and norm not in weights:
+        weights[norm] = torch.ones_like(wanted[norm])
+    target.load_state_dict(weights)
 
 
 def require_layers(keep: list[int], depth: int) -> None:

@@ -71,6 +71,15 @@ def test_of_a_pair_the_text_that_is_cut_moves_and_the_other_stays():
     assert words(passage) == [LONG[-9:]]
 
 
+def test_a_passage_moves_however_long_its_question_is():
+    """A passage alone is cut, also where the question takes more room than it."""
+    one = row(" ".join(LONG), " ".join(LONG[:6]), "passage")
+    found = windows(one, 2)
+    assert words(found) == [LONG[18:23], LONG[35:]] and words(found, "text_b") == [LONG[:6]] * 2
+    (ids,) = encode([one], tokenizer(), 14, DOMAINS).inputs["input_ids"]
+    assert ids.tolist().index(tokenizer().sep_token_id) == 6  # [CLS] and the 5 words that a window has
+
+
 def test_a_pair_of_two_long_texts_has_no_windows():
     assert windows(row(" ".join(LONG), " ".join(LONG[:6]), "pair"), 3) == []
     assert windows(row(" ".join(LONG[:6]), " ".join(LONG), "passage"), 3) == []  # text_b is never cut

@@ -60,10 +60,11 @@ def _cuts(rows: list[Row], domains: dict[str, Domain], tokenizer, max_length: in
         )  # fmt: skip
     for row, a, b in zip(rows, first, second):
         whole = max_length - tokenizer.num_special_tokens_to_add(pair=bool(row.text_b))
-        moves_first = domains[row.domain].truncate == "text_a" or len(a) >= len(b)
+        first_alone = domains[row.domain].truncate == "text_a"
+        moves_first = first_alone or len(a) >= len(b)
         moving, other = (a, b) if moves_first else (b, a)
         room = whole - len(other)
-        cuts_one = len(moving) > room >= max(1, len(other))
+        cuts_one = len(moving) > room >= (1 if first_alone else max(1, len(other)))
         yield Cut("text_a" if moves_first else "text_b", moving, room) if cuts_one else None
 
 

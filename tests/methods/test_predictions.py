@@ -305,6 +305,19 @@ def test_states_on_disk_are_those_in_memory(tmp_path):
 # PKD and the teacher that learns back
 
 
+def test_cls_states_beyond_half_precision_keep_their_direction():
+    """As some decoders have."""
+    teacher, found = tiny_teacher(layers=4), []
+    for factor in (1.0, 1e6):
+        with torch.no_grad():
+            teacher.classifier.model.bert.embeddings.LayerNorm.weight.mul_(factor)
+            teacher.classifier.model.bert.embeddings.LayerNorm.bias.mul_(factor)
+        told = features(teacher.classifier, teacher_rows(), 0, 4, torch.device("cpu"), "fp32", layers=(0,))
+        found.append(told.cls.float())
+    assert found[1].abs().max() > 60000
+    torch.testing.assert_close(*(torch.nn.functional.normalize(states, dim=-1) for states in found), rtol=1e-2, atol=1e-3)
+
+
 def test_pkd_layers():
     assert pkd_layer_map("first", 6, 12) == [1, 2, 3, 4, 5]
     assert pkd_layer_map("skip", 6, 12) == [2, 4, 6, 8, 10]

@@ -6,6 +6,7 @@ from tiny import BOOKS, NO_DROPOUT, classifier, tiny_teacher, tokenizer
 
 from teachback.core.arguments import FirstStageArguments
 from teachback.core.disk_cache import DiskCache
+from teachback.core.errors import TeachbackError
 from teachback.data.encoding import Collator, EncodedRows, encode
 from teachback.data.schema import Domain, Row
 from teachback.data.slices import Slices
@@ -83,6 +84,17 @@ def test_states_that_were_computed_in_bfloat16(tmp_path):
     with torch.autocast("cpu", torch.bfloat16):
         written, live = (module(**batch(part))["loss"] for part in (encoded, rows()))
     torch.testing.assert_close(written, live, rtol=2e-2, atol=1e-3)
+
+
+def test_states_too_large_for_half_precision_are_refused(tmp_path):
+    """As some decoders have; the model itself serves."""
+    module = stage()
+    with torch.no_grad():
+        module.live_teacher.teacher.classifier.model.bert.embeddings.LayerNorm.weight.mul_(1e6)
+    assert module(**batch(rows()))["loss"].isfinite()
+    with pytest.raises(TeachbackError, match="states beyond 65504, .* set TEACHER_CACHE_GB=0"):
+        attached(module, tmp_path)
+    assert not [path for path in tmp_path.glob("*") if not path.name.startswith(".")]
 
 
 def test_states_are_keyed_by_example_whatever_the_batch(tmp_path):

@@ -111,10 +111,16 @@ def states(
         outputs = classifier(batch, head, hidden_states=bool(layers) or means)
     result = Features(by_row(outputs.pooled.float(), rows).cpu())
     if layers:
-        result.cls = by_row(outputs.cls(layers).half(), rows).cpu()
+        result.cls = by_row(_in_half_precision(outputs.cls(layers).float()), rows).cpu()
     if means:
         result.means = by_row(mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"]), rows).cpu()
     return result
+
+
+def _in_half_precision(states: torch.Tensor) -> torch.Tensor:
+    """Vectors [..., H] in half precision; one beyond its range is scaled down, as PKD compares directions alone."""
+    most = torch.finfo(torch.half).max
+    return (states / (states.abs().amax(-1, keepdim=True) / most).clamp_min(1)).half()
 
 
 def by_row(values: torch.Tensor, rows: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ import torch
 
 from teachback.core.devices import autocast
 from teachback.core.disk_cache import DiskCache, key_of
+from teachback.core.errors import TeachbackError
 from teachback.core.files import reserve
 from teachback.data.encoding import EncodedRows, batches
 from teachback.data.slices import Slices
@@ -163,10 +164,21 @@ def _write(folder: Path, encoded: EncodedRows, live: LiveTeacher, settings: dict
     means = np.zeros((len(lengths), 2 * live.teacher.classifier.model.config.hidden_size), dtype=np.float32)
     for sequences, states, mean in _batches(encoded, live, settings):
         for sequence, values in zip(sequences, states):
-            tokens[starts[sequence] : starts[sequence + 1]] = values[: lengths[sequence]]
+            real = values[: lengths[sequence]]
+            _require_finite(real)
+            tokens[starts[sequence] : starts[sequence + 1]] = real
         means[sequences] = mean
     tokens.flush()
     np.save(folder / "means.npy", means, allow_pickle=False)
+
+
+def _require_finite(values: np.ndarray) -> None:
+    """Raise TeachbackError for states that half precision cannot hold, as a student would learn from infinity."""
+    if not np.isfinite(values).all():
+        raise TeachbackError(
+            f"the teacher has states beyond {np.finfo(np.float16).max:.0f}, the largest number of half precision, in which they are kept on "
+            "disk; set TEACHER_CACHE_GB=0, and it runs at each step"
+        )
 
 
 def _batches(

@@ -63,16 +63,20 @@ def _number_error(logits: torch.Tensor, labels: torch.Tensor, regression: torch.
 
 
 def false_domains(domains: torch.Tensor, count: int) -> torch.Tensor:
-    """Sample a false domain for each row, uniformly: [B] -> [B] (Meta-KD, L_DA)."""
+    """Sample a false domain for each row, uniformly: [B] -> [B] (Meta-KD, L_DA).
+
+    As in `permuted_domains`, a number is drawn per row, and on the CPU: what is drawn after an evaluation must not depend on
+    the size of its batches, and a GPU's generator advances by batch.
+    """
     if count < 2:
         raise ValueError("a false domain needs at least two domains")
-    shift = torch.randint(1, count, domains.shape, device=domains.device)
+    shift = torch.randint(1, count, domains.shape).to(domains.device, non_blocking=True)
     return (domains + shift) % count
 
 
 def permuted_domains(domains: torch.Tensor) -> torch.Tensor:
     """Permute the batch's domain ids at random (Meta-KD's released code); some stay true: [B] -> [B]."""
-    return domains[torch.randperm(len(domains), device=domains.device)]
+    return domains[torch.rand(len(domains)).argsort().to(domains.device, non_blocking=True)]
 
 
 def domain_corruption_loss(domain_logits: torch.Tensor, false_domain: torch.Tensor) -> torch.Tensor:

@@ -555,6 +555,15 @@ def test_balanced_terms_are_worth_what_their_weights_say():
     assert not any(name.startswith("balance") for name in first_stage(FirstStageArguments()).state_dict())
 
 
+@pytest.mark.parametrize("names", [("attention",), ("attention", "embedding"), ("hidden",), ("tkd",), TERMS], ids=" ".join)
+def test_every_trained_weight_gets_a_gradient_as_several_processes_need(names):
+    module = first_stage(only(*names), width=16).train()
+    loss(module, batch()).backward()
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, parameter in module.named_parameters() if parameter.grad is not None}
+    assert ("projection.weight" in trained) == (names != ("attention",))
+
+
 def test_scores_after_an_epoch_are_in_its_units_also_in_a_resumed_run():
     arguments, rows = FirstStageArguments(loss_balance="initial"), batch((5, 3))
     module = first_stage(arguments, **NO_DROPOUT)

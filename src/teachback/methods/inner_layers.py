@@ -104,6 +104,7 @@ class InnerLayerDistillation(TrainingModule):
         freeze_head(student.model)
         if not arguments.hidden_weight and not arguments.tkd_weight:
             self._freeze_behind_attention()
+            self.projection.requires_grad_(bool(arguments.embedding_weight))  # DDP expects a gradient of all that is trained
 
     def _transferable(self, teacher: Teacher, width: int) -> TransferableKnowledge:
         if teacher.transferable is None:

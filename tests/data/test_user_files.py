@@ -1,6 +1,7 @@
 """Users' files of every kind, the columns that they call as they like, and what is wrong with them."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def test_json_lines_with_numbers_gaps_and_nothing(tmp_path):
     assert [one.rpartition("jsonl ")[2] for one in problems.found] == [
         "line 6: no column 'label'", "line 7: column 'text_a' holds a list, no text or number",
     ]  # fmt: skip
+
+
+def test_what_is_not_a_number_is_nothing_and_no_class_or_text(tmp_path):
+    rows = [{"text_a": f"text {i}", "text_b": math.nan, "label": (1.0, 2.0, math.nan)[i % 3]} for i in range(30)]
+    parsed, problems = read(write(tmp_path / "mine.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    (domain,) = parsed.domains.values()
+    assert (domain.labels, domain.kind) == (("1", "2"), "single")
+    assert len(problems.found) == 10 and all(one.endswith("empty label") for one in problems.found)
 
 
 def test_parquet_in_groups_of_rows(tmp_path):

@@ -6,6 +6,7 @@ pyarrow, data sets the package datasets.
 
 import csv
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -149,7 +150,7 @@ def _json_table(path: Path, only: Collection[str]) -> Table:
 
 
 def _as_text(lines: Iterable[Line], names: Names, only: Collection[str] = ()) -> Iterator[Line]:
-    """Convert the values of rows, or of the columns ``only``, to text: classes to their names, null to ""."""
+    """Convert the values of rows, or of the columns ``only``, to text: classes to their names, null and NaN to ""."""
     for number, values, reason in lines:
         if values is None:
             yield number, None, reason
@@ -165,7 +166,7 @@ def _as_text(lines: Iterable[Line], names: Names, only: Collection[str] = ()) ->
 
 def _text(value, classes: list[str] | None) -> str | None:
     """Convert a value to text; None if its type is not supported."""
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas and NumPy write NaN where there is nothing
         return ""
     if isinstance(value, bool):
         return str(value).lower()

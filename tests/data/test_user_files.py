@@ -96,6 +96,21 @@ def test_what_is_not_a_number_is_nothing_and_no_class_or_text(tmp_path):
     assert len(problems.found) == 10 and all(one.endswith("empty label") for one in problems.found)
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "saved"])
+def test_columns_that_are_left_may_hold_anything(tmp_path, kind, caplog):
+    rows = [{"text_a": f"text {i}", "label": ("no", "yes")[i % 2], "tokens": ["a", "b"], "source": {"page": i}} for i in range(30)]
+    path = tmp_path / f"mine.{kind}"
+    if kind == "jsonl":
+        write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    elif kind == "parquet":
+        parquet(path, {name: [row[name] for row in rows] for name in rows[0]})
+    else:
+        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(str(path))
+    parsed, problems = read(path)
+    assert not problems.found and sum(map(len, parsed.rows.values())) == 30
+    assert "columns that are left unused: 'tokens', 'source'" in caplog.text
+
+
 def test_parquet_in_groups_of_rows(tmp_path):
     columns = dict(zip(("text_a", "label", "domain"), map(list, zip(*ROWS))))
     parsed, problems = read(parquet(tmp_path / "mine.parquet", columns))

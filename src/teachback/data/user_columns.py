@@ -45,6 +45,11 @@ def column_of(table: Table, settings: ReadSettings) -> dict[str, str]:
     return chosen
 
 
+def columns_to_read(settings: ReadSettings) -> set[str]:
+    """Columns that may be read; any others of a file may hold lists or objects."""
+    return {*NAMED, *OPTIONAL, *filter(None, settings.columns.values()), *filter(None, [settings.group_column])}
+
+
 def own_domain(places: dict[str, str]) -> str:
     """Domain of all rows if there is no domain column, else ""."""
     return "" if "domain" in places else ONE_DOMAIN

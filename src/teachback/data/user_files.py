@@ -224,8 +224,8 @@ def is_data_set(source: Path) -> bool:
     return any((source / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
 
 
-def saved_tables(source: Path) -> list[tuple[str, Table]]:
-    """(split name, table) of a saved data set; "" if it has no splits."""
+def saved_tables(source: Path, only: Collection[str] = ()) -> list[tuple[str, Table]]:
+    """(split name, table) of a saved data set; "" if it has no splits. ``only``: see `open_table`."""
     require_package("datasets", f"{source}: reading a saved data set")
     from datasets import load_from_disk
 
@@ -233,11 +233,11 @@ def saved_tables(source: Path) -> list[tuple[str, Table]]:
         data_set = load_from_disk(str(source))
     except Exception as error:  # the library raises errors of many types
         raise TeachbackError(f"{source}: this data set cannot be read ({_first_line(error)}); save it again") from error
-    return _tables_of(data_set, str(source))
+    return _tables_of(data_set, str(source), only)
 
 
-def hub_tables(name: str) -> list[tuple[str, Table]]:
-    """(split name, table) of a hub data set, named ``owner/name`` or ``owner/name:configuration``."""
+def hub_tables(name: str, only: Collection[str] = ()) -> list[tuple[str, Table]]:
+    """(split name, table) of a hub data set, named ``owner/name`` or ``owner/name:configuration``. ``only``: see `open_table`."""
     require_package("datasets", f"SOURCE={HUB}{name}: reading a data set of the hub")
     from datasets import load_dataset
 
@@ -255,20 +255,20 @@ def hub_tables(name: str) -> list[tuple[str, Table]]:
             f"python -c 'from datasets import load_dataset; load_dataset({call}).save_to_disk(\"data_set\")', copy that folder, "
             "and name it with SOURCE="
         ) from error
-    return _tables_of(data_set, HUB + name)
+    return _tables_of(data_set, HUB + name, only)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _tables_of(data_set, place: str) -> list[tuple[str, Table]]:
+def _tables_of(data_set, place: str, only: Collection[str]) -> list[tuple[str, Table]]:
     splits = data_set if isinstance(data_set, dict) else {"": data_set}
-    return [(split, _data_set_table(part, place, split)) for split, part in splits.items()]
+    return [(split, _data_set_table(part, place, split, only)) for split, part in splits.items()]
 
 
-def _data_set_table(part, place: str, split: str) -> Table:
+def _data_set_table(part, place: str, split: str, only: Collection[str]) -> Table:
     names = {name: list(feature.names) for name, feature in part.features.items() if hasattr(feature, "names")}
     path = Path(place) / split if split else Path(place)
     rows = (dict(zip(batch, values)) for batch in part.iter(ROWS_AT_ONCE) for values in zip(*batch.values()))
-    return Table(path, part.column_names, _as_text(_good(rows), names), "row")
+    return Table(path, part.column_names, _as_text(_good(rows), names, only), "row")

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,18 +30,20 @@ def is_hub(source: Path | str) -> bool:
     return str(source).startswith(HUB)
 
 
-def open_source(source: Path | str, delimiter: str = "") -> list[tuple[str, Table]]:
+def open_source(source: Path | str, delimiter: str = "", only: Collection[str] = ()) -> list[tuple[str, Table]]:
     """Open all tables of a source as (split, table); the split is "" for rows that are still to be divided.
+
+    ``delimiter``, ``only``: see `open_table`.
 
     Raises:
         TeachbackError: nothing to read, or ambiguous file names.
     """
     if is_hub(source):
-        return _known_splits(hub_tables(str(source).removeprefix(HUB)), str(source))
+        return _known_splits(hub_tables(str(source).removeprefix(HUB), only), str(source))
     place = Path(source)
     if place.is_dir() and is_data_set(place):
-        return _known_splits(saved_tables(place), str(place))
-    return [(split, open_table(path, delimiter)) for split, path in _by_split(place)]
+        return _known_splits(saved_tables(place, only), str(place))
+    return [(split, open_table(path, delimiter, only)) for split, path in _by_split(place)]
 
 
 def source_files(source: Path | str) -> list[Path]:

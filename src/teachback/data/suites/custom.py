@@ -18,7 +18,7 @@ from teachback.data.names import SEPARATORS, domain_misfit, label_misfit
 from teachback.data.schema import SPLITS, Domain, Row, clean_text
 from teachback.data.splits import cut
 from teachback.data.suites.definition import Definition, Parsed, ReadSettings
-from teachback.data.user_columns import column_of, own_domain
+from teachback.data.user_columns import column_of, columns_to_read, own_domain
 from teachback.data.user_files import Table
 from teachback.data.user_sources import open_source
 
@@ -42,7 +42,7 @@ class Record:
 
 def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     """Read the rows of a source; missing test and dev splits are cut from train."""
-    tables = open_source(source, settings.delimiter)
+    tables = open_source(source, settings.delimiter, columns_to_read(settings))
     spelt: dict[str, str] = {}
     records = [record for split, table in tables for record in _records(table, split, settings, problems, spelt)]
     if changed := [f"{name} for {domain!r}" for name, domain in spelt.items() if name != domain]:

@@ -15,6 +15,7 @@ from test_predict import TEXTS, answer, write_model
 from test_snakefile import needs_snakemake, snakemake
 
 from teachback.core.errors import TeachbackError
+from teachback.inference.calibration import write_temperatures
 from teachback.inference.predict import PredictionArguments, predict
 from teachback.inference.shards import predict_folder
 
@@ -82,6 +83,19 @@ def test_what_has_changed_is_made_anew(change, student, texts, tmp_path, capsys)
         changes, made = {"max_length": 4}, 3
     assert predicted(student, texts, capsys, **changes).startswith(f"3 shards: {made} made, {3 - made} finished")
     assert ((answers / "part-0.tsv").read_bytes() == before) == (change in ("output", "record", "student"))
+
+
+def test_calibrated_answers_are_made_anew_at_another_temperature(student, texts, tmp_path, capsys):
+    write_temperatures(student, {"books": (2.0, 8)})
+    assert predicted(student, texts, capsys, calibrated=True).startswith("3 shards: 3 made")
+    assert predicted(student, texts, capsys, calibrated=True).startswith("3 shards: 0 made")
+    before = (tmp_path / "answers/part-0.tsv").read_text()
+    write_temperatures(student, {"books": (4.0, 8)})
+    assert predicted(student, texts, capsys, calibrated=True).startswith("3 shards: 3 made")
+    assert (tmp_path / "answers/part-0.tsv").read_text() != before
+    predicted(student, texts, capsys)
+    write_temperatures(student, {"books": (5.0, 8)})
+    assert predicted(student, texts, capsys).startswith("3 shards: 0 made")  # a temperature that is not used changes nothing
 
 
 def test_a_row_that_cannot_be_answered_stops_its_own_file_alone(student, texts, tmp_path, capsys):

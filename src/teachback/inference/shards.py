@@ -2,7 +2,7 @@
 
 Any number of processes and machines may work on a folder at a time: each takes the next shard that is not finished and that
 nobody else has locked. Beside a file of answers lies its record, ``.<name>.json``: the hashes of both files and of the
-student, and the settings. A shard is finished while all of these are as recorded.
+student, its temperatures where they are used, and the settings. A shard is finished while all of these are as recorded.
 """
 
 import json
@@ -18,6 +18,7 @@ from teachback.core.integrity import identity, is_unchanged, require_checksum, w
 from teachback.core.locks import Locked, locked, owner_of
 from teachback.core.published import hash_model
 from teachback.core.side_by_side import environment_of, interruptible, threads_each, visible_gpus
+from teachback.inference.calibration import read_temperatures
 from teachback.inference.predict import BadRow, PredictionArguments, load_predictor, predict_file
 
 OUTPUTS = {".txt": ".tsv", ".tsv": ".tsv", ".csv": ".tsv", ".jsonl": ".jsonl", ".ndjson": ".jsonl", ".parquet": ".parquet"}
@@ -88,6 +89,8 @@ def predict_folder(args: PredictionArguments) -> None:
         return
     settings = {name: value for name, value in asdict(args).items() if name not in WITHOUT_EFFECT}
     made_by = {"student": hash_model(args.folder), "settings": settings}
+    if args.calibrated:  # stage 7 may fit other temperatures to the same weights
+        made_by["temperatures"] = read_temperatures(Path(args.folder))
     student = cache(lambda: load_predictor(args))  # once, and only if a shard is to be made
     results = [_predict_shard(shard, args, made_by, student) for shard in shards]
     problems = [result for result in results if result not in (FINISHED, "made", "locked")]

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from teachback.core.errors import TeachbackError
 from teachback.core.published import hash_model
 from teachback.data.schema import Domain, Row, Suite, write_rows, write_suite
+from teachback.inference.measured import Calibration, read_rows
 from teachback.inference.predictor import Predictor, evaluation_precision, find_checkpoints, spread
 from teachback.inference.results import read_results
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads, save_meta_teacher
@@ -233,6 +234,28 @@ def test_a_second_run_replaces_its_rows_and_keeps_others(workplace):
     assert len(after) == len(before)
     for old in before:
         assert after[old.key].n == (12 if old.domain == "books" else old.n)
+
+
+def test_a_student_of_another_method_has_its_own_scores_alone_in_its_card(workplace):
+    folder, answers = run_folder(workplace) / "books/student_second", {"answers": {"books": {}}, "stage": "student_second"}
+    write_student(folder, 3, **answers)
+    evaluate(arguments(workplace, domains="books"))
+    assert (folder / "README.md").read_text().count("| books  | test") == 2
+    write_student(folder, 4, "mpdistil", **answers)
+    evaluate(arguments(workplace, domains="books"))
+    found = [r.method for r in read_results(run_folder(workplace) / "results.tsv") if r.stage == "books/student_second"]
+    assert found == ["metakd", "metakd", "mpdistil", "mpdistil"]
+    assert (folder / "README.md").read_text().count("| books  | test") == 2
+
+
+def test_calibration_of_a_checkpoint_that_the_papers_protocol_replaced_is_its_own(workplace):
+    path = run_folder(workplace) / "calibration.tsv"
+    for protocol in ("honest", "paper", "honest"):
+        shutil.rmtree(run_folder(workplace) / "teacher-meta")
+        write_teacher(run_folder(workplace) / "teacher-meta", 1, protocol=protocol, selected_on="test" if protocol == "paper" else "dev")
+        evaluate(arguments(workplace, domains="books"))
+        splits = [one.split for one in read_rows(path, Calibration) if one.stage == "teacher-meta"]
+        assert splits == ["test-selected" if protocol == "paper" else "test"]
 
 
 def test_other_metric_and_split_are_further_rows(workplace):

@@ -90,8 +90,9 @@ def write_lines(path, header, rows):
 
 def write_results(run, rows):
     """rows: (domain, stage, metric, value, n), and where they are known majority, chance, low and high."""
+    methods = {"student_second": "metakd", "student_finetune": "finetune"}
     lines = [
-        ("tiny", domain, "any", stage, 42, "test", metric, value, n, *(judged or [""] * 4))
+        ("tiny", domain, methods.get(name := stage.rpartition("/")[2], name), stage, 42, "test", metric, value, n, *(judged or [""] * 4))
         for domain, stage, metric, value, n, *judged in rows
     ]
     write_lines(run / "results.tsv", COLUMNS, lines)
@@ -609,11 +610,24 @@ def test_rows_of_results_that_fit_nothing_are_listed_and_otherwise_left_alone(ho
     run = home / "outputs/tiny/seed42"
     with open(run / "results.tsv", "a") as file:
         file.write("tiny\tmoon\tx\tmoon/other_stage\t42\ttest\tluck\t0.123\t7\n")
-        file.write("tiny\tbooks\tx\tbooks/curriculum\t42\tdev\taccuracy\t0.99\t7\n")
-        file.write("tiny\tbooks\tx\tbooks/curriculum\t42\ttest\tmacro_f1\t0.11\t7\n")
+        file.write("tiny\tbooks\tcurriculum\tbooks/curriculum\t42\tdev\taccuracy\t0.99\t7\n")
+        file.write("tiny\tbooks\tcurriculum\tbooks/curriculum\t42\ttest\tmacro_f1\t0.11\t7\n")
     page = page_of(home)
     assert "moon/other_stage" in page.text and "also holds scores on dev" in page.text
     assert "reaches 88.5 % accuracy" in page.text
+
+
+@pytest.mark.parametrize("method, split", [("mpdistil", "test"), ("curriculum", "test-selected")])
+def test_scores_of_a_checkpoint_that_has_been_replaced_are_listed_and_not_compared(home, method, split):
+    path, before = home / "outputs/tiny/seed42/results.tsv", sentence(pairs(run_of(home))[0])
+    header, *lines = path.read_text().splitlines()
+    old = f"tiny\tbooks\t{method}\tbooks/curriculum\t42\t{split}\taccuracy\t0.111\t200"
+    path.write_text("\n".join([header, old, *lines]) + "\n")
+    assert sentence(pairs(run_of(home))[0]) == before
+    section = results(run_of(home))
+    assert "0.1110" in [row[5] for row in section.tables[-1].rows]
+    assert [note for note in section.notes if "has replaced; they are not compared" in note]
+    assert not [note for note in section.notes if "optimistic" in note]
 
 
 def test_long_texts_are_cut_where_they_are_shown(home):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from teachback.core.tsv import merge_records, read_records
 from teachback.inference.calibration import Bins, calibrated, negative_log_likelihood
-from teachback.inference.results import Evaluated, stage_order
+from teachback.inference.results import OPTIMISTIC, Evaluated, stage_order
 
 MEASURED = ("milliseconds", "fast", "slow")  # columns of costs.tsv that differ from run to run
 
@@ -122,7 +121,10 @@ def read_rows(path: Path, kind: type[Measurement]) -> list[Measurement]:
 
 def merge_rows(path: Path, kind: type[Measurement], new: Sequence[Measurement]) -> None:
     """Replace the rows of the same checkpoints, and of the same domains and splits if there are any, under a lock."""
-    place_of = attrgetter("stage") if kind is Cost else attrgetter("stage", "domain", "split")
+
+    def place_of(row: Measurement) -> tuple:  # without the mark of a split, which the checkpoint before may not have had
+        return (row.stage,) if isinstance(row, Cost) else (row.stage, row.domain, row.split.removesuffix(OPTIMISTIC))
+
     replaced = set(map(place_of, new))
     merge_records(
         path, kind, OLD_COLUMNS.get(kind, 0), ADVICE, new, lambda row: (row,),

@@ -13,9 +13,10 @@ from teachback.core.published import is_finished, read_stage
 from teachback.data.encoding import EncodedRows, batches, encode
 from teachback.data.names import domain_of_folder, folder_name
 from teachback.data.schema import Domain, Row, Suite, output_names
+from teachback.data.suites import selection_split
 from teachback.data.token_store import encode_once
 from teachback.inference.onnx_model import OnnxClassifier
-from teachback.inference.results import META_TEACHER, STAGE_NAMES, model_name
+from teachback.inference.results import META_TEACHER, OPTIMISTIC, STAGE_NAMES, UNSEEN, Result, model_name
 from teachback.inference.timing import Timing, time_in_turn
 from teachback.methods.meta_teacher import load_meta_teacher
 from teachback.methods.teacher import head_name, load_teacher
@@ -71,6 +72,17 @@ class Checkpoint:
     def has_trained_head(self) -> bool:
         """False for a student of stage 4, whose classification layer is still randomly initialised."""
         return self.record.get("head_trained", True)
+
+    def was_selected_on(self, split: str, suite: str) -> bool:
+        """Whether the checkpoint was selected on the rows of a split that are reported (PROTOCOL=paper)."""
+        protocol = self.record["arguments"].get("protocol", "honest")
+        return protocol == "paper" and self.record.get("selected_on", selection_split(suite, protocol)) == split
+
+    def has_score(self, result: Result) -> bool:
+        """Whether a score is its own, and not of a checkpoint that another METHOD or PROTOCOL had put into its folder."""
+        selected = self.was_selected_on(result.plain_split.removesuffix(UNSEEN), result.suite)
+        own = self.stage, self.method, selected
+        return (result.stage, result.method, result.split.endswith(OPTIMISTIC)) == own
 
     def teacher_stage(self, default: str) -> str:
         """Folder of the teacher that a student or meta-teacher is compared with; "" for a teacher."""

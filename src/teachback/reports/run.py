@@ -52,8 +52,11 @@ class Run:
         for checkpoint in self.checkpoints:
             if not checkpoint.is_teacher:
                 own[checkpoint.target][checkpoint.folder.name] = checkpoint
+        current = {checkpoint.stage: checkpoint for checkpoint in self.checkpoints}
+        # Scores of checkpoints that have been replaced since; they stay in results.tsv.
+        self.outdated = {r for r in self.results if r.stage in current and not current[r.stage].has_score(r)}
         for result in self.results:
-            if result.plain_split == self.split:
+            if result.plain_split == self.split and result not in self.outdated:
                 scores[result.stage, result.domain].append(result)
         for cost in sorted(self.costs, key=lambda cost: cost.batch_size):
             costs[cost.stage][cost.batch_size] = cost

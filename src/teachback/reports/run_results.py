@@ -40,7 +40,7 @@ def _group(run: Run, domain: str) -> list[Checkpoint]:
 
 
 def _result_notes(run: Run, domains: list[str]) -> list[str]:
-    splits, notes = {result.split for result in run.results}, first_of(TABLE_DOMAINS, len(domains))
+    splits, notes = {result.split for result in run.results if result not in run.outdated}, first_of(TABLE_DOMAINS, len(domains))
     if any(split.endswith(OPTIMISTIC) for split in splits):
         notes.append("* optimistic: the checkpoint was selected on the rows that are scored here (PROTOCOL=paper).")
     if machines := sorted({cost.machine for cost in run.costs}):
@@ -59,6 +59,8 @@ def _result_notes(run: Run, domains: list[str]) -> list[str]:
             f"Unseen: without the {run.split} rows that have the very texts of train or quiz rows, which are {listed(seen)}; "
             "where there are none, the score is as it stands. All other numbers are with them."
         )
+    if run.outdated:
+        notes.append("results.tsv also holds scores of checkpoints that another METHOD or PROTOCOL has replaced; they are not compared here.")
     compared = {run.split, run.split + OPTIMISTIC}
     if others := sorted(splits - compared - set(map(unseen_split, compared))):
         notes.append(f"results.tsv also holds scores on {listed(others)}, which are not compared here.")

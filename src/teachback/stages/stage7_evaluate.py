@@ -22,7 +22,6 @@ from teachback.data.names import folder_name
 from teachback.data.overlap import LEARNT, SCORED, is_seen
 from teachback.data.schema import HIDDEN, Row
 from teachback.data.suite_data import SuiteData, labelled
-from teachback.data.suites import selection_split
 from teachback.inference.baselines import CHANCE, MAJORITY, baselines
 from teachback.inference.bootstrap import intervals
 from teachback.inference.calibration import SPLIT
@@ -139,9 +138,7 @@ class Evaluation:
 
     def _is_optimistic(self, checkpoint: Checkpoint) -> bool:
         """Whether the checkpoint was selected on the reported rows (PROTOCOL=paper)."""
-        record, suite = checkpoint.record, self.data.suite.name
-        protocol = record["arguments"].get("protocol", "honest")
-        return protocol == "paper" and record.get("selected_on", selection_split(suite, protocol)) == self.arguments.split
+        return checkpoint.was_selected_on(self.arguments.split, self.data.suite.name)
 
     def _warn(self, checkpoint: Checkpoint, rows: list[Row]) -> None:
         """Print why a checkpoint is not scored, or that MAX_LENGTH differs from its training."""
@@ -293,6 +290,6 @@ def write_cards(evaluation: Evaluation, checkpoints: Sequence[Checkpoint]) -> No
     results = read_results(evaluation.run / "results.tsv")
     for checkpoint in checkpoints:
         if "answers" in checkpoint.record and (checkpoint.folder / "config.json").is_file():
-            scores = [result for result in results if result.stage == checkpoint.stage]
+            scores = [result for result in results if checkpoint.has_score(result)]
             with suppress(PermissionError):
                 write_card(checkpoint.folder, checkpoint.record, evaluation.data.suite, scores)

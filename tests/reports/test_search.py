@@ -62,7 +62,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 def take_root(root: Path, setattr) -> None:
-    for module in ("search", "search_space"):
+    for module in ("search", "search_space", "cells"):
         setattr(f"teachback.reports.{module}.scripts_root", lambda: root)
 
 
@@ -175,6 +175,12 @@ def test_other_settings_are_another_study(project, monkeypatch):
     (project / "config.sh").write_text("FIRST_LR=6\n")
     folders.add(Search(arguments(project)).folder)
     assert len(folders) == 4
+
+
+def test_a_config_of_the_project_is_found_from_any_folder(project, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    folder = search(arguments(project, config="config.sh", trials=1))
+    assert "FIRST_LR=5\n" in (folder / "best.sh").read_text()
 
 
 class Killed(BaseException):

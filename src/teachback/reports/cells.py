@@ -16,7 +16,7 @@ from pathlib import Path
 
 from teachback.core.files import write_atomically
 from teachback.core.integrity import content_hash
-from teachback.core.places import seed_folder
+from teachback.core.places import scripts_root, seed_folder
 from teachback.core.published import damage_of
 from teachback.core.variables import declared
 from teachback.data.names import folder_name
@@ -156,6 +156,13 @@ class Workplace:
         text = "\n".join(lines) + "\n"
         if not cell.script.is_file() or cell.script.read_text(encoding="utf-8") != text:
             write_atomically(cell.script, text)
+
+
+def config_file(name: str) -> Path:
+    """Path of CONFIG, relative to the current folder or else to the project, as in the stages; an empty file without one."""
+    if not name:
+        return Path(os.devnull)
+    return Path(name) if Path(name).is_file() else scripts_root() / name
 
 
 def done_mark(cell: Cell) -> tuple[str, float]:

@@ -1,6 +1,5 @@
 """Reproduction of a published table: runs every row, domain and seed, and compares the scores with the published ones."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from teachback.core.published import require_whole
 from teachback.core.side_by_side import threads_each, visible_gpus
 from teachback.data.schema import PROTOCOLS, read_suite
 from teachback.reports.cell_list import StageTimes, listed, summary
-from teachback.reports.cells import CELL_ROLES, Workplace
+from teachback.reports.cells import CELL_ROLES, Workplace, config_file
 from teachback.reports.plan import Plan, Setting, answering, targets_of
 from teachback.reports.published import published_table
 from teachback.reports.recipes import RECIPES
@@ -71,7 +70,7 @@ class ReproduceArguments(Checked):
 def reproduce(args: ReproduceArguments) -> None:
     """List the cells, or run those that are not done and write the tables."""
     plans = make_plans(args)
-    place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, _config(args.config))
+    place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, config_file(args.config))
     with_data = not (place.data / "suite.json").is_file()
     cells = {cell.name: cell for plan in plans for cell in plan.cells(with_data)}  # plans share some
     if args.snakefile:
@@ -198,10 +197,3 @@ def _check_data(args: ReproduceArguments, domains: Sequence[str]) -> None:
         if fraction == 0:
             raise TeachbackError(f"{message}: stages 5 and 6 need a quiz; run {again}, or set another DATA_DIR")
         print(f"note: {message}; for the paper's data run {again}", file=sys.stderr)
-
-
-def _config(name: str) -> Path:
-    """Path of CONFIG, relative to the current folder or else to the project, as in the stages."""
-    if not name:
-        return Path(os.devnull)
-    return Path(name) if Path(name).is_file() else scripts_root() / name

@@ -1,6 +1,5 @@
 """Hyperparameter search by Optuna: each trial runs stages as cells, and is judged by the selection score on dev."""
 
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from teachback.core.published import read_record
 from teachback.core.side_by_side import interruptible
 from teachback.data.names import folder_name
 from teachback.data.schema import PROTOCOLS
-from teachback.reports.cells import DONE, FAILED, WITHOUT_EFFECT, Cell, Workplace, data_digest
+from teachback.reports.cells import DONE, FAILED, WITHOUT_EFFECT, Cell, Workplace, config_file, data_digest
 from teachback.reports.recipes import SCRIPTS
 from teachback.reports.run_cells import LocalLauncher, last_line
 from teachback.reports.search_space import SearchPlan, config_text, kept_variables, parse_space, stages_of
@@ -89,7 +88,7 @@ class Search:
         fixed = len([one for one in ranges if one.name == "METHOD"]) == 0
         stages = stages_of(ranges, args.until, fixed and args.method == "finetune", args.student_init == "teacher",
                            args.teacher_root, args.student_root)  # fmt: skip
-        self.place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, Path(args.config or os.devnull))
+        self.place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, config_file(args.config))
         if not data_digest(self.place.data):
             raise TeachbackError(f"{self.place.data} holds no processed suite; run 2_process_data.sh first")
         shared = {"SUITE": args.suite, "SEED": str(args.seed), "DATA_DIR": args.data_dir} | kept_variables(self.place.given)

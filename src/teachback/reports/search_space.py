@@ -11,7 +11,7 @@ from pathlib import Path
 from teachback.core.errors import TeachbackError
 from teachback.core.places import scripts_root
 from teachback.core.variables import declared
-from teachback.reports.cells import PER_CELL, WITHOUT_EFFECT, Cell
+from teachback.reports.cells import PER_CELL, WITHOUT_EFFECT, Cell, config_file
 from teachback.reports.recipes import SCRIPTS
 
 STAGES = ("3", "4", "5", "6")
@@ -149,7 +149,7 @@ def stages_of(ranges: Sequence[Range], until: str, finetune: bool, cut_teacher: 
 def config_text(config: str, given: dict[str, str], found: dict[str, str], about: str) -> str:
     """Config file of the best settings: the given config, the variables of the environment, and those that were found."""
     parts = [f"# {about}"]
-    parts += [f"# From {config}:", Path(config).read_text(encoding="utf-8").rstrip("\n")] if config else []
+    parts += [f"# From {config}:", config_file(config).read_text(encoding="utf-8").rstrip("\n")] if config else []
     for title, values in (("From the environment of the search", given), ("Found by the search", found)):
         parts += [f"# {title}:", *(f"{name}={shlex.quote(value)}" for name, value in values.items())] if values else []
     return "\n".join(parts) + "\n"

@@ -14,7 +14,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.published import read_stage
 from teachback.reports import search_space
 from teachback.reports.search import Search, SearchArguments, search
-from teachback.reports.search_space import Range, SearchPlan, parse_space, stages_of
+from teachback.reports.search_space import Range, SearchPlan, check_values, parse_space, stages_of
 
 optuna = pytest.importorskip("optuna")
 
@@ -101,6 +101,31 @@ def test_ranges_are_read(word, expected):
 def test_what_cannot_be_searched_is_explained(space, message):
     with pytest.raises(TeachbackError, match=message):
         parse_space(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [("METHOD=metakd,foo", "METHOD=foo is unknown; use one of: metakd, mpdistil, finetune"), ("LABEL_SMOOTHING=0..1.5", "LABEL_SMOOTHING=1.5: must be"),
+     ("REWARD=real,binary,best", "REWARD=best is unknown"), ("TEACHER=meta,multi", "TEACHER=multi is unknown"), ("EPISODES=10,many", "EPISODES=many: expected a whole number"),
+     ("TEMPERATURE=1,hot", "TEMPERATURE=hot: expected a number"), ("SECOND_LR=-1e-5..1e-5", "SECOND_LR=-1e-05: must be a number above 0")],
+)  # fmt: skip
+def test_a_value_that_a_stage_refuses_is_refused_before_any_trial(space, message):
+    with pytest.raises(TeachbackError, match=message):
+        check_values(parse_space(space), ("3", "4", "5", "6"))
+
+
+def test_values_that_stages_take_pass_the_check():
+    words = ["CLASS_WEIGHTS=,balanced", "DROPOUT=,0.1", "EPISODE_STEPS=,4", "TEACHER=multi", "SOFT_LOSS=ce,kl", "USE_SAMPLE_WEIGHTS=0,1", "EPOCHS=1..4",
+             "LR=1e-5..1e-3:log", "BATCH_SIZE=8..64:log", "TEMPERATURE=1,2.5", "LAYER_MAP=uniform,-1"]  # fmt: skip
+    check_values(parse_space("\n".join(words)), ("4", "5"))
+    check_values(parse_space("BATCH_SIZE=4,8\nPOLICY_LR=,0.1\nPOLICY=learned,ucb"), ("6",))
+
+
+@pytest.mark.parametrize(("space", "stages"), [("METHOD=finetune", "5"), ("METHOD=finetune STUDENT_INIT=teacher", "35"), ("METHOD=finetune,metakd", "345")])
+def test_a_method_given_as_a_word_runs_the_stages_that_it_needs(tmp_path, space, stages):
+    (tmp_path / "data/tiny").mkdir(parents=True)
+    (tmp_path / "data/tiny/suite.json").write_text("{}")
+    assert "".join(Search(arguments(tmp_path, f"{space} SECOND_LR=1e-5..1e-4:log", config="")).plan.stages) == stages
 
 
 def test_test_rows_are_never_selected_on(tmp_path):

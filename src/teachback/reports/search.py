@@ -23,7 +23,15 @@ from teachback.data.schema import PROTOCOLS
 from teachback.reports.cells import DONE, FAILED, WITHOUT_EFFECT, Cell, Workplace, config_file, data_digest
 from teachback.reports.recipes import SCRIPTS
 from teachback.reports.run_cells import LocalLauncher, last_line
-from teachback.reports.search_space import SearchPlan, config_text, kept_variables, parse_space, stages_of
+from teachback.reports.search_space import (
+    SearchPlan,
+    check_values,
+    config_text,
+    kept_variables,
+    parse_space,
+    stages_of,
+    values_of,
+)
 from teachback.training.checkpoints import selection_scores
 
 PAUSE = 0.2  # seconds between looks at a running stage
@@ -85,9 +93,10 @@ class Search:
     def __init__(self, args: SearchArguments):
         self.args = args
         ranges = tuple(parse_space(args.space))
-        fixed = len([one for one in ranges if one.name == "METHOD"]) == 0
-        stages = stages_of(ranges, args.until, fixed and args.method == "finetune", args.student_init == "teacher",
-                           args.teacher_root, args.student_root)  # fmt: skip
+        finetune = set(values_of(ranges, "METHOD", args.method)) == {"finetune"}
+        cut_teacher = "teacher" in values_of(ranges, "STUDENT_INIT", args.student_init)
+        stages = stages_of(ranges, args.until, finetune, cut_teacher, args.teacher_root, args.student_root)
+        check_values(ranges, stages)
         self.place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, config_file(args.config))
         if not data_digest(self.place.data):
             raise TeachbackError(f"{self.place.data} holds no processed suite; run 2_process_data.sh first")

@@ -7,7 +7,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
+from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE
 from teachback.core.errors import TeachbackError
 from teachback.core.places import scripts_root
 from teachback.core.variables import declared
@@ -15,6 +18,7 @@ from teachback.reports.cells import PER_CELL, WITHOUT_EFFECT, Cell, config_file
 from teachback.reports.recipes import SCRIPTS
 
 STAGES = ("3", "4", "5", "6")
+ARGUMENTS = {"3": TEACHER_STAGE, "4": STUDENT_STAGES, "5": STUDENT_STAGES, "6": CURRICULUM_STAGE}
 # Variables that say which run it is, or that select on reported rows, and have no better value.
 NOT_SEARCHED = WITHOUT_EFFECT | {
     "SUITE", "DOMAIN", "DOMAINS", "SEED", "PROTOCOL", "HOLD_OUT", "TRAIN_FRACTION", "EVAL_BATCH_SIZE", "NPROC", "SAVE_STEPS", "UNLABELLED",
@@ -114,6 +118,41 @@ class SearchPlan:
 def has(stage: str, name: str) -> bool:
     """Whether a stage has the variable."""
     return name in declared(scripts_root() / SCRIPTS[stage])
+
+
+def values_of(ranges: Sequence[Range], name: str, fixed: str) -> tuple[str, ...]:
+    """Values that trials give a variable of names: those searched, else ``fixed``."""
+    return next((one.choices for one in ranges if one.name == name), (fixed,))
+
+
+def check_values(ranges: Sequence[Range], stages: Sequence[str]) -> None:
+    """Refuse values that a stage refuses whatever its other variables are, which would fail each trial that takes them.
+
+    Raises:
+        TeachbackError: a value, or an end of a range, does not suit its variable.
+    """
+    for one in ranges:
+        values = one.choices or tuple(str(end) if isinstance(end, int) else f"{end:g}" for end in (one.low, one.high))
+        for stage in (stage for stage in stages if has(stage, one.name)):
+            argument = declared(scripts_root() / SCRIPTS[stage])[one.name].flag
+            hint = next((hints[argument] for kind in ARGUMENTS[stage] if argument in (hints := get_type_hints(kind, include_extras=True))), str)
+            for value in filter(None, values):  # an empty one is the default
+                _check_value(one.name, value, hint)
+
+
+def _check_value(name: str, text: str, hint) -> None:
+    """Check the text of a value by the annotation of its argument."""
+    kind = getattr(hint, "__origin__", hint)
+    value: object = text
+    for number, what in ((int, "a whole number"), (float, "a number")):
+        if kind is number or number in get_args(kind):
+            try:
+                value = number(text)
+            except ValueError:
+                raise TeachbackError(f"{name}={text}: expected {what}") from None
+    arguments = SimpleNamespace(**{name: value}, of_variables=True)
+    for requirement in getattr(hint, "__metadata__", ()):
+        requirement(arguments, name)
 
 
 def stages_of(ranges: Sequence[Range], until: str, finetune: bool, cut_teacher: bool, teachers: str, students: str) -> tuple[str, ...]:

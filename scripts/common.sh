@@ -226,9 +226,10 @@ start() {  # argument of Python...: become Python
 }
 
 run() {  # scripts/entry_point.py flag...: become that entry point, with the flags that the stage's variables set before those given
-    local flag own general flags=()
+    local flag own general value flags=()
     while read -r flag own general; do
-        if [[ -n $general ]]; then flags+=("$flag" "$(stage_value "$general" "$own")"); else flags+=("$flag" "${!own}"); fi
+        if [[ -n $general ]]; then value=$(stage_value "$general" "$own"); else value=${!own}; fi
+        if [[ $value == -* ]]; then flags+=("$flag=$value"); else flags+=("$flag" "$value"); fi   # else argparse takes -x for a flag
     done <<<"$(variable_flags)"
     start "$root/$1" "${flags[@]}" "${@:2}"
 }

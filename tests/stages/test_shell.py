@@ -199,6 +199,12 @@ def test_values_arrive_as_they_are(stage, tmp_path, name):
     assert not (tmp_path / "evaluated").exists()
 
 
+def test_values_that_begin_with_a_hyphen_are_no_flags(stage):
+    assert "--class_weights=-1=2,1=1" in stage("3_train_teacher.sh", CLASS_WEIGHTS="-1=2,1=1")
+    assert "--slurm_options_teacher=--time=8:00:00" in stage("scripts/reproduce.sh", "metakd_amazon", SLURM_OPTIONS_TEACHER="--time=8:00:00")
+    assert "--learning_rate=-1" in stage("3_train_teacher.sh", LR="-1")
+
+
 def test_paths_count_from_the_callers_folder(stage, tmp_path):
     (tmp_path / "mine.sh").write_text("SEED=5\n")
     arguments = stage("7_eval.sh", cwd=tmp_path, CONFIG="mine.sh", OUTPUT_DIR="here")

@@ -134,6 +134,25 @@ def test_an_interrupted_cell_is_run_again(place):
     assert made.states == {one.name: DONE} and ran(place) == ["1", "1"]
 
 
+def test_all_cells_are_told_to_stop_even_if_one_is_not_waited_for(place):
+    slow = """trap 'touch "$HOME/told-$SEED"; sleep 2; exit 1' TERM\ntouch "$HOME/started-$SEED"\nsleep 60 & wait\n"""
+    (place.root / "3_train_teacher.sh").write_text(STAGE + slow)
+    script = (
+        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; import test_reproduce_cells as t; "
+        "root = Path(sys.argv[1]); place = t.Workplace(root, root / 'data', root / 'config.sh', {}); "
+        "t.run(place, [t.cell(place, 1), t.cell(place, 2)], jobs=2)"
+    )
+    places = [str(place.root), str(Path(__file__).parent), str(Path(__file__).parents[2] / "src")]
+    child = subprocess.Popen([sys.executable, "-c", script, *places], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: all((place.root / f"started-{seed}").exists() for seed in (1, 2)))
+    child.send_signal(signal.SIGINT)
+    wait_for((place.root / "told-1").exists)
+    child.send_signal(signal.SIGINT)  # whoever does not want to wait presses Ctrl-C again
+    _, errors = child.communicate(timeout=60)
+    assert "TeachbackError: interrupted" in errors and "KeyboardInterrupt" not in errors
+    wait_for((place.root / "told-2").exists)
+
+
 def test_a_script_that_is_told_to_end_waits_for_its_stage_and_starts_no_other(place):
     stage = place.root / "3_train_teacher.sh"
     stage.write_text(STAGE + 'touch "$HOME/started"\nuntil [[ -e $HOME/go ]]; do sleep 0.02; done\n')

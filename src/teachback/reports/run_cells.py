@@ -35,11 +35,18 @@ class LocalJob:
     def finished(self) -> bool:
         return self.process.poll() is not None
 
+    def tell_to_stop(self) -> None:
+        """Send SIGTERM to the script and its stages."""
+        if not self.finished():
+            os.killpg(self.process.pid, signal.SIGTERM)
+
     def stop(self) -> None:
         """Terminate the script and its stages, and wait for them, as a stage may write a checkpoint first."""
-        if self.finished():
-            return
-        os.killpg(self.process.pid, signal.SIGTERM)
+        self.tell_to_stop()
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until nobody of the script and its stages is left."""
         self.process.wait()
         with suppress(ProcessLookupError):  # once nobody is left in the group
             while True:
@@ -132,9 +139,12 @@ class Schedule:
                 while self._step():
                     time.sleep(self.launcher.pause)
             except KeyboardInterrupt:
-                for running in self.running.values():
-                    running.job.stop()
-                    running.cell.mark(FAILED).unlink(missing_ok=True)  # stopped, not failed
+                for running in self.running.values():  # all, before any is waited for
+                    running.job.tell_to_stop()
+                with suppress(KeyboardInterrupt):  # a second one: they are not waited for
+                    for running in self.running.values():
+                        running.job.wait()
+                        running.cell.mark(FAILED).unlink(missing_ok=True)  # stopped, not failed
                 raise TeachbackError(
                     f"interrupted; the same command goes on from here, {self.launcher.goes_on}"
                 ) from None

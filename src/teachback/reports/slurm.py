@@ -56,8 +56,11 @@ class SlurmJob:
         self.cell.mark("job").unlink(missing_ok=True)
         return True
 
-    def stop(self) -> None:
+    def tell_to_stop(self) -> None:
         """Do nothing: the job stays in the queue, where the next command finds it."""
+
+    def wait(self) -> None:
+        """Do nothing, as for `tell_to_stop`."""
 
 
 class SlurmLauncher:

@@ -707,12 +707,14 @@ def test_what_a_model_reads_and_whose_tokenizer_it_has(models):
         tokenizers_of((scratch, scratch), None, None, "data")
 
 
-def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path):
+def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path, monkeypatch):
     pandas = pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
     texts, labels = toy(60, 0)
     names = ["books", "films", "other"]
     table = {"text_a": texts, "label": [LABELS[i] for i in labels], "domain": [names[i // 2 % 3] for i in range(60)]}
-    model = MetaKD(names[:2], models / "small", models / "small", device="cpu", output_dir=tmp_path, precision="fp32")
+    model = MetaKD(names[:2], models / "small", models / "small", device="cpu", output_dir=".", precision="fp32")
+    monkeypatch.chdir(models)  # a relative output_dir counts from where it was given
     with pytest.raises(TeachbackError, match="lacks domain"):
         model.train({"text_a": texts, "label": labels})
     epochs = {"teacher_epochs": 1, "first_epochs": 1, "second_epochs": 1}

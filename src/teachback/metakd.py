@@ -168,7 +168,7 @@ class MetaKD:
             raise TeachbackError(f"teacher={teacher!r}: use meta, mix or mtl")
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
-        self.output_dir = Path(output_dir)
+        self.output_dir = Path(output_dir).absolute()  # whatever folder the program is in when it predicts
         self.teacher: PreTrainedModel | None = None
         self.students: dict[str, PreTrainedModel] = {}
         self._checkpoints: dict[str, Checkpoint] = {}

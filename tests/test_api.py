@@ -526,11 +526,19 @@ def test_published_defaults():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"alpha": 2}, {"reward_type": "best"}, {"report_to": "mail"}, {"temperature": 0}, {"num_episodes": -1}],
-)
+    [{"alpha": 2}, {"reward_type": "best"}, {"report_to": "mail"}, {"temperature": 0}, {"num_episodes": -1}, {"seed": -1}, {"seed": 1.5},
+     {"alpha": "0.5"}, {"student_epochs": 2.5}],
+)  # fmt: skip
 def test_a_setting_out_of_range_is_named(wrong):
-    with pytest.raises(TeachbackError, match=f"(?i){next(iter(wrong))}"):
+    with pytest.raises(TeachbackError, match=f"^{next(iter(wrong))}="):
         TrainingConfig(**wrong)
+
+
+def test_numbers_of_other_kinds_are_taken_as_such():
+    config = TrainingConfig(batch_size=np.int64(4), student_epochs=2.0, student_lr=np.float32(1e-3), seed=np.uint8(7))
+    assert json.dumps([config.batch_size, config.student_epochs, config.seed]) == "[4, 2, 7]" and config.student_lr == np.float32(1e-3)
+    with pytest.raises(TeachbackError, match="^seed=-1: must be from 0"):
+        MetaKDConfig(seed=-1)
 
 
 @pytest.mark.parametrize(

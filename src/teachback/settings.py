@@ -19,6 +19,7 @@ from teachback.core.options import (
     Natural,
     NonNegative,
     Positive,
+    Seed,
     Share,
     TrackerOrNone,
     in_range,
@@ -109,7 +110,7 @@ class TrainingConfig(Settings):
     use_competitive_loss: bool = False
     reward_type: Annotated[str, one_of("binary", "real")] = "binary"
     batch_size: Count = 8  # phases 3 and 4; phases 1 and 2 use that of train_loader
-    seed: int = 42
+    seed: Seed = 42
     report_to: TrackerOrNone = None  # tensorboard or wandb
     wandb_project: str = "mpdistil"
     wandb_run_name: str | None = None
@@ -159,7 +160,7 @@ class MetaKDConfig(Settings):
     label_smoothing: BelowOne = 0.0  # there too: share of a label that is spread evenly over the classes
     max_length: int = 128
     batch_size: Count = 32
-    seed: int = 42
+    seed: Seed = 42
     dev_fraction: float = 0.1  # shares of the rows of a table without the column split
     test_fraction: float = 0.1
     quiz_fraction: float = 0.0  # share of the train rows that is held out for stage 6

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import field, fields
-from typing import Annotated, get_type_hints
+from numbers import Integral, Real
+from typing import Annotated, get_args, get_type_hints
 
 from transformers.hf_argparser import HfArgumentParser
 
@@ -91,8 +92,21 @@ class Checked:
     def __post_init__(self):
         """Raise TeachbackError for the first value that its annotation refuses; None, an unset value, passes."""
         for name, hint in get_type_hints(type(self), include_extras=True).items():
-            for requirement in getattr(hint, "__metadata__", ()) if getattr(self, name) is not None else ():
+            if getattr(self, name) is None:
+                continue
+            self._take_number(name, getattr(hint, "__origin__", hint))
+            for requirement in getattr(hint, "__metadata__", ()):
                 requirement(self, name)
+
+    def _take_number(self, name: str, kind) -> None:
+        """Refuse what is no number where one is needed, and make an int of other whole numbers, NumPy's for instance."""
+        value, kinds = getattr(self, name), get_args(kind) or (kind,)
+        if int in kinds:
+            if not (isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())):
+                raise TeachbackError(f"{_spelled(self, name)}={value!r}: must be a whole number")
+            setattr(self, name, int(value))
+        elif float in kinds and not isinstance(value, Real):
+            raise TeachbackError(f"{_spelled(self, name)}={value!r}: must be a number")
 
 
 class Parser(HfArgumentParser):

@@ -1,5 +1,6 @@
 """The Python API on one text alone, on texts that are none, and on a table's bad rows."""
 
+import numpy as np
 import pytest
 
 from teachback import MetaKD, MetaKDConfig, MPDistil, TeachbackError, create_simple_dataloader
@@ -13,6 +14,7 @@ TABLE = {"text_a": ["good", "bad", "fine", ""], "label": list("ynyn"), "domain":
 def test_one_text_alone_is_one_row():
     loader = create_simple_dataloader("hello you", 1, "scratch:tiny")
     assert len(loader.dataset) == 1 and next(iter(loader))[3].tolist() == [1]
+    assert next(iter(create_simple_dataloader("hello you", np.int64(1), "scratch:tiny")))[3].tolist() == [1]
     assert len(create_simple_dataloader("hello you", None, "scratch:tiny").dataset) == 1
     assert [(row.text_a, row.text_b) for row in text_rows(["one", ("two", "three")], "texts", "d")] == [
         ("one", ""), ("two", "three"),
@@ -36,6 +38,14 @@ def test_one_text_alone_is_one_row():
 def test_a_text_in_place_of_a_list_is_refused(call, message):
     with pytest.raises(TeachbackError, match=message):
         call()
+
+
+def test_a_table_in_place_of_its_column_is_refused():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"text_a": ["good plot", "bad"]})
+    with pytest.raises(TeachbackError, match="texts is of type DataFrame; give a text, or a list of texts"):
+        text_rows(table, "texts", "d")
+    assert [row.text_a for row in text_rows(table["text_a"], "texts", "d")] == ["good plot", "bad"]
 
 
 def test_layers_that_the_student_does_not_have_are_refused_before_anything_is_made(tmp_path):

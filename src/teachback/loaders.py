@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ def create_simple_dataloader(
     """
     rows = text_rows(texts, "texts", "texts")
     require_list(labels, "labels", "numbers")
-    if isinstance(labels, (int, float)):
+    if isinstance(labels, Real):  # includes NumPy's
         labels = [labels]
     if not rows or (labels is not None and len(labels) != len(rows)):
         raise TeachbackError(

@@ -12,7 +12,8 @@ def text_list(texts: Texts, name: str) -> list:
     """Texts or pairs as a list; a single text becomes a list of length 1."""
     if isinstance(texts, str):
         return [texts]
-    if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, Iterable):
+    tabular = hasattr(texts, "columns")  # iterating over a table gives the names of its columns
+    if isinstance(texts, (bytes, Mapping)) or tabular or not isinstance(texts, Iterable):
         raise TeachbackError(
             f"{name} is of type {type(texts).__name__}; give a text, or a list of texts or of pairs of them"
         )

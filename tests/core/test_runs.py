@@ -1,6 +1,7 @@
 import json
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -145,6 +146,21 @@ def test_a_leftover_of_an_old_swap_does_not_replace_a_finished_folder(tmp_path):
         (tmp_path / name).mkdir()
         swap(tmp_path / name, tmp_path / "teacher-meta")
     assert names(tmp_path) == ["teacher-meta"] and names(tmp_path / "teacher-meta") == []
+
+
+def test_a_swap_that_its_process_ends_meanwhile_is_left_to_it(tmp_path, monkeypatch):
+    old = tmp_path / ".teacher-meta.old"
+    old.mkdir()
+
+    @contextmanager
+    def locked_after_the_swap(folder):
+        folder.mkdir()
+        old.rmdir()
+        yield
+
+    monkeypatch.setattr(runs, "locked", locked_after_the_swap)
+    stage_run(tmp_path)
+    assert names(tmp_path) == ["teacher-meta"]
 
 
 def test_what_a_process_left_that_was_killed_after_publishing_is_removed(tmp_path):

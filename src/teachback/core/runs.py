@@ -276,6 +276,6 @@ def _set_aside(target: Path) -> Path:
 def _restore_interrupted_swap(target: Path) -> None:
     old = _set_aside(target)
     if old.is_dir() and not target.exists():
-        take_lock(target)  # the holder of the lock may be between the two renames
-        os.rename(old, target)
-        release_lock(target)
+        with locked(target):  # the holder of the lock may be between the two renames
+            if old.is_dir() and not target.exists():  # else it has finished meanwhile
+                os.rename(old, target)

@@ -587,6 +587,27 @@ def test_what_is_no_loader_is_refused(given, message):
         UserLoader(given, "train_loader")
 
 
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [([(IDS, IDS, IDS, torch.tensor([0, 1, 2, 0]))], r"test_loader, batch 1: labels are \[0, 1, 2\], expected whole numbers 0 to 1"),
+     ([(IDS, IDS, IDS, torch.tensor([0.2, 1.7, 0, 1]))], "expected whole numbers 0 to 1"), ([{"input_ids": IDS}], "test_loader, batch 1: expected tensors")],
+)  # fmt: skip
+def test_a_test_loader_that_does_not_fit_is_refused_before_anything_is_trained(batches, message, models, tmp_path):
+    model = MPDistil("toy", 2, teacher_model=models / "big", student_model=models / "small", device="cpu", output_dir=tmp_path / "out")
+    with pytest.raises(TeachbackError, match=message):
+        model.train(loader(models, 16, 0), loader(models, 8, 1), batches)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_are_known_or_missing():
+    def of(*labels, regression=False):
+        return UserLoader([(IDS, IDS, IDS, *part) for part in labels], "test").is_labelled(regression)
+
+    ones = torch.ones(4)
+    assert of([ones.long()]) and of([torch.arange(4) + 5]) and not of([ones.long()], [-ones.long()]) and not of([])
+    assert of([-ones], regression=True) and not of([ones * math.nan], regression=True)
+
+
 def test_rows_without_their_padding_whatever_the_side():
     left = torch.tensor([[0, 0, 7, 8], [5, 6, 7, 8]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     right = torch.tensor([[7, 8], [9, 0]]), torch.tensor([[1, 1], [1, 0]])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
+from torch.random import fork_rng
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from teachback.core.devices import resolve_device, resolve_precision
@@ -19,7 +20,7 @@ from teachback.core.locks import locked
 from teachback.core.options import require
 from teachback.core.published import require_whole
 from teachback.core.tsv import as_tsv
-from teachback.data.loader_rows import UserLoader, require_loader
+from teachback.data.loader_rows import UserLoader
 from teachback.data.schema import Domain, clean_text
 from teachback.data.texts import require_list
 from teachback.inference.model_card import loader_card, loader_record, read_text, write_text
@@ -116,12 +117,11 @@ class MPDistil:
             raise TeachbackError(
                 "meta_loaders are for phases 3 and 4, which meta_epochs=0 leaves out; give none, or meta_epochs=1"
             )
-        if test_loader is not None:
-            require_loader(test_loader, "test_loader")
         set_seed(config.seed)
         val, train = UserLoader(val_loader, "val_loader"), UserLoader(train_loader, "train_loader")
         meta = {name: UserLoader(loader, f"meta_loaders[{name!r}]") for name, loader in (meta_loaders or {}).items()}
         task = self._task(train, val)
+        test = None if test_loader is None else self._test_rows(test_loader, task)
         check_layers(task.models[STUDENT], self.student_layers, self.data_dir)
         with locked(self.output_dir / "student"):
             args = phase_arguments(config, self.device, self.precision, train)
@@ -131,8 +131,8 @@ class MPDistil:
         teacher_folder, student_folder = phases.record.folders
         self.teacher = load_finished_classifier(teacher_folder).to(self.device)
         self.load_student(student_folder)
-        if test_loader is not None:
-            history["test"] = self._tested(test_loader)
+        if test is not None:
+            history["test"] = self._tested(test)
             if "metrics" in history["test"]:
                 score, count = history["test"]["metrics"]["score"], len(history["test"]["predictions"])
                 phases.record.write_student_card({"score": score, "rows": count})
@@ -160,16 +160,24 @@ class MPDistil:
             labels = tuple(f"LABEL_{number}" for number in range(self.num_labels))
         return Domain(self.task_name, self.task_name, labels, metric, kind)
 
-    def _tested(self, loader) -> dict:
-        logits, labels = self._answers(loader, "test_loader")
+    def _test_rows(self, loader, task: Task) -> UserLoader:
+        """Read and check ``test_loader`` before anything is trained, with the random numbers left as they were."""
+        with fork_rng(devices=[]):
+            test = UserLoader(loader, "test_loader")
+        vocabulary = len(test.tokenizer or task.tokenizers[STUDENT])
+        test.rows(task.domain, vocabulary, needs_labels=test.is_labelled(self.is_regression))
+        return test
+
+    def _tested(self, test: UserLoader) -> dict:
+        logits, labels = self._answers(test)
         result = {"predictions": answers(logits, self.is_regression).tolist()}
-        if np.isfinite(labels).all() and (self.is_regression or (labels >= 0).all()):
+        if test.is_labelled(self.is_regression):
             result["metrics"] = metric_values(self.metric, labels, logits)
         return result
 
-    def _answers(self, loader, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def _answers(self, given: UserLoader) -> tuple[np.ndarray, np.ndarray]:
         """Student's logits [N, C] and the loader's labels [N], in the order of the loader; missing labels are -1."""
-        student, given = self._require_student(), UserLoader(loader, name)
+        student = self._require_student()
         assert self.tokenizer is not None  # set together with the student
         domain = self._domain(kind=self._kind_of_student())
         vocabulary = student.config.vocab_size if given.tokenizer is None else len(given.tokenizer)
@@ -183,7 +191,7 @@ class MPDistil:
 
     def predict(self, loader) -> list:
         """Predict class indices, or for regression numbers, in the order of the loader."""
-        return answers(self._answers(loader, "loader")[0], self.is_regression).tolist()
+        return answers(self._logits(loader), self.is_regression).tolist()
 
     def predict_proba(self, loader) -> list[list[float]]:
         """Predict the probability of each class, in the order of the loader.
@@ -193,7 +201,11 @@ class MPDistil:
         """
         if self.is_regression:
             raise TeachbackError("a regression has no probabilities; predict(loader) gives its numbers")
-        return softmax(self._answers(loader, "loader")[0], axis=-1).tolist()
+        return softmax(self._logits(loader), axis=-1).tolist()
+
+    def _logits(self, loader) -> np.ndarray:
+        self._require_student()
+        return self._answers(UserLoader(loader, "loader"))[0]
 
     def _require_student(self) -> PreTrainedModel:
         if self.student is None:

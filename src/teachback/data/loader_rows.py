@@ -98,6 +98,12 @@ class UserLoader:
     def has_choices(self) -> bool:
         return self.batches[0].choices > 0
 
+    def is_labelled(self, regression: bool) -> bool:
+        """Whether every row has a label; a missing one is NaN, or negative where labels are classes."""
+        labels = [batch.labels for batch in self.batches if batch.labels is not None]
+        known = (part.isfinite().all() and (regression or part.min() >= 0) for part in labels)
+        return len(labels) == len(self.batches) and all(map(bool, known))
+
     @cached_property
     def texts(self) -> list[TokenDataset]:
         """The `TokenDataset` instances behind the loader, also within PyTorch's Subset and ConcatDataset."""

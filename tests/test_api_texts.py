@@ -100,7 +100,7 @@ def test_files_that_cannot_be_learnt_from_are_explained_by_file_and_line(tmp_pat
     with pytest.raises(TeachbackError, match=r"missing: 'review'"):
         model.train(tmp_path / "rows.csv", text_a_column="review")
     (tmp_path / "rows.csv").write_text("text_a,label,domain\n" + "".join(f"good {i},{'yn'[i % 2]},a\n" for i in range(40)))
-    with pytest.raises(TeachbackError, match="the rows are of one alone"):
+    with pytest.raises(TeachbackError, match="these are of one"):
         model.train(tmp_path / "rows.csv")
 
 

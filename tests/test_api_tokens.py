@@ -101,7 +101,7 @@ def test_a_collate_fn_that_changes_tokens_is_named_where_the_text_is_needed():
     plain = loader(4, 0)
     changing = DataLoader(plain.dataset, 4, collate_fn=lambda items: (plain.collate_fn(items)[0].flip(1), *plain.collate_fn(items)[1:]))
     changed = UserLoader(changing, "train")
-    with pytest.raises(TeachbackError, match="train: the tokens of 4 of 4 rows are none of its data set's"):
+    with pytest.raises(TeachbackError, match="train: the tokens of 4 of 4 rows are not in its data set"):
         changed.read_by(word_tokenizer(backwards=True), changed.rows(TASK, 60), None)
 
 

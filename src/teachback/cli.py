@@ -13,15 +13,15 @@ STAGES = {
     "2_process_data.sh": "make train, quiz, dev and test tables, and score rows by prototypes",
     "3_train_teacher.sh": "train the teacher",
     "4_student_first.sh": "distil the teacher's inner layers into the student",
-    "5_student_second.sh": "distil its predictions",
-    "6_curriculum.sh": "meta-teacher, and the student's curriculum",
+    "5_student_second.sh": "distil the teacher's predictions into the student",
+    "6_curriculum.sh": "train the meta-teacher, then the student in a curriculum",
     "7_eval.sh": "score every checkpoint; tables and report.html",
 }
 FURTHER = {
-    "reproduce.sh": "run a published table, every row, domain and seed",
-    "search.sh": "the best values of variables, by Optuna",
-    "predict.sh": "a student's answers to texts",
-    "export.sh": "a student as ONNX",
+    "reproduce.sh": "run every row, domain and seed of a published table",
+    "search.sh": "search for the best values of variables with Optuna",
+    "predict.sh": "predict texts with a student",
+    "export.sh": "export a student as ONNX",
 }
 
 
@@ -48,8 +48,8 @@ def print_scripts() -> None:
     for title, scripts in (("Stages, run in this order:", STAGES), ("Further:", FURTHER)):
         print(title)
         print("\n".join(f"  teachback run {Path(name).stem:{width}}  {what}" for name, what in scripts.items()))
-    print("`teachback run <name> --help` explains each. data/ and outputs/ lie in the folder one calls from, but for a")
-    print("checkout of the project, where they lie beside the stages.")
+    print("`teachback run <name> --help` explains each. data/ and outputs/ are in the current folder; in a checkout of the project")
+    print("they are beside the stages.")
     print(f"From Python: from teachback import {', '.join(__all__)}")
 
 
@@ -76,7 +76,7 @@ def become(script: Path, flags: list[str]) -> None:
     try:
         os.execvp("bash", ["bash", str(script), *flags])
     except FileNotFoundError as error:
-        raise TeachbackError("there is no bash, which the stages are written for; install it and call again") from error
+        raise TeachbackError("bash was not found; install it, as the stages are bash scripts") from error
 
 
 def run() -> None:

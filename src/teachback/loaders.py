@@ -57,7 +57,7 @@ def create_simple_dataloader(
         labels = [labels]
     if not rows or (labels is not None and len(labels) != len(rows)):
         raise TeachbackError(
-            f"there are {len(rows)} texts and {0 if labels is None else len(labels)} labels; give as many"
+            f"there are {len(rows)} texts and {0 if labels is None else len(labels)} labels; give a label for each text"
         )
     known = [text for row in rows for text in (row.text_a, row.text_b) if text]
     dataset = _dataset(rows, _tokenizer(tokenizer_name, known), max_length)

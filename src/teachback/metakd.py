@@ -82,7 +82,7 @@ class Table:
         columns = {name: [_text(value) for value in frame[place]] for name, place in chosen.items()}
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise TeachbackError(f"the table's columns differ in length: {lengths}; give each as many cells")
+            raise TeachbackError(f"the table's columns differ in length: {lengths}; give all of them the same length")
         index = getattr(frame, "index", None)  # for pandas; other tables have a method of that name
         return cls(columns, list(range(lengths["text_a"]) if index is None or callable(index) else index))
 
@@ -125,7 +125,7 @@ def _text(value) -> str:
 
 def _require_several(domains: Collection[str]) -> None:
     if len(domains) < 2:
-        raise TeachbackError("Meta-KD transfers between domains, and the rows are of one alone; see MPDistil")
+        raise TeachbackError("Meta-KD needs rows of two or more domains, and these are of one; use MPDistil for a single domain")
 
 
 def _likeliest(probabilities: dict[str, float]) -> str:

@@ -43,7 +43,7 @@ def _checked_labels(number, labels: tuple[str, ...], is_regression: bool) -> int
     if number < (1 if is_regression else 2) or (is_regression and number != 1):
         raise TeachbackError(f"num_labels={number}: a regression has 1, a classification 2 or more")
     if labels and (is_regression or len(labels) != number):
-        raise TeachbackError(f"labels={list(labels)}: give num_labels={number} names, of a regression none")
+        raise TeachbackError(f"labels={list(labels)}: give num_labels={number} names, for a regression none")
     return number
 
 
@@ -76,7 +76,7 @@ class MPDistil:
         self.teacher_model = str(teacher_model)
         self.student_model = self.teacher_model if student_model is None else str(student_model)
         if student_model is None and student_init == "pretrained":
-            print(f"student_model is not given: the student is made from {self.teacher_model}, as the teacher is")
+            print(f"student_model is not given: the student is cut from {self.teacher_model}, the teacher's model")
         self.student_layers = student_layers
         self.student_init, self.data_dir, self.output_dir = student_init, str(data_dir), Path(output_dir)
         require(self, "student_init", ("pretrained", "teacher"))
@@ -115,7 +115,7 @@ class MPDistil:
             )
         if meta_loaders and not config.meta_epochs:
             raise TeachbackError(
-                "meta_loaders are for phases 3 and 4, which meta_epochs=0 leaves out; give none, or meta_epochs=1"
+                "meta_loaders are for phases 3 and 4, which meta_epochs=0 skips; remove them, or set meta_epochs=1"
             )
         set_seed(config.seed)
         val, train = UserLoader(val_loader, "val_loader"), UserLoader(train_loader, "train_loader")

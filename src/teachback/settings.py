@@ -197,7 +197,7 @@ class MetaKDConfig(Settings):
         """
         given = self.class_weights or ""
         if not isinstance(given, str | Mapping) or any("," in str(label) for label in given if isinstance(given, Mapping)):
-            raise TeachbackError(f"class_weights={given!r}: give 'balanced', or a dict of a weight for each label, whose names have no comma")
+            raise TeachbackError(f"class_weights={given!r}: give 'balanced', or a dict with a weight for each label; labels must not contain commas")
         text = given if isinstance(given, str) else ",".join(f"{label}={weight}" for label, weight in given.items())
         return {"class_weights": text, "label_smoothing": self.label_smoothing}
 

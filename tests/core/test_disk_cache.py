@@ -110,7 +110,7 @@ def test_processes_that_leave_each_other_no_room_are_told_of(tmp_path):
         shutil.rmtree(place)
         return (place / "file.npy").read_bytes()
 
-    with pytest.raises(TeachbackError, match="one: was removed 5 times .* TEACHER_CACHE_GB"):
+    with pytest.raises(TeachbackError, match="one: was evicted 5 times .* TEACHER_CACHE_GB"):
         DiskCache(tmp_path, None).get("one", MEGABYTE, writer(calls=calls), read)
     assert len(calls) == ATTEMPTS
 

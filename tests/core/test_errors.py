@@ -163,7 +163,7 @@ def test_bytes_that_are_no_utf_8_are_refused_before_anything_is_done():
     done = subprocess.run([sys.executable, "-c", code, b"--output_root", b"b\xff"], capture_output=True, check=False,
                           env=os.environ | {"PYTHONPATH": SOURCE})  # fmt: skip
     assert done.returncode == 1 and done.stdout == b"" and done.stderr.count(b"\n") == 1
-    assert done.stderr.startswith(b"error: 'b\\udcff': holds a byte that is no UTF-8")
+    assert done.stderr.startswith(b"error: 'b\\udcff': contains a byte that is not UTF-8")
 
 
 @pytest.mark.parametrize(("name", "shown"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])

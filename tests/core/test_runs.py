@@ -215,7 +215,7 @@ def test_reading_an_unfinished_or_broken_stage_says_so(tmp_path):
     with pytest.raises(TeachbackError, match="no finished stage"):
         read_stage(tmp_path)
     (tmp_path / "stage.json").write_text("{")
-    with pytest.raises(TeachbackError, match="not a stage's description.*run its stage again"):
+    with pytest.raises(TeachbackError, match="not a valid description of a stage.*run its stage again"):
         read_stage(tmp_path)
 
 
@@ -279,7 +279,7 @@ def test_a_device_that_is_none_of_ours_is_refused(name):
 
 
 def test_a_gpu_that_is_not_there_is_an_error_rather_than_the_cpu():
-    with pytest.raises(TeachbackError, match="DEVICE=cuda:99: this machine shows .* set DEVICE=cpu or auto"):
+    with pytest.raises(TeachbackError, match="DEVICE=cuda:99: PyTorch sees .* set DEVICE=cpu or auto"):
         resolve_device("cuda:99")
 
 
@@ -338,7 +338,7 @@ def test_work_that_goes_on_with_other_threads_is_warned_of_and_the_number_record
     assert not caplog.text
     monkeypatch.setattr("teachback.core.runs.torch.get_num_threads", lambda: 2)
     run.checkpoints()
-    assert "was begun with 4 threads and goes on with 2" in caplog.text and "OMP_NUM_THREADS=4" in caplog.text
+    assert "was begun with 4 threads and continues with 2" in caplog.text and "OMP_NUM_THREADS=4" in caplog.text
     with run.publishing({}):
         pass
     assert read_stage(run.folder)["threads"] == 2

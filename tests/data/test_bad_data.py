@@ -320,7 +320,7 @@ REFUSED = {
     "half a surrogate pair": (mine(b"a \xed\xa0\x80\tx\ta"), BAD_ROW + "not UTF-8"),
     "empty file": (custom(mine=b""), "mine.tsv line 1: there is no header"),
     "header only": (custom(mine=HEADER), "mine.tsv: a header and no rows"),
-    "no file": (custom(), "holds no train file .train.tsv, train.csv, .*nor other files"),
+    "no file": (custom(), "holds no train file .train.tsv, train.csv, .*no files to split"),
     "a dev file and no train": (custom(dev=GOOD), "holds no train file"),
     "empty text": (mine(" \tx\ta"), BAD_ROW + "empty text"),
     "text that cannot be seen": (mine("\u200b\u200d\ufeff\tx\ta"), BAD_ROW + "empty text"),
@@ -337,7 +337,7 @@ REFUSED = {
         custom(train=GOOD, test=HEADER + b"q\tx\tnew\n"),
         "test.tsv line 2: unknown domain 'new'; known: a, b",
     ),
-    "one class in all": (custom(mine=HEADER + rows("a:x")), "a has the one label x: there is nothing to tell apart"),
+    "one class in all": (custom(mine=HEADER + rows("a:x")), "a has only the label x, so there is nothing to classify"),
     "duplicate guids": (
         custom(mine=b"guid\t" + HEADER + b"1\tq\tx\ta\n1\tr\ty\ta\n"),
         "mine.tsv line 3: duplicate guid '1'",
@@ -463,7 +463,7 @@ REFUSED = {
     ),
     "stage.json cut off": (
         distil("first", spoil=cut_off("teacher-meta/stage.json")),
-        "stage.json is not a stage's description",
+        "stage.json is not a valid description of a stage",
     ),
     "other tokens than the teacher's": (
         distil("first", spoil=other_tokenizer),
@@ -516,7 +516,7 @@ REFUSED = {
     "alpha NaN": (mine("text\tx\ta", "--alpha", "nan"), "ALPHA=nan: use a number from 0 to 1"),
     "quiz of more than all": (
         mine("text\tx\ta", "--quiz_fraction", "1.5"),
-        "quiz=1.5: a fraction is at least 0 and below 1",
+        "quiz=1.5: must be at least 0 and below 1",
     ),
     "suite that is none": (
         lambda place: process(place.data, suite="amazom"),

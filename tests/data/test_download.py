@@ -85,12 +85,12 @@ def test_the_next_mirror_follows_a_dead_one_and_one_that_sends_a_web_page(server
     server.answers = {"/dead": [(404, b"")], "/page": [(200, b"<html>moved</html>")], "/a": [(200, GOOD)]}
     get_data(suite(*(f"{server.url}{path}" for path in server.answers)), tmp_path)
     assert (tmp_path / "raw/corpus" / NAME).read_bytes() == GOOD
-    assert "not a whole archive" in capsys.readouterr().out
+    assert "not a complete archive" in capsys.readouterr().out
 
 
 def test_a_cut_off_archive_is_never_taken_for_a_whole_one(server, tmp_path):
     server.answers["/a"] = [(200, GOOD[: len(GOOD) // 2])]
-    with pytest.raises(TeachbackError, match="whole archive"):
+    with pytest.raises(TeachbackError, match="complete archive"):
         get_data(suite(f"{server.url}/a"), tmp_path)
     assert not list((tmp_path / "raw/corpus").iterdir())
 
@@ -410,7 +410,7 @@ def test_content_that_is_removed_while_it_is_unpacked_is_not_taken_for_whole(tmp
         return files
 
     monkeypatch.setattr(download, "unpack", removed)
-    with pytest.raises(TeachbackError, match="a.txt is gone; somebody removed it while it was unpacked"):
+    with pytest.raises(TeachbackError, match="a.txt was removed while it was unpacked"):
         get_data(suite(), tmp_path / "data", str(tmp_path))
     monkeypatch.undo()
     assert (get_data(suite(), tmp_path / "data", str(tmp_path)) / "content/corpus/texts/a.txt").is_file()

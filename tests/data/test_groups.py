@@ -125,8 +125,8 @@ def test_single_texts_are_divided_as_before(tmp_path):
         ({"group_column": "writer"}, r"mine.tsv line 1: there is no column 'writer', which GROUP_COLUMN names"),
         ({"group_column": "label"}, "GROUP_COLUMN=label: name a column of your own"),
         ({"group_by": "premise"}, "GROUP_BY=premise is unknown; use one of: auto, text_a, text_b, none"),
-        ({"group_by": "text_a", "group_column": "author"}, "GROUP_COLUMN=author takes the place of GROUP_BY"),
-        ({"group_by": "none", "suite": "sample", "source": ""}, "GROUP_BY is for SUITE=custom"),
+        ({"group_by": "text_a", "group_column": "author"}, "GROUP_COLUMN=author replaces GROUP_BY"),
+        ({"group_by": "none", "suite": "sample", "source": ""}, "GROUP_BY is only for SUITE=custom"),
     ],
 )
 def test_what_cannot_be_grouped_by_is_refused(options, message, tmp_path):

@@ -176,7 +176,7 @@ def test_a_second_run_does_nothing_and_a_changed_row_or_argument_is_named(tmp_pa
 
 def test_a_source_within_the_output_is_refused(tmp_path):
     write_custom(tmp_path / "custom")
-    with pytest.raises(TeachbackError, match="which this stage writes anew"):
+    with pytest.raises(TeachbackError, match="which this stage overwrites"):
         run(tmp_path, source=str(tmp_path / "custom/mine.tsv"))
     assert (tmp_path / "custom/mine.tsv").is_file()
 
@@ -299,7 +299,7 @@ def test_hidden_rows_regressions_and_a_domain_for_evaluation_only(tmp_path):
 
 def test_a_domain_for_evaluation_only_needs_the_one_that_trains_its_head(tmp_path):
     write_glue(tmp_path)
-    with pytest.raises(TeachbackError, match="MNLI-mm is for evaluation only; name MNLI too"):
+    with pytest.raises(TeachbackError, match="MNLI-mm is for evaluation only; add MNLI"):
         run(tmp_path, suite="glue", domains="SST-2 MNLI-mm")
 
 

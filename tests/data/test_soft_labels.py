@@ -55,7 +55,7 @@ def test_pairs_need_both_texts_or_a_guid(tmp_path):
     found = read(tmp_path, lines(("bad", "b1", 1, 0), ("bad", "b3", 0, 1), columns=columns), rows=rows, domain=pair)
     assert found.values[1].tolist() == [1, 0] and found.values[3].tolist() == [0, 1]
     assert_answers(read(tmp_path, lines(*ANSWERS), rows=rows, domain=pair))
-    with pytest.raises(TeachbackError, match="no column guid, or text_a and text_b, tells which row"):
+    with pytest.raises(TeachbackError, match="a column guid, or text_a and text_b, is needed"):
         read(tmp_path, lines(("bad", 1, 0), columns=("text_a", "negative", "positive")), rows=rows, domain=pair)
 
 
@@ -90,7 +90,7 @@ def test_everything_that_is_no_answer_is_listed_by_row_and_column(tmp_path):
     ("text", "domain", "message"),
     [
         (lines(*ANSWERS), GENRE, r"no column for fact, fiction, verse; .* 'p\(fact\)'; there are: guid, negative, positive"),
-        (lines(("?", 1, 0), columns=("id", "negative", "positive")), BOOKS, "no column guid, or text or text_a, tells .* there are: id, neg"),
+        (lines(("?", 1, 0), columns=("id", "negative", "positive")), BOOKS, "a column guid, or text or text_a, is needed .* there are: id, neg"),
         (lines(*ANSWERS, sign=","), BOOKS, r"there are: guid,negative,positive \(one column with ',' in its name; is it CSV\? Then call it .csv\)"),
         (lines(("x1", 1, 0)), BOOKS, "answers none of the 4 rows for books by its guid, such as g0, g1"),
         ("", BOOKS, "there is no header"),

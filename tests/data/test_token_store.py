@@ -215,7 +215,7 @@ def test_a_damaged_file_that_may_not_be_replaced_is_not_used(tmp_path, caplog, m
     path.write_bytes(DAMAGE["a token"](path.read_bytes()))
     monkeypatch.setattr("teachback.core.disk_cache.remove_at_once", lambda place: None)
     assert contents(stored(tmp_path)) == fresh()
-    assert "not kept for other stages" in caplog.text and "may not be removed" in caplog.text
+    assert "not kept for other stages" in caplog.text and "cannot be removed" in caplog.text
 
 
 def test_where_nothing_can_be_written_the_ids_are_there_all_the_same(tmp_path, caplog):

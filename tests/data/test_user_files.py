@@ -127,7 +127,7 @@ def test_class_numbers_take_the_names_that_the_file_knows(tmp_path):
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     pytest.importorskip("pyarrow")
-    with pytest.raises(TeachbackError, match=r"mine.parquet is no whole Parquet file"):
+    with pytest.raises(TeachbackError, match=r"mine.parquet is not a complete Parquet file"):
         read(write(tmp_path / "mine.parquet", CSV))
 
 
@@ -181,7 +181,7 @@ def test_a_sign_that_does_not_divide_a_csv_file_is_told_with_the_one_that_does(t
 
 
 def test_a_source_that_is_not_there_is_told_as_such(tmp_path):
-    with pytest.raises(TeachbackError, match="none.csv: there is no such file or folder; name your data with SOURCE="):
+    with pytest.raises(TeachbackError, match="none.csv: there is no such file or folder; set SOURCE to your data"):
         read(tmp_path / "none.csv")
 
 
@@ -224,7 +224,7 @@ def test_a_folder_of_several_files_is_divided_as_one(tmp_path):
 def test_two_files_of_one_name_are_refused(tmp_path):
     write(tmp_path / "train.csv", CSV)
     write(tmp_path / "train.tsv", CSV)
-    with pytest.raises(TeachbackError, match="train.csv and .*train.tsv have one name"):
+    with pytest.raises(TeachbackError, match="train.csv and .*train.tsv have the same name"):
         read(tmp_path)
 
 

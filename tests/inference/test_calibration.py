@@ -148,7 +148,7 @@ def test_predictions_are_scaled_on_request(tmp_path):
 
 
 def test_numbers_are_not_calibrated(tmp_path):
-    with pytest.raises(TeachbackError, match="--calibrated is of probabilities"):
+    with pytest.raises(TeachbackError, match="--calibrated is for probabilities"):
         answer(write_model(tmp_path / "student", SCORE), tmp_path, "good\n", calibrated=True)
 
 

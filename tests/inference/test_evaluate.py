@@ -606,7 +606,7 @@ def test_leaderboard_files_of_the_hidden_tests(mixed, capsys):
         "MNLI__student_second/MNLI-m.tsv", "MNLI__student_second/MNLI-mm.tsv",
     }  # fmt: skip
     shown = capsys.readouterr().out
-    assert "CB: 12 hidden rows of 250; the leaderboard scores no incomplete file" in shown
+    assert "CB: 12 hidden rows of 250; the leaderboard does not score incomplete files" in shown
     assert f"wrote {folder}/CB__student_second/CB.jsonl" in shown
     on_mixed(mixed)  # the test rows are the hidden rows' texts
     for stage, name in (("CB/student_second", "CB"), ("teacher-mtl", "COPA")):
@@ -618,7 +618,7 @@ def test_leaderboard_files_of_the_hidden_tests(mixed, capsys):
 
 def test_a_suite_without_hidden_rows_says_so(workplace, capsys):
     evaluate(arguments(workplace, submission=True))
-    assert "tiny/hidden.tsv has no rows that a leaderboard wants" in capsys.readouterr().out
+    assert "tiny/hidden.tsv has no rows for a leaderboard" in capsys.readouterr().out
     assert not (run_folder(workplace) / "submission").exists()
 
 
@@ -709,7 +709,7 @@ def test_cells_that_a_spreadsheet_would_compute_are_warned_of_or_written_quoted(
     bad = [replace(row, guid=f"={row.guid}") if row.guid == "g0" else row for row in rows()]
     write_rows(workplace / "data/tiny/test.tsv", bad)
     evaluate(arguments(workplace))
-    assert "student_second-test.tsv: a spreadsheet takes 1 cells that begin with = + - or @ for formulas; SPREADSHEET=1" in caplog.text
+    assert "student_second-test.tsv: a spreadsheet treats 1 cells that begin with = + - or @ as formulas; SPREADSHEET=1" in caplog.text
     caplog.clear()
     evaluate(arguments(workplace, spreadsheet=True))
     plain = (run_folder(workplace) / "predictions/books__student_second-test.tsv").read_text()

@@ -146,7 +146,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(TeachbackError, match="dev.tsv has no labelled rows of books"):
         export(arguments(tmp_path))
     (student / "stage.json").unlink()
-    with pytest.raises(TeachbackError, match="name it with --suite"):
+    with pytest.raises(TeachbackError, match="set --suite"):
         export(arguments(tmp_path))
     monkeypatch.setattr("teachback.inference.onnx_model.find_spec", lambda name: None)
     with pytest.raises(

@@ -142,8 +142,8 @@ def test_no_text_is_no_answer_and_an_empty_line_is_a_text(student, tmp_path):
     ("text", "changes", "message"),
     [("good\nbad\tplot\n", {}, "texts line 2: 2 texts; this student reads one text"),
      (b"good\n\xff\n", {}, "texts line 2: not UTF-8"),
-     ("a\tb\n1\t2\n", {"text_a": "c"}, "texts: there is no one column 'c'; there are: a, b"),
-     ("a\ta\n1\t2\n", {"text_a": "a"}, "no one column 'a'"),
+     ("a\tb\n1\t2\n", {"text_a": "c"}, "texts: there is not exactly one column 'c'; there are: a, b"),
+     ("a\ta\n1\t2\n", {"text_a": "a"}, "not exactly one column 'a'"),
      ("a\tb\n1\n", {"text_a": "a"}, "line 2: 1 columns, expected 2"),
      ("", {"input": "nowhere"}, "--input nowhere: No such file"),
      ("", {"of": "nowhere"}, "nowhere holds no model"),
@@ -188,7 +188,7 @@ def test_standard_output_holds_answers_alone(student, monkeypatch, capfdbinary):
     captured = capfdbinary.readouterr()
     assert captured.out.count(b"\n") == 3 and captured.err.startswith(b"2 rows in ")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\tb\n1\t2\n")))
-    with pytest.raises(TeachbackError, match="no one column 'c'"):
+    with pytest.raises(TeachbackError, match="not exactly one column 'c'"):
         predict(PredictionArguments(folder=str(student), device="cpu", text_a="c"))
     assert not capfdbinary.readouterr().out
 

@@ -61,13 +61,13 @@ def test_wrong_weights_are_named_with_the_labels_there_are(given, message):
 
 @pytest.mark.parametrize("args", [BALANCED, HardLabelArguments(label_smoothing=0.1)])
 def test_numbers_have_no_classes(args):
-    with pytest.raises(TeachbackError, match="score has numbers for labels"):
+    with pytest.raises(TeachbackError, match="score has no classes"):
         class_weight_column(args, [], [BOOKS, SCORE])
 
 
 @pytest.mark.parametrize("change", [{"class_weights": "balanced"}, {"label_smoothing": 0.1}])
 def test_a_loss_on_labels_without_a_share_has_no_weights(change):
-    with pytest.raises(TeachbackError, match="has no share with ALPHA_SOFT=1"):
+    with pytest.raises(TeachbackError, match="whose weight is 0 with ALPHA_SOFT=1"):
         SecondStageArguments(**change).require_label_share()
     SecondStageArguments(alpha_soft=0.5, **change).require_label_share()
     SecondStageArguments(method="finetune", **change).require_label_share()

@@ -86,13 +86,13 @@ def test_the_undistilled_student_is_the_same_in_both_settings(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"train_fraction": "0.1 lots"}, "give numbers"), ({"train_fraction": "0 1"}, "above 0"), ({"train_fraction": "2"}, "at most 1"),
-     ({"hold_out": "cars"}, "HOLD_OUT=cars"), ({"train_fraction": "0.1", "rows": "multi-mtn"}, "not of this setting")],
+     ({"hold_out": "cars"}, "HOLD_OUT=cars"), ({"train_fraction": "0.1", "rows": "multi-mtn"}, "not a row of this setting")],
     ids=str,
 )  # fmt: skip
 def test_bad_settings_are_explained(tmp_path, change, message):
     with pytest.raises(TeachbackError, match=message):
         plans(tmp_path, **change)
-    with pytest.raises(TeachbackError, match="Meta-KD's tables have"):
+    with pytest.raises(TeachbackError, match="Meta-KD's tables do"):
         make_plans(arguments(tmp_path, "mpdistil_superglue", hold_out="CB"))
 
 

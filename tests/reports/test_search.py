@@ -92,10 +92,10 @@ def test_ranges_are_read(word, expected):
 
 @pytest.mark.parametrize(
     ("space", "message"),
-    [("SECON_LR=1..2", "SECON_LR is no variable of stages 3 to 6, and is not searched; did you mean SECOND_LR"),
+    [("SECON_LR=1..2", "SECON_LR is not a variable of stages 3 to 6, and is not searched; did you mean SECOND_LR"),
      ("SECOND_LR=2..1", "the first number must be below the second"), ("SECOND_LR=0..1:log", "above 0 with :log"),
-     ("SECOND_LR=1..2:exp", "the only ending there is"), ("SECOND_LR=a..b", "a range is low..high or low..high:log"),
-     ("SEED=1,2", "SEED says which run it is"), ("PROTOCOL=honest,paper", "PROTOCOL says which run it is"),
+     ("SECOND_LR=1..2:exp", "the only suffix"), ("SECOND_LR=a..b", "a range is low..high or low..high:log"),
+     ("SEED=1,2", "SEED identifies the run"), ("PROTOCOL=honest,paper", "PROTOCOL identifies the run"),
      ("SECOND_LR=1..2\nSECOND_LR=1..3", "SECOND_LR is given twice"), ("", "name variables with their ranges")],
 )  # fmt: skip
 def test_what_cannot_be_searched_is_explained(space, message):
@@ -150,9 +150,9 @@ def test_a_trial_runs_the_stages_that_it_needs(space, options, stages):
 
 @pytest.mark.parametrize(
     ("space", "options", "message"),
-    [("TEACHER_LR=1..2", {"teachers": "x"}, "TEACHER_LR changes nothing in stages"), ("FIRST_LR=1..2", {"students": "x"}, "FIRST_LR changes nothing"),
-     ("FIRST_LR=1..2", {"until": "4"}, "UNTIL=4: stages 3, 5 and 6 have scores"), ("SECOND_LR=1..2", {"until": "3"}, "SECOND_LR changes nothing in stages 3"),
-     ("FIRST_LR=1..2", {"finetune": True}, "FIRST_LR changes nothing in stages 5")],
+    [("TEACHER_LR=1..2", {"teachers": "x"}, "TEACHER_LR has no effect in stages"), ("FIRST_LR=1..2", {"students": "x"}, "FIRST_LR has no effect"),
+     ("FIRST_LR=1..2", {"until": "4"}, "UNTIL=4: use 3, 5 or 6, the stages with scores"), ("SECOND_LR=1..2", {"until": "3"}, "SECOND_LR has no effect in stages 3"),
+     ("FIRST_LR=1..2", {"finetune": True}, "FIRST_LR has no effect in stages 5")],
 )  # fmt: skip
 def test_a_variable_without_effect_is_refused(space, options, message):
     defaults = {"until": "", "finetune": False, "cut_teacher": False, "teachers": "", "students": ""}
@@ -260,7 +260,7 @@ def test_a_trial_below_the_median_is_ended(project):
 
 def test_a_first_trial_that_fails_stops_the_search_and_a_later_one_does_not(project, capsys):
     (project / "broken-4").touch()
-    with pytest.raises(TeachbackError, match=r"the first trial failed, so that all might: it broke \(log: .*stage4.log"):
+    with pytest.raises(TeachbackError, match=r"the first trial failed, so others probably would too: it broke \(log: .*stage4.log"):
         search(arguments(project))
     (project / "broken-4").unlink()
     search(arguments(project, trials=2))

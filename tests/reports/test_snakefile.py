@@ -118,4 +118,4 @@ def test_two_cells_of_the_generated_suite_by_the_command_line(home):  # noqa: F8
         ["done", "mix-tinybert.books.seed4"],
     ]
     refused = command(home, "metakd_amazon", "--snakefile", "--dry_run", **part)
-    assert refused.returncode == 1 and "give one of them" in refused.stderr
+    assert refused.returncode == 1 and "give only one of them" in refused.stderr

@@ -86,7 +86,7 @@ def test_a_flag_that_the_stage_does_not_have_is_refused(stage):
 def test_a_loss_on_labels_without_a_share_is_refused_by_its_own_stage_alone(monkeypatch):
     monkeypatch.setenv("CLASS_WEIGHTS", "balanced")
     check_stages(STAGES[2:])  # METHOD=metakd has none, but the weights may be the teacher's
-    with pytest.raises(TeachbackError, match="5_student_second.sh: CLASS_WEIGHTS=balanced is of the loss on labels, which has no share"):
+    with pytest.raises(TeachbackError, match="5_student_second.sh: CLASS_WEIGHTS=balanced is for the loss on labels, whose weight is 0"):
         check_stages(STAGES[4:])
 
 

@@ -145,7 +145,7 @@ def test_combinations_without_a_meaning_are_refused(home):
         "dvd",
     )
     refused(
-        "its single teacher was trained on it; set TEACHER_DOMAIN",
+        "was trained on it; set TEACHER_DOMAIN",
         first,
         "--teacher",
         "single",
@@ -159,7 +159,7 @@ def test_combinations_without_a_meaning_are_refused(home):
     refused("HOLD_OUT=dvd TEACHER=mix bash 3_train", first, "--teacher", "mix", "--hold_out", "dvd", "--domain", "dvd")
     refused("TRAIN_FRACTION=0.0: must be above 0", teach, "--train_fraction", "0")
     refused("TRAIN_FRACTION=1.5: must be above 0 and at most 1", teach, "--train_fraction", "1.5")
-    refused("name it, as in DOMAIN=books", teach, "--train_fraction", "0.5", "--domain", "all")
+    refused("set it, as in DOMAIN=books", teach, "--train_fraction", "0.5", "--domain", "all")
 
 
 def test_a_head_of_its_own_serves_no_unseen_domain(home):
@@ -172,7 +172,7 @@ def test_a_head_of_its_own_serves_no_unseen_domain(home):
 
 def test_stage_6_has_no_use_for_a_held_out_domain(home):
     argv = ["--suite", "tiny", "--data_dir", str(home / "data"), "--device", "cpu", "--hold_out", "books"]
-    with pytest.raises(TeachbackError, match="of stages 3 to 5"):
+    with pytest.raises(TeachbackError, match="for stages 3 to 5"):
         run_curriculum(*parse(*CURRICULUM_STAGE, argv=argv))
 
 

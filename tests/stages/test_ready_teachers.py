@@ -138,7 +138,7 @@ def test_every_later_stage_works_with_it(home):
     cut = {"STUDENT_INIT": "teacher", "STUDENT_LAYERS": "1", "FIRST": "none", "OUTPUT_DIR": str(home / "cut"), "TEACHER_DIR": str(home / "outputs")}
     printed("4_student_first.sh", home, **cut)
     printed("5_student_second.sh", home, **cut | {"METHOD": "mpdistil", "BETA_PKD": "0"})
-    assert "that is not known; set STUDENT_INIT=pretrained" in " ".join(
+    assert "which is unknown for a TEACHER_CHECKPOINT; set STUDENT_INIT=pretrained" in " ".join(
         refused("5_student_second.sh", home, **cut | {"METHOD": "finetune", "OUTPUT_DIR": str(home / "outputs")}).split()
     )
 
@@ -147,7 +147,7 @@ def test_every_later_stage_works_with_it(home):
     ("variables", "message"),
     [
         ({"TEACHER": "meta"}, "TEACHER=meta cannot be a TEACHER_CHECKPOINT: .*transferable knowledge.*TEACHER=mix"),
-        ({"TEACHER": "mtl"}, "TEACHER=mtl cannot be a TEACHER_CHECKPOINT: .*one head, not one a domain"),
+        ({"TEACHER": "mtl"}, "TEACHER=mtl cannot be a TEACHER_CHECKPOINT: .*one head, not one per domain"),
         ({"TEACHER_CHECKPOINT": ""}, f"TEACHER_LABELS={MAP} needs TEACHER_CHECKPOINT"),
         ({"TEACHER_LABELS": ""}, "TEACHER_LABELS=LABEL_0=negative,LABEL_1=positive"),
         ({"TEACHER_CHECKPOINT": "/no/such/folder"}, "there is no such folder"),
@@ -228,7 +228,7 @@ def test_inner_layers_come_from_the_teacher_beside_the_file(home):
     other = {"SOFT_LABELS": file, "OUTPUT_DIR": str(home / "file"), "TEACHER_DIR": str(home / "outputs")}
     printed("5_student_second.sh", home, **same | other)
     assert apart(weights(home), weights(home, "file")) < 1e-4
-    assert "META_TEACHER_EVERY_EPOCH=1 changes the teacher's answers" in refused("5_student_second.sh", home, **same | other | {"META_TEACHER_EVERY_EPOCH": "1"})
+    assert "META_TEACHER_EVERY_EPOCH=1 changes the teacher's predictions" in refused("5_student_second.sh", home, **same | other | {"META_TEACHER_EVERY_EPOCH": "1"})
     assert "set TRANSFER_WINDOWS=0" in refused("5_student_second.sh", home, **same | other | {"TRANSFER_WINDOWS": "1"})
     assert "there is no finished stage at" in refused("5_student_second.sh", home, **same | other | {"TEACHER_DIR": str(home / "none")})
 

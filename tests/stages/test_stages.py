@@ -314,7 +314,7 @@ def test_a_checkpoint_of_other_settings_is_never_used(suite, monkeypatch, caplog
     assert names(work / "checkpoints") == {"checkpoint-4", "checkpoint-5"}  # no more than two are kept
     shutil.copytree(work / "checkpoints/checkpoint-5", suite / "elsewhere/checkpoint-5")
     for place in (work / "checkpoints/checkpoint-5", suite / "elsewhere/checkpoint-5"):
-        with pytest.raises(TeachbackError, match="not of this run's arguments and inputs"):
+        with pytest.raises(TeachbackError, match="not a checkpoint of this run's arguments and inputs"):
             teach(suite, "--learning_rate", "2e-3", "--resume_from_checkpoint", str(place))
     assert names(work / "checkpoints") == {"checkpoint-4", "checkpoint-5"}
     steps = interrupt_after(monkeypatch, 0)
@@ -423,7 +423,7 @@ def test_the_best_checkpoint_is_not_restored_with_a_flipped_bit(suite, finished,
 
     with monkeypatch.context() as patch:
         patch.setattr(DistillationTrainer, "_load_best_model", spoilt)
-        with pytest.raises(TeachbackError, match="is damaged, .* run the same command again"):
+        with pytest.raises(TeachbackError, match="is damaged, .* run the same command without"):
             teach(suite)
     assert same(weights(teach(suite)), weights(finished / "teacher-meta"))
 

@@ -82,7 +82,7 @@ class TeacherArguments(HardLabelArguments):
         if self.teacher_labels and not self.teacher_checkpoint:
             raise TeachbackError(f"TEACHER_LABELS={self.teacher_labels} needs TEACHER_CHECKPOINT, whose labels it translates")
         if self.teacher_checkpoint and self.teacher in ("meta", "mtl"):
-            lacks = {"meta": "no transferable knowledge, which the domain loss trains", "mtl": "one head, not one a domain"}
+            lacks = {"meta": "no transferable knowledge, which the domain loss trains", "mtl": "one head, not one per domain"}
             raise TeachbackError(
                 f"TEACHER={self.teacher} cannot be a TEACHER_CHECKPOINT: a fine-tuned classifier has {lacks[self.teacher]}; set "
                 "TEACHER=mix in stages 3 to 7, or TEACHER=single for a teacher of DOMAIN alone"
@@ -180,8 +180,8 @@ class SecondStageArguments(HardLabelArguments):
         for name in HARD_LABEL:
             if getattr(self, name) and self.alpha_soft == 1 and self.method != "finetune" and not self.soft_labels:
                 raise TeachbackError(
-                    f"{name.upper()}={getattr(self, name)} is of the loss on labels, which has no share with ALPHA_SOFT=1 (the "
-                    "default of METHOD=metakd); set ALPHA_SOFT below 1, or leave it unset in stage 5"
+                    f"{name.upper()}={getattr(self, name)} is for the loss on labels, whose weight is 0 with ALPHA_SOFT=1 (the "
+                    "default of METHOD=metakd); set ALPHA_SOFT below 1, or unset it in stage 5"
                 )
 
     def _no_inner_states(self) -> None:
@@ -189,11 +189,11 @@ class SecondStageArguments(HardLabelArguments):
         self.beta_pkd = 0.0 if self.beta_pkd is None else self.beta_pkd
         if self.meta_teacher_every_epoch:
             raise TeachbackError(
-                "META_TEACHER_EVERY_EPOCH=1 changes the teacher's answers after each epoch, and those of SOFT_LABELS are fixed; leave one unset"
+                "META_TEACHER_EVERY_EPOCH=1 changes the teacher's predictions after each epoch, but those of SOFT_LABELS are fixed; unset one of them"
             )
         self.meta_teacher_every_epoch = False
         if self.teacher_seeds:
-            raise TeachbackError(f"TEACHER_SEEDS={self.teacher_seeds} averages teachers, whose place SOFT_LABELS takes; leave one unset")
+            raise TeachbackError(f"TEACHER_SEEDS={self.teacher_seeds} averages the predictions of teachers, which SOFT_LABELS replaces; unset one of them")
 
 
 @dataclass
@@ -256,12 +256,12 @@ class CurriculumArguments(Checked):
         if once and self.advantage == "improvement":
             raise TeachbackError("ADVANTAGE=improvement is 0 at every step with STUDENT_UPDATE=episode; set ADVANTAGE=level, or leave it unset")
         if self.choose_from == "others" and self.policy == "target_only":
-            raise TeachbackError("POLICY=target_only needs CHOOSE_FROM=all, as the others leave the target out")
+            raise TeachbackError("POLICY=target_only needs CHOOSE_FROM=all, as CHOOSE_FROM=others excludes the target")
         for name, value in RELEASED_FIXED.items() if released else ():
             if name != "policy_lr" and getattr(self, name) != value:
                 raise TeachbackError(
-                    f"STUDENT_UPDATE=released has {name.upper()}={value}, not {getattr(self, name)}; leave it unset, "
-                    "or set STUDENT_UPDATE=episode, which takes any"
+                    f"STUDENT_UPDATE=released needs {name.upper()}={value}, not {getattr(self, name)}; unset it, "
+                    "or set STUDENT_UPDATE=episode, which takes any value"
                 )
         if self.gamma is None:  # what a step improved, it improved at once; a level tells of all steps before
             self.gamma = 0.0 if self.advantage == "improvement" else 0.99

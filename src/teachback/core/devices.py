@@ -33,7 +33,7 @@ def resolve_device(name: str) -> torch.device:
         raise TeachbackError(f"DEVICE={name}: use auto, cpu, cuda or cuda:<number>")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise TeachbackError(
-            f"DEVICE={name}: this machine shows {torch.cuda.device_count()} GPUs; set DEVICE=cpu or auto"
+            f"DEVICE={name}: PyTorch sees {torch.cuda.device_count()} GPUs; set DEVICE=cpu or auto"
         )
     return device
 

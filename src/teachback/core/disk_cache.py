@@ -70,10 +70,10 @@ class DiskCache:
                 logger.warning("%s is damaged and made again: %s", place, "; ".join(problems))
             remove_at_once(place)
             if problems and place.is_dir():
-                raise TeachbackError(f"{place} is damaged and may not be removed: {'; '.join(problems)}; remove it yourself")
+                raise TeachbackError(f"{place} is damaged and cannot be removed: {'; '.join(problems)}; remove it yourself")
         raise TeachbackError(
-            f"{self.folder / key}: was removed {ATTEMPTS} times as soon as it was written, as several processes have too little "
-            f"room there; set a higher {VARIABLE}, or run fewer at a time"
+            f"{self.folder / key}: was evicted {ATTEMPTS} times right after it was written, as several processes share too little "
+            f"space; set a higher {VARIABLE}, or run fewer processes at a time"
         )
 
     def keep(self, key: str, size: int | None, write: Callable[[Path], None]) -> Path:

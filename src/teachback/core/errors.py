@@ -107,7 +107,7 @@ def _refuse_undecoded(words: list[str]) -> None:
     """Refuse arguments that are not valid UTF-8: neither JSON nor safetensors can hold such a path."""
     for word in words:
         if any("\udc80" <= character <= "\udcff" for character in word):
-            raise TeachbackError(f"{word!r}: holds a byte that is no UTF-8; rename the file or folder, or link to it")
+            raise TeachbackError(f"{word!r}: contains a byte that is not UTF-8; rename the file or folder, or link to it")
 
 
 @contextmanager

@@ -120,4 +120,4 @@ class Parser(HfArgumentParser):
         return super().format_help()
 
     def error(self, message: str):
-        raise TeachbackError(f"{message} (--help lists what there is)")
+        raise TeachbackError(f"{message} (see --help)")

@@ -51,7 +51,7 @@ def parse_options(*classes, argv: list[str] | None = None) -> list:
     try:
         *parsed, unknown = Parser(classes, allow_abbrev=False).parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     except (ValueError, TypeError, ArithmeticError) as error:  # Hugging Face's own checks of values
-        raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
+        raise TeachbackError(f"{' '.join(str(error).split())} (see --help)") from error
     if unknown:
         _refuse_unknown(unknown, classes)
     for arguments in parsed:
@@ -78,5 +78,5 @@ def _refuse_unknown(unknown: list[str], classes: tuple) -> None:
             if name in REFUSED:
                 raise TeachbackError(f"--{name} has no effect here: {REFUSED[name]}")
             if name in theirs:
-                raise TeachbackError(f"--{name} is no flag here, but a field of TrainingArguments: --trainer {name}=...")
-    raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; --help lists those that there are")
+                raise TeachbackError(f"--{name} is not a flag but a field of TrainingArguments; use --trainer {name}=...")
+    raise TeachbackError(f"unknown arguments: {' '.join(unknown)}; see --help")

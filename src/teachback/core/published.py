@@ -36,7 +36,7 @@ def read_stage(folder: Path, *names: str) -> dict:
             break
     on_purpose = f"; if you changed it on purpose, remove {Path(folder) / 'stage.json'}" * (record.get("stage") == DATA)
     raise TeachbackError(
-        f"{folder} is damaged: {'; '.join(wrong)}. Run {_made_by(record)} again, which makes it anew{on_purpose}"
+        f"{folder} is damaged: {'; '.join(wrong)}. Run {_made_by(record)} again to recreate it{on_purpose}"
     )
 
 
@@ -80,7 +80,7 @@ def read_record(folder: Path) -> dict:
     except FileNotFoundError:
         raise TeachbackError(f"{folder} holds no finished stage (no stage.json)") from None
     except (ValueError, AttributeError, TypeError) as error:
-        raise TeachbackError(f"{path} is not a stage's description ({error}); run its stage again, which makes {folder} anew") from error
+        raise TeachbackError(f"{path} is not a valid description of a stage ({error}); run its stage again to recreate {folder}") from error
 
 
 def base_model(origin: Path | str) -> str:

@@ -146,8 +146,8 @@ class StageRun:
         begun, now = self.remembered("threads", lambda: str(torch.get_num_threads())), torch.get_num_threads()
         if begun != str(now):
             logger.warning(
-                "%s was begun with %s threads and goes on with %s: on a CPU sums are rounded otherwise, and the result is not that "
-                "of an uninterrupted run; set OMP_NUM_THREADS=%s for that", self.work, begun, now, begun,
+                "%s was begun with %s threads and continues with %s: on a CPU sums are rounded differently, so the result is not that "
+                "of an uninterrupted run; to get that, set OMP_NUM_THREADS=%s", self.work, begun, now, begun,
             )  # fmt: skip
 
     def remembered(self, name: str, decide: Callable[[], str]) -> str:
@@ -170,8 +170,8 @@ class StageRun:
         mark = Path(checkpoint).absolute().parents[1] / "fingerprint"
         if not checkpoint.is_dir() or not self._is_mine(_read_mark(mark)):
             raise TeachbackError(
-                f"--resume_from_checkpoint {checkpoint}: it is not of this run's arguments and inputs, or is no checkpoint; "
-                "leave the flag out, as a stage finds its own last checkpoint"
+                f"--resume_from_checkpoint {checkpoint}: it is not a checkpoint of this run's arguments and inputs; "
+                "remove the flag, and the stage resumes from its last checkpoint"
             )
 
     @contextmanager

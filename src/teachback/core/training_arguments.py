@@ -67,9 +67,9 @@ class OptimizerArguments(Checked):
     def _require_strategies(self, values: dict) -> None:
         """Refuse when to evaluate, save and load if other arguments need it otherwise."""
         if self.patience and values["eval_strategy"] == "no":
-            raise TeachbackError(f"PATIENCE={self.patience} counts evaluations, and --trainer eval_strategy=no makes none; leave one of them out")
+            raise TeachbackError(f"PATIENCE={self.patience} counts evaluations, and --trainer eval_strategy=no turns them off; unset one of them")
         if self.average_checkpoints and not values["load_best_model_at_end"]:
-            raise TeachbackError("AVERAGE_CHECKPOINTS compares the mean with the best epoch; leave --trainer load_best_model_at_end out")
+            raise TeachbackError("AVERAGE_CHECKPOINTS compares the mean with the best epoch; remove --trainer load_best_model_at_end")
         if values["save_strategy"] == "steps" and not self.save_steps:
             raise TeachbackError("--trainer save_strategy=steps needs --save_steps, a number of steps")
 
@@ -91,7 +91,7 @@ class OptimizerArguments(Checked):
         try:
             args = TrainingArguments(**values | more | trainer_values(self.trainer))
         except (ValueError, TypeError, ArithmeticError) as error:  # its own checks of values
-            raise TeachbackError(f"{' '.join(str(error).split())} (--help lists what there is)") from error
+            raise TeachbackError(f"{' '.join(str(error).split())} (see --help)") from error
         args._n_gpu = min(1, args.n_gpu)  # else the Trainer would use DataParallel on several GPUs
         if args.disable_tqdm:
             disable_progress_bar()

@@ -62,7 +62,7 @@ def read_records(path: Path, kind: type[Record], old: int, advice: str) -> list[
             records.append(kind(*map(_parsed, types, values)))
         except ValueError as error:
             name = kind.__name__.lower()
-            raise TeachbackError(f"{path} line {number} is not a {name} ({error}); mend or remove the line") from error
+            raise TeachbackError(f"{path} line {number} is not a {name} ({error}); correct or remove the line") from error
     return records
 
 

@@ -27,7 +27,7 @@ HEADERS = (
 )  # fmt: skip
 
 
-ELSEWHERE = "; nothing of it was unpacked, get the archive elsewhere"
+ELSEWHERE = "; nothing was unpacked; get the archive from another place"
 Member = Any  # tarfile.TarInfo or zipfile.ZipInfo
 
 

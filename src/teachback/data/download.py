@@ -36,7 +36,7 @@ def get_data(
     raw = raw_folder(suite, data_dir)
     if not suite.archives:
         print(
-            f"SUITE={suite.name} has nothing to fetch: put your files into {raw}, or give stage 2 their place with SOURCE="
+            f"SUITE={suite.name} has nothing to fetch: put your files into {raw}, or set SOURCE to their place in stage 2"
         )
         return raw
     with locked(raw), naming(raw):
@@ -106,7 +106,7 @@ def _obtain(suite: Definition, archive: Archive, path: Path, source: str) -> Non
     """
     if path.is_file():
         if reason := _damage(archive, path):
-            raise TeachbackError(f"{path} is not a whole archive ({reason}); remove it and run again")
+            raise TeachbackError(f"{path} is not a complete archive ({reason}); remove it and run again")
     else:
         try:
             _bring(suite, archive, path, source)
@@ -130,7 +130,7 @@ def _verify(path: Path) -> None:
     if actual != expected:
         raise TeachbackError(
             f"{path} has SHA-256 {actual}, but {expected} was recorded when it was first fetched; remove {path.name} "
-            f"to fetch it again, or {record.name} if the new content is meant"
+            f"to fetch it again, or {record.name} to accept the new content"
         )
     print(f"{path.name}: SHA-256 verified")
 
@@ -142,7 +142,7 @@ def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None
         with working_folder(path) as folder:
             copy(place, folder / path.name)
             if reason := _damage(archive, folder / path.name):
-                raise TeachbackError(f"{place} is not a whole archive ({reason}); get it again")
+                raise TeachbackError(f"{place} is not a complete archive ({reason}); get it again")
             sync(folder)
             os.replace(folder / path.name, path)
         print(f"copied {place}")
@@ -155,7 +155,7 @@ def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None
             return
         print(f"{shown(url)}: {failure}")
         failures.append(f"  {shown(url)}: {failure}")
-    restrict = f" Or leave {', '.join(archive.domains)} out: name others with DOMAINS=." if archive.domains else ""
+    restrict = f" Or exclude {', '.join(archive.domains)}: name other domains with DOMAINS=." if archive.domains else ""
     raise TeachbackError(
         f"could not download {archive.name}:", *failures,
         f"Without network: download {' or '.join(map(shown, urls))} on another machine, put the file at {path}, "
@@ -179,7 +179,7 @@ def _download(archive: Archive, url: str, path: Path) -> str:
             reason = f"{type(error).__name__}: {error}"
             return reason.replace(url, shown(url)).replace(urlsplit(url).query or url, "...")
         if reason := _damage(archive, fetched):
-            return f"what came is not a whole archive ({reason})"
+            return f"the download is not a complete archive ({reason})"
         sync(folder)
         os.replace(fetched, path)
     return ""
@@ -206,7 +206,7 @@ def _unpack_all(suite: Definition, raw: Path) -> None:
         sync(new)
         if gone := [path for path in placed if not path.is_file()]:
             raise TeachbackError(
-                f"{gone[0]} is gone; somebody removed it while it was unpacked. Run the same command again"
+                f"{gone[0]} was removed while it was unpacked; run the same command again"
             )
         write_atomically(new / MARK, hashes)
         if content.exists():
@@ -241,7 +241,7 @@ def _check_content(suite: Definition, content: Path, allow_partial: bool, domain
     ]
     if not wrong:
         return
-    report = [f"{content} is not what SUITE={suite.name} is known to hold:", *wrong]
+    report = [f"{content} does not have the known content of SUITE={suite.name}:", *wrong]
     if not allow_partial:
-        raise TeachbackError(*report, "If a part is what you want, run again with ALLOW_PARTIAL=1.")
+        raise TeachbackError(*report, "To accept this content, run again with ALLOW_PARTIAL=1.")
     print("warning:", "\n".join(report))

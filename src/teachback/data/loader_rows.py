@@ -180,8 +180,8 @@ class UserLoader:
         known = {key: i for i, key in enumerate(key for part in self.texts for key in keys_of(part.encoded))}
         if unknown := sum(key not in known for key in keys):
             raise TeachbackError(
-                f"{self.name}: the tokens of {unknown} of {len(keys)} rows are none of its data set's, so their texts "
-                "are not known; where teacher and student have different tokenizers, a collate_fn may not change tokens"
+                f"{self.name}: the tokens of {unknown} of {len(keys)} rows are not in its data set, so their texts "
+                "are unknown; if teacher and student have different tokenizers, collate_fn must not change tokens"
             )
         encoded = EncodedRows.joined(parts).chosen([known[key] for key in keys])
         return replace(encoded, columns=rows.columns, guids=rows.guids, batches=rows.batches)
@@ -195,7 +195,7 @@ def require_loader(loader, name: str) -> None:
         length = len(loader)
     except TypeError:
         raise TeachbackError(
-            f"{name} has no length, so it may never end; give a loader with one, for example of a map-style dataset"
+            f"{name} has no length, so it may never end; give a loader with a length, for example of a map-style dataset"
         ) from None
     if not length:
         raise TeachbackError(f"{name} has no batches; give one with at least one row")
@@ -292,7 +292,7 @@ def cut_quiz(
     quiz = _share(list(first.values()), rows.columns["label"].tolist(), domain, fraction, seed)
     if not quiz:
         raise TeachbackError(
-            f"{name} has {len(first)} different rows, too few to keep some of them for phases 3 and 4; give rows "
+            f"{name} has {len(first)} different rows, too few to hold some out for phases 3 and 4; give rows "
             f"of {domain.name} in meta_loaders, or train without these phases (meta_epochs=0)"
         )
     taken = {keys[number] for number in quiz}

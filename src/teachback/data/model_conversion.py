@@ -57,8 +57,8 @@ def _in_own_process(source: Path, target: Path) -> None:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
         raise TeachbackError(
-            f"{source} is not converted: {reason}. A file of weights holds tensors by name and nothing else; get the model from "
-            "its makers as safetensors"
+            f"{source} is not converted: {reason}. A file of weights may hold only named tensors; get the model as "
+            "safetensors from its authors"
         )
 
 

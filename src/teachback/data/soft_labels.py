@@ -50,7 +50,7 @@ def layout_of(table: Table, domain: Domain) -> Layout:
     answers = {label: next((name for name in (f"p({label})", label) if name in table.columns), "") for label in names}
     if missing := [label for label, name in answers.items() if not name]:
         raise TeachbackError(
-            f"{table.path}: there is no column for {listed(missing)}; needed: one for each of {listed(names)}, so called or as in "
+            f"{table.path}: there is no column for {listed(missing)}; needed: a column for each of {listed(names)}, with that name or as in "
             f"'p({names[0]})'; there are: {listed(table.columns)}{_of_csv(table)}"
         )
     left = [name for name in table.columns if name not in answers.values()]
@@ -58,7 +58,7 @@ def layout_of(table: Table, domain: Domain) -> Layout:
         if set(key) <= set(left) and (domain.kind == "single" or len(key) > 1 or key == ("guid",)):
             return Layout(key if domain.kind != "single" else key[:1], answers)
     texts = "text or text_a" if domain.kind == "single" else "text_a and text_b"
-    raise TeachbackError(f"{table.path}: no column guid, or {texts}, tells which row an answer is for; there are: {listed(table.columns)}")
+    raise TeachbackError(f"{table.path}: a column guid, or {texts}, is needed to match answers with rows; there are: {listed(table.columns)}")
 
 
 def _of_csv(table: Table) -> str:

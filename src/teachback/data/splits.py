@@ -32,7 +32,7 @@ def _first_fold(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     if few or not rows:
         raise TeachbackError(
             f"the authors' split takes a {FOLDS}th of each label twice, and there are only {' and '.join(few) or 'no rows'}; "
-            "get whole review files, or give your reviews as SUITE=custom"
+            "get the complete review files, or use SUITE=custom for your reviews"
         )
     from sklearn.model_selection import StratifiedKFold  # a second, of which the other suites have no need
 

@@ -78,8 +78,8 @@ class SuiteData:
             )
         if name not in trainable:
             raise TeachbackError(
-                f"DOMAIN={name} has no train rows of its own, it is only scored; "
-                f"domains of this run that have some: {', '.join(trainable) or 'none'}"
+                f"DOMAIN={name} has no train rows and is only scored; "
+                f"domains of this run with train rows: {', '.join(trainable) or 'none'}"
             )
         return self.suite.domain(name)
 
@@ -154,7 +154,7 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
     unseen = sorted({row.domain for row in rows} - set(domains))
     if unseen:
         raise TeachbackError(
-            f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train one that was, or set TRANSFER_SET=domain"
+            f"the teacher was trained on {', '.join(domains)}, not on {', '.join(unseen)}; train a teacher on them, or set TRANSFER_SET=domain"
         )
     encoded = encode_once(data.folder, rows, tokenizer, max_length, data.suite.domains)
     encoded.guids = [row.guid for row in rows]

@@ -145,7 +145,7 @@ def _json_table(path: Path, only: Collection[str]) -> Table:
     objects = (values for _, values, _ in json_lines(path) if values)
     columns = list(dict.fromkeys(name for values in islice(objects, ROWS_AT_ONCE) for name in values))
     if not columns:
-        raise TeachbackError(f'{path}: no line holds a JSON object, such as {{"text_a": "...", "label": "..."}}')
+        raise TeachbackError(f'{path}: no line is a JSON object, such as {{"text_a": "...", "label": "..."}}')
     return Table(path, columns, _as_text(json_lines(path), {}, only))
 
 
@@ -193,7 +193,7 @@ def _parquet_table(path: Path, only: Collection[str]) -> Table:
             schema = file.schema_arrow
     except (pyarrow.ArrowException, OSError) as error:
         raise TeachbackError(
-            f"{path} is no whole Parquet file ({str(error).splitlines()[0]}); write it again"
+            f"{path} is not a complete Parquet file ({str(error).splitlines()[0]}); write it again"
         ) from error
     names = _class_names(schema.metadata or {})
     chosen = [name for name in schema.names if not only or name in only]

@@ -64,18 +64,18 @@ def _by_split(source: Path) -> list[tuple[str, Path]]:
     if source.is_file():
         return [("", source)]
     if not source.exists():
-        raise TeachbackError(f"{source}: there is no such file or folder; name your data with SOURCE=, a relative path from {Path.cwd()}")
+        raise TeachbackError(f"{source}: there is no such file or folder; set SOURCE to your data (a relative path counts from {Path.cwd()})")
     files = _tables_in(source)
     named = [(SPLIT_NAMES[found[1].lower()], path) for path in files if (found := BY_SPLIT.fullmatch(path.stem))]
     for before, path in pairwise(files):
         if before.stem == path.stem:
-            raise TeachbackError(f"{before} and {path} have one name; leave one of them there")
+            raise TeachbackError(f"{before} and {path} have the same name; keep only one of them")
     if any(split == "train" for split, _ in named):
         return sorted(named, key=lambda pair: SPLITS.index(pair[0]))
     if named or not files:
         raise TeachbackError(
-            f"{source} holds no train file ({', '.join(f'train{suffix}' for suffix in SUFFIXES)}), nor other files alone that are "
-            "divided here; put train.tsv (and dev.tsv, test.tsv) there, or name a file, another folder or hub:<name> with SOURCE="
+            f"{source} holds no train file ({', '.join(f'train{suffix}' for suffix in SUFFIXES)}), and it has no "
+            "files to split; add train.tsv (and dev.tsv, test.tsv), or set SOURCE to a file, another folder or hub:<name>"
         )
     return [("", path) for path in files]
 

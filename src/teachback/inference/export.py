@@ -77,7 +77,7 @@ def _rows(args: ExportArguments, suite: str, domain: Domain) -> tuple[SuiteData,
     """Load the suite and its labelled dev rows of the student's domain."""
     name = args.suite or suite
     if not name:
-        raise TeachbackError(f"{args.folder} does not say which suite it is of; name it with --suite")
+        raise TeachbackError(f"{args.folder} does not record its suite; set --suite")
     data = SuiteData.read(args.data_dir, name, domain.name)
     rows = labelled(data.rows(SPLIT))
     if not rows:

@@ -68,9 +68,9 @@ class PredictionArguments(Checked):
         if self.keep and not self.text_a:
             raise TeachbackError(f"--keep {self.keep} needs --text_a, as an input of one text a line has no columns")
         if self.jobs > 1 and not self.of_folder:
-            raise TeachbackError(f"JOBS={self.jobs}: processes share out the files of a folder; name one with --input")
+            raise TeachbackError(f"JOBS={self.jobs}: processes share the files of a folder; set --input to a folder")
         if self.spreadsheet and kind_of(self.output) not in SHEETS:
-            raise TeachbackError(f"--spreadsheet quotes cells of a TSV or CSV file, and --output {self.output} is none")
+            raise TeachbackError(f"--spreadsheet is for TSV and CSV files, and --output {self.output} is neither")
 
     @property
     def of_folder(self) -> bool:
@@ -103,12 +103,12 @@ def predict(args: PredictionArguments) -> int:
 def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain) -> int:
     """Predict every row of the input with a loaded student; returns the number of rows."""
     if args.calibrated and domain.task == "regression":
-        raise TeachbackError(f"--calibrated is of probabilities, and {args.folder} answers with numbers; leave it out")
+        raise TeachbackError(f"--calibrated is for probabilities, and {args.folder} is a regression; remove the flag")
     temperature = temperature_of(Path(args.folder), domain.name) if args.calibrated else 1.0
     count, start = 0, time.perf_counter()
     texts, numbers = columns(domain, args.kept)
     if not args.spreadsheet and kind_of(args.output) in SHEETS and any(map(is_formula, domain.labels)):
-        print("warning: a spreadsheet takes labels that begin with = + - or @ for formulas; --spreadsheet 1 quotes them", file=sys.stderr)
+        print("warning: a spreadsheet treats labels that begin with = + - or @ as formulas; --spreadsheet 1 quotes them", file=sys.stderr)
     rows, size = read_rows(args, domain), args.window * args.batch_size
     window = list(islice(rows, size))  # before the header, which is not to stand alone if the columns are wrong
     with answer_file(args.output, texts, numbers, args.spreadsheet) as write:
@@ -180,7 +180,7 @@ def _columns(args: PredictionArguments, place: str) -> Iterator[Fields]:
         table = open_table(Path(args.input), only=names) if has_kind else tsv_stream(source, Path(place))
         for name in names:
             if table.columns.count(name) != 1:
-                raise TeachbackError(f"{place}: there is no one column {name!r}; there are: {', '.join(table.columns)}")
+                raise TeachbackError(f"{place}: there is not exactly one column {name!r}; there are: {', '.join(table.columns)}")
         for number, row, reason in table.rows:
             absent = next((f"no column {name!r}" for name in names if row is not None and name not in row), "")
             yield number, [row[name] for name in names] if row and not absent else [], reason or absent, table.unit

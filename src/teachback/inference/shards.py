@@ -64,7 +64,7 @@ def find_shards(source: Path, target: Path) -> list[Shard]:
         TeachbackError: there is none, one that is not read, or two whose answers would have one name.
     """
     if not str(target.name) or target.is_file() or source.resolve() == target.resolve():
-        raise TeachbackError(f"--input {source} is a folder; name another folder for the answers with --output")
+        raise TeachbackError(f"--input {source} is a folder; set --output to another folder for the answers")
     paths = sorted(path for path in source.iterdir() if path.is_file() and path.name[0] not in "._")
     if unknown := [path for path in paths if path.suffix.lower() not in OUTPUTS]:
         raise TeachbackError(f"{unknown[0]} is not read; a folder may hold {', '.join(OUTPUTS)}, and names that begin with . or _")
@@ -73,7 +73,7 @@ def find_shards(source: Path, target: Path) -> list[Shard]:
     shards = {path: Shard(path, target / (path.stem + OUTPUTS[path.suffix.lower()])) for path in paths}
     targets = [shard.target for shard in shards.values()]
     if twice := [path for path, shard in shards.items() if targets.count(shard.target) > 1]:
-        raise TeachbackError(f"the answers to {twice[0]} and {twice[1]} would have one name; rename one of them")
+        raise TeachbackError(f"the answers to {twice[0]} and {twice[1]} would have the same name; rename one of them")
     return list(shards.values())
 
 

@@ -33,7 +33,7 @@ def chosen_metric(name: str, task_name: str, regression: bool, num_labels: int =
         right = "correlation" if regression else "accuracy, f1, binary_f1 or mcc"
         raise TeachbackError(f"metric={name!r} does not suit is_regression={regression}; use {right}")
     if name == "binary_f1" and num_labels != 2:
-        raise TeachbackError(f"metric='binary_f1' is of the second of two classes, and num_labels={num_labels}; use f1")
+        raise TeachbackError(f"metric='binary_f1' needs two classes, and num_labels={num_labels}; use f1")
     return name
 
 

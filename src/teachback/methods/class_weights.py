@@ -34,7 +34,7 @@ def class_weight_column(
     numbers = [domain.name for domain in domains if domain.task == "regression"]
     for name in ("class_weights", "label_smoothing"):
         if numbers and getattr(args, name):
-            raise TeachbackError(f"{name.upper()}: {', '.join(numbers)} has numbers for labels; leave it unset, or out of DOMAINS")
+            raise TeachbackError(f"{name.upper()}: {', '.join(numbers)} has no classes (regression); unset {name.upper()}, or remove the domain from DOMAINS")
     if not args.class_weights:
         return {}
     labels = dict.fromkeys(label for domain in domains for label in domain.labels)

@@ -186,7 +186,7 @@ def _pretrained(name: str, place: str, auto_class, tokenizer, labels: dict | Non
             model_class = auto_class._model_mapping[type(config)]
         except KeyError:
             raise TeachbackError(
-                f"models of the type {config.model_type!r}, such as {name!r}, have no form that classifies; "
+                f"models of the type {config.model_type!r}, such as {name!r}, have no class for sequence classification; "
                 f"supported: {configs.SUPPORTED}"
             ) from None
         model, report = auto_class.from_pretrained(

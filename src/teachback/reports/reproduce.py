@@ -62,9 +62,9 @@ class ReproduceArguments(Checked):
     def __post_init__(self):
         super().__post_init__()
         if self.list_cells and not self.dry_run:
-            raise TeachbackError("--list_cells is for --dry_run, which runs nothing: give both")
+            raise TeachbackError("--list_cells needs --dry_run")
         if self.dry_run + self.only_table + self.snakefile > 1:
-            raise TeachbackError("--dry_run, --only_table and --snakefile each take the place of a run: give one of them")
+            raise TeachbackError("--dry_run, --only_table and --snakefile each replace a run; give only one of them")
 
 
 def reproduce(args: ReproduceArguments) -> None:
@@ -106,9 +106,9 @@ def make_plans(args: ReproduceArguments) -> list[Plan]:
         return [plan]
     rows = plan.recipe.held_out_rows if held_out else plan.recipe.few_data_rows
     if not rows:
-        raise TeachbackError(f"{args.name} has no setting for HOLD_OUT or TRAIN_FRACTION; Meta-KD's tables have")
+        raise TeachbackError(f"{args.name} does not support HOLD_OUT and TRAIN_FRACTION; Meta-KD's tables do")
     if unknown := [row.name for row in plan.rows if args.rows and row.name not in rows]:
-        raise TeachbackError(f"ROWS={unknown[0]} is not of this setting; it has: {', '.join(rows)}")
+        raise TeachbackError(f"ROWS={unknown[0]} is not a row of this setting; it has: {', '.join(rows)}")
     chosen = tuple(plan.recipe.row(name) for name in rows if not args.rows or name in _words(args.rows))
     plans = replace(plan, rows=chosen, against=rows[-1], teacher_domain=args.teacher_domain)
     targets = held_out or (plan.targets if args.targets else plan.targets[:1])
@@ -125,7 +125,7 @@ def _fractions(text: str) -> list[str]:
     try:
         values = sorted({float(word) for word in _words(text)} or {1.0})
     except ValueError:
-        raise TeachbackError(f"TRAIN_FRACTION={text!r}: give numbers with blanks between, such as 0.01 0.1 1") from None
+        raise TeachbackError(f"TRAIN_FRACTION={text!r}: give numbers separated by blanks, such as 0.01 0.1 1") from None
     if not (0 < values[0] and values[-1] <= 1):
         raise TeachbackError(f"TRAIN_FRACTION={text!r}: a share is above 0 and at most 1")
     return [f"{value:g}" for value in values]
@@ -173,7 +173,7 @@ def _words(text: str) -> list[str]:
 def _seeds(text: str) -> tuple[int, ...]:
     words = _words(text)
     if not words or not all(word.isdigit() for word in words):
-        raise TeachbackError(f"SEEDS={text!r}: give whole numbers with blanks between")
+        raise TeachbackError(f"SEEDS={text!r}: give whole numbers separated by blanks")
     return tuple(dict.fromkeys(map(int, words)))
 
 

@@ -67,7 +67,7 @@ class SearchArguments(Checked):
         if self.protocol == "paper":
             raise TeachbackError("PROTOCOL=paper selects on the reported rows, and a search must not see them; set PROTOCOL=honest")
         if self.domain == "all":
-            raise TeachbackError("DOMAIN=all: a search is for one domain's student; name it")
+            raise TeachbackError("DOMAIN=all: a search is for one domain's student; set DOMAIN to that domain")
 
 
 def search(args: SearchArguments) -> Path:
@@ -197,7 +197,7 @@ class Search:
         shown = " ".join(f"{name}={value}" for name, value in values.items())
         print(f"trial {trial.number}: {shown}: {outcome}{f', as trial {same.number}' if same else ''}, {time.monotonic() - start:.0f} s", flush=True)
         if state == states.FAIL and not done:
-            raise TeachbackError(f"the first trial failed, so that all might: {reason}")
+            raise TeachbackError(f"the first trial failed, so others probably would too: {reason}")
 
     def _run(self, trial, values: dict[str, str]) -> tuple[float | None, str]:
         """Run the cells of a trial that are not done; returns the score, or None and `PRUNED` or the reason of a failure."""

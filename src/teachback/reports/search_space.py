@@ -48,7 +48,7 @@ class Range:
         except ValueError:
             raise TeachbackError(f"{word}: a range is low..high or low..high:log, such as 1e-5..1e-4:log; values are a,b,c") from None
         if not low < high or scale not in ("", "log") or (scale == "log" and low <= 0):
-            raise TeachbackError(f"{word}: the first number must be below the second, and above 0 with :log, the only ending there is")
+            raise TeachbackError(f"{word}: the first number must be below the second, and above 0 with :log, the only suffix")
         return cls(name, text, low, high, scale == "log")
 
     def suggest(self, trial) -> str:
@@ -71,7 +71,7 @@ def parse_space(text: str) -> list[Range]:
     for one in ranges:
         if one.name not in known:
             close = difflib.get_close_matches(one.name, known, 1)
-            why = "says which run it is, or changes no result" if one.name in NOT_SEARCHED else "is no variable of stages 3 to 6"
+            why = "identifies the run, or changes no result" if one.name in NOT_SEARCHED else "is not a variable of stages 3 to 6"
             raise TeachbackError(f"{one.name}={one.text}: {one.name} {why}, and is not searched" + (f"; did you mean {close[0]}?" if close else ""))
     if not ranges:
         raise TeachbackError("name variables with their ranges, such as SECOND_LR=1e-5..1e-4:log TEMPERATURE=1,2,4")
@@ -169,7 +169,7 @@ def stages_of(ranges: Sequence[Range], until: str, finetune: bool, cut_teacher: 
         only = [[stage for stage in STAGES if has(stage, name)] for name in names]
         until = "6" if ["6"] in only else "3" if all(stages == ["3"] for stages in only) else "5"
     if until not in ("3", "5", "6") or (until == "6" and finetune):
-        raise TeachbackError(f"UNTIL={until}: stages 3, 5 and 6 have scores on dev, and stage 6 goes on with a distilled student")
+        raise TeachbackError(f"UNTIL={until}: use 3, 5 or 6, the stages with scores on dev; stage 6 needs a distilled student")
     stages = [stage for stage in STAGES if stage <= until]
     if finetune:
         stages = [stage for stage in stages if stage == "5" or until == "3" or (stage == "3" and cut_teacher)]
@@ -180,7 +180,7 @@ def stages_of(ranges: Sequence[Range], until: str, finetune: bool, cut_teacher: 
         stages = [stage for stage in stages if stage not in (("4", "5") if taken else ("4",))]
     if lost := [name for name in names if not any(has(stage, name) for stage in stages)]:
         raise TeachbackError(
-            f"{lost[0]} changes nothing in stages {', '.join(stages) or '(none)'}, which a trial would run; see UNTIL, TEACHER_DIR, STUDENT_DIR and METHOD"
+            f"{lost[0]} has no effect in stages {', '.join(stages) or '(none)'}, which a trial would run; see UNTIL, TEACHER_DIR, STUDENT_DIR and METHOD"
         )
     return tuple(stages)
 

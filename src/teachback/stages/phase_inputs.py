@@ -74,7 +74,7 @@ def tokenizers_of(names: tuple[str, str], given, of_loader, data_dir: str) -> li
     known = next((one for one in (given, *loaded, of_loader) if one is not None), None)
     if known is None:
         raise TeachbackError(
-            "models from scratch have no tokenizer of their own; give the one of the loaders' tokens as tokenizer="
+            "models from scratch have no tokenizer; pass the tokenizer of the loaders' tokens as tokenizer="
         )
     return [one or known for one in loaded]
 
@@ -125,7 +125,7 @@ def _weight_classes(rows: Held, domain: Domain, args: PhaseArguments) -> None:
     """
     given = args.class_weights
     if domain.task == "regression" and (given is not None or args.second.label_smoothing):
-        raise TeachbackError("class_weights and label_smoothing are of classes, and a regression has none; leave them out")
+        raise TeachbackError("class_weights and label_smoothing are for classes, and a regression has none; unset them")
     if given is None:
         return
     labels = rows.labels.long().tolist()

@@ -67,7 +67,7 @@ class RunRows:
         if self.args.train_fraction == 1:
             return self.data.selected[0]
         if self.args.domain == "all":
-            raise TeachbackError("TRAIN_FRACTION is of one domain's rows: name it, as in DOMAIN=books")
+            raise TeachbackError("TRAIN_FRACTION applies to one domain; set it, as in DOMAIN=books")
         return self.data.target(self.args.domain).name
 
     def taught_domains(self) -> list[str]:

@@ -68,11 +68,11 @@ def _check(arguments: ProcessArguments) -> None:
         raise TeachbackError(f"PROTOCOL={arguments.protocol}: use one of {', '.join(PROTOCOLS)}")
     if arguments.source and arguments.suite != "custom":
         raise TeachbackError(
-            f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; give SOURCE to 1_get_data.sh"
+            f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; set SOURCE in 1_get_data.sh"
         )
     if arguments.source and Path(arguments.source).resolve().is_relative_to(arguments.folder.resolve()):
         raise TeachbackError(
-            f"SOURCE={arguments.source} lies in {arguments.folder}, which this stage writes anew; move your files elsewhere"
+            f"SOURCE={arguments.source} is in {arguments.folder}, which this stage overwrites; move your files elsewhere"
         )
     if arguments.prototype not in PROTOTYPE_FORMS:
         raise TeachbackError(f"PROTOTYPE={arguments.prototype}: use one of {', '.join(PROTOTYPE_FORMS)}")
@@ -80,7 +80,7 @@ def _check(arguments: ProcessArguments) -> None:
         raise TeachbackError(f"ALPHA={arguments.alpha}: use a number from 0 to 1")
     for name in ("quiz", "dev_fraction", "test_fraction"):
         if not 0 <= getattr(arguments, name) < 1:
-            raise TeachbackError(f"{name}={getattr(arguments, name)}: a fraction is at least 0 and below 1")
+            raise TeachbackError(f"{name}={getattr(arguments, name)}: must be at least 0 and below 1")
     if arguments.dev_fraction + arguments.test_fraction >= 1:
         raise TeachbackError("DEV_FRACTION and TEST_FRACTION leave no train rows; their sum has to be below 1")
 
@@ -89,12 +89,12 @@ def _check_own_files(arguments: ProcessArguments) -> None:
     given = [name for name, value in CUSTOM_ONLY.items() if getattr(arguments, name) != value]
     if given and arguments.suite != "custom":
         raise TeachbackError(
-            f"{given[0].upper()} is for SUITE=custom; the files of SUITE={arguments.suite} are its authors'"
+            f"{given[0].upper()} is only for SUITE=custom, not for SUITE={arguments.suite}"
         )
     if len(arguments.delimiter.replace("\\t", "\t")) > 1:
-        raise TeachbackError(f"DELIMITER={arguments.delimiter}: give one sign, such as ';' or '\\t' for a tab")
+        raise TeachbackError(f"DELIMITER={arguments.delimiter}: give one character, such as ';' or '\\t' for a tab")
     if {"group_by", "group_column"} <= set(given):
-        raise TeachbackError(f"GROUP_COLUMN={arguments.group_column} takes the place of GROUP_BY; give one of them")
+        raise TeachbackError(f"GROUP_COLUMN={arguments.group_column} replaces GROUP_BY; set only one of them")
     if arguments.group_column in (*NEEDED, "domain", *OPTIONAL):
         raise TeachbackError(
             f"GROUP_COLUMN={arguments.group_column}: name a column of your own, or set GROUP_BY=text_a or GROUP_BY=text_b"

@@ -220,16 +220,16 @@ def _check_train(parsed: Parsed) -> None:
     empty = [name for name, domain in parsed.domains.items() if domain.trainable and name not in trained]
     if empty or not parsed.domains:
         raise TeachbackError(
-            f"no train rows for: {', '.join(empty) or 'any domain'}; leave such domains out with DOMAINS="
+            f"no train rows for: {', '.join(empty) or 'any domain'}; exclude such domains with DOMAINS="
         )
     heads = {parsed.domains[name].head for name in trained}
     for name, domain in parsed.domains.items():
         if domain.head not in heads:
-            raise TeachbackError(f"{name} is for evaluation only; name {domain.head} too in DOMAINS=")
+            raise TeachbackError(f"{name} is for evaluation only; add {domain.head} to DOMAINS")
         if domain.task == "classification" and len(domain.labels) < 2:
             raise TeachbackError(
-                f"{name} has the one label {', '.join(domain.labels)}: there is nothing to tell apart; add rows of "
-                "another label, or leave it out with DOMAINS="
+                f"{name} has only the label {', '.join(domain.labels)}, so there is nothing to classify; add rows of "
+                "another label, or exclude it with DOMAINS="
             )
 
 

@@ -70,7 +70,7 @@ def _transfer_rows(context: Context, student_args: StudentArguments, args: Secon
                    domain: Domain) -> tuple[list[Row], list[Row], list[str]]:  # fmt: skip
     """Labelled train rows of the domain and further ones without a label, which the teacher answers; selection rows; domains."""
     if args.soft_labels and student_args.transfer_windows:
-        raise TeachbackError("SOFT_LABELS holds no answers to windows of texts; set TRANSFER_WINDOWS=0")
+        raise TeachbackError("SOFT_LABELS has no answers for windows of texts; set TRANSFER_WINDOWS=0")
     names = [domain.name] if args.second_transfer_set == "domain" else context.rows.sharing_labels_with(domain)
     rows = context.rows.train(names, domain.name)  # in the order of stage 4, so that the teacher's answers are found on disk
     rows = [row if row.domain == domain.name else replace(row, label="") for row in rows if row.label or row.domain != domain.name]
@@ -214,8 +214,8 @@ def _without_teacher(student_args: StudentArguments, context: Context, domain: D
     origin = read_stage(folder)["arguments"].get("teacher_model")
     if origin is None:
         raise TeachbackError(
-            f"METHOD=finetune STUDENT_INIT=teacher starts from the model that {folder} was trained from, and of a TEACHER_CHECKPOINT that is "
-            "not known; set STUDENT_INIT=pretrained, and STUDENT_MODEL to that model"
+            f"METHOD=finetune STUDENT_INIT=teacher starts from the model that {folder} was trained from, which is unknown for a "
+            "TEACHER_CHECKPOINT; set STUDENT_INIT=pretrained, and STUDENT_MODEL to that model"
         )
     return replace(student_args, student_init="pretrained", student_model=origin)
 

@@ -59,7 +59,7 @@ KEPT = 2  # checkpoints of an unfinished run
 def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, args: CurriculumArguments) -> list[Path]:
     """Run stage 6 for the target domain, or for each domain in turn if ``domain`` is "all"."""
     if data_args.hold_out:
-        raise TeachbackError("HOLD_OUT is of stages 3 to 5; stage 6 learns from the quiz of all domains")
+        raise TeachbackError("HOLD_OUT is for stages 3 to 5; stage 6 uses the quiz of all domains")
     machine = OptimizerArguments(  # whose other fields are unused
         seed=args.seed, per_device_eval_batch_size=args.eval_batch_size, per_device_train_batch_size=args.batch_size, report_to=args.report_to
     )

@@ -45,7 +45,7 @@ def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: S
 def warn_of_formulas(path: Path, content: str, advice: str) -> None:
     """Warn if a spreadsheet would interpret cells of a table as formulas."""
     if count := formulas(content):
-        logger.warning("%s: a spreadsheet takes %d cells that begin with = + - or @ for formulas; %s", path, count, advice)
+        logger.warning("%s: a spreadsheet treats %d cells that begin with = + - or @ as formulas; %s", path, count, advice)
 
 
 def write_details(

@@ -205,7 +205,7 @@ class Evaluation:
             content = submission(domain, chosen, labels)
             write_atomically(path, content)
             if path.suffix == ".tsv":  # the leaderboard's format does not allow quotes
-                warn_of_formulas(path, content, "do not open it in one")
+                warn_of_formulas(path, content, "do not open it in a spreadsheet")
             print(f"wrote {path}")
 
     def report_rows(self) -> None:
@@ -228,12 +228,12 @@ class Evaluation:
         """Print why no submission can be written, or that the leaderboard would reject it as incomplete."""
         if self.arguments.submission and not self.hidden:
             print(
-                f"SUBMISSION=1: {self.data.folder}/{HIDDEN}.tsv has no rows that a leaderboard wants; nothing to write"
+                f"SUBMISSION=1: {self.data.folder}/{HIDDEN}.tsv has no rows for a leaderboard; nothing to write"
             )
         for name, count in Counter(row.domain for row in self.hidden).items():
             official = official_rows(self.data.suite.domain(name)) or count
             if count != official:
-                print(f"{name}: {count} hidden rows of {official}; the leaderboard scores no incomplete file")
+                print(f"{name}: {count} hidden rows of {official}; the leaderboard does not score incomplete files")
 
     def owners(self) -> dict[str, str]:
         """Target whose student predicts each domain, for the domains shown in the layout of the papers.

@@ -36,7 +36,7 @@ class Teachers:
         """
         hold_out = self.context.args.hold_out
         if kind == "single" and domain == hold_out:
-            raise TeachbackError(f"HOLD_OUT={hold_out}, and its single teacher was trained on it; set TEACHER_DOMAIN to another")
+            raise TeachbackError(f"HOLD_OUT={hold_out}: the single teacher of this domain was trained on it; set TEACHER_DOMAIN to another domain")
         folder = self.folder(kind, domain)
         without = f"HOLD_OUT={hold_out} " if hold_out and kind != "single" else ""
         variables = f"{without}TEACHER={kind}{f' DOMAIN={domain}' if kind == 'single' else ''}"
@@ -84,7 +84,7 @@ class Teachers:
         encoded, cache = self.context.encode(rows, sorted({row.domain for row in rows}), tokenizer), self.cache
         if len(set(encoded.sequences)) > 1:
             raise TeachbackError(
-                "questions with choices stand beside other rows, and a teacher of other tokens than the student's answers "
+                "questions with choices are mixed with other rows, and a teacher with another tokenizer than the student's needs "
                 "rows of one kind; set TRANSFER_SET=domain"
             )
 

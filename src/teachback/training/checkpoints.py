@@ -61,8 +61,8 @@ def require_whole_checkpoint(folder: Path) -> None:
     """Raise TeachbackError if a checkpoint is damaged."""
     if not is_whole(folder):
         raise TeachbackError(
-            f"{folder} is damaged, as the line before says; run the same command again, without --resume_from_checkpoint, "
-            "which goes on from a checkpoint that is whole"
+            f"{folder} is damaged, as the line before says; run the same command without --resume_from_checkpoint "
+            "to continue from an intact checkpoint"
         )
 
 

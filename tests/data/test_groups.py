@@ -119,6 +119,12 @@ def test_single_texts_are_divided_as_before(tmp_path):
     )
 
 
+def test_a_label_that_only_stands_in_other_labels_groups_keeps_a_row(tmp_path):
+    text = without_author(pairs(domains="a", extra="premise 5 of a\ta rare one\tperhaps\ta\tx\n"))
+    for seed in range(20):
+        assert "perhaps" in {row.label for row in parsed(tmp_path, text, seed=seed).rows["train"]}
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

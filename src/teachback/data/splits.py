@@ -51,8 +51,8 @@ def cut(
     """
     units = units_of(rows, domains, groups or {})
     sizes = Counter(unit for row, unit in zip(rows, units) if row.guid in (groups or {}))
-    strata = defaultdict(list)
-    for index, stratum in enumerate(_strata(rows, fraction, domains)):
+    strata, stratum_of = defaultdict(list), list(_strata(rows, fraction, domains))
+    for index, stratum in enumerate(stratum_of):
         if units[index] == index:
             strata[stratum].append(index)
     random = np.random.RandomState(seed)
@@ -64,6 +64,11 @@ def cut(
         chosen = list(_filling(random.permutation(strata[domain, label]).tolist(), wanted, sizes))
         left[domain] = wanted - sum(sizes.get(unit, 1) for unit in chosen)
         taken.update(chosen)
+    keeps = {stratum for stratum, unit in zip(stratum_of, units) if unit not in taken}
+    for stratum, unit in zip(stratum_of, units):
+        if stratum not in keeps:  # all rows of the label are in groups that begin with another one
+            taken.discard(unit)
+            keeps.add(stratum)
     stays = [row for row, unit in zip(rows, units) if unit not in taken]
     return stays, [row for row, unit in zip(rows, units) if unit in taken]
 

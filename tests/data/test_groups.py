@@ -125,6 +125,14 @@ def test_a_label_that_only_stands_in_other_labels_groups_keeps_a_row(tmp_path):
         assert "perhaps" in {row.label for row in parsed(tmp_path, text, seed=seed).rows["train"]}
 
 
+@pytest.mark.parametrize("each, sizes", [(4, (192, 24, 24)), (5, (240, 30, 30))])
+def test_many_labels_of_few_rows_have_dev_and_test_rows_too(each, sizes, tmp_path):
+    lines = [f"text {i}\tlabel {i % 60}" for i in range(60 * each)]
+    rows = parsed(tmp_path, "text_a\tlabel\n" + "\n".join(lines) + "\n").rows
+    assert tuple(len(rows[split]) for split in ("train", "dev", "test")) == sizes
+    assert len({row.label for row in rows["train"]}) == 60
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -2,6 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
@@ -44,7 +46,7 @@ def _first_fold(rows: list[Row]) -> tuple[list[Row], list[Row]]:
 def cut(
     rows: list[Row], fraction: float, seed: int, domains: dict[str, Domain], groups: Groups | None = None
 ) -> tuple[list[Row], list[Row]]:
-    """Cut ``fraction`` of the rows of each domain and label, rounded; returns (kept, cut) in the order of ``rows``.
+    """Cut ``fraction`` of the rows of each domain and label, as `_shares` rounds it; returns (kept, cut) in the order of ``rows``.
 
     Every label keeps at least one row. Rows that are scored together stay together, and so do those of each of
     ``groups``, which are stratified by the label of their first row.
@@ -55,12 +57,12 @@ def cut(
     for index, stratum in enumerate(stratum_of):
         if units[index] == index:
             strata[stratum].append(index)
+    totals = {stratum: sum(sizes.get(unit, 1) for unit in members) for stratum, members in sorted(strata.items())}
     random = np.random.RandomState(seed)
     taken: set[int] = set()
     left: Counter[str] = Counter()  # rows still to be cut from a domain, as a label's groups were too large
-    for domain, label in sorted(strata):
-        total = sum(sizes.get(unit, 1) for unit in strata[domain, label])
-        wanted = min(round(fraction * total) + left[domain], total - 1)
+    for (domain, label), share in _shares(totals, fraction, seed).items():
+        wanted = min(share + left[domain], totals[domain, label] - 1)
         chosen = list(_filling(random.permutation(strata[domain, label]).tolist(), wanted, sizes))
         left[domain] = wanted - sum(sizes.get(unit, 1) for unit in chosen)
         taken.update(chosen)
@@ -71,6 +73,21 @@ def cut(
             keeps.add(stratum)
     stays = [row for row, unit in zip(rows, units) if unit not in taken]
     return stays, [row for row, unit in zip(rows, units) if unit in taken]
+
+
+def _shares(totals: dict[tuple[str, str], int], fraction: float, seed: int) -> dict[tuple[str, str], int]:
+    """Number of rows to cut from each stratum (domain, label) of ``totals`` rows: its fraction, rounded.
+
+    A domain that would lose no row, as each of its labels has few, loses its fraction in single rows of the most frequent ones.
+    """
+    shares = {stratum: round(fraction * total) for stratum, total in totals.items()}
+    for _, group in groupby(totals, key=itemgetter(0)):
+        own = list(group)
+        if not any(shares[stratum] for stratum in own):
+            drawn = [own[i] for i in np.random.RandomState(seed).permutation(len(own))]
+            several = [stratum for stratum in sorted(drawn, key=lambda one: -totals[one]) if totals[stratum] > 1]
+            shares |= dict.fromkeys(several[: round(fraction * sum(totals[stratum] for stratum in own))], 1)
+    return shares
 
 
 def _filling(units: list[int], rows: int, sizes: Mapping[int, int]) -> Iterator[int]:

@@ -547,6 +547,8 @@ def test_numbers_of_other_kinds_are_taken_as_such():
         (lambda model: model.train([], [], config={"seed": 1}), "config is a dict; give a TrainingConfig"),
         (lambda model: model.train([], [], meta_loaders=[[]]), "meta_loaders is a list; give a dict"),
         (lambda model: MPDistil("toy", "2"), "num_labels='2': expected a whole number"),
+        (lambda model: MPDistil("toy", 2, teacher_model=torch.nn.Linear(1, 1)), "teacher_model is a Linear; give a hub name"),
+        (lambda model: MetaKD(student_model=torch.nn.Linear(1, 1)), "student_model is a Linear; give a hub name"),
         (lambda model: load_superglue_dataset("CB", max_samples=0), "max_samples=0: must be at least 1"),
     ],
 )

@@ -38,7 +38,7 @@ from teachback.inference.predictor import Checkpoint, Predictor
 from teachback.inference.results import Result
 from teachback.inference.scores import predicted_labels
 from teachback.models.loading import load_finished_classifier, load_tokenizer, locate, write_checkpoint
-from teachback.settings import MetaKDConfig, refuse_unknown, takes, with_settings
+from teachback.settings import MetaKDConfig, model_name, refuse_unknown, takes, with_settings
 from teachback.stages.check import check_layers
 from teachback.stages.distillation import distil
 from teachback.stages.phase_record import SPEED
@@ -158,9 +158,8 @@ class MetaKD:
         refuse_unknown("MetaKD", unknown, list(inspect.signature(MetaKD).parameters)[:-1])
         require_list(domains, "domains", "names")
         self.domains = list(domains) if domains is not None else None
-        self.teacher_model, self.student_model = (
-            locate(str(name), data_dir) for name in (teacher_model, student_model)
-        )
+        self.teacher_model = locate(model_name(teacher_model, "teacher_model"), data_dir)
+        self.student_model = locate(model_name(student_model, "student_model"), data_dir)
         layers = "" if student_layers in (None, -1) else str(student_layers)
         self._student = StudentArguments(teacher=teacher, student_model=self.student_model, student_layers=layers,
                                          student_init=student_init)  # fmt: skip

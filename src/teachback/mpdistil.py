@@ -30,7 +30,7 @@ from teachback.methods.student import check_layers
 from teachback.methods.teacher_outputs import own_logits
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_finished_classifier, load_tokenizer, write_checkpoint
-from teachback.settings import TrainingConfig, phase_arguments, refuse_unknown, takes, with_settings
+from teachback.settings import TrainingConfig, model_name, phase_arguments, refuse_unknown, takes, with_settings
 from teachback.stages.phase_inputs import EVAL_BATCH_SIZE, STUDENT, PhaseRows, Task, tokenizers_of
 from teachback.stages.phases import Phases
 
@@ -73,8 +73,8 @@ class MPDistil:
         require_list(labels, "labels", "names")
         self.num_labels = _checked_labels(num_labels, tuple(labels or ()), is_regression)
         self.metric = chosen_metric(metric, task_name, is_regression, self.num_labels)
-        self.teacher_model = str(teacher_model)
-        self.student_model = self.teacher_model if student_model is None else str(student_model)
+        self.teacher_model = model_name(teacher_model, "teacher_model")
+        self.student_model = self.teacher_model if student_model is None else model_name(student_model, "student_model")
         if student_model is None and student_init == "pretrained":
             print(f"student_model is not given: the student is cut from {self.teacher_model}, the teacher's model")
         self.student_layers = student_layers

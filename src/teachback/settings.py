@@ -5,6 +5,7 @@ import functools
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -44,6 +45,16 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
             close = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
             raise UnknownArgument(f"{where} has no argument {name!r}; {hint}")
+
+
+def model_name(model, argument: str) -> str:
+    """Name of a model as text; refuses a model itself, whose tokenizer and origin nobody would know."""
+    if not isinstance(model, str | Path):
+        raise TeachbackError(
+            f"{argument} is a {type(model).__name__}; give a hub name, scratch:tiny, or a folder, in which save_pretrained has "
+            "written the model and its tokenizer"
+        )
+    return str(model)
 
 
 def takes(config: "type[Settings]"):

@@ -536,7 +536,8 @@ def test_a_setting_out_of_range_is_named(wrong):
 
 def test_numbers_of_other_kinds_are_taken_as_such():
     config = TrainingConfig(batch_size=np.int64(4), student_epochs=2.0, student_lr=np.float32(1e-3), seed=np.uint8(7))
-    assert json.dumps([config.batch_size, config.student_epochs, config.seed]) == "[4, 2, 7]" and config.student_lr == np.float32(1e-3)
+    assert json.dumps([config.batch_size, config.student_epochs, config.seed]) == "[4, 2, 7]"
+    assert type(config.student_lr) is float and config.student_lr == np.float32(1e-3)
     with pytest.raises(TeachbackError, match="^seed=-1: must be from 0"):
         MetaKDConfig(seed=-1)
 

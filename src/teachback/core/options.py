@@ -99,14 +99,16 @@ class Checked:
                 requirement(self, name)
 
     def _take_number(self, name: str, kind) -> None:
-        """Refuse what is no number where one is needed, and make an int of other whole numbers, NumPy's for instance."""
+        """Refuse what is no number where one is needed, and make Python's of others such as NumPy's."""
         value, kinds = getattr(self, name), get_args(kind) or (kind,)
         if int in kinds:
             if not (isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())):
                 raise TeachbackError(f"{_spelled(self, name)}={value!r}: must be a whole number")
             setattr(self, name, int(value))
-        elif float in kinds and not isinstance(value, Real):
-            raise TeachbackError(f"{_spelled(self, name)}={value!r}: must be a number")
+        elif float in kinds:
+            if not isinstance(value, Real):
+                raise TeachbackError(f"{_spelled(self, name)}={value!r}: must be a number")
+            setattr(self, name, value if isinstance(value, int | float) else float(value))
 
 
 class Parser(HfArgumentParser):

@@ -329,3 +329,13 @@ def test_it_is_read_back_as_it_was_written(tmp_path):
     save_meta_teacher(tmp_path, module)
     again = load_meta_heads(tmp_path, meta(student_width=16).requires_grad_(True))
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+def test_heads_may_have_any_name(tmp_path):
+    """Dots, and attributes of PyTorch's containers, included."""
+    named = {name: nn.Linear(4, 2) for name in ("v1.0", "keys", "type", "training", "books")}
+    made, again = (MetaTeacher(copy.deepcopy(named), 4) for _ in range(2))
+    with torch.no_grad():
+        made.head("keys").bias.fill_(3)
+    save_file({f"meta.{name}": value for name, value in made.state_dict().items()}, tmp_path / "training_only.safetensors")
+    assert meta_teacher.take_heads(again, tmp_path) == set(named) and again.head("keys").bias.tolist() == [3, 3]

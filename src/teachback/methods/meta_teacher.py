@@ -57,11 +57,17 @@ class MetaTeacher(nn.Module):
 
 
 _DOT = "\u2024"
+_TAKEN = "\u2025"  # before a name that a container of modules has as an attribute
 
 
 def _key(name: str) -> str:
-    """Head name as a module name, in which dots are not allowed."""
-    return name.replace(".", _DOT)
+    """Head name as a module name, which has no dots, and is not that of an attribute such as ``keys``."""
+    return (_TAKEN if hasattr(nn.ModuleDict(), name) else "") + name.replace(".", _DOT)
+
+
+def _name(key: str) -> str:
+    """Inverse of `_key`."""
+    return key.removeprefix(_TAKEN).replace(_DOT, ".")
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def take_heads(meta: MetaTeacher, folder: Path) -> set[str]:
     if unknown := names - set(meta.heads):
         raise TeachbackError(f"{folder} has a head {sorted(unknown)[0]} that its teacher lacks; run 5_student_second.sh again")
     meta.load_state_dict(meta.state_dict() | learnt)
-    return {name.replace(_DOT, ".") for name in names}
+    return set(map(_name, names))
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

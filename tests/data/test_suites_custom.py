@@ -88,5 +88,5 @@ def test_a_wrong_header_is_refused(tmp_path, header):
 
 
 def test_nothing_there_says_what_to_put_where(tmp_path):
-    with pytest.raises(TeachbackError, match="SOURCE="):
+    with pytest.raises(TeachbackError, match="or set SOURCE to a file"):
         parsed(tmp_path)

@@ -148,10 +148,9 @@ def test_stage_7_adds_its_scores_to_the_cards_that_may_be_written(tmp_path, monk
     student, teacher = (tmp_path / name for name in names)
     student.mkdir(parents=True)
     (student / "config.json").write_text("{}")
-    merge_results(
-        tmp_path / "results.tsv", [Result("tiny", "books", "m", n, 7, "test", "accuracy", 0.8125, 199) for n in names]
-    )
     found = [Checkpoint(student, names[0], "books", record_of()), Checkpoint(teacher, names[1], "", {"arguments": {}})]
+    scored = [(checkpoint.stage, checkpoint.method) for checkpoint in found]
+    merge_results(tmp_path / "results.tsv", [Result("tiny", "books", m, n, 7, "test", "accuracy", 0.8125, 199) for n, m in scored])
     scene = SimpleNamespace(run=tmp_path, data=SimpleNamespace(suite=suite_of()))
     write_cards(scene, found)
     scores = [r.metric_value for r in ModelCard.load(student / "README.md").data.eval_results]

@@ -149,7 +149,7 @@ def test_no_text_is_no_answer_and_an_empty_line_is_a_text(student, tmp_path):
      ("", {"of": "nowhere"}, "nowhere holds no model"),
      ("", {"text_b": "b"}, "--text_b b needs --text_a"), ("", {"keep": "b"}, "--keep b needs --text_a"),
      ("label\ta\n1\t2\n", {"text_a": "a", "keep": "label"}, "two columns 'label'"),
-     ("", {"output": "x.jsonl", "spreadsheet": True}, "--output x.jsonl is none"), ("", {"window": 0}, "WINDOW=0"), ("", {"max_length": 3}, "MAX_LENGTH=3")],
+     ("", {"output": "x.jsonl", "spreadsheet": True}, "--output x.jsonl is neither"), ("", {"window": 0}, "WINDOW=0"), ("", {"max_length": 3}, "MAX_LENGTH=3")],
     ids=str,
 )  # fmt: skip
 def test_what_cannot_be_answered_is_explained_and_leaves_the_old_file(student, tmp_path, text, changes, message):

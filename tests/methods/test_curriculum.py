@@ -569,7 +569,7 @@ def test_without_stage_5_it_says_to_run_it(root):
     ("argument", "message"),
     [
         (("--reward", "sparse"), "REWARD=sparse is unknown"), (("--gamma", "1.5"), "GAMMA=1.5"),
-        (("--episodes", "0"), "EPISODES=0"), (("--policy_lr", "0"), "POLICY_LR=0"), (("--policy", "bandit", "--student_update", "released"), "has POLICY=learned, not bandit"), (("--policy", "best"), "POLICY=best"), (("--choose_from", "none"), "CHOOSE_FROM=none"),
+        (("--episodes", "0"), "EPISODES=0"), (("--policy_lr", "0"), "POLICY_LR=0"), (("--policy", "bandit", "--student_update", "released"), "needs POLICY=learned, not bandit"), (("--policy", "best"), "POLICY=best"), (("--choose_from", "none"), "CHOOSE_FROM=none"),
         (("--choose_from", "others", "--policy", "target_only"), "CHOOSE_FROM=all"),
         (("--choose_from", "others", "--domains", "books"), "only domain"),
         (("--meta_gradient", "half"), "META_GRADIENT=half"), (("--meta_loss", "kind"), "META_LOSS=kind"), (("--episode_steps", "0"), "EPISODE_STEPS=0"),

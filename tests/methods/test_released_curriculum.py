@@ -35,7 +35,7 @@ def test_its_settings_follow_from_the_one_switch():
     assert (args.policy_lr, args.entropy_weight, args.gamma) == (1e-3, 0.0, 0.99)
     args = CurriculumArguments()
     assert (args.advantage, args.state, args.policy_lr, args.gamma) == ("improvement", "progress", 0.05, 0.0)
-    with pytest.raises(TeachbackError, match=r"released has STATE=pooler, not progress; .*STUDENT_UPDATE=episode"):
+    with pytest.raises(TeachbackError, match=r"released needs STATE=pooler, not progress; .*STUDENT_UPDATE=episode"):
         CurriculumArguments(student_update="released", state="progress")
 
 

@@ -53,7 +53,7 @@ def create_simple_dataloader(
     """
     rows = text_rows(texts, "texts", "texts")
     require_list(labels, "labels", "numbers")
-    if isinstance(labels, Real):  # includes NumPy's
+    if isinstance(labels, (int, float, Real)):  # Real includes NumPy's numbers
         labels = [labels]
     if not rows or (labels is not None and len(labels) != len(rows)):
         raise TeachbackError(

@@ -111,16 +111,20 @@ def test_a_cell_that_was_told_to_stop_goes_on_in_the_same_call(place):
     assert made.states == {"teacher.seed3": FAILED} and ran(place)[4:] == ["3", "3"]
 
 
+def running_elsewhere(place, call: str) -> subprocess.Popen:
+    """A process of its own that makes a call of this module, ``t``, on the same ``place``."""
+    script = (
+        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; import test_reproduce_cells as t; "
+        f"root = Path(sys.argv[1]); place = t.Workplace(root, root / 'data', root / 'config.sh', {{}}); {call}"
+    )
+    places = [str(place.root), str(Path(__file__).parent), str(Path(__file__).parents[2] / "src")]
+    return subprocess.Popen([sys.executable, "-c", script, *places], stderr=subprocess.PIPE, text=True)
+
+
 def test_an_interrupted_cell_is_run_again(place):
     slow = """trap 'sleep 0.3; touch "$HOME/saved"; exit 1' TERM\ntouch "$HOME/started"\nsleep 60 & wait\n"""
     (place.root / "3_train_teacher.sh").write_text(STAGE + slow)
-    script = (
-        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; import test_reproduce_cells as t; "
-        "root = Path(sys.argv[1]); place = t.Workplace(root, root / 'data', root / 'config.sh', {}); "
-        "t.run(place, [t.cell(place, 1)])"
-    )
-    places = [str(place.root), str(Path(__file__).parent), str(Path(__file__).parents[2] / "src")]
-    child = subprocess.Popen([sys.executable, "-c", script, *places], stderr=subprocess.PIPE, text=True)
+    child = running_elsewhere(place, "t.run(place, [t.cell(place, 1)])")
     one = cell(place, 1)
     wait_for((place.root / "started").exists)
     assert runs_elsewhere(one)
@@ -137,13 +141,7 @@ def test_an_interrupted_cell_is_run_again(place):
 def test_all_cells_are_told_to_stop_even_if_one_is_not_waited_for(place):
     slow = """trap 'touch "$HOME/told-$SEED"; sleep 2; exit 1' TERM\ntouch "$HOME/started-$SEED"\nsleep 60 & wait\n"""
     (place.root / "3_train_teacher.sh").write_text(STAGE + slow)
-    script = (
-        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; import test_reproduce_cells as t; "
-        "root = Path(sys.argv[1]); place = t.Workplace(root, root / 'data', root / 'config.sh', {}); "
-        "t.run(place, [t.cell(place, 1), t.cell(place, 2)], jobs=2)"
-    )
-    places = [str(place.root), str(Path(__file__).parent), str(Path(__file__).parents[2] / "src")]
-    child = subprocess.Popen([sys.executable, "-c", script, *places], stderr=subprocess.PIPE, text=True)
+    child = running_elsewhere(place, "t.run(place, [t.cell(place, 1), t.cell(place, 2)], jobs=2)")
     wait_for(lambda: all((place.root / f"started-{seed}").exists() for seed in (1, 2)))
     child.send_signal(signal.SIGINT)
     wait_for((place.root / "told-1").exists)

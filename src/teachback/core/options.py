@@ -80,8 +80,9 @@ Share = Annotated[float, in_range(lambda value: 0 <= value <= 1, "between 0 and 
 BelowOne = Annotated[float, BELOW_ONE]
 Part = Annotated[float, in_range(lambda value: 0 < value <= 1, "above 0 and at most 1")]
 Seed = Annotated[int, in_range(lambda value: 0 <= value < SEEDS, f"from 0 to {SEEDS - 1}")]
-Tracker = Annotated[str, one_of("none", "tensorboard", "wandb")]
-TrackerOrNone = Annotated[str | None, one_of("none", "tensorboard", "wandb")]
+TRACKER = one_of("none", "tensorboard", "wandb")
+Tracker = Annotated[str, TRACKER]
+TrackerOrNone = Annotated[str | None, TRACKER]
 
 
 class Checked:

@@ -8,6 +8,7 @@ without domain-specific words.
 import gzip
 import io
 import tarfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -28,72 +29,11 @@ KINDS = {"general": 0.5, "peculiar": 0.25, "mixed": 0.25}  # vocabulary of a rev
 ARCHIVE = Archive(amazon.ARCHIVE.name)  # same name, so that the same reader works
 SIDE_FILE = "domain_general.tsv"
 
-# Opinion words of all domains.
-GENERAL = {
-    "positive": """excellent wonderful great superb fantastic terrific outstanding marvelous splendid brilliant
-        delightful impressive remarkable perfect lovely amazing awesome fabulous magnificent stellar exceptional
-        admirable pleasing satisfying enjoyable charming magical incredible phenomenal glorious sublime flawless
-        first-rate top-notch commendable praiseworthy rewarding refreshing thrilling heavenly dazzling exquisite
-        likeable adorable peerless matchless winning laudable divine golden masterful stunning beautiful valuable
-        worthwhile inspired joyful cheerful uplifting memorable""",
-    "negative": """awful terrible horrible dreadful poor lousy abysmal atrocious pathetic miserable disappointing
-        mediocre worthless useless annoying irritating frustrating inferior ghastly hideous appalling lame
-        regrettable unpleasant disgusting dismal pitiful wretched rotten crummy shoddy horrid unbearable
-        laughable insulting offensive depressing dire woeful deplorable substandard unacceptable infuriating
-        painful nasty foul repulsive sorry hopeless ridiculous senseless dubious disgraceful shameful vile
-        upsetting bothersome tiresome inexcusable forgettable""",
-}
-# Opinion words of one domain.
-PECULIAR = {
-    "books": {
-        "positive": """lyrical gripping page-turning well-researched poetic absorbing erudite insightful unputdownable
-            eloquent literate scholarly thought-provoking evocative well-plotted lucid""",
-        "negative": """long-winded ghostwritten misprinted preachy unreadable rambling plagiarized stilted pedantic
-            overwritten padded turgid verbose ungrammatical half-researched convoluted""",
-    },
-    "dvd": {
-        "positive": """well-acted cinematic remastered suspenseful star-studded widescreen hilarious well-directed
-            spectacular photogenic breathtaking well-scripted action-packed oscar-worthy tear-jerking crisp-looking""",
-        "negative": """overacted miscast grainy straight-to-video wooden out-of-sync badly-dubbed unfunny washed-out
-            scratched low-budget pixelated soapy unwatchable underlit cliched""",
-    },
-    "electronics": {
-        "positive": """plug-and-play long-lasting ultra-fast noiseless high-resolution backlit future-proof compatible
-            responsive energy-saving wireless shockproof lightweight crystal-clear upgradable glitch-free""",
-        "negative": """overheating buggy short-circuited laggy staticky underpowered unresponsive incompatible
-            power-hungry obsolete crackling defective glitchy unsupported bricked tinny""",
-    },
-    "kitchen": {
-        "positive": """nonstick dishwasher-safe razor-sharp rustproof well-balanced ovenproof stain-resistant leakproof
-            heat-resistant sturdy airtight easy-pouring even-heating hand-forged unbreakable mess-free""",
-        "negative": """rusty leaky dented warped blunt chipped wobbly flaking greasy uneven-heating scorching
-            drippy melted brittle hard-to-clean misaligned""",
-    },
-}
-# Topics of a domain's reviews; reviews without domain-specific words just say "it".
-TOPICS = {
-    "books": """novel author chapter plot paperback biography narrator prose preface trilogy hardcover heroine poem
-        essay memoir publisher bookmark glossary thriller folklore appendix footnote dictionary translator""",
-    "dvd": """movie film actor director scene soundtrack disc sequel documentary episode cast screenplay trailer
-        cartoon western subtitle actress camerawork musical costume menu remake animation blockbuster""",
-    "electronics": """camera laptop speaker battery headset router keyboard screen charger antenna printer monitor
-        cable remote modem scanner processor adapter tablet firmware lens microphone stereo pixel""",
-    "kitchen": """skillet knife toaster blender saucepan kettle spatula oven mixer cutlery pan grinder colander
-        teapot whisk ladle fryer dishwasher grater lid juicer apron cookie waffle""",
-}
-OPINIONS = (
-    "{topic} is {word}", "i found {topic} {word}", "{topic} seems {word} to me", "we think {topic} is {word}",
-    "{topic} was {word} from the first day", "i call {topic} {word}",
-)  # fmt: skip
-NEGATIONS = (
-    "{topic} is not {word}", "i would never call {topic} {word}", "there is nothing {word} about {topic}",
-    "{topic} was hardly {word}", "nobody thinks {topic} is {word}",
-)  # fmt: skip
-FILLERS = (
-    "i got {topic} in march", "my brother has had {topic} since last year", "{topic} came on a rainy day",
-    "a friend told me about {topic}", "we had {topic} with us for a week", "they sell {topic} near the station",
-    "i paid for {topic} with a card", "my neighbour asked me about {topic}", "{topic} was in a box on the table",
-)  # fmt: skip
+_TEXTS = tomllib.loads(Path(__file__).with_name("sample.toml").read_text(encoding="utf-8"))
+GENERAL: dict[str, str] = _TEXTS["general"]  # opinion words of all domains, by polarity
+PECULIAR: dict[str, dict[str, str]] = _TEXTS["peculiar"]  # of one domain
+TOPICS: dict[str, str] = _TEXTS["topics"]
+OPINIONS, NEGATIONS, FILLERS = (_TEXTS["sentences"][name] for name in ("opinions", "negations", "fillers"))
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${CHOOSE_FROM=all}"                  # domains to pick from: all (paper), or others: all but the target
 : "${FIRST_ACTION=}"                    # first pick of an episode, drawn uniformly: learnt (trains the policy, with an importance weight) or ignored (paper); empty: learnt, with released ignored
 : "${STATE=}"                           # input of the policy: progress (recent losses and rewards) or pooler (paper); empty: progress, with released pooler
-: "${REWARD=real}"                      # real: by how much the student beats the meta-teacher; binary: on how many rows; the paper has both
+: "${REWARD=real}"                      # reward: real (by how much the student beats the meta-teacher) or binary (on how many rows); the paper has both
 : "${REWARD_ROWS=}"                     # quiz rows that measure rewards: held_out (half of them, never trained on) or all (paper); empty: held_out, with released all
-: "${ADVANTAGE=}"                       # what a step earns: improvement (the change of the reward) or level (the reward itself, paper); empty: improvement, with STUDENT_UPDATE=episode or released level
+: "${ADVANTAGE=}"                       # return of a step: improvement (the change of the reward) or level (the reward itself, paper); empty: improvement, with STUDENT_UPDATE=episode or released level
 : "${GAMMA=}"                           # discount of later rewards; empty: 0 for improvement, 0.99 (paper) for level
 : "${ENTROPY_WEIGHT=}"                  # weight of the policy's entropy, in units of the rewards' size; empty: 0.1, with released 0 (paper)
-: "${EVAL_EVERY=10}"                    # episodes between evaluations on dev, of which the best student is kept (paper: 1)
+: "${EVAL_EVERY=10}"                    # episodes between evaluations on dev; the best student is kept (paper: 1)
 : "${PATIENCE=0}"                       # stop after this many evaluations in a row without a better score; 0: never (paper)
 : "${TEACHER_CACHE_GB=}"                # as in stage 4
 : "${PROTOCOL=honest}"                  # as in stage 3

@@ -14,13 +14,13 @@ def main():
         from teachback.stages.check import STAGES, check_stages
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", help=f"the first stage that is checked: {', '.join(STAGES)}")
+    parser.add_argument("stage", help=f"the first stage to check: {', '.join(STAGES)}")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of that stage")
     given = parser.parse_args()
     if given.stage not in STAGES:
-        raise TeachbackError(f"{given.stage}: name one of {', '.join(STAGES)}")
+        raise TeachbackError(f"{given.stage}: use one of {', '.join(STAGES)}")
     check_stages(STAGES[STAGES.index(given.stage) :], [flag for flag in given.flags if flag != "--check"])
-    print("all variables can be used")
+    print("all variables are valid")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-# What the numbered stages share: shell options, CONFIG, --help, and starting an entry point.
+# Shared code of the numbered stages: shell options, CONFIG, --help, and starting an entry point.
 #
 # A stage sources this file first, then declares each variable it uses in a line of its own,
 #     : "${NAME=default}"           # meaning (paper: value); goes to Python as --name
-#     : "${NAME=default}" --flag    # goes as --flag; of two lines with one flag the second takes the place of the first when set
-#     : "${NAME=default}" no flag   # is of use to the shell alone
-# and ends in one call of `run` (one process) or `launch` (NPROC processes); neither returns.
-# These lines are the only list of variables there is: the flags for Python, --help, that of Python, the check of config files,
-# docs/variables.md and docs/flags.md come from them. Where a line says `as in stage 3`, the meaning is that of stage 3's line.
+#     : "${NAME=default}" --flag    # goes as --flag; if two lines have the same flag, the second overrides the first when it is set
+#     : "${NAME=default}" no flag   # is used by the shell only
+# and ends with one call of `run` (one process) or `launch` (NPROC processes); neither returns.
+# These lines are the only list of variables: the flags passed to Python, both kinds of --help, the check of config files,
+# docs/variables.md and docs/flags.md are made from them. `as in stage 3` stands for the meaning in stage 3's line.
 #
-# What is given later wins: default above < config file < environment < command-line flag. An empty value is a value.
-# Relative paths count from the folder one calls from; data/ and outputs/ by default lie beside the stages, and in that folder
-# where the stages came with an installed package (`teachback run`), whose folders are not for users' files.
+# Later sources override earlier ones: default above < config file < environment < command-line flag. An empty value counts as a value.
+# Relative paths are relative to the current folder. By default data/ and outputs/ are beside the stages, or in the current folder
+# if the stages belong to an installed package (`teachback run`), whose folders are not for users' files.
 set -euo pipefail
-set +o posix   # of POSIXLY_CORRECT in the environment
-unset CDPATH   # with it cd goes elsewhere, and prints where
+set +o posix   # POSIXLY_CORRECT in the environment sets it
+unset CDPATH   # with it, cd can go to another folder, and prints its path
 
 stage=$0
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -33,7 +33,7 @@ variable_lines() {  # script...: its declared variables as "NAME<tab>default<tab
     sed -nE 's/^: "\$\{([A-Z][A-Z0-9_]*):?=(\$\{beside\})?([^}]*)\}"( (--[a-z_]+|no flag))?[[:space:]]*(#[[:space:]]*(.*))?$/\1'"$tab\3$tab\7$tab\5/p" "$@"
 }
 
-variable_flags() {  # the flags that the stage's variables set, one a line: "--flag NAME", and after it the name of one that takes its place
+variable_flags() {  # the flags that the stage's variables set, one per line: "--flag NAME", then the name of a variable that overrides it
     variable_lines "$stage" | LC_ALL=C awk -F '\t' '
         $4 == "" { $4 = "--" tolower($1) }
         $4 != "no flag" { if (!($4 in names)) flags[++count] = $4; names[$4] = names[$4] " " $1 }
@@ -61,20 +61,20 @@ entry_point() {  # the script that this stage starts
 }
 
 print_help() {  # the script's comment and variables, read from the script itself
-    local config="or in the file that CONFIG names" example=
+    local config="or in the config file CONFIG" example=
     if [[ $(basename "$stage") == [1-7]_* ]]; then
         example=" Example:\n  CONFIG=configs/amazon.sh SEED=1 $call --seed 2"
     else
-        config="and those of stages also in the file that CONFIG names"
+        config="those of stages also in the config file CONFIG"
     fi
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$stage"
-    printf '\nVariables, with their defaults; set them in the environment, %s:\n' "$config"
+    printf '\nVariables with their defaults; set them in the environment, %s:\n' "$config"
     explained_variables | awk -F '\t' '{ printf "  %-62s %s\n", $1, $2 }'
     if [[ $(basename "$stage") == [1-7]_* ]]; then
-        printf '\n--check checks the variables of this stage and of all after it, in seconds, and runs nothing.\n'
+        printf '\n--check checks the variables of this stage and of all later stages in seconds, and runs nothing.\n'
     fi
-    printf '\nLater wins: default < config file < environment < flag.%b\n' "$example"
-    printf 'Flags go to %s as they are. To list them all:\n' "$(entry_point)"
+    printf '\nLater sources override earlier ones: default < config file < environment < flag.%b\n' "$example"
+    printf 'Flags are passed to %s unchanged. To list all flags:\n' "$(entry_point)"
     if [[ -f $root/pyproject.toml ]]; then
         echo "  PYTHONPATH=${beside}src $(find_python) ${beside}$(entry_point) --help"
     else
@@ -92,45 +92,45 @@ find_python() {
     fi
 }
 
-assigned_variables() {  # file: the names at the start of its lines that are given a value
+assigned_variables() {  # file: the names that lines of it start by assigning
     sed -nE 's/^[[:space:]]*((export|declare|readonly)[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)\+?=.*/\3/p' "$1"
 }
 
-closest_variable() {  # name: the known variable most like it, if any is alike
+closest_variable() {  # name: the most similar known variable, if any is similar
     # shellcheck disable=SC2046  # names hold no blanks
     "$(find_python)" -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' \
         "$1" $(known_variables) 2>/dev/null || true
 }
 
-refuse_unknown() {  # file name...: a variable that no stage knows is an error, as a typo must not pass in silence
+refuse_unknown() {  # file name...: an unknown variable is an error, so that typos are noticed
     local file=$1 known name line hint
     known=$(known_variables)
     for name in "${@:2}"; do
         if grep -qx "$name" <<<"$known"; then continue; fi
         line=$(grep -nE "(^|[^A-Za-z0-9_])$name(\+|:)?=" "$file" | cut -d : -f 1 | tr "\n" " ")
         if variable_lines "$root"/scripts/*.sh | grep -q "^$name$(printf '\t')"; then
-            fail "$file line ${line%% *}: $name is no variable of a stage; set it in the environment"
+            fail "$file line ${line%% *}: $name is not a variable of a stage; set it in the environment"
         fi
         hint=$(closest_variable "$name")
-        fail "$file line ${line%% *}: no stage knows the variable $name${hint:+; did you mean $hint?}"
+        fail "$file line ${line%% *}: unknown variable $name${hint:+; did you mean $hint?}"
     done
 }
 
-words() {  # file: everything in it that could be the name of a variable
+words() {  # file: all words in it that could be names of variables
     grep -oE '[A-Za-z_][A-Za-z0-9_]*' "$1"
 }
 
-find_config() {  # the file that CONFIG names, from the caller's folder or else from the project's
+find_config() {  # the path of the config file, relative to the current folder or else to the project's
     if [[ -f $CONFIG ]]; then
         if [[ $CONFIG == */* ]]; then echo "$CONFIG"; else echo "./$CONFIG"; fi   # source would search PATH
     elif [[ -f $root/$CONFIG ]]; then
         echo "$root/$CONFIG"
     else
-        fail "CONFIG=$CONFIG: there is no such file; there are: $(cd "$root" && echo configs/*.sh)"
+        fail "CONFIG=$CONFIG: there is no such file; available: $(cd "$root" && echo configs/*.sh)"
     fi
 }
 
-remember_environment() {  # keep the variables given in the environment, for a config must not change them
+remember_environment() {  # keep the variables given in the environment, as a config file must not change them
     local name
     for name in $(known_variables); do
         if [[ -n ${!name+given} ]]; then printf -v "given_$name" '%s' "${!name}"; fi
@@ -145,21 +145,21 @@ restore_environment() {
     done
 }
 
-single_domain_is_target() {  # DOMAINS=WiC in the environment means that domain, whatever DOMAIN the config has
+single_domain_is_target() {  # DOMAINS=WiC in the environment also sets DOMAIN=WiC, whatever DOMAIN the config file sets
     local names=()
     # shellcheck disable=SC2154  # given_* are set by remember_environment
     if [[ -z ${given_DOMAINS-} || -n ${given_DOMAIN+given} ]]; then return; fi
     IFS=$', \t\n' read -r -a names <<<"$DOMAINS"
     if [[ ${#names[@]} -eq 1 && -n ${DOMAIN-} && $DOMAIN != "${names[0]}" ]]; then
         if [[ $DOMAIN != all ]]; then
-            echo "DOMAIN=${names[0]}, the one of DOMAINS, in place of $DOMAIN of $config" >&2
+            echo "DOMAIN=${names[0]}, the only domain of DOMAINS, overrides DOMAIN=$DOMAIN from $config" >&2
         fi
         DOMAIN=${names[0]}
         unset TEACHBACK_DOMAIN_FROM
     fi
 }
 
-stage_value() {  # general own: the value of the general variable (EPOCHS) if set, else of the own (FIRST_EPOCHS)
+stage_value() {  # general own: the value of the general variable (EPOCHS) if set, else of the stage's own (FIRST_EPOCHS)
     local general=$1 own=$2 general_given=given_$1 own_given=given_$2
     if [[ -z ${!general-} || ( -n ${!own_given+given} && -z ${!general_given+given} ) ]]; then
         echo "${!own}"
@@ -168,7 +168,7 @@ stage_value() {  # general own: the value of the general variable (EPOCHS) if se
     fi
 }
 
-# Exits with 61 and prints its version where Python is too old, with 62 where packages are missing. Any Python can read it.
+# Exits with 61 and prints the version if Python is too old; with 62 and prints the names if packages are missing. Valid in every Python.
 python_check='
 import sys
 if sys.version_info < (3, 11):
@@ -181,33 +181,33 @@ sys.stdout.write(", ".join(missing))
 sys.exit(62 if missing else 0)
 '
 
-check_python() {  # python: say what is wrong with it, and how to get one, before it says so in a traceback
+check_python() {  # python: stop with a message on how to get a usable Python, instead of a traceback later
     local found status=0 which=$1 advice="run 'bash scripts/environment.sh', or set PYTHON"
     if [[ -z $PYTHON && -L $root/.venv/bin/python && ! -x $root/.venv/bin/python ]]; then
-        fail "${beside}.venv: the Python it was made with is gone; run 'bash scripts/environment.sh', which makes it anew"
+        fail "${beside}.venv: the Python that it was created with no longer exists; run 'bash scripts/environment.sh' to recreate it"
     fi
     command -v "$1" >/dev/null || fail "PYTHON=$1: there is no such command"
     found=$("$1" -c "$python_check" 2>/dev/null) || status=$?
     if [[ -z $PYTHON && $1 == python3 ]]; then which="there is no .venv, and python3"; fi
     case $status in
-        61) fail "$which is Python $found, and 3.11 or newer is needed; $advice" ;;
-        62) fail "$which has no $found; $advice" ;;
-        [!0]*) fail "$which does not start; was the Python it belongs to removed? Else $advice" ;;
+        61) fail "$which is Python $found, but 3.11 or newer is needed; $advice" ;;
+        62) fail "$which lacks the packages $found; $advice" ;;
+        [!0]*) fail "$which does not start, perhaps because its Python was removed; $advice" ;;
     esac
 }
 
-hidden() {  # value: without what may be secret in an address
+hidden() {  # value: without the parts of a URL that may be secret
     sed -e 's|://[^/@ ]*@|://...@|g' -e 's|\(://[^ ?]*\)?.*|\1...|' <<<"$1"
 }
 
-remember_given() {  # keep which of the stage's variables the environment gave, with their values, for `start` to list
+remember_given() {  # list the stage's variables given in the environment, with their values, for `start` to print
     local name
     for name in $(variable_lines "$stage" "$root/scripts/common.sh" | cut -f 1); do
         if [[ -n ${!name+given} ]]; then given_here="$given_here $name=$(printf %q "$(hidden "${!name}")")"; fi
     done
 }
 
-start() {  # argument of Python...: become Python
+start() {  # argument of Python...: replace the shell by Python
     local python
     if [[ -n ${TEACHBACK_ARGUMENTS-} ]]; then   # scripts/check.py and in_turn.py ask what would be run
         if [[ -n $given_here ]]; then echo "$(basename "$stage"): from the environment:$given_here" >&2; fi
@@ -221,15 +221,15 @@ start() {  # argument of Python...: become Python
     check_python "$python"
     if [[ -n $given_here ]]; then echo "$(basename "$stage"): from the environment:$given_here" >&2; fi
     export PYTHONPATH=$root/src${PYTHONPATH:+:$PYTHONPATH}
-    # shellcheck disable=SC2086  # no word, or several
+    # shellcheck disable=SC2086  # torchrun holds no word or several
     exec "$python" $torchrun "$@"
 }
 
-run() {  # scripts/entry_point.py flag...: become that entry point, with the flags that the stage's variables set before those given
+run() {  # scripts/entry_point.py flag...: replace the shell by that entry point, with the flags of the stage's variables, then those given
     local flag own general value flags=()
     while read -r flag own general; do
         if [[ -n $general ]]; then value=$(stage_value "$general" "$own"); else value=${!own}; fi
-        if [[ $value == -* ]]; then flags+=("$flag=$value"); else flags+=("$flag" "$value"); fi   # else argparse takes -x for a flag
+        if [[ $value == -* ]]; then flags+=("$flag=$value"); else flags+=("$flag" "$value"); fi   # else argparse would take -x for a flag
     done <<<"$(variable_flags)"
     start "$root/$1" "${flags[@]}" "${@:2}"
 }

@@ -13,7 +13,7 @@ def main():
         *arguments, hub = parse(*CURRICULUM_STAGE, HubArguments)
         check_hub(hub)
 
-        # imports PyTorch, for which --help and wrong flags need not wait
+        # imports PyTorch, which is not needed for --help and for errors in flags
         from teachback.stages.stage6_curriculum import run_curriculum
 
     push(run_curriculum(*arguments), hub)

@@ -13,7 +13,7 @@ def main():
         *arguments, hub = parse(*STUDENT_STAGES, HubArguments)
         check_hub(hub)
 
-        # imports PyTorch, for which --help and wrong flags need not wait
+        # imports PyTorch, which is not needed for --help and for errors in flags
         from teachback.stages.distillation import distil
 
     push(distil(*arguments), hub)

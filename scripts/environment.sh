@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Creates .venv beside the stages and installs torch and requirements.lock into it. The lock file (by scripts/lock.sh) pins the packages of
-# requirements.txt and requirements-dev.txt with their dependencies and hashes. Does nothing if .venv is up to date. The stages then
-# use .venv. Needs Python 3.11 or newer and a package index that pip can reach.
+# Creates .venv, the environment that the stages use, and installs torch and requirements.lock into it. The lock file (by scripts/lock.sh)
+# pins the packages of requirements.txt and requirements-dev.txt and their dependencies, with hashes. Does nothing if .venv is up to date.
+# Needs Python 3.11 or newer and a package index that pip can reach.
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 requirements=(requirements.txt requirements.lock)
-stamp=.venv/requirements-installed.txt   # what was installed; written after success, so it also says that all went well
+stamp=.venv/requirements-installed.txt   # the requirements that were installed; written only after success
 
 stop() {  # message...: print the lines and stop
     printf '%s\n' "$@" >&2
@@ -22,25 +22,25 @@ check_python() {
             "Install one and put it first in PATH under the name python3 (conda, pyenv and uv can do that)."
 }
 
-make_venv() {  # also mends one whose making was interrupted
+make_venv() {  # also repairs one whose creation was interrupted
     if .venv/bin/python -m pip --version >/dev/null 2>&1; then return; fi
-    echo "Making .venv with $(python3 --version)"
+    echo "Creating .venv with $(python3 --version)"
     python3 -m venv --clear .venv ||
         stop "python3 -m venv failed (see above). On Debian and Ubuntu: apt install python3-venv"
 }
 
 install_requirements() {
-    echo "Installing torch and requirements.lock into .venv (once; some minutes)"
+    echo "Installing torch and requirements.lock into .venv (only once; takes some minutes)"
     # Python compiles modules when it imports them; compiling all of them here would take half a minute more.
     local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install --no-compile)
     # torch is installed first, so that no other package pulls in another build of it.
     "${pip[@]}" "$(grep '^torch==' requirements.txt)" &&
         "${pip[@]}" --no-deps --require-hashes --requirement=requirements.lock ||
         stop "pip could not install the requirements (see above). Behind a proxy or mirror, set pip's own variables" \
-            "(PIP_INDEX_URL, HTTPS_PROXY) and start again; what is already installed is kept."
+            "(PIP_INDEX_URL, HTTPS_PROXY) and start again; packages that are already installed are kept."
 }
 
-up_to_date() {  # also where the Python that .venv was made with has been replaced by one that finds nothing in it
+up_to_date() {  # no longer, if the Python that .venv was created with has been replaced by one that finds no packages there
     cat "${requirements[@]}" | cmp -s - "$stamp" &&
         .venv/bin/python -c 'import importlib.util as util, sys; sys.exit(not util.find_spec("torch"))' 2>/dev/null
 }

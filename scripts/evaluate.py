@@ -23,7 +23,7 @@ def main():
         logging.disable_progress_bar()
         (arguments,) = parse(EvaluationArguments)
 
-        # imports PyTorch, for which --help and wrong flags need not wait
+        # imports PyTorch, which is not needed for --help and for errors in flags
         from teachback.stages.stage7_evaluate import evaluate
 
     evaluate(arguments)

@@ -1,4 +1,4 @@
-"""Export a student to ONNX in float32 and int8, each checked against PyTorch on dev.
+"""Export a student to ONNX in float32 and int8, and check both files against PyTorch on dev.
 
 PYTHONPATH=src python scripts/export.py --folder outputs/amazon/seed42/books/student_second
 """

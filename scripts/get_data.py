@@ -1,4 +1,4 @@
-"""Stage 1: fetch a suite's archives, verify, unpack and check them; optionally fetch models too.
+"""Stage 1: download a suite's archives, verify, unpack and check them; optionally download models too.
 
 PYTHONPATH=src python scripts/get_data.py --suite amazon --source ../shared/data
 """
@@ -25,7 +25,7 @@ def main() -> None:
     with stage_log(data_dir / "logs" / f"{arguments.suite}-1_get_data.log"):
         get_data(suite, data_dir, arguments.source, arguments.allow_partial, arguments.seed, arguments.domains)
         if arguments.fetch_models:
-            from teachback.data.model_download import fetch_model  # imports PyTorch, which data need not wait for
+            from teachback.data.model_download import fetch_model  # imports PyTorch, which data do not need
 
             for name in dict.fromkeys((arguments.teacher_model, arguments.student_model)):
                 if name:

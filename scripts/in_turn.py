@@ -1,6 +1,6 @@
-"""Run stages one after the other, the libraries loaded once: PYTHONPATH=src python scripts/in_turn.py 1_get_data.sh 2_process_data.sh
+"""Run stages one after the other, loading the libraries only once: PYTHONPATH=src python scripts/in_turn.py 1_get_data.sh 2_process_data.sh
 
-Variables are set in the environment, or for one stage before its name: ... METHOD=finetune 5_student_second.sh
+Variables are set in the environment; those of a single stage are given before its name: ... METHOD=finetune 5_student_second.sh
 """
 
 import argparse
@@ -12,7 +12,7 @@ STAGES = ("stage2_data", "stage3_teacher", "distillation", "stage6_curriculum", 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="+", help="scripts of stages, and NAME=value before the one it is for")
+    parser.add_argument("stages", nargs="+", help="stage scripts, each after its own variables NAME=value")
     words = parser.parse_args().stages
 
     from teachback.core.parsing import import_less

@@ -6,7 +6,7 @@ set -euo pipefail
 unset CDPATH
 cd "$(dirname "$0")/.."
 
-command -v uv >/dev/null || { echo "lock.sh: there is no uv; install it with: pip install uv" >&2; exit 1; }
+command -v uv >/dev/null || { echo "lock.sh: uv is not installed; install it with: pip install uv" >&2; exit 1; }
 compile=(uv pip compile requirements.txt requirements-dev.txt --universal --python-version 3.11 --quiet --no-header --no-annotate)
 of_torch=(--no-emit-package torch)
 for name in $("${compile[@]}" | sed -nE 's/^((nvidia|cuda|triton)[a-z0-9-]*)==.*/\1/p'); do

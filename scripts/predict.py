@@ -1,4 +1,4 @@
-"""Predict with a student: texts from standard input, one per line, or from a column of a TSV.
+"""Predict with a student: texts from standard input, one per line, or from columns of a file.
 
 PYTHONPATH=src python scripts/predict.py --folder outputs/amazon/seed42/books/student_second < texts.txt > answers.tsv
 PYTHONPATH=src python scripts/predict.py --folder ... --input reviews.tsv --text_a review --output answers.tsv

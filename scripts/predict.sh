@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Predicts texts with a student: the label and the probability of each label, in the order of the texts. The output is TSV, or
-# by the extension of --output CSV (.csv), JSON lines (.jsonl) or Parquet (.parquet).
+# Classifies texts with a student: prints the label and the probability of each label, in the order of the texts. The output is TSV,
+# or CSV, JSON lines or Parquet if --output ends in .csv, .jsonl or .parquet.
 #     bash scripts/predict.sh <student folder> < texts.txt > answers.tsv
 #     bash scripts/predict.sh <student folder> --input reviews.tsv --text_a review [--text_b title] [--keep guid] [--output answers.tsv]
 #     JOBS=2 bash scripts/predict.sh <student folder> --input <folder of files> [--text_a review] --output <folder>

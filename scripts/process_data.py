@@ -14,7 +14,7 @@ def main() -> None:
 
         (arguments,) = parse(ProcessArguments)
 
-        # imports PyTorch, for which --help and wrong flags need not wait
+        # imports PyTorch, which is not needed for --help and for errors in flags
         from teachback.stages.stage2_data import process
 
     process(arguments)

@@ -20,9 +20,9 @@ PYTHONPATH=src "$PYTHON" scripts/in_turn.py 1_get_data.sh 2_process_data.sh 3_tr
     5_student_second.sh METHOD=finetune EPOCHS=12 LR=1e-3 5_student_second.sh 6_curriculum.sh 7_eval.sh
 
 run=${OUTPUT_DIR:-outputs}/sample/seed${SEED:-42}
-printf '\nDone in %s s. Everything is in %s:\n' "$SECONDS" "$run"
+printf '\nDone in %s s. All results are in %s:\n' "$SECONDS" "$run"
 printf '  %-28s %s\n' report.html 'the whole run on one page: open it in a browser' \
-    results.tsv 'every score, one a line' predictions/ 'the prediction of each model for each example' \
-    '<domain>/student_second/' 'the distilled student: opens with transformers.pipeline("text-classification", ...)' \
+    results.tsv 'all scores, one per line' predictions/ 'the prediction of each model for each example' \
+    '<domain>/student_second/' 'the distilled student: load it with transformers.pipeline("text-classification", ...)' \
     '<domain>/curriculum/' 'the student after the curriculum, with plots: rewards.png and domains.png'
 echo "Next: see README.md for the papers' experiments and for your own data."

@@ -7,10 +7,10 @@
 # Variables of the stages (TEACHER_EPOCHS=1, PRECISION=bf16 ...) apply to all cells. See docs/reproduce.md.
 table=
 if [[ $# -gt 0 && $1 != -* ]]; then table=$1; shift; fi
-case $table in   # a configuration for each published suite; another name is refused below
+case $table in   # the config file of the table's suite; other names are refused below
     metakd_amazon | metakd_mnli | mpdistil_superglue | mpdistil_glue) : "${CONFIG=configs/${table#*_}.sh}" ;;
 esac
-targets=${DOMAIN-}                    # a configuration's DOMAIN is for single stages
+targets=${DOMAIN-}                    # the config file's DOMAIN is for single stages
 source "$(dirname "$0")/common.sh"
 
 : "${SUITE=amazon}"                     # suite; set by the table's configuration

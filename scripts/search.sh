@@ -3,7 +3,7 @@
 #     bash scripts/search.sh SECOND_LR=1e-5..1e-4:log TEMPERATURE=1,2,4 TRIALS=30
 # A range is low..high, low..high:log or a,b,c. A trial runs the stages that have these variables; trials share identical stages.
 # The study is stored on disk: the same command continues it after an interruption, and several processes can share it. Its folder
-# has best.sh, a config file of the best settings, and search.html, a report. Other stage variables apply to all trials. See docs/search.md.
+# contains best.sh, a config file with the best settings, and search.html, a report. Other stage variables apply to all trials. See docs/search.md.
 space=
 for word in "$@"; do
     shift

@@ -13,7 +13,7 @@ def main():
         *arguments, hub = parse(*TEACHER_STAGE, HubArguments)
         check_hub(hub)
 
-        # imports PyTorch, for which --help and wrong flags need not wait
+        # imports PyTorch, which is not needed for --help and for errors in flags
         from teachback.stages.check import check_later_stages
         from teachback.stages.stage3_teacher import train_teachers
 

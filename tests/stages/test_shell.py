@@ -152,7 +152,7 @@ def test_unknown_variable_is_found_however_it_is_set(stage, line):
 
 def test_a_variable_of_no_stage_is_known_and_belongs_into_the_environment(stage):
     done = stage("scripts/reproduce.sh", "metakd_amazon", config='SUITE=amazon\nSEEDS="1 2"\n', check=False)
-    assert done.returncode == 1 and "config.sh line 2: SEEDS is no variable of a stage; set it in the environment" in done.stderr
+    assert done.returncode == 1 and "config.sh line 2: SEEDS is not a variable of a stage; set it in the environment" in done.stderr
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -176,7 +176,7 @@ def test_help_needs_nothing_installed(stage, name):
 @pytest.mark.parametrize("name", ["reproduce.sh", "predict.sh", "export.sh"])
 def test_help_gives_no_example_that_the_script_refuses(stage, name):
     said = stage(f"scripts/{name}", "--help", check=False, PYTHON="/nowhere/python").stdout
-    assert "those of stages also in the file that CONFIG names" in said and "--seed" not in said
+    assert "those of stages also in the config file CONFIG" in said and "--seed" not in said
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -227,10 +227,10 @@ PRETENDING = "import sys; sys.version_info = (3, 8, 1); exec(sys.argv[1])"
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (f"exec '{sys.executable}' -c '{PRETENDING}' \"$2\"", "is Python 3.8, and 3.11 or newer is needed; run 'bash scripts/env"),
-        (f"exec '{sys.executable}' -S \"$@\"", "has no torch, transformers, accelerate"),  # knows no site-packages
-        ("exec /nowhere/python", "does not start; was the Python it belongs to removed?"),
-        ("echo No module named encodings >&2; exit 1", "does not start; was the Python it belongs to removed?"),
+        (f"exec '{sys.executable}' -c '{PRETENDING}' \"$2\"", "is Python 3.8, but 3.11 or newer is needed; run 'bash scripts/env"),
+        (f"exec '{sys.executable}' -S \"$@\"", "lacks the packages torch, transformers, accelerate"),  # knows no site-packages
+        ("exec /nowhere/python", "does not start, perhaps because its Python was removed; run 'bash scripts/env"),
+        ("echo No module named encodings >&2; exit 1", "does not start, perhaps because its Python was removed; run 'bash scripts/env"),
     ],
 )
 def test_a_python_that_cannot_run_the_stages_is_named_without_a_traceback(stage, tmp_path, command, words):
@@ -252,7 +252,7 @@ def test_an_environment_whose_python_was_removed_is_named(tmp_path):
     (tmp_path / ".venv/bin/python").symlink_to("/nowhere/python3")
     environment = {name: value for name, value in os.environ.items() if name not in KNOWN}
     done = subprocess.run(["bash", "7_eval.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1 and ".venv: the Python it was made with is gone; run 'bash scripts/environment.sh'" in done.stderr
+    assert done.returncode == 1 and ".venv: the Python that it was created with no longer exists; run 'bash scripts/environment.sh'" in done.stderr
 
 
 def test_what_the_environment_gave_is_listed_in_one_line_without_secrets(stage):
@@ -383,7 +383,7 @@ def test_a_single_domain_of_the_environment_is_the_target_in_place_of_the_config
         return value_of(done.stdout.split("\n"), "--domain"), "".join(said)
 
     name, said = domain_of(DOMAINS="WiC")
-    assert name == "WiC" and "DOMAIN=WiC, the one of DOMAINS, in place of CB of" in said
+    assert name == "WiC" and "DOMAIN=WiC, the only domain of DOMAINS, overrides DOMAIN=CB from" in said
     assert domain_of(DOMAINS="WiC, RTE") == domain_of(DOMAINS="") == domain_of() == ("CB", "")
     assert domain_of(DOMAINS="WiC", DOMAIN="RTE") == ("RTE", "")
 

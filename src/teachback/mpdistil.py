@@ -17,7 +17,7 @@ from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import locked
-from teachback.core.options import require
+from teachback.core.options import one_of
 from teachback.core.published import require_whole
 from teachback.core.tsv import as_tsv
 from teachback.data.loader_rows import UserLoader
@@ -79,7 +79,7 @@ class MPDistil:
             print(f"student_model is not given: the student is cut from {self.teacher_model}, the teacher's model")
         self.student_layers = student_layers
         self.student_init, self.data_dir, self.output_dir = student_init, str(data_dir), Path(output_dir)
-        require(self, "student_init", ("pretrained", "teacher"))
+        one_of("pretrained", "teacher")("student_init", student_init)
         if device not in ("auto", "cuda", "cpu"):
             raise TeachbackError(
                 f"device={device!r}: use auto, cuda or cpu; CUDA_VISIBLE_DEVICES chooses among several GPUs"

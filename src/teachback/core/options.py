@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import field, fields
 from numbers import Integral, Real
-from typing import Annotated, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from transformers.hf_argparser import HfArgumentParser
 
@@ -12,7 +12,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.variables import flag_meanings
 
 SEEDS = 2**32  # numpy's range
-Requirement = Callable[[object, str], None]  # raises TeachbackError unless the named argument fits
+Requirement = Callable[[str, Any], None]  # raises TeachbackError unless the value fits, which its message names
 # Arguments that stage.json records only if they differ from their defaults, so that stages finished without them stay valid.
 ADDED = {
     "transfer_windows", "second_transfer_set", "teacher_seeds", "average_checkpoints", "layer_decay", "patience", "class_weights",
@@ -34,45 +34,28 @@ def recorded(arguments) -> dict:
     return {f.name: value for f, value in values.items() if f.name not in ADDED or value != f.default}
 
 
-def _spelled(arguments, name: str) -> str:
-    """Name of an argument in messages: its variable's for those of stages."""
-    return name.upper() if getattr(arguments, "of_variables", False) else name
-
-
-def require(arguments, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(arguments, name)
-    if value not in choices:
-        raise TeachbackError(f"{_spelled(arguments, name)}={value} is unknown; use one of: {', '.join(choices)}")
-
-
-def require_at_least(arguments, name: str, least: float) -> None:
-    _require(arguments, name, lambda value: least <= value < math.inf, f"a number of at least {least}")
-
-
-def require_above_zero(arguments, name: str) -> None:
-    _require(arguments, name, lambda value: 0 < value < math.inf, "a number above 0")
-
-
-def _require(arguments, name: str, fits: Callable[[float], bool], range_: str) -> None:
-    value = getattr(arguments, name)
-    if not fits(value):
-        raise TeachbackError(f"{_spelled(arguments, name)}={value}: must be {range_}")
-
-
 def one_of(*choices: str) -> Requirement:
-    return lambda arguments, name: require(arguments, name, choices)
+    def require(name: str, value) -> None:
+        if value not in choices:
+            raise TeachbackError(f"{name}={value} is unknown; use one of: {', '.join(choices)}")
 
-
-def at_least(least: float) -> Requirement:
-    return lambda arguments, name: require_at_least(arguments, name, least)
+    return require
 
 
 def in_range(fits: Callable[[float], bool], range_: str) -> Requirement:
-    return lambda arguments, name: _require(arguments, name, fits, range_)
+    def require(name: str, value) -> None:
+        if not fits(value):
+            raise TeachbackError(f"{name}={value}: must be {range_}")
+
+    return require
+
+
+def at_least(least: float) -> Requirement:
+    return in_range(lambda value: least <= value < math.inf, f"a number of at least {least}")
 
 
 BELOW_ONE = in_range(lambda value: 0 <= value < 1, "at least 0 and below 1")
-Positive = Annotated[float, require_above_zero]
+Positive = Annotated[float, in_range(lambda value: 0 < value < math.inf, "a number above 0")]
 NonNegative = Annotated[float, at_least(0)]
 Natural = Annotated[int, at_least(0)]
 Count = Annotated[int, at_least(1)]
@@ -85,31 +68,42 @@ Tracker = Annotated[str, TRACKER]
 TrackerOrNone = Annotated[str | None, TRACKER]
 
 
+def kinds_of(hint) -> tuple:
+    """Types that an annotation allows: (int, NoneType) for ``Annotated[int | None, at_least(4)]``."""
+    kind = getattr(hint, "__origin__", hint)
+    return get_args(kind) or (kind,)
+
+
+def checked(name: str, value, hint):
+    """Check a value by its annotation; returns it, with Python's numbers for others such as NumPy's.
+
+    Raises:
+        TeachbackError: it is no number where one is needed, or does not meet a requirement.
+    """
+    kinds = kinds_of(hint)
+    if int in kinds:
+        if not (isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())):
+            raise TeachbackError(f"{name}={value!r}: must be a whole number")
+        value = int(value)
+    elif float in kinds:
+        if not isinstance(value, Real):
+            raise TeachbackError(f"{name}={value!r}: must be a number")
+        value = value if isinstance(value, int | float) else float(value)
+    for requirement in getattr(hint, "__metadata__", ()):
+        requirement(name, value)
+    return value
+
+
 class Checked:
     """Base of dataclasses of arguments, whose annotations say which values they take; checked when one is made."""
 
-    of_variables = True  # the scripts set them by variables of the same names in capitals
+    of_variables = True  # the scripts set them by variables of the same names in capitals, which messages have
 
     def __post_init__(self):
         """Raise TeachbackError for the first value that its annotation refuses; None, an unset value, passes."""
         for name, hint in get_type_hints(type(self), include_extras=True).items():
-            if getattr(self, name) is None:
-                continue
-            self._take_number(name, getattr(hint, "__origin__", hint))
-            for requirement in getattr(hint, "__metadata__", ()):
-                requirement(self, name)
-
-    def _take_number(self, name: str, kind) -> None:
-        """Refuse what is no number where one is needed, and make Python's of others such as NumPy's."""
-        value, kinds = getattr(self, name), get_args(kind) or (kind,)
-        if int in kinds:
-            if not (isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())):
-                raise TeachbackError(f"{_spelled(self, name)}={value!r}: must be a whole number")
-            setattr(self, name, int(value))
-        elif float in kinds:
-            if not isinstance(value, Real):
-                raise TeachbackError(f"{_spelled(self, name)}={value!r}: must be a number")
-            setattr(self, name, value if isinstance(value, int | float) else float(value))
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, checked(name.upper() if self.of_variables else name, value, hint))
 
 
 class Parser(HfArgumentParser):

@@ -16,9 +16,9 @@ from teachback.core.options import (
     Positive,
     Seed,
     Tracker,
+    one_of,
     option,
     recorded,
-    require,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class OptimizerArguments(Checked):
         from transformers import SchedulerType, TrainingArguments
         from transformers.utils.logging import disable_progress_bar
 
-        require(self, "lr_scheduler_type", tuple(kind.value for kind in SchedulerType))
+        one_of(*(kind.value for kind in SchedulerType))("LR_SCHEDULER_TYPE", self.lr_scheduler_type)
         cpu = device_type == "cpu"
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in OUTSIDE_TRAINER}
         values |= FIXED | {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": not sys.stderr.isatty()}

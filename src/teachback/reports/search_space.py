@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import get_args, get_type_hints
+from typing import get_type_hints
 
 from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE
 from teachback.core.errors import TeachbackError
+from teachback.core.options import checked, kinds_of
 from teachback.core.places import scripts_root
 from teachback.core.variables import declared
 from teachback.reports.cells import PER_CELL, WITHOUT_EFFECT, Cell, config_file
@@ -142,17 +142,12 @@ def check_values(ranges: Sequence[Range], stages: Sequence[str]) -> None:
 
 def _check_value(name: str, text: str, hint) -> None:
     """Check the text of a value by the annotation of its argument."""
-    kind = getattr(hint, "__origin__", hint)
-    value: object = text
-    for number, what in ((int, "a whole number"), (float, "a number")):
-        if kind is number or number in get_args(kind):
-            try:
-                value = number(text)
-            except ValueError:
-                raise TeachbackError(f"{name}={text}: expected {what}") from None
-    arguments = SimpleNamespace(**{name: value}, of_variables=True)
-    for requirement in getattr(hint, "__metadata__", ()):
-        requirement(arguments, name)
+    number = next((kind for kind in (int, float) if kind in kinds_of(hint)), str)
+    try:
+        value = number(text)
+    except ValueError:
+        raise TeachbackError(f"{name}={text}: expected {'a whole number' if number is int else 'a number'}") from None
+    checked(name, value, hint)
 
 
 def stages_of(ranges: Sequence[Range], until: str, finetune: bool, cut_teacher: bool, teachers: str, students: str) -> tuple[str, ...]:

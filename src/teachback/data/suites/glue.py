@@ -115,16 +115,21 @@ def _mrpc_ids(values: dict[str, str] | None) -> tuple[str, ...]:
     return tuple((values or {}).get(name, "").strip() for name in MRPC_ID_COLUMNS)
 
 
-def _domain(name: str, labels: tuple[str, ...], metric: str = "accuracy", kind: str = "pair", **options) -> Domain:
-    return Domain(name, **{"head": name, "submission": "glue", **options}, labels=labels, metric=metric, kind=kind)
-
-
 def _zip(name: str, *domains: str) -> Archive:
     return Archive(f"{name}.zip", (f"{ADDRESS}{name}.zip",), domains or (name,))
 
 
 def _files(folder: str, val: str = "dev", test: str = "test") -> dict[str, str]:
     return {"train": f"{folder}/train.tsv", "val": f"{folder}/{val}.tsv", "test": f"{folder}/{test}.tsv"}
+
+
+def _task(
+    name: str, labels: tuple[str, ...], known: tuple[int, int, int], texts: tuple[str, ...] = SENTENCES,
+    archive: Archive | None = None, files: dict[str, str] | None = None, form: dict | None = None, **domain,
+) -> Task:  # fmt: skip
+    """A task of sentence pairs in an archive of its name, unless said otherwise. ``form``: further fields of `Task`."""
+    described = Domain(name, labels=labels, **{"head": name, "kind": "pair", "submission": "glue"} | domain)
+    return Task(described, archive or _zip(name), known, files or _files(name), texts, **form or {})
 
 
 COLA_COLUMNS = ("source", "label", "star", "sentence")
@@ -141,54 +146,25 @@ MRPC_IDS = Archive(
     other_names=("dev_ids.tsv",),  # in folders made by GLUE's download script
     without="MRPC's dev set is cut from its train",
 )
-TASKS = {
-    task.name: task
-    for task in (
-        Task(
-            _domain("CoLA", ("unacceptable", "acceptable"), metric="matthews", kind="single"),
-            _zip("CoLA"), (8551, 1043, 1063), _files("CoLA"), ("sentence",),
-            numbered=True, columns={"train": COLA_COLUMNS, "val": COLA_COLUMNS},
-        ),
-        Task(
-            _domain("SST-2", ("negative", "positive"), kind="single"),
-            _zip("SST-2"), (67349, 872, 1821), _files("SST-2"), ("sentence",), numbered=True,
-        ),
-        Task(
-            _domain("MRPC", ("not_equivalent", "equivalent"), metric="accuracy+f1"),
-            MRPC_TRAIN, (3668, 408, 1725),
-            {"train": MRPC_TRAIN.name, "val": MRPC_TRAIN.name, "test": MRPC_TEST.name},
-            ("#1 String", "#2 String"), label="Quality", numbered=True,
-        ),
-        Task(
-            _domain("STS-B", (), metric="pearson+spearman", task="regression"),
-            _zip("STS-B"), (5749, 1500, 1379), _files("STS-B"), SENTENCES, label="score", span=SCORE_RANGE,
-        ),
-        Task(
-            _domain("QQP", ("not_duplicate", "duplicate"), metric="accuracy+f1"),
-            _zip("QQP-clean", "QQP"), (363846, 40430, 390965), _files("QQP"), ("question1", "question2"),
-            label="is_duplicate", index="id", numbered=True,
-        ),
-        Task(
-            _domain("MNLI", NLI),
-            MNLI_ARCHIVE, (392702, 9815, 9796), _files("MNLI", "dev_matched", "test_matched"), SENTENCES,
-            label="gold_label",
-        ),
-        Task(
-            _domain("MNLI-mm", NLI, head="MNLI", rows={"train": 0}),
-            MNLI_ARCHIVE, (0, 9832, 9847),
-            {"val": "MNLI/dev_mismatched.tsv", "test": "MNLI/test_mismatched.tsv"}, SENTENCES, label="gold_label",
-        ),
-        Task(
-            _domain("QNLI", ENTAILMENT),
-            _zip("QNLIv2", "QNLI"), (104743, 5463, 5463), _files("QNLI"), ("question", "sentence"),
-        ),
-        Task(_domain("RTE", ENTAILMENT), _zip("RTE"), (2490, 277, 3000), _files("RTE"), SENTENCES),
-        Task(
-            _domain("WNLI", ENTAILMENT[::-1]),
-            _zip("WNLI"), (635, 71, 146), _files("WNLI"), SENTENCES, numbered=True,
-        ),
-    )
-}  # fmt: skip
+MRPC_FILES = {"train": MRPC_TRAIN.name, "val": MRPC_TRAIN.name, "test": MRPC_TEST.name}
+MNLI_FILES = _files("MNLI", "dev_matched", "test_matched")
+MISMATCHED_FILES = {"val": "MNLI/dev_mismatched.tsv", "test": "MNLI/test_mismatched.tsv"}
+GOLD_LABEL, NUMBERED = {"label": "gold_label"}, {"numbered": True}
+TASKS = {task.name: task for task in (
+    _task("CoLA", ("unacceptable", "acceptable"), (8551, 1043, 1063), ("sentence",), metric="matthews", kind="single",
+          form=NUMBERED | {"columns": {"train": COLA_COLUMNS, "val": COLA_COLUMNS}}),
+    _task("SST-2", ("negative", "positive"), (67349, 872, 1821), ("sentence",), kind="single", form=NUMBERED),
+    _task("MRPC", ("not_equivalent", "equivalent"), (3668, 408, 1725), ("#1 String", "#2 String"), MRPC_TRAIN, MRPC_FILES,
+          metric="accuracy+f1", form=NUMBERED | {"label": "Quality"}),
+    _task("STS-B", (), (5749, 1500, 1379), metric="pearson+spearman", task="regression", form={"label": "score", "span": SCORE_RANGE}),
+    _task("QQP", ("not_duplicate", "duplicate"), (363846, 40430, 390965), ("question1", "question2"), _zip("QQP-clean", "QQP"),
+          metric="accuracy+f1", form=NUMBERED | {"label": "is_duplicate", "index": "id"}),
+    _task("MNLI", NLI, (392702, 9815, 9796), archive=MNLI_ARCHIVE, files=MNLI_FILES, form=GOLD_LABEL),
+    _task("MNLI-mm", NLI, (0, 9832, 9847), archive=MNLI_ARCHIVE, files=MISMATCHED_FILES, form=GOLD_LABEL, head="MNLI", rows={"train": 0}),
+    _task("QNLI", ENTAILMENT, (104743, 5463, 5463), ("question", "sentence"), _zip("QNLIv2", "QNLI")),
+    _task("RTE", ENTAILMENT, (2490, 277, 3000)),
+    _task("WNLI", ENTAILMENT[::-1], (635, 71, 146), form=NUMBERED),
+)}  # fmt: skip
 SUITE = Definition(
     "glue",
     partial(benchmark.read, TASKS, _rows),

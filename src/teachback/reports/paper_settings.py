@@ -1,5 +1,6 @@
-"""Note below a table on settings that differ from the paper's."""
+"""Note below a table on settings that differ from the paper's, which are in paper_settings.toml."""
 
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,45 +8,13 @@ from pathlib import Path
 from teachback.core.published import is_finished, read_stage
 from teachback.reports.paper_table import PaperTable
 
-# The papers' settings by kind of stage, named as in stage.json, without those that differ between a table's rows.
-TINYBERT = {"student_model": "huawei-noah/TinyBERT_General_4L_312D", "student_layers": "", "student_init": "pretrained"}
-METAKD = {"max_length": 128, "per_device_train_batch_size": 32, "processes": 1}
-MPDISTIL = {"max_length": 128, "per_device_train_batch_size": 8, "processes": 1, "lr_scheduler_type": "constant"}
-BERT = {"teacher_model": "bert-base-uncased"}
-CUT = {"student_model": "bert-base-uncased", "student_layers": "6", "student_init": "pretrained"}
-METAKD_SECOND = {"num_train_epochs": 3, "learning_rate": 3e-5, "lr_scheduler_type": "linear", "temperature": 1, "soft_loss": "ce"}
-MPDISTIL_SECOND = {"num_train_epochs": 10, "learning_rate": 3e-5, "temperature": 5, "alpha_soft": 0.5, "beta_pkd": 100,
-                   "soft_loss": "mse", "pkd_layers": "first", "meta_epochs": 1, "meta_lr": 1e-3}  # fmt: skip
-SETTINGS: dict[str, dict[str, dict]] = {
-    "metakd": {
-        "teachers": METAKD | BERT | {"num_train_epochs": 3, "learning_rate": 2e-5, "lr_scheduler_type": "linear",
-                                     "domain_loss_weight": 0.5},
-        "stage 4": METAKD | TINYBERT | {
-            "num_train_epochs": 10, "learning_rate": 5e-5, "lr_scheduler_type": "constant", "transfer_set": "domain",
-            "attention_target": "scores", "layer_map": "uniform", "first_dropout": True, "embedding_weight": 1,
-            "hidden_weight": 1, "attention_weight": 1,
-        },
-        "stage 5": METAKD | METAKD_SECOND,
-        "undistilled": METAKD | {"lr_scheduler_type": "linear"},
-    },
-    "mpdistil": {
-        "teachers": MPDISTIL | BERT | {"num_train_epochs": 10, "learning_rate": 2e-5},
-        "stage 4": CUT | {"first": "none"},
-        "stage 5": MPDISTIL | MPDISTIL_SECOND,
-        "undistilled": MPDISTIL | CUT | {"num_train_epochs": 10, "learning_rate": 3e-5},
-        "stage 6": {
-            "max_length": 128, "batch_size": 8, "episodes": 200, "episode_steps": None, "curriculum_lr": 3e-5, "policy_lr": 1e-3,
-            "reward_rows": "all", "advantage": "level", "state": "pooler", "first_action": "ignored", "gamma": 0.99,
-            "entropy_weight": 0, "eval_every": 1, "choose_from": "all", "meta_epochs": 1, "meta_lr": 1e-3,
-        },
-    },
-}  # fmt: skip
 KINDS = {"student_first": "stage 4", "student_second": "stage 5", "student_finetune": "undistilled", "curriculum": "stage 6"}
 
 
 def other_settings(table: PaperTable) -> str:
     """Sentence on all differing settings with the paper's values in brackets; "" without any checkpoint."""
-    paper, recorded = SETTINGS[table.published.name.split("_")[0]], list(_checkpoint_settings(table))
+    papers = tomllib.loads(Path(__file__).with_name("paper_settings.toml").read_text(encoding="utf-8"))
+    paper, recorded = papers[table.published.name.split("_")[0]], list(_checkpoint_settings(table))
     found: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
     for kind, settings in recorded:
         for name, value in paper.get(kind, {}).items():

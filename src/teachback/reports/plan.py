@@ -83,13 +83,8 @@ class Plan:
 
     def needed_rows(self) -> list[TableRow]:
         """Requested rows and those that they depend on, in the recipe's order."""
-        wanted, waiting = set(), [row.name for row in self.rows]
-        while waiting:
-            name = waiting.pop()
-            if name not in wanted:
-                wanted.add(name)
-                waiting += self.recipe.row(name).builds_on
-        return [row for row in self.recipe.rows.values() if row.name in wanted]
+        makers = {cell.kind for cell in self.cells(with_data=False)}
+        return [row for row in self.recipe.rows.values() if row in self.rows or row.name in makers]
 
     def _requests(self, row: TableRow, domain: str) -> list[tuple[TableRow, str]]:
         """Rows and domains of the cells that a cell depends on."""

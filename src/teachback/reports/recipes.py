@@ -4,7 +4,7 @@ A row's *cells* are its runs of stages, one per seed and (except for teachers of
 come from the config file and the environment. Published rows are named as in published.toml.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from teachback.core.errors import TeachbackError
 
@@ -84,11 +84,8 @@ def _metakd(name: str, title: str, teacher: str, kind: str = "meta", **variables
     return TableRow(name, title, "457", "{domain}/student_second", every | variables, teacher, compared_with=against)
 
 
-def _undistilled(against: str) -> TableRow:
-    variables = {"METHOD": "finetune"}
-    return TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", variables, compared_with=against)
-
-
+_UNDISTILLED = TableRow("undistilled", "Student, undistilled", "57", "{domain}/student_finetune", {"METHOD": "finetune"},
+                        compared_with="meta-distillation")  # fmt: skip
 # TinyBERT-KD: the same distiller without lambda (hence without prototype scores) and without L_TKD.
 _TINYBERT = {"USE_EXPERTISE_WEIGHTS": "0", "TKD_WEIGHT": "0"}
 
@@ -100,7 +97,7 @@ METAKD = {row.name: row for row in (
     _teacher("teacher-no-prototypes", "Meta-teacher without prototype weights", "meta", USE_SAMPLE_WEIGHTS="0", USE_DOMAIN_LOSS="1"),
     _teacher("teacher-no-domain-loss", "Meta-teacher without domain loss", "meta", USE_SAMPLE_WEIGHTS="1", USE_DOMAIN_LOSS="0"),
     # Not in the paper. It is trained for as many epochs as the distilled students in both stages.
-    _undistilled("meta-distillation"),
+    _UNDISTILLED,
     _metakd("single-tinybert", "single → TinyBERT-KD", "teacher-single", "single", **_TINYBERT),
     # For a domain that no teacher has seen.
     TableRow("other-tinybert", "another domain's single → TinyBERT-KD", "457", "{domain}/student_second",
@@ -135,37 +132,25 @@ def _mpdistil(name: str, title: str, compared_with: str = "kd", student: str = "
     return TableRow(name, title, stages, place, variables, "teacher", student, compared_with=compared_with)
 
 
-def _no_curriculum(loss: str) -> TableRow:
-    variables = {"META_TEACHER_EVERY_EPOCH": "1", "META_LOSS": loss}
-    return _mpdistil(f"{loss}-no-curriculum", f"{loss} − curriculum", student="kd", **variables)
-
-
 def _curriculum(name: str, title: str, loss: str, reward: str, policy: str = "learned", against: str = "kd") -> TableRow:
     """Student of stage 6, which continues from the student distilled with the same meta-teacher loss."""
     variables = {"TEACHER": "single", "META_LOSS": loss, "REWARD": reward, "POLICY": policy}
     return TableRow(name, title, "67", "{domain}/curriculum", variables, "teacher", f"{loss}-no-curriculum", compared_with=against)
 
 
-def _meta_teacher(loss: str) -> TableRow:
-    """Meta-teacher from stage 6 of the row with the real-valued reward; it does not depend on the reward."""
-    name, title, cells = f"meta-teacher-{loss}", f"Meta-teacher, {loss}", f"{loss}-real"
-    return TableRow(name, title, "", "{domain}/meta_teacher", cells_of=cells, compared_with="teacher")
-
-
+_LOSSES = ("collaborative", "competitive")  # of the meta-teacher
 MPDISTIL = {row.name: row for row in (
     TableRow("teacher", "Teacher", "37", "teacher-single-{domain}", {"TEACHER": "single"}),
-    _meta_teacher("collaborative"),
-    _meta_teacher("competitive"),
-    _undistilled("kd"),
+    # Made in stage 6 of the rows with the real-valued reward; a meta-teacher does not depend on the reward.
+    *(TableRow(f"meta-teacher-{loss}", f"Meta-teacher, {loss}", "", "{domain}/meta_teacher", cells_of=f"{loss}-real",
+               compared_with="teacher") for loss in _LOSSES),
+    replace(_UNDISTILLED, compared_with="kd"),
     # MPDistil's loss (soft, hard and PKD terms) with a frozen teacher, so that "− curriculum" differs only in the
     # meta-teacher.
     _mpdistil("kd", "Student, KD", "undistilled", META_TEACHER_EVERY_EPOCH="0"),
-    _curriculum("collaborative-binary", "collaborative + binary", "collaborative", "binary"),
-    _curriculum("collaborative-real", "collaborative + real", "collaborative", "real"),
-    _curriculum("competitive-binary", "competitive + binary", "competitive", "binary"),
-    _curriculum("competitive-real", "competitive + real", "competitive", "real"),
-    _no_curriculum("collaborative"),
-    _no_curriculum("competitive"),
+    *(_curriculum(f"{loss}-{reward}", f"{loss} + {reward}", loss, reward) for loss in _LOSSES for reward in ("binary", "real")),
+    *(_mpdistil(f"{loss}-no-curriculum", f"{loss} − curriculum", student="kd", META_TEACHER_EVERY_EPOCH="1", META_LOSS=loss)
+      for loss in _LOSSES),
     # Not in the paper: baselines of the policy.
     _curriculum("uniform", "collaborative + real, uniform", "collaborative", "real", "uniform", "collaborative-real"),
     _curriculum("bandit", "collaborative + real, bandit", "collaborative", "real", "bandit", "collaborative-real"),

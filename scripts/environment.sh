@@ -31,13 +31,18 @@ make_venv() {  # also repairs one whose creation was interrupted
 
 install_requirements() {
     echo "Installing torch and requirements.lock into .venv (only once; takes some minutes)"
-    # Python compiles modules when it imports them; compiling all of them here would take half a minute more.
+    # Python compiles modules when it first imports them; compiling all of them here would take half a minute more.
     local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install --no-compile)
     # torch is installed first, so that no other package pulls in another build of it.
     "${pip[@]}" "$(grep '^torch==' requirements.txt)" &&
         "${pip[@]}" --no-deps --require-hashes --requirement=requirements.lock ||
         stop "pip could not install the requirements (see above). Behind a proxy or mirror, set pip's own variables" \
             "(PIP_INDEX_URL, HTTPS_PROXY) and start again; packages that are already installed are kept."
+}
+
+compile_large_packages() {  # where Python may keep no bytecode, every stage would compile them again, for several seconds
+    if [[ -z ${PYTHONDONTWRITEBYTECODE:-} ]]; then return; fi
+    env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c 'import jinja2, matplotlib.pyplot, sklearn.metrics, torch, transformers.trainer'
 }
 
 up_to_date() {  # no longer, if the Python that .venv was created with has been replaced by one that finds no packages there
@@ -49,5 +54,6 @@ if ! up_to_date; then
     check_python
     make_venv
     install_requirements
+    compile_large_packages
     cat "${requirements[@]}" > "$stamp"
 fi

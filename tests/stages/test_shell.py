@@ -356,6 +356,21 @@ def test_old_python_is_refused_with_what_to_do(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.parametrize("forbidden", ["", "1"])
+def test_large_packages_are_compiled_where_python_keeps_no_bytecode(tmp_path, forbidden):
+    for folder in ("scripts", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("scripts/environment.sh", "requirements.txt", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\necho "[$PYTHONDONTWRITEBYTECODE] $*" >> {tmp_path}/calls\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": forbidden}
+    subprocess.run(["bash", "scripts/environment.sh"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    imports = [line for line in (tmp_path / "calls").read_text().splitlines() if "-c import" in line and "torch" in line]
+    assert [line.partition(" ")[0] for line in imports] == (["[]"] if forbidden else [])
+
+
 def test_the_lock_holds_every_requirement_with_hashes():
     lock = (ROOT / "requirements.lock").read_text()
     locked = dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.M))

@@ -24,7 +24,7 @@ from teachback.models.admission import admit_answering
 from teachback.models.configs import refuse_files
 from teachback.models.fine_tuned import CLASSIFIER, other_head
 from teachback.models.heads import Classifier
-from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
+from teachback.models.loading import TRAINING_ONLY, load_config, load_finished_classifier, load_tokenizer
 
 SINGLE = "teacher-single-"
 # Minimum number of timed rows; evenly spaced in length, a few represent all rows.
@@ -177,7 +177,7 @@ class Predictor:
         self.device = resolve_device(device)
         self.precision = evaluation_precision(precision, self.device)
         self.classifier, self.heads, encoder = load_heads(checkpoint, suite)
-        heads_file = [checkpoint.folder / "training_only.safetensors"] if checkpoint.is_meta_teacher else []
+        heads_file = [checkpoint.folder / TRAINING_ONLY] if checkpoint.is_meta_teacher else []
         self.bytes = sum(path.stat().st_size for path in [*encoder.glob("model*.safetensors"), *heads_file])
         self.tokenizer = load_tokenizer(str(encoder))
         self.classifier.to(self.device).eval()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -16,6 +15,7 @@ from teachback.core.published import hash_model, read_stage
 from teachback.data.schema import Domain, Suite
 from teachback.methods.losses import certainty, collaborative_loss, competitive_loss, hard_label_loss
 from teachback.methods.teacher import Teacher, head_name, head_names, load_teacher
+from teachback.models.loading import TRAINING_ONLY
 from teachback.training.loss_watch import refuse_bad_loss
 
 LOSSES = {"collaborative": collaborative_loss, "competitive": competitive_loss}
@@ -100,21 +100,14 @@ def take_heads(meta: MetaTeacher, folder: Path) -> set[str]:
 
     With a frozen teacher, stage 5 trains none.
     """
-    path = Path(folder) / "training_only.safetensors"
-    saved = _read_weights(path) if path.is_file() else {}
+    path = Path(folder) / TRAINING_ONLY
+    saved = load_file(path) if path.is_file() else {}
     learnt = {name.removeprefix("meta."): value for name, value in saved.items() if name.startswith("meta.")}
     names = {key.split(".")[1] for key in learnt if key.startswith("heads.")}
     if unknown := names - set(meta.heads):
         raise TeachbackError(f"{folder} has a head {sorted(unknown)[0]} that its teacher lacks; run 5_student_second.sh again")
     meta.load_state_dict(meta.state_dict() | learnt)
     return set(map(_name, names))
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TeachbackError(f"{path} cannot be read ({error}); remove its folder and run its stage again") from error
 
 
 def fit_new_heads(meta: MetaTeacher, quizzes: list[Quiz], names: Collection[str], form: str) -> None:
@@ -216,9 +209,7 @@ class MetaTraining:
         self.generator.set_state(state["generator"])
 
 
-def train_meta_teacher(
-    meta: MetaTeacher, quizzes: list[Quiz], args: MetaTeacherArguments, batch_size: int, seed: int
-) -> list[float]:
+def train_meta_teacher(meta: MetaTeacher, quizzes: list[Quiz], args: MetaTeacherArguments, batch_size: int, seed: int) -> list[float]:
     """Train heads and projection on frozen states, see `MetaTraining.run`; returns the mean loss of each epoch."""
     return MetaTraining(meta, args, batch_size, seed).run(quizzes)
 
@@ -243,21 +234,12 @@ def quiz_certainty(meta: MetaTeacher, quiz: Quiz) -> torch.Tensor:
 
 
 def save_meta_teacher(folder: Path, meta: MetaTeacher) -> None:
-    save_file({k: v.contiguous() for k, v in meta.state_dict().items()}, Path(folder) / "training_only.safetensors")
+    save_file({k: v.contiguous() for k, v in meta.state_dict().items()}, Path(folder) / TRAINING_ONLY)
 
 
 def load_meta_heads(folder: Path, meta: MetaTeacher) -> MetaTeacher:
-    """Load weights written by `save_meta_teacher`.
-
-    Raises:
-        TeachbackError: the file cannot be read, or weights are missing or unexpected.
-    """
-    try:
-        meta.load_state_dict(load_file(Path(folder) / "training_only.safetensors"))
-    except (OSError, RuntimeError) as error:
-        raise TeachbackError(
-            f"{folder}: the meta-teacher is not whole ({error}); remove it, run 6_curriculum.sh"
-        ) from error
+    """Load weights written by `save_meta_teacher`, frozen."""
+    meta.load_state_dict(load_file(Path(folder) / TRAINING_ONLY))
     return meta.requires_grad_(False)
 
 
@@ -272,7 +254,7 @@ def load_meta_teacher(folder: Path, suite: Suite, teachers: Path | None = None) 
         raise TeachbackError(f"{place} is another teacher than {folder} was made with; run 6_curriculum.sh again")
     domains = [suite.domain(name) for name in record["meta_domains"]]
     teacher = extend(load_teacher(place, read_stage(place), suite), domains)
-    saved = load_file(Path(folder) / "training_only.safetensors")
+    saved = load_file(Path(folder) / TRAINING_ONLY)
     for name, domain in head_names(teacher.kind, teacher.domains).items():
         head = teacher.head_for(domain)
         head.load_state_dict({part: saved[f"heads.{_key(name)}.{part}"] for part in head.state_dict()})

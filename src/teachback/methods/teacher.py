@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from teachback.core.arguments import TeacherArguments
@@ -24,7 +24,7 @@ from teachback.methods.losses import (
 )
 from teachback.models.heads import Classifier, TransferableKnowledge, mean_over_tokens, per_row, per_sequence
 from teachback.models.layers import final_layer
-from teachback.models.loading import check_finite, load_finished_classifier
+from teachback.models.loading import TRAINING_ONLY, check_finite, load_finished_classifier, save_checkpoint
 from teachback.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
@@ -102,19 +102,10 @@ class Teacher(nn.Module):
         if self.transferable is not None:
             self.transferable.add_mean_domain()
 
-    def training_only(self) -> dict[str, torch.Tensor]:
-        """Weights that the plain checkpoint does not contain."""
-        return {
-            name: value.contiguous()
-            for name, value in self.state_dict().items()
-            if not name.startswith("classifier.model.")
-        }
-
     def save(self, folder: Path, tokenizer) -> None:
-        """Write the plain checkpoint, the tokenizer, and the rest in training_only.safetensors."""
-        self.classifier.model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        save_file(self.training_only(), Path(folder) / "training_only.safetensors")
+        """Write the plain checkpoint, the tokenizer, and all other weights beside it."""
+        rest = {name: value for name, value in self.state_dict().items() if not name.startswith("classifier.model.")}
+        save_checkpoint(folder, self.classifier.model, tokenizer, rest)
 
 
 def knowledge_by_row(transferable: TransferableKnowledge, last_hidden: torch.Tensor, batch: dict) -> torch.Tensor:
@@ -141,7 +132,7 @@ def load_teacher(folder: Path, record: dict, suite) -> Teacher:
     teacher = Teacher(load_finished_classifier(folder), arguments["teacher"], domains, record["transferable"], embeds)
     model = {f"classifier.model.{name}": value for name, value in teacher.classifier.model.state_dict().items()}
     try:
-        teacher.load_state_dict(load_file(Path(folder) / "training_only.safetensors") | model)
+        teacher.load_state_dict(load_file(Path(folder) / TRAINING_ONLY) | model)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise TeachbackError(

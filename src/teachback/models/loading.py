@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import BertWordPieceTokenizer
 from torch import nn
 from transformers import (
@@ -26,6 +27,7 @@ from teachback.models import configs
 from teachback.models.admission import admit_classifier, admit_encoder, embeddings_of
 from teachback.models.hub_access import look_no_further_than_the_cache
 
+TRAINING_ONLY = "training_only.safetensors"  # beside a checkpoint, what else was trained
 SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
 SCRATCH_VOCABULARY = 4000
 INNER = re.compile(r"layer(?!_?norm)|embed|attn|attention")  # names of encoder weights, as opposed to pre-training heads
@@ -284,6 +286,14 @@ def load_finished_classifier(folder: str | Path):
         config = configs.load_config(folder)
         configs.refuse_kind(str(folder), config)
         model_class = AutoModelForSequenceClassification._model_mapping[type(config)]
+def save_checkpoint(folder: Path, model, tokenizer, rest: dict[str, torch.Tensor] | None = None) -> None:
+    """Write a plain checkpoint with its tokenizer, and weights that it does not contain, if given, to `TRAINING_ONLY`."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if rest is not None:
+        save_file({name: value.contiguous() for name, value in rest.items()}, folder / TRAINING_ONLY)
+
+
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, attn_implementation=configs.attention_for(model_class), use_safetensors=True,
             trust_remote_code=False, output_loading_info=True,
@@ -303,8 +313,7 @@ def write_checkpoint(folder: str | Path, model, tokenizer) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        save_checkpoint(Path(partial), model, tokenizer)
         written = {path.name for path in Path(partial).iterdir()}
         for path in folder.glob("model*.safetensors*"):
             if path.name not in written:  # shards of an older model, which would be loaded instead

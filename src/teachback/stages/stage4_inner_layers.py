@@ -16,9 +16,9 @@ from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
 from teachback.models.layers import token_fields
-from teachback.models.loading import load_tokenizer
+from teachback.models.loading import load_tokenizer, save_checkpoint
 from teachback.stages.context import Context
-from teachback.stages.student import save_student, save_trained, scored
+from teachback.stages.student import save_trained, scored
 
 INITIAL_STUDENT = ("student_model", "student_layers", "student_init", "dropout")
 
@@ -141,5 +141,5 @@ def pass_on(context: Context, student_args: StudentArguments, domain: Domain) ->
     context.say(f"FIRST=none: {domain.name}'s student is passed on as it is, and has learnt nothing yet")
     head_trained = student_args.student_init == "teacher"
     record = {"method": "none", "domain": domain.name, "head_trained": head_trained, "seed": context.training.seed}
-    context.publish_as_is(run, lambda path: save_student(path, model, tokenizer), record)
+    context.publish_as_is(run, lambda path: save_checkpoint(path, model, tokenizer), record)
     return folder

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -43,7 +42,7 @@ from teachback.methods.released_curriculum import ReleasedCurriculum
 from teachback.methods.teacher import head_name
 from teachback.methods.teacher_outputs import features, own_logits
 from teachback.models.heads import Classifier
-from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer
+from teachback.models.loading import load_config, load_finished_classifier, load_tokenizer, save_checkpoint
 from teachback.stages.context import Context
 from teachback.training.checkpoints import is_whole, load_state, save_state
 from teachback.training.memory import freed_memory_kept
@@ -303,18 +302,13 @@ class CurriculumRun:
     def _write(self, folder: Path) -> None:
         curriculum = self.episodes.curriculum
         student = curriculum.student.classifier
-        self._write_student(folder / "last", student)
+        with whole_vocabulary(student.model):
+            save_checkpoint(folder / "last", student.model, self.tokenizer)
         student.load_state_dict(self.episodes.best)
-        self._write_student(folder, student)
         rest = {name: value for name, value in weights(student).items() if not name.startswith("model.")}
         if curriculum.policy:
-            rest |= {f"policy.{name}": value.contiguous() for name, value in curriculum.policy.state_dict().items()}
-        if rest:
-            save_file(rest, folder / "training_only.safetensors")
+            rest |= {f"policy.{name}": value for name, value in curriculum.policy.state_dict().items()}
+        with whole_vocabulary(student.model):
+            save_checkpoint(folder, student.model, self.tokenizer, rest or None)
         names = [study.name for study in curriculum.studies]
         write_record(folder, curriculum.record.episodes, curriculum.record.steps, names)
-
-    def _write_student(self, folder: Path, student: Classifier) -> None:
-        with whole_vocabulary(student.model):
-            student.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)

@@ -40,7 +40,7 @@ def states(teacher: Teacher, rows: list[Row], data: SuiteData, tokenizer, length
     assert means is not None and teacher.transferable is not None
     domain, mean = encoded.columns["domain"], means.mean(1)
     made = {"h_d": domain, "h_d, one embedding": torch.zeros_like(domain)}
-    knowledge = {name: torch.tanh(teacher.transferable.of_mean(mean, number)) for name, number in made.items()}
+    knowledge = {name: torch.tanh(teacher.transferable.of_means(mean, {"domain": number})) for name, number in made.items()}
     return {"h": mean, **knowledge, "domain": domain}
 
 

@@ -54,7 +54,7 @@ def loss(module, rows):
 
 def told(module, rows):
     with torch.no_grad():
-        return module.live_teacher.teacher.outputs(rows, hidden_states=True)
+        return module.teacher.teacher.outputs(rows, hidden_states=True)
 
 
 def expertise(module, rows):
@@ -141,7 +141,7 @@ def test_attention_loss_by_hand_on_probabilities_of_eager_attention():
         ).attentions
 
     student = probabilities(module.student.model, 1, 2)
-    teacher = probabilities(module.live_teacher.teacher.classifier.model, 7, 4)
+    teacher = probabilities(module.teacher.teacher.classifier.model, 7, 4)
     per_row = [
         sum(mean_square(student[i][row, :, :n, :n], teacher[j][row, :, :n, :n]) for i, j in ((0, 1), (1, 3)))
         for row, n in ((0, 5), (1, 3))
@@ -159,7 +159,7 @@ def test_transferable_knowledge_loss_by_hand(form):
     for row, length in ((0, 5), (1, 3)):
         known, learnt = (
             squash(part.dense(part.domain_embedding.weight[rows["domain"][row]] + states[row, :length].mean(0)))
-            for part, states in ((module.live_teacher.teacher.transferable, teacher), (module.transferable, student))
+            for part, states in ((module.teacher.teacher.transferable, teacher), (module.transferable, student))
         )
         per_row.append(mean_square(learnt, known))
     expected = sum(w * v for w, v in zip(expertise(module, rows), per_row)) / 2
@@ -178,8 +178,8 @@ def test_the_losses_are_summed_with_their_weights():
 def test_transferable_knowledge_starts_from_the_teachers():
     module = first_stage()
     for name, value in module.transferable.state_dict().items():
-        assert torch.equal(value, module.live_teacher.teacher.transferable.state_dict()[name])
-    assert module.transferable is not module.live_teacher.teacher.transferable
+        assert torch.equal(value, module.teacher.teacher.transferable.state_dict()[name])
+    assert module.transferable is not module.teacher.teacher.transferable
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn():
@@ -400,7 +400,7 @@ def test_the_teacher_answers_the_same_twice_while_the_module_trains():
     module, rows = first_stage(teacher=dropout_teacher(), **NO_DROPOUT), batch()
     calm = loss(module, rows).item()
     module.train()
-    assert module.student.training and not any(part.training for part in module.live_teacher.teacher.modules())
+    assert module.student.training and not any(part.training for part in module.teacher.teacher.modules())
     first, second = told(module, rows), told(module, rows)
     assert torch.equal(first.logits, second.logits)
     assert all(torch.equal(a, b) for a, b in zip(first.hidden_states, second.hidden_states))
@@ -429,7 +429,7 @@ def test_the_student_trains_with_dropout():
 
 def test_the_teacher_is_no_part_of_what_is_trained_or_saved():
     module = first_stage()
-    teacher = module.live_teacher.teacher
+    teacher = module.teacher.teacher
     mine = {id(p) for p in module.parameters()}
     assert not mine & {id(p) for p in teacher.parameters()}
     assert not any(part is teacher or part is teacher.classifier.model for part in module.modules())
@@ -452,7 +452,7 @@ def test_one_step_changes_the_whole_encoder_and_neither_head_nor_teacher(archite
     module = first_stage(
         teacher=tiny_teacher(architecture=architecture, layers=4), architecture=architecture, width=16
     ).train()
-    teacher = copy.deepcopy(module.live_teacher.teacher.state_dict())
+    teacher = copy.deepcopy(module.teacher.teacher.state_dict())
     changed = step(module, batch())
     encoder = {
         f"student.model.{module.student.model.base_model_prefix}.{name}"
@@ -466,7 +466,7 @@ def test_one_step_changes_the_whole_encoder_and_neither_head_nor_teacher(archite
         "transferable.dense.bias",
     }
     assert changed == expected
-    assert all(torch.equal(value, teacher[name]) for name, value in module.live_teacher.teacher.state_dict().items())
+    assert all(torch.equal(value, teacher[name]) for name, value in module.teacher.teacher.state_dict().items())
 
 
 def test_the_head_is_frozen_and_keeps_the_teachers_weights():
@@ -519,7 +519,7 @@ def test_relation_loss_reads_the_mapped_layers_of_both(name, pairs):
         attention = model.bert.encoder.layer[layer - 1].attention.self
         return RelationStates(attention.query(hidden), attention.key(hidden), attention.value(hidden))
 
-    teacher = module.live_teacher.teacher.classifier.model
+    teacher = module.teacher.teacher.classifier.model
     per_row = sum(
         relation_loss(states(module.student.model, i), states(teacher, j), rows["attention_mask"], 4) for i, j in pairs
     )

@@ -195,10 +195,10 @@ def test_gradients_of_rows_of_every_kind_are_those_that_they_have_alone():
 
 def test_what_a_teacher_knows_of_a_question_is_the_mean_over_its_choices():
     teacher, rows = tiny_teacher(domains=FOUR_KINDS), mixed_batch()
-    found = teacher.domain_knowledge(told(teacher, rows).hidden_states, rows)
+    found = teacher.transferable(told(teacher, rows).hidden_states[-1], rows)
     sequences = {name: rows[name] for name in ("input_ids", "attention_mask")}
     single = sequences | {"domain": torch.tensor([0, 1, 1, 2, 1, 1])}
-    each = teacher.domain_knowledge(told(teacher, single).hidden_states, single)
+    each = teacher.transferable(told(teacher, single).hidden_states[-1], single)
     expected = torch.stack([each[0], each[1:3].mean(0), each[3], each[4:6].mean(0)])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -242,7 +242,7 @@ def domain_gradients(labels: str) -> tuple[dict[str, torch.Tensor], TeacherTrain
 
 def domain_logits(module, rows, knowledge_of=lambda knowledge: knowledge) -> torch.Tensor:
     outputs = module.teacher.outputs(rows, hidden_states=True)
-    knowledge = torch.tanh(module.teacher.domain_knowledge(outputs.hidden_states, rows))
+    knowledge = torch.tanh(module.teacher.transferable(outputs.hidden_states[-1], rows))
     return module.teacher.domain_classifier(knowledge_of(knowledge))
 
 
@@ -383,8 +383,8 @@ def test_a_saved_teacher_answers_bit_for_bit_the_same(tmp_path, kind, domains, t
     assert not loaded.training
     assert torch.equal(told(loaded, rows).logits, told(teacher, rows).logits)
     if transferable:
-        states = told(teacher, rows).hidden_states
-        assert torch.equal(loaded.domain_knowledge(states, rows), teacher.domain_knowledge(states, rows))
+        states = told(teacher, rows).hidden_states[-1]
+        assert torch.equal(loaded.transferable(states, rows), teacher.transferable(states, rows))
     assert loaded.state_dict().keys() == teacher.state_dict().keys()
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in loaded.state_dict().items())
 

@@ -11,7 +11,7 @@ from teachback.data.encoding import Collator, EncodedRows, encode
 from teachback.data.schema import Domain, Row
 from teachback.data.slices import Slices
 from teachback.methods.inner_layers import InnerLayerDistillation
-from teachback.methods.teacher_states import LiveTeacher, attach_states, name_of, refusal
+from teachback.methods.teacher_states import FrozenTeacher, attach_states, name_of, refusal
 from teachback.models.heads import Classifier
 
 SETTINGS = {"pad_token_id": 0, "batch_size": 2, "device": torch.device("cpu"), "precision": "fp32"}
@@ -40,7 +40,7 @@ def batch(encoded: EncodedRows, order=(0, 1, 2, 3, 4)) -> dict:
 
 def attached(module: InnerLayerDistillation, folder, encoded=None, teacher_hash="one") -> EncodedRows:
     encoded = encoded or rows()
-    attach_states(encoded, module.live_teacher, DiskCache(folder, None), SETTINGS, teacher_hash)
+    attach_states(encoded, module.teacher, DiskCache(folder, None), SETTINGS, teacher_hash)
     return encoded
 
 
@@ -72,7 +72,7 @@ def test_losses_and_gradients_are_those_of_the_model_itself(student, arguments, 
 def test_the_teacher_is_not_run_where_its_states_are_there(tmp_path, monkeypatch):
     module = stage()
     values = batch(attached(module, tmp_path))
-    monkeypatch.setattr(module.live_teacher.teacher.classifier.model, "forward", None)
+    monkeypatch.setattr(module.teacher.teacher.classifier.model, "forward", None)
     assert module(**values)["loss"].isfinite()
     with pytest.raises(TypeError):
         module(**batch(rows()))
@@ -80,7 +80,7 @@ def test_the_teacher_is_not_run_where_its_states_are_there(tmp_path, monkeypatch
 
 def test_states_that_were_computed_in_bfloat16(tmp_path):
     module, encoded = stage(), rows()
-    attach_states(encoded, module.live_teacher, DiskCache(tmp_path, None), SETTINGS | {"precision": "bf16"}, "one")
+    attach_states(encoded, module.teacher, DiskCache(tmp_path, None), SETTINGS | {"precision": "bf16"}, "one")
     with torch.autocast("cpu", torch.bfloat16):
         written, live = (module(**batch(part))["loss"] for part in (encoded, rows()))
     torch.testing.assert_close(written, live, rtol=2e-2, atol=1e-3)
@@ -90,7 +90,7 @@ def test_states_too_large_for_half_precision_are_refused(tmp_path):
     """As some decoders have; the model itself serves."""
     module = stage()
     with torch.no_grad():
-        module.live_teacher.teacher.classifier.model.bert.embeddings.LayerNorm.weight.mul_(1e6)
+        module.teacher.teacher.classifier.model.bert.embeddings.LayerNorm.weight.mul_(1e6)
     assert module(**batch(rows()))["loss"].isfinite()
     with pytest.raises(TeachbackError, match="states beyond 65504, .* set TEACHER_CACHE_GB=0"):
         attached(module, tmp_path)
@@ -107,8 +107,8 @@ def test_states_are_keyed_by_example_whatever_the_batch(tmp_path):
 
 def test_the_answer_of_each_head_and_the_knowledge_of_each_domain(tmp_path):
     module = stage()
-    written = module._teachers.written.answer(batch(attached(module, tmp_path)))
-    live = module.live_teacher.answer(batch(rows()))
+    written = module.teacher.answer(batch(attached(module, tmp_path)))
+    live = module.teacher.answer(batch(rows()))
     torch.testing.assert_close(written.logits, live.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(written.knowledge, live.knowledge, rtol=1e-4, atol=1e-4)
     mask = batch(rows())["attention_mask"].unsqueeze(-1)
@@ -136,14 +136,14 @@ def test_another_teacher_length_layer_or_text_never_meets_old_states(tmp_path):
 def test_states_are_written_once_and_read_again(tmp_path, monkeypatch):
     module = stage()
     first = batch(attached(module, tmp_path))
-    monkeypatch.setattr(LiveTeacher, "states", None)
+    monkeypatch.setattr(FrozenTeacher, "states", None)
     second = batch(attached(module, tmp_path))
     assert torch.equal(first["teacher_states"], second["teacher_states"])
     assert torch.equal(first["teacher_means"], second["teacher_means"])
 
 
 def test_half_written_states_are_never_taken_for_whole_ones(tmp_path, monkeypatch):
-    module, states = stage(), LiveTeacher.states
+    module, states = stage(), FrozenTeacher.states
     calls = []
 
     def fail(self, batch):
@@ -152,17 +152,17 @@ def test_half_written_states_are_never_taken_for_whole_ones(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return states(self, batch)
 
-    monkeypatch.setattr(LiveTeacher, "states", fail)
+    monkeypatch.setattr(FrozenTeacher, "states", fail)
     with pytest.raises(KeyboardInterrupt):
         attached(module, tmp_path)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
-    monkeypatch.setattr(LiveTeacher, "states", states)
+    monkeypatch.setattr(FrozenTeacher, "states", states)
     written = batch(attached(module, tmp_path))
     torch.testing.assert_close(module(**written)["loss"], module(**batch(rows()))["loss"], rtol=2e-3, atol=1e-5)
 
 
 def test_what_does_not_fit_is_named_with_its_size(tmp_path):
-    live = stage().live_teacher
+    live = stage().teacher
     assert refusal([rows(), rows()], live, DiskCache(tmp_path, None)) == ""
     assert "TEACHER_CACHE_GB is 0.0 GB" in refusal([rows()], live, DiskCache(tmp_path, 0.0))
     one = 2 * sum(rows().lengths) * 32 * (1 + 2 * 3)  # half precision, 32 wide, the embeddings and two layers

@@ -468,7 +468,7 @@ def test_transferable_knowledge_by_hand():
         }
     )
     states, mask = torch.tensor([[[1.0, 2.0], [3.0, 6.0]]] * 2), torch.ones(2, 2)  # mean (2, 4)
-    found = module(states, mask, torch.tensor([0, 1]))
+    found = module(states, {"attention_mask": mask, "domain": torch.tensor([0, 1])})
     torch.testing.assert_close(found, torch.tensor([[2 + 8 + 0.5, 4.0], [3 + 6 + 0.5, 3.0]]))
 
 

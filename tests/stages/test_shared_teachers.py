@@ -32,11 +32,11 @@ def test_an_unseen_domain_has_the_head_of_its_labels_and_the_mean_knowledge():
     teacher = tiny_teacher(domains=(BOOKS, KITCHEN))
     rows = batch() | {"domain": torch.tensor([0, 1, 0])}
     seen = teacher.outputs(rows).logits
-    known = [teacher.transferable.of_mean(torch.ones(1, 32), torch.tensor([k])) for k in (0, 1)]
+    known = [teacher.transferable.of_means(torch.ones(1, 32), {"domain": torch.tensor([k])}) for k in (0, 1)]
     teacher.add_unseen(tiny_domain := BOOKS.__class__("toys", "sentiment", BOOKS.labels))
     assert teacher.domains[-1] is tiny_domain
     torch.testing.assert_close(teacher.outputs(rows | {"domain": torch.tensor([2, 2, 2])}).logits, seen)
-    unseen = teacher.transferable.of_mean(torch.ones(1, 32), torch.tensor([2]))
+    unseen = teacher.transferable.of_means(torch.ones(1, 32), {"domain": torch.tensor([2])})
     torch.testing.assert_close(unseen, (known[0] + known[1]) / 2)  # linear in the embedding
     assert unseen.requires_grad
 

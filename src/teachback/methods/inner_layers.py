@@ -1,7 +1,5 @@
 """Stage 4: distillation of the teacher's inner layers."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
@@ -18,8 +16,8 @@ from teachback.methods.losses import (
     transferable_knowledge_loss,
 )
 from teachback.methods.relation_loss import relation_heads, relation_loss
-from teachback.methods.teacher import Teacher, knowledge_by_row
-from teachback.methods.teacher_states import LiveTeacher, TeacherOutputs, WrittenTeacher, attention_reader
+from teachback.methods.teacher import Teacher
+from teachback.methods.teacher_states import FrozenTeacher, TeacherOutputs, attention_reader
 from teachback.models.heads import Classifier, TransferableKnowledge, per_row
 from teachback.models.layers import backbone, spread_layers
 from teachback.training.module import TrainingModule
@@ -59,17 +57,6 @@ def number_list(name: str, text: str) -> list[int]:
         raise TeachbackError(f"{name}={text}: expected numbers separated by commas") from None
 
 
-@dataclass(frozen=True)
-class Teachers:
-    """Holder of the frozen teacher; not a module, so that it is neither registered, saved nor wrapped."""
-
-    live: LiveTeacher
-    written: WrittenTeacher
-
-    def answer(self, batch: dict) -> TeacherOutputs:
-        return (self.written if "teacher_means" in batch else self.live).answer(batch)
-
-
 class InnerLayerDistillation(TrainingModule):
     """Stage 4: embedding, hidden-state, attention and transferable-knowledge losses, weighted per example by lambda.
 
@@ -93,13 +80,12 @@ class InnerLayerDistillation(TrainingModule):
         self.transferable = self._transferable(teacher, widths[0]) if arguments.tkd_weight else None
         self.student_layers = list(range(depths[0] - len(self.layers) + 1, depths[0] + 1))
         target = arguments.attention_target if arguments.attention_weight else ""
-        live = LiveTeacher(teacher, self.layers, target)
-        self._teachers = Teachers(live, WrittenTeacher(live))
+        self.teacher = FrozenTeacher(teacher, self.layers, target)
         if target:
             self._student_attention = attention_reader(student.model, [i - 1 for i in self.student_layers], target)
-            if target == "relations" and live.reader:
-                widths = *self._student_attention.widths(), *live.reader.widths()
-                self.relation_heads = relation_heads(arguments.relation_heads, *widths)
+            if target == "relations" and self.teacher.reader:
+                read = *self._student_attention.widths(), *self.teacher.reader.widths()
+                self.relation_heads = relation_heads(arguments.relation_heads, *read)
         self.balance = LossBalance(arguments.loss_balance, self._names()) if arguments.loss_balance != "none" else None
         freeze_head(student.model)
         if not arguments.hidden_weight and not arguments.tkd_weight:
@@ -144,10 +130,6 @@ class InnerLayerDistillation(TrainingModule):
             self.student.eval()
         return self
 
-    @property
-    def live_teacher(self) -> LiveTeacher:
-        return self._teachers.live
-
     def on_epoch_end(self) -> dict[str, float]:
         """Fix the initial magnitudes of LOSS_BALANCE before the first evaluation: the best epoch is chosen by this loss."""
         if self.balance is not None:
@@ -164,7 +146,7 @@ class InnerLayerDistillation(TrainingModule):
             self.balance.settled = state.get("settled", False)
 
     def forward(self, **batch) -> dict[str, torch.Tensor]:
-        teacher = self._teachers.answer(batch)
+        teacher = self.teacher.answer(batch)
         seen = self.student(batch, hidden_states=True)
         projected = [self.projection(states) for states in seen.hidden_states]  # under autocast, like the model itself
         with torch.autocast(seen.logits.device.type, enabled=False):
@@ -209,7 +191,7 @@ class InnerLayerDistillation(TrainingModule):
 
     def _transferable_loss(self, transferable: TransferableKnowledge, student, teacher: TeacherOutputs, batch: dict) -> torch.Tensor:
         """L_TKD by row [B]."""
-        learnt, known = knowledge_by_row(transferable, student[-1].float(), batch), teacher.knowledge
+        learnt, known = transferable(student[-1].float(), batch), teacher.knowledge
         assert known is not None  # `_transferable` refuses teachers without it
         if self.arguments.tkd_form == "paper":
             known, learnt = known.tanh(), learnt.tanh()

@@ -11,6 +11,7 @@ from functools import reduce
 import torch
 
 from teachback.core.errors import TeachbackError
+from teachback.models.attention import by_head
 from teachback.models.relation_states import RelationStates
 
 CACHED = 200_000  # values of a relation per chunk on a CPU: under a megabyte
@@ -40,15 +41,8 @@ def relation_loss(student: RelationStates, teacher: RelationStates, mask: torch.
     Mean over heads and real tokens; padding is masked. The teacher gets no gradient.
     """
     pairs = zip(student.parts(), teacher.parts())
-    terms = [
-        _RelationLoss.apply(_by_head(ours, heads), _by_head(theirs.detach(), heads), mask) for ours, theirs in pairs
-    ]
+    terms = [_RelationLoss.apply(by_head(ours, heads), by_head(theirs.detach(), heads), mask) for ours, theirs in pairs]
     return torch.stack(terms).sum(0)
-
-
-def _by_head(states: torch.Tensor, heads: int) -> torch.Tensor:
-    """Split states into heads: [B, L, W] -> [B, heads, L, W / heads]."""
-    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class _RelationLoss(torch.autograd.Function):

@@ -22,7 +22,7 @@ from teachback.methods.losses import (
     recognised_domains,
     reversed_gradient,
 )
-from teachback.models.heads import Classifier, TransferableKnowledge, mean_over_tokens, per_row, per_sequence
+from teachback.models.heads import Classifier, TransferableKnowledge
 from teachback.models.layers import final_layer
 from teachback.models.loading import TRAINING_ONLY, check_finite, load_finished_classifier, save_checkpoint
 from teachback.training.module import TrainingModule
@@ -75,11 +75,6 @@ class Teacher(nn.Module):
         """Logits of each row's head from pooled states: [S, H] -> [B, C]."""
         return self.classifier.head_logits(pooled, self.head_of_domain[batch["domain"]], batch.get("sequences"))
 
-    def domain_knowledge(self, hidden_states, batch: dict) -> torch.Tensor:
-        """h_d before its tanh, from the last layer's states, averaged over a row's sequences: [B, H]."""
-        assert self.transferable is not None  # callers check
-        return knowledge_by_row(self.transferable, hidden_states[-1], batch)
-
     def head_for(self, domain: Domain) -> nn.Linear:
         """Final layer for ``domain``."""
         index = int(self.head_of_domain[[d.name for d in self.domains].index(domain.name)])
@@ -106,18 +101,6 @@ class Teacher(nn.Module):
         """Write the plain checkpoint, the tokenizer, and all other weights beside it."""
         rest = {name: value for name, value in self.state_dict().items() if not name.startswith("classifier.model.")}
         save_checkpoint(folder, self.classifier.model, tokenizer, rest)
-
-
-def knowledge_by_row(transferable: TransferableKnowledge, last_hidden: torch.Tensor, batch: dict) -> torch.Tensor:
-    """h_d before its tanh from token states, averaged over a row's sequences: [S, L, H] -> [B, H]."""
-    return knowledge_of_means(transferable, mean_over_tokens(last_hidden, batch["attention_mask"]), batch)
-
-
-def knowledge_of_means(transferable: TransferableKnowledge, means: torch.Tensor, batch: dict) -> torch.Tensor:
-    """h_d before its tanh from token states averaged per sequence: [S, H] -> [B, H]."""
-    sequences = batch.get("sequences")
-    domain = per_sequence(batch["domain"], sequences, len(means))
-    return per_row(transferable.of_mean(means, domain), sequences)
 
 
 def load_teacher(folder: Path, record: dict, suite) -> Teacher:
@@ -159,17 +142,18 @@ class TeacherTraining(TrainingModule):
         if self.meta and self.arguments.use_sample_weights:
             weights = batch["weight"].clamp(min=0)  # a negative cosine would reward wrong predictions
         corruption = torch.zeros_like(hard)
-        if classifier is not None:
-            corruption = self._corruption(classifier, outputs.hidden_states, batch)
+        if classifier is not None and self.teacher.transferable is not None:
+            knowledge = self.teacher.transferable(outputs.hidden_states[-1], batch).tanh()
+            corruption = self._corruption(classifier, knowledge, batch["domain"])
         self.note(hard=hard, domain_corruption=corruption)
         loss = meta_teacher_loss(
             hard, corruption, weights, self.arguments.domain_loss_weight, self.arguments.domain_loss_form
         )
         return {"loss": loss, "logits": outputs.logits}
 
-    def _corruption(self, classifier: nn.Linear, hidden_states, batch: dict) -> torch.Tensor:
-        knowledge = torch.tanh(self.teacher.domain_knowledge(hidden_states, batch))
-        labels, domains = self.arguments.domain_labels, batch["domain"]
+    def _corruption(self, classifier: nn.Linear, knowledge: torch.Tensor, domains: torch.Tensor) -> torch.Tensor:
+        """Domain loss by row from h_d [B, H] and the rows' domains [B]."""
+        labels = self.arguments.domain_labels
         if labels == "reversal":
             # Unbounded, the encoder would drive the classifier's loss ever higher and learn little else.
             recognised = recognised_domains(classifier(knowledge), domains)

@@ -19,7 +19,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.files import reserve
 from teachback.data.encoding import EncodedRows, batches
 from teachback.data.slices import Slices
-from teachback.methods.teacher import Teacher, knowledge_of_means
+from teachback.methods.teacher import Teacher
 from teachback.models.attention import AttentionProjections, Projections
 from teachback.models.heads import mean_over_tokens
 from teachback.models.relation_states import RelationReader, RelationStates
@@ -40,30 +40,50 @@ class TeacherOutputs:
     knowledge: torch.Tensor | None
 
 
-class LiveTeacher:
-    """Runs the teacher on every batch. ``layers`` are counted from 1.
+class FrozenTeacher:
+    """The teacher in stage 4; not a module, so that it is neither registered, saved nor wrapped.
 
-    ``attention``: target of the attention loss (scores, probs or relations); "" without it.
+    ``layers`` are counted from 1. ``attention``: target of the attention loss (scores, probs or relations); "" without it.
     """
 
     def __init__(self, teacher: Teacher, layers: list[int], attention: str = ""):
         self.teacher, self.layers = teacher.eval().requires_grad_(False), layers
         model = teacher.classifier.model
-        self.reader: AttentionProjections | RelationReader | None = None
-        if attention:
-            self.reader = attention_reader(model, [layer - 1 for layer in layers], attention)
+        self.reader = attention_reader(model, [layer - 1 for layer in layers], attention) if attention else None
+        of_layer = [*self.reader.widths()] if self.reader else []
+        # Of the parts of a token's cached states, in order.
+        self.widths = [model.config.hidden_size] * (len(layers) + 1) + of_layer * len(layers)
+
+    def states_size(self, encoded: EncodedRows) -> int:
+        """Size in bytes of the cached states of all tokens."""
+        return 2 * sum(self.widths) * sum(len(ids) for ids in encoded.inputs["input_ids"])
 
     @torch.no_grad()
     def answer(self, batch: dict) -> TeacherOutputs:
-        """Outputs for a batch in the teacher's encoding."""
+        """Outputs for a batch in the teacher's encoding; from cached states where it has them, up to half precision."""
+        return self._of_states(batch) if "teacher_means" in batch else self._of_tokens(batch)
+
+    def _of_tokens(self, batch: dict) -> TeacherOutputs:
         outputs = self.teacher.outputs(batch, hidden_states=True)
         knowledge = None
         with torch.autocast(outputs.logits.device.type, enabled=False):
             if self.teacher.transferable is not None:
-                knowledge = self.teacher.domain_knowledge([outputs.hidden_states[-1].float()], batch)
+                knowledge = self.teacher.transferable(outputs.hidden_states[-1].float(), batch)
         hidden = [outputs.hidden_states[layer] for layer in (0, *self.layers)]
         return TeacherOutputs(outputs.logits, hidden, self.reader.take() if self.reader else [], knowledge)
 
+    def _of_states(self, batch: dict) -> TeacherOutputs:
+        """Only the teacher's heads are run."""
+        parts = list(batch["teacher_states"].split(self.widths, -1)) if "teacher_states" in batch else []
+        hidden, rest = parts[: len(self.layers) + 1], parts[len(self.layers) + 1 :]
+        pooled, mean = batch["teacher_means"].flatten(0, 1).chunk(2, -1)
+        with torch.autocast(pooled.device.type, enabled=False):
+            logits = self.teacher.logits_of(pooled, batch)
+            transferable = self.teacher.transferable
+            knowledge = transferable.of_means(mean, batch) if transferable is not None else None
+        return TeacherOutputs(logits, hidden, self.reader.unpack(rest) if self.reader else [], knowledge)
+
+    @torch.no_grad()
     def states(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """States of a batch to cache on disk: [S, L, F] in half precision, and [S, 2 H]."""
         outputs = self.teacher.outputs(batch, hidden_states=True)
@@ -73,28 +93,6 @@ class LiveTeacher:
         with torch.autocast(outputs.logits.device.type, enabled=False):  # autocast cannot concatenate half precision
             mean = mean_over_tokens(outputs.hidden_states[-1].float(), batch["attention_mask"])
             return torch.cat([part.half() for part in parts], -1), torch.cat([outputs.pooled.float(), mean], -1)
-
-
-class WrittenTeacher:
-    """Computes outputs from the cached states in a batch; only the teacher's heads are run."""
-
-    def __init__(self, live: LiveTeacher):
-        self.teacher, self.live = live.teacher, live
-
-    @torch.no_grad()
-    def answer(self, batch: dict) -> TeacherOutputs:
-        """Outputs as `LiveTeacher.answer` gives them, up to half precision."""
-        width, reader = self.teacher.classifier.model.config.hidden_size, self.live.reader
-        parts = list(batch["teacher_states"].split(widths_of(self.live), -1)) if "teacher_states" in batch else []
-        hidden, rest = parts[: len(self.live.layers) + 1], parts[len(self.live.layers) + 1 :]
-        count = len(reader.widths()) if reader else 1
-        attention = [reader.unpack(rest[i : i + count]) for i in range(0, len(rest), count)] if reader else []
-        pooled, mean = batch["teacher_means"].flatten(0, 1).split(width, -1)
-        with torch.autocast(pooled.device.type, enabled=False):
-            logits = self.teacher.logits_of(pooled, batch)
-            transferable = self.teacher.transferable
-            knowledge = knowledge_of_means(transferable, mean, batch) if transferable is not None else None
-        return TeacherOutputs(logits, hidden, attention, knowledge)
 
 
 def name_of(teacher_hash: str, precision: str, layers: Sequence[int], attention: str, encoded: EncodedRows) -> str:
@@ -110,41 +108,22 @@ def _contents(encoded: EncodedRows) -> Iterator[bytes]:
             yield len(ids).to_bytes(4, "little") + np.asarray(ids, dtype=np.int32).tobytes()
 
 
-def attention_reader(model, layers: list[int], target: str) -> AttentionProjections | RelationReader:
+def attention_reader(model, layers: list[int], target: str) -> RelationReader:
     """Reader of a model's ``layers`` (counted from 0) for the attention loss with ``target``."""
     return RelationReader(model, layers) if target == "relations" else AttentionProjections(model, layers)
 
 
-def widths_of(live: LiveTeacher) -> list[int]:
-    """Widths of the parts of a token's cached states, in order."""
-    hidden = [live.teacher.classifier.model.config.hidden_size] * (len(live.layers) + 1)
-    return hidden + [*live.reader.widths()] * len(live.layers) if live.reader else hidden
-
-
-def states_width(live: LiveTeacher) -> int:
-    """F, the number of cached values per token."""
-    return sum(widths_of(live))
-
-
-def states_size(encoded: EncodedRows, live: LiveTeacher) -> int:
-    """Size in bytes of the states of all tokens."""
-    return 2 * states_width(live) * sum(len(ids) for ids in encoded.inputs["input_ids"])
-
-
-def refusal(parts: Sequence[EncodedRows], live: LiveTeacher, cache: DiskCache) -> str:
+def refusal(parts: Sequence[EncodedRows], teacher: FrozenTeacher, cache: DiskCache) -> str:
     """Reason why the states of all these rows cannot be cached; "" if they can."""
     if any(len(set(part.sequences)) > 1 for part in parts):
         return "questions with choices stand beside other rows"
-    return cache.refusal(sum(states_size(part, live) for part in parts))
+    return cache.refusal(sum(map(teacher.states_size, parts)))
 
 
-def attach_states(
-    encoded: EncodedRows, live: LiveTeacher, cache: DiskCache, settings: dict, teacher_hash: str
-) -> None:
+def attach_states(encoded: EncodedRows, teacher: FrozenTeacher, cache: DiskCache, settings: dict, teacher_hash: str) -> None:
     """Add the teacher's states to the batches of ``encoded``, computing them unless ``cache`` has them."""
-    key = name_of(teacher_hash, settings["precision"], live.layers, type(live.reader).__name__ if live.reader else "", encoded)
-    size = states_size(encoded, live)
-    tokens, means = cache.get(key, size, lambda folder: _write(folder, encoded, live, settings), _read)
+    key = name_of(teacher_hash, settings["precision"], teacher.layers, type(teacher.reader).__name__ if teacher.reader else "", encoded)
+    tokens, means = cache.get(key, teacher.states_size(encoded), lambda folder: _write(folder, encoded, teacher, settings), _read)
     encoded.states["teacher_states"] = Slices(tokens, [len(ids) for ids in encoded.inputs["input_ids"]])
     encoded.columns["teacher_means"] = torch.from_numpy(means).unflatten(0, (len(encoded), -1))
 
@@ -154,15 +133,14 @@ def _read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return tokens, np.load(folder / "means.npy", allow_pickle=False)
 
 
-@torch.no_grad()
-def _write(folder: Path, encoded: EncodedRows, live: LiveTeacher, settings: dict) -> None:
+def _write(folder: Path, encoded: EncodedRows, teacher: FrozenTeacher, settings: dict) -> None:
     lengths = [len(ids) for ids in encoded.inputs["input_ids"]]
     starts = np.cumsum([0, *lengths])
-    shape = (int(starts[-1]), states_width(live))
+    shape = (int(starts[-1]), sum(teacher.widths))
     tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
     reserve(folder / "tokens.npy", tokens.offset + tokens.nbytes)
-    means = np.zeros((len(lengths), 2 * live.teacher.classifier.model.config.hidden_size), dtype=np.float32)
-    for sequences, states, mean in _batches(encoded, live, settings):
+    means = np.zeros((len(lengths), 2 * teacher.teacher.classifier.model.config.hidden_size), dtype=np.float32)
+    for sequences, states, mean in _batches(encoded, teacher, settings):
         for sequence, values in zip(sequences, states):
             real = values[: lengths[sequence]]
             _require_finite(real)
@@ -182,14 +160,14 @@ def _require_finite(values: np.ndarray) -> None:
 
 
 def _batches(
-    encoded: EncodedRows, live: LiveTeacher, settings: dict
+    encoded: EncodedRows, teacher: FrozenTeacher, settings: dict
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Yield, per batch, sequence indices, their states [S, L, F] and means [S, 2 H]."""
     count = encoded.sequences[0] if encoded.sequences else 1
     device, precision = settings["device"], settings["precision"]
-    live.teacher.to(device)
+    teacher.teacher.to(device)
     for batch in batches(encoded, settings["batch_size"], settings["pad_token_id"]):
         rows = batch["index"].tolist()
         with autocast(precision, device):
-            states, mean = live.states({name: values.to(device) for name, values in batch.items()})
+            states, mean = teacher.states({name: values.to(device) for name, values in batch.items()})
         yield [row * count + i for row in rows for i in range(count)], states.cpu().numpy(), mean.cpu().numpy()

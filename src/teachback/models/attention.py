@@ -8,65 +8,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from teachback.core.errors import TeachbackError
-from teachback.models.layers import backbone, layer_list
+from teachback.models.layers import backbone
+from teachback.models.relation_states import RelationReader
 
-# Names of the query and key projections inside a layer. Models whose scores are not QK^T/sqrt(d), or that plus a bias, such as
-# those with rotary or disentangled positions, are absent on purpose: the product would not be the true score.
-PROJECTIONS = (("query", "key"), ("q_lin", "k_lin"), ("q", "k"))
+# Models whose scores are not QK^T/sqrt(d), or that plus a bias, such as those with rotary or disentangled positions, are absent on
+# purpose: the product would not be the true score.
 BIASED = "mpnet"
 PLAIN_ATTENTION = {"bert", "roberta", "electra", "distilbert", "camembert", "xlm-roberta", BIASED}
 
 
-def _projections(model, index: int) -> tuple[nn.Module, nn.Module]:
-    modules = {name.rsplit(".", 1)[-1]: module for name, module in layer_list(model)[index].named_modules()}
-    for query, key in PROJECTIONS:
-        if query in modules and key in modules and model.config.model_type in PLAIN_ATTENTION:
-            return modules[query], modules[key]
-    raise TeachbackError(
-        f"attention scores of {model.config.model_type!r} models cannot be read; set ATTENTION_TARGET=relations, which "
-        "reads every family, or ATTENTION_WEIGHT=0 to distil without the attention loss (scores are read of: "
-        f"{', '.join(sorted(PLAIN_ATTENTION))})"
-    )
-
-
-@dataclass
-class AttentionProjections:
+class AttentionProjections(RelationReader):
     """Records queries and keys of ``layers`` (from 0) in every forward pass of a Hugging Face classifier."""
 
-    model: PreTrainedModel
-    layers: list[int]
+    kinds = 2
 
-    def __post_init__(self):
-        self._seen: dict[tuple[int, str], torch.Tensor] = {}
-        for index in self.layers:
-            for name, module in zip(("query", "key"), _projections(self.model, index)):
-                module.register_forward_hook(self._remember((index, name)))
+    def __init__(self, model: PreTrainedModel, layers: list[int]):
+        if model.config.model_type not in PLAIN_ATTENTION:
+            raise TeachbackError(
+                f"attention scores of {model.config.model_type!r} models cannot be read; set ATTENTION_TARGET=relations, which "
+                "reads every family, or ATTENTION_WEIGHT=0 to distil without the attention loss (scores are read of: "
+                f"{', '.join(sorted(PLAIN_ATTENTION))})"
+            )
+        super().__init__(model, layers)
 
-    def _remember(self, place):
-        def hook(module, inputs, output):
-            self._seen[place] = output
-
-        return hook
-
-    def take(self) -> list["Projections"]:
-        """Return queries and keys of the last forward pass, one pair per layer, and clear them."""
-        seen, self._seen = self._seen, {}
-        bias = position_bias(self.model, seen[self.layers[0], "query"].shape[1]) if self.layers else None
-        heads = self.model.config.num_attention_heads
-        return [Projections(by_head(seen[i, "query"], heads), by_head(seen[i, "key"], heads), bias) for i in self.layers]
-
-    def widths(self) -> tuple[int, int]:
-        """Widths of queries and keys with heads concatenated."""
-        return self.model.config.hidden_size, self.model.config.hidden_size
-
-    def unpack(self, parts: Sequence[torch.Tensor]) -> "Projections":
-        """Inverse of `Projections.parts`."""
-        query, key = (by_head(states, self.model.config.num_attention_heads) for states in parts)
-        return Projections(query, key, position_bias(self.model, query.shape[2]))
+    def unpack(self, parts: Sequence[torch.Tensor]) -> list["Projections"]:
+        """Queries and keys by layer, from those of all layers in order, heads concatenated."""
+        bias = position_bias(self.model, parts[0].shape[1]) if parts else None
+        by_heads = [by_head(states, self.model.config.num_attention_heads) for states in parts]
+        return [Projections(query, key, bias) for query, key in zip(by_heads[::2], by_heads[1::2])]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from teachback.models.positions import most_tokens, require_positions
 ABSENT_CLASS = -1e4
 
 
-
 @dataclass
 class Outputs:
     """Outputs of a classifier: logits [B, C], pooled states [S, H], hidden states [S, L, H] (embeddings first).
@@ -165,10 +164,13 @@ class TransferableKnowledge(nn.Module):
             torch.cat([known, known.mean(0, keepdim=True)]), freeze=False
         )
 
-    def forward(self, last_hidden: torch.Tensor, mask: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-        """h_d before the tanh from token states, mask and domain: [B, L, H], [B, L], [B] -> [B, H]."""
-        return self.of_mean(mean_over_tokens(last_hidden, mask), domain)
+    def forward(self, last_hidden: torch.Tensor, batch: dict) -> torch.Tensor:
+        """h_d before the tanh from token states, averaged over a row's sequences: [S, L, H] -> [B, H]."""
+        return self.of_means(mean_over_tokens(last_hidden, batch["attention_mask"]), batch)
 
-    def of_mean(self, mean: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-        """h_d before the tanh from averaged token states: [B, H], [B] -> [B, H]."""
-        return self.dense(mean if self.domain_embedding is None else self.domain_embedding(domain) + mean)
+    def of_means(self, means: torch.Tensor, batch: dict) -> torch.Tensor:
+        """h_d before the tanh from token states averaged per sequence: [S, H] -> [B, H]."""
+        sequences = batch.get("sequences")
+        if self.domain_embedding is not None:
+            means = self.domain_embedding(per_sequence(batch["domain"], sequences, len(means))) + means
+        return per_row(self.dense(means), sequences)

@@ -22,11 +22,8 @@ SEPARATE = (
     ("q_proj", "k_proj", "v_proj"),  # Llama, Qwen, Mistral, Gemma
     ("q", "k", "v"),  # MPNet
 )
-JOINED = (
-    "Wqkv",
-    "c_attn",
-)  # ModernBERT, GPT-2: one projection, whose output holds queries, keys and values in this order
-Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+# ModernBERT, GPT-2: one projection, whose output holds queries, keys and values in this order.
+JOINED = ("Wqkv", "c_attn")
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class RelationStates:
     key: torch.Tensor
     value: torch.Tensor
 
-    def parts(self) -> Parts:
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values as a tuple."""
         return self.query, self.key, self.value
 
@@ -51,6 +48,8 @@ class RelationReader:
     Raises:
         TeachbackError: the family's projections have unknown names.
     """
+
+    kinds = 3  # recorded: the first two are queries and keys
 
     def __init__(self, model: PreTrainedModel, layers: list[int]):
         self.model, self.layers = model, layers
@@ -66,14 +65,10 @@ class RelationReader:
 
     def _hook_separate(self, encoder: nn.Module) -> bool:
         for names in SEPARATE:
-            places = [
-                module
-                for module in encoder.modules()
-                if all(isinstance(getattr(module, n, None), nn.Module) for n in names)
-            ]
+            places = [part for part in encoder.modules() if all(isinstance(getattr(part, n, None), nn.Module) for n in names)]
             for place in places:
                 place.register_forward_pre_hook(self._next_layer)
-                for number, name in enumerate(names):
+                for number, name in enumerate(names[: self.kinds]):
                     getattr(place, name).register_forward_hook(self._remember(number))
             if places:
                 return True
@@ -103,19 +98,19 @@ class RelationReader:
         for number, states in enumerate(output.chunk(3, -1)):
             self._keep(number, states)
 
-    def take(self) -> list[RelationStates]:
-        """Return the states of the last forward pass by layer, and clear them."""
+    def take(self) -> list:
+        """Return the states of the last forward pass by layer, as `unpack` does, and clear them."""
         seen, self._seen = self._seen, {}
-        return [RelationStates(*(seen[layer, number] for number in range(3))) for layer in self.layers]
+        return self.unpack([seen[layer, number] for layer in self.layers for number in range(self.kinds)])
 
-    def unpack(self, parts: Sequence[torch.Tensor]) -> RelationStates:
-        """Inverse of `RelationStates.parts`."""
-        return RelationStates(*parts)
+    def unpack(self, parts: Sequence[torch.Tensor]) -> list:
+        """States by layer, from the `RelationStates.parts` of all layers in order."""
+        return [RelationStates(*parts[i : i + self.kinds]) for i in range(0, len(parts), self.kinds)]
 
-    def widths(self) -> tuple[int, int, int]:
+    def widths(self) -> tuple[int, ...]:
         """Widths of queries, keys and values; in decoders, keys and values may have fewer heads than queries."""
         config = self.model.config
         heads = config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
         of_keys = (getattr(config, "num_key_value_heads", None) or heads) * size
-        return heads * size, of_keys, of_keys
+        return (heads * size, of_keys, of_keys)[: self.kinds]

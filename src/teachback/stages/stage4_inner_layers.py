@@ -56,7 +56,7 @@ def distil_first(context: Context, student_args: StudentArguments, args: FirstSt
               "head_trained": student_args.student_init == "teacher"}  # fmt: skip
 
     def write_states(*parts) -> None:
-        kept = context.teachers.write_states(run, module.live_teacher, inputs["teacher"], reading, *parts)
+        kept = context.teachers.write_states(run, module.teacher, inputs["teacher"], reading, *parts)
         record["teacher_states_kept"] = kept
 
     dev_means = None

@@ -12,7 +12,7 @@ from teachback.data.names import folder_name
 from teachback.data.schema import Row
 from teachback.methods.teacher import Teacher, load_teacher
 from teachback.methods.teacher_outputs import Features, features, features_size, load_features, save_features
-from teachback.methods.teacher_states import LiveTeacher, attach_states, name_of, refusal
+from teachback.methods.teacher_states import FrozenTeacher, attach_states, name_of, refusal
 from teachback.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Teachers:
         return f"{kind}-{name_of(teacher_hash, self.context.args.precision, layers, '', encoded)}"
 
     def write_states(
-        self, run: StageRun, live: LiveTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows
+        self, run: StageRun, teacher: FrozenTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows
     ) -> bool:
         """Add the teacher's cached states to the encoded rows, train rows first, if they fit; returns whether they do.
 
@@ -115,7 +115,7 @@ class Teachers:
         cache = self.cache
 
         def decide() -> str:
-            return refusal(parts, live, cache)
+            return refusal(parts, teacher, cache)
 
         with self.context.training.main_process_first(desc="writing the teacher's states"):
             free_disk_decides = cache.limit is None
@@ -123,8 +123,8 @@ class Teachers:
                 self.context.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
                 return False
             for part in parts:
-                attach_states(part, live, cache, self.context.settings(tokenizer), teacher_hash)
-            self._keep_pooled(parts[0], live.teacher, teacher_hash)
+                attach_states(part, teacher, cache, self.context.settings(tokenizer), teacher_hash)
+            self._keep_pooled(parts[0], teacher.teacher, teacher_hash)
         self.context.say(f"the teacher has run once; its states are in {cache.folder}")
         return True
 

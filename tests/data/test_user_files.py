@@ -10,7 +10,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import Problems
 from teachback.data.suites import custom
 from teachback.data.suites.definition import ReadSettings
-from teachback.data.user_files import hub_tables, open_table
+from teachback.data.user_files import open_table
 from teachback.data.user_sources import open_source, source_files
 
 ROWS = [("one, or two", "yes", "a"), ('he said "so"', "no", "a"), ("a\nbreak; here", "yes", "b"), ("naïve ☃", "no", "b")]
@@ -253,7 +253,7 @@ def test_a_data_set_of_the_hub_says_offline_what_to_fetch(monkeypatch):
     with pytest.raises(TeachbackError, match=r'SOURCE=hub:owner/name:small: .*cannot be reached.*load_dataset\("owner/name", "small"\)'):
         open_source("hub:owner/name:small")
     with pytest.raises(TeachbackError, match="name a data set as in hub:ag_news"):
-        hub_tables("../etc")
+        open_source("hub:../etc")
 
 
 def test_a_missing_package_is_named_with_how_to_get_it(tmp_path, monkeypatch):

@@ -50,11 +50,6 @@ def columns_to_read(settings: ReadSettings) -> set[str]:
     return {*NAMED, *OPTIONAL, *filter(None, settings.columns.values()), *filter(None, [settings.group_column])}
 
 
-def own_domain(places: dict[str, str]) -> str:
-    """Domain of all rows if there is no domain column, else ""."""
-    return "" if "domain" in places else ONE_DOMAIN
-
-
 def _check_distinct(places: dict[str, str], renamed: dict[str, str]) -> None:
     """Refuse a column that stands for two fields, such as text and label."""
     for name, place in renamed.items():

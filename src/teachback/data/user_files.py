@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from teachback.core.errors import TeachbackError
-from teachback.data.raw_lines import Line, fields_of_line, json_lines, numbered
+from teachback.data.raw_lines import Line, fields_of_line, json_lines, numbered, tsv_lines
 
 HUB = "hub:"
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
@@ -74,14 +74,9 @@ def _header_line(path: Path, line: bytes) -> str:
 
 def _tsv_table(path: Path) -> Table:
     """Table of tab-separated fields without quoting."""
-
-    def rows() -> Iterator[Line]:
-        with open(path, "rb") as file:
-            yield from tsv_stream(file, path).rows
-
     with open(path, "rb") as file:
         columns = tsv_stream(file, path).columns
-    return Table(path, columns, rows(), strict=True)
+    return Table(path, columns, tsv_lines(path), strict=True)
 
 
 def tsv_stream(file: BinaryIO, path: Path) -> Table:
@@ -224,20 +219,23 @@ def is_data_set(source: Path) -> bool:
     return any((source / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
 
 
-def saved_tables(source: Path, only: Collection[str] = ()) -> list[tuple[str, Table]]:
-    """(split name, table) of a saved data set; "" if it has no splits. ``only``: see `open_table`."""
+def load_data_set(source: Path | str):
+    """Load a saved or hub data set, or a dict of its splits."""
+    return _hub_data_set(str(source).removeprefix(HUB)) if str(source).startswith(HUB) else _saved_data_set(Path(source))
+
+
+def _saved_data_set(source: Path):
     require_package("datasets", f"{source}: reading a saved data set")
     from datasets import load_from_disk
 
     try:
-        data_set = load_from_disk(str(source))
+        return load_from_disk(str(source))
     except Exception as error:  # the library raises errors of many types
         raise TeachbackError(f"{source}: this data set cannot be read ({_first_line(error)}); save it again") from error
-    return _tables_of(data_set, str(source), only)
 
 
-def hub_tables(name: str, only: Collection[str] = ()) -> list[tuple[str, Table]]:
-    """(split name, table) of a hub data set, named ``owner/name`` or ``owner/name:configuration``. ``only``: see `open_table`."""
+def _hub_data_set(name: str):
+    """Load a hub data set, named ``owner/name`` or ``owner/name:configuration``."""
     require_package("datasets", f"SOURCE={HUB}{name}: reading a data set of the hub")
     from datasets import load_dataset
 
@@ -247,7 +245,7 @@ def hub_tables(name: str, only: Collection[str] = ()) -> list[tuple[str, Table]]
             f"SOURCE={HUB}{name}: name a data set as in {HUB}ag_news, {HUB}owner/name or {HUB}owner/name:configuration"
         )
     try:
-        data_set = load_dataset(place, configuration or None)
+        return load_dataset(place, configuration or None)
     except Exception as error:
         call = ", ".join(f'"{part}"' for part in (place, configuration) if part)
         raise TeachbackError(
@@ -255,19 +253,14 @@ def hub_tables(name: str, only: Collection[str] = ()) -> list[tuple[str, Table]]
             f"python -c 'from datasets import load_dataset; load_dataset({call}).save_to_disk(\"data_set\")', copy that folder, "
             "and name it with SOURCE="
         ) from error
-    return _tables_of(data_set, HUB + name, only)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _tables_of(data_set, place: str, only: Collection[str]) -> list[tuple[str, Table]]:
-    splits = data_set if isinstance(data_set, dict) else {"": data_set}
-    return [(split, _data_set_table(part, place, split, only)) for split, part in splits.items()]
-
-
-def _data_set_table(part, place: str, split: str, only: Collection[str]) -> Table:
+def data_set_table(part, place: str, split: str, only: Collection[str]) -> Table:
+    """Table of a split of a data set; ``split`` is "" if it has none. ``only``: see `open_table`."""
     names = {name: list(feature.names) for name, feature in part.features.items() if hasattr(feature, "names")}
     path = Path(place) / split if split else Path(place)
     rows = (dict(zip(batch, values)) for batch in part.iter(ROWS_AT_ONCE) for values in zip(*batch.values()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import SPLITS
-from teachback.data.user_files import HUB, SUFFIXES, Table, hub_tables, is_data_set, open_table, saved_tables
+from teachback.data.user_files import HUB, SUFFIXES, Table, data_set_table, is_data_set, load_data_set, open_table
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +38,9 @@ def open_source(source: Path | str, delimiter: str = "", only: Collection[str] =
     Raises:
         TeachbackError: nothing to read, or ambiguous file names.
     """
-    if is_hub(source):
-        return _known_splits(hub_tables(str(source).removeprefix(HUB), only), str(source))
-    place = Path(source)
-    if place.is_dir() and is_data_set(place):
-        return _known_splits(saved_tables(place, only), str(place))
-    return [(split, open_table(path, delimiter, only)) for split, path in _by_split(place)]
+    if is_hub(source) or is_data_set(Path(source)):
+        return _known_splits(load_data_set(source), str(source), only)
+    return [(split, open_table(path, delimiter, only)) for split, path in _by_split(Path(source))]
 
 
 def source_files(source: Path | str) -> list[Path]:
@@ -51,7 +48,7 @@ def source_files(source: Path | str) -> list[Path]:
     place = Path(source)
     if is_hub(source):
         return []
-    if place.is_dir() and is_data_set(place):
+    if is_data_set(place):
         return sorted(path for path in place.rglob("*") if path.is_file())
     return [place] if place.is_file() else _tables_in(place)
 
@@ -80,14 +77,12 @@ def _by_split(source: Path) -> list[tuple[str, Path]]:
     return [("", path) for path in files]
 
 
-def _known_splits(tables: list[tuple[str, Table]], place: str) -> list[tuple[str, Table]]:
-    """Map a data set's split names to ours; unknown splits are ignored with a warning."""
-    known = [(SPLIT_NAMES[split], table) for split, table in tables if split in SPLIT_NAMES]
-    if len(tables) == 1:
-        return [("", tables[0][1])]
-    left = [split for split, _ in tables if split not in SPLIT_NAMES]
-    if left:
+def _known_splits(data_set, place: str, only: Collection[str]) -> list[tuple[str, Table]]:
+    """Tables of a data set by our split names, "" for the only one; unknown splits are ignored with a warning."""
+    splits = data_set if isinstance(data_set, dict) else {"": data_set}
+    names = dict.fromkeys(splits, "") if len(splits) == 1 else SPLIT_NAMES
+    if left := [split for split in splits if split not in names]:
         logger.warning("%s: splits that are left unused: %s", place, ", ".join(left))
-    if not any(split == "train" for split, _ in known):
-        raise TeachbackError(f"{place} has no split called train; it has: {', '.join(split for split, _ in tables)}")
-    return known
+    if len(splits) > 1 and "train" not in splits:
+        raise TeachbackError(f"{place} has no split called train; it has: {', '.join(splits)}")
+    return [(names[split], data_set_table(part, place, split, only)) for split, part in splits.items() if split in names]

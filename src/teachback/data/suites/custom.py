@@ -18,7 +18,7 @@ from teachback.data.names import SEPARATORS, domain_misfit, label_misfit
 from teachback.data.schema import SPLITS, Domain, Row, clean_text
 from teachback.data.splits import cut
 from teachback.data.suites.definition import Definition, Parsed, ReadSettings
-from teachback.data.user_columns import column_of, columns_to_read, own_domain
+from teachback.data.user_columns import ONE_DOMAIN, column_of, columns_to_read
 from teachback.data.user_files import Table
 from teachback.data.user_sources import open_source
 
@@ -68,7 +68,7 @@ def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
 def _records(table: Table, split: str, settings: ReadSettings, problems: Problems, spelt: dict[str, str]) -> Iterator[Record]:
     """Rows of a table. ``spelt``: the file's spelling of each domain of a column that DOMAIN_COLUMN names, by its name here."""
     places = column_of(table, settings)
-    stem, domain = table.path.stem, own_domain(places)
+    stem, domain = table.path.stem, "" if "domain" in places else ONE_DOMAIN
     for number, raw, reason in table.rows:
         values: dict[str, str] = {}
         if raw is not None:

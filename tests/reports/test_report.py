@@ -24,7 +24,7 @@ from teachback.reports.run_classes import calibration, classes
 from teachback.reports.run_data import data_sections, embedding_map, read_train
 from teachback.reports.run_disagreements import disagreements, most_confident, read_both
 from teachback.reports.run_headline import pairs, sentence
-from teachback.reports.run_page import sections, write_report
+from teachback.reports.run_page import render, sections, write_report
 from teachback.reports.run_results import results, tradeoff
 from teachback.reports.run_settings import settings
 from teachback.reports.run_training import curriculum, read_curves, read_episodes, training
@@ -493,12 +493,12 @@ def test_nothing_of_the_data_is_markup(tmp_path):
         tmp_path / "data/tiny/test.tsv", [Row(row[0], f"</p>{EVIL}</script>" * 40, "", "", EVIL) for row in rows]
     )
     extra = Section("extra", EVIL, tables=[Table(EVIL, [EVIL], [[EVIL]])], notes=[EVIL])
-    page = page_of(tmp_path, extra=[extra])
+    html = render(EVIL, EVIL, [extra, *sections(read_run(run, tmp_path / "data/tiny"))])
+    page = Page(html)
     assert not page.of("script") and not page.of("img") and not page.of("iframe")
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     for shown in (f"{EVIL}: the curriculum student", f"g1{EVIL}", f"</p>{EVIL}</script>", f"no {EVIL}"):
         assert shown in page.text
-    html = (run / "report.html").read_text()
     assert "<script" not in html.lower() and html.count("</script") == 0
 
 

@@ -123,10 +123,10 @@ def test_times_of_another_machine_are_left_out_and_unfinished_cells_too(home):
 def test_progress_counts_cells_and_links_the_logs_of_failed_ones(home):
     failed = "meta-distillation.dvd.seed1"
     cells, states = cells_of(home, {failed: FAILED, "meta-tinybert.dvd.seed1": TODO})
-    section = progress(home.folder, cells, states, {DISTILLED.name: "<Ours>"})
+    section = progress(home, cells, states)
     assert section.intro == "7 of 9 cells are done, in 3.50 hours."
     assert section.tables[0].header == ["row", "done", "todo", "failed", "all", "hours"]
-    assert ["<Ours>", "3", "0", "1", "4", "1.50"] in section.tables[0].rows
+    assert [DISTILLED.title, "3", "0", "1", "4", "1.50"] in section.tables[0].rows
     assert section.notes == [
         f'Failed: {failed}, see its <a href="meta-distillation/cells/{failed}.log">log</a>.'
     ]  # fmt: skip

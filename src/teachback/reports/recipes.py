@@ -60,10 +60,6 @@ class Recipe:
     held_out_rows: tuple[str, ...] = ()
     few_data_rows: tuple[str, ...] = ()
 
-    @property
-    def table_rows(self) -> tuple[TableRow, ...]:
-        return tuple(row for row in self.rows.values() if not row.extra)
-
     def row(self, name: str) -> TableRow:
         if name not in self.rows:
             raise TeachbackError(f"ROWS={name}: this table has no such row; it has: {', '.join(self.rows)}")

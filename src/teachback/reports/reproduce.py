@@ -149,7 +149,7 @@ def make_plan(args: ReproduceArguments) -> Plan:
     return Plan(
         recipe, args.suite, Path(args.output_root) / "reproduce" / folder, Path(args.data_dir), _seeds(args.seeds),
         tuple(name for name in targets if not wanted or name in wanted), domains,
-        tuple(recipe.row(name) for name in _words(args.rows)) or recipe.table_rows,
+        tuple(recipe.row(name) for name in _words(args.rows)) or tuple(row for row in recipe.rows.values() if not row.extra),
         {"PROTOCOL": args.protocol} | ({"CONFIG": args.config} if args.config else {}),
         _undistilled(args), args.transfer_set == "all",
     )  # fmt: skip

@@ -17,24 +17,23 @@ from teachback.reports.run_settings import settings
 from teachback.reports.run_training import curriculum, training
 
 
-def write_report(folder: Path, data: Path, split: str = "test", extra: Sequence[Section] = (), teachers: Path | None = None) -> Path:
+def write_report(folder: Path, data: Path, split: str = "test", teachers: Path | None = None) -> Path:
     """Write report.html into a run's folder, ``<outputs>/<suite>/seed<k>``; returns its path.
 
-    ``data``: the suite's folder, written by stage 2; ``extra``: sections after the results. For missing parts the
-    report names the stage that makes them. ``teachers``: folder of the run that the teachers belong to
-    (``TEACHER_DIR``), if it is another.
+    ``data``: the suite's folder, written by stage 2. For missing parts the report names the stage that makes them.
+    ``teachers``: folder of the run that the teachers belong to (``TEACHER_DIR``), if it is another.
     """
     run = read_run(folder, data, split, teachers)
     path = run.folder / "report.html"
     about = f"Teachback: what the students of this run reach on the {run.split} split, how, and with which settings."
-    write_atomically(path, render(f"{run.name}, seed {run.seed}", about, sections(run, extra)))
+    write_atomically(path, render(f"{run.name}, seed {run.seed}", about, sections(run)))
     return path
 
 
-def sections(run: Run, extra: Sequence[Section] = ()) -> list[Section]:
+def sections(run: Run) -> list[Section]:
     """Sections of the report, the most important first."""
     return [
-        headline(run), results(run), *shared_texts(run), *extra, tradeoff(run), classes(run), calibration(run), training(run), curriculum(run), disagreements(run),
+        headline(run), results(run), *shared_texts(run), tradeoff(run), classes(run), calibration(run), training(run), curriculum(run), disagreements(run),
         *data_sections(run), settings(run),
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ from teachback.core.readable import all_settings, environment_secrets, flat
 from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO, WITH_SCORES, Cell, done_mark
 from teachback.reports.paper_table import PaperTable
 from teachback.reports.parts import Section, Table, counted, listed
-from teachback.reports.plan import DATA
+from teachback.reports.plan import DATA, Plan
 from teachback.reports.recipes import TableRow
 from teachback.reports.run_cells import BLOCKED, RUNNING
 from teachback.reports.run_settings import by_value
@@ -25,18 +25,18 @@ MADE = ("row", "name", "stages", "variables", "learns from")
 FAILURES = 20  # maximum number of listed failures
 
 
-def progress(folder: Path, cells: Sequence[Cell], states: dict[str, str], titles: dict[str, str]) -> Section:
-    """Section with the number of cells by row and state, and links to logs of failed ones. ``titles``: by row name."""
+def progress(plan: Plan, cells: Sequence[Cell], states: dict[str, str]) -> Section:
+    """Section with the number of cells by row and state, and links to logs of failed ones."""
     kinds: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         kinds[cell.kind].append(cell)
     shown = [state for state in STATES if state == DONE or state in states.values()]
-    titles, rows = {DATA: "data (stages 1 and 2)", **titles}, []
+    titles, rows = {DATA: "data (stages 1 and 2)"} | {row.name: row.title for row in plan.recipe.rows.values()}, []
     for kind, own in kinds.items():
         count = Counter(states[cell.name] for cell in own)
         rows.append([titles.get(kind, kind), *(f"{count[state]:,}" for state in shown), f"{len(own):,}", _hours(own, states)])
     done, failed = ([cell for cell in cells if states[cell.name] == state] for state in (DONE, FAILED))
-    notes = [Markup("Failed: {}, see its {}.").format(cell.name, link(folder, cell.log, "log")) for cell in failed[:FAILURES]]
+    notes = [Markup("Failed: {}, see its {}.").format(cell.name, link(plan.folder, cell.log, "log")) for cell in failed[:FAILURES]]
     if (more := len(failed) - FAILURES) > 0:
         notes.append(Markup(f"… and {counted(more, 'further failed cell')}."))
     intro = f"{len(done):,} of {counted(len(cells), 'cell')} are done, in {_hours(cells, states)} hours."

@@ -55,18 +55,15 @@ def _write_formats(shown: Document, table: str, place: Path) -> None:
 
 def write_table_report(table: PaperTable, cells: Sequence[Cell], states: dict[str, str]) -> Path:
     """Write report.html into the table's folder; returns its path. ``states``: by cell name."""
-    first = [scores(table), _progress(table, cells, states), beside_published(table), tradeoff(table)]
+    first = [scores(table), progress(table.plan, cells, states), beside_published(table), tradeoff(table)]
     return _write_page(table.plan.folder / "report.html", table.published.name, [table], first)
 
 
 def write_curve_report(curve: Curve, cells: Sequence[Cell], states: dict[str, str]) -> Path:
     """Write the report of a curve, named after it; returns its path."""
-    folder, first = curve.tables[0].plan.folder, [curve_section(curve), _progress(curve.tables[0], cells, states)]
-    return _write_page(folder / f"{curve.file_name}.html", curve.title, curve.tables, first)
-
-
-def _progress(table: PaperTable, cells: Sequence[Cell], states: dict[str, str]) -> Section:
-    return progress(table.plan.folder, cells, states, {row.name: row.title for row in table.plan.recipe.rows.values()})
+    plan = curve.tables[0].plan
+    first = [curve_section(curve), progress(plan, cells, states)]
+    return _write_page(plan.folder / f"{curve.file_name}.html", curve.title, curve.tables, first)
 
 
 def _write_page(path: Path, title: str, tables: Sequence[PaperTable], first: list[Section]) -> Path:

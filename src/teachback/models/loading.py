@@ -286,14 +286,6 @@ def load_finished_classifier(folder: str | Path):
         config = configs.load_config(folder)
         configs.refuse_kind(str(folder), config)
         model_class = AutoModelForSequenceClassification._model_mapping[type(config)]
-def save_checkpoint(folder: Path, model, tokenizer, rest: dict[str, torch.Tensor] | None = None) -> None:
-    """Write a plain checkpoint with its tokenizer, and weights that it does not contain, if given, to `TRAINING_ONLY`."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    if rest is not None:
-        save_file({name: value.contiguous() for name, value in rest.items()}, folder / TRAINING_ONLY)
-
-
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, attn_implementation=configs.attention_for(model_class), use_safetensors=True,
             trust_remote_code=False, output_loading_info=True,
@@ -306,6 +298,14 @@ def save_checkpoint(folder: Path, model, tokenizer, rest: dict[str, torch.Tensor
         raise TeachbackError(f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; {remedy}")
     check_finite(str(folder), model)
     return model.eval()
+
+
+def save_checkpoint(folder: Path, model, tokenizer, rest: dict[str, torch.Tensor] | None = None) -> None:
+    """Write a plain checkpoint with its tokenizer, and weights that it does not contain, if given, to `TRAINING_ONLY`."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if rest is not None:
+        save_file({name: value.contiguous() for name, value in rest.items()}, folder / TRAINING_ONLY)
 
 
 def write_checkpoint(folder: str | Path, model, tokenizer) -> None:

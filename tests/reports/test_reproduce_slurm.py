@@ -18,6 +18,7 @@ COMMANDS = {
 echo "$*" >> "$HOME/submitted"
 if [[ -e $HOME/refuse ]]; then echo "sbatch: error: invalid partition" >&2; exit 1; fi
 for argument in "$@"; do case $argument in --output=*) log=${argument#--output=} ;; esac; done
+log=${log//%j/$$} log=${log//%%/%}
 if [[ -e $HOME/lose ]]; then echo 4999999; exit; fi
 setsid bash "${@: -1}" > "$log" 2>&1 < /dev/null &
 echo "$!" >> "$HOME/jobs"
@@ -74,6 +75,12 @@ def test_cells_are_submitted_in_order_and_skipped_when_done(slurm):
     assert "--partition=gpu --comment=a b" in first
     run(slurm, cells)
     assert len(submitted(slurm)) == 2 and not cells[0].mark("job").exists()
+
+
+def test_a_percent_sign_in_a_folders_name_is_no_pattern_of_sbatch(slurm):
+    one = cell(slurm, 1, folder=slurm.root / "50%jobs")
+    made, _ = run(slurm, [one])
+    assert made.states == {one.name: DONE} and one.log.is_file()
 
 
 def test_cells_of_a_role_have_options_of_their_own(slurm):

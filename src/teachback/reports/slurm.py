@@ -87,7 +87,8 @@ class SlurmLauncher:
                 raise TeachbackError(f"Slurm job {number} still runs it with other settings; scancel {number}, or wait")
             return SlurmJob(cell, number, self.queue)
         options = [*self.options, *self.options_by_role.get(cell.role, [])]
-        command = ["sbatch", "--parsable", f"--job-name={cell.name}", f"--output={cell.log.absolute()}", *options]
+        log = str(cell.log.absolute()).replace("%", "%%")  # in a file name, sbatch replaces % and a letter
+        command = ["sbatch", "--parsable", f"--job-name={cell.name}", f"--output={log}", *options]
         done = _call([*command, str(cell.script.absolute())])
         if done.returncode:
             raise TeachbackError(f"{shlex.join(command)} failed: {(done.stderr or done.stdout).strip()}")

@@ -42,6 +42,14 @@ def test_trainer_keys_reach_hugging_faces_arguments_and_are_recorded():
     assert steps["save_steps"] == 4 and steps["eval_steps"] == 4
 
 
+def test_a_warm_up_that_the_schedule_leaves_out_is_refused():
+    with pytest.raises(TeachbackError, match=r"--warmup_steps 0.2 has no effect with the schedule 'constant'; .* constant_with_warmup"):
+        OptimizerArguments(lr_scheduler_type="constant", warmup_steps=0.2)
+    for schedule in ("constant_with_warmup", "linear"):
+        assert OptimizerArguments(lr_scheduler_type=schedule, warmup_steps=0.2).warmup_steps == 0.2
+    assert OptimizerArguments(lr_scheduler_type="constant").lr_scheduler_type == "constant"
+
+
 @pytest.mark.parametrize(("key", "message"), [
     ("optim", "optim: expected key=value"), ("optm=sgd", "no such field; did you mean optim"), ("data_seed=x", "invalid int value"),
     ("learning_rate=1", "it is a flag, --learning_rate 1"), ("bf16=true", "see --precision"), ("run_name=mine", "no effect here"),

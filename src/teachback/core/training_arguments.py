@@ -62,6 +62,11 @@ class OptimizerArguments(Checked):
         if self.average_checkpoints < 0 or self.average_checkpoints == 1:
             raise TeachbackError(f"AVERAGE_CHECKPOINTS={self.average_checkpoints}: must be 0, or at least 2")
         self.trainer = [word for part in self.trainer or () for word in ([part] if isinstance(part, str) else part)]
+        if self.lr_scheduler_type in WITHOUT_WARM_UP and self.warmup_steps != OptimizerArguments.warmup_steps:
+            raise TeachbackError(
+                f"--warmup_steps {self.warmup_steps:g} has no effect with the schedule {self.lr_scheduler_type!r}; "
+                "remove it, or use the schedule constant_with_warmup"
+            )
         self._require_strategies(FIXED | trainer_values(self.trainer))
 
     def _require_strategies(self, values: dict) -> None:
@@ -105,6 +110,7 @@ class OptimizerArguments(Checked):
         return {name: built.get(name, values.get(name)) for name in names} | {"processes": args.world_size}
 
 
+WITHOUT_WARM_UP = ("constant", "reduce_lr_on_plateau", "greedy")  # schedules
 # Arguments that do not change a result.
 WITHOUT_EFFECT = {
     "per_device_eval_batch_size", "save_steps", "report_to", "save_total_limit", "logging_steps", "dataloader_num_workers",

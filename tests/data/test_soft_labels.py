@@ -66,6 +66,12 @@ def test_a_regressions_answer_is_a_number(tmp_path):
         read(tmp_path, lines(("g0", "high"), columns=("guid", "value")), domain=SCORE)
 
 
+def test_a_label_may_be_called_value(tmp_path):
+    domain = replace(BOOKS, labels=("value", "price"))
+    with pytest.raises(TeachbackError, match="line 2: column 'value': '1.5' is not a probability from 0 to 1"):
+        read(tmp_path, lines(("g0", 1.5, -0.5), columns=("guid", "value", "price")), domain=domain)
+
+
 def test_an_answer_of_empty_cells_is_none_and_the_same_answer_may_come_twice(tmp_path):
     found = read(tmp_path, lines(("g0", "", ""), ("g1", 0.5, 0.5), ("g1", 0.5004, 0.4996)))
     assert found.known.tolist() == [False, True, False, False] and found.values[1].tolist() == [0.5004, 0.4996]

@@ -21,6 +21,7 @@ class Layout:
 
     key: tuple[str, ...]
     answers: dict[str, str]
+    regression: bool
 
     def key_of(self, values: dict[str, str]) -> tuple[str, ...]:
         return tuple(clean_text(values.get(name, "")) for name in self.key)
@@ -46,7 +47,8 @@ def layout_of(table: Table, domain: Domain) -> Layout:
     Raises:
         TeachbackError: a label has no column, or nothing tells which row an answer is for.
     """
-    names = (VALUE,) if domain.task == "regression" else domain.labels
+    regression = domain.task == "regression"
+    names = (VALUE,) if regression else domain.labels
     answers = {label: next((name for name in (f"p({label})", label) if name in table.columns), "") for label in names}
     if missing := [label for label, name in answers.items() if not name]:
         raise TeachbackError(
@@ -56,7 +58,7 @@ def layout_of(table: Table, domain: Domain) -> Layout:
     left = [name for name in table.columns if name not in answers.values()]
     for key in (("guid",), ("text_a", "text_b"), ("text_a",), ("text",)):
         if set(key) <= set(left) and (domain.kind == "single" or len(key) > 1 or key == ("guid",)):
-            return Layout(key if domain.kind != "single" else key[:1], answers)
+            return Layout(key if domain.kind != "single" else key[:1], answers, regression)
     texts = "text or text_a" if domain.kind == "single" else "text_a and text_b"
     raise TeachbackError(f"{table.path}: a column guid, or {texts}, is needed to match answers with rows; there are: {listed(table.columns)}")
 
@@ -106,9 +108,9 @@ def read_soft_labels(path: str, rows: list[Row], domain: Domain) -> SoftLabels:
 
 def _misfit(answer: list[str], layout: Layout) -> str:
     """Reason why the texts of an answer are no probabilities of sum 1 or, for a regression, no number; "" if they are."""
-    for (label, name), text in zip(layout.answers.items(), answer):
-        if not is_number(text) or (label != VALUE and not 0 <= float(text) <= 1):
-            what = "a number" if name == VALUE else "a probability from 0 to 1"
+    for name, text in zip(layout.answers.values(), answer):
+        if not is_number(text) or not (layout.regression or 0 <= float(text) <= 1):
+            what = "a number" if layout.regression else "a probability from 0 to 1"
             return f"column {name!r}: {text!r} is not {what}" if text else f"column {name!r} is empty, and others of the row are not"
     total = sum(map(float, answer))
     if len(answer) > 1 and abs(total - 1) > TOLERANCE:

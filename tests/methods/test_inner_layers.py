@@ -564,11 +564,11 @@ def test_every_trained_weight_gets_a_gradient_as_several_processes_need(names):
     assert ("projection.weight" in trained) == (names != ("attention",))
 
 
-def test_scores_after_an_epoch_are_in_its_units_also_in_a_resumed_run():
+def test_scores_after_the_first_are_in_its_units_also_in_a_resumed_run():
     arguments, rows = FirstStageArguments(loss_balance="initial"), batch((5, 3))
     module = first_stage(arguments, **NO_DROPOUT)
     loss(module.train(), batch((9, 4, 6)))
-    module.on_epoch_end()
+    module.eval()  # the first evaluation
     resumed = first_stage(arguments, **NO_DROPOUT)
     resumed.load_state_dict(module.state_dict())
     resumed.load_further_state(module.further_state())

@@ -130,12 +130,6 @@ class InnerLayerDistillation(TrainingModule):
             self.student.eval()
         return self
 
-    def on_epoch_end(self) -> dict[str, float]:
-        """Fix the initial magnitudes of LOSS_BALANCE before the first evaluation: the best epoch is chosen by this loss."""
-        if self.balance is not None:
-            self.balance.settle()
-        return {}
-
     def further_state(self) -> dict:
         """Whether the initial magnitudes are fixed."""
         return {"settled": self.balance.settled} if self.balance is not None else {}

@@ -19,7 +19,7 @@ class LossBalance(nn.Module):
     """Divide each term [B] by its magnitude, a mean over batches that is updated in training mode only.
 
     ``kind`` "initial": the mean of the first batches; "running": an exponential moving mean. Eval mode always uses the
-    initial magnitudes, so that epochs are comparable; `settle` fixes them at the end of an epoch of fewer batches.
+    initial magnitudes, so that evaluations are comparable; the first one fixes them if there were fewer batches before it.
     Magnitudes are buffers, so checkpoints include them, and are averaged over processes.
     """
 
@@ -43,9 +43,10 @@ class LossBalance(nn.Module):
         sizes = torch.maximum(sizes, LEAST_SHARE * sizes.max())  # on the device: a number would be copied from it at each step
         return {name: terms[name] / sizes[number] for number, name in enumerate(self.names)}
 
-    def settle(self) -> None:
-        """Keep the initial magnitudes from now on, however few batches they are of."""
-        self.settled = True
+    def train(self, mode: bool = True):
+        """Set the mode; the first change to eval mode after a batch fixes the initial magnitudes."""
+        self.settled |= not mode and bool(self.batches > 0)
+        return super().train(mode)
 
     @torch.no_grad()
     def _learn(self, seen: torch.Tensor) -> None:

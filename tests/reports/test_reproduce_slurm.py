@@ -18,7 +18,7 @@ COMMANDS = {
 echo "$*" >> "$HOME/submitted"
 if [[ -e $HOME/refuse ]]; then echo "sbatch: error: invalid partition" >&2; exit 1; fi
 for argument in "$@"; do case $argument in --output=*) log=${argument#--output=} ;; esac; done
-log=${log//%j/$$} log=${log//%%/%}
+log=${log//%%/@} log=${log//%j/$$} log=${log//@/%}
 if [[ -e $HOME/lose ]]; then echo 4999999; exit; fi
 setsid bash "${@: -1}" > "$log" 2>&1 < /dev/null &
 echo "$!" >> "$HOME/jobs"

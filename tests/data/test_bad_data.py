@@ -320,6 +320,9 @@ REFUSED = {
     "half a surrogate pair": (mine(b"a \xed\xa0\x80\tx\ta"), BAD_ROW + "not UTF-8"),
     "empty file": (custom(mine=b""), "mine.tsv line 1: there is no header"),
     "header only": (custom(mine=HEADER), "mine.tsv: a header and no rows"),
+    "test with a header only": (
+        custom(train=GOOD, test=HEADER), "test.tsv: a header and no rows; remove the file, so that test is cut from train, or fill it"
+    ),
     "no file": (custom(), "holds no train file .train.tsv, train.csv, .*no files to split"),
     "a dev file and no train": (custom(dev=GOOD), "holds no train file"),
     "empty text": (mine(" \tx\ta"), BAD_ROW + "empty text"),

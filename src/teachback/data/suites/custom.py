@@ -47,9 +47,8 @@ def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     records = [record for split, table in tables for record in _records(table, split, settings, problems, spelt)]
     if changed := [f"{name} for {domain!r}" for name, domain in spelt.items() if name != domain]:
         logger.warning("domains are called %s, as DOMAINS divides names at blanks and commas", listed(changed))
-    if not records and not problems.found:
-        places = ", ".join(str(table.path) for _, table in tables)
-        raise TeachbackError(f"{places}: a header and no rows; there is nothing to learn from")
+    if not problems.found:
+        _require_rows(tables, {record.split for record in records})
     domains = _domains(records)
     rows: dict[str, list[Row]] = {"train": []}
     values: dict[str, str] = {}  # of GROUP_COLUMN, by guid
@@ -63,6 +62,16 @@ def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     what = settings.group_column or ("text_b" if settings.group_by == "text_b" else "text_a")
     notes = {f"rows share their {what} with others, and stay with them in one split": len(groups)} if groups else {}
     return Parsed(domains, rows, notes, groups, missing)
+
+
+def _require_rows(tables: list[tuple[str, Table]], filled: set[str]) -> None:
+    """Refuse sources without a row, and dev and test files without one: a cut from train would be a surprise."""
+    if not filled:
+        places = ", ".join(str(table.path) for _, table in tables)
+        raise TeachbackError(f"{places}: a header and no rows; there is nothing to learn from")
+    for split, table in tables:
+        if split in ("dev", "test") and split not in filled:
+            raise TeachbackError(f"{table.path}: a header and no rows; remove the file, so that {split} is cut from train, or fill it")
 
 
 def _records(table: Table, split: str, settings: ReadSettings, problems: Problems, spelt: dict[str, str]) -> Iterator[Record]:

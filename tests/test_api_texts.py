@@ -1,5 +1,7 @@
 """The Python API on one text alone, on texts that are none, and on a table's bad rows."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,7 @@ def test_one_text_alone_is_one_row():
         (lambda: MPDistil("toy", 2, labels="ab", device="cpu"), "labels='ab' is one text, not a list of names"),
         (lambda: MetaKD("books", device="cpu"), r"domains='books' is one text, not a list of names; give a list, as in \['books'\]"),
         (lambda: Table.of(TABLE | {"domain": "a"}), "the table's column domain='a' is one text, not a list of cells"),
+        (lambda: Table.of(SimpleNamespace(columns=["text_a", "domain", "label", "text_a"])), "the table has 2 columns called text_a; keep one"),
         (lambda: Table.of(TABLE | {"domain": ["a"]}), "the table's columns differ in length: .*'domain': 1"),
         (lambda: MPDistil("toy", 1, "correlation", is_regression=True, device="cpu").predict_proba([]), "no probabilities"),
     ],

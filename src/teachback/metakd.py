@@ -78,6 +78,8 @@ class Table:
             raise TeachbackError(f"the table has the columns {names}, and lacks {', '.join(missing)}")
         chosen = {name: place for name, place in places.items() if place in names}
         for place in chosen.values():
+            if names.count(place) > 1:
+                raise TeachbackError(f"the table has {names.count(place)} columns called {place}; keep one of them")
             require_list(frame[place], f"the table's column {place}", "cells")
         columns = {name: [_text(value) for value in frame[place]] for name, place in chosen.items()}
         lengths = {name: len(values) for name, values in columns.items()}

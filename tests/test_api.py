@@ -355,7 +355,7 @@ def test_a_saved_student_has_the_card_of_its_training(trained, tmp_path):
     phase4 = trained.history["phase4"]
     kept = phase4["val_metrics"][phase4["episodes"].index(phase4["best_episode"])]["acc"]
     assert found == {"val": pytest.approx(kept), "test": pytest.approx(trained.history["test"]["metrics"]["acc"])}
-    assert "chose what to study next" in card.text and "the loaders of toy, seed 42" in card.text
+    assert "a curriculum chosen by reinforcement learning" in card.text and "the loaders of toy, seed 42" in card.text
     assert re.search(r"\| toy +\| negative, positive +\| a text +\| accuracy +\| +48 +\| +24 +\|", card.text)
     assert "first 32 tokens" in card.text and re.search(r"student\\_epochs +\| 5 ", card.text)
     teacher = ModelCard.load(trained.model.output_dir / "teacher/README.md")

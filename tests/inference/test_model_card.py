@@ -53,10 +53,10 @@ def test_the_hub_reads_what_the_card_says(tmp_path):
 def test_what_is_not_known_is_left_out_or_said():
     told = ModelCard(text := card(record_of(dev={}), suite_of())).data
     assert told.base_model is None and told.eval_results is None and told.metrics is None
-    assert "No score has been measured." in text and "Test scores are in `results.tsv`" in text
+    assert "No score has been measured." in text and "adds them here and to `results.tsv`" in text
     assert re.search(r"\| base model +\| unknown", text)
     untrained = card(record_of(head_trained=False, stage="student_first"), suite_of())
-    assert "not trained yet: it answers nothing" in untrained and "not trained yet" not in text
+    assert "not trained yet, so it cannot classify texts" in untrained and "not trained yet" not in text
 
 
 def test_a_base_model_is_what_the_first_stage_began_with(tmp_path):
@@ -120,7 +120,7 @@ def test_composite_metrics_are_in_the_table_and_their_parts_alone_in_the_hubs_fi
     results = [Result("tiny", "score", "m", "score/student_second", 7, "test-selected", name, 0.5, 9) for name in names]
     text = card(record_of(domain, dev={}), suite_of(domain), results)
     assert {r.metric_type for r in ModelCard(text).data.eval_results} == {"pearsonr", "spearmanr"}
-    assert "pearson+spearman" in text and "the very rows that it was selected on" in text
+    assert "pearson+spearman" in text and "the rows that it was selected on" in text
 
 
 def test_a_card_that_was_changed_stays_and_none_changes_the_models_hash(tmp_path):

@@ -198,7 +198,7 @@ def test_the_page_begins_with_what_the_students_reach_how_small_and_how_fast(hom
     first = "books: the curriculum student reaches 88.5 % accuracy on 200 rows, 1.5 points below its teacher's 90.0 %, "
     assert first + "with 0.25 of its parameters (2.00 M of 8.00 M) and 4.0 times its speed." in text
     assert (
-        "Over 2 domains the students reach a mean accuracy of 88.0 %, 2.0 points below their teachers' 90.0 %." in text
+        "Over 2 domains, the students reach a mean accuracy of 88.0 %, 2.0 points below their teachers' 90.0 %." in text
     )
     assert text.index("Over 2 domains") < text.index("Every checkpoint on its domain")
 
@@ -217,8 +217,8 @@ def test_a_student_that_is_not_clearly_above_the_majority_class_shows_nothing_le
     judged(run, teacher=(0.48, 0.55, 0.41, 0.55), student=(0.56, 0.55, 0.49, 0.63))
     (pair,) = pairs(run_of(home))
     assert sentence(pair) == (
-        "books: the curriculum student shows nothing learnt: its 56.0 % accuracy on 200 rows (95 % interval 49.0 to 63.0 %) is "
-        "not clearly above the majority class with 55.0 %; neither is its teacher's 48.0 %, from which a student learns nothing."
+        "books: the curriculum student shows no signs of learning: its 56.0 % accuracy on 200 rows (95 % interval 49.0 to 63.0 %) is "
+        "not clearly above the majority class with 55.0 %; neither is its teacher's 48.0 %, so there was nothing to distil."
     )
     text = page_of(home).text
     assert "points above its teacher" not in text and "times its speed" not in text and "times as fast" not in text
@@ -254,9 +254,9 @@ def with_undistilled(run, wrong, right):
 @pytest.mark.parametrize(
     ("wrong", "right", "value", "expected"),
     [
-        (20, 2, 0.8, "Distillation was worth it: 7.5 points above the undistilled student's 80.0 % (paired test: p = 0.0004)."),
-        (5, 2, 0.86, "Distillation is not shown to be worth it: 1.5 points above the undistilled student's 86.0 % (paired test: p = 0.33)."),
-        (2, 5, 0.9, "Distillation was not worth it: 2.5 points below the undistilled student's 90.0 % (paired test: p = 0.35)."),
+        (20, 2, 0.8, "Distillation helped: 7.5 points above the undistilled student's 80.0 % (paired test: p = 0.0004)."),
+        (5, 2, 0.86, "Distillation is not shown to have helped: 1.5 points above the undistilled student's 86.0 % (paired test: p = 0.33)."),
+        (2, 5, 0.9, "Distillation did not help: 2.5 points below the undistilled student's 90.0 % (paired test: p = 0.35)."),
     ],
 )  # fmt: skip
 def test_the_student_is_compared_with_the_undistilled_one(home, wrong, right, value, expected):
@@ -274,8 +274,8 @@ def test_the_student_is_compared_with_the_undistilled_one(home, wrong, right, va
 def test_several_tests_are_adjusted_and_what_is_said_of_distillation_goes_by_that(home):
     run = home / "outputs/tiny/seed42"
     with_undistilled(run, 9, 2)
-    alone = r"was worth it: 3\.5 points above the undistilled student's 84\.0 % \(paired test: p = 0\.0[1-4]\d*\)"
-    both = r"is not shown to be worth it: .* \(paired test: p = 0\.0[1-4]\d*; by Holm over 2 tests 0\.0[5-9]\d*\)"
+    alone = r"helped: 3\.5 points above the undistilled student's 84\.0 % \(paired test: p = 0\.0[1-4]\d*\)"
+    both = r"is not shown to have helped: .* \(paired test: p = 0\.0[1-4]\d*; Holm's p over 2 tests: 0\.0[5-9]\d*\)"
     for rows, expected in ((1, alone), (200, both)):
         write_predictions(run, "teacher-meta", [(f"g{i}", "books", "positive", "positive", 0.9) for i in range(rows)])
         judged(run, teacher=(0.9, 0.5, 0.85, 0.93), plain=(0.84, 0.5, 0.8, 0.9), student=(0.875, 0.5, 0.8, 0.9))
@@ -286,7 +286,7 @@ def test_a_paired_test_is_left_out_where_the_predictions_are_of_other_rows(home)
     run = home / "outputs/tiny/seed42"
     with_undistilled(run, 20, 2)
     write_results(run, [("books", "books/student_finetune", "accuracy", 0.8, 150), ("books", "books/curriculum", "accuracy", 0.9, 150)])
-    assert "Distillation was worth it: 10.0 points above the undistilled student's 80.0 %." in page_of(home).text
+    assert "Distillation helped: 10.0 points above the undistilled student's 80.0 %." in page_of(home).text
 
 
 def test_no_speed_is_claimed_where_the_spreads_overlap(home):
@@ -309,8 +309,8 @@ def test_classes_are_confused_with_their_true_labels_and_have_their_own_f1(home)
         write_predictions(run, stage, [(f"g{i}", "books", names["pppnnn"[i]], names[c], 0.9) for i, c in enumerate(said)])
     section = classes(run_of(home))
     assert section.figures[0].reading == (
-        "books: 5 rows of 6 are right; F1 runs from 80.0 % (negative) to 85.7 % (positive); most often, 1 times, negative is taken "
-        "for positive."
+        "books: 5 of 6 predictions are right; F1 ranges from 80.0 % (negative) to 85.7 % (positive); the most frequent error (1) is "
+        "positive for negative."
     )
     (table,) = section.tables
     assert table.header == ["class", "rows", "precision %", "recall %", "F1 %, teacher-meta", "F1 %, undistilled", "F1 %, curriculum"]
@@ -323,13 +323,13 @@ def test_classes_are_confused_with_their_true_labels_and_have_their_own_f1(home)
 
 def test_the_reliability_diagram_shows_the_student_before_and_after_its_temperature(home):
     run, stage = home / "outputs/tiny/seed42", "books/curriculum"
-    assert "run 7_eval.sh, which writes calibration.tsv" in calibration(run_of(home)).missing
+    assert "calibration.tsv has no rows for the test split: run 7_eval.sh" in calibration(run_of(home)).missing
     merge_rows(run / "calibration.tsv", Calibration, [
         Calibration(stage, "books", "test", 4, 0.25, 0.6, 2.0, 0.125, 0.5), Calibration("teacher-meta", "books", "test", 4, 0.5, 0.75),
     ])  # fmt: skip
     section = calibration(run_of(home))
     (figure,), (table,) = section.figures, section.tables
-    assert figure.reading == "books: sure of 75.0 % on average and right in 75.0 %; ECE 25.0 %, at temperature 2 12.5 %."
+    assert figure.reading == "books: mean probability 75.0 %, accuracy 75.0 %; ECE 25.0 %, calibrated (temperature 2) 12.5 %."
     assert table.rows == [
         ["books", "teacher-meta", "4", "50.0 %", "0.750", "–", "–", "–"], ["books", stage, "4", "25.0 %", "0.600", "2", "12.5 %", "0.500"],
     ]  # fmt: skip
@@ -369,8 +369,8 @@ def test_the_table_tells_the_score_without_rows_seen_in_training(home):
     rows = {(row[0], row[1]): row[2:4] for row in section.tables[1].rows}
     assert section.tables[1].header[2:4] == ["score %", "on unseen rows %"]
     assert rows["books", "curriculum"] == ["88.50", "50.00"] and rows["dvd", "teacher"] == ["90.00", "–"]
-    assert any("which are 3 of 200 of books" in note for note in section.notes)
-    assert not any("also holds scores" in note for note in section.notes)
+    assert any("(3 of 200 in books)" in note for note in section.notes)
+    assert not any("also contains scores" in note for note in section.notes)
 
 
 def test_an_undistilled_student_is_compared_with_its_siblings_teacher(home):
@@ -407,8 +407,8 @@ def test_a_teacher_of_another_run_is_compared_with_too(tmp_path):
 def test_confusion_and_the_surest_disagreements_are_those_of_the_predictions(home):
     section = disagreements(run_of(home))
     assert section.figures[0].reading == (
-        "books: the two disagree on 3 of 4 rows (75.0 %); the student alone is right on 2, the teacher alone on 1 (exact McNemar "
-        "test: p = 1); most often, 2 times, the student says positive where the teacher says negative."
+        "books: student and teacher disagree on 3 of 4 rows (75.0 %); only the student is right on 2, only the teacher on 1 (exact "
+        "McNemar test: p = 1); most often (2) the student predicts positive and the teacher negative."
     )
     assert [guid for _, guid in most_confident(read_both(run_of(home)))] == ["books-1", "books-0"]
     assert [case.heading for case in section.cases] == ["books · books-1", "books · books-0"]
@@ -419,7 +419,7 @@ def test_confusion_and_the_surest_disagreements_are_those_of_the_predictions(hom
     ]
     assert first.verdict == "the student is right" and section.cases[1].verdict == "the teacher is right"
     assert [shown for shown, _ in first.texts] == ["text number 1 of it"]
-    assert section.cases_title == "The 2 disagreements of which both are surest"
+    assert section.cases_title == "The 2 clearest disagreements"
     order = [part.anchor for part in sections(run_of(home))]
     assert order.index("disagreements") > order.index("training")
     assert len([one for one in page_of(home).of("details") if "open" not in one]) == 4  # cases, and three tables
@@ -430,7 +430,7 @@ def test_disagreements_of_which_one_is_not_sure_are_only_counted(home):
         path.write_text(path.read_text().replace("0.88", "0.5").replace("0.85", "0.5"))
     section = disagreements(run_of(home))
     assert not section.cases
-    assert section.notes == ["On none of the 3 rows that they disagree on are both at least 80 % sure."]
+    assert section.notes == ["None of the 3 disagreements has a probability of at least 80 % from both models."]
 
 
 def test_curves_end_where_training_ended_and_ring_the_kept_epoch(home):
@@ -439,16 +439,16 @@ def test_curves_end_where_training_ended_and_ring_the_kept_epoch(home):
     assert curves.loss == [(0.5, 0.9), (1.5, 0.5), (2.5, 0.3)] and curves.kept == 2.0
     reading = training(run_of(home)).figures[0].reading
     assert reading == (
-        "teacher-meta: the train loss goes from 0.9 to 0.3 by epoch 2.5; the checkpoint kept is that of epoch 2 of 3 with a "
-        "dev score of 75.0 %."
+        "teacher-meta: the train loss goes from 0.9 to 0.3 by epoch 2.5; the selected checkpoint is from epoch 2 of 3, with "
+        "a dev score of 75.0 %."
     )
     slower = [entry | {"loss": 0.45} if entry.get("loss") == 0.3 else entry for entry in HISTORY]
     write_stage(home / "outputs/tiny/seed42", "dvd/student_second", method="metakd", history=slower, dev={"score": 0.7})
     assert training(run_of(home)).figures[1].reading == (
-        "The loss ends at 33 % (books) to 50 % (dvd) of where it began; the checkpoints kept are of epochs 2 (books) to 3 (dvd)."
+        "The last loss is 33 % (books) to 50 % (dvd) of the first; the selected checkpoints are from epochs 2 (books) to 3 (dvd)."
     )
     write_stage(home / "outputs/tiny/seed42", "dvd/student_second", method="metakd", history=slower, dev={"score": 0.75})
-    assert training(run_of(home)).figures[1].reading.endswith("began; the checkpoints kept are all of epoch 2.")
+    assert training(run_of(home)).figures[1].reading.endswith("the first; all selected checkpoints are from epoch 2.")
 
 
 def test_a_curriculums_rewards_and_choices_are_read_back(home):
@@ -456,16 +456,16 @@ def test_a_curriculums_rewards_and_choices_are_read_back(home):
     checkpoint = next(one for one in run_of(home).checkpoints if one.stage == "books/curriculum")
     np.testing.assert_allclose(read_episodes(checkpoint).shares, [[1, 0], [1, 0], [0.5, 0.5], [0.5, 0.5]])
     assert section.figures[0].reading == (
-        "books: an episode earns 0.25 in the mean of the last 2 of 4, against 0.05 in the first 2; the dev score is best "
-        "after 2 episodes (75.0 % against 50.0 % before any)."
+        "books: the mean reward is 0.05 over the first 2 of 4 episodes and 0.25 over the last 2; the dev score is best "
+        "after 2 episodes (75.0 %; before the first: 50.0 %)."
     )
-    assert "studied books (75 %) and dvd (25 %) most; the level line is chance, 50 %" in section.figures[1].reading
+    assert "the last 4 episodes are books (75 %) and dvd (25 %); the horizontal line is chance, 50 %" in section.figures[1].reading
     assert "reward (probability)" in section.figures[0].svg
 
 
 def test_scores_are_summed_up_by_their_medians(home):
     reading = data_sections(run_of(home))[0].figures[0].reading
-    assert reading == "The median runs from 0.5550 (books) to 0.6550 (dvd), with no row below 0."
+    assert reading == "Medians range from 0.5550 (books) to 0.6550 (dvd); no score is below 0."
 
 
 def test_the_map_reads_a_bounded_sample_of_the_embeddings(home, monkeypatch):
@@ -476,7 +476,7 @@ def test_the_map_reads_a_bounded_sample_of_the_embeddings(home, monkeypatch):
         report_data.np, "load", lambda *a, **k: opened.append(np.lib.format.open_memmap(a[0], "r")) or opened[-1]
     )
     section = embedding_map(run_of(home), read_train(data / "train.tsv", ["books", "dvd"]))
-    assert isinstance(opened[0], np.memmap) and section.notes == ["50 rows drawn at random from 800."]
+    assert isinstance(opened[0], np.memmap) and section.notes == ["50 rows, sampled at random from 800."]
     drawn = len(re.findall(r"fill-opacity: 0\.35", section.figures[0].svg))
     assert 50 <= drawn <= 52  # and the two definitions of a marker
 
@@ -567,7 +567,7 @@ def test_a_student_whose_teacher_is_gone_is_shown_alone(home):
     (run / "teacher-meta/stage.json").unlink()
     text = page_of(home).text
     assert "reaches 88.5 % accuracy on 200 rows." in text and "there is no teacher to compare it with" in text
-    assert "run 7_eval.sh with the TEACHER they had" in text
+    assert "run 7_eval.sh, with TEACHER_DIR if the teacher belongs to another run" in text
 
 
 def test_numbers_are_compared_as_numbers(tmp_path):
@@ -590,10 +590,10 @@ def test_numbers_are_compared_as_numbers(tmp_path):
     )
     section = disagreements(run_of(tmp_path))
     assert (
-        "on 3 rows the student's numbers lie 0.87 from its teacher's in the mean (below it by 0.47)"
+        "over 3 rows the student's predictions differ from its teacher's by 0.87 on average, below them by 0.47 overall"
         in section.figures[0].reading
     )
-    assert [(case.heading, case.verdict) for case in section.cases] == [("sts · s1", "the teacher is nearer")]  # 2.4 deviations
+    assert [(case.heading, case.verdict) for case in section.cases] == [("sts · s1", "the teacher is closer")]  # 2.4 deviations
     assert "−10.0 % pearson+spearman" in page_of(tmp_path).text
 
 
@@ -603,7 +603,7 @@ def test_rows_without_a_label_are_compared_but_nobody_is_right(home):
         path.write_text(path.read_text().replace("\tbooks\tpositive\t", "\tbooks\t\t"))
     section = disagreements(run_of(home))
     assert "right" not in section.figures[0].reading and "3 of 4 rows" in section.figures[0].reading
-    assert {case.verdict for case in section.cases} == {"no label is known"}
+    assert {case.verdict for case in section.cases} == {"the label is unknown"}
 
 
 def test_rows_of_results_that_fit_nothing_are_listed_and_otherwise_left_alone(home):
@@ -613,7 +613,7 @@ def test_rows_of_results_that_fit_nothing_are_listed_and_otherwise_left_alone(ho
         file.write("tiny\tbooks\tcurriculum\tbooks/curriculum\t42\tdev\taccuracy\t0.99\t7\n")
         file.write("tiny\tbooks\tcurriculum\tbooks/curriculum\t42\ttest\tmacro_f1\t0.11\t7\n")
     page = page_of(home)
-    assert "moon/other_stage" in page.text and "also holds scores on dev" in page.text
+    assert "moon/other_stage" in page.text and "also contains scores on dev" in page.text
     assert "reaches 88.5 % accuracy" in page.text
 
 
@@ -626,7 +626,7 @@ def test_scores_of_a_checkpoint_that_has_been_replaced_are_listed_and_not_compar
     assert sentence(pairs(run_of(home))[0]) == before
     section = results(run_of(home))
     assert "0.1110" in [row[5] for row in section.tables[-1].rows]
-    assert [note for note in section.notes if "has replaced; they are not compared" in note]
+    assert [note for note in section.notes if "were replaced under another METHOD or PROTOCOL; they are not compared" in note]
     assert not [note for note in section.notes if "optimistic" in note]
 
 
@@ -646,7 +646,7 @@ def test_a_thousand_domains_are_summed_up(tmp_path):
     run = write_run(tmp_path, names)
     page = page_of(tmp_path)
     assert (run / "report.html").stat().st_size < 2_000_000
-    assert "… and 992 further domains, in the table below." in page.text
+    assert "… and 992 further domains in the table below." in page.text
     for note in (
         "The first 50 of 1000 domains are shown.",
         "The first 6 of 1000 domains are shown.",

@@ -48,6 +48,6 @@ def test_stage_7_writes_a_report_of_what_it_scored(home, monkeypatch, capsys):
     )
     assert f"{100 * student.value:.1f} % accuracy on 10 rows (95 % interval {100 * student.low:.1f} to" in text
     assert student.chance == 0.5 and student.low < student.value < student.high
-    assert ("shows nothing learnt" in text) == (not student.is_above_baseline)
+    assert ("shows no signs of learning" in text) == (not student.is_above_baseline)
     assert "times its speed" not in text  # teacher and student are of one shape
-    assert "the two disagree on" in text and all(label in text for label in LABELS)
+    assert "student and teacher disagree on" in text and all(label in text for label in LABELS)

@@ -132,7 +132,7 @@ def test_a_curve_has_a_column_a_share_and_the_published_number_where_there_is_on
     at = next(i for i, line in enumerate(lines) if line[0] == "Meta-teacher → Meta-distillation")
     assert lines[at] == ["Meta-teacher → Meta-distillation", "50.0", "75.0", "1"]
     assert lines[at + 1] == ["   published", "–", "78.2 (−3.2)", ""]
-    assert lines[at + 2] == ["   to another domain's single → TinyBERT-KD", "+25.0, p = 0.50 (0.50)", "0.0, p = 0.50 (0.50)", ""]
+    assert lines[at + 2] == ["   minus another domain's single → TinyBERT-KD", "+25.0, p = 0.50 (0.50)", "0.0, p = 0.50 (0.50)", ""]
     assert all(line[1:3] == ["–", "–"] for line in lines if line[0] in ("Meta-teacher", "Student, undistilled"))
 
 

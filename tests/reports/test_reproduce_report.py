@@ -77,7 +77,7 @@ def test_the_table_comes_first_and_has_the_tables_numbers(home):
     )
     (figure,) = beside_published(table(home)).figures
     assert figure.reading == (
-        "Ours minus the published runs from −18.3 points (Meta-teacher → TinyBERT-KD) to 0.1 points (Meta-teacher)."
+        "Our score minus the published one ranges from −18.3 points (Meta-teacher → TinyBERT-KD) to 0.1 points (Meta-teacher)."
     )
 
 
@@ -104,18 +104,18 @@ def test_score_size_and_time_of_each_row(home):
     assert section.tables[0].header == ["row", "average %", "parameters", "MB", "ms, batch 1", "ms, batch 8"]
     assert section.tables[0].rows[0] == [META.title, "90.0", "110.00 M", "4.0", "22.00", "11.00"]
     assert section.figures[0].reading == (
-        "Of the average over domains: the best student, Meta-teacher → Meta-distillation (80.0 %) takes 1.40 ms an example "
-        "with 14.00 M parameters, the best teacher, Meta-teacher (90.0 %) takes 11.00 ms an example with 110.00 M parameters."
+        "The average over domains: the best student, Meta-teacher → Meta-distillation (80.0 %) takes 1.40 ms per example "
+        "with 14.00 M parameters, the best teacher, Meta-teacher (90.0 %) takes 11.00 ms per example with 110.00 M parameters."
     )
     svg = section.figures[0].svg
-    assert "time an example (ms, batch 8)" in svg and "accuracy (%)" in svg
+    assert "time per example (ms, batch 8)" in svg and "accuracy (%)" in svg
 
 
 def test_times_of_another_machine_are_left_out_and_unfinished_cells_too(home):
     measure(home, META, 1, 99.0, machine="another")
     section = tradeoff(table(home))
     assert [row[0] for row in section.tables[0].rows] == [row.title for row in (TINYBERT, DISTILLED)]
-    assert section.notes[1].startswith("Runs on 1 other machines")
+    assert section.notes[1].startswith("Times from 1 other machines")
     every = {cell.name: TODO for cell in home.cells(with_data=False)}
     assert "stage 7 writes costs.tsv" in tradeoff(table(home, every)).missing
 
@@ -124,7 +124,7 @@ def test_progress_counts_cells_and_links_the_logs_of_failed_ones(home):
     failed = "meta-distillation.dvd.seed1"
     cells, states = cells_of(home, {failed: FAILED, "meta-tinybert.dvd.seed1": TODO})
     section = progress(home, cells, states)
-    assert section.intro == "7 of 9 cells are done, in 3.50 hours."
+    assert section.intro == "7 of 9 cells are done; they took 3.50 hours."
     assert section.tables[0].header == ["row", "done", "todo", "failed", "all", "hours"]
     assert [DISTILLED.title, "3", "0", "1", "4", "1.50"] in section.tables[0].rows
     assert section.notes == [
@@ -175,5 +175,5 @@ def test_figures_are_of_the_first_columns_where_there_is_no_average(tmp_path):
     section = beside_published(PaperTable(made, published_table("mpdistil_glue"), states))
     assert [figure.title for figure in section.figures][:3] == ["Scores: MRPC", "Scores: MRPC f1", "Scores: QNLI"]
     assert len(section.figures) == 6 and section.notes == [
-        "The first 6 of 8 columns are drawn; the table has them all."
+        "Figures show the first 6 of 8 columns; the table has all of them."
     ]

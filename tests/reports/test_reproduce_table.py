@@ -205,7 +205,7 @@ def test_every_format_has_holms_p_beside_the_raw_one(two_seeds):
     section = scores(made)
     assert any("+6.5, p = 0.004 (0.020)" in row for row in section.tables[1].rows)
     row = next(row for row in read_tsv(made) if (row["row"], row["column"]) == ("meta-distillation", "average"))
-    assert (row["p"], row["p_holm"]) == ("0.00390625", "0.0195312") and "under all seeds" in row["test"]
+    assert (row["p"], row["p_holm"]) == ("0.00390625", "0.0195312") and "of all seeds" in row["test"]
 
 
 def test_rows_without_a_label_take_no_part(two_seeds):
@@ -348,10 +348,10 @@ def test_a_difference_has_a_sign_unless_it_rounds_to_zero():
 
 
 def test_the_notes_tell_scores_without_test_rows_that_were_seen_in_training(two_seeds):
-    assert "very texts" not in plain(document(table(two_seeds)))
+    assert "same texts" not in plain(document(table(two_seeds)))
     for seed, value in ((1, 0.5), (2, 0.7)):
         path = two_seeds.run_folder(DISTILLED, "", seed) / "results.tsv"
         where = ("tiny", "books", "m", DISTILLED.checkpoint.format(domain="books"), seed, "test-unseen", "accuracy")
         merge_results(path, [Result(*where, value, 75)])
     said = plain(document(table(two_seeds)))
-    assert f"books: 25 of 100 test rows have the very texts of train or quiz rows; without them: {DISTILLED.title} 60.0." in said
+    assert f"books: 25 of 100 test rows have the same texts as train or quiz rows; without them: {DISTILLED.title} 60.0." in said

@@ -109,7 +109,7 @@ class Tested(NamedTuple):
     tests: int
 
     def __str__(self) -> str:
-        return f"p = {self.p:.2g}" + (f"; by Holm over {self.tests} tests {self.adjusted:.2g}" if self.tests > 1 else "")
+        return f"p = {self.p:.2g}" + (f"; Holm's p over {self.tests} tests: {self.adjusted:.2g}" if self.tests > 1 else "")
 
 
 def tested(p_values: dict[Key, float]) -> dict[Key, Tested]:

@@ -27,10 +27,10 @@ MARK = "Written by Teachback, and again by 7_eval.sh. Remove this line to keep c
 HUB_METRICS = {"macro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
 HUB_AVERAGES = {"f1": {"average": "binary"}, "macro_f1": {"average": "macro"}}
 MADE = {
-    "student_first": "A student that has learnt its teacher's inner layers",
-    "student_second": "A student that was distilled from a larger model",
-    "student_finetune": "A model of a student's size that was trained on labels alone, for comparison",
-    "curriculum": "A distilled student that chose what to study next, by reinforcement learning",
+    "student_first": "A student trained to match its teacher's inner layers",
+    "student_second": "A student distilled from a larger model",
+    "student_finetune": "A model of the student's size, trained on labels alone for comparison",
+    "curriculum": "A distilled student, trained further with a curriculum chosen by reinforcement learning",
 }
 READS = {"single": "a text", "pair": "two texts", "choices": "a question and its choices"}
 
@@ -131,7 +131,7 @@ def _standard_error(measurements: Sequence[Result]) -> str:
     if least is None:
         return ""
     error = 100 * math.sqrt(least.value * (1 - least.value) / least.n)
-    return f" Over {least.n:,} rows an accuracy has a standard error of {error:.1f} points."
+    return f" Over {least.n:,} rows, an accuracy has a standard error of {error:.1f} points."
 
 
 def loader_record(stage: str, domain: Domain, base_model: str, settings: dict, metrics: dict) -> dict:

@@ -47,14 +47,14 @@ class Curve:
             lines += row_lines(row.title, entries, [False] * len(entries), len(numbers), selected=False)
             tests = [table.compare(row, column) if row in table.rows else None for table, column in self.columns]
             if others := [test.other.title for test in tests if test]:
-                lines.append([f"   to {others[0]}", *map(compared, tests), ""])
+                lines.append([f"   minus {others[0]}", *map(compared, tests), ""])
         over = "mean ± standard deviation over seeds" if len(numbers) > 1 else "of seed"
-        sees = f"Teachers and students see the share of {self.setting.target}'s train rows, and all rows of other domains."
+        sees = f"Teachers and students are trained on the given share of {self.setting.target}'s train rows and all rows of other domains."
         if self.setting.hold_out:
-            sees = f"No teacher has seen a row of {self.setting.target}; the student sees the share of its train rows."
+            sees = f"No teacher is trained on rows of {self.setting.target}; the student is trained on the given share of its train rows."
         note = (
             f"Test scores in %, {over} {', '.join(map(str, numbers))}. {sees} Prototype scores are "
-            f"of what is seen. Differences are in points, with p ({BOOTSTRAP}) and in brackets p by Holm, adjusted for the tests of "
+            f"computed from these rows. Differences are in points, with p ({BOOTSTRAP}) and in brackets Holm's p, adjusted for the tests of "
             f"one share. Published: {self.tables[0].published.paper}."
         )
         header = [self.title, *(f"{table.plan.setting.name} of train" for table, _ in self.columns), "seeds"]

@@ -87,7 +87,7 @@ def picture(title: str, plot: Callable, kind: str, reading: str, height: float =
                     if isinstance(axis.get_major_locator(), AutoLocator):
                         axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
             return _svg(canvas, {"role": "img", "aria-label": f"{kind}. {reading}"})
-        return Markup("<p>This picture could not be drawn.</p>")
+        return Markup("<p>This figure could not be drawn.</p>")
 
     return Figure(title, drawn(WIDTH), reading, partial(drawn, WIDE) if wide else None)
 
@@ -157,8 +157,8 @@ LABELS = 8  # maximum number in a grid; the rarest are merged
 OTHER = "other labels"
 TRADEOFF = Section(
     "tradeoff", "Score against size and speed",
-    intro="Up and to the left is better. A marker's area stands for the number of parameters; thin lines, where there are "
-    "some, for the score's 95 % interval and the time's spread; the dashed line for what knows nothing of the texts.",
+    intro="Up and to the left is better. Larger markers have more parameters. Thin lines are the score's 95 % interval and the "
+    "spread of the time, if known; the dashed line is the baseline, which ignores the texts.",
 )  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def tradeoff_figure(
                 point.milliseconds, point.score, s=25 + 150 * point.parameters / largest, marker=style.marker,
                 facecolor="none", edgecolor=style.colour, linewidth=1.8, zorder=3, clip_on=False,
             )  # fmt: skip
-        axes.set(xlabel=f"time an example (ms, batch {batch_size})", ylabel=f"{metric} (%)")
+        axes.set(xlabel=f"time per example (ms, batch {batch_size})", ylabel=f"{metric} (%)")
         axes.set_xlim(0, 1.15 * max(point.spread[1] if point.spread else point.milliseconds for point in points))
         if floor:
             axes.axhline(floor[1], color=MUTED, linewidth=1, linestyle="--")

@@ -19,7 +19,7 @@ from teachback.reports.plan import Plan, answering
 from teachback.reports.published import Column, Published
 from teachback.reports.recipes import TableRow
 
-BOOTSTRAP = f"paired bootstrap over test rows, each with its answers under all seeds, {RESAMPLES:,} draws"
+BOOTSTRAP = f"paired bootstrap over test rows, each with its predictions of all seeds, {RESAMPLES:,} resamples"
 SPLIT = "test"
 
 

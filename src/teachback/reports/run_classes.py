@@ -20,12 +20,12 @@ from teachback.reports.run import Prediction, Run
 FIGURES = 6  # maximum number of domains
 CLASSES = 60  # maximum number of rows in a table of classes
 ROWS = 200  # maximum number of checkpoints in the table of calibration
-STYLES: dict[str, Series] = dict(zip(("as the model says", "at its temperature"), SERIES))
+STYLES: dict[str, Series] = dict(zip(("uncalibrated", "calibrated"), SERIES))
 
 
 def classes(run: Run) -> Section:
     """Section with the student's confusion matrix and a table by class, for the first domains."""
-    section = Section("classes", "Right and wrong, class by class")
+    section = Section("classes", "Results by class")
     figures, tables = [], []
     domains = [domain for target in run.targets if (domain := run.domain(target)) and domain.task != "regression"]
     for domain in domains[:FIGURES]:
@@ -37,8 +37,8 @@ def classes(run: Run) -> Section:
             figures.append(_confusion(domain, student, *answers[student.name]))
             tables.append(_by_class(domain, student.name, answers))
     if not figures:
-        return replace(section, missing=f"No student of labels has predictions on the {run.split} split: run 7_eval.sh.")
-    notes = ["F1: harmonic mean of precision and recall. Macro F1: the mean over classes, each of which counts the same."]
+        return replace(section, missing=f"No student of a classification domain has predictions on the {run.split} split: run 7_eval.sh.")
+    notes = ["F1: harmonic mean of precision and recall. Macro F1: unweighted mean over classes."]
     return replace(section, figures=figures, tables=tables, notes=notes + first_of(FIGURES, len(domains)))
 
 
@@ -64,15 +64,15 @@ def _confusion(domain: Domain, student: Checkpoint, gold: np.ndarray, predicted:
     scores = _scores(gold, predicted, domain)[2]
     worst, best = (int(find(scores)) for find in (np.nanargmin, np.nanargmax))
     text = (
-        f"{domain.name}: {counted(int((gold == predicted).sum()), 'row')} of {len(gold):,} are right; F1 runs from "
+        f"{domain.name}: {int((gold == predicted).sum()):,} of {counted(len(gold), 'prediction')} are right; F1 ranges from "
         f"{percent(scores[worst])} ({shorten(names[worst])}) to {percent(scores[best])} ({shorten(names[best])})"
     )
     for (true, said), count in Counter({pair: pairs[pair] for pair in pairs if pair[0] != pair[1]}).most_common(1):
-        text += f"; most often, {count:,} times, {shorten(true)} is taken for {shorten(said)}"
+        text += f"; the most frequent error ({count:,}) is {shorten(said)} for {shorten(true)}"
     never = [shorten(label) for number, label in enumerate(names) if number in gold and number not in predicted]
-    text += f"; never said: {', '.join(never[:5])}{' and more' if len(never) > 5 else ''}." if never else "."
+    text += f"; never predicted: {', '.join(never[:5])}{' and more' if len(never) > 5 else ''}." if never else "."
     title = f"{shorten(domain.name, 40)}: {student.kind} student and true labels"
-    return count_grid(title, names, pairs, "true label (rows)", "the student says (rows)", text)
+    return count_grid(title, names, pairs, "true label (rows)", "predicted label (rows)", text)
 
 
 def _by_class(domain: Domain, student: str, answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Table:
@@ -93,13 +93,13 @@ def _by_class(domain: Domain, student: str, answers: dict[str, tuple[np.ndarray,
 def calibration(run: Run) -> Section:
     """Section with a reliability diagram for the student of each of the first domains, and the errors of all checkpoints."""
     section = Section(
-        "calibration", "How sure, and how often right",
-        intro="Predictions in groups by the probability of the predicted label, and the share of each group that is right. On the dashed line a "
-        "model is right as often as it is sure; below it is too sure. A temperature, fitted on dev, divides the logits and changes no prediction.",
+        "calibration", "Calibration",
+        intro="Predictions are grouped by the probability of the predicted label; a point shows a group's mean probability and its accuracy. On the "
+        "dashed line both are equal; below it the model is overconfident. The temperature, fitted on dev, divides the logits and changes no predicted label.",
     )  # fmt: skip
     known = [one for one in read_rows(run.folder / "calibration.tsv", Calibration) if one.split.removesuffix(OPTIMISTIC) == run.split]
     if not known:
-        return replace(section, missing=f"No probabilities were scored on the {run.split} split: run 7_eval.sh, which writes calibration.tsv.")
+        return replace(section, missing=f"calibration.tsv has no rows for the {run.split} split: run 7_eval.sh.")
     by_place = {(one.stage, one.domain): one for one in known}
     scored = [(run.student(target), run.domain(target)) for target in run.targets]
     shown = [(student, domain, by_place[student.stage, domain.name]) for student, domain in scored
@@ -127,12 +127,12 @@ def _diagram(run: Run, student: Checkpoint, domain: Domain, found: Calibration) 
         for style, bins in zip(STYLES.values(), groups):
             there = bins.count > 0
             axes.plot(*(100 * values[there] / bins.count[there] for values in (bins.probability, bins.right)), **style.look)
-        axes.set(xlabel="probability of the predicted label (%)", ylabel="right (%)", ylim=(0, 103))
+        axes.set(xlabel="probability of the predicted label (%)", ylabel="accuracy (%)", ylim=(0, 103))
 
     sure, right = (float(values.sum() / len(gold)) for values in (groups[0].probability, groups[0].right))
-    text = f"{domain.name}: sure of {percent(sure)} on average and right in {percent(right)}; ECE {percent(found.ece)}"
+    text = f"{domain.name}: mean probability {percent(sure)}, accuracy {percent(right)}; ECE {percent(found.ece)}"
     if found.ece_calibrated is not None:
-        text += f", at temperature {found.temperature:.3g} {percent(found.ece_calibrated)}"
+        text += f", calibrated (temperature {found.temperature:.3g}) {percent(found.ece_calibrated)}"
     return picture(f"{shorten(domain.name, 40)}: {student.kind} student", plot, "Reliability diagram", f"{text}.")
 
 
@@ -144,6 +144,6 @@ def _errors(known: list[Calibration]) -> Table:
         )]
         for one in known[:ROWS]
     ]  # fmt: skip
-    header = ["domain", "checkpoint", "rows", "ECE", "NLL", "temperature", "ECE then", "NLL then"]
+    header = ["domain", "checkpoint", "rows", "ECE", "NLL", "temperature", "calibrated ECE", "calibrated NLL"]
     note = f"The first {ROWS} of {len(known)} rows." if len(known) > ROWS else ""
     return Table("Calibration of every checkpoint", header, rows, (0, 1), note=note, folded=True)

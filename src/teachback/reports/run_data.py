@@ -21,8 +21,8 @@ BINS = 50
 MAPPED_ROWS = 1500  # maximum number of rows in the map
 CLASSES = 4  # maximum number of labels for drawing centroids by class
 SHARED = (
-    "Pairs below have one text in common with a pair that was learnt from, as many pairs have that are made of one premise "
-    "or passage. Scores on them say less about new texts; SUITE=custom keeps such pairs together with GROUP_BY or GROUP_COLUMN."
+    "These pairs share one text with a pair of train or quiz, as is common if many pairs are made from one premise or passage. "
+    "Scores on them say less about new texts. With SUITE=custom, GROUP_BY or GROUP_COLUMN keeps such pairs in one split."
 )
 
 
@@ -67,19 +67,17 @@ def scores(rows: TrainRows | None) -> Section:
     shown = by_median if len(by_domain) <= RIDGES else by_median[: RIDGES // 2] + by_median[-RIDGES // 2 :]
     note = f"The {RIDGES // 2} lowest and {RIDGES // 2} highest of {len(by_domain)} domains are shown, by their medians."
     lowest, highest, below = by_median[0], by_median[-1], int((rows.weights < 0).sum())
-    negative = f"{counted(below, 'row')} of {len(rows.weights):,} below 0" if below else "no row below 0"
-    reading = (
-        f"The median runs from {decimal(medians[lowest], 4)} ({lowest}) to {decimal(medians[highest], 4)} ({highest}), with {negative}."
-    )
+    negative = f"scores below 0: {below:,} of {len(rows.weights):,}" if below else "no score is below 0"
+    reading = f"Medians range from {decimal(medians[lowest], 4)} ({lowest}) to {decimal(medians[highest], 4)} ({highest}); {negative}."
     if len(by_domain) == 1:
-        reading = f"{lowest}: half of the rows lie above {decimal(medians[lowest], 4)}, {negative}."
+        reading = f"{lowest}: the median is {decimal(medians[lowest], 4)}; {negative}."
     figure = picture(
         "Distribution of train rows", lambda axes: _ridges(axes, {name: by_domain[name] for name in shown}),
         "Ridges of the distribution of prototype scores", reading, 1.2 + 0.3 * len(shown),
     )  # fmt: skip
     intro = (
-        "How typical each train row is of its class, in its own and in the other domains; the meta-teacher weighs rows by it. "
-        "A ridge's height stands for the share of the domain's rows, its line for their median."
+        "A prototype score measures how typical a train row is of its class, in its own domain and in the others; the meta-teacher "
+        "weights rows by it. Each ridge is the histogram of a domain's rows, scaled to equal height; the vertical line is their median."
     )
     return replace(section, intro=intro, figures=[figure], notes=[note] * (len(shown) < len(by_domain)))
 
@@ -116,9 +114,12 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
         return replace(section, missing="There are too few train rows for a map.")
     domains = [run.domain(name) for name in rows.domains]
     classes = all(domain is not None and 1 < len(domain.labels) <= CLASSES for domain in domains)
-    drawn = f"{counted(len(chosen), 'row')} drawn at random from {len(embeddings):,}."
+    drawn = f"{counted(len(chosen), 'row')}, sampled at random from {len(embeddings):,}."
     notes = [drawn] * (len(chosen) < len(embeddings)) + first_of(len(styles), len(rows.domains))
-    intro = "Mean token states of the encoder before any training. Large: a domain's centroid; small, joined to it: its classes'."
+    intro = (
+        "Mean token states of the encoder before fine-tuning. A large marker is the centroid of a domain; small markers joined to it "
+        "are the centroids of its classes."
+    )
     sample = np.asarray(embeddings[chosen], dtype=np.float64), rows.domain[chosen], rows.label[chosen] if classes else None
     return replace(section, intro=intro, legend=legend(styles, line=False), figures=_map_figures(*sample, styles), notes=notes)
 
@@ -148,7 +149,7 @@ def _map_figures(embeddings: np.ndarray, domain: np.ndarray, label: np.ndarray |
         centroids(axes)
 
     reading, gaps = _map_readings(embeddings, domain, list(styles), shares)
-    alone = f"The same centroids on axes of their own, where no row hides them. {gaps}"
+    alone = f"The same centroids, enlarged and without the rows. {gaps}"
     return [
         picture("Train rows and centroids", plot, "Scatter plot of train rows by domain", reading, 3.9),
         picture("Centroids, enlarged", centroids, "Scatter plot of centroids by domain", alone, 3.9),
@@ -175,16 +176,19 @@ def _map_readings(embeddings: np.ndarray, domain: np.ndarray, names: list[str], 
 
     away = cdist(embeddings, centroids)
     mean = decimal(float(away[np.arange(len(place)), place].mean()), 2)
-    seen = f"The two axes hold {percent(shares.sum(), 0)} of the variance"
+    seen = f"The two axes explain {percent(shares.sum(), 0)} of the variance"
     if len(present) < 2:
         text = f"{seen} of {counted(len(domain), 'row')} of {shorten(names[present[0]])}."
-        return text, f"A row lies {mean} from it in the mean, in all dimensions."
+        return text, f"The mean distance between a row and the domain's centroid is {mean}, in all dimensions."
     gaps = pdist(centroids)
     first, second = list(combinations(present, 2))[gaps.argmin()]
     return (
         f"{seen}; in all dimensions {percent(np.mean(away.argmin(1) == place), 0)} of the rows are nearest to their own domain's centroid, "
-        f"and the centroids of {names[first]} and {names[second]} lie closest to each other."
-    ), f"In all dimensions two domains' lie {decimal(float(gaps.mean()), 2)} apart in the mean, a row {mean} from its own."
+        f"and the closest two centroids are those of {names[first]} and {names[second]}."
+    ), (
+        f"In all dimensions, the mean distance between two domains' centroids is {decimal(float(gaps.mean()), 2)}, and between a row and "
+        f"its domain's centroid {mean}."
+    )
 
 
 def shared_texts(run: Run) -> list[Section]:
@@ -196,4 +200,4 @@ def shared_texts(run: Run) -> list[Section]:
         if split in (run.split, "dev") and found[side]
     ]  # fmt: skip
     table = Table("Pairs that share one text with a train or quiz row", ["split", "text", "pairs", "of all"], rows, words=(0, 1))
-    return [Section("shared", "Texts on both sides of the split", intro=SHARED, tables=[table])] if rows else []
+    return [Section("shared", "Texts shared with train or quiz", intro=SHARED, tables=[table])] if rows else []

@@ -59,7 +59,10 @@ def disagreements(run: Run) -> Section:
     section = Section("disagreements", "Where the student disagrees with its teacher")
     predictions = read_both(run)
     if not predictions:
-        advice = f"No student and its teacher both have predictions on the {run.split} split: run 7_eval.sh with the TEACHER they had."
+        advice = (
+            f"No student and its teacher both have predictions on the {run.split} split: run 7_eval.sh, with TEACHER_DIR if the "
+            "teacher belongs to another run."
+        )
         return replace(section, missing=advice)
     from scipy.stats import binomtest
 
@@ -69,20 +72,20 @@ def disagreements(run: Run) -> Section:
     notes = []
     if len(predictions) > FIGURES or len(run.targets) > DOMAINS:
         listed = min(DOMAINS, len(predictions))
-        notes.append(f"Figures show the first {FIGURES}, the list below the first {listed} of {len(run.targets)} domains.")
+        notes.append(f"The figures show the first {FIGURES} of {len(run.targets)} domains, and the list below the first {listed}.")
     ranked = most_confident(predictions)
     apart = sum(len(both.apart) for both in predictions if not both.regression)
     if not ranked and apart:
-        notes.append(f"On none of the {apart:,} rows that they disagree on are both at least {percent(SURE, 0)} sure.")
-    elif not ranked:
-        notes.append("The students say the same as their teachers on every row.")
+        notes.append(f"None of the {apart:,} disagreements has a probability of at least {percent(SURE, 0)} from both models.")
+    elif not ranked and not all(both.regression for both in predictions):
+        notes.append("Students and teachers predict the same label for every row.")
     texts = _texts(run, {(both.target, guid) for both, guid in ranked})
     if ranked and not texts:
-        notes.append(f"{run.split}.tsv of the processed data does not hold these rows: run 2_process_data.sh, then 7_eval.sh.")
+        notes.append(f"The processed {run.split}.tsv does not contain these rows: run 2_process_data.sh, then 7_eval.sh.")
     cases = [_case(both, guid, texts.get((both.target, guid), [])) for both, guid in ranked]
-    title = f"The {counted(len(cases), 'disagreement')}" if len(cases) > 1 else "The disagreement"
-    surest = "" if len(cases) == apart else " of which both are surest"
-    return replace(section, figures=figures, notes=notes, cases=cases, cases_title=title + surest)
+    clearest = "disagreement" if len(cases) == apart else "clearest disagreement"
+    title = f"The {counted(len(cases), clearest)}" if len(cases) > 1 else f"The {clearest}"
+    return replace(section, figures=figures, notes=notes, cases=cases, cases_title=title)
 
 
 def read_both(run: Run) -> list[Both]:
@@ -112,13 +115,13 @@ def _confusion(run: Run, both: Both, test: Tested | None) -> Figure:
     """Grid of counts of the teacher's and the student's labels."""
     pairs = Counter((teacher.predicted, student.predicted) for student, teacher in both.rows.values())
     domain, apart = run.domain(both.target), both.apart
-    text = f"{both.target}: the two disagree on {len(apart):,} of {counted(len(both.rows), 'row')} ({percent(len(apart) / len(both.rows))})"
+    text = f"{both.target}: student and teacher disagree on {len(apart):,} of {counted(len(both.rows), 'row')} ({percent(len(apart) / len(both.rows))})"
     if test:
-        text += "; the student alone is right on {}, the teacher alone on {}".format(*both.alone) + f" (exact McNemar test: {test})"
+        text += "; only the student is right on {}, only the teacher on {}".format(*both.alone) + f" (exact McNemar test: {test})"
     if apart:
         (says, instead), count = Counter((t.predicted, s.predicted) for s, t in apart.values()).most_common(1)[0]
-        text += f"; most often, {count} times, the student says {shorten(instead)} where the teacher says {shorten(says)}"
-    axes = "the teacher says (rows)", "the student says (rows)"
+        text += f"; most often ({count:,}) the student predicts {shorten(instead)} and the teacher {shorten(says)}"
+    axes = "teacher's prediction (rows)", "student's prediction (rows)"
     return count_grid(both.title, domain.labels if domain else (), pairs, *axes, f"{text}.")
 
 
@@ -131,15 +134,15 @@ def _scatter(both: Both) -> Figure:
         ends = [values.min(), values.max()]
         axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle="--")
         axes.plot(*shown.T, marker="o", linestyle="", markersize=2.5, color=SERIES[0].colour, alpha=0.5, markeredgewidth=0)
-        axes.set(xlabel="the teacher's number (the label's unit)", ylabel="the student's number (the same unit)")
+        axes.set(xlabel="teacher's prediction (unit of the labels)", ylabel="student's prediction (same unit)")
 
     gaps = values[:, 1] - values[:, 0]
     spread = float(np.corrcoef(values.T)[0, 1]) if len(values) > 1 and values.std(0).min() > 0 else 0.0
     reading = (
-        f"{both.target}: on {counted(len(values), 'row')} the student's numbers lie {np.abs(gaps).mean():.2g} from its teacher's "
-        f"in the mean ({'above' if gaps.mean() > 0 else 'below'} it by {abs(gaps.mean()):.2g}), with a correlation of {decimal(spread, 2)}."
+        f"{both.target}: over {counted(len(values), 'row')} the student's predictions differ from its teacher's by {np.abs(gaps).mean():.2g} "
+        f"on average, {'above' if gaps.mean() > 0 else 'below'} them by {abs(gaps.mean()):.2g} overall; their correlation is {decimal(spread, 2)}."
     )
-    return picture(both.title, plot, "Scatter plot, dashed where both are equal", reading, 3.6)
+    return picture(both.title, plot, "Scatter plot; both are equal on the dashed line", reading, 3.6)
 
 
 def most_confident(predictions: list[Both]) -> list[tuple[Both, str]]:
@@ -189,8 +192,8 @@ def _answer(prediction: Prediction) -> str:
 
 def _verdict(both: Both, student: Prediction, teacher: Prediction) -> str:
     if not student.gold:
-        return "no label is known"
+        return "the label is unknown"
     if both.regression:
         off = [abs(float(said.predicted) - float(student.gold)) for said in (student, teacher)]
-        return "the student is nearer" if off[0] < off[1] else "the teacher is nearer"
+        return "the student is closer" if off[0] < off[1] else "the teacher is closer"
     return RIGHT.get((student.predicted == student.gold, teacher.predicted == teacher.gold), "neither is right")

@@ -77,13 +77,13 @@ def headline(run: Run) -> Section:
     every = pairs(run)
     if not every:
         advice = f"No student has a score on the {run.split} split yet: run 5_student_second.sh, then 7_eval.sh."
-        return Section("headline", "In short", missing=advice)
+        return Section("headline", "Summary", missing=advice)
     shown = every[:SENTENCES]
     tests = tested({(pair.target, other.stage): p for pair in shown for other in pair.compared if (p := paired_p(run, pair, other)) is not None})
     notes = [f"{sentence(pair, tests)}{_worth(pair, tests)}" for pair in shown]
     if (more := len(every) - SENTENCES) > 0:
-        notes.append(f"… and {counted(more, 'further domain')}, in the table below.")
-    return Section("headline", "In short", intro=_summary(every), notes=notes, lead=True)
+        notes.append(f"… and {counted(more, 'further domain')} in the table below.")
+    return Section("headline", "Summary", intro=_summary(every), notes=notes, lead=True)
 
 
 def _summary(every: list[Pair]) -> str:
@@ -93,14 +93,14 @@ def _summary(every: list[Pair]) -> str:
         return ""
     poor = [pair.target for pair in every if not pair.score.is_above_baseline]
     if len(poor) == len(every):
-        return f"Nothing learnt shows on any of {len(every)} domains."
+        return f"No student of the {len(every)} domains shows signs of learning."
     own, teachers = (sum(score.value for score in side) / len(compared) for side in zip(*compared))
     metrics = {score.metric for score, _ in compared}
     what = f"{metrics.pop()} of" if len(metrics) == 1 else "score, by each domain's own metric, of"
     return (
-        f"Over {len(compared)} domains the students reach a mean {what} {percent(own)}, "
+        f"Over {len(compared)} domains, the students reach a mean {what} {percent(own)}, "
         f"{difference(own, teachers)} their teachers' {percent(teachers)}."
-    ) + (f" Nothing learnt shows on {len(poor)} of {len(every)}: {listed(poor)}." if poor else "")
+    ) + (f" There are no signs of learning on {len(poor)} of {len(every)}: {listed(poor)}." if poor else "")
 
 
 def sentence(pair: Pair, tests: Tests | None = None) -> str:
@@ -110,10 +110,10 @@ def sentence(pair: Pair, tests: Tests | None = None) -> str:
     interval = f"95 % interval {span(score)} %" if score.low is not None else ""
     poor_teacher = teacher and not teacher.is_above_baseline
     if baseline and not score.is_above_baseline:
-        text = f"{pair.who} shows nothing learnt: its {reached} ({interval}) is not clearly above "
+        text = f"{pair.who} shows no signs of learning: its {reached} ({interval}) is not clearly above "
         text += f"{'the ' if baseline[0] == MAJORITY else ''}{baseline[0]} with {percent(baseline[1])}"
         if teacher and poor_teacher:
-            text += f"; neither is its teacher's {percent(teacher.value)}, from which a student learns nothing"
+            text += f"; neither is its teacher's {percent(teacher.value)}, so there was nothing to distil"
         return f"{text}."
     judged = "; ".join(filter(None, [interval, f"{baseline[0]} {percent(baseline[1])}" if baseline else ""]))
     text = f"{pair.who} reaches {reached}" + (f" ({judged})" if judged else "")
@@ -145,9 +145,9 @@ def _worth(pair: Pair, tests: Tests) -> str:
         size = f", which has {millions(pair.plain_cost.parameters)} parameters"
     other = f"the undistilled student's {percent(pair.plain_score.value)}{size}{_p(test)}"
     if gain <= 0:
-        return f" Distillation was not worth it: {difference(pair.score.value, pair.plain_score.value)} {other}."
-    verdict = "is not shown to be" if test and test.adjusted > SIGNIFICANT else "was"
-    return f" Distillation {verdict} worth it: {decimal(100 * abs(gain), 1)} points above {other}."
+        return f" Distillation did not help: {difference(pair.score.value, pair.plain_score.value)} {other}."
+    verdict = "is not shown to have helped" if test and test.adjusted > SIGNIFICANT else "helped"
+    return f" Distillation {verdict}: {decimal(100 * abs(gain), 1)} points above {other}."
 
 
 def _test(tests: Tests, pair: Pair, other: Checkpoint | None) -> Tested | None:

@@ -25,7 +25,7 @@ def write_report(folder: Path, data: Path, split: str = "test", teachers: Path |
     """
     run = read_run(folder, data, split, teachers)
     path = run.folder / "report.html"
-    about = f"Teachback: what the students of this run reach on the {run.split} split, how, and with which settings."
+    about = f"Teachback report: scores of this run's students on the {run.split} split, their training and their settings."
     write_atomically(path, render(f"{run.name}, seed {run.seed}", about, sections(run)))
     return path
 

@@ -45,25 +45,25 @@ def _result_notes(run: Run, domains: list[str]) -> list[str]:
         notes.append("* optimistic: the checkpoint was selected on the rows that are scored here (PROTOCOL=paper).")
     if machines := sorted({cost.machine for cost in run.costs}):
         notes.append(
-            f"ms: forward pass an example on {listed(machines, length=80)}, median, and below it how long the middle half of "
-            "the passes took; models of one shape share a timing. MB: the checkpoint's files."
+            f"ms: median time of a forward pass per example on {listed(machines, length=80)}, and below it the range of the middle "
+            "half of the passes; models of the same shape share a measurement. MB: size of the checkpoint's files."
         )
     if any(result.low is not None for result in run.results):
-        notes.append("95 % interval: where the score would mostly lie on other rows of the same kind. Chance: every label equally often.")
+        notes.append("95 % interval: likely range of the score on other rows of the same kind. Chance: predicts every label equally often.")
     seen = []
     for domain in domains:
         scores = [(run.score(one, domain), run.unseen(one, domain)) for one in _group(run, domain)]
-        seen += [f"{own.n - new.n:,} of {own.n:,} of {domain}" for own, new in scores if own and new][:1]
+        seen += [f"{own.n - new.n:,} of {own.n:,} in {domain}" for own, new in scores if own and new][:1]
     if seen:
         notes.append(
-            f"Unseen: without the {run.split} rows that have the very texts of train or quiz rows, which are {listed(seen)}; "
-            "where there are none, the score is as it stands. All other numbers are with them."
+            f"Unseen rows: without the {run.split} rows whose texts are also in train or quiz ({listed(seen)}); "
+            "a dash if there are none. All other numbers include them."
         )
     if run.outdated:
-        notes.append("results.tsv also holds scores of checkpoints that another METHOD or PROTOCOL has replaced; they are not compared here.")
+        notes.append("results.tsv also contains scores of checkpoints that were replaced under another METHOD or PROTOCOL; they are not compared here.")
     compared = {run.split, run.split + OPTIMISTIC}
     if others := sorted(splits - compared - set(map(unseen_split, compared))):
-        notes.append(f"results.tsv also holds scores on {listed(others)}, which are not compared here.")
+        notes.append(f"results.tsv also contains scores on {listed(others)}, which are not compared here.")
     return notes
 
 
@@ -188,14 +188,14 @@ def _tradeoff_figure(pair: Pair, student: Cost, points: dict[str, Point]) -> Fig
 
 
 def _tradeoff_reading(pair: Pair, student: Cost) -> str:
-    takes, size = f"{student.milliseconds:.2f} ms an example", f"{millions(student.parameters)} parameters"
+    takes, size = f"{student.milliseconds:.2f} ms per example", f"{millions(student.parameters)} parameters"
     if not pair.score.is_above_baseline:
-        return f"{pair.who} shows nothing learnt, whatever its {takes} and {size}."
+        return f"{pair.who} takes {takes} and has {size}, but shows no signs of learning."
     if not (pair.reference and pair.reference_cost and pair.size_ratio):
         return f"{pair.who} takes {takes} and has {size}; there is no teacher to compare it with."
     speed = "(measured on another machine or other rows)"
     if student.is_comparable(pair.reference_cost):
-        speed = f"({pair.speed_ratio:.1f} times as fast)" if pair.speed_ratio else "(the spreads overlap: no faster one is known)"
+        speed = f"({pair.speed_ratio:.1f} times as fast)" if pair.speed_ratio else "(the spreads overlap: neither is clearly faster)"
     return (
         f"{pair.who} is {difference(pair.score.value, pair.reference.value)} its teacher at {pair.size_ratio:.2f} of its size, "
         f"and takes {takes} against {pair.reference_cost.milliseconds:.2f} {speed}."

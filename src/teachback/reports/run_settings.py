@@ -28,9 +28,9 @@ def settings(run: Run) -> Section:
         by_value("Versions", "package", {one.stage: one.record.get("versions", {}) for one in run.checkpoints}),
         *([_domains(run.suite)] if run.suite else []),
         by_value("Settings, one row for each value", "setting", sources, folded=True),
-        by_value("Hashes of what was read (first 12 digits)", "input", inputs, folded=True),
+        by_value("Hashes of the inputs (first 12 digits)", "input", inputs, folded=True),
     ]
-    notes = ["Folders are shown by their last two parts; stage.json in each stage's folder has them in full."]
+    notes = ["Folders are shown by their last two parts; stage.json in each stage's folder contains the full paths."]
     notes += [note.replace("shown", "shown in the first table") for note in first_of(STAGES, len(run.checkpoints), "stages")]
     return Section("settings", "Settings and versions", tables=tables, notes=notes)
 

@@ -57,7 +57,7 @@ def training(run: Run) -> Section:
             kinds[one.kind][one.target or one.stage] = curves
         if losses := one.record.get("loss_by_epoch"):
             values = ", ".join(f"{value:.3f}" for value in losses)
-            notes.append(f"{one.stage}: mean loss on quiz, pass by pass: {values}.")
+            notes.append(f"{one.stage}: mean loss on quiz by epoch: {values}.")
     if not kinds:
         advice = "No stage logged more than one loss: train longer, or log more often (--logging_steps 10) in stages 3 to 5."
         return replace(section, missing=advice, notes=notes[:CURRICULA])
@@ -67,7 +67,7 @@ def training(run: Run) -> Section:
     drawn = {kind: {name: kinds[kind][name] for name in styles if name in kinds[kind]} for kind in sorted(kinds, key=order.index)}
     figures = [_curves_figure(kind, lines, styles) for kind, lines in drawn.items() if lines]
     notes = notes[:CURRICULA] + [f"The first {len(styles)} of {len(names)} are shown."] * (len(names) > len(styles))
-    intro = "Losses have no unit. A ring marks the checkpoint that was kept: the best on the split that selects."
+    intro = "Losses have no unit. A ring marks the selected checkpoint, the best on the split used for selection."
     return replace(section, intro=intro, legend=legend(styles), figures=figures, notes=notes)
 
 
@@ -103,14 +103,14 @@ def _curves_reading(lines: dict[str, Curves]) -> str:
         return _one_reading(*next(iter(lines.items())))
     ends = {name: curves.course[-1][1] / (curves.course[0][1] or 1.0) for name, curves in lines.items()}
     least, most = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
-    text = f"The loss ends at {percent(ends[least], 0)} ({least}) to {percent(ends[most], 0)} ({most}) of where it began"
+    text = f"The last loss is {percent(ends[least], 0)} ({least}) to {percent(ends[most], 0)} ({most}) of the first"
     kept = {name: curves.kept for name, curves in lines.items() if curves.kept is not None}
     if not kept:
         return f"{text}."
     first, last = min(kept, key=kept.__getitem__), max(kept, key=kept.__getitem__)
     if kept[first] == kept[last]:
-        return f"{text}; the checkpoints kept are all of epoch {kept[first]:.3g}."
-    return f"{text}; the checkpoints kept are of epochs {kept[first]:.3g} ({first}) to {kept[last]:.3g} ({last})."
+        return f"{text}; all selected checkpoints are from epoch {kept[first]:.3g}."
+    return f"{text}; the selected checkpoints are from epochs {kept[first]:.3g} ({first}) to {kept[last]:.3g} ({last})."
 
 
 def _one_reading(name: str, curves: Curves) -> str:
@@ -119,9 +119,9 @@ def _one_reading(name: str, curves: Curves) -> str:
     if curves.kept is None:
         return f"{text}."
     scores = dict(curves.dev_score)
-    at = f" with a dev score of {percent(scores[curves.kept])}" if curves.kept in scores else ""
+    at = f", with a dev score of {percent(scores[curves.kept])}" if curves.kept in scores else ""
     last = max([*scores, *(epoch for epoch, _ in curves.dev_loss)])
-    return f"{text}; the checkpoint kept is that of epoch {curves.kept:.3g} of {last:.3g}{at}."
+    return f"{text}; the selected checkpoint is from epoch {curves.kept:.3g} of {last:.3g}{at}."
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def read_episodes(checkpoint: Checkpoint) -> Episodes | None:
 
 def curriculum(run: Run) -> Section:
     """Section with rewards, dev scores and chosen domains over episodes."""
-    section = Section("curriculum", "The curriculum")
+    section = Section("curriculum", "Curriculum")
     folders = [checkpoint for checkpoint in run.checkpoints if checkpoint.folder.name == "curriculum"]
     curricula = [episodes for checkpoint in folders[:CURRICULA] if (episodes := read_episodes(checkpoint))]
     if not curricula:
@@ -169,9 +169,12 @@ def curriculum(run: Run) -> Section:
     styles = series_of([name for name in totals if name in drawn])
     figures = [figure for one in curricula for figure in (_rewards_figure(one), _choices_figure(one, styles))]
     others = len(totals) - len(styles)
-    notes = [f"The grey line is all of the {others} other domains together."] if others else []
+    notes = [f"The grey line is the total of the {others} other domains."] if others else []
     keys = legend(styles | ({"other domains": OTHERS} if others else {}))
-    intro = "A step's reward compares how sure student and meta-teacher are of the domain's labels; an episode's is the sum."
+    intro = (
+        "The reward of a step compares the probabilities that student and meta-teacher give to the correct labels of the domain's quiz "
+        "rows. The reward of an episode is the sum over its steps."
+    )
     return replace(section, intro=intro, legend=keys, figures=figures, notes=notes + first_of(CURRICULA, len(folders), "curricula"))
 
 
@@ -186,7 +189,7 @@ def _rewards_figure(one: Episodes) -> Figure:
             scores.set_ylabel("dev score (%)")
             rewards.set_xlabel("")
         part = rest[-1] if rest else rewards
-        part.set_xlabel(f"episode; thick: mean of {WINDOW}")
+        part.set_xlabel(f"episode (thick line: mean of {WINDOW})")
         whole_numbers(part.xaxis)
 
     rows = 2 if one.scores else 1
@@ -199,14 +202,14 @@ def _rewards_reading(one: Episodes) -> str:
     first, last = float(np.mean(one.rewards[:span])), float(np.mean(one.rewards[-span:]))
     digits = max(1, 1 - math.floor(math.log10(max(abs(first), abs(last), 1e-9))))  # two significant digits
     text = (
-        f"{one.target}: an episode earns {decimal(last, digits)} in the mean of the last {span} of {len(one.rewards)}, "
-        f"against {decimal(first, digits)} in the first {span}"
+        f"{one.target}: the mean reward is {decimal(first, digits)} over the first {span} of {len(one.rewards)} episodes and "
+        f"{decimal(last, digits)} over the last {span}"
     )
     if one.best not in one.scores:
         return f"{text}."
     start = one.scores.get(0)
-    before = "" if start is None or one.best == 0 else f" against {percent(start)} before any"
-    when = "before any episode: none of them improved it" if one.best == 0 else f"after {one.best} episodes"
+    before = "" if start is None or one.best == 0 else f"; before the first: {percent(start)}"
+    when = "before the first episode: no episode improved it" if one.best == 0 else f"after {one.best} episodes"
     return f"{text}; the dev score is best {when} ({percent(one.scores[one.best])}{before})."
 
 
@@ -220,6 +223,6 @@ def _choices_figure(one: Episodes, styles: dict[str, Series]) -> Figure:
     span, chance = min(WINDOW, len(one.rewards)), percent(1 / len(one.domains), 0)
     late = one.shares[-span:].mean(0)
     most = listed([f"{one.domains[place]} ({percent(late[place], 0)})" for place in np.argsort(-late, kind="stable")[:3]])
-    reading = f"{one.target}: in the last {span} episodes the student studied {most} most; the level line is chance, {chance}."
+    reading = f"{one.target}: the most frequent domains of the last {span} episodes are {most}; the horizontal line is chance, {chance}."
     kind = "Line chart of the share of each chosen domain over episodes"
     return picture(f"{shorten(one.target, 60)}: chosen domains", plot, kind, reading, 3.3)

@@ -20,7 +20,7 @@ def write_page(folder: Path, study, plan: SearchPlan, suite: str) -> Path:
     """Write search.html into the study's folder; returns its path."""
     trials = sorted((trial for trial in study.get_trials(deepcopy=False) if "values" in trial.user_attrs), key=lambda trial: trial.number)
     scored = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    about = f"Teachback: a search over {', '.join(one.name for one in plan.ranges)}, judged on dev by {SCRIPTS[plan.stages[-1]]}."
+    about = f"Teachback report: a search over {', '.join(one.name for one in plan.ranges)}, by the score on dev of {SCRIPTS[plan.stages[-1]]}."
     path = folder / "search.html"
     sections = [_best(scored, trials, plan), _course(scored, trials), _by_variable(scored, plan.ranges), _all(trials, plan)]
     write_atomically(path, render(f"{suite}: {counted(len(scored), 'trial')}", about, sections))
@@ -29,22 +29,22 @@ def write_page(folder: Path, study, plan: SearchPlan, suite: str) -> Path:
 
 def _best(scored: list, trials: list, plan: SearchPlan) -> Section:
     if not scored:
-        return Section("best", "Best settings", missing="No trial has a score yet: go on with the same command.", lead=True)
+        return Section("best", "Best settings", missing="No trial has a score yet: continue with the same command.", lead=True)
     best = max(scored, key=lambda trial: (trial.value, -trial.number))
     rows = [[one.name, best.user_attrs["values"][one.name] or "(empty)", one.text] for one in plan.ranges]
     counts = [(sum(trial.state.name == state for trial in trials), word) for state, word in (("PRUNED", "pruned"), ("FAIL", "failed"))]
     said = [f"{number} {word}" for number, word in counts if number]
     intro = f"Trial {best.number} reaches {decimal(100 * best.value, 2)} % on dev, the best of {counted(len(scored), 'trial')}" + (f"; {', '.join(said)}." if said else ".")
     note = (
-        "CONFIG=best.sh, the file beside this page, has the stages take these settings. The best of many scores on the same dev rows is "
-        "optimistic; the search has not looked at test, which stage 7 scores."
+        "To use these settings, run the stages with CONFIG set to best.sh beside this page. The best of many scores on the same dev rows "
+        "is optimistic. The search does not use test rows; stage 7 scores them."
     )
     return Section("best", "Best settings", intro=intro, tables=[Table("The best trial", ["variable", "value", "searched"], rows, (0, 1, 2))], notes=[note])
 
 
 def _course(scored: list, trials: list) -> Section:
     if not scored:
-        return Section("course", "Trial by trial", missing="No trial has a score yet.")
+        return Section("course", "Scores by trial", missing="No trial has a score yet.")
     numbers, values = [trial.number for trial in scored], [100 * trial.value for trial in scored]
     pruned = [(trial.number, 100 * max(trial.intermediate_values.values())) for trial in trials
               if trial.state.name == "PRUNED" and trial.intermediate_values]  # fmt: skip
@@ -58,17 +58,17 @@ def _course(scored: list, trials: list) -> Section:
         whole_numbers(axes.xaxis)
 
     first = next(number for number, value in zip(numbers, values) if value == max(values))
-    reading = f"Scores from {decimal(min(values), 2)} to {decimal(max(values), 2)} %; the best one came with trial {first}. The line is the best so far"
-    reading += "; crosses are trials that were ended early, at the best score they had." if pruned else "."
-    return Section("course", "Trial by trial", figures=[picture("Score on dev", plot, "Scatter plot of scores by trial", reading)])
+    reading = f"Scores range from {decimal(min(values), 2)} to {decimal(max(values), 2)} %; trial {first} has the best. The line is the best so far"
+    reading += "; crosses are the best scores of trials that were ended early." if pruned else "."
+    return Section("course", "Scores by trial", figures=[picture("Score on dev", plot, "Scatter plot of scores by trial", reading)])
 
 
 def _by_variable(scored: list, ranges: Sequence[Range]) -> Section:
     if len(scored) < 2:
-        return Section("variables", "Variable by variable", missing="Two trials with scores are needed.")
-    notes = [f"The first {FIGURES} of {len(ranges)} variables are drawn."] if len(ranges) > FIGURES else []
-    intro = "Each trial's score by the value of one variable; the others differ too."
-    return Section("variables", "Variable by variable", intro=intro, figures=[_figure(scored, one) for one in ranges[:FIGURES]], notes=notes)
+        return Section("variables", "Scores by variable", missing="This needs two trials with scores.")
+    notes = [f"The first {FIGURES} of {len(ranges)} variables are shown."] if len(ranges) > FIGURES else []
+    intro = "Each trial's score by the value of one variable; the other variables differ between trials too."
+    return Section("variables", "Scores by variable", intro=intro, figures=[_figure(scored, one) for one in ranges[:FIGURES]], notes=notes)
 
 
 def _figure(scored: list, one: Range) -> Figure:
@@ -85,7 +85,7 @@ def _figure(scored: list, one: Range) -> Figure:
             axes.set_xscale("log")
 
     best = max(range(len(scores)), key=lambda i: scores[i])
-    return picture(one.name, plot, "Scatter plot of scores by value", f"{one.name}: the best score came with {texts[best] or '(empty)'}.")
+    return picture(one.name, plot, "Scatter plot of scores by value", f"{one.name}: the best trial has {texts[best] or '(empty)'}.")
 
 
 def _all(trials: list, plan: SearchPlan) -> Section:
@@ -97,4 +97,4 @@ def _all(trials: list, plan: SearchPlan) -> Section:
     ]  # fmt: skip
     note = f"The first {ROWS} of {len(trials)} trials." if len(trials) > ROWS else ""
     words = (0, *range(1, len(names) + 1), len(names) + 2)
-    return Section("trials", "All trials", tables=[Table("Values, scores and how they ended", ["trial", *names, "dev %", "state"], rows, words, note=note)])
+    return Section("trials", "All trials", tables=[Table("Values, scores and final states", ["trial", *names, "dev %", "state"], rows, words, note=note)])

@@ -39,7 +39,7 @@ def progress(plan: Plan, cells: Sequence[Cell], states: dict[str, str]) -> Secti
     notes = [Markup("Failed: {}, see its {}.").format(cell.name, link(plan.folder, cell.log, "log")) for cell in failed[:FAILURES]]
     if (more := len(failed) - FAILURES) > 0:
         notes.append(Markup(f"… and {counted(more, 'further failed cell')}."))
-    intro = f"{len(done):,} of {counted(len(cells), 'cell')} are done, in {_hours(cells, states)} hours."
+    intro = f"{len(done):,} of {counted(len(cells), 'cell')} are done; they took {_hours(cells, states)} hours."
     table = Table("Cells by row", ["row", *shown, "all", "hours"], rows)
     return Section("progress", "Progress", intro=intro, tables=[table], notes=notes)
 
@@ -66,9 +66,9 @@ def runs(tables: Sequence[PaperTable]) -> Section:
     made = [_recipe(row, plan.maker(row)) for row in rows]
     return Section(
         "runs", "The rows and their runs",
-        intro="Each run's own report shows its training, its predictions and where student and teacher disagree.",
-        tables=[Table("Reports, by row and seed", header, links), Table("What makes each row", MADE, made, range(5), folded=True)],
-        notes=["Links lead into the folders beside this page; they work where the folder is there as a whole."],
+        intro="The report of each run shows its training, its predictions, and where student and teacher disagree.",
+        tables=[Table("Reports, by row and seed", header, links), Table("How each row is made", MADE, made, range(5), folded=True)],
+        notes=["Links point to folders beside this page and only work if these are present."],
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def settings(tables: Sequence[PaperTable]) -> Section:
         by_value("Versions", "package", versions, where="rows"),
         by_value("Settings, one line for each value", "setting", rows, folded=True, where="rows"),
     ]
-    note = "Of stages that a checkpoint builds on, their own rows and reports tell. Folders are cut to their last two parts."
+    note = "Settings of the stages that a checkpoint builds on are in their own rows and reports. Folders are cut to their last two parts."
     return replace(section, tables=shown, notes=[note])
 
 

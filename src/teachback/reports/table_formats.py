@@ -91,7 +91,7 @@ def document(table: PaperTable) -> Document:
         if others := [one.other.title for one in found if one]:
             tests.append([row.title, others[0], *map(compared, found)])
     if tests:
-        grids.append(Grid(["difference in points", "to", *columns], tests, 2))
+        grids.append(Grid(["difference in points", "compared with", *columns], tests, 2))
     return Document(grids, notes(table))
 
 
@@ -101,7 +101,7 @@ def notes(table: PaperTable) -> list[str]:
     over = f"{wanted} seed{'s' if wanted != 1 else ''} ({', '.join(map(str, table.plan.seeds))})"
     lines = [
         f"Test scores in %, accuracy where no metric is named: mean ± standard deviation over {over}; below it the "
-        f"published score, and in brackets ours minus it. {BEST}",
+        f"published score, with ours minus it in brackets. {BEST}",
         f"Published: {about.paper}; {about.models}. {about.source}",
     ]
     sizes = {who: " or ".join(table.sizes(student)) for who, student in (("teachers", False), ("students", True))}
@@ -113,19 +113,19 @@ def notes(table: PaperTable) -> list[str]:
     if known := [f"{name} {value:.1f}" for name, value in floors.items() if value is not None]:
         lines.append(f"Chance or the majority class, whichever scores higher: {', '.join(known)}.")
     if about.selected_on_reported or any(entry.selected for entry in table.entries.values()):
-        lines.append(f"{MARK} optimistic: the checkpoint was selected on the very rows that are reported.")
+        lines.append(f"{MARK} optimistic: the checkpoint was selected on the reported rows.")
     for column in table.columns:
         seen, count, means = table.without_seen(column)
         if means:
             scores = ", ".join(f"{title} {decimal(mean, 1)}" for title, mean in means.items())
-            lines.append(f"{column.name}: {seen} of {count} test rows have the very texts of train or quiz rows; without them: {scores}.")
+            lines.append(f"{column.name}: {seen} of {count} test rows have the same texts as train or quiz rows; without them: {scores}.")
     for one in [*table.comparisons.values()][:1]:
         lines.append(
-            f"p: {BOOTSTRAP}; it is about other test rows, with the models as they are. In brackets p by Holm, adjusted for the "
-            f"{one.test.tests} tests of the table: the one to go by where no single comparison was meant beforehand."
+            f"p: {BOOTSTRAP}; it covers the choice of test rows, for the given models. In brackets: Holm's p, adjusted for the "
+            f"{one.test.tests} tests of the table; use it unless a single comparison was planned beforehand."
         )
     if count := sum(state == CHANGED for state in table.states.values()):
-        lines.append(f"{count} cells were made with other settings or data than now; --dry_run --list_cells lists them as changed.")
+        lines.append(f"{count} cells were made with other settings or data; --dry_run --list_cells lists them as changed.")
     return lines
 
 

@@ -16,7 +16,7 @@ from teachback.reports.table_cells import progress, runs, settings
 from teachback.reports.table_formats import Document, document, latex, markdown, plain, tsv
 from teachback.reports.table_scores import beside_published, curve_section, scores, tradeoff
 
-ABOUT = "Teachback: a published table made anew, ours beside the published numbers. {}."
+ABOUT = "Teachback report: our reproduction of a published table beside the published numbers. {}."
 
 
 def show_results(plans: list[Plan], about: Published, cells: dict[str, Cell], states: dict[str, str]) -> None:

@@ -30,14 +30,14 @@ OURS = series_of(["ours: mean, and standard deviation between seeds", "published
 def scores(table: PaperTable) -> Section:
     """Section with the table of scores and the paired tests."""
     shown = document(table)
-    names = (("Scores", ["row"]), ("Difference in points, p, and in brackets p by Holm", ["row", "to"]))
+    names = (("Scores", ["row"]), ("Difference in points, p, and in brackets Holm's p", ["row", "compared with"]))
     tables = [_as_table(caption, first, grid) for (caption, first), grid in zip(names, shown.grids)]
-    return Section("table", "The table", intro=_summary(table), tables=tables, notes=shown.notes)
+    return Section("table", "Table", intro=_summary(table), tables=tables, notes=shown.notes)
 
 
 def beside_published(table: PaperTable) -> Section:
     """Section with figures of our and the published scores."""
-    section = Section("published", "Ours and the published")
+    section = Section("published", "Our scores and the published ones")
     figures = [_figure(table, column) for column in shown_columns(table) if _scored(table, column)]
     if not figures:
         return replace(section, missing="No cell of the table has a score yet.")
@@ -57,7 +57,7 @@ def left_out(table: PaperTable) -> list[str]:
     """Note on columns without a figure."""
     shown, every = shown_columns(table), table.domains
     several = len(shown) < len(every) and not shown[0].is_average
-    return [f"The first {len(shown)} of {len(every)} columns are drawn; the table has them all."] if several else []
+    return [f"Figures show the first {len(shown)} of {len(every)} columns; the table has all of them."] if several else []
 
 
 def best_of(table: PaperTable, column: Column, student: bool) -> TableRow | None:
@@ -115,13 +115,13 @@ def _figure(table: PaperTable, column: Column) -> Figure:
         axes.margins(x=0.08)
 
     apart = {row.title: entry.difference for row, entry in zip(rows, entries) if entry.difference is not None}
-    reading = "The paper has no such score of these rows."
+    reading = "The paper does not report this score for these rows."
     if apart:
         least, most = min(apart, key=apart.__getitem__), max(apart, key=apart.__getitem__)
-        reading = f"{least}: ours minus the published is {decimal(apart[least], 1)} points."
+        reading = f"{least}: our score minus the published one is {decimal(apart[least], 1)} points."
         if least != most:
             ends = [f"{decimal(apart[title], 1)} points ({title})" for title in (least, most)]
-            reading = f"Ours minus the published runs from {' to '.join(ends)}."
+            reading = f"Our score minus the published one ranges from {' to '.join(ends)}."
     kind = "Dot plot of each row's score, ours and the published"
     return picture(f"Scores: {column.title}", plot, kind, reading, 1.0 + height * len(rows))
 
@@ -130,7 +130,7 @@ def curve_section(curve: Curve) -> Section:
     """Section with the scores by share of a domain's train rows, as a plot and a table."""
     shown = curve.document()
     tables = [_as_table("Scores by share of the train rows", ["row"], shown.grids[0])]
-    section = Section("table", "The curve", tables=tables, notes=shown.notes)
+    section = Section("table", "Curve", tables=tables, notes=shown.notes)
     if not curve.scored:
         return replace(section, intro="No row has a score yet.")
     styles, reading = series_of([row.title for row in curve.scored]), _curve_reading(curve, curve.scored)
@@ -170,11 +170,11 @@ def tradeoff(table: PaperTable) -> Section:
     drawn = [_tradeoff_figure(table, column, costs) for column in shown_columns(table)]
     kinds = {model_name(row.checkpoint) for row in table.rows if row.name in costs}
     notes = [
-        f"ms: forward pass an example on {machine}, mean over the row's runs. MB: the checkpoint's file. "
-        "Times that were taken while other cells ran (JOBS above 1) say little."
+        f"ms: time of a forward pass per example on {machine}, mean over the row's runs. MB: size of the checkpoint's files. "
+        "Times measured while other cells ran (JOBS above 1) are unreliable."
     ]
     if len(machines) > 1:
-        notes.append(f"Runs on {len(machines) - 1} other machines or number formats are left out of the times.")
+        notes.append(f"Times from {len(machines) - 1} other machines or number formats are left out.")
     return replace(
         TRADEOFF, legend=kinds_legend(kinds), figures=[figure for figure in drawn if figure],
         tables=[_cost_table(table, costs)], notes=left_out(table) + notes,
@@ -223,10 +223,10 @@ def _tradeoff_figure(table: PaperTable, column: Column, costs: dict[str, RowCost
     found = (best_of(table, column, student) for student in (True, False))
     best = [(row.title, points[row.name]) for row in found if row and row.name in points]
     described = [
-        f"{title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms an example with {millions(point.parameters)} parameters"
+        f"{title} ({decimal(point.score, 1)} %) takes {point.milliseconds:.2f} ms per example with {millions(point.parameters)} parameters"
         for title, point in best
     ]
     who = "the best student, " if len(best) == 2 else ""
-    reading = f"Of {column.title}: {who}{', the best teacher, '.join(described) or 'the best rows were not timed'}."
+    reading = f"{column.title[0].upper()}{column.title[1:]}: {who}{', the best teacher, '.join(described) or 'the best rows were not timed'}."
     joined = [point for _, point in best]
     return tradeoff_figure(f"Rows: {column.title}", list(points.values()), joined, column.metric, size, reading)

@@ -27,7 +27,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${STATE=}"                           # input of the policy: progress (recent losses and rewards) or pooler (paper); empty: progress, with released pooler
 : "${REWARD=real}"                      # reward: real (by how much the student beats the meta-teacher) or binary (on how many rows); the paper has both
 : "${REWARD_ROWS=}"                     # quiz rows that measure rewards: held_out (half of them, never trained on) or all (paper); empty: held_out, with released all
-: "${ADVANTAGE=}"                       # return of a step: improvement (the change of the reward) or level (the reward itself, paper); empty: improvement, with STUDENT_UPDATE=episode or released level
+: "${ADVANTAGE=}"                       # credit of a step: improvement (the change of the reward) or level (the reward itself, paper); empty: improvement, with STUDENT_UPDATE=episode or released level
 : "${GAMMA=}"                           # discount of later rewards; empty: 0 for improvement, 0.99 (paper) for level
 : "${ENTROPY_WEIGHT=}"                  # weight of the policy's entropy, in units of the rewards' size; empty: 0.1, with released 0 (paper)
 : "${EVAL_EVERY=10}"                    # episodes between evaluations on dev; the best student is kept (paper: 1)

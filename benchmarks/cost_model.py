@@ -164,7 +164,7 @@ class Machine:
 def table(machine: Machine, episodes: int, seeds: int) -> str:
     """The estimates as a Markdown table."""
     lines = [
-        "| table | stages 3, 4, 5, 6: 10¹⁵ operations | steps, 1000s | hours by arithmetic | hours | of these stage 6 | states, GB |",
+        "| table | stages 3, 4, 5, 6: 10¹⁵ operations | steps, 1000s | hours without `--step_ms` | hours | stage 6 thereof | states, GB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, made in TABLES.items():

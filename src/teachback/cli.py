@@ -45,11 +45,11 @@ def main(argv: list[str] | None = None) -> None:
 def print_scripts() -> None:
     """Print all scripts for ``teachback run``, in the order of a run."""
     width = max(map(len, STAGES)) - len(".sh")
-    for title, scripts in (("Stages, run in this order:", STAGES), ("Further:", FURTHER)):
+    for title, scripts in (("Stages, run in this order:", STAGES), ("Other scripts:", FURTHER)):
         print(title)
         print("\n".join(f"  teachback run {Path(name).stem:{width}}  {what}" for name, what in scripts.items()))
-    print("`teachback run <name> --help` explains each. data/ and outputs/ are in the current folder; in a checkout of the project")
-    print("they are beside the stages.")
+    print("`teachback run <name> --help` explains a script. data/ and outputs/ are in the current folder; in a checkout of the")
+    print("project they are beside the stages.")
     print(f"From Python: from teachback import {', '.join(__all__)}")
 
 

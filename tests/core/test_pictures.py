@@ -16,7 +16,7 @@ def impossible(axes):
 def test_a_picture_that_cannot_be_drawn_is_left_out_with_a_warning(tmp_path, caplog):
     save_png(impossible, tmp_path / "scores.png", "Scores")
     assert not list(tmp_path.iterdir())
-    assert f"{tmp_path / 'scores.png'} is left out, as it cannot be drawn: ValueError: Too many bins" in caplog.text
+    assert f"{tmp_path / 'scores.png'} is left out because it could not be drawn: ValueError: Too many bins" in caplog.text
 
 
 def test_a_page_says_so_in_the_pictures_place(caplog):

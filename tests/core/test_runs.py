@@ -338,7 +338,7 @@ def test_work_that_goes_on_with_other_threads_is_warned_of_and_the_number_record
     assert not caplog.text
     monkeypatch.setattr("teachback.core.runs.torch.get_num_threads", lambda: 2)
     run.checkpoints()
-    assert "was begun with 4 threads and continues with 2" in caplog.text and "OMP_NUM_THREADS=4" in caplog.text
+    assert "was started with 4 threads and continues with 2" in caplog.text and "OMP_NUM_THREADS=4" in caplog.text
     with run.publishing({}):
         pass
     assert read_stage(run.folder)["threads"] == 2

@@ -547,21 +547,21 @@ def test_refused_with_reason_and_place(case, place):
 
 # id: (command, what it warns of, or "" where all is well)
 ACCEPTED = {
-    "labels that differ in case": (mine("text\tX\ta"), "the labels 'X', 'x' differ in case or blanks alone"),
+    "labels that differ in case": (mine("text\tX\ta"), "the labels 'X', 'x' differ only in case or blanks"),
     "labels that differ in blanks": (
         custom(mine=HEADER + rows("a:x_y a:z") + b"text\tx y\ta\n"),
-        "the labels 'x y', 'x_y' differ in case or blanks alone",
+        "the labels 'x y', 'x_y' differ only in case or blanks",
     ),
     "labels that differ in Unicode form": (
         mine("text\tcaf\u00e9\ta\ntext\tcafe\u0301\ta"),
-        r"the labels 'cafe\\u0301', 'caf\\xe9' differ in the Unicode form of a character alone",
+        r"the labels 'cafe\\u0301', 'caf\\xe9' differ only in the Unicode form of a character",
     ),
-    "domains that differ in case": (mine("text\tx\tA"), "the domains 'a', 'A' differ in case or blanks alone"),
+    "domains that differ in case": (mine("text\tx\tA"), "the domains 'a', 'A' differ only in case or blanks"),
     "labels that are measurements": (
         custom(mine=HEADER + b"".join(f"text {i}\t{i * 1.5}\ta\n".encode() for i in range(20))),
         "the labels of a are numbers with fractions",
     ),
-    "one-class domain": (mine("text\tx\tc\nother\tx\tc"), "all train rows of c have one label"),
+    "one-class domain": (mine("text\tx\tc\nother\tx\tc"), "all train rows of c have the same label"),
     "one-row domain": (mine("text\tx\tc"), "no dev rows of c;"),
     "domain absent from dev": (
         custom(train=GOOD, dev=HEADER + rows("a:x a:y", 2, "some"), test=TEST),
@@ -570,7 +570,7 @@ ACCEPTED = {
     "quiz too small to stratify": (custom(mine=HEADER + rows(count=3)), "no quiz rows of a, b; stage 6 leaves"),
     "same text in train and test": (
         custom(train=GOOD, dev=TEST, test=HEADER + rows("a:x", 3)),
-        "3 train rows have the very texts of test rows; DEDUPLICATE=1",
+        "3 train rows have the same texts as test rows; DEDUPLICATE=1",
     ),
     "same text in train and test, left out": (
         custom("--deduplicate", "1", "--quiz_fraction", "0", train=GOOD, dev=TEST, test=HEADER + rows("a:x", 3)),

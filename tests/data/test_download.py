@@ -225,7 +225,7 @@ def given(folder, *names: str) -> str:
 def test_domains_restrict_which_archives_come_and_those_left_out_are_named(tmp_path, capsys):
     raw = get_data(separate(), tmp_path, given(tmp_path, "one.tar.gz"), domains="one")
     assert (raw / "content/one/texts/a.txt").is_file() and not (raw / "content/two").exists()
-    assert "left out, as DOMAINS does not name them: two, three" in capsys.readouterr().out
+    assert "left out because they are not in DOMAINS: two, three" in capsys.readouterr().out
     with pytest.raises(TeachbackError, match="no domain 'four'; there are: one, two, three"):
         get_data(separate(), tmp_path, domains="one four")
 

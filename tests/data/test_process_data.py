@@ -165,7 +165,7 @@ def test_a_second_run_does_nothing_and_a_changed_row_or_argument_is_named(tmp_pa
     write_custom(tmp_path / "raw/custom", extra="one more\tyes\ta\n")
     run(tmp_path, alpha=0.4, dry_run=True)
     printed = capsys.readouterr().out
-    assert "custom would be made, as this changed: alpha: 0.5 -> 0.4; mine.tsv: '" in printed
+    assert "custom would be recreated because this changed: alpha: 0.5 -> 0.4; mine.tsv: '" in printed
     assert read_suite(tmp_path / "custom") == suite and sorted(path.name for path in tmp_path.iterdir()) == ["custom", "logs", "raw"]
     assert run(tmp_path, alpha=0.4).settings["alpha"] == 0.4
     assert "alpha: 0.5 -> 0.4" in caplog.text and "mine.tsv: '" in caplog.text

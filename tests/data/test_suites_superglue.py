@@ -212,7 +212,7 @@ def test_a_domain_is_left_out_only_where_others_are_named(tmp_path, capsys):
     with pytest.raises(TeachbackError, match="no domain 'BC'"):
         parsed(tmp_path, "BC")
     assert list(parsed(tmp_path, "COPA,CB")[0].domains) == ["CB", "COPA"]
-    assert "left out, as DOMAINS does not name them: BoolQ, MultiRC" in capsys.readouterr().out
+    assert "left out because they are not in DOMAINS: BoolQ, MultiRC" in capsys.readouterr().out
 
 
 def test_a_missing_train_file_names_stage_1(tmp_path):

@@ -165,7 +165,7 @@ def test_the_exported_graph_has_calibrated_probabilities(tmp_path, monkeypatch):
         logits, probabilities = session.run(["logits", "probabilities"], {n.name: inputs[n.name] for n in session.get_inputs()})
         assert temperature != 1
         np.testing.assert_allclose(probabilities, np.exp(calibrated(logits, temperature)), rtol=1e-4)
-    assert f"softmax of logits / {temperature:g}" in (place / "checks.md").read_text()
+    assert f"softmax(logits / {temperature:g})" in (place / "checks.md").read_text()
 
 
 def test_a_choice_has_no_probabilities_in_the_graph(tmp_path, monkeypatch):

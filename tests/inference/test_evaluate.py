@@ -284,7 +284,7 @@ def test_a_split_without_labels_still_gets_predictions(workplace, capsys):
     evaluate(arguments(workplace))
     assert read_results(run_folder(workplace) / "results.tsv") == []
     assert len(read_predictions(workplace, "teacher-meta-test.tsv")) == 24
-    assert "teacher-meta: not scored; no row of the test split that it serves has a label" in capsys.readouterr().out
+    assert "teacher-meta: not scored; none of its rows in the test split has a label" in capsys.readouterr().out
 
 
 def test_numbers_on_rows_that_the_papers_protocol_selected_on_are_marked(workplace, capsys):
@@ -673,8 +673,8 @@ def test_rows_that_were_seen_in_training_are_counted_and_the_score_without_them_
     learnt = {row.guid for row in seen if row.label}
     evaluate(arguments(workplace, domain="all"))
     said = capsys.readouterr().out
-    counts = f"{len(learnt)} of {len(labelled)} of books"
-    assert f"unseen: without the test rows that have the very texts of train or quiz rows: {counts}; in results.tsv" in said
+    counts = f"{len(learnt)} of {len(labelled)} in books"
+    assert f"unseen: without the test rows whose texts are also in train or quiz ({counts}); in results.tsv" in said
     results = {(r.stage, r.domain, r.split): r for r in read_results(run_folder(workplace) / "results.tsv") if r.metric == "accuracy"}
     for stage in ("teacher-meta", "books/student_second"):
         told = read_predictions(workplace, f"{stage.replace('/', '__')}-test.tsv")

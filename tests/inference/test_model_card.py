@@ -46,7 +46,7 @@ def test_the_hub_reads_what_the_card_says(tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert re.search(r"\| books +\| dev +\| accuracy +\| +75.00 +\| +170 \|", text)
     assert re.search(r"\| books +\| test +\| accuracy +\| +81.25 +\| +199 \|", text)
-    assert "standard error of 3.3 points" in text and "Test scores are in" not in text
+    assert "standard error of 3.3 points" in text and "adds them here" not in text
     assert "max_length=96" in text and re.search(r"\| temperature +\| 2.0 +\|", text) and "torch 2.13.0" in text
 
 

@@ -67,7 +67,7 @@ def test_a_config_that_asks_for_something_else_gives_the_same_run(tmp_path, capl
     assert first.keys() == second.keys()
     assert all(value.dtype == torch.float32 and torch.equal(value, second[name]) for name, value in first.items())
     told = caplog.text
-    assert "dtype=float32 in place of bfloat16" in told and "hidden_dropout_prob=0.1 in place of 0.4" in told
+    assert "dtype=float32 (config.json: bfloat16)" in told and "hidden_dropout_prob=0.1 (config.json: 0.4)" in told
     assert str(plain) not in told
 
 

@@ -107,7 +107,7 @@ def test_a_list_of_cells_needs_no_pytorch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     lines = done.stdout.splitlines()
-    assert lines[-1] == "False" and any(line.startswith("Hours are known when the first cell is done: ") for line in lines), done.stderr
+    assert lines[-1] == "False" and any(line.startswith("Hours are unknown until the first cell is done") for line in lines), done.stderr
     assert re.search(r"^\| all +\| +266 \|", done.stdout, re.MULTILINE) and len(lines) < 30
 
 

@@ -81,7 +81,7 @@ def test_a_failed_cell_is_named_with_its_log_and_stops_only_those_that_need_it(p
     cells = [cell(place, 1), cell(place, 2, "teacher.seed1"), cell(place, 3, "teacher.seed2"), cell(place, 4)]
     made, said = run(place, cells)
     assert list(made.states.values()) == [FAILED, BLOCKED, BLOCKED, DONE] and ran(place) == ["1", "4"]
-    with pytest.raises(TeachbackError, match="1 of 4 cells failed; the same command tries them again"):
+    with pytest.raises(TeachbackError, match="1 of 4 cells failed; the same command retries them"):
         made.report_failures()
     end = "\n".join(said)
     assert f"failed: teacher.seed1\n  log: {cells[0].log}\n  stage 3 broke" in end
@@ -105,7 +105,7 @@ def test_a_cell_that_was_told_to_stop_goes_on_in_the_same_call(place):
     (place.root / "broken-2").touch()  # an error is none
     made, said = run(place, [cell(place, 1), cell(place, 2)], retries=2)
     assert list(made.states.values()) == [DONE, FAILED] and sorted(ran(place)) == ["1", "1", "1", "2"]
-    assert "teacher.seed1 was told to stop, and goes on from its last checkpoint; retries left: 0" in said
+    assert "teacher.seed1 was stopped and continues from its last checkpoint; retries left: 0" in said
     (place.root / "3_train_teacher.sh").write_text(STAGE + "exit 143\n")
     made, _ = run(place, [cell(place, 3)], retries=1)
     assert made.states == {"teacher.seed3": FAILED} and ran(place)[4:] == ["3", "3"]

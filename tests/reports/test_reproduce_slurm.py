@@ -170,7 +170,7 @@ def test_jobs_of_an_interrupted_command_are_watched_not_submitted_again(slurm):
     first.running[one.name].lock.release()
     wait_for(lambda: ran(slurm) == ["1"])
     assert runs_elsewhere(one)
-    with pytest.raises(TeachbackError, match="go on with LAUNCHER=slurm, or scancel [0-9]+$"):
+    with pytest.raises(TeachbackError, match="continue with LAUNCHER=slurm, or scancel [0-9]+$"):
         Schedule([one], slurm, LocalLauncher(1, []), 1).run()
     again, _ = schedule(slurm, [one])
     again._step()
@@ -195,6 +195,6 @@ def test_a_job_with_other_settings_is_in_the_way(slurm):
 
 def test_without_slurm_its_name_is_said(place, monkeypatch):  # noqa: F811
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(TeachbackError, match="needs sbatch, which is not here; use LAUNCHER=local"):
+    with pytest.raises(TeachbackError, match="needs sbatch, which is not installed here; use LAUNCHER=local"):
         run(place, [cell(place, 1)])
     assert not cell(place, 1).folder.exists()

@@ -183,7 +183,7 @@ def test_the_best_settings_are_found_and_come_out_as_a_config(project, capsys, m
     assert "FIRST_LR=5\n" in config and "METHOD=mpdistil\n" in config and config.endswith(f"FIRST_LR={best['FIRST_LR']}\nSECOND_LR={best['SECOND_LR']}\n")
     assert len(list(folder.glob("stage5-*"))) == 1 and len(list(folder.glob("stage4-*"))) == 2  # the best student is kept
     page = (folder / "search.html").read_text()
-    assert "All trials" in page and re.search(r"the best of 14 trials", page) and "SECOND_LR: the best score came with" in page
+    assert "All trials" in page and re.search(r"the best of 14 trials", page) and "SECOND_LR: the best trial has" in page
     said = capsys.readouterr().out
     assert said.count(", as trial ") == 14 - len(tried)
     before = ran(project, "5")

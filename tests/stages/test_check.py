@@ -42,7 +42,7 @@ def test_variables_that_fit_pass_and_the_flags_of_the_first_stage_are_among_them
 def test_what_a_later_stage_would_stop_at_is_found_first(variables, message, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(TeachbackError, match=f"found before anything was run: .*{message}"):
+    with pytest.raises(TeachbackError, match=f"found before running anything: .*{message}"):
         check_stages(STAGES[2:])
 
 
@@ -62,7 +62,7 @@ def test_what_a_later_stage_would_stop_at_is_found_first(variables, message, mon
 def test_so_are_the_values_of_stages_1_2_and_7(variables, message, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(TeachbackError, match=f"found before anything was run: .*({message})"):
+    with pytest.raises(TeachbackError, match=f"found before running anything: .*({message})"):
         check_stages([stage for stage in STAGES if stage in message])
 
 
@@ -102,7 +102,7 @@ def test_a_default_student_that_cannot_be_had_is_a_warning_as_another_may_still_
     (tmp_path / "mine.sh").write_text("SUITE=custom\nTEACHER_MODEL=scratch:mini\n")
     monkeypatch.setenv("CONFIG", str(tmp_path / "mine.sh"))
     check_stages(STAGES[2:])
-    assert "4_student_first.sh and 5_student_second.sh, as the variables are now, would stop: cannot load model 'huawei-noah/" in caplog.text
+    assert "4_student_first.sh and 5_student_second.sh would stop with the current variables: cannot load model 'huawei-noah/" in caplog.text
 
 
 def test_stage_3_checks_the_stages_to_come_only_where_its_script_called_it(monkeypatch):

@@ -93,7 +93,7 @@ def test_a_damaged_folder_is_not_up_to_date_but_kept_aside_and_made_again(name, 
     before = content(finished / folder)
     spoil(home / folder / file)
     done = run(home, script)
-    assert done.status == 0 and f"{folder} is damaged and made again, the old one is kept as " in caplog.text
+    assert done.status == 0 and f"{folder} is damaged and recreated; the damaged one is kept as " in caplog.text
     assert file in caplog.text and f"wrote {folder}" in done.output
     assert content(home / folder) == before
     assert (home / folder / file).exists() and (home / folder.parent / f".{folder.name}.damaged").is_dir()
@@ -103,7 +103,7 @@ def test_a_damaged_folder_is_not_up_to_date_but_kept_aside_and_made_again(name, 
 def test_a_dry_run_says_what_is_damaged(home):
     flip(home / SECOND / "model.safetensors")
     done = stage("5_student_second.sh", home, "--dry_run", **VARIABLES)
-    assert f"{SECOND} would be made again, as it is damaged: model.safetensors holds other bytes than were written" in done.output
+    assert f"{SECOND} would be recreated because it is damaged: model.safetensors holds other bytes than were written" in done.output
     assert not (home / SECOND.parent / ".student_second.damaged").exists()
 
 
@@ -172,7 +172,7 @@ def test_damaged_teacher_states_are_named_and_made_again_with_the_same_student(s
         done = run(home, script)
         assert done.status == 0, done.error
         assert content(home / folder) == content(finished / folder)
-    assert "is damaged and made again: " in caplog.text and "tokens.npy" in caplog.text and "pooled.npy" in caplog.text
+    assert "is damaged and recreated: " in caplog.text and "tokens.npy" in caplog.text and "pooled.npy" in caplog.text
     again = {path: path.read_bytes() for path in arrays if path.parent.name in caplog.text}
     assert again and all(before[path] == found for path, found in again.items())
 

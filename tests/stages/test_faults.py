@@ -55,9 +55,9 @@ def test_a_dry_run_says_what_would_be_made_and_touches_nothing(cases, monkeypatc
     for name, case in cases.items():
         workshop.restore(case.before)
         said[name] = dry_run(case)
-    assert "data/custom would be made, as it is not there yet" in said["2"]
-    assert "seed42/teacher-meta would be made, as it is not there yet" in said["3"]
-    assert "a/meta_teacher would be made" in said["6"] and "a/curriculum would be made" in said["6"]
+    assert "data/custom would be created because it does not exist yet" in said["2"]
+    assert "seed42/teacher-meta would be created because it does not exist yet" in said["3"]
+    assert "a/meta_teacher would be created" in said["6"] and "a/curriculum would be created" in said["6"]
     assert "a/curriculum would be scored on test, as it has no scores yet" in said["7"]
     assert all("is up to date" in dry_run(cases[name]) for name in "2356")  # all before stage 7 is there now
 

@@ -108,7 +108,7 @@ def test_a_checkpoint_becomes_the_teacher_as_it_is(made):
     names = dict(pair.split("=") for pair in MAP.split(","))
     assert {one["label"]: one["score"] for one in ours} == {names[one["label"]]: one["score"] for one in theirs}
     card = (folder / "README.md").read_text()
-    assert "fine-tuned elsewhere" in card and "It has learnt from" not in card and "somewhat optimistic" not in card
+    assert "fine-tuned elsewhere" in card and "It was trained for" not in card and "somewhat optimistic" not in card
 
 
 def test_its_score_comes_first_with_a_warning_if_labels_are_the_wrong_way_round(home, caplog):
@@ -121,7 +121,7 @@ def test_its_score_comes_first_with_a_warning_if_labels_are_the_wrong_way_round(
     config = json.loads((home / "outside/config.json").read_text())
     (home / "outside/config.json").write_text(json.dumps(config | {"id2label": {"0": "Positive", "1": "NEGATIVE"}}))
     said = printed("3_train_teacher.sh", home, TEACHER_CHECKPOINT=str(home / "outside"))
-    assert "made again, as this changed: label_order" in caplog.text and "books           accuracy       1.000     0.500" in said
+    assert "recreated because this changed: label_order" in caplog.text and "books           accuracy       1.000     0.500" in said
 
 
 def test_every_later_stage_works_with_it(home):
@@ -174,7 +174,7 @@ def test_answers_in_a_file_make_the_student_that_the_teacher_makes(home):
     printed("5_student_second.sh", home)
     elsewhere = {"SOFT_LABELS": answers(home), "STUDENT_DIR": str(home / "outputs"), "OUTPUT_DIR": str(home / "file")}
     said = printed("5_student_second.sh", home, **elsewhere)
-    assert "answers 24 of 24 rows for books; 0 learn from their label alone; 24 rows of the file are of none of them" in said
+    assert "has probabilities for 24 of 24 rows of books; 0 have only a label; 24 rows of the file match none of them" in said
     assert apart(weights(home), weights(home, "file")) < 1e-4
     assert apart(weights(home), weights(home, name="books/student_first")) > 1e-3
 
@@ -193,14 +193,14 @@ def test_no_teacher_need_exist_and_the_report_is_made(home, caplog):
     changed = Path(file).read_text().replace("{", '{"note": "checked", ', 1)
     Path(file).write_text(changed)
     printed("5_student_second.sh", home, **alone)
-    assert "made again, as this changed: soft labels" in caplog.text
+    assert "recreated because this changed: soft labels" in caplog.text
     assert "first run: TEACHER=meta" in refused("6_curriculum.sh", home, TEACHER="meta")
 
 
 def test_rows_without_an_answer_learn_from_their_label(home):
     file = answers(home, count=12)
     said = printed("5_student_second.sh", home, SOFT_LABELS=file)
-    assert "answers 12 of 24 rows for books; 12 learn from their label alone; 0 rows of the file" in said
+    assert "has probabilities for 12 of 24 rows of books; 12 have only a label; 0 rows of the file" in said
     some, folder = weights(home), home / "outputs/tiny/seed42/books/student_second"
     shutil.rmtree(folder)
     table = [row.split("\t") for row in Path(file).read_text().splitlines()]

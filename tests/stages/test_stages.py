@@ -320,7 +320,7 @@ def test_a_checkpoint_of_other_settings_is_never_used(suite, monkeypatch, caplog
     steps = interrupt_after(monkeypatch, 0)
     with pytest.raises(Interrupted):
         teach(suite, "--learning_rate", "2e-3")
-    assert "unfinished work of other settings or data; it is removed" in caplog.text
+    assert "unfinished work with other settings or data and is removed" in caplog.text
     assert len(steps) == 1 and not list((work / "checkpoints").iterdir())  # from the beginning
 
 
@@ -332,17 +332,17 @@ def test_a_dry_run_names_what_changed_and_what_would_go_on(suite, finished, tmp_
     write_rows(path, changed, TRAIN_COLUMNS)
     teach(suite, "--dry_run", "--weight_decay", "0.5")
     said = capsys.readouterr().out
-    assert "teacher-meta would be made, as this changed: weight_decay: 0.01 -> 0.5; train rows: '" in said
+    assert "teacher-meta would be recreated because this changed: weight_decay: 0.01 -> 0.5; train rows: '" in said
     distil(suite, "first", "--dry_run")
     distil(suite, "second", "--dry_run")
-    assert capsys.readouterr().out.count("is up to date with what the stages before") == 2  # of dvd they read nothing
+    assert capsys.readouterr().out.count("is up to date with the earlier stages") == 2  # of dvd they read nothing
     folder = suite / "outputs/tiny/seed42/teacher-meta"
     (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
     described = read_record(folder) | {"files": describe(folder)}  # another teacher, but a whole one
     (folder / "stage.json").write_text(json.dumps(with_checksum(described)))
     for stage in ("first", "second"):
         distil(suite, stage, "--dry_run")
-        assert f"student_{stage} would be made, as this changed: teacher: '" in capsys.readouterr().out
+        assert f"student_{stage} would be recreated because this changed: teacher: '" in capsys.readouterr().out
     distil(suite, "second", "--dry_run", "--domain", "dvd")
     assert "would stop: there is no finished stage at" in capsys.readouterr().out
     with monkeypatch.context() as patch:
@@ -352,7 +352,7 @@ def test_a_dry_run_names_what_changed_and_what_would_go_on(suite, finished, tmp_
     teach(suite, "--dry_run")
     assert "it would continue from a checkpoint (checkpoint-6)" in capsys.readouterr().out
     teach(suite, "--dry_run", "--seed", "42", "--weight_decay", "0.5")
-    assert "unfinished work there is of other settings and would be removed" in capsys.readouterr().out
+    assert "unfinished work with other settings would be removed" in capsys.readouterr().out
     assert (suite / "outputs/tiny/seed42/.teacher-meta.partial/checkpoints/checkpoint-6").is_dir()
 
 

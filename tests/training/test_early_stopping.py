@@ -53,7 +53,7 @@ def test_a_stage_ends_after_so_many_scores_without_a_better_one(early):
     found = scores(folder)
     assert len(found) == expected_epochs(found) < 8
     assert read_stage(folder)["dev"]["score"] == max(found) and read_stage(folder)["arguments"]["patience"] == 2
-    assert "2 evaluations brought no better score" in (root / "outputs/tiny/seed42/logs/3_train_teacher.log").read_text()
+    assert "no improvement in 2 evaluations" in (root / "outputs/tiny/seed42/logs/3_train_teacher.log").read_text()
 
 
 @pytest.mark.parametrize("place", ["within the last epoch", "in its last step", "before it is published"])

@@ -67,7 +67,7 @@ class DiskCache:
                 with suppress(FileNotFoundError):
                     return read(place)
             elif place.is_dir():
-                logger.warning("%s is damaged and made again: %s", place, "; ".join(problems))
+                logger.warning("%s is damaged and recreated: %s", place, "; ".join(problems))
             remove_at_once(place)
             if problems and place.is_dir():
                 raise TeachbackError(f"{place} is damaged and cannot be removed: {'; '.join(problems)}; remove it yourself")

@@ -64,7 +64,7 @@ def _warning_without_locks(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        logger.warning("%s cannot be locked (%s); do not run this stage twice at a time", place, error.strerror)
+        logger.warning("%s cannot be locked (%s); do not run this stage twice at the same time", place, error.strerror)
 
 
 def _new_lock(path: Path) -> FileLock:

@@ -23,7 +23,7 @@ def left_out_if_impossible(name: str) -> Iterator[None]:
     except TeachbackError:
         raise
     except Exception as error:  # a plotting library may meet anything in data
-        logger.warning("the picture %s is left out, as it cannot be drawn: %s: %s", name, type(error).__name__, error)
+        logger.warning("the figure %s is left out because it could not be drawn: %s: %s", name, type(error).__name__, error)
 
 
 def save_png(plot: Callable, path: Path, title: str, size: tuple[float, float] = (7, 4)) -> None:

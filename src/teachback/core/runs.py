@@ -52,9 +52,9 @@ class StageRun:
     def warn(self) -> None:
         """Log why an existing finished folder is recreated. Call after `up_to_date`."""
         for change in self.changes():
-            logger.warning("%s is made again, as this changed: %s", self.folder, change)
+            logger.warning("%s is recreated because this changed: %s", self.folder, change)
         for problem in self.damaged:
-            logger.warning("%s is damaged and made again, the old one is kept as %s: %s", self.folder, self.aside, problem)
+            logger.warning("%s is damaged and recreated; the damaged one is kept as %s: %s", self.folder, self.aside, problem)
 
     @property
     def fingerprint(self) -> str:
@@ -108,12 +108,12 @@ class StageRun:
         if owner := owner_of(self.folder):
             return f"is being made by {owner}"
         if self.up_to_date():
-            return "is up to date with what the stages before have written"
+            return "is up to date with the earlier stages"
         if self.damaged:
-            return f"would be made again, as it is damaged: {'; '.join(self.damaged)}"
+            return f"would be recreated because it is damaged: {'; '.join(self.damaged)}"
         changes = "; ".join(self.changes())
-        why = f"this changed: {changes}" if changes else "it is not there yet"
-        return f"would be made, as {why}{self._unfinished()}"
+        what = f"recreated because this changed: {changes}" if changes else "created because it does not exist yet"
+        return f"would be {what}{self._unfinished()}"
 
     def _unfinished(self) -> str:
         """Describe what would happen to unfinished work; "" if there is none."""
@@ -122,7 +122,7 @@ class StageRun:
             return ""
         if self._is_ours():
             return f"; it would continue from a checkpoint ({', '.join(checkpoints)})"
-        return "; unfinished work there is of other settings and would be removed"
+        return "; unfinished work with other settings would be removed"
 
     def claim(self) -> None:
         """Lock the folder until it is published; with several processes, call in the main process only."""
@@ -132,7 +132,7 @@ class StageRun:
         """Folder for this run's checkpoints, cleared of unfinished work of a different fingerprint."""
         if self.work.is_dir() and not self._is_ours():
             if (self.work / "checkpoints").is_dir():
-                logger.warning("%s is unfinished work of other settings or data; it is removed", self.work)
+                logger.warning("%s is unfinished work with other settings or data and is removed", self.work)
             shutil.rmtree(self.work)
         with naming(self.work):
             write_atomically(self.work / "fingerprint", self.fingerprint)
@@ -146,8 +146,8 @@ class StageRun:
         begun, now = self.remembered("threads", lambda: str(torch.get_num_threads())), torch.get_num_threads()
         if begun != str(now):
             logger.warning(
-                "%s was begun with %s threads and continues with %s: on a CPU sums are rounded differently, so the result is not that "
-                "of an uninterrupted run; to get that, set OMP_NUM_THREADS=%s", self.work, begun, now, begun,
+                "%s was started with %s threads and continues with %s: on a CPU this rounds sums differently, so the result differs from "
+                "that of an uninterrupted run; to avoid this, set OMP_NUM_THREADS=%s", self.work, begun, now, begun,
             )  # fmt: skip
 
     def remembered(self, name: str, decide: Callable[[], str]) -> str:

@@ -36,7 +36,7 @@ def get_data(
     raw = raw_folder(suite, data_dir)
     if not suite.archives:
         print(
-            f"SUITE={suite.name} has nothing to fetch: put your files into {raw}, or set SOURCE to their place in stage 2"
+            f"SUITE={suite.name} needs no download: put your files into {raw}, or set SOURCE in stage 2 to their location"
         )
         return raw
     with locked(raw), naming(raw):
@@ -52,7 +52,7 @@ def get_data(
         _check_content(suite, raw / "content", allow_partial, {name for archive in wanted for name in archive.domains})
     absent = {name for a in suite.archives if not a.without and not (raw / a.name).is_file() for name in a.domains}
     if absent:
-        print(f"left out, as DOMAINS does not name them: {', '.join(name for name in suite.domain_names if name in absent)}")
+        print(f"left out because they are not in DOMAINS: {', '.join(name for name in suite.domain_names if name in absent)}")
     print(f"{raw} is complete")
     return raw
 

@@ -31,7 +31,7 @@ def fetch_model(name: str, data_dir: Path) -> Path | None:
         print(f"{name}: nothing to fetch")
         return None
     if (folder / "config.json").is_file() and any(folder.glob(WEIGHTS)):
-        print(f"{folder} is there already")
+        print(f"{folder} exists already")
         return folder
     try:
         with locked(folder):
@@ -51,7 +51,7 @@ def _converted(source: Path, folder: Path) -> Path:
     """Convert a local model to safetensors below data/models, which takes precedence over the original folder."""
     made = [path.stat().st_mtime for path in folder.glob(WEIGHTS)]
     if made and min(made) >= max(path.stat().st_mtime for path in pickled_files(source)):
-        print(f"{folder} is there already")
+        print(f"{folder} exists already")
         return folder
     with locked(folder), working_folder(folder) as parent:
         new = parent / "model"

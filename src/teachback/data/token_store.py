@@ -48,7 +48,7 @@ def encode_once(folder: Path, rows: list[Row], tokenizer, max_length: int, domai
     try:
         return cache.get(name_of(rows, description, max_length, domains), None, write, _read)
     except (OSError, TeachbackError) as error:
-        logger.warning("token ids are not kept for other stages: %s", error)
+        logger.warning("token ids are not cached for other stages: %s", error)
         return made[-1] if made else encode(rows, tokenizer, max_length, domains)
 
 

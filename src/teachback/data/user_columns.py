@@ -41,7 +41,7 @@ def column_of(table: Table, settings: ReadSettings) -> dict[str, str]:
     if unused and not renamed and table.strict:
         raise _wrong_header(table, f"unknown: {_listed(unused)}; {_advice(table)}")
     if unused:
-        logger.warning("%s: columns that are left unused: %s", table.path, _listed(unused))
+        logger.warning("%s: unused columns: %s", table.path, _listed(unused))
     return chosen
 
 

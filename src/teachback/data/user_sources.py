@@ -82,7 +82,7 @@ def _known_splits(data_set, place: str, only: Collection[str]) -> list[tuple[str
     splits = data_set if isinstance(data_set, dict) else {"": data_set}
     names = dict.fromkeys(splits, "") if len(splits) == 1 else SPLIT_NAMES
     if left := [split for split in splits if split not in names]:
-        logger.warning("%s: splits that are left unused: %s", place, ", ".join(left))
+        logger.warning("%s: unused splits: %s", place, ", ".join(left))
     if len(splits) > 1 and "train" not in splits:
         raise TeachbackError(f"{place} has no split called train; it has: {', '.join(splits)}")
     return [(names[split], data_set_table(part, place, split, only)) for split, part in splits.items() if split in names]

@@ -21,7 +21,7 @@ def cautions(parsed: Parsed, wanted: Iterable[str]) -> Iterator[str]:
     for split in wanted:
         yield from _absent(parsed, split)
     for (learnt, scored), count in shared_texts(parsed.rows).items():
-        yield f"{count} {learnt} rows have the very texts of {scored} rows; DEDUPLICATE=1 leaves them out of {learnt}"
+        yield f"{count} {learnt} rows have the same texts as {scored} rows; DEDUPLICATE=1 removes them from {learnt}"
     yield from _shared_sides(parsed)
 
 
@@ -29,9 +29,9 @@ def _shared_sides(parsed: Parsed) -> Iterator[str]:
     """Test and dev pairs that share one text with a training pair, such as a common premise."""
     for split, counts in shared_sides(parsed.rows).items():
         for side in [side for side in SIDES if counts[side]]:
-            advice = f"; GROUP_BY={side} keeps such rows on one side" if split in parsed.cut else ""
+            advice = f"; GROUP_BY={side} keeps such rows in one split" if split in parsed.cut else ""
             yield (
-                f"{counts[side]} of {counts['pairs']} {split} rows have the {side} of a train or quiz row, and say less "
+                f"{counts[side]} of {counts['pairs']} {split} rows share their {side} with a train or quiz row and say less "
                 f"about new texts than the others{advice}"
             )
 
@@ -47,7 +47,7 @@ def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
         alike = len({_one_form(name) for name in same}) == 1
         shown = listed(map(ascii if alike else repr, same))  # they look identical on a screen
         difference = "the Unicode form of a character" if alike else "case or blanks"
-        yield f"the {what} {shown} differ in {difference} alone, and are taken for different ones"
+        yield f"the {what} {shown} differ only in {difference} and are treated as different"
 
 
 def _labels(parsed: Parsed) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _labels(parsed: Parsed) -> Iterator[str]:
         yield f"the labels of {listed(odd)} are numbers with fractions, and each becomes a class of its own"
     single = [name for name, labels in trained.items() if len(labels) == 1 and parsed.domains[name].task == "classification"]
     if single:
-        yield f"all train rows of {listed(single)} have one label; such a domain alone teaches nothing"
+        yield f"all train rows of {listed(single)} have the same label; nothing can be learned from such a domain alone"
 
 
 def _is_fraction(text: str) -> bool:

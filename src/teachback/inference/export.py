@@ -135,12 +135,12 @@ def with_onnx(predictor: Predictor, path: Path, domain: Domain, threads: int) ->
 
 
 def _notes(count: int, disturbed: bool, temperature: float | None) -> str:
-    warning = f" {DISTURBED}: other work ran on the machine meanwhile; go by the least, or export again when it is idle."
-    scaled = f" The output probabilities is the softmax of logits / {temperature:g}." if temperature else ""
+    warning = f" {DISTURBED}: other processes used the machine meanwhile; use the minimum, or export again when it is idle."
+    scaled = f" The output named probabilities is softmax(logits / {temperature:g})." if temperature else ""
     return (
-        f"On {count:,} labelled {SPLIT} rows. ms: an example without tokenising, on {platform.machine()} with "
-        f"{usable_cores()} cores: {TIMED_ROWS} rows of all lengths, or one batch where that is more; the median, and in "
-        f"brackets the least, of {ROUNDS} passes or more, of all versions in turn.{warning * disturbed}{scaled}"
+        f"On {count:,} labelled {SPLIT} rows. ms: time per example without tokenising, on {platform.machine()} with "
+        f"{usable_cores()} cores: {TIMED_ROWS} rows of all lengths, or one batch if that is more; the median, and in "
+        f"brackets the minimum, of at least {ROUNDS} passes, alternating between the versions.{warning * disturbed}{scaled}"
     )
 
 

@@ -118,7 +118,7 @@ def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain
             count += len(window)
             window = list(islice(rows, size))
     seconds = time.perf_counter() - start
-    print(f"{args.input}: " * bool(args.input) + f"{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} a second)", file=sys.stderr)
+    print(f"{args.input}: " * bool(args.input) + f"{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} per second)", file=sys.stderr)
     return count
 
 

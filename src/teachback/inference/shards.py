@@ -136,6 +136,6 @@ def _side_by_side(args: PredictionArguments) -> None:
             worker.terminate()
         for worker in workers:
             worker.wait()
-        raise TeachbackError("interrupted; the same command goes on with the shards that are not finished") from None
+        raise TeachbackError("interrupted; the same command continues with the unfinished shards") from None
     if failed:
-        raise TeachbackError(f"{len(failed)} of {args.jobs} processes failed, as said above; the same command goes on from here")
+        raise TeachbackError(f"{len(failed)} of {args.jobs} processes failed, see above; the same command continues from here")

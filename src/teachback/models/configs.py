@@ -97,12 +97,12 @@ def _defaults(config) -> dict:
 
 def _log_changes(name: str, asked: dict, used: dict) -> None:
     changed = [
-        f"{field}={_plain(used[field])} in place of {_plain(value)}"
+        f"{field}={_plain(used[field])} (config.json: {_plain(value)})"
         for field, value in asked.items()
         if value != used[field] and not (field == "dtype" and value is None)
     ]
     if changed:
-        logger.warning("model %r is used with %s, which its config.json asks for", name, ", ".join(changed))
+        logger.warning("model %r is used with %s", name, ", ".join(changed))
 
 
 def _plain(value) -> str:

@@ -95,13 +95,13 @@ def summary(schedule: Schedule, title: str, times: StageTimes, domains: int) -> 
         hours = map(_hours, (sum(taken) if taken else None, expected))
         lines.append([kind, str(len(cells)), *(str(count[state] or "–") for state in shown), *hours])
     if finished:
-        notes = [f"{schedule.jobs} at a time: {_hours(expected_seconds(left, finished, schedule.jobs))} hours left"]
+        notes = [f"With JOBS={schedule.jobs}: {_hours(expected_seconds(left, finished, schedule.jobs))} hours left"]
     elif times.folders:
-        notes = [f"No cell is done yet. Hours left are of training alone, by {times.folders} finished folders of other runs of this suite;",
-                 "other models, epochs and machines take other times. A dash: a stage that no run has finished."]  # fmt: skip
+        notes = [f"No cell is done yet. Hours left are for training alone, estimated from {times.folders} finished folders of other runs of",
+                 "this suite; other models, epochs and machines take other times. A dash: no run has finished such a stage."]  # fmt: skip
     else:
-        notes = ["Hours are known when the first cell is done: nothing of this suite has been trained below this outputs folder."]
-    return "\n".join([padded_table(lines, 1), "", *notes, "Each cell with its command: --dry_run --list_cells"])
+        notes = ["Hours are unknown until the first cell is done, as no stage of this suite is finished in this outputs folder."]
+    return "\n".join([padded_table(lines, 1), "", *notes, "To list each cell with its command: --dry_run --list_cells"])
 
 
 def _hours(seconds: float | None) -> str:

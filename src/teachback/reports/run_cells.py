@@ -68,7 +68,7 @@ class LocalLauncher:
     def check(self, cells: list[Cell]) -> None:
         """Refuse to run while Slurm jobs for the same cells are queued."""
         if numbers := " ".join(filter(None, map(queued_job, cells))):
-            raise TeachbackError(f"cells are in Slurm's queue: go on with LAUNCHER=slurm, or scancel {numbers}")
+            raise TeachbackError(f"cells are in Slurm's queue: continue with LAUNCHER=slurm, or scancel {numbers}")
 
     def start(self, cell: Cell, slot: int) -> LocalJob:
         return LocalJob(cell, environment_of(slot, self.threads, self.gpus))
@@ -146,7 +146,7 @@ class Schedule:
                         running.job.wait()
                         running.cell.mark(FAILED).unlink(missing_ok=True)  # stopped, not failed
                 raise TeachbackError(
-                    f"interrupted; the same command goes on from here, {self.launcher.goes_on}"
+                    f"interrupted; the same command continues from here, {self.launcher.goes_on}"
                 ) from None
 
     def _step(self) -> bool:
@@ -208,7 +208,7 @@ class Schedule:
         self.retries_left[cell.name] -= 1
         mark.unlink()
         self.states[cell.name] = TODO
-        self.say(f"{cell.name} was told to stop, and goes on from its last checkpoint; retries left: {self.retries_left[cell.name]}")
+        self.say(f"{cell.name} was stopped and continues from its last checkpoint; retries left: {self.retries_left[cell.name]}")
         return True
 
     def _failed(self, cell: Cell) -> None:
@@ -224,7 +224,7 @@ class Schedule:
         count = {state: len(self.of_state(state)) for state in (DONE, RUNNING, TODO, FAILED, BLOCKED)}
         parts = [f"{count[DONE]} of {len(self.cells)} cells done, {count[RUNNING]} {self.launcher.started}, {count[TODO]} left"]
         if count[FAILED] or count[BLOCKED]:
-            parts.append(f"{count[FAILED]} failed, {count[BLOCKED]} waiting for a failed one")
+            parts.append(f"{count[FAILED]} failed, {count[BLOCKED]} blocked by failed ones")
         seconds, now = expected_seconds(self.of_state(RUNNING, TODO), self.of_state(DONE), self.jobs), datetime.now()
         if seconds is not None and count[RUNNING] + count[TODO]:
             parts.append(f"expected end {now + timedelta(seconds=seconds):%d %b %H:%M}")
@@ -243,7 +243,7 @@ class Schedule:
             missing = [name for name in cell.needs if self.states[name] in (FAILED, BLOCKED)]
             self.say(f"not run: {cell.name} needs {', '.join(missing)}")
         if failed:
-            raise TeachbackError(f"{len(failed)} of {len(self.cells)} cells failed; the same command tries them again")
+            raise TeachbackError(f"{len(failed)} of {len(self.cells)} cells failed; the same command retries them")
 
 
 def last_line(cell: Cell) -> str:

@@ -75,7 +75,7 @@ def search(args: SearchArguments) -> Path:
     if find_spec("optuna") is None:
         raise TeachbackError("a search needs the package optuna; install it with: pip install -r requirements-search.txt")
     made = Search(args)
-    print(f"trials run {', '.join(SCRIPTS[stage] for stage in made.plan.stages)}; the study is {made.folder}")
+    print(f"each trial runs {', '.join(SCRIPTS[stage] for stage in made.plan.stages)}; the study is in {made.folder}")
     if args.dry_run:
         print(f"{made.counted() if (made.folder / 'study.db').is_file() else 0} of {args.trials} trials are done")
         return made.folder
@@ -145,7 +145,7 @@ class Search:
                     self.trial_lock.release()
                     self._keep_best()
             except KeyboardInterrupt:
-                raise TeachbackError(f"interrupted; the same command goes on from here, with {self.folder}") from None
+                raise TeachbackError(f"interrupted; the same command continues from here, with {self.folder}") from None
 
     def _next(self):
         """Begin a trial: one that a dead process left, else a new one; None if there are enough.

@@ -78,7 +78,7 @@ class SlurmLauncher:
         """Refuse to run without Slurm's commands."""
         for name in ("sbatch", "squeue"):
             if not shutil.which(name):
-                raise TeachbackError(f"LAUNCHER=slurm needs {name}, which is not here; use LAUNCHER=local")
+                raise TeachbackError(f"LAUNCHER=slurm needs {name}, which is not installed here; use LAUNCHER=local")
 
     def start(self, cell: Cell, slot: int) -> SlurmJob:
         script, (number, submitted) = sha256(cell.script), _noted(cell)
@@ -116,7 +116,7 @@ def _end_of(number: str) -> str:
     if accounts.stdout.strip():
         return " ".join(accounts.stdout.split())
     memory = _call(["scontrol", "--oneliner", "show", "job", number])
-    return " ".join(re.findall(r"\b(?:JobState|Reason|ExitCode)=\S+", memory.stdout)) or "Slurm does not tell why"
+    return " ".join(re.findall(r"\b(?:JobState|Reason|ExitCode)=\S+", memory.stdout)) or "Slurm gives no reason"
 
 
 def _call(command: list[str]) -> subprocess.CompletedProcess:

@@ -86,9 +86,9 @@ def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
             else:
                 problems.append(f"{stage}: {error}")
     for reason, affected in would_stop.items():
-        logger.warning("%s, as the variables are now, would stop: %s", " and ".join(affected), reason)
+        logger.warning("%s would stop with the current variables: %s", " and ".join(affected), reason)
     if problems:
-        raise TeachbackError(f"found before anything was run: {'; '.join(sorted(problems))}")
+        raise TeachbackError(f"found before running anything: {'; '.join(sorted(problems))}")
 
 
 def check_later_stages(stage: str) -> None:

@@ -112,7 +112,7 @@ def _warn_of_absent_classes(domain: Domain, labels: torch.Tensor) -> None:
     absent = [number for number in range(len(domain.labels)) if number not in present]
     if absent and present:
         logger.warning(
-            "train_loader has no rows of the classes %s, and num_labels=%d: nothing is learnt about them",
+            "train_loader has no rows of the classes %s, although num_labels=%d: the model cannot learn them",
             ", ".join(map(str, absent)), len(domain.labels),
         )  # fmt: skip
 

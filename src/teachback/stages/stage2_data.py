@@ -62,7 +62,7 @@ def process(arguments: ProcessArguments, problems: Problems | None = None) -> Su
     run = _stage_run(arguments)
     if arguments.dry_run:
         missing = _missing(run.folder) if run.up_to_date() else []
-        message = f"would be made again: {'; '.join(missing)}" if missing else run.dry_run_message()
+        message = f"would be recreated: {'; '.join(missing)}" if missing else run.dry_run_message()
         print(f"{run.folder} {message}")
         return None
     if run.up_to_date() and not _missing(run.folder):
@@ -71,7 +71,7 @@ def process(arguments: ProcessArguments, problems: Problems | None = None) -> Su
         return read_suite(run.folder)
     run.warn()
     for problem in [] if run.damaged else _missing(run.folder):
-        logger.warning("%s is made again, as this changed: %s", run.folder, problem)
+        logger.warning("%s is recreated because this changed: %s", run.folder, problem)
     with locked(run.folder), stage_log(Path(arguments.data_dir) / "logs" / f"{arguments.suite}-2_process_data.log"):
         suite = _make(run, arguments, problems or Problems())
         print(f"wrote {run.folder}")

@@ -138,7 +138,7 @@ def pass_on(context: Context, student_args: StudentArguments, domain: Domain) ->
     model, tokenizer = initial_student(
         student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir, teacher, teacher_path
     )
-    context.say(f"FIRST=none: {domain.name}'s student is passed on as it is, and has learnt nothing yet")
+    context.say(f"FIRST=none: the initial student of {domain.name} is published without training")
     head_trained = student_args.student_init == "teacher"
     record = {"method": "none", "domain": domain.name, "head_trained": head_trained, "seed": context.training.seed}
     context.publish_as_is(run, lambda path: save_checkpoint(path, model, tokenizer), record)

@@ -95,8 +95,8 @@ def _answered(context: Context, rows: list[Row], args: SecondStageArguments, dom
     kept = [i for i, row in enumerate(rows) if row.label or given.known[i]]
     rest = f", {len(rows) - len(kept):,} have neither and are left out" * (len(kept) < len(rows))
     context.say(
-        f"{args.soft_labels} answers {given.known.sum():,} of {len(rows):,} rows for {domain.name}; "
-        f"{len(kept) - given.known.sum():,} learn from their label alone{rest}; {given.elsewhere:,} rows of the file are of none of them"
+        f"{args.soft_labels} has probabilities for {given.known.sum():,} of {len(rows):,} rows of {domain.name}; "
+        f"{len(kept) - given.known.sum():,} have only a label{rest}; {given.elsewhere:,} rows of the file match none of them"
     )
     return [rows[i] for i in kept], SoftLabels(given.values[kept])
 

@@ -147,7 +147,7 @@ class Evaluation:
         if not checkpoint.has_trained_head:
             print(f"{stage}: not scored; its classification layer is not trained yet (5_student_second.sh trains it)")
         elif not any(row.label for row in rows):
-            print(f"{stage}: not scored; no row of the {split} split that it serves has a label")
+            print(f"{stage}: not scored; none of its rows in the {split} split has a label")
         if trained_length != length:
             print(f"{stage}: trained with MAX_LENGTH={trained_length}, evaluated with {length}")
 

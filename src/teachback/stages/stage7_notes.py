@@ -46,13 +46,13 @@ def print_tables(evaluation: Evaluation, evaluated: list[Evaluated]) -> None:
 def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
     """Explanations of the numbers in the table."""
     timing = (
-        f"ms: forward pass an example on {measured_on(evaluation.arguments)}; {TIMED_ROWS} "
-        f"rows of all lengths, or one batch where that is more; median of {ROUNDS} passes or more, each after a warm-up. "
-        "Models of one shape share a timing."
+        f"ms: time of a forward pass per example on {measured_on(evaluation.arguments)}; {TIMED_ROWS} "
+        f"rows of all lengths, or one batch if that is more; median of at least {ROUNDS} passes, each after a warm-up. "
+        "Models of the same shape share a measurement."
     )
     average = f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves."
-    mark = "* optimistic: PROTOCOL=paper selected the checkpoint on the rows that are scored here."
-    spread = "95 % interval: Wilson's of a share of right answers, else the bootstrap's over rows; majority class: of train."
+    mark = "* optimistic: with PROTOCOL=paper the checkpoint was selected on the rows that are scored here."
+    spread = "95 % interval: Wilson's for shares of correct predictions, else a bootstrap over rows; majority class: of the train rows."
     return [
         *nothing_learnt(evaluation, evaluated),
         *([spread] if any(one.intervals for one in evaluated) else []),
@@ -76,8 +76,8 @@ def nothing_learnt(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[s
             if domain in one.intervals and name and one.intervals[domain][0] <= floors[name].value:
                 value, low, floor = one.scores[domain].value, one.intervals[domain][0], floors[name].value
                 remarks.append(
-                    f"{one.stage}: {percent(value)} on {domain}, with an interval from {percent(low)}, is not clearly above "
-                    f"{name} ({percent(floor)}): it shows nothing learnt."
+                    f"{one.stage} shows no signs of learning: {percent(value)} % on {domain}, with an interval from {percent(low)} %, is "
+                    f"not clearly above {name} with {percent(floor)} %."
                 )
     return remarks
 
@@ -88,10 +88,10 @@ def seen_notes(evaluation: Evaluation) -> list[str]:
     seen = Counter(row.domain for row in evaluation.seen)
     if not seen:
         return []
-    counts = ", ".join(f"{seen[name]:,} of {scored[name]:,} of {name}" for name in evaluation.domains if seen[name])
+    counts = ", ".join(f"{seen[name]:,} of {scored[name]:,} in {name}" for name in evaluation.domains if seen[name])
     return [
-        f"unseen: without the {evaluation.arguments.split} rows that have the very texts of train or quiz rows: {counts}; "
-        f"in results.tsv their split is {unseen_split(evaluation.arguments.split)}."
+        f"unseen: without the {evaluation.arguments.split} rows whose texts are also in train or quiz ({counts}); "
+        f"in results.tsv this is the split {unseen_split(evaluation.arguments.split)}."
     ]
 
 
@@ -99,11 +99,11 @@ def calibration_notes(evaluation: Evaluation) -> list[str]:
     """Note on the expected calibration error of the targets' students, for at most `SHOWN` of them."""
     known = [one for one in evaluation.calibrations if one.stage.rpartition("/")[0] and one.temperature and one.domain in evaluation.targets]
     errors = [
-        f"{percent(one.ece)} -> {percent(one.ece_calibrated)} of {one.stage} (temperature {one.temperature:.3g})"
+        f"{one.stage} {percent(one.ece)} -> {percent(one.ece_calibrated)} (temperature {one.temperature:.3g})"
         for one in known if folder_name(one.domain) == one.stage.rpartition("/")[0]
     ]  # fmt: skip
     more = f" and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
-    return [f"expected calibration error in %, before and after a temperature fitted on dev: {', '.join(errors[:SHOWN])}{more}"] if errors else []
+    return [f"expected calibration error in %, without and with a temperature fitted on dev: {', '.join(errors[:SHOWN])}{more}"] if errors else []
 
 
 def measured_on(arguments: EvaluationArguments) -> str:

@@ -75,7 +75,7 @@ class EpochLines(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         if self.training and state.is_world_process_zero:
             seconds = time.monotonic() - self.began
-            early = f", and ended early: {self.patience} evaluations brought no better score" if state.global_step < state.max_steps else ""
+            early = f", and stopped early: no improvement in {self.patience} evaluations" if state.global_step < state.max_steps else ""
             self._say(f"trained {state.global_step - self.first_step:,} steps in {duration(seconds)}{early}")
         self.training = False  # later evaluations repeat the best checkpoint's, which was printed
 

@@ -69,7 +69,7 @@ def _present(tasks: Tasks, content: Path, names: str) -> list[Task]:
             f"{content} has no raw files of {', '.join(missing)}; run 1_get_data.sh for them{or_restrict(here)}"
         )
     if absent:
-        print(f"left out, as DOMAINS does not name them: {', '.join(absent)}")
+        print(f"left out because they are not in DOMAINS: {', '.join(absent)}")
     return [tasks[name] for name in wanted]
 
 

@@ -46,7 +46,7 @@ def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     spelt: dict[str, str] = {}
     records = [record for split, table in tables for record in _records(table, split, settings, problems, spelt)]
     if changed := [f"{name} for {domain!r}" for name, domain in spelt.items() if name != domain]:
-        logger.warning("domains are called %s, as DOMAINS divides names at blanks and commas", listed(changed))
+        logger.warning("domains are renamed, because DOMAINS splits names at blanks and commas: %s", listed(changed))
     if not problems.found:
         _require_rows(tables, {record.split for record in records})
     domains = _domains(records)

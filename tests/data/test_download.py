@@ -179,11 +179,11 @@ def test_links_in_a_zip_are_refused(tmp_path):
         unpack(tmp_path / "bad", tmp_path / "folder")
 
 
-def test_a_refused_archive_leaves_no_content(tmp_path):
+def test_a_refused_archive_leaves_nothing(tmp_path):
     (tmp_path / NAME).write_bytes(tar(("texts/a.txt", b"x"), ("../out.txt", b"x")))
     with pytest.raises(TeachbackError, match="outside the folder"):
         get_data(suite(), tmp_path / "data", str(tmp_path))
-    assert sorted(path.name for path in (tmp_path / "data/raw/corpus").iterdir()) == [NAME, f"{NAME}.sha256"]
+    assert not list((tmp_path / "data/raw/corpus").iterdir())
 
 
 def test_a_difference_in_content_is_an_error_or_a_warning_with_both_counts(tmp_path, capsys):

@@ -6,7 +6,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,28 +26,35 @@ HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
 
-
 ELSEWHERE = "; nothing was unpacked; get the archive from another place"
-Member = Any  # tarfile.TarInfo or zipfile.ZipInfo
 
 
-@dataclass
-class Limits:
-    """Counts members of an archive and their bytes, before they are unpacked; raises TeachbackError beyond the limits above."""
+@dataclass(frozen=True)
+class Member:
+    """A file or folder in an archive, or what is neither (``is_plain``), by its name with / between folders."""
 
-    path: Path
-    members: int = 0
-    unpacked: int = 0
+    raw: Any  # tarfile.TarInfo or zipfile.ZipInfo
+    name: str
+    size: int  # unpacked
+    is_file: bool
+    is_plain: bool
 
-    def count(self, member: Member) -> None:
-        self.members += 1
-        self.unpacked += member.size if isinstance(member, tarfile.TarInfo) else member.file_size
-        size = self.path.stat().st_size
-        most = min(MOST_BYTES, max(SMALL, MOST_RATIO * size))
-        if self.members > MOST_MEMBERS:
-            raise TeachbackError(f"{self.path} holds more than {MOST_MEMBERS:,} members{ELSEWHERE}")
-        if self.unpacked > most:
-            raise TeachbackError(f"{self.path} unpacks to more than {most:,} bytes, and has {size:,} itself{ELSEWHERE}")
+    @classmethod
+    def of(cls, raw: tarfile.TarInfo | zipfile.ZipInfo) -> "Member":
+        if isinstance(raw, tarfile.TarInfo):
+            return cls(raw, raw.name.replace("\\", "/"), raw.size, raw.isfile(), raw.isfile() or raw.isdir())
+        plain = stat.S_IFMT(raw.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+        return cls(raw, raw.filename.replace("\\", "/"), raw.file_size, not raw.is_dir(), plain)
+
+
+def check_limits(path: Path, members: int, unpacked: int) -> None:
+    """Refuse an archive of more ``members``, or of more ``unpacked`` bytes, than the limits above; raises TeachbackError."""
+    size = path.stat().st_size
+    most = min(MOST_BYTES, max(SMALL, MOST_RATIO * size))
+    if members > MOST_MEMBERS:
+        raise TeachbackError(f"{path} holds more than {MOST_MEMBERS:,} members{ELSEWHERE}")
+    if unpacked > most:
+        raise TeachbackError(f"{path} unpacks to more than {most:,} bytes, and has {size:,} itself{ELSEWHERE}")
 
 
 def _small_headers(path: Path) -> type[tarfile.TarInfo]:
@@ -65,17 +72,12 @@ def _small_headers(path: Path) -> type[tarfile.TarInfo]:
 
 
 def archive_damage(path: Path) -> str:
-    """Reason why the file is not a complete archive; "" if it can be read to its end."""
-    limits = Limits(path)
+    """Reason why the file is not a complete archive; "" if it can be read to its end. Raises TeachbackError as `unpack` does."""
     try:
         with _opened(path) as archive:
-            members: Iterable[Member] = archive if isinstance(archive, tarfile.TarFile) else archive.infolist()
-            for member in members:
-                if _misplaced(member):  # `unpack` will refuse it, and reading past it may take long
-                    break
-                limits.count(member)
+            for member in _members(path, archive):
                 if isinstance(archive, zipfile.ZipFile):
-                    with archive.open(member) as file:
+                    with archive.open(member.raw) as file:
                         while file.read(1 << 20):
                             pass
     except BROKEN as error:
@@ -90,26 +92,16 @@ def unpack(path: Path, folder: Path) -> list[Path]:
         TeachbackError: a member is a link, a device or outside the folder; the archive is damaged or too large.
     """
     folder.mkdir(parents=True)
-    files, limits = [], Limits(path)
-
-    def admitted(member: Member, place: str = "") -> Member:
-        if problem := _misplaced(member):
-            raise TeachbackError(f"{path}: the member {_name(member)!r} {problem}{ELSEWHERE}")
-        limits.count(member)
-        name = _name(member).replace("\\", "/")
-        if isinstance(member, tarfile.TarInfo):
-            files.extend([folder / name] * member.isfile())
-            return tarfile.data_filter(member.replace(name=name, deep=False), place)
-        files.extend([folder / name] * (not member.is_dir()))
-        member.filename = name
-        return member
-
+    files = []
     try:
         with _opened(path) as archive:
-            if isinstance(archive, tarfile.TarFile):
-                archive.extractall(folder, filter=admitted)
-            else:
-                archive.extractall(folder, [admitted(member) for member in archive.infolist()])
+            for member in _members(path, archive):
+                files += [folder / member.name] * member.is_file
+                if isinstance(archive, tarfile.TarFile):
+                    archive.extract(member.raw.replace(name=member.name, deep=False), folder, filter="data")
+                else:
+                    member.raw.filename = member.name
+                    archive.extract(member.raw, folder)
     except BROKEN as error:
         if is_of_the_disk(error):
             raise
@@ -123,17 +115,16 @@ def _opened(path: Path) -> tarfile.TarFile | zipfile.ZipFile:
     return zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path, tarinfo=_small_headers(path))
 
 
-def _name(member: Member) -> str:
-    return member.name if isinstance(member, tarfile.TarInfo) else member.filename
-
-
-def _misplaced(member: Member) -> str:
-    """Reason why a member is no plain file or folder below the archive's own; "" if it is one."""
-    parts = PurePosixPath(_name(member).replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts:
-        return "lies outside the folder"
-    if isinstance(member, tarfile.TarInfo):
-        plain = member.isfile() or member.isdir()
-    else:
-        plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-    return "" if plain else "is a link or a device"
+def _members(path: Path, archive: tarfile.TarFile | zipfile.ZipFile) -> Iterator[Member]:
+    """Yield the members of an archive, each checked before it is read."""
+    unpacked = 0
+    members = archive if isinstance(archive, tarfile.TarFile) else archive.infolist()
+    for number, member in enumerate(map(Member.of, members), start=1):
+        parts = PurePosixPath(member.name)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise TeachbackError(f"{path}: the member {member.name!r} lies outside the folder{ELSEWHERE}")
+        if not member.is_plain:
+            raise TeachbackError(f"{path}: the member {member.name!r} is a link or a device{ELSEWHERE}")
+        unpacked += member.size
+        check_limits(path, number, unpacked)
+        yield member

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from teachback.core.errors import TeachbackError
-from teachback.data.archives import Limits
+from teachback.data.archives import check_limits
 from teachback.data.suites.definition import PACKED, Archive, Definition, or_restrict
 
 
@@ -43,7 +43,7 @@ def copy(place: Place, path: Path) -> None:
         return
     try:
         with zipfile.ZipFile(place.path) as archive, archive.open(place._member()) as member, open(path, "wb") as file:
-            Limits(place.path).count(archive.getinfo(place._member()))
+            check_limits(place.path, 1, archive.getinfo(place._member()).file_size)
             shutil.copyfileobj(member, file)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise TeachbackError(f"cannot unpack {place} ({type(error).__name__}: {error}); get it again") from error

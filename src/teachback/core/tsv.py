@@ -1,7 +1,7 @@
 """TSV files of the pipeline: UTF-8, a header line, no quoting."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, fields
+from dataclasses import MISSING, astuple, fields
 from pathlib import Path
 from typing import TypeVar, get_args, get_type_hints
 
@@ -39,25 +39,25 @@ def read_tsv(path: Path) -> Iterator[dict[str, str]]:
     return (dict(zip(columns, values)) for values in lines)
 
 
-def read_records(path: Path, kind: type[Record], old: int, advice: str) -> list[Record]:
-    """Read a file whose columns are the fields of the dataclass ``kind``; empty if the file is missing.
+def read_records(path: Path, kind: type[Record], advice: str) -> list[Record]:
+    """Read a file whose columns are the fields of the dataclass ``kind``, or those without a default; empty if it is missing.
 
-    ``old``: number of columns of files by earlier versions; ``advice``: what to do if the columns are others.
+    ``advice``: what to do if the columns are others.
 
     Raises:
         TeachbackError: the header or a row cannot be parsed.
     """
     names, hints = [field.name for field in fields(kind)], get_type_hints(kind)  # type: ignore[arg-type]
-    types = [hints[name] for name in names]
+    types, least = [hints[name] for name in names], sum(field.default is MISSING for field in fields(kind))  # type: ignore[arg-type]
     if not Path(path).is_file():
         return []
     header, *lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    if header.split("\t") not in (names, names[:old]):
+    if header.split("\t") not in (names, names[:least]):
         raise TeachbackError(f"{path} line 1: columns are not {' '.join(names)}; {advice}")
     records = []
     for number, values in enumerate((line.split("\t") for line in lines), start=2):
         try:
-            if len(values) not in (old, len(names)):
+            if len(values) not in (least, len(names)):
                 raise ValueError(f"{len(values)} columns")
             records.append(kind(*map(_parsed, types, values)))
         except ValueError as error:
@@ -67,7 +67,7 @@ def read_records(path: Path, kind: type[Record], old: int, advice: str) -> list[
 
 
 def merge_records(
-    path: Path, kind: type[Record], old: int, advice: str, new: Iterable[Record], key: Callable[[Record], tuple],
+    path: Path, kind: type[Record], advice: str, new: Iterable[Record], key: Callable[[Record], tuple],
     order: Callable[[Record], tuple], outdated: Callable[[Record], bool] = lambda record: False,
 ) -> None:  # fmt: skip
     """Add records to a file of `read_records` under a lock, in place of those of the same ``key`` and of ``outdated`` ones.
@@ -77,7 +77,7 @@ def merge_records(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with turn_at(path):
-        kept = [record for record in read_records(path, kind, old, advice) if not outdated(record)]
+        kept = [record for record in read_records(path, kind, advice) if not outdated(record)]
         rows = {key(record): record for record in [*kept, *new]}
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         write_atomically(path, as_tsv(names, map(astuple, sorted(rows.values(), key=order))))  # type: ignore[arg-type]

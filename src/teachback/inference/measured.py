@@ -110,13 +110,12 @@ def calibration(where: tuple[str, str, str], logits: np.ndarray, gold: np.ndarra
 
 
 Measurement = TypeVar("Measurement", Cost, ClassScore, Calibration)
-OLD_COLUMNS: dict[type, int] = {Cost: 6}  # older files of costs have no quartiles
 ADVICE = "remove it and run 7_eval.sh again"
 
 
 def read_rows(path: Path, kind: type[Measurement]) -> list[Measurement]:
     """Read the file of a kind of rows; empty if it is missing."""
-    return read_records(path, kind, OLD_COLUMNS.get(kind, 0), ADVICE)
+    return read_records(path, kind, ADVICE)
 
 
 def merge_rows(path: Path, kind: type[Measurement], new: Sequence[Measurement]) -> None:
@@ -127,7 +126,7 @@ def merge_rows(path: Path, kind: type[Measurement], new: Sequence[Measurement]) 
 
     replaced = set(map(place_of, new))
     merge_records(
-        path, kind, OLD_COLUMNS.get(kind, 0), ADVICE, new, lambda row: (row,),
+        path, kind, ADVICE, new, lambda row: (row,),
         lambda row: (*stage_order(row.stage), row.batch_size if isinstance(row, Cost) else row.split),
         lambda row: place_of(row) in replaced,
     )  # fmt: skip

@@ -71,10 +71,8 @@ class Result:
 
 
 COLUMNS = tuple(field.name for field in fields(Result))
-KEYS = COLUMNS.index("value")  # older files end two columns after these
-
-
-FORM = (Result, KEYS + 2, "move the file away and run 7_eval.sh again")
+KEYS = COLUMNS.index("value")
+FORM = (Result, "move the file away and run 7_eval.sh again")
 
 
 def read_results(path: Path) -> list[Result]:

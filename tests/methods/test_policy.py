@@ -173,6 +173,14 @@ def test_ucb_tries_each_domain_and_returns_to_those_it_knows_least():
     assert counts[1] > 25 and counts[1] > counts[0] >= counts[2] > 1
 
 
+@pytest.mark.parametrize(("reward", "chosen"), [(0.0, 1), (-0.7, 0)])
+def test_ucb_weighs_rewards_against_exploration_by_hand(reward, chosen):
+    """Means 0.98 and 0.28 or 0.02 with sqrt(2 ln 12 / n) of n = 10 and 2, which are 0.70 and 1.58."""
+    bandit = Bandit("ucb", 2, 0.1)
+    bandit.counts, bandit.rewards, bandit.magnitude = [10.0, 2.0], [10.0, reward], 12.0
+    assert bandit.choose().action == chosen
+
+
 @pytest.mark.parametrize("kind", ["bandit", "ucb"])
 def test_a_bandit_follows_rewards_that_change(kind):
     torch.manual_seed(0)
@@ -224,6 +232,7 @@ def test_the_pooler_state_is_the_matrix_before_the_final_layer(architecture):
     names = [name for name, value in model.named_parameters() if value.shape == (32, 32) and torch.equal(value, weight)]
     assert len(names) == 1 and "layer." not in names[0]
     assert final_layer(model).weight.shape[0] == 2
+    assert pooler_weight(model, attached=True).requires_grad
 
 
 def test_the_pooler_policy_reads_a_matrix_and_trains_its_reduction():

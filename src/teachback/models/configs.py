@@ -27,11 +27,18 @@ POOLING = {"classifier_pooling": "cls"}  # of ModernBERT: the losses on pooled s
 SAFE, PICKLED = "*.safetensors", "*.bin"
 
 
-def load_config(place: str | Path):
-    """Load the unmodified config of a model folder or hub name; refuses one that needs custom code."""
+def load_config(name: str, place: str):
+    """Load the unmodified config of the model ``name`` in ``place``, a folder or a hub name.
+
+    Raises:
+        TeachbackError: custom code, an encoder-decoder, an adapter without its base model, quantised or pickled weights.
+    """
+    refuse_files(name, place)
     raw, _ = PretrainedConfig.get_config_dict(place)
-    _refuse_own_code(str(place), raw)
-    return AutoConfig.from_pretrained(place, trust_remote_code=False)
+    _refuse_own_code(place, raw)
+    config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    _refuse_kind(name, config)
+    return config
 
 
 def _refuse_own_code(name: str, raw: dict) -> None:
@@ -51,13 +58,8 @@ def explicit_config(name: str, place: str, labels: dict | None = None, dropout: 
 
     ``labels``: config fields that describe the head's outputs; ``dropout``: in place of the defaults of the family. Overridden
     settings of the checkpoint are logged.
-
-    Raises:
-        TeachbackError: an encoder-decoder, an adapter without its base model, quantised or pickled weights.
     """
-    refuse_files(name, place)
-    config = load_config(place)
-    refuse_kind(name, config)
+    config = load_config(name, place)
     asked = {"dtype": getattr(config, "dtype", None)} | _run_settings(config)
     config.dtype = torch.float32
     for field, value in _defaults(config).items():
@@ -124,7 +126,7 @@ def refuse_files(name: str, place: str) -> None:
         )
 
 
-def refuse_kind(name: str, config) -> None:
+def _refuse_kind(name: str, config) -> None:
     """Refuse unsupported models by their config, before anything is loaded."""
     if getattr(config, "is_encoder_decoder", False):
         raise TeachbackError(

@@ -8,10 +8,9 @@ from torch import nn
 from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import listed
 from teachback.data.schema import Domain, label_options
-from teachback.models import configs
 from teachback.models.admission import admit_classifier
 from teachback.models.layers import final_layer
-from teachback.models.loading import explained, load_tokenizer, load_whole_classifier, locate
+from teachback.models.loading import load_config, load_tokenizer, load_whole_classifier, locate
 
 CLASSIFIER = "ForSequenceClassification"
 # What an architecture does, by the end of its name; the first that fits counts.
@@ -56,10 +55,7 @@ def label_order(name: str, domain: Domain, labels: str = "", data_dir: str | Pat
             f"{place} is of SetFit, which keeps its head in a file of its own ({next(Path(place).glob('model_head.*')).name}); "
             f"{TRAIN_IT}, or let SetFit answer the train rows and give its probabilities as SOFT_LABELS to stage 5"
         )
-    configs.refuse_files(name, place)
-    with explained(name, place):
-        config = configs.load_config(place)
-    configs.refuse_kind(name, config)
+    config = load_config(place, name)
     _refuse_head(name, config)
     if domain.task == "regression" or domain.kind == "choices":
         return _only_output(name, config, domain, labels)

@@ -89,10 +89,10 @@ def explained(name: str, place: str = ""):
         logger.setLevel(level)
 
 
-def load_config(folder: str | Path):
-    """Load the config of a model folder; refuses one that needs custom code."""
-    with explained(str(folder)):
-        return configs.load_config(folder)
+def load_config(place: str | Path, name: str = ""):
+    """Load the config of the model in ``place``, by default of that name; refuses kinds that are not supported."""
+    with explained(name or str(place), str(place)):
+        return configs.load_config(name or str(place), str(place))
 
 
 def model_depth(name: str, data_dir: str | Path = "data") -> int:
@@ -100,10 +100,7 @@ def model_depth(name: str, data_dir: str | Path = "data") -> int:
     place = locate(name, data_dir)
     if place in SCRATCH_SIZES:
         return SCRATCH_SIZES[place][0]
-    configs.refuse_files(name, place)
-    with explained(name, place):
-        config = configs.load_config(place)
-    configs.refuse_kind(name, config)
+    config = load_config(place, name)
     if Path(place).is_dir() and not any(Path(place).glob("*.safetensors")):
         raise TeachbackError(f"model {name!r}: there is no model.safetensors in {place}; use a complete checkpoint")
     return config.num_hidden_layers
@@ -197,6 +194,8 @@ def _pretrained(name: str, place: str, auto_class, tokenizer, labels: dict | Non
         )  # fmt: skip
     _check_loaded(name, model, report, whole)
     _check_vocabulary(name, model, tokenizer)
+    if hasattr(model, "score"):  # a decoder, which needs the pad token to find the last token of a text; many define none
+        model.config.pad_token_id = tokenizer.pad_token_id
     return model
 
 
@@ -208,9 +207,7 @@ def _scratch_config(name: str, tokenizer) -> BertConfig:
     )  # fmt: skip
 
 
-def load_classifier(
-    name: str, domain: Domain, tokenizer, data_dir: str | Path = "data", dropout: float | None = None
-):  # fmt: skip
+def load_classifier(name: str, domain: Domain, tokenizer, data_dir: str | Path = "data", dropout: float | None = None):
     """Load a Hugging Face sequence classifier with ``domain``'s labels and a new head, in train mode.
 
     ``dropout``: every dropout probability; None for the defaults of the model's family.
@@ -221,21 +218,14 @@ def load_classifier(
         config.update(label_options(domain))
         configs.set_dropout(config, dropout)
         return AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").train()
-    model = _sequence_classifier(name, place, tokenizer, label_options(domain), dropout)
+    model = _pretrained(name, place, AutoModelForSequenceClassification, tokenizer, label_options(domain), dropout)
     admit_classifier(name, model, tokenizer)
     return model.train()
 
 
 def load_whole_classifier(name: str, tokenizer, data_dir: str | Path = "data", dropout: float | None = None):
     """Load a fine-tuned sequence classifier with its own head and labels; none of its weights may be missing."""
-    return _sequence_classifier(name, locate(name, data_dir), tokenizer, None, dropout, whole=True)
-
-
-def _sequence_classifier(name: str, place: str, tokenizer, labels: dict | None, dropout: float | None, whole: bool = False):
-    model = _pretrained(name, place, AutoModelForSequenceClassification, tokenizer, labels, dropout, whole)
-    if hasattr(model, "score"):  # a decoder, which needs the pad token to find the last token of a text; many define none
-        model.config.pad_token_id = tokenizer.pad_token_id
-    return model
+    return _pretrained(name, locate(name, data_dir), AutoModelForSequenceClassification, tokenizer, dropout=dropout, whole=True)
 
 
 def _check_loaded(name: str, model, report: dict, whole: bool) -> None:
@@ -281,21 +271,17 @@ def _check_vocabulary(name: str, model, tokenizer) -> None:
 
 def load_finished_classifier(folder: str | Path):
     """Load the classifier of a finished stage in eval mode; raises TeachbackError for missing or unexpected weights."""
-    configs.refuse_files(str(folder), str(folder))
     with explained(str(folder)):
-        config = configs.load_config(folder)
-        configs.refuse_kind(str(folder), config)
+        config = configs.load_config(str(folder), str(folder))
         model_class = AutoModelForSequenceClassification._model_mapping[type(config)]
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, attn_implementation=configs.attention_for(model_class), use_safetensors=True,
             trust_remote_code=False, output_loading_info=True,
         )  # fmt: skip
-    wrong = sorted(
-        {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
-    )
+    wrong = {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
     if wrong:
         remedy = "remove the folder and run its stage again" if (Path(folder) / "stage.json").is_file() else "use a complete checkpoint"
-        raise TeachbackError(f"{folder}: the checkpoint and the model disagree on {wrong[0]!r}; {remedy}")
+        raise TeachbackError(f"{folder}: the checkpoint and the model disagree on {min(wrong)!r}; {remedy}")
     check_finite(str(folder), model)
     return model.eval()
 

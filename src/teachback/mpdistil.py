@@ -26,10 +26,10 @@ from teachback.data.texts import require_list
 from teachback.inference.model_card import loader_card, loader_record, read_text, write_text
 from teachback.inference.predictor import evaluation_precision
 from teachback.inference.task_metrics import answers, chosen_metric, metric_values, selecting_metric
-from teachback.methods.student import check_layers
+from teachback.methods.student import kept_layers
 from teachback.methods.teacher_outputs import own_logits
 from teachback.models.heads import Classifier
-from teachback.models.loading import load_finished_classifier, load_tokenizer, write_checkpoint
+from teachback.models.loading import load_finished_classifier, load_tokenizer, model_depth, write_checkpoint
 from teachback.settings import TrainingConfig, model_name, phase_arguments, refuse_unknown, takes, with_settings
 from teachback.stages.phase_inputs import EVAL_BATCH_SIZE, STUDENT, PhaseRows, Task, tokenizers_of
 from teachback.stages.phases import Phases
@@ -122,7 +122,7 @@ class MPDistil:
         meta = {name: UserLoader(loader, f"meta_loaders[{name!r}]") for name, loader in (meta_loaders or {}).items()}
         task = self._task(train, val)
         test = None if test_loader is None else self._test_rows(test_loader, task)
-        check_layers(task.models[STUDENT], self.student_layers, self.data_dir)
+        kept_layers(self.student_layers, model_depth(task.models[STUDENT], self.data_dir))  # refused before anything is trained
         with locked(self.output_dir / "student"):
             args = phase_arguments(config, self.device, self.precision, train)
             rows = PhaseRows.of(task, train, val, meta, args)

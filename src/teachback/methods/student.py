@@ -8,8 +8,8 @@ from teachback.data.schema import Domain, Row
 from teachback.data.suite_data import texts_of
 from teachback.methods.inner_layers import number_list
 from teachback.methods.teacher import Teacher
-from teachback.models.layers import cut_layers, layer_list, require_layers, spread_layers
-from teachback.models.loading import load_classifier, load_tokenizer, model_depth
+from teachback.models.layers import cut_layers, layer_list, spread_layers
+from teachback.models.loading import load_classifier, load_tokenizer
 
 
 def initial_student(
@@ -40,34 +40,39 @@ def new_student(
 ):  # fmt: skip
     """Create a classifier with ``domain``'s labels from layers of the model ``name``, or of ``teacher`` with its head.
 
-    ``layers``: as in `kept_layers`, or a number; "", None or a number below 1 for all.
+    ``layers``: as in `kept_layers`.
     """
     model = teacher.classifier.model if teacher else load_classifier(name, domain, tokenizer, data_dir, dropout)
-    whole = layers in (None, "") or (isinstance(layers, int) and layers < 1)
-    if whole and teacher is None:
+    if teacher is None and _is_whole(layers):
         return model
-    depth = len(layer_list(model))
-    keep = list(range(depth)) if whole else _required_layers(layers, depth)
+    keep = kept_layers(layers, len(layer_list(model)))
     return cut_layers(model, keep, domain, teacher.head_for(domain) if teacher else None, dropout)
 
 
-def check_layers(name: str, layers: int | str | None, data_dir: str) -> None:
-    """Refuse layers that the model ``name`` lacks, judged by its config before anything is trained."""
-    if layers not in (None, "") and not (isinstance(layers, int) and layers < 1):
-        _required_layers(layers, model_depth(name, data_dir))
+def _is_whole(choice: int | str | None) -> bool:
+    return choice in (None, "") or (isinstance(choice, int) and choice < 1)
 
 
-def _required_layers(layers: int | str | None, depth: int) -> list[int]:
-    if isinstance(layers, int) and layers > depth:
-        raise TeachbackError(f"student_layers={layers}: the model has {depth}; give 1 to {depth}, or -1 for all")
-    keep = kept_layers(str(layers), depth)
-    require_layers(keep, depth)
+def kept_layers(choice: int | str | None, depth: int) -> list[int]:
+    """Layers (counted from 0) that STUDENT_LAYERS selects of a model's ``depth``.
+
+    "3" or 3: the first three; "spread:3": evenly spaced; or a list "1,3,5"; "", None or a number below 1: all.
+
+    Raises:
+        TeachbackError: the model does not have them.
+    """
+    if _is_whole(choice):
+        return list(range(depth))
+    if isinstance(choice, int) and choice > depth:
+        raise TeachbackError(f"student_layers={choice}: the model has {depth}; give 1 to {depth}, or -1 for all")
+    text = str(choice)
+    if "," in text:
+        keep = [number - 1 for number in number_list("STUDENT_LAYERS", text)]
+    else:
+        count = number_list("STUDENT_LAYERS", text.removeprefix("spread:"))[0]
+        keep = spread_layers(count, depth) if text.startswith("spread:") else list(range(count))
+    if not keep or max(keep) >= depth or min(keep) < 0:
+        raise TeachbackError(
+            f"STUDENT_LAYERS (in Python student_layers): layers {[i + 1 for i in keep]} cannot be kept, as the model has {depth}"
+        )
     return keep
-
-
-def kept_layers(choice: str, depth: int) -> list[int]:
-    """Layers (counted from 0) selected by STUDENT_LAYERS: "3" the first three, "spread:3", or the list "1,3,5"."""
-    if "," in choice:
-        return [number - 1 for number in number_list("STUDENT_LAYERS", choice)]
-    count = number_list("STUDENT_LAYERS", choice.removeprefix("spread:"))[0]
-    return spread_layers(count, depth) if choice.startswith("spread:") else list(range(count))

@@ -65,7 +65,6 @@ def cut_layers(model, keep: list[int], domain: Domain, head: nn.Linear | None = 
     Without ``head`` the final layer is newly initialised. ``dropout``: every dropout probability; None for the model's own.
     """
     layers = layer_list(model)
-    require_layers(keep, len(layers))
     config = copy.deepcopy(model.config)  # building a model modifies its config
     config.num_hidden_layers = len(keep)
     if getattr(config, "layer_types", None):
@@ -94,14 +93,6 @@ def _copy_layer(source: nn.Module, target: nn.Module) -> None:
     elif norm in wanted and norm not in weights:
         weights[norm] = torch.ones_like(wanted[norm])
     target.load_state_dict(weights)
-
-
-def require_layers(keep: list[int], depth: int) -> None:
-    """Refuse layer indices (from 0) that a model of ``depth`` layers does not have."""
-    if not keep or max(keep) >= depth or min(keep) < 0:
-        raise TeachbackError(
-            f"STUDENT_LAYERS (in Python student_layers): layers {[i + 1 for i in keep]} cannot be kept, as the model has {depth}"
-        )
 
 
 def _name_of(find, model) -> str:

@@ -33,7 +33,6 @@ from teachback.methods.inner_layers import layer_map
 from teachback.methods.predictions import pkd_layer_map
 from teachback.methods.student import kept_layers
 from teachback.models.fine_tuned import label_order
-from teachback.models.layers import require_layers
 from teachback.models.loading import model_depth
 from teachback.stages.stage1_arguments import GetDataArguments
 from teachback.stages.stage2_arguments import ProcessArguments
@@ -182,11 +181,8 @@ def _check_student(stage: str, parsed: dict[str, list], data: DataArguments) -> 
 def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, first: FirstStageArguments | None = None,
                  second: SecondStageArguments | None = None) -> None:  # fmt: skip
     """Refuse a student's layers that its model does not have, and maps that do not fit them, by the models' configs alone."""
-    depth = model_depth(teacher_model if student.student_init == "teacher" else student.student_model, data_dir)
-    if student.student_layers:
-        keep = kept_layers(student.student_layers, depth)
-        require_layers(keep, depth)
-        depth = len(keep)
+    source = teacher_model if student.student_init == "teacher" else student.student_model
+    depth = len(kept_layers(student.student_layers, model_depth(source, data_dir)))
     if first and first.first != "none":
         layer_map(first.layer_map, depth, model_depth(teacher_model, data_dir))
     if second and second.method != "finetune" and second.beta_pkd:

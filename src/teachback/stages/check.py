@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from teachback.core.arguments import (
     CURRICULUM_STAGE,
@@ -16,7 +16,6 @@ from teachback.core.arguments import (
     TEACHER_STAGE,
     DataArguments,
     FirstStageArguments,
-    HardLabelArguments,
     SecondStageArguments,
     StudentArguments,
     TeacherArguments,
@@ -40,7 +39,7 @@ from teachback.stages.stage2_data import check_before_reading
 from teachback.stages.stage7_arguments import EvaluationArguments, metrics_of
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
+Values = dict[type, Any]  # the arguments of a stage by their class
 
 STAGES = (
     "1_get_data.sh", "2_process_data.sh", "3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh",
@@ -48,13 +47,14 @@ STAGES = (
 )  # fmt: skip
 GET, PROCESS, TEACHER, FIRST, SECOND, CURRICULUM, EVALUATE = STAGES
 
-
 # What the command line of each stage is parsed into.
 ARGUMENTS: dict[str, tuple[type, ...]] = {
     GET: (GetDataArguments,), PROCESS: (ProcessArguments,), TEACHER: (*TEACHER_STAGE, HubArguments),
     FIRST: (*STUDENT_STAGES, HubArguments), SECOND: (*STUDENT_STAGES, HubArguments), CURRICULUM: (*CURRICULUM_STAGE, HubArguments),
     EVALUATE: (EvaluationArguments,),
 }  # fmt: skip
+# Arguments that say which model a stage works on.
+MODELS = {ProcessArguments: ("embedding_model",), StudentArguments: ("student_model", "student_layers", "student_init")}
 
 
 def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
@@ -66,7 +66,7 @@ def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
     Raises:
         TeachbackError: some variables are invalid; the message lists the problems of all stages.
     """
-    parsed: dict[str, list] = {}
+    parsed: dict[str, Values] = {}
     problems: list[str] = []
     for place, stage in enumerate(stages):
         try:
@@ -96,23 +96,19 @@ def check_later_stages(stage: str) -> None:
         check_stages(STAGES[STAGES.index(stage) + 1 :])
 
 
-def _parse(stage: str, flags: Sequence[str]) -> list:
+def _parse(stage: str, flags: Sequence[str] = ()) -> Values:
     """Parse the arguments of a stage's script, and check them as far as that needs no rows."""
-    values = parse_options(*ARGUMENTS[stage], argv=_arguments(stage, flags))
-    for processing in _of(values, ProcessArguments):
-        check_before_reading(processing)
-    for data in _of(values, DataArguments):
-        _targets(data, data.domain)
-    for scoring in _of(values, EvaluationArguments):
+    values = {type(one): one for one in parse_options(*ARGUMENTS[stage], argv=_arguments(stage, flags))}
+    if stage == PROCESS:
+        check_before_reading(values[ProcessArguments])
+    elif DataArguments in values:
+        _targets(values[DataArguments], values[DataArguments].domain)
+    elif stage == EVALUATE:
+        scoring = values[EvaluationArguments]
         if suite := _suite(scoring):
             suite.targets(scoring.domain)
             metrics_of(suite, scoring.metric)
     return values
-
-
-def _of(values: list, kind: type[T]) -> list[T]:
-    """The arguments of one class, if the stage has some."""
-    return [value for value in values if isinstance(value, kind)]
 
 
 def _suite(data: DataArguments | EvaluationArguments) -> SuiteData | None:
@@ -127,16 +123,18 @@ def _targets(data: DataArguments, domain: str) -> list[Domain]:
     return suite.targets(domain) if suite else []
 
 
-def _check_label_loss(values: list) -> None:
+def _check_label_loss(values: Values) -> None:
     """Check CLASS_WEIGHTS and LABEL_SMOOTHING of a stage; other stages' may be of another method, and other domains."""
-    for loss in _of(values, HardLabelArguments):
-        if isinstance(loss, SecondStageArguments):
-            loss.require_label_share()
-        (data,) = _of(values, DataArguments)
-        if suite := _suite(data):
-            together = isinstance(loss, TeacherArguments) and loss.teacher != "single"
-            names = [name for name in suite.trainable if name != data.hold_out]
-            class_weight_column(loss, [], list(map(suite.suite.domain, names)) if together else suite.targets(data.domain))
+    loss = values.get(TeacherArguments) or values.get(SecondStageArguments)
+    if loss is None:
+        return
+    if isinstance(loss, SecondStageArguments):
+        loss.require_label_share()
+    data = values[DataArguments]
+    if suite := _suite(data):
+        together = isinstance(loss, TeacherArguments) and loss.teacher != "single"
+        names = [name for name in suite.trainable if name != data.hold_out]
+        class_weight_column(loss, [], list(map(suite.suite.domain, names)) if together else suite.targets(data.domain))
 
 
 def _arguments(stage: str, flags: Sequence[str]) -> list[str]:
@@ -148,32 +146,29 @@ def _arguments(stage: str, flags: Sequence[str]) -> list[str]:
     return words[next(i for i, word in enumerate(words) if word.endswith(".py")) + 1 :]
 
 
-def _check_models(stage: str, parsed: dict[str, list]) -> None:
+def _check_models(stage: str, parsed: dict[str, Values]) -> None:
     """Check that the stage's models are available, that its student can be made, and that a given teacher suits the suite."""
+    values = parsed[stage]
     if stage == PROCESS:
-        (processing,) = _of(parsed[stage], ProcessArguments)
-        model_depth(processing.embedding_model, processing.data_dir)
-        return
-    (data,) = _of(parsed[stage], DataArguments)
-    if stage != TEACHER:
-        _check_student(stage, parsed, data)
-        return
-    (teacher,) = _of(parsed[stage], TeacherArguments)
-    if teacher.teacher_checkpoint:
+        model_depth(values[ProcessArguments].embedding_model, values[ProcessArguments].data_dir)
+    elif stage != TEACHER:
+        _check_student(stage, parsed)
+    elif name := values[TeacherArguments].teacher_checkpoint:
+        teacher, data = values[TeacherArguments], values[DataArguments]
         for domain in _targets(data, data.domain if teacher.teacher == "single" else ""):
-            label_order(teacher.teacher_checkpoint, domain, teacher.teacher_labels, data.data_dir)
+            label_order(name, domain, teacher.teacher_labels, data.data_dir)
 
 
-def _check_student(stage: str, parsed: dict[str, list], data: DataArguments) -> None:
+def _check_student(stage: str, parsed: dict[str, Values]) -> None:
     """Check that the student's model is available, and that its layers suit STUDENT_LAYERS and the layer maps."""
-    (second,), (first,) = _of(parsed[stage], SecondStageArguments), _of(parsed[stage], FirstStageArguments)
+    values = parsed[stage]
+    data, first, second = values[DataArguments], values[FirstStageArguments], values[SecondStageArguments]
     if second.soft_labels:
         for domain in _targets(data, data.domain):
             open_soft_labels(second.soft_labels, domain)
     taken = second.method != "finetune" and FIRST in parsed  # stage 5 takes the student of stage 4
-    (student,) = _of(parsed[FIRST if taken else stage], StudentArguments)
-    of_teacher = parsed.get(TEACHER) or parse_options(*ARGUMENTS[TEACHER], argv=_arguments(TEACHER, ()))
-    (teacher,) = _of(of_teacher, TeacherArguments)
+    student = parsed[FIRST if taken else stage][StudentArguments]
+    teacher = (parsed.get(TEACHER) or _parse(TEACHER))[TeacherArguments]
     model = teacher.teacher_checkpoint or teacher.teacher_model
     check_layers(student, model, data.data_dir, first if stage == FIRST else None, second)
 
@@ -189,10 +184,7 @@ def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, f
         pkd_layer_map(second.pkd_layers, depth, model_depth(teacher_model, data_dir))
 
 
-def _all_defaults(values: list) -> bool:
+def _all_defaults(values: Values) -> bool:
     """Whether the variables of a stage's model are unset, in which case they may still be given to the stage itself."""
-    default = StudentArguments()
-    names = ("student_model", "student_layers", "student_init")
-    given = [processing.embedding_model != ProcessArguments.embedding_model for processing in _of(values, ProcessArguments)]
-    given += [getattr(s, name) != getattr(default, name) for s in _of(values, StudentArguments) for name in names]
-    return bool(given) and not any(given)
+    given = [(values[kind], name) for kind, names in MODELS.items() if kind in values for name in names]
+    return bool(given) and all(getattr(arguments, name) == getattr(type(arguments), name) for arguments, name in given)

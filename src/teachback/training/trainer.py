@@ -59,8 +59,10 @@ class DistillationTrainer(Trainer):
 
     model: TrainingModule
     train_dataset: EncodedRows
+    data_collator: Collator
     optimizer: torch.optim.Optimizer
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
+    tracks: Tracks = NO_TRACKS
     layer_decay = 1.0  # factor of the learning rate from a layer to the one below it
     averaged = False  # whether the model has the mean weights of the last epochs
     stop_signal = 0  # signal that came after the end of training, when no checkpoint is needed
@@ -103,6 +105,7 @@ class DistillationTrainer(Trainer):
         if "loss" in logs:
             logs = logs | {f"loss_{name}": value for name, value in self.model.take_terms().items()}
         super().log(logs, *args, **kwargs)
+        self.tracks.log(logs, self.state.global_step)
 
     def _save_checkpoint(self, *args, **kwargs):
         self.loss_watch.check()
@@ -168,52 +171,28 @@ class DistillationTrainer(Trainer):
             restore_random_states(load_state(Path(checkpoint) / f"random_{self.args.process_index}"))
 
 
-class EpochEnd(TrainerCallback):
-    """Calls the training module's `on_epoch_end` and logs the result."""
+class ModuleSteps(TrainerCallback):
+    """What happens around the steps of a training module: its padding is told, its unused embeddings decay, its epochs end."""
 
-    def __init__(self, trainer: DistillationTrainer, module: TrainingModule):
-        self.trainer, self.module = trainer, module
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        values = self.module.on_epoch_end()
-        if values:
-            self.trainer.log(values)
-
-
-class DecayOfUnused(TrainerCallback):
-    """Tracks the weight decay of token embeddings that are left out of training."""
-
-    def __init__(self, module: TrainingModule):
-        self.module = module
-
-    def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
-        decay_others(self.module, optimizer)
-
-
-class TrackLog(TrainerCallback):
-    """Forwards the Trainer's logs to the trackers: losses by term, learning rate, scores by domain."""
-
-    def __init__(self, tracks: Tracks):
-        self.tracks = tracks
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        self.tracks.log(logs or {}, state.global_step)
-
-
-class PaddingLog(TrainerCallback):
-    """Prints the share of padding in the first epoch, over all processes, before the first step."""
-
-    def __init__(self, trainer: DistillationTrainer, rows: EncodedRows, multiple: int):
-        self.trainer, self.rows, self.multiple = trainer, rows, multiple
+    def __init__(self, trainer: DistillationTrainer):
+        self.trainer = trainer
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        """Print the share of padding in the first epoch, over all processes."""
         if state.global_step:  # a resumed run, whose history has it
             return
         batches = batches_of_all_processes(train_dataloader.batch_sampler)
-        padding = count_padding(self.rows, batches, self.multiple)
+        padding = count_padding(self.trainer.train_dataset, batches, self.trainer.data_collator.multiple)
         self.trainer.log({"padding_share": padding.share})
         if state.is_world_process_zero:
             print(padding)
+
+    def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        decay_others(self.trainer.model, optimizer)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if values := self.trainer.model.on_epoch_end():
+            self.trainer.log(values)
 
 
 def batches_of_all_processes(sampler: BatchSampler) -> Iterator[list[int]]:
@@ -225,8 +204,6 @@ def batches_of_all_processes(sampler: BatchSampler) -> Iterator[list[int]]:
         shard = copy.copy(sampler)
         shard.process_index = process
         yield from shard
-
-
 
 
 def _check_lengths(module: TrainingModule, *parts: EncodedRows) -> None:
@@ -276,29 +253,26 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     args = _for_trainer(args, checkpoints, compute_metrics is not None, settings.patience)
     use_training_attention(module, args.device)
     _check_lengths(module, train_rows, dev_rows)
-    collator = Collator(pad_token_id, multiple=1 if args.use_cpu else 8)
     trainer = DistillationTrainer(
         model=module,
         args=args,
-        data_collator=collator,
+        data_collator=Collator(pad_token_id, multiple=1 if args.use_cpu else 8),
         train_dataset=train_rows,
         eval_dataset=dev_rows,
         compute_metrics=compute_metrics,
-        callbacks=[StopOnBadLoss(), TrackLog(tracks)],
+        callbacks=[StopOnBadLoss()],
     )
-    trainer.layer_decay = settings.layer_decay
+    trainer.tracks, trainer.layer_decay = tracks, settings.layer_decay
     if settings.patience:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     show_progress(trainer, settings)
-    trainer.add_callback(EpochEnd(trainer, module))
+    trainer.add_callback(ModuleSteps(trainer))
     if settings.average_checkpoints:
         trainer.add_callback(KeepEpochs(module, checkpoints, settings.average_checkpoints))
-    trainer.add_callback(PaddingLog(trainer, train_rows, collator.multiple))
     if last:
         logger.warning("continuing from %s", last)
         point_to_best(Path(last))
     with stop_request() as request, freed_memory_kept(), _used_embeddings(module, train_rows, dev_rows, args, pad_token_id):
-        trainer.add_callback(DecayOfUnused(module))
         trainer.add_callback(SaveBetween(request))
         if settings.patience and last and evaluations_without_gain(Path(last)) >= settings.patience:
             trainer.finish(Path(last))

@@ -516,10 +516,10 @@ REFUSED = {
     "domains that are not there": (teach("--domains", "books toys"), "suite 'tiny' has no domain 'toys'"),
     "one domain and the domain loss": (teach("--domains", "books"), "the domain loss needs at least two domains"),
     "temperature 0": (distil("second", "--temperature", "0"), "TEMPERATURE=0.0: must be a number above 0"),
-    "alpha NaN": (mine("text\tx\ta", "--alpha", "nan"), "ALPHA=nan: use a number from 0 to 1"),
+    "alpha NaN": (mine("text\tx\ta", "--alpha", "nan"), "ALPHA=nan: must be between 0 and 1"),
     "quiz of more than all": (
         mine("text\tx\ta", "--quiz_fraction", "1.5"),
-        "quiz=1.5: must be at least 0 and below 1",
+        "QUIZ_FRACTION=1.5: must be at least 0 and below 1",
     ),
     "suite that is none": (
         lambda place: process(place.data, suite="amazom"),

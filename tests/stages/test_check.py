@@ -53,7 +53,7 @@ def test_what_a_later_stage_would_stop_at_is_found_first(variables, message, mon
         ({"SUITE": "superglue", "DOMAINS": "CB XX"}, "1_get_data.sh: DOMAINS: there is no domain 'XX'.*2_process_data.sh: DOMAINS"),
         ({"MODELS": "2"}, "1_get_data.sh: .*invalid bool value|1_get_data.sh: .*Truthy value"),
         ({"ALPHA": "3", "SPLIT": "tset"}, "2_process_data.sh: ALPHA=3.*7_eval.sh: SPLIT=tset is unknown"),
-        ({"QUIZ_FRACTION": "1.5"}, "2_process_data.sh: quiz=1.5"),
+        ({"QUIZ_FRACTION": "1.5"}, "2_process_data.sh: QUIZ_FRACTION=1.5"),
         ({"EMBEDDING_MODEL": "/no/such/folder"}, "2_process_data.sh: model '/no/such/folder': there is no such folder"),
         ({"METRIC": "acuracy"}, "7_eval.sh: .*acuracy"),
         ({"SUITE": "custom", "SOURCE": "/no/such/file.csv"}, "2_process_data.sh: /no/such/file.csv"),

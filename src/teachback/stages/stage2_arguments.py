@@ -6,7 +6,7 @@ from typing import Annotated
 
 from teachback.core.arguments import PROTOTYPE_FORMS
 from teachback.core.errors import TeachbackError
-from teachback.core.options import Checked, Count, Seed, at_least, one_of, option
+from teachback.core.options import BELOW_ONE, BelowOne, Checked, Count, Seed, Share, at_least, one_of, option
 from teachback.data.groups import GROUP_BY
 from teachback.data.schema import PROTOCOLS
 from teachback.data.suites import definition
@@ -25,9 +25,9 @@ class ProcessArguments(Checked):
     data_dir: str = "data"
     source: str = ""
     seed: Seed = 42
-    quiz_fraction: float | None = None
-    dev_fraction: float = 0.1
-    test_fraction: float = 0.1
+    quiz_fraction: Annotated[float | None, BELOW_ONE] = None
+    dev_fraction: BelowOne = 0.1
+    test_fraction: BelowOne = 0.1
     group_by: Annotated[str, one_of(*GROUP_BY)] = "auto"
     group_column: str = ""
     delimiter: str = ""
@@ -35,12 +35,12 @@ class ProcessArguments(Checked):
     text_b_column: str = ""
     label_column: str = ""
     domain_column: str = ""
-    protocol: str = "honest"
+    protocol: Annotated[str, one_of(*PROTOCOLS)] = "honest"
     skip_bad_rows: bool = False
     deduplicate: bool = False
     embedding_model: str = "bert-base-uncased"
-    prototype: str = "paper"
-    alpha: float = 0.5
+    prototype: Annotated[str, one_of(*PROTOTYPE_FORMS)] = "paper"
+    alpha: Share = 0.5
     max_length: Annotated[int, at_least(4)] = 128
     eval_batch_size: Count = 64
     precision: str = "auto"
@@ -64,23 +64,12 @@ class ProcessArguments(Checked):
 
 
 def _check(arguments: ProcessArguments) -> None:
-    if arguments.protocol not in PROTOCOLS:
-        raise TeachbackError(f"PROTOCOL={arguments.protocol}: use one of {', '.join(PROTOCOLS)}")
     if arguments.source and arguments.suite != "custom":
-        raise TeachbackError(
-            f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; set SOURCE in 1_get_data.sh"
-        )
+        raise TeachbackError(f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; set SOURCE in 1_get_data.sh")
     if arguments.source and Path(arguments.source).resolve().is_relative_to(arguments.folder.resolve()):
         raise TeachbackError(
             f"SOURCE={arguments.source} is in {arguments.folder}, which this stage overwrites; move your files elsewhere"
         )
-    if arguments.prototype not in PROTOTYPE_FORMS:
-        raise TeachbackError(f"PROTOTYPE={arguments.prototype}: use one of {', '.join(PROTOTYPE_FORMS)}")
-    if not 0 <= arguments.alpha <= 1:
-        raise TeachbackError(f"ALPHA={arguments.alpha}: use a number from 0 to 1")
-    for name in ("quiz", "dev_fraction", "test_fraction"):
-        if not 0 <= getattr(arguments, name) < 1:
-            raise TeachbackError(f"{name}={getattr(arguments, name)}: must be at least 0 and below 1")
     if arguments.dev_fraction + arguments.test_fraction >= 1:
         raise TeachbackError("DEV_FRACTION and TEST_FRACTION leave no train rows; their sum has to be below 1")
 
@@ -88,9 +77,7 @@ def _check(arguments: ProcessArguments) -> None:
 def _check_own_files(arguments: ProcessArguments) -> None:
     given = [name for name, value in CUSTOM_ONLY.items() if getattr(arguments, name) != value]
     if given and arguments.suite != "custom":
-        raise TeachbackError(
-            f"{given[0].upper()} is only for SUITE=custom, not for SUITE={arguments.suite}"
-        )
+        raise TeachbackError(f"{given[0].upper()} is only for SUITE=custom, not for SUITE={arguments.suite}")
     if len(arguments.delimiter.replace("\\t", "\t")) > 1:
         raise TeachbackError(f"DELIMITER={arguments.delimiter}: give one character, such as ';' or '\\t' for a tab")
     if {"group_by", "group_column"} <= set(given):

@@ -194,11 +194,12 @@ def test_folders_of_versions_that_wrote_no_hashes_are_read(home):
     assert run(home, "7_eval.sh", REPORT="0").status == 0
 
 
-def test_of_their_rows_the_number_is_checked_all_the_same(home, caplog):
+def test_of_their_rows_the_number_is_checked_all_the_same(home):
     without_hashes(home)
     last_row(home / "data/custom/train.tsv")
     shutil.rmtree(home / SEED / "teacher-meta")
     done = run(home, "3_train_teacher.sh")
     assert done.status == 1 and "train.tsv has" in done.error and "rows, and suite.json says" in done.error
-    assert run(home, "2_process_data.sh").status == 0 and "train.tsv: it has" in caplog.text
+    (home / "data/custom/stage.json").unlink()
+    assert run(home, "2_process_data.sh").status == 0
     assert run(home, "3_train_teacher.sh").status == 0

@@ -58,7 +58,8 @@ class SuiteData:
         require_whole(self.folder, path.name)
         rows, known = read_rows(path), self.suite.domains
         if problem := lost_rows(self.suite, path.stem, len(rows)):
-            raise TeachbackError(f"{path} {problem}; run 2_process_data.sh again")
+            made = self.folder / "stage.json"  # of an earlier version, without hashes, so that stage 2 would leave it as it is
+            raise TeachbackError(f"{path} {problem}; remove {made} and run 2_process_data.sh again")
         wrong = {pair for pair in {(row.domain, row.label) for row in rows} if _reason(*pair, known)}
         for number, row in enumerate(rows if wrong else [], start=2):
             if (row.domain, row.label) in wrong:

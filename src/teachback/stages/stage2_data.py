@@ -7,7 +7,7 @@ from pathlib import Path
 from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import sha256
-from teachback.core.integrity import count_rows, untouched_in_dry_runs
+from teachback.core.integrity import untouched_in_dry_runs
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
 from teachback.core.published import hash_model
@@ -23,7 +23,6 @@ from teachback.data.schema import (
     TRAIN_COLUMNS,
     Row,
     Suite,
-    lost_rows,
     read_suite,
     with_row_counts,
     write_rows,
@@ -61,17 +60,13 @@ def process(arguments: ProcessArguments, problems: Problems | None = None) -> Su
     """
     run = _stage_run(arguments)
     if arguments.dry_run:
-        missing = _missing(run.folder) if run.up_to_date() else []
-        message = f"would be recreated: {'; '.join(missing)}" if missing else run.dry_run_message()
-        print(f"{run.folder} {message}")
+        print(f"{run.folder} {run.dry_run_message()}")
         return None
-    if run.up_to_date() and not _missing(run.folder):
+    if run.up_to_date():
         run.tidy()
         print(f"{run.folder} is up to date")
         return read_suite(run.folder)
     run.warn()
-    for problem in [] if run.damaged else _missing(run.folder):
-        logger.warning("%s is recreated because this changed: %s", run.folder, problem)
     with locked(run.folder), stage_log(Path(arguments.data_dir) / "logs" / f"{arguments.suite}-2_process_data.log"):
         suite = _make(run, arguments, problems or Problems())
         print(f"wrote {run.folder}")
@@ -118,20 +113,6 @@ def _raw_files(arguments: ProcessArguments) -> list[Path]:
         return source_files(source)
     folders = [source / archive.folder for archive in suite.archives_of(arguments.domains)]
     return sorted(path for folder in set(folders) for path in folder.rglob("*") if path.is_file())
-
-
-def _missing(folder: Path) -> list[str]:
-    """Problems of a finished folder's files according to suite.json, as stage.json may lack their hashes."""
-    if not (folder / "suite.json").is_file():
-        return []
-    try:
-        suite = read_suite(folder)
-    except TeachbackError as error:
-        return [str(error)]
-    splits = [split for split in (*SPLITS, HIDDEN) if any(split in d.rows for d in suite.domains.values())]
-    gone = [f"{split}.tsv: it is gone" for split in splits if not (folder / f"{split}.tsv").is_file()]
-    counts = {split: count_rows(folder / f"{split}.tsv") for split in splits} if not gone else {}
-    return gone + [f"{split}.tsv: it {why}" for split, found in counts.items() if (why := lost_rows(suite, split, found))]
 
 
 def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:

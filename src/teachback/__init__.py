@@ -9,22 +9,14 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "MPDistil": "mpdistil",
-    "TrainingConfig": "settings",
     "MetaKD": "metakd",
     "MetaKDConfig": "settings",
     "TeachbackError": "core.errors",
+    "TrainingConfig": "settings",
     "create_simple_dataloader": "loaders",
     "load_superglue_dataset": "loaders",
 }
-__all__ = [  # loaded on first use
-    "MPDistil",
-    "MetaKD",
-    "MetaKDConfig",
-    "TeachbackError",
-    "TrainingConfig",
-    "create_simple_dataloader",
-    "load_superglue_dataset",
-]
+__all__ = list(_PLACES)  # loaded on first use
 
 
 def __getattr__(name: str):

@@ -130,10 +130,6 @@ def _require_several(domains: Collection[str]) -> None:
         raise TeachbackError("Meta-KD needs rows of two or more domains, and these are of one; use MPDistil for a single domain")
 
 
-def _likeliest(probabilities: dict[str, float]) -> str:
-    return max(probabilities, key=probabilities.__getitem__)
-
-
 def _dev(record: dict) -> dict[str, float]:
     """Dev scores of a stage."""
     return {name: value for name, value in record["dev"].items() if name not in SPEED}
@@ -279,8 +275,8 @@ class MetaKD:
         """Predict label names of texts or pairs with the domain's student; a single string gives a single label."""
         probabilities = self.predict_proba(texts, domain)
         if isinstance(probabilities, dict):
-            return _likeliest(probabilities)
-        return [_likeliest(one) for one in probabilities]
+            return max(probabilities, key=probabilities.__getitem__)
+        return [max(one, key=one.__getitem__) for one in probabilities]
 
     def predict_proba(self, texts: Texts, domain: str) -> dict[str, float] | list[dict[str, float]]:
         """Predict the probability of each label as a dict per text or pair; a single string gives a single dict."""

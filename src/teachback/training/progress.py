@@ -11,7 +11,7 @@ from teachback.core.training_arguments import OptimizerArguments
 LOSSES = 10  # minimum number of logged losses, enough for a curve
 QUIET = 30.0  # seconds between progress lines if output is not a terminal
 SPEED = ("runtime", "samples_per_second", "steps_per_second")
-NO_TERM = {"loss", "learning_rate", "grad_norm", "epoch", "total_flos", "padding_share"}
+NO_TERM = {"learning_rate", "grad_norm", "epoch", "total_flos", "padding_share"}
 
 
 def show_progress(trainer: Trainer, settings: OptimizerArguments) -> None:
@@ -68,7 +68,7 @@ class EpochLines(TrainerCallback):
             self._say(self._epoch(state, logs))
             self.logged, self.epoch_began = [], time.monotonic()
             return
-        self.logged.append({name: value for name, value in logs.items() if _is_term(name)})
+        self.logged.append({name: value for name, value in logs.items() if name not in NO_TERM})
         if self.bar is None and time.monotonic() - self.last > QUIET:
             self._say(self._between(state))
 
@@ -95,10 +95,6 @@ class EpochLines(TrainerCallback):
         self.last = time.monotonic()
         if self.bar is None or not self.bar.say(line):
             print(line, flush=True)
-
-
-def _is_term(name: str) -> bool:
-    return name == "loss" or name not in NO_TERM
 
 
 def _losses(logged: list[dict[str, float]]) -> list[str]:

@@ -1,37 +1,11 @@
 """Initialisation of the student: a whole model, or selected layers of one."""
 
-from pathlib import Path
-
-from teachback.core.arguments import StudentArguments
 from teachback.core.errors import TeachbackError
-from teachback.data.schema import Domain, Row
-from teachback.data.suite_data import texts_of
+from teachback.data.schema import Domain
 from teachback.methods.inner_layers import number_list
 from teachback.methods.teacher import Teacher
 from teachback.models.layers import cut_layers, layer_list, spread_layers
-from teachback.models.loading import load_classifier, load_tokenizer
-
-
-def initial_student(
-    args: StudentArguments,
-    vocabulary: list[Row],
-    domain: Domain,
-    data_dir: str,
-    teacher: Teacher | None = None,
-    folder: Path | None = None,
-):
-    """Create the student, a classifier with ``domain``'s labels in train mode; returns it and its tokenizer.
-
-    It comes from a model, or from the layers of ``teacher``, stored in ``folder``. A model from scratch learns its
-    vocabulary from the texts of the rows ``vocabulary``.
-    """
-    if args.student_init == "teacher":
-        assert teacher is not None  # callers load it for STUDENT_INIT=teacher
-        tokenizer = load_tokenizer(str(folder))
-    else:
-        teacher, tokenizer = None, load_tokenizer(args.student_model, data_dir, texts_of(vocabulary))
-    student = new_student(args.student_model, args.student_layers, domain, tokenizer, data_dir, teacher, args.dropout)
-    return student, tokenizer
+from teachback.models.loading import load_classifier
 
 
 def new_student(

@@ -12,13 +12,12 @@ from teachback.data.schema import Domain, Row
 from teachback.data.suite_data import read_unlabelled
 from teachback.inference.model_card import write_card
 from teachback.methods.inner_layers import InnerLayerDistillation, require_no_common_tokens
-from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
 from teachback.models.layers import token_fields
 from teachback.models.loading import load_tokenizer, save_checkpoint
 from teachback.stages.context import Context
-from teachback.stages.student import save_trained, scored
+from teachback.stages.student import initial_student, save_trained, scored
 
 INITIAL_STUDENT = ("student_model", "student_layers", "student_init", "dropout")
 
@@ -40,9 +39,7 @@ def distil_first(context: Context, student_args: StudentArguments, args: FirstSt
     run = context.run(folder, (student_args, args, head), used, inputs, origin, train=rows, selection=dev)
     if context.skip(run) or _copied(run, context, domain):
         return folder
-    model, tokenizer = initial_student(
-        student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir, teacher, teacher_path
-    )
+    model, tokenizer = initial_student(context, student_args, domain, teacher, teacher_path)
     rows += context.windows(rows, tokenizer, student_args.transfer_windows)
     shared = _shared_tokenizer(context, [*rows, *dev], model, tokenizer, teacher, teacher_path)
     if shared is None:
@@ -135,9 +132,7 @@ def pass_on(context: Context, student_args: StudentArguments, domain: Domain) ->
     run = context.run(folder, (choices,), [domain.name], inputs, teacher_path or student_args.student_model)
     if context.skip(run):
         return folder
-    model, tokenizer = initial_student(
-        student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir, teacher, teacher_path
-    )
+    model, tokenizer = initial_student(context, student_args, domain, teacher, teacher_path)
     context.say(f"FIRST=none: the initial student of {domain.name} is published without training")
     head_trained = student_args.student_init == "teacher"
     record = {"method": "none", "domain": domain.name, "head_trained": head_trained, "seed": context.training.seed}

@@ -24,12 +24,11 @@ from teachback.methods.predictions import (
     teacher_columns,
     teacher_logits,
 )
-from teachback.methods.student import initial_student
 from teachback.methods.teacher import Teacher, head_name
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_finished_classifier, load_tokenizer
 from teachback.stages.context import Context
-from teachback.stages.student import save_trained, scored
+from teachback.stages.student import initial_student, save_trained, scored
 from teachback.stages.teachers import Teachers
 
 
@@ -196,9 +195,7 @@ def finetune_student(
     run = context.run(folder, (choices,), [domain.name], inputs, origin, train=rows, selection=dev)
     if context.skip(run):
         return folder
-    model, tokenizer = initial_student(
-        student_args, context.rows.vocabulary(domain.name), domain, context.args.data_dir
-    )
+    model, tokenizer = initial_student(context, student_args, domain)
     encoded = context.encode(rows, [domain.name], tokenizer)
     module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, use_expertise_weights=False)
     _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev)

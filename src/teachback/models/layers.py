@@ -53,9 +53,8 @@ def layer_list(model) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
     raise TeachbackError(
-        f"{type(model).__name__} has no list of its {depth} layers (do they share weights?), so it cannot be cut, nor its attention "
-        "scores be read: set ATTENTION_TARGET=relations, which reads every family, or ATTENTION_WEIGHT=0 to distil without the "
-        "attention loss, and STUDENT_INIT=pretrained without STUDENT_LAYERS"
+        f"{type(model).__name__} has no list of its {depth} layers (do they share weights?), so it cannot be cut: set "
+        "STUDENT_INIT=pretrained without STUDENT_LAYERS"
     )
 
 

@@ -51,10 +51,12 @@ def head_name(kind: str, domain: Domain) -> str:
 class Teacher(nn.Module):
     """Classifier over several domains, with the meta-teacher's transferable-knowledge module and domain classifier.
 
-    Batches need ``domain`` [B], indices into ``domains``.
+    Batches need ``domain`` [B], indices into ``domains``. One of a run also has its ``folder`` and the ``hash`` of its model.
     """
 
     head_of_domain: torch.Tensor
+    folder: Path
+    hash: str
 
     def __init__(self, model, kind: str, domains: list[Domain], transferable: bool, embeds_domains: bool = True):
         super().__init__()

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from teachback.core.arguments import FirstStageArguments, StudentArguments
-from teachback.core.published import hash_model, read_stage
+from teachback.core.published import read_stage
 from teachback.core.runs import StageRun
 from teachback.data.common_tokens import TYPES, certainly_same, reads_like
 from teachback.data.schema import Domain, Row
@@ -25,23 +25,23 @@ INITIAL_STUDENT = ("student_model", "student_layers", "student_init", "dropout")
 def distil_first(context: Context, student_args: StudentArguments, args: FirstStageArguments, domain: Domain) -> Path:
     """Run stage 4 for one domain; returns the student's folder."""
     weighted = student_args.use_expertise_weights is not False
-    teacher_path, teacher = context.teachers.read(student_args.teacher, domain.name, student_args.teacher_domain)
+    teacher = context.teachers.read(student_args.teacher, domain.name, student_args.teacher_domain)
     used = _transfer_domains(context, teacher, args, domain)
     names = [d.name for d in teacher.domains]
     rows = scored(context.rows.train(used, domain.name), student_args) + read_unlabelled(student_args.unlabelled, domain)
     dev = context.rows.selection(used, with_label=False)
     folder = context.student_folder(domain, "student_first")
-    inputs = {"teacher": hash_model(str(teacher_path))}
+    inputs = {"teacher": teacher.hash}
     if student_args.student_init == "pretrained":
         inputs |= context.model_input(student_args.student_model, domain.name)
     head = {"head": head_name(student_args.teacher, domain), "use_expertise_weights": weighted}
-    origin = teacher_path if student_args.student_init == "teacher" else student_args.student_model
+    origin = teacher.folder if student_args.student_init == "teacher" else student_args.student_model
     run = context.run(folder, (student_args, args, head), used, inputs, origin, train=rows, selection=dev)
     if context.skip(run) or _copied(run, context, domain):
         return folder
-    model, tokenizer = initial_student(context, student_args, domain, teacher, teacher_path)
+    model, tokenizer = initial_student(context, student_args, domain, teacher)
     rows += context.windows(rows, tokenizer, student_args.transfer_windows)
-    shared = _shared_tokenizer(context, [*rows, *dev], model, tokenizer, teacher, teacher_path)
+    shared = _shared_tokenizer(context, [*rows, *dev], model, tokenizer, teacher)
     if shared is None:
         require_no_common_tokens(args, transferable=teacher.transferable is not None)
     module = InnerLayerDistillation(Classifier(model, {domain.head: domain}), teacher, args, weighted,
@@ -49,29 +49,29 @@ def distil_first(context: Context, student_args: StudentArguments, args: FirstSt
     teacher.to(context.training.device)
     reading = shared or tokenizer
     encoded = context.encode(rows, names, reading)
-    record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher_path.name,
+    record = {"method": "metakd", "domain": domain.name, "teacher_folder": teacher.folder.name,
               "head_trained": student_args.student_init == "teacher"}  # fmt: skip
 
     def write_states(*parts) -> None:
-        kept = context.teachers.write_states(run, module.teacher, inputs["teacher"], reading, *parts)
+        kept = context.teachers.write_states(run, module.teacher, reading, *parts)
         record["teacher_states_kept"] = kept
 
     dev_means = None
     if shared is None:
-        encoded.columns |= _teacher_means(context, teacher, teacher_path, rows)
-        dev_means = _teacher_means(context, teacher, teacher_path, dev)
+        encoded.columns |= _teacher_means(context, teacher, rows)
+        dev_means = _teacher_means(context, teacher, dev)
     trainer, metrics = context.fit(run, module, encoded, dev, names, reading, scored=False,
                                       prepare=write_states if shared else None, dev_columns=dev_means)  # fmt: skip
     context.publish(run, trainer, lambda path: save_trained(path, module, tokenizer), record, metrics)
     return folder
 
 
-def _shared_tokenizer(context: Context, rows: list[Row], student, tokenizer, teacher: Teacher, folder: Path):
+def _shared_tokenizer(context: Context, rows: list[Row], student, tokenizer, teacher: Teacher):
     """Tokenizer for both models, which read the same batches: one that encodes ``rows`` as each model's does; None if there is none.
 
-    It is the student's, or the teacher's (in ``folder``) if only that has the token types that a model needs.
+    It is the student's, or the teacher's if only that has the token types that a model needs.
     """
-    of_teacher = load_tokenizer(str(folder))
+    of_teacher = load_tokenizer(str(teacher.folder))
     if tokenizer.pad_token_id != of_teacher.pad_token_id:  # decoders locate the last token by it
         return None
     if certainly_same(tokenizer, of_teacher):
@@ -112,27 +112,28 @@ def _copied(run: StageRun, context: Context, domain: Domain) -> bool:
     return False
 
 
-def _teacher_means(context: Context, teacher: Teacher, folder: Path, rows: list[Row]) -> dict[str, torch.Tensor]:
+def _teacher_means(context: Context, teacher: Teacher, rows: list[Row]) -> dict[str, torch.Tensor]:
     """Teacher states for a student with another tokenizer, by row: those that do not belong to a token."""
-    states = context.teachers.features(teacher, folder, rows, means=True)
+    states = context.teachers.features(teacher, rows, means=True)
     assert states.means is not None  # computed with means=True
     return {"teacher_means": torch.cat([states.pooled, states.means], -1)}
 
 
 def pass_on(context: Context, student_args: StudentArguments, domain: Domain) -> Path:
     """Run stage 4 with FIRST=none: publish the initial student; returns its folder."""
-    teacher_path, teacher = None, None
+    teacher = None
+    origin: Path | str = student_args.student_model
     if student_args.student_init == "teacher":
-        teacher_path, teacher = context.teachers.read(student_args.teacher, domain.name, student_args.teacher_domain)
-        inputs = {"teacher": hash_model(str(teacher_path))}
+        teacher = context.teachers.read(student_args.teacher, domain.name, student_args.teacher_domain)
+        inputs, origin = {"teacher": teacher.hash}, teacher.folder
     else:
         inputs = context.model_input(student_args.student_model, domain.name)
     folder = context.student_folder(domain, "student_first")
     choices = {"first": "none"} | {name: getattr(student_args, name) for name in INITIAL_STUDENT}
-    run = context.run(folder, (choices,), [domain.name], inputs, teacher_path or student_args.student_model)
+    run = context.run(folder, (choices,), [domain.name], inputs, origin)
     if context.skip(run):
         return folder
-    model, tokenizer = initial_student(context, student_args, domain, teacher, teacher_path)
+    model, tokenizer = initial_student(context, student_args, domain, teacher)
     context.say(f"FIRST=none: the initial student of {domain.name} is published without training")
     head_trained = student_args.student_init == "teacher"
     record = {"method": "none", "domain": domain.name, "head_trained": head_trained, "seed": context.training.seed}

@@ -37,13 +37,13 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     """Run stage 5 for one domain: distil the teacher's predictions into stage 4's student; returns its folder."""
     if student_args.teacher == "multi" or args.teacher_seeds or (args.soft_labels and not args.beta_pkd):
         return distil_predictions(context, student_args, args, domain)
-    teacher_path, teacher = context.teachers.read(student_args.teacher, domain.name, student_args.teacher_domain)
+    teacher = context.teachers.read(student_args.teacher, domain.name, student_args.teacher_domain)
     first = context.student_before(domain, "student_first", "4_student_first.sh")
     rows, dev, names = _transfer_rows(context, student_args, args, domain)
     quiz = context.rows.quiz([domain.name], domain) if args.meta_teacher_every_epoch else []
     folder = context.student_folder(domain, "student_second")
     choices = _choices(student_args, args)
-    inputs = {"teacher": hash_model(str(teacher_path)), "student_first": hash_model(str(first))} | _file_input(args)
+    inputs = {"teacher": teacher.hash, "student_first": hash_model(str(first))} | _file_input(args)
     arguments = (args, choices, meta_args) if quiz else (args, choices)
     run = context.run(folder, arguments, names, inputs, first, train=rows, selection=dev, quiz=quiz)
     if context.skip(run):
@@ -53,15 +53,15 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     rows, given = _answered(context, rows, args, domain)
     encoded = context.encode(rows, names, tokenizer)
     layers = pkd_layers(model, teacher, args)
-    step = _teacher_step(context, model, tokenizer, teacher, teacher_path, quiz, domain, meta_args) if quiz else None
-    features = context.teachers.features(teacher, teacher_path, rows, layers)
+    step = _teacher_step(context, model, tokenizer, teacher, quiz, domain, meta_args) if quiz else None
+    features = context.teachers.features(teacher, rows, layers)
     encoded.columns |= teacher_columns(teacher, features, domain, changes=step is not None)
     if given:
         encoded.columns |= answer_columns(given, encoded.columns["label"])
     width = teacher.classifier.model.config.hidden_size if layers else 0
     module = PredictionDistillation(Classifier(model, {domain.head: domain}), args, choices["use_expertise_weights"], step, width,
                                     student_args.expertise_power)  # fmt: skip
-    _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev, teacher_folder=teacher_path.name)
+    _fit_and_publish(context, run, module, tokenizer, encoded, rows, dev, teacher_folder=teacher.folder.name)
     return folder
 
 
@@ -160,16 +160,16 @@ def _ensemble(context: Context, student_args: StudentArguments, args: SecondStag
 
 def _answers(teachers: Teachers, kind: str, taught: str, rows: list[Row], domain: Domain) -> torch.Tensor:
     """A teacher's logits of rows for the classes of ``domain``: [N, C]."""
-    folder, teacher = teachers.read(kind, domain.name, taught)
-    return teacher_logits(teacher, teachers.features(teacher, folder, rows), domain)
+    teacher = teachers.read(kind, domain.name, taught)
+    return teacher_logits(teacher, teachers.features(teacher, rows), domain)
 
 
-def _teacher_step(context: Context, model, tokenizer, teacher: Teacher, folder: Path, quiz: list[Row],
+def _teacher_step(context: Context, model, tokenizer, teacher: Teacher, quiz: list[Row],
                   domain: Domain, meta_args: MetaTeacherArguments) -> TeacherStep:  # fmt: skip
     """Create the meta-teacher from the teacher's head, with its training on quiz rows after each epoch."""
     head = head_name(teacher.kind, domain)
     meta = MetaTeacher({head: meta_heads(teacher, [domain])[head]}, model.config.hidden_size)
-    pooled = context.teachers.features(teacher, folder, quiz).pooled
+    pooled = context.teachers.features(teacher, quiz).pooled
     encoded = context.encode(quiz, [domain.name], tokenizer)
     training = context.training
     return TeacherStep(meta.to(training.device), head, pooled, encoded, meta_args,

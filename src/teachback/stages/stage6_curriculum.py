@@ -88,7 +88,7 @@ class CurriculumInputs:
 
     def __init__(self, context: Context, args: CurriculumArguments, target: Domain):
         self.context, self.args, self.target = context, args, target
-        self.teacher_folder, self.teacher = context.teachers.read(args.teacher, target.name)
+        self.teacher = context.teachers.read(args.teacher, target.name)
         self.student_folder = context.student_before(target, "student_second", "5_student_second.sh")
         self._require_fraction()
         context.rows.quiz([target.name], target)
@@ -122,7 +122,7 @@ class CurriculumInputs:
         return [data.suite.domain(name) for name in data.trainable if name in with_quiz]
 
     def inputs(self) -> dict[str, str]:
-        return {"teacher": hash_model(str(self.teacher_folder)), "student": hash_model(str(self.student_folder))}
+        return {"teacher": self.teacher.hash, "student": hash_model(str(self.student_folder))}
 
     def quiz_rows(self) -> list[Row]:
         return [row for rows in self.quiz.values() for row in rows]
@@ -130,7 +130,7 @@ class CurriculumInputs:
     def meta_run(self, meta_args: MetaTeacherArguments) -> StageRun:
         folder = self.context.student_folder(self.target, "meta_teacher")
         arguments = (meta_args, {"teacher": self.args.teacher, "batch_size": self.args.batch_size})
-        return self.context.run(folder, arguments, self.names, self.inputs(), self.teacher_folder, quiz=self.quiz_rows())
+        return self.context.run(folder, arguments, self.names, self.inputs(), self.teacher.folder, quiz=self.quiz_rows())
 
     def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:
         folder = self.context.student_folder(self.target, "curriculum")
@@ -167,8 +167,7 @@ class CurriculumInputs:
     @cached_property
     def teacher_quizzes(self) -> dict[str, torch.Tensor]:
         """Teacher's pooled states of each domain's quiz."""
-        teachers, teacher, folder = self.context.teachers, self.teacher, self.teacher_folder
-        return self.ask_together(lambda rows, _: teachers.features(teacher, folder, rows).pooled)
+        return self.ask_together(lambda rows, _: self.context.teachers.features(self.teacher, rows).pooled)
 
 
 def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherArguments) -> None:
@@ -186,7 +185,7 @@ def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherA
         quizzes.append(Quiz(head, scene.teacher_quizzes[name], pooled[name], labels, guids))
     meta = scene.new_meta_teacher().to(device)
     # If stage 5 used the same teacher, its meta-teacher suits this teacher's states.
-    same = read_stage(scene.student_folder)["inputs"].get("teacher") == hash_model(str(scene.teacher_folder))
+    same = read_stage(scene.student_folder)["inputs"].get("teacher") == scene.teacher.hash
     learnt = take_heads(meta, scene.student_folder) if same else set()
     new = new_heads(scene.teacher, scene.domains) - learnt
     fit_new_heads(meta, quizzes, new, args.meta_loss)
@@ -194,7 +193,7 @@ def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherA
     heads = sorted({quiz.head for quiz in quizzes})
     context.say(f"meta-teacher ({args.meta_loss}): heads {', '.join(heads)} trained on quiz, loss {losses[-1]:.4f}")
     record = {
-        "method": "meta_teacher", "domain": scene.target.name, "teacher_folder": scene.teacher_folder.name,
+        "method": "meta_teacher", "domain": scene.target.name, "teacher_folder": scene.teacher.folder.name,
         "meta_domains": scene.names, "seed": context.training.seed, "loss_by_epoch": losses,
         "heads_of_stage_5": sorted(learnt), "new_heads": sorted(new),
     }  # fmt: skip

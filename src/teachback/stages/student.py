@@ -14,15 +14,14 @@ from teachback.models.loading import load_tokenizer, save_checkpoint
 from teachback.stages.context import Context
 
 
-def initial_student(context: Context, args: StudentArguments, domain: Domain, teacher: Teacher | None = None, folder: Path | None = None):
+def initial_student(context: Context, args: StudentArguments, domain: Domain, teacher: Teacher | None = None):
     """Create the student, a classifier with ``domain``'s labels in train mode; returns it and its tokenizer.
 
-    It comes from a model, whose vocabulary is learnt from train texts if it is from scratch, or from layers of ``teacher``,
-    stored in ``folder``.
+    It comes from a model, whose vocabulary is learnt from train texts if it is from scratch, or from layers of ``teacher``.
     """
     if args.student_init == "teacher":
         assert teacher is not None  # callers load it for STUDENT_INIT=teacher
-        tokenizer = load_tokenizer(str(folder))
+        tokenizer = load_tokenizer(str(teacher.folder))
     else:
         texts = texts_of(context.rows.vocabulary(domain.name))
         teacher, tokenizer = None, load_tokenizer(args.student_model, context.args.data_dir, texts)

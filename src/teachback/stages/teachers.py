@@ -43,8 +43,8 @@ class Teachers:
         self.context.require(folder, variables, "3_train_teacher.sh", self.root.name.removeprefix("seed"))
         return folder
 
-    def read(self, kind: str, domain: str, taught: str = "") -> tuple[Path, Teacher]:
-        """Load a finished teacher in eval mode; returns its folder and the teacher.
+    def read(self, kind: str, domain: str, taught: str = "") -> Teacher:
+        """Load a finished teacher in eval mode.
 
         ``taught``: the domain of a single teacher, if it differs from ``domain``.
 
@@ -53,6 +53,7 @@ class Teachers:
         """
         folder, hold_out = self.finished(kind, taught or domain), self.context.args.hold_out if kind != "single" else ""
         teacher = load_teacher(folder, read_stage(folder), self.context.data.suite)
+        teacher.folder, teacher.hash = folder, hash_model(str(folder))
         known = [d.name for d in teacher.domains]
         if hold_out in known:
             raise TeachbackError(
@@ -66,21 +67,19 @@ class Teachers:
             raise TeachbackError(
                 f"{folder} was trained on {', '.join(known)}, not on {domain}; train a teacher with DOMAINS that include it"
             )
-        return folder, teacher
+        return teacher
 
     @property
     def cache(self) -> DiskCache:
         """On-disk cache of teacher outputs, shared by the suite's stages and seeds, and by runs that share teachers."""
         return DiskCache(self.root.parent / "teacher_states", self.context.args.teacher_cache_gb)
 
-    def features(
-        self, teacher: Teacher, folder: Path, rows: list[Row], layers: tuple[int, ...] = (), means: bool = False
-    ) -> Features:
+    def features(self, teacher: Teacher, rows: list[Row], layers: tuple[int, ...] = (), means: bool = False) -> Features:
         """Teacher's pooled states, [CLS] states of ``layers`` and optionally means, in its own encoding of the rows.
 
         They are cached on disk if they fit.
         """
-        tokenizer = load_tokenizer(str(folder))
+        tokenizer = load_tokenizer(str(teacher.folder))
         encoded, cache = self.context.encode(rows, sorted({row.domain for row in rows}), tokenizer), self.cache
         if len(set(encoded.sequences)) > 1:
             raise TeachbackError(
@@ -94,19 +93,15 @@ class Teachers:
         size = features_size(teacher, encoded, layers, means)
         if cache.refusal(size):
             return compute()
-        key = self._features_key(hash_model(str(folder)), layers, encoded, means)
+        key = self._features_key(teacher, layers, encoded, means)
         with self.context.training.main_process_first(desc="asking the teacher"):
             return cache.get(key, size, lambda place: save_features(place, compute()), load_features)
 
-    def _features_key(
-        self, teacher_hash: str, layers: tuple[int, ...], encoded: EncodedRows, means: bool = False
-    ) -> str:
+    def _features_key(self, teacher: Teacher, layers: tuple[int, ...], encoded: EncodedRows, means: bool = False) -> str:
         kind = "means" if means else "features"
-        return f"{kind}-{name_of(teacher_hash, self.context.args.precision, layers, '', encoded)}"
+        return f"{kind}-{name_of(teacher.hash, self.context.args.precision, layers, '', encoded)}"
 
-    def write_states(
-        self, run: StageRun, teacher: FrozenTeacher, teacher_hash: str, tokenizer, *parts: EncodedRows
-    ) -> bool:
+    def write_states(self, run: StageRun, teacher: FrozenTeacher, tokenizer, *parts: EncodedRows) -> bool:
         """Add the teacher's cached states to the encoded rows, train rows first, if they fit; returns whether they do.
 
         Cached states are in half precision, which changes the student slightly. A resumed run therefore repeats its
@@ -123,16 +118,16 @@ class Teachers:
                 self.context.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
                 return False
             for part in parts:
-                attach_states(part, teacher, cache, self.context.settings(tokenizer), teacher_hash)
-            self._keep_pooled(parts[0], teacher.teacher, teacher_hash)
+                attach_states(part, teacher, cache, self.context.settings(tokenizer), teacher.teacher.hash)
+            self._keep_pooled(parts[0], teacher.teacher)
         self.context.say(f"the teacher has run once; its states are in {cache.folder}")
         return True
 
-    def _keep_pooled(self, encoded: EncodedRows, teacher: Teacher, teacher_hash: str) -> None:
+    def _keep_pooled(self, encoded: EncodedRows, teacher: Teacher) -> None:
         """Cache the pooled states as the features that stage 5 needs, if they fit."""
         width = teacher.classifier.model.config.hidden_size
         pooled = Features(encoded.columns["teacher_means"][..., :width].contiguous())
         size = features_size(teacher, encoded, (), means=False)
         if not self.cache.refusal(size):
-            key = self._features_key(teacher_hash, (), encoded)
+            key = self._features_key(teacher, (), encoded)
             self.cache.keep(key, size, lambda place: save_features(place, pooled))

@@ -293,7 +293,7 @@ def test_numbers_on_rows_that_the_papers_protocol_selected_on_are_marked(workpla
     evaluate(arguments(workplace))
     splits = {r.stage: r.split for r in read_results(run_folder(workplace) / "results.tsv")}
     assert splits["teacher-meta"] == "test-selected" and splits["books/student_second"] == "test"
-    assert "* optimistic: PROTOCOL=paper" in capsys.readouterr().out
+    assert "* optimistic: with PROTOCOL=paper" in capsys.readouterr().out
     evaluate(arguments(workplace, split="dev"))
     assert "optimistic" not in capsys.readouterr().out
 

@@ -218,7 +218,7 @@ def test_unlabelled_texts_are_answered_by_text_and_others_left_out(home):
     rows = [row.text_a for row in read_rows(home / "data/tiny/train.tsv") if row.domain == "books"][:5]
     file.write_text("text\tnegative\tpositive\n" + "".join(f"{text}\t0.3\t0.7\n" for text in dict.fromkeys([*rows, "a good disc"])))
     said = printed("5_student_second.sh", home, SOFT_LABELS=str(file), UNLABELLED=str(home / "more.txt"))
-    assert "of 27 rows for books" in said and "2 have neither and are left out" in said
+    assert "of 27 rows of books" in said and "2 have neither and are left out" in said
 
 
 def test_inner_layers_come_from_the_teacher_beside_the_file(home):

@@ -128,4 +128,4 @@ def test_classes_without_rows_and_layers_that_do_not_exist_are_told_before_train
     model = MPDistil("toy", 3, student_layers=2, **options)
     with pytest.raises(InterruptedError):
         model.train(loader, loader)
-    assert "no rows of the classes 2, and num_labels=3" in caplog.text and model.student_model == "scratch:tiny"
+    assert "no rows of the classes 2, although num_labels=3" in caplog.text and model.student_model == "scratch:tiny"

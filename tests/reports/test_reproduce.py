@@ -126,7 +126,7 @@ def test_hours_are_estimated_by_stages_of_other_runs_before_the_first_cell_is_do
         reproduce(arguments(tmp_path, rows="mix-tinybert", dry_run=True))
         printed = capsys.readouterr().out
         cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
-        assert "by 2 finished folders of other runs" in printed or "by 3 finished folders of other runs" in printed
+        assert "from 2 finished folders of other runs" in printed or "from 3 finished folders of other runs" in printed
         return {row[0]: row[-1] for row in cells}
 
     found = hours()

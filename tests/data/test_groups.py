@@ -69,7 +69,7 @@ def test_without_groups_premises_are_on_both_sides_and_the_warning_says_how_many
     train = {row.text_a for row in result.rows["train"]}
     assert counts == {"pairs": 24, "text_a": sum(row.text_a in train for row in result.rows["test"]), "text_b": 0}
     assert counts["text_a"] > 20
-    (warning,) = [text for text in cautions(result, ()) if " test rows have the text_a" in text]
+    (warning,) = [text for text in cautions(result, ()) if " test rows share their text_a" in text]
     assert warning.startswith(f"{counts['text_a']} of 24 test rows") and "GROUP_BY=text_a keeps" in warning
 
 

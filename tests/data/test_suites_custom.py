@@ -27,7 +27,8 @@ def rows_of(label_pairs: str, count: int) -> bytes:
 
 def test_columns_may_come_in_any_order_and_quotes_and_empty_last_columns_stay(tmp_path):
     train = '\ufeffdomain\tlabel\ttext_a\ttext_b\nd\tyes\t"He said ""hi""\t\nd\tno\t\'x\' \\n\t"b"\n'.encode()
-    result, problems = parsed(tmp_path, train=train, dev=HEADER, test=HEADER)
+    scored = HEADER + b"1\ta\t\tyes\td\n"
+    result, problems = parsed(tmp_path, train=train, dev=scored, test=scored.replace(b"1", b"2"))
     assert not problems.found
     assert [(r.text_a, r.text_b) for r in result.rows["train"]] == [('"He said ""hi""', ""), ("'x' \\n", '"b"')]
     assert [row.guid for row in result.rows["train"]] == ["train-00001", "train-00002"]
@@ -48,7 +49,7 @@ def test_every_kind_of_bad_row_is_reported_with_its_line(tmp_path):
 
 
 def test_a_hidden_test_label_is_no_bad_row(tmp_path):
-    result, problems = parsed(tmp_path, train=HEADER + b"1\ta\t\tyes\td\n", test=HEADER + b"2\tb\t\t\td\n", dev=HEADER)
+    result, problems = parsed(tmp_path, train=HEADER + b"1\ta\t\tyes\td\n", test=HEADER + b"2\tb\t\t\td\n", dev=HEADER + b"3\tc\t\tyes\td\n")
     assert not problems.found and result.rows["test"][0].label == ""
 
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from teachback.methods.losses import (
     attention_loss,
@@ -9,6 +10,7 @@ from teachback.methods.losses import (
     certainty,
     collaborative_loss,
     competitive_loss,
+    domain_confusion_loss,
     domain_corruption_loss,
     expertise_weight,
     false_domains,
@@ -439,3 +441,9 @@ def test_a_hidden_number_spoils_no_other_row(name):
 
 def test_numbers_have_no_temperature():
     close(soft_loss(STUDENT, TEACHER, 5.0)[[0, 3]], (STUDENT - TEACHER)[[0, 3], 0].square())
+
+
+def test_domain_confusion_is_each_rows_cross_entropy_with_an_even_distribution():
+    logits = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, -1.0]])
+    even = torch.full((2, 3), 1 / 3)
+    torch.testing.assert_close(domain_confusion_loss(logits), F.cross_entropy(logits, even, reduction="none"))

@@ -219,9 +219,14 @@ def is_data_set(source: Path) -> bool:
     return any((source / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
 
 
+def is_hub(source: Path | str) -> bool:
+    """Whether a source names a data set of the hub."""
+    return str(source).startswith(HUB)
+
+
 def load_data_set(source: Path | str):
     """Load a saved or hub data set, or a dict of its splits."""
-    return _hub_data_set(str(source).removeprefix(HUB)) if str(source).startswith(HUB) else _saved_data_set(Path(source))
+    return _hub_data_set(str(source).removeprefix(HUB)) if is_hub(source) else _saved_data_set(Path(source))
 
 
 def _saved_data_set(source: Path):

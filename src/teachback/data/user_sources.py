@@ -8,7 +8,7 @@ from pathlib import Path
 
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import SPLITS
-from teachback.data.user_files import HUB, SUFFIXES, Table, data_set_table, is_data_set, load_data_set, open_table
+from teachback.data.user_files import SUFFIXES, Table, data_set_table, is_data_set, is_hub, load_data_set, open_table
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,6 @@ SPLIT_NAMES = {
     "test": "test",
 }
 BY_SPLIT = re.compile(rf"({'|'.join(SPLIT_NAMES)})([-_.]\d.*)?", re.IGNORECASE)
-
-
-def is_hub(source: Path | str) -> bool:
-    """Whether a source names a data set of the hub."""
-    return str(source).startswith(HUB)
 
 
 def open_source(source: Path | str, delimiter: str = "", only: Collection[str] = ()) -> list[tuple[str, Table]]:

@@ -33,7 +33,8 @@ from teachback.data.suites import definition
 from teachback.data.suites.definition import Parsed, ReadSettings, choose
 from teachback.data.token_store import FOLDER as TOKENS
 from teachback.data.user_columns import NAMED, column_of
-from teachback.data.user_sources import is_hub, open_source, source_files
+from teachback.data.user_files import is_hub
+from teachback.data.user_sources import open_source, source_files
 from teachback.data.warnings import cautions
 from teachback.methods.prototypes import (
     StoredEmbeddings,

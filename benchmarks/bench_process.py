@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from teachback.core.arguments import PROTOTYPE_FORMS
-from teachback.core.devices import peak_memory_bytes, resolve_device, resolve_precision
+from teachback.core.devices import peak_memory_bytes, resolve_device
+from teachback.core.precision import resolve_precision
 from teachback.data.schema import Row
 from teachback.methods.prototypes import CHUNK, StoredEmbeddings, embed, prototype_scores, write_embeddings
 from teachback.models.loading import load_encoder

@@ -314,7 +314,7 @@ def test_predictions_are_in_the_loaders_order_and_the_kept_students(trained, mod
 
 @pytest.mark.parametrize(("given", "computed"), [("auto", "fp32"), ("bf16", "bf16")])
 def test_predictions_are_made_in_fp32_or_the_named_precision_as_in_stage_7(given, computed, trained, models, monkeypatch):
-    monkeypatch.setattr("teachback.core.devices._computes_in_bfloat16", lambda device: True)
+    monkeypatch.setattr("teachback.core.precision._cpu_computes_in_bfloat16", lambda: True)
     model = MPDistil("toy", 2, device="cpu", precision=given)
     model.load_student(trained.model.output_dir / "student")
     asked = []

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_stage_1_runs_without_pytorch(tmp_path):
     modules = loaded(code + f"runpy.run_path('{ROOT}/scripts/get_data.py', run_name='__main__')")
     assert (tmp_path / "raw/sample/content").is_dir()
     assert not modules & (NEEDLESS | {"torch", "accelerate"})
+
+
+def test_stage_2_runs_without_pytorch_where_it_is_up_to_date(tmp_path):
+    for script, flags in (("get_data", []), ("process_data", ["--embedding_model", "scratch:tiny"])):
+        code = f"import runpy, sys\nsys.argv = {[script, '--suite', 'sample', '--data_dir', str(tmp_path), *flags]}\n"
+        run = code + f"runpy.run_path('{ROOT}/scripts/{script}.py', run_name='__main__')"
+        assert loaded(run)
+    made = (tmp_path / "sample/stage.json").stat().st_mtime_ns
+    modules = loaded(run)
+    assert (tmp_path / "sample/stage.json").stat().st_mtime_ns == made
+    assert modules & NEEDLESS == set() and ("torch" in modules) == (not version("torch").endswith("+cpu"))
 
 
 def test_what_transformers_is_told_of_changes_no_answer_of_its_own():

@@ -20,10 +20,11 @@ from teachback.core.arguments import (
     StudentArguments,
     TeacherArguments,
 )
-from teachback.core.devices import resolve_device, resolve_precision
+from teachback.core.devices import resolve_device
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.places import seed_folder
+from teachback.core.precision import resolve_precision
 from teachback.core.published import read_stage
 from teachback.core.training_arguments import OptimizerArguments
 from teachback.core.tsv import as_tsv
@@ -37,7 +38,8 @@ from teachback.inference.model_card import read_text, write_card, write_text
 from teachback.inference.predictor import Checkpoint, Predictor
 from teachback.inference.results import Result
 from teachback.inference.scores import predicted_labels
-from teachback.models.loading import load_finished_classifier, load_tokenizer, locate, write_checkpoint
+from teachback.models.loading import load_finished_classifier, load_tokenizer, write_checkpoint
+from teachback.models.location import locate
 from teachback.settings import MetaKDConfig, model_name, refuse_unknown, takes, with_settings
 from teachback.stages.check import check_layers
 from teachback.stages.distillation import distil

@@ -13,11 +13,12 @@ from scipy.special import softmax
 from torch.random import fork_rng
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from teachback.core.devices import resolve_device, resolve_precision
+from teachback.core.devices import resolve_device
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
 from teachback.core.locks import locked
 from teachback.core.options import one_of
+from teachback.core.precision import resolve_precision
 from teachback.core.published import require_whole
 from teachback.core.tsv import as_tsv
 from teachback.data.loader_rows import UserLoader

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 from tiny import classifier, text_rows, tokenizer
 
-from teachback.core import devices, runs
-from teachback.core.devices import autocast, peak_memory_bytes, resolve_device, resolve_precision
+from teachback.core import precision, runs
+from teachback.core.devices import autocast, peak_memory_bytes, resolve_device
 from teachback.core.errors import TeachbackError
 from teachback.core.places import seed_folder
+from teachback.core.precision import resolve_precision, resolve_precision_on
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun, swap
 from teachback.data.schema import hash_rows
@@ -292,35 +293,51 @@ def test_number_formats():
         resolve_precision("half", CPU)
 
 
+AMX, AVX = "avx512f amx_bf16 amx_tile", "avx512f avx512_bf16 sse4a"
+
+
 @pytest.mark.parametrize(
-    ("matrix_unit", "instructions", "vendor", "expected"),
+    ("flags", "vendor", "expected"),
     [
-        (True, True, "GenuineIntel", "bf16"), (False, True, "AuthenticAMD", "bf16"), (False, True, "GenuineIntel", "fp32"),
-        (False, True, "", "fp32"), (False, False, "AuthenticAMD", "fp32"),
+        (AMX, "GenuineIntel", "bf16"), (AVX, "AuthenticAMD", "bf16"), (AVX, "GenuineIntel", "fp32"), ("avx512f", "GenuineIntel", "fp32"),
+        (AVX, "", "fp32"), ("avx512f", "AuthenticAMD", "fp32"),
     ],
 )  # fmt: skip
-def test_auto_takes_bf16_where_the_processor_computes_faster_in_it(
-    matrix_unit, instructions, vendor, expected, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_unit, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: some\n")
-    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
-    devices._processor_vendor.cache_clear()
-    assert resolve_precision("auto", CPU) == expected
-    devices._processor_vendor.cache_clear()
+def test_auto_takes_bf16_where_the_processor_computes_faster_in_it(flags, vendor, expected, monkeypatch, tmp_path):
+    described = f"vendor_id\t: {vendor}\nmodel name\t: some\nflags\t\t: fpu {flags}\nbugs\t\t: none\n\n"
+    (tmp_path / "cpuinfo").write_text("".join(f"processor\t: {core}\n{described}" for core in range(2)))
+    monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
+    precision._processor.cache_clear()
+    assert resolve_precision("auto", CPU) == resolve_precision_on("cpu", "auto") == expected
+    precision._processor.cache_clear()
+
+
+def test_auto_is_fp32_on_a_system_that_does_not_describe_its_processor(monkeypatch, tmp_path):
+    monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "absent")
+    precision._processor.cache_clear()
+    assert resolve_precision("auto", CPU) == "fp32"
+    precision._processor.cache_clear()
 
 
 def test_auto_does_not_depend_on_the_time_that_products_take(monkeypatch):
     before = resolve_precision("auto", CPU)
     monkeypatch.setattr("time.perf_counter", iter(range(10**6)).__next__)  # a machine on which all takes equally long
-    devices._processor_vendor.cache_clear()
+    precision._processor.cache_clear()
     assert resolve_precision("auto", CPU) == before
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_autocast_computes_in_the_named_format(precision, dtype):
-    with autocast(precision, CPU):
+@pytest.mark.parametrize(("build", "gpu", "chosen"), [("2.13.0+cpu", True, "cpu"), ("2.13.0", False, "cpu"), ("2.13.0", True, "cuda:0")])
+def test_the_precision_of_a_device_asks_pytorch_for_a_gpu_unless_it_is_built_for_cpus(build, gpu, chosen, monkeypatch):
+    asked = []
+    monkeypatch.setattr(precision, "version", lambda name: build)
+    monkeypatch.setattr("teachback.core.devices.resolve_device", lambda name: torch.device("cuda:0" if gpu else "cpu"))
+    monkeypatch.setattr(precision, "resolve_precision", lambda name, device: asked.append(str(device)) or name)
+    assert resolve_precision_on("auto", "bf16") == "bf16" and asked == [chosen]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_computes_in_the_named_format(name, dtype):
+    with autocast(name, CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
@@ -331,12 +348,12 @@ def test_peak_memory_is_in_bytes():
 
 
 def test_work_that_goes_on_with_other_threads_is_warned_of_and_the_number_recorded(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("teachback.core.runs.torch.get_num_threads", lambda: 4)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
     StageRun(tmp_path / "stage", "a stage", {}, {}).checkpoints()
     run = StageRun(tmp_path / "stage", "a stage", {}, {})
     run.checkpoints()
     assert not caplog.text
-    monkeypatch.setattr("teachback.core.runs.torch.get_num_threads", lambda: 2)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     run.checkpoints()
     assert "was started with 4 threads and continues with 2" in caplog.text and "OMP_NUM_THREADS=4" in caplog.text
     with run.publishing({}):

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from teachback.core.arguments import CURRICULUM_STAGE, STUDENT_STAGES, TEACHER_STAGE
-from teachback.core.devices import resolve_device, resolve_precision
+from teachback.core.devices import resolve_device
 from teachback.core.errors import TeachbackError
 from teachback.core.parsing import parse
+from teachback.core.precision import resolve_precision
 from teachback.data import names
 from teachback.data.archives import archive_damage, unpack
 from teachback.data.bad_rows import Problems

@@ -12,7 +12,8 @@ from tiny import BOOKS
 
 from teachback.core.errors import TeachbackError
 from teachback.data import model_download as hub
-from teachback.models.loading import load_classifier, load_tokenizer, locate
+from teachback.models.loading import load_classifier, load_tokenizer
+from teachback.models.location import locate
 
 
 def pickled(folder: Path, shards: int = 1) -> Path:

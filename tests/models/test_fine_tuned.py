@@ -11,7 +11,8 @@ from tiny import BOOKS, CAUSE, GENRE, SCORE, batch, classifier, tokenizer
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
 from teachback.models.fine_tuned import label_order, load_fine_tuned
-from teachback.models.loading import load_encoder, locate
+from teachback.models.loading import load_encoder
+from teachback.models.location import locate
 
 
 def write(folder, domain=BOOKS, architecture="bert", names=(), **config):

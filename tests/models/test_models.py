@@ -53,8 +53,8 @@ from teachback.models.loading import (
     load_encoder,
     load_finished_classifier,
     load_tokenizer,
-    locate,
 )
+from teachback.models.location import locate
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 

@@ -1,20 +1,14 @@
-"""Choice of device and of numeric precision."""
+"""Choice of device, and what PyTorch computes with on it."""
 
 import os
-import platform
 import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 
 import torch
 
 from teachback.core.errors import TeachbackError
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -38,28 +32,6 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_precision(name: str, device: torch.device) -> str:
-    """Parse PRECISION; ``auto`` is bf16 where the hardware computes faster in it, else fp32."""
-    if name not in PRECISIONS:
-        raise TeachbackError(f"PRECISION={name}: use one of {', '.join(PRECISIONS)}")
-    if name == "fp16" and device.type == "cpu":
-        raise TeachbackError("PRECISION=fp16 needs a GPU; set PRECISION=bf16, fp32 or auto")
-    if name != "auto":
-        return name
-    return "bf16" if _computes_in_bfloat16(device) else "fp32"
-
-
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    """Decide by hardware features, never by a timing: a varying answer would make finished stages stale."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if _has("_is_amx_tile_supported"):
-        return True
-    # torch reports bfloat16 as supported on every processor; few compute in it. Matrix products in bf16 are 2.3 times
-    # faster than in float32 on AMD's AVX-512 BF16 units, and half as fast on Intel's without AMX.
-    return _has("_is_avx512_bf16_supported") and _processor_vendor() == "AuthenticAMD"
-
-
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
     """Within it PyTorch computes on so many threads."""
@@ -69,20 +41,6 @@ def torch_threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _has(check: str) -> bool:
-    return hasattr(torch.cpu, check) and getattr(torch.cpu, check)()
-
-
-@cache
-def _processor_vendor() -> str:
-    """CPU vendor id, such as ``AuthenticAMD``; "" if the system does not report it."""
-    try:
-        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
 
 
 def autocast(precision: str, device: torch.device):

@@ -12,9 +12,6 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
-from teachback.core.devices import peak_memory_bytes
 from teachback.core.errors import TeachbackError, naming
 from teachback.core.files import real_place, sync, write_atomically
 from teachback.core.integrity import damage, describe, with_checksum
@@ -143,6 +140,8 @@ class StageRun:
 
     def _note_threads(self) -> None:
         """Record the number of threads at the start, and warn if the work is resumed with another."""
+        import torch  # only here and in `description`: what is up to date needs no PyTorch
+
         begun, now = self.remembered("threads", lambda: str(torch.get_num_threads())), torch.get_num_threads()
         if begun != str(now):
             logger.warning(
@@ -218,6 +217,10 @@ class StageRun:
 
     def description(self, record: dict) -> dict:
         """Content of stage.json: ``record`` and the fields common to all stages."""
+        import torch
+
+        from teachback.core.devices import peak_memory_bytes
+
         return record | ({"base_model": self.base_model} if self.base_model else {}) | {
             "stage": self.stage, "fingerprint": self.fingerprint, "arguments": self.arguments, "inputs": self.inputs,
             "wall_time_seconds": round(time.time() - self.started, 1),

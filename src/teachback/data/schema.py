@@ -19,6 +19,7 @@ from teachback.core.tsv import read_lines
 
 PROTOCOLS = ("honest", "paper")
 SPLITS = ("train", "quiz", "dev", "test")
+STORED_TOKENS = "tokens"  # subfolder of a suite that later stages fill
 HIDDEN = "hidden"  # split of the official unlabelled test rows, if any
 CHOICE_SEPARATOR = " ||| "
 COLUMNS = ("guid", "text_a", "text_b", "label", "domain")

@@ -15,12 +15,11 @@ from safetensors.numpy import save
 from teachback.core.disk_cache import DiskCache, key_of
 from teachback.core.errors import TeachbackError
 from teachback.data.encoding import EncodedRows, encode, texts_of
-from teachback.data.schema import Domain, Row
+from teachback.data.schema import STORED_TOKENS, Domain, Row
 from teachback.data.slices import Slices
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "tokens"  # within the suite's folder
 FILE = "tokens.safetensors"
 FORM = 1  # version; increase whenever `encode` gives other ids for the same texts
 # Tokenising takes 0.3 ms a row, reading the vocabulary for the key 20 ms for BERT's and ten times that for a multilingual
@@ -44,7 +43,7 @@ def encode_once(folder: Path, rows: list[Row], tokenizer, max_length: int, domai
         made.append(encode(rows, tokenizer, max_length, domains))
         _write(place, made[-1])
 
-    cache = DiskCache(folder / FOLDER, MOST_GIGABYTES)
+    cache = DiskCache(folder / STORED_TOKENS, MOST_GIGABYTES)
     try:
         return cache.get(name_of(rows, description, max_length, domains), None, write, _read)
     except (OSError, TeachbackError) as error:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from teachback.core.devices import autocast, resolve_device, resolve_precision
+from teachback.core.devices import autocast, resolve_device
 from teachback.core.errors import TeachbackError
+from teachback.core.precision import resolve_precision
 from teachback.core.published import is_finished, read_stage
 from teachback.data.encoding import EncodedRows, batches, encode
 from teachback.data.names import domain_of_folder, folder_name

@@ -10,7 +10,8 @@ from teachback.data.bad_rows import listed
 from teachback.data.schema import Domain, label_options
 from teachback.models.admission import admit_classifier
 from teachback.models.layers import final_layer
-from teachback.models.loading import load_config, load_tokenizer, load_whole_classifier, locate
+from teachback.models.loading import load_config, load_tokenizer, load_whole_classifier
+from teachback.models.location import locate
 
 CLASSIFIER = "ForSequenceClassification"
 # What an architecture does, by the end of its name; the first that fits counts.

@@ -1,11 +1,10 @@
 """Loading encoders, classifiers and tokenizers: from the hub, a folder, or from scratch."""
 
-import json
 import logging
 import os
 import re
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -26,42 +25,13 @@ from teachback.data.schema import Domain, label_options
 from teachback.models import configs
 from teachback.models.admission import admit_classifier, admit_encoder, embeddings_of
 from teachback.models.hub_access import look_no_further_than_the_cache
+from teachback.models.location import SCRATCH_SIZES, locate
 
 TRAINING_ONLY = "training_only.safetensors"  # beside a checkpoint, what else was trained
-SCRATCH_SIZES = {"scratch:tiny": (2, 128), "scratch:mini": (4, 256)}  # layers, width
 SCRATCH_VOCABULARY = 4000
 INNER = re.compile(r"layer(?!_?norm)|embed|attn|attention")  # names of encoder weights, as opposed to pre-training heads
 LONGEST_WORD = 100  # characters; WordPiece maps longer words to [UNK]
 LONG = re.compile(rf"\S{{{LONGEST_WORD + 1}}}")
-
-
-def locate(name: str, data_dir: str | Path) -> str:
-    """Resolve a model name to its folder under data/models, if stage 1 fetched it, else return it unchanged.
-
-    Of a sentence-transformers folder whose encoder lies in a subfolder, return that subfolder.
-
-    Raises:
-        TeachbackError: an unknown ``scratch:`` size, or the path of a missing folder.
-    """
-    if name.startswith("scratch:"):
-        if name not in SCRATCH_SIZES:
-            raise TeachbackError(f"model {name!r} is unknown; sizes from scratch are: {', '.join(SCRATCH_SIZES)}")
-        return name
-    fetched = Path(data_dir) / "models" / name.replace("/", "--")
-    if fetched.is_dir():
-        return _encoder_folder(str(fetched))
-    if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).is_dir():
-        raise TeachbackError(f"model {name!r}: there is no such folder (a relative path counts from {Path.cwd()})")
-    return _encoder_folder(name)
-
-
-def _encoder_folder(place: str) -> str:
-    """``place``, or the subfolder of its first module if only sentence-transformers' modules.json says where the encoder is."""
-    modules = Path(place) / "modules.json"
-    if modules.is_file() and not (Path(place) / "config.json").is_file():
-        with suppress(ValueError, LookupError, TypeError):
-            return str(Path(place) / json.loads(modules.read_text(encoding="utf-8"))[0]["path"])
-    return place
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from typing import TypeVar
 from transformers import set_seed
 
 from teachback.core.arguments import DataArguments, as_arguments
-from teachback.core.devices import resolve_device, resolve_precision
+from teachback.core.devices import resolve_device
 from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.log import stage_log
 from teachback.core.places import seed_folder
+from teachback.core.precision import resolve_precision
 from teachback.core.published import base_model, hash_model, is_finished, require_whole
 from teachback.core.runs import StageRun
 from teachback.core.tracking import Tracks, require_installed, tracking
@@ -26,7 +27,7 @@ from teachback.data.windows import further_windows
 from teachback.inference.baselines import majority_scores
 from teachback.inference.model_card import write_card
 from teachback.inference.scores import report_scores, score_by_domain
-from teachback.models.loading import locate
+from teachback.models.location import locate
 from teachback.stages.rows import RunRows
 from teachback.stages.teachers import Teachers
 from teachback.training.checkpoints import last_whole_checkpoint

@@ -4,12 +4,12 @@ import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from teachback.core.devices import resolve_device, resolve_precision
 from teachback.core.errors import TeachbackError
 from teachback.core.files import sha256
 from teachback.core.integrity import untouched_in_dry_runs
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
+from teachback.core.precision import resolve_precision_on
 from teachback.core.published import hash_model
 from teachback.core.runs import StageRun
 from teachback.data.bad_rows import Problems
@@ -20,32 +20,21 @@ from teachback.data.schema import (
     COLUMNS,
     HIDDEN,
     SPLITS,
-    TRAIN_COLUMNS,
-    Row,
+    STORED_TOKENS,
     Suite,
     read_suite,
     with_row_counts,
     write_rows,
     write_suite,
-)  # fmt: skip
+)
 from teachback.data.splits import cut, cut_each
 from teachback.data.suites import definition
 from teachback.data.suites.definition import Parsed, ReadSettings, choose
-from teachback.data.token_store import FOLDER as TOKENS
 from teachback.data.user_columns import NAMED, column_of
 from teachback.data.user_files import is_hub
 from teachback.data.user_sources import open_source, source_files
 from teachback.data.warnings import cautions
-from teachback.methods.prototypes import (
-    StoredEmbeddings,
-    class_of,
-    describe_scores,
-    embed,
-    plot_scores,
-    prototype_scores,
-    write_embeddings,
-)
-from teachback.models.loading import load_encoder, locate
+from teachback.models.location import locate
 from teachback.stages.stage2_arguments import CUSTOM_ONLY, ProcessArguments
 
 logger = logging.getLogger(__name__)
@@ -83,18 +72,17 @@ def _make(run: StageRun, arguments: ProcessArguments, problems: Problems) -> Sui
         logger.warning("%s: %s", run.folder, caution)
     suite = with_row_counts(Suite(arguments.suite, parsed.domains, _settings(arguments, parsed)), parsed.rows)
     print(_describe(suite))
-    with run.publishing({}, keep=(TOKENS,)) as folder:
+    with run.publishing({}, keep=(STORED_TOKENS,)) as folder:
         _write(folder, suite, parsed, arguments)
     return suite
 
 
 def _stage_run(arguments: ProcessArguments) -> StageRun:
     """Stage run with everything that the output depends on."""
-    device = resolve_device(arguments.device)
     settings = asdict(arguments) | {
         "domains": " ".join(arguments.domains.replace(",", " ").split()),
         "quiz_fraction": arguments.quiz,
-        "precision": resolve_precision(arguments.precision, device),
+        "precision": resolve_precision_on(arguments.device, arguments.precision),
     }
     without = WITHOUT_EFFECT if arguments.suite == "custom" else (*WITHOUT_EFFECT, *CUSTOM_ONLY)
     chosen = {name: value for name, value in settings.items() if name not in without}
@@ -234,27 +222,11 @@ def _describe(suite: Suite) -> str:
 
 
 def _write(folder: Path, suite: Suite, parsed: Parsed, arguments: ProcessArguments) -> None:
-    rows = parsed.rows
-    train, domains = rows["train"], [row.domain for row in rows["train"]]
-    _write_embeddings(folder / "embeddings.npy", train, arguments)
-    classes = [class_of(row, suite) for row in train]
-    embeddings = StoredEmbeddings(folder / "embeddings.npy")
-    scores = prototype_scores(embeddings, classes, domains, arguments.prototype, arguments.alpha)
-    print(describe_scores(domains, scores))
-    plot_scores(domains, scores, folder / "prototype_scores.png")
-    weighted = (replace(row, weight=float(score)) for row, score in zip(train, scores))
-    write_rows(folder / "train.tsv", weighted, TRAIN_COLUMNS)
-    for split in [split for split in rows if split != "train"]:
-        write_rows(folder / f"{split}.tsv", rows[split], COLUMNS)
+    # imports PyTorch, which is not needed where stage 2 is up to date
+    from teachback.stages.stage2_scores import write_scored_train
+
+    write_scored_train(folder, parsed.rows["train"], suite, arguments)
+    for split in [split for split in parsed.rows if split != "train"]:
+        write_rows(folder / f"{split}.tsv", parsed.rows[split], COLUMNS)
     write_groups(folder, parsed.groups)
     write_suite(folder, suite)
-
-
-def _write_embeddings(path: Path, train: list[Row], arguments: ProcessArguments) -> None:
-    """Write the embeddings of the train rows, chunk by chunk."""
-    device = resolve_device(arguments.device)
-    precision = resolve_precision(arguments.precision, device)
-    texts = [text for row in train for text in (row.text_a, row.text_b) if text]
-    model, tokenizer = load_encoder(arguments.embedding_model, texts, arguments.seed, arguments.data_dir)
-    chunks = embed(train, model, tokenizer, arguments.max_length, arguments.eval_batch_size, precision, device)
-    write_embeddings(path, chunks, (len(train), model.config.hidden_size))

@@ -33,3 +33,10 @@ def test_it_goes_on_while_a_time_is_disturbed_and_marks_one_that_stays_so():
     _, work = machine(*range(2, 100))
     (found,) = time_in_turn({"a": work("a", 1.0)}, rounds=3, most=9).values()
     assert found == Timing(10.0, 1.0, 10.0, 10.0) and found.disturbed and str(found) == "10.00! (1.00)"
+
+
+def test_it_does_not_go_on_for_long_on_a_machine_that_stays_busy(monkeypatch):
+    order, work = machine(*range(2, 100))
+    clock = iter(range(0, 1000, 8))  # seconds; one look at the start and one after each round from the third
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    assert time_in_turn({"a": work("a", 1.0)}, rounds=3, most=15)["a"].disturbed and len(order) == 5

@@ -1,6 +1,7 @@
 """Timing of alternatives in turn, so that other load on the machine affects all of them and is detected."""
 
 import os
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -10,6 +11,7 @@ import numpy as np
 
 ROUNDS = 5
 MOST_ROUNDS = 15  # upper limit while a timing is disturbed, as more rounds may find a quiet moment
+PATIENCE = 20.0  # seconds from the start after which no such round begins: on a busy machine they would take minutes
 FAR_APART = 1.5  # maximum ratio of median to minimum; on a quiet machine it is 1.0 to 1.2
 DISTURBED = "!"  # mark of a disturbed timing
 
@@ -44,16 +46,18 @@ def time_in_turn(
 ) -> dict[Key, Timing]:
     """Run each pass once per round, so that a burst of other load affects all of them; returns timings by key.
 
-    A pass returns its time. After ``rounds`` rounds, measuring continues, up to ``most``, while a timing is disturbed.
+    A pass returns its time. After ``rounds`` rounds, measuring continues, up to ``most`` and for `PATIENCE` seconds, while
+    a timing is disturbed.
     """
     taken: dict[Key, list[float]] = {key: [] for key in passes}
     timings: dict[Key, Timing] = {}
+    started = time.monotonic()
     for done in range(1, max(rounds, most) + 1):
         for key, measure in passes.items():
             taken[key].append(measure())
         if done >= rounds:
             timings = {key: Timing.of(times) for key, times in taken.items()}
-            if not any(timing.disturbed for timing in timings.values()):
+            if time.monotonic() - started > PATIENCE or not any(timing.disturbed for timing in timings.values()):
                 break
     return timings
 

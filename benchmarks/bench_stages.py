@@ -1,6 +1,6 @@
 """Benchmark of the stages against `plain.py`: alternating rounds on the same rows, epochs and batch size, medians.
 
-    PYTHONPATH=src python benchmarks/bench_stages.py --teacher_model <folder> --source ../shared/data --json out.json
+    PYTHONPATH=src python benchmarks/bench_stages.py --teacher_model <folder> --source <folder of the archives> --json out.json
 
 Uses Amazon's books and SuperGLUE's CB if ``--source`` has the archives, else the generated suite ``sample``. Each stage
 runs as for a user, from reading its input to the published folder, without cached teacher states. docs/performance_log.md

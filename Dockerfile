@@ -10,9 +10,9 @@ FROM ${BASE}
 
 ARG TORCH_INDEX=
 WORKDIR /opt/teachback
-COPY requirements.txt requirements-export.txt requirements-dev.txt requirements.lock ./
+COPY requirements.txt requirements-export.txt requirements-dev.txt requirements.lock requirements-dev.lock ./
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' requirements.txt)" \
-    && pip install --no-cache-dir --no-deps --require-hashes --requirement requirements.lock
+    && pip install --no-cache-dir --no-deps --require-hashes --requirement requirements.lock --requirement requirements-dev.lock
 COPY . .
 RUN pip install --no-cache-dir --no-deps .
 

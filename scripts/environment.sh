@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Creates .venv, the environment that the stages use, and installs torch and requirements.lock into it. The lock file (by scripts/lock.sh)
-# pins the packages of requirements.txt and requirements-dev.txt and their dependencies, with hashes. Does nothing if .venv is up to date.
+# Creates .venv, the environment that the stages use, and installs torch, requirements.lock and requirements-dev.lock into it. These files (by
+# scripts/lock.sh) pin packages and their dependencies with hashes: what the stages need, and what further formats, export, search and tests do.
+# With the argument `stages` it installs only the first, in half the time. Does nothing if .venv is up to date.
 # Needs Python 3.11 or newer and a package index that pip can reach.
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-requirements=(requirements.txt requirements.lock)
-stamp=.venv/requirements-installed.txt   # the requirements that were installed; written only after success
+locks=(requirements.lock requirements-dev.lock)
+installed=.venv/installed   # folder with copies of the locks that were installed; written only after success
 
 stop() {  # message...: print the lines and stop
     printf '%s\n' "$@" >&2
@@ -29,15 +30,22 @@ make_venv() {  # also repairs one whose creation was interrupted
         stop "python3 -m venv failed (see above). On Debian and Ubuntu: apt install python3-venv"
 }
 
-install_requirements() {
-    echo "Installing torch and requirements.lock into .venv (only once; takes some minutes)"
+up_to_date() {  # lock: no longer, if the Python that .venv was created with has been replaced by one that finds no packages there
+    cat requirements.txt "$1" | cmp -s - "$installed/$1" &&
+        .venv/bin/python -c 'import importlib.util as util, sys; sys.exit(not util.find_spec("torch"))' 2>/dev/null
+}
+
+install_lock() {  # lock
+    echo "Installing torch and $1 into .venv (only once; takes a minute or more)"
     # Python compiles modules when it first imports them; compiling all of them here would take half a minute more.
     local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input install --no-compile)
     # torch is installed first, so that no other package pulls in another build of it.
-    "${pip[@]}" "$(grep '^torch==' requirements.txt)" &&
-        "${pip[@]}" --no-deps --require-hashes --requirement=requirements.lock ||
+    "${pip[@]}" "$(grep '^torch==' requirements.txt)" && "${pip[@]}" --no-deps --require-hashes --requirement="$1" ||
         stop "pip could not install the requirements (see above). Behind a proxy or mirror, set pip's own variables" \
             "(PIP_INDEX_URL, HTTPS_PROXY) and start again; packages that are already installed are kept."
+    compile_large_packages
+    mkdir -p $installed
+    cat requirements.txt "$1" > "$installed/$1"
 }
 
 compile_large_packages() {  # where Python may keep no bytecode, every stage would compile them again, for several seconds
@@ -45,15 +53,14 @@ compile_large_packages() {  # where Python may keep no bytecode, every stage wou
     env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c 'import jinja2, matplotlib.pyplot, sklearn.metrics, torch, transformers.trainer'
 }
 
-up_to_date() {  # no longer, if the Python that .venv was created with has been replaced by one that finds no packages there
-    cat "${requirements[@]}" | cmp -s - "$stamp" &&
-        .venv/bin/python -c 'import importlib.util as util, sys; sys.exit(not util.find_spec("torch"))' 2>/dev/null
-}
-
-if ! up_to_date; then
+case ${*-} in
+    "") ;;
+    stages) locks=(requirements.lock) ;;
+    *) stop "environment.sh: the arguments are: none, or the word stages" ;;
+esac
+for lock in "${locks[@]}"; do
+    if up_to_date "$lock"; then continue; fi
     check_python
     make_venv
-    install_requirements
-    compile_large_packages
-    cat "${requirements[@]}" > "$stamp"
-fi
+    install_lock "$lock"
+done

@@ -10,7 +10,7 @@ if [[ $# -gt 0 ]]; then
     exit 1
 fi
 echo "Quickstart: all stages on the generated suite 'sample', from no data to a table of results."
-bash scripts/environment.sh
+bash scripts/environment.sh stages
 
 export CONFIG=configs/sample.sh PYTHON=.venv/bin/python HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 

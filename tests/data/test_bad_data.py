@@ -23,7 +23,7 @@ from teachback.core import runs
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import read_rows, read_suite
 from teachback.methods import class_weights, teacher
-from teachback.stages import stage2_data as processing
+from teachback.stages import stage2_scores as scores
 from teachback.training.loss_watch import LossWatch, Step
 from teachback.training.trainer import DistillationTrainer
 
@@ -67,15 +67,15 @@ def place(home, tmp_path, monkeypatch) -> SimpleNamespace:
     """A copy of `home` to spoil, and stage 2 without its encoder and figure, which no bad row ever reaches."""
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
 
-    really = processing._write_embeddings
+    really = scores._write_embeddings
 
     def embeddings(path, train, arguments):
         if arguments.embedding_model != STAND_IN:
             really(path, train, arguments)
         np.save(path, np.random.default_rng(0).normal(size=(len(train), 4)).astype(np.float32))
 
-    monkeypatch.setattr(processing, "_write_embeddings", embeddings)
-    monkeypatch.setattr(processing, "plot_scores", lambda *arguments: None)
+    monkeypatch.setattr(scores, "_write_embeddings", embeddings)
+    monkeypatch.setattr(scores, "plot_scores", lambda *arguments: None)
     monkeypatch.setattr(runs, "sync", lambda folder: None)
     return SimpleNamespace(root=tmp_path, data=tmp_path / "data")
 

@@ -344,7 +344,7 @@ def test_old_python_is_refused_with_what_to_do(tmp_path):
     for folder in ("scripts", "bin"):
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "scripts/environment.sh", tmp_path / "scripts")
-    for name in ("requirements.txt", "requirements.lock"):
+    for name in ("requirements.txt", "requirements.lock", "requirements-dev.lock"):
         shutil.copy(ROOT / name, tmp_path)
     old = tmp_path / "bin/python3"
     old.write_text('#!/bin/sh\nif [ "$1" = --version ]; then echo Python 3.8.1; else exit 1; fi\n')
@@ -356,34 +356,62 @@ def test_old_python_is_refused_with_what_to_do(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.parametrize("forbidden", ["", "1"])
-def test_large_packages_are_compiled_where_python_keeps_no_bytecode(tmp_path, forbidden):
+@pytest.fixture
+def environment_of(tmp_path):
+    """Function that runs environment.sh with a stand-in for .venv's Python, and returns that one's calls since the last."""
     for folder in ("scripts", ".venv/bin"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in ("scripts/environment.sh", "requirements.txt", "requirements.lock"):
+    for name in ("scripts/environment.sh", "requirements.txt", "requirements.lock", "requirements-dev.lock"):
         shutil.copy(ROOT / name, tmp_path / name)
-    python = tmp_path / ".venv/bin/python"
-    python.write_text(f'#!/bin/sh\necho "[$PYTHONDONTWRITEBYTECODE] $*" >> {tmp_path}/calls\n')
+    python, calls = tmp_path / ".venv/bin/python", tmp_path / "calls"
+    python.write_text(f'#!/bin/sh\necho "[$PYTHONDONTWRITEBYTECODE] $*" >> {calls}\n')
     python.chmod(0o755)
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": forbidden}
-    subprocess.run(["bash", "scripts/environment.sh"], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    imports = [line for line in (tmp_path / "calls").read_text().splitlines() if "-c import" in line and "torch" in line]
+
+    def run(*arguments: str, **variables: str) -> list[str]:
+        calls.write_text("")
+        command = ["bash", "scripts/environment.sh", *arguments]
+        subprocess.run(command, cwd=tmp_path, env={**os.environ, **variables}, check=True, capture_output=True)
+        return calls.read_text().splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize("forbidden", ["", "1"])
+def test_large_packages_are_compiled_where_python_keeps_no_bytecode(environment_of, forbidden):
+    calls = environment_of("stages", PYTHONDONTWRITEBYTECODE=forbidden)
+    imports = [line for line in calls if "-c import" in line and "torch" in line]
     assert [line.partition(" ")[0] for line in imports] == (["[]"] if forbidden else [])
 
 
-def test_the_lock_holds_every_requirement_with_hashes():
-    lock = (ROOT / "requirements.lock").read_text()
-    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.M))
-    wanted = [
-        line.partition("==")[::2]
-        for name in ("requirements.txt", "requirements-dev.txt", "requirements-export.txt")
-        for line in (ROOT / name).read_text().split()
-    ]
-    assert {name: locked.get(name.replace("_", "-")) for name, _ in wanted if name != "torch"} == {
-        name: version for name, version in wanted if name != "torch"
-    }, "call scripts/lock.sh"
-    assert all("--hash=sha256:" in part for part in re.split(r"^(?=[\w.-]+==)", lock, flags=re.M)[1:])
-    assert not re.search(r"^(torch|nvidia|cuda|triton)", lock, re.M)  # their files differ by build
+def test_the_environment_of_the_stages_is_completed_by_the_whole_one(environment_of):
+    def locks(*arguments: str) -> list[str]:
+        return [line.rpartition("=")[2] for line in environment_of(*arguments) if "--requirement=" in line]
+
+    assert locks("stages") == ["requirements.lock"] and locks("stages") == []
+    assert locks() == ["requirements-dev.lock"] and locks() == locks("stages") == []
+
+
+def test_environment_refuses_other_arguments():
+    done = subprocess.run(["bash", str(ROOT / "scripts/environment.sh"), "--dev"], capture_output=True, text=True)
+    assert done.returncode == 1 and "none, or the word stages" in done.stderr
+
+
+def test_the_locks_hold_every_requirement_with_hashes():
+    def locked(name: str) -> dict[str, str]:
+        text = (ROOT / name).read_text()
+        assert all("--hash=sha256:" in part for part in re.split(r"^(?=[\w.-]+==)", text, flags=re.M)[1:])
+        assert not re.search(r"^(torch|nvidia|cuda|triton)", text, re.M)  # their files differ by build
+        return dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.M))
+
+    def wanted(name: str) -> set[tuple[str, str]]:
+        pairs = {line.replace("_", "-").partition("==")[::2] for line in (ROOT / name).read_text().split()}
+        return {pair for pair in pairs if pair[0] != "torch"}
+
+    stages, rest = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert wanted("requirements.txt") <= stages.items(), "call scripts/lock.sh"
+    for name in ("requirements-dev.txt", "requirements-export.txt", "requirements-data.txt", "requirements-search.txt"):
+        assert wanted(name) <= (stages | rest).items(), "call scripts/lock.sh"
+    assert not {"pytest", "wandb", "pyarrow", "onnx"} & stages.keys()
 
 
 def test_docker_ignores_what_git_ignores():

@@ -51,8 +51,9 @@ def test_a_table_in_place_of_its_column_is_refused():
     assert [row.text_a for row in text_rows(table["text_a"], "texts", "d")] == ["good plot", "bad"]
 
 
-def test_layers_that_the_student_does_not_have_are_refused_before_anything_is_made(tmp_path):
-    model = MetaKD(teacher_model="scratch:tiny", student_model="scratch:tiny", student_layers=9, device="cpu", output_dir=tmp_path)
+@pytest.mark.parametrize("layers", [9, "1,9", [1, 9], [9]])
+def test_layers_that_the_student_does_not_have_are_refused_before_anything_is_made(tmp_path, layers):
+    model = MetaKD(teacher_model="scratch:tiny", student_model="scratch:tiny", student_layers=layers, device="cpu", output_dir=tmp_path)
     with pytest.raises(TeachbackError, match="student_layers.*cannot be kept, as the model has 2"):
         model.train(TABLE)
     model = MetaKD(teacher_model="scratch:tiny", student_model="scratch:tiny", device="cpu", output_dir=tmp_path)
@@ -123,7 +124,7 @@ def test_classes_without_rows_and_layers_that_do_not_exist_are_told_before_train
     with pytest.raises(TeachbackError, match="student_layers=6: the model has 2"):
         MPDistil("toy", 2, **options).train(loader, loader)
     with pytest.raises(InterruptedError):
-        MPDistil("toy", 2, student_layers=2, **options).train(loader, loader)
+        MPDistil("toy", 2, student_layers=[1, 2], **options).train(loader, loader)
     assert not caplog.text
     model = MPDistil("toy", 3, student_layers=2, **options)
     with pytest.raises(InterruptedError):

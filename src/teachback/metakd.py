@@ -38,6 +38,7 @@ from teachback.inference.model_card import read_text, write_card, write_text
 from teachback.inference.predictor import Checkpoint, Predictor
 from teachback.inference.results import Result
 from teachback.inference.scores import predicted_labels
+from teachback.methods.student import layers_choice
 from teachback.models.loading import load_finished_classifier, load_tokenizer, write_checkpoint
 from teachback.models.location import locate
 from teachback.settings import MetaKDConfig, model_name, refuse_unknown, takes, with_settings
@@ -142,7 +143,7 @@ class MetaKD:
 
     def __init__(
         self, domains: Sequence[str] | None = None, teacher_model: str = "bert-base-uncased",
-        student_model: str = "huawei-noah/TinyBERT_General_4L_312D", student_layers: int | str | None = None,
+        student_model: str = "huawei-noah/TinyBERT_General_4L_312D", student_layers: int | str | Sequence[int] | None = None,
         teacher: str = "meta", device: str = "auto", output_dir: str = "./metakd_outputs", *,
         student_init: str = "pretrained", precision: str = "auto", data_dir: str = "data", **unknown,
     ):  # fmt: skip
@@ -151,7 +152,7 @@ class MetaKD:
         Args:
             domains: domains of the table to use; None for all.
             teacher_model, student_model: a hub name, a folder, or scratch:tiny|mini.
-            student_layers: layers of ``student_model`` to keep; None or -1 for all.
+            student_layers: layers of ``student_model`` to keep: the first so many, "spread:3", a list [1, 3, 5], or None or -1 for all.
             teacher: meta, mix or mtl, as in stage 3.
             data_dir: folder in which stage 1 stores downloaded models.
         """
@@ -160,7 +161,7 @@ class MetaKD:
         self.domains = list(domains) if domains is not None else None
         self.teacher_model = locate(model_name(teacher_model, "teacher_model"), data_dir)
         self.student_model = locate(model_name(student_model, "student_model"), data_dir)
-        layers = "" if student_layers in (None, -1) else str(student_layers)
+        layers = "" if student_layers in (None, -1) else str(layers_choice(student_layers))
         self._student = StudentArguments(teacher=teacher, student_model=self.student_model, student_layers=layers,
                                          student_init=student_init)  # fmt: skip
         if teacher not in ("meta", "mix", "mtl"):

@@ -4,6 +4,7 @@ The attributes ``teacher`` and ``student`` are plain Hugging Face models, saved 
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
@@ -27,7 +28,7 @@ from teachback.data.texts import require_list
 from teachback.inference.model_card import loader_card, loader_record, read_text, write_text
 from teachback.inference.predictor import evaluation_precision
 from teachback.inference.task_metrics import answers, chosen_metric, metric_values, selecting_metric
-from teachback.methods.student import kept_layers
+from teachback.methods.student import kept_layers, layers_choice
 from teachback.methods.teacher_outputs import own_logits
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_finished_classifier, load_tokenizer, model_depth, write_checkpoint
@@ -53,7 +54,7 @@ class MPDistil:
 
     def __init__(
         self, task_name: str, num_labels: int, metric: str = "accuracy", teacher_model: str = "bert-base-uncased",
-        student_model: str | None = None, student_layers: int | str | None = 6, device: str = "auto",
+        student_model: str | None = None, student_layers: int | str | Sequence[int] | None = 6, device: str = "auto",
         output_dir: str = "./mpdistil_outputs", is_regression: bool = False, *, labels: list[str] | None = None,
         tokenizer=None, student_init: str = "pretrained", precision: str = "auto", data_dir: str = "data", **unknown,
     ):  # fmt: skip
@@ -62,7 +63,7 @@ class MPDistil:
         Args:
             metric: accuracy, f1, binary_f1, mcc, correlation, or auto for the metric of the task's benchmark.
             teacher_model, student_model: a hub name, a folder, or scratch:tiny|mini; no ``student_model``: the teacher's.
-            student_layers: number of first layers, "spread:3", a list "1,3,5", or -1 for all.
+            student_layers: number of first layers, "spread:3", a list [1, 3, 5], or -1 for all.
             output_dir: folder for the checkpoints teacher/ and student/, and for logs/.
             labels: class names for the saved models; by default those of the loader.
             tokenizer: tokenizer of the loaders' tokens, needed if neither models nor loaders have one.
@@ -78,7 +79,7 @@ class MPDistil:
         self.student_model = self.teacher_model if student_model is None else model_name(student_model, "student_model")
         if student_model is None and student_init == "pretrained":
             print(f"student_model is not given: the student is cut from {self.teacher_model}, the teacher's model")
-        self.student_layers = student_layers
+        self.student_layers = layers_choice(student_layers)
         self.student_init, self.data_dir, self.output_dir = student_init, str(data_dir), Path(output_dir)
         one_of("pretrained", "teacher")("student_init", student_init)
         if device not in ("auto", "cuda", "cpu"):

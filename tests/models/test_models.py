@@ -31,7 +31,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.encoding import Collator, encode
 from teachback.data.schema import Row, label_options
 from teachback.methods.losses import hard_label_loss, is_regression, soft_loss
-from teachback.methods.student import kept_layers
+from teachback.methods.student import kept_layers, layers_choice
 from teachback.models.heads import (
     ABSENT_CLASS,
     Classifier,
@@ -571,6 +571,11 @@ def test_a_cut_student_is_a_plain_checkpoint(tmp_path):
         ("", 3, [0, 1, 2]),
         (-1, 3, [0, 1, 2]),
         (2, 3, [0, 1]),
+        (layers_choice([1, 3, 6]), 6, [0, 2, 5]),
+        (layers_choice((3,)), 6, [2]),
+        (layers_choice(-1), 3, [0, 1, 2]),
+        (layers_choice("spread:2"), 4, [1, 3]),
+        (layers_choice(None), 3, [0, 1, 2]),
     ],
 )
 def test_first_spread_and_listed_layers(choice, depth, kept):

@@ -1,5 +1,7 @@
 """Initialisation of the student: a whole model, or selected layers of one."""
 
+from collections.abc import Sequence
+
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
 from teachback.methods.inner_layers import number_list
@@ -27,10 +29,17 @@ def _is_whole(choice: int | str | None) -> bool:
     return choice in (None, "") or (isinstance(choice, int) and choice < 1)
 
 
+def layers_choice(given: int | str | Sequence[int] | None) -> int | str | None:
+    """The value of ``student_layers`` in Python, with a list of layers written as STUDENT_LAYERS has it: [1, 3] as "1,3", [3] as "3,"."""
+    if given is None or isinstance(given, (int, str)):
+        return given
+    return ",".join(map(str, given)) + "," * (len(given) == 1)  # "3" would be the first three
+
+
 def kept_layers(choice: int | str | None, depth: int) -> list[int]:
     """Layers (counted from 0) that STUDENT_LAYERS selects of a model's ``depth``.
 
-    "3" or 3: the first three; "spread:3": evenly spaced; or a list "1,3,5"; "", None or a number below 1: all.
+    "3" or 3: the first three; "spread:3": evenly spaced; or a list "1,3,5" or "3,"; "", None or a number below 1: all.
 
     Raises:
         TeachbackError: the model does not have them.
@@ -41,7 +50,7 @@ def kept_layers(choice: int | str | None, depth: int) -> list[int]:
         raise TeachbackError(f"student_layers={choice}: the model has {depth}; give 1 to {depth}, or -1 for all")
     text = str(choice)
     if "," in text:
-        keep = [number - 1 for number in number_list("STUDENT_LAYERS", text)]
+        keep = [number - 1 for number in number_list("STUDENT_LAYERS", text.removesuffix(","))]
     else:
         count = number_list("STUDENT_LAYERS", text.removeprefix("spread:"))[0]
         keep = spread_layers(count, depth) if text.startswith("spread:") else list(range(count))

@@ -340,6 +340,30 @@ def test_quickstart_takes_no_arguments():
     assert done.returncode == 1 and "no arguments" in done.stdout
 
 
+def test_quickstart_counts_relative_folders_from_the_current_one_as_the_stages_do(tmp_path):
+    for folder in ("project/scripts", "project/.venv/bin", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/quickstart.sh", tmp_path / "project/scripts")
+    (tmp_path / "project/scripts/environment.sh").touch()
+    python = tmp_path / "project/.venv/bin/python"
+    python.write_text('#!/bin/sh\necho "in $PWD: $CONFIG $1"\n')
+    python.chmod(0o755)
+    given = {name: value for name, value in os.environ.items() if name not in ("OUTPUT_DIR", "SEED")}
+
+    def said(place: str, script: str, **variables: str) -> str:
+        done = subprocess.run(["bash", script], cwd=tmp_path / place, env=given | variables, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    project = f"{tmp_path}/project"
+    run = f"in {tmp_path}/elsewhere: {project}/configs/sample.sh {project}/scripts/in_turn.py\n"
+    away = said("elsewhere", "../project/scripts/quickstart.sh")
+    assert run in away and f"All results are in {project}/outputs/sample/seed42:\n" in away
+    away = said("elsewhere", "../project/scripts/quickstart.sh", OUTPUT_DIR="out", SEED="1")
+    assert run in away and "All results are in out/sample/seed1:\n" in away
+    home = said("project", "scripts/quickstart.sh")
+    assert f"in {project}: configs/sample.sh scripts/in_turn.py\n" in home and "All results are in outputs/sample/seed42:\n" in home
+
+
 def test_old_python_is_refused_with_what_to_do(tmp_path):
     for folder in ("scripts", "bin"):
         (tmp_path / folder).mkdir()

@@ -46,6 +46,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${LR=}" --learning_rate              # as in stage 3
 : "${TEACHER_CACHE_GB=}"                # as in stage 4
 : "${AVERAGE_CHECKPOINTS=0}"            # as in stage 3
+: "${KEEP_START=0}"                     # 1: keep the student as it was before this stage if no epoch scores better on dev
 : "${DROPOUT=}"                         # finetune: all dropout probabilities; empty: the defaults of the model family. Other students keep those of stage 4
 : "${PROTOCOL=honest}"                  # as in stage 3
 : "${SEED=42}"                          # as in stage 3

@@ -21,3 +21,4 @@ FIRST_EPOCHS=4
 FIRST_DROPOUT=0
 SECOND_LR=5e-5
 SECOND_EPOCHS=2
+KEEP_START=1                # with few labels, stage 5 may make the student of stage 4 worse

@@ -236,7 +236,7 @@ class MetaKD:
         taught = train_teachers(data, teacher, self._optimizer(config, config.teacher_epochs, config.teacher_lr))
         in_first = self._optimizer(config, config.first_epochs, config.first_lr, lr_scheduler_type=config.first_schedule)
         distil(data, student, first, second, MetaTeacherArguments(), in_first)
-        in_second = self._optimizer(config, config.second_epochs, config.second_lr)
+        in_second = self._optimizer(config, config.second_epochs, config.second_lr, keep_start=config.keep_start)
         return taught + distil(data, replace(student, stage="second"), first, second, MetaTeacherArguments(), in_second)
 
     def _stage_arguments(self, config: MetaKDConfig) -> tuple:

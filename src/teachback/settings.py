@@ -145,6 +145,7 @@ RECOMMENDED: dict[str, Any] = {
     "teacher_lr": 5e-5, "domain_labels": "uniform", "transfer_set": "all", "transfer_windows": 2, "attention_target": "relations",
     "relation_heads": 12, "layer_map": "-1", "loss_balance": "initial", "embedding_weight": 0.0, "first_lr": 1e-4,
     "first_schedule": "linear", "first_epochs": 4, "first_dropout": False, "second_lr": 5e-5, "second_epochs": 2,
+    "keep_start": True,
 }  # fmt: skip
 
 
@@ -191,6 +192,7 @@ class MetaKDConfig(Settings):
     loss_balance: str = "none"  # stage 4: divide its losses by their own size: none, initial or running
     first_schedule: str = "constant"  # learning rate of stage 4: constant, or linear with 10 % warm-up
     first_dropout: bool = True  # dropout in stage 4
+    keep_start: bool = False  # keep stage 4's student if no epoch of stage 5 scores better on dev
 
     @classmethod
     def recommended(cls, **settings) -> "MetaKDConfig":

@@ -64,7 +64,7 @@ def test_the_second_stage_learns_on_every_domains_texts(suite, finished, fitted)
 
 @pytest.mark.parametrize(
     "method",
-    [("--alpha_soft", "0.5", "--average_checkpoints", "2", "--layer_decay", "0.8"), ("--method", "mpdistil", "--meta_teacher_every_epoch", "0", "--student_layers", "2")],
+    [("--alpha_soft", "0.5", "--average_checkpoints", "2", "--layer_decay", "0.8"), ("--method", "mpdistil", "--meta_teacher_every_epoch", "0", "--student_layers", "2", "--keep_start", "1")],
 )
 def test_what_the_teacher_answers_continues_after_an_interruption(suite, finished, monkeypatch, method):  # noqa: F811
     more = (*method, *WINDOWS, "--second_transfer_set", "all")
@@ -91,3 +91,13 @@ def test_a_domain_whose_labels_no_other_has_is_refused(suite, finished):  # noqa
     copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
     with pytest.raises(TeachbackError, match="no other domain of this run has books's labels"):
         distil(suite, "second", "--second_transfer_set", "all", "--domains", "books")
+
+
+def test_a_second_stage_that_only_harms_leaves_the_student_of_the_first(suite, finished):  # noqa: F811
+    copied(finished, suite / "outputs", "teacher-meta")
+    first = distil(suite, "first", "--student_layers", "2")[0]
+    harmful = ("--learning_rate", "30", "--num_train_epochs", "1", "--trainer", "metric_for_best_model=eval_loss", "greater_is_better=false")
+    kept = distil(suite, "second", *harmful, "--keep_start", "1")[0]
+    assert read_stage(kept)["start_kept"] is True and same(weights(kept), weights(first))
+    harmed = distil(suite, "second", *harmful)[0]  # the option is part of the fingerprint
+    assert "start_kept" not in read_stage(harmed) and not same(weights(harmed), weights(first))

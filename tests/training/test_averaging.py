@@ -50,13 +50,13 @@ def test_layers_that_share_weights_are_refused():
         rates(Classifier(model, {"a": BOOKS}))
 
 
-def trained(folder, **options):
+def trained(folder, rate=1e-2, **options):
     """Weights and trainer of a student fine-tuned on some rows."""
     rows = encode(text_rows(6), tokenizer(), 16)
     rows.columns["label"] = torch.arange(6) % 2
     folder.mkdir(exist_ok=True)
     module = PredictionDistillation(Classifier(classifier(seed=1), {"sentiment": BOOKS}), SecondStageArguments(method="finetune"), False)
-    settings = OptimizerArguments(per_device_train_batch_size=4, learning_rate=1e-2, save_total_limit=9, **options)
+    settings = OptimizerArguments(per_device_train_batch_size=4, learning_rate=rate, save_total_limit=9, **options)
     args = settings.training_arguments("cpu", "fp32")
     return module, train(module, rows, rows, args, folder, None, 0, settings=settings)
 
@@ -84,7 +84,7 @@ def test_the_mean_of_the_last_epochs_is_kept_unless_an_epoch_is_better(tmp_path,
     files = sorted((folder / "epochs").iterdir())
     assert [path.name for path in files] == ["000000006.safetensors", "000000008.safetensors"] and trainer.averaged is better
     said = capsys.readouterr().out
-    assert "mean weights of the last 2 epochs: loss" in said and f"kept: the {'mean' if better else 'epoch'}" in said
+    assert "mean weights of the last 2 epochs: loss" in said and ("; not kept\n" not in said) is better
     single, _ = trained(tmp_path / "single", num_train_epochs=4)
     weights = {n: v for n, v in module.state_dict().items() if "word_embeddings" not in n}
     if better:
@@ -111,7 +111,30 @@ def test_epochs_without_averaging_leave_no_weights(tmp_path):
     assert not (tmp_path / "checkpoints/epochs").exists() and trainer.averaged is False
 
 
-@pytest.mark.parametrize("options", [{"average_checkpoints": 1}, {"average_checkpoints": 2, "trainer": ["load_best_model_at_end=false"]}, {"average_checkpoints": -1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}])
+@pytest.mark.parametrize("better", [True, False])
+@pytest.mark.parametrize("averaged", [0, 2])
+def test_the_start_is_kept_exactly_if_no_epoch_is_better(tmp_path, monkeypatch, capsys, better, averaged):
+    """Also the embeddings of tokens that no text has, which the steps decay."""
+    monkeypatch.setattr("teachback.training.trainer.is_better", lambda *values: better)
+    options = {"average_checkpoints": averaged, "num_train_epochs": 2, "weight_decay": 0.1}
+    module, trainer = trained(tmp_path / "checkpoints", keep_start=True, **options)
+    said = capsys.readouterr().out
+    without, _ = trained(tmp_path / "without", **options)
+    expected = classifier(seed=1) if better else without.student.model
+    assert all(torch.equal(value, expected.state_dict()[name]) for name, value in module.student.model.state_dict().items())
+    assert trainer.start_kept is better and ("weights before training: loss" in said and "; not kept\n" in said.rpartition("before")[2]) is not better
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_start_competes_by_the_selection_metric(tmp_path, lower):
+    """Training at a rate that ruins the student leaves it as it was, and one at a good rate does not."""
+    _, trainer = trained(tmp_path / "checkpoints", keep_start=True, num_train_epochs=2, rate=1e-2 if lower else 30.0)
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert trainer.start_kept is not lower
+    assert (trainer.evaluate()["eval_loss"] in losses) is lower
+
+
+@pytest.mark.parametrize("options", [{"keep_start": True, "trainer": ["load_best_model_at_end=false"]}, {"average_checkpoints": 1}, {"average_checkpoints": 2, "trainer": ["load_best_model_at_end=false"]}, {"average_checkpoints": -1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}])
 def test_values_without_a_meaning_are_refused(options):
     with pytest.raises(TeachbackError, match=next(iter(options)).upper()):
         OptimizerArguments(**options)
@@ -120,5 +143,5 @@ def test_values_without_a_meaning_are_refused(options):
 def test_defaults_are_not_recorded():
     plain, decayed = OptimizerArguments(), OptimizerArguments(layer_decay=0.9)
     args = plain.training_arguments("cpu", "fp32")
-    assert not {"layer_decay", "average_checkpoints"} & plain.fingerprint(args).keys()
+    assert not {"layer_decay", "average_checkpoints", "keep_start"} & plain.fingerprint(args).keys()
     assert decayed.fingerprint(args)["layer_decay"] == 0.9

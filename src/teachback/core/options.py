@@ -15,7 +15,7 @@ SEEDS = 2**32  # numpy's range
 Requirement = Callable[[str, Any], None]  # raises TeachbackError unless the value fits, which its message names
 # Arguments that stage.json records only if they differ from their defaults, so that stages finished without them stay valid.
 ADDED = {
-    "transfer_windows", "second_transfer_set", "teacher_seeds", "average_checkpoints", "layer_decay", "patience", "class_weights",
+    "transfer_windows", "second_transfer_set", "teacher_seeds", "average_checkpoints", "keep_start", "layer_decay", "patience", "class_weights",
     "label_smoothing", "teacher_checkpoint", "teacher_labels",
 }  # fmt: skip
 

@@ -37,6 +37,7 @@ class OptimizerArguments(Checked):
     layer_decay: Part = 1.0
     patience: Natural = 0
     average_checkpoints: int = 0
+    keep_start: bool = False
     save_steps: NonNegative = 0
     seed: Seed = 42
     report_to: Tracker = "none"
@@ -73,8 +74,9 @@ class OptimizerArguments(Checked):
         """Refuse when to evaluate, save and load if other arguments need it otherwise."""
         if self.patience and values["eval_strategy"] == "no":
             raise TeachbackError(f"PATIENCE={self.patience} counts evaluations, and --trainer eval_strategy=no turns them off; unset one of them")
-        if self.average_checkpoints and not values["load_best_model_at_end"]:
-            raise TeachbackError("AVERAGE_CHECKPOINTS compares the mean with the best epoch; remove --trainer load_best_model_at_end")
+        for name, other in (("average_checkpoints", "the mean"), ("keep_start", "the start")):
+            if getattr(self, name) and not values["load_best_model_at_end"]:
+                raise TeachbackError(f"{name.upper()} compares {other} with the best epoch; remove --trainer load_best_model_at_end")
         if values["save_strategy"] == "steps" and not self.save_steps:
             raise TeachbackError("--trainer save_strategy=steps needs --save_steps, a number of steps")
 
@@ -117,7 +119,7 @@ WITHOUT_EFFECT = {
     "resume_from_checkpoint", "trainer",
 }  # fmt: skip
 # Arguments that `TrainingArguments` does not have, or that are not given to it as they are.
-OUTSIDE_TRAINER = {"layer_decay", "patience", "average_checkpoints", "report_to", "trainer"}
+OUTSIDE_TRAINER = {"layer_decay", "patience", "average_checkpoints", "keep_start", "report_to", "trainer"}
 # Fields of `TrainingArguments` that are recorded in stage.json beside the arguments.
 FIXED = {
     "eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "remove_unused_columns": False,

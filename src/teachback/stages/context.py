@@ -210,7 +210,12 @@ class Context:
             "history": trainer.state.log_history,
             "places": self._places(),
             "training_arguments": self.training.to_dict(),
-        } | ({"averaged": trainer.averaged} if self.optimizer.average_checkpoints else {})
+        } | self._alternatives(trainer)
+
+    def _alternatives(self, trainer: DistillationTrainer) -> dict:
+        """Whether weights other than the best epoch's were kept, of those that were asked for."""
+        asked = {"averaged": self.optimizer.average_checkpoints, "start_kept": self.optimizer.keep_start}
+        return {name: getattr(trainer, name) for name, value in asked.items() if value}
 
     def _places(self) -> dict:
         return {name: getattr(self.args, name) for name in PLACES if hasattr(self.args, name)}

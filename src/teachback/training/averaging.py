@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save
 from transformers import Trainer, TrainerCallback
 
 from teachback.core.files import write_atomically
+from teachback.training.alternatives import is_no_worse, take_if
 
 FOLDER = "epochs"  # within the folder of checkpoints
 
@@ -48,26 +49,11 @@ def mean_weights(files: list[Path]) -> dict[str, torch.Tensor]:
     return mean
 
 
-def is_no_worse(value: float, other: float, greater_is_better: bool) -> bool:
-    return value >= other if greater_is_better else value <= other
-
-
 def take_average(trainer: Trainer, checkpoints: Path) -> bool:
     """Load the mean of the kept epochs' weights in place of the best checkpoint if it scores no worse; returns whether it does.
 
     Collective: all processes must call it.
     """
     trainer.accelerator.wait_for_everyone()  # the main process has written the files
-    assert trainer.model is not None and trainer.state.best_metric is not None  # evaluated at the end of each epoch
-    files, name = _files(checkpoints / FOLDER), str(trainer.args.metric_for_best_model).removeprefix("eval_")
-    trainer.model.load_state_dict(mean_weights(files))
-    loss_only = trainer.compute_metrics is None
-    metrics = trainer.evaluation_loop(trainer.get_eval_dataloader(), "Evaluation", loss_only, metric_key_prefix="eval").metrics or {}
-    mean, single = metrics[f"eval_{name}"], trainer.state.best_metric
-    kept = is_no_worse(mean, single, bool(trainer.args.greater_is_better))
-    if not kept:
-        trainer._load_best_model()
-    if trainer.is_world_process_zero():
-        which = "mean" if kept else "epoch"
-        print(f"mean weights of the last {len(files)} epochs: {name} {mean:.4f}, the best epoch alone {single:.4f}; kept: the {which}")
-    return kept
+    files = _files(checkpoints / FOLDER)
+    return take_if(trainer, mean_weights(files), f"mean weights of the last {len(files)} epochs", is_no_worse)

@@ -26,6 +26,7 @@ from teachback.models.heads import Classifier
 from teachback.models.layers import use_training_attention
 from teachback.models.loading import check_finite
 from teachback.models.positions import require_positions
+from teachback.training.alternatives import copy_of, is_better, take_if
 from teachback.training.averaging import KeepEpochs, take_average
 from teachback.training.checkpoints import (
     STATE,
@@ -65,6 +66,7 @@ class DistillationTrainer(Trainer):
     tracks: Tracks = NO_TRACKS
     layer_decay = 1.0  # factor of the learning rate from a layer to the one below it
     averaged = False  # whether the model has the mean weights of the last epochs
+    start_kept = False  # whether it has those before training
     stop_signal = 0  # signal that came after the end of training, when no checkpoint is needed
 
     def create_optimizer(self, *args, **kwargs):
@@ -245,7 +247,8 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     """Train ``module`` in place, resuming from checkpoint ``last``, and restore the best checkpoint on ``dev_rows``.
 
     ``settings``: what ``args`` were built from, for what Hugging Face's arguments do not have. With its
-    ``average_checkpoints`` the mean weights of the last epochs take the best one's place if they are not worse.
+    ``average_checkpoints`` the mean weights of the last epochs take the best one's place if they are not worse, with its
+    ``keep_start`` the weights before training if they are better.
 
     Selects on the metric ``score`` if ``compute_metrics`` gives one (higher is better), else on the loss.
     """
@@ -274,10 +277,12 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
         point_to_best(Path(last))
     with stop_request() as request, freed_memory_kept(), _used_embeddings(module, train_rows, dev_rows, args, pad_token_id):
         trainer.add_callback(SaveBetween(request))
+        start = copy_of(module) if settings.keep_start else {}
         if settings.patience and last and evaluations_without_gain(Path(last)) >= settings.patience:
             trainer.finish(Path(last))
         else:
             trainer.train(resume_from_checkpoint=last)
         trainer.averaged = bool(settings.average_checkpoints) and take_average(trainer, checkpoints)
+        trainer.start_kept = bool(start) and take_if(trainer, start, "weights before training", is_better)
     trainer.stop_signal = request.signal if request.made else 0
     return trainer

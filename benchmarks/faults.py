@@ -283,7 +283,7 @@ class Trials:
     def _read_only(self, case: Case) -> tuple[str, Ended, str]:
         with mounted(case.workshop.home, case.before, 10_000_000, "remount,ro"):
             ended = case.run()
-        return "", ended, _unclear(ended, "may not be written to") or ("" if ended.status else "it did not notice")
+        return "", ended, _unclear(ended, "is not writable") or ("" if ended.status else "it did not notice")
 
     def _removed(self, case: Case) -> tuple[str, Ended, str]:
         moment, inputs = self.random.uniform(0, 0.95) * case.seconds, case.inputs()
@@ -309,7 +309,7 @@ class Trials:
             seconds.append(run_broken(case.argv, case.workshop.folder / "second log"))
 
         ended = case.run(lambda: None, again)
-        complaint = _unclear(ended, "is being made by") or _unclear(seconds[0], "is being made by")
+        complaint = _unclear(ended, "is being created by") or _unclear(seconds[0], "is being created by")
         return f"the second start ends with {seconds[0].status}", ended, complaint
 
 

@@ -59,7 +59,7 @@ def test_nothing_is_removed_while_there_is_room(tmp_path):
 def test_what_is_larger_than_allowed_is_refused_with_both_sizes(tmp_path):
     assert DiskCache(tmp_path, 0.002).refusal(2 * MEGABYTE) == ""
     reason = DiskCache(tmp_path, 1).refusal(2_500 * MEGABYTE)
-    assert reason == "they would take 2.5 GB, and TEACHER_CACHE_GB is 1.0 GB"
+    assert reason == "they would take 2.5 GB, but TEACHER_CACHE_GB is 1.0 GB"
     assert "a fifth of the free disk" in DiskCache(tmp_path / "new", None).refusal(10**18)
 
 
@@ -110,7 +110,7 @@ def test_processes_that_leave_each_other_no_room_are_told_of(tmp_path):
         shutil.rmtree(place)
         return (place / "file.npy").read_bytes()
 
-    with pytest.raises(TeachbackError, match="one: was evicted 5 times .* TEACHER_CACHE_GB"):
+    with pytest.raises(TeachbackError, match="one was evicted 5 times .* TEACHER_CACHE_GB"):
         DiskCache(tmp_path, None).get("one", MEGABYTE, writer(calls=calls), read)
     assert len(calls) == ATTEMPTS
 

@@ -71,18 +71,18 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word():
     [
         (system_error(errno.ENOSPC, "/data/x"), "/data/x: the disk is full ("),
         (system_error(errno.EDQUOT, "/data/x"), "/data/x: the quota is used up ("),
-        (system_error(errno.EFBIG, "/data/x"), "/data/x: a file may not grow any further (ulimit -f) ("),
+        (system_error(errno.EFBIG, "/data/x"), "/data/x: the file has reached the maximum size (ulimit -f) ("),
         (system_error(errno.ENOSPC), "the folder: the disk is full ("),
         (OSError("4096 requested and 512 written"), "the folder: the disk is full ("),  # numpy
         (SafetensorError("I/O error: No space left on device (os error 28)"), "the folder: the disk is full ("),
         (SafetensorError('IoError(Os { code: 28, kind: StorageFull })'), "the folder: the disk is full ("),
-        (system_error(errno.EROFS, "/data/x"), "/data/x: may not be written to (Read-only file system); change"),
-        (system_error(errno.EACCES, "/data/x"), "/data/x: may not be written to (Permission denied); change"),
-        (system_error(errno.ENOENT, "/data/x"), "/data/x: is gone, or was never there; was it removed while"),
-        (FileNotFoundError("No such file or directory: m"), "the folder: is gone"),  # safetensors
-        (system_error(errno.ENOTDIR, "/data/x"), "/data/x: part of this path is a file, and a folder is needed"),
-        (system_error(errno.EEXIST, "/data/x"), "/data/x: is a file, and a folder is needed"),
-        (system_error(errno.EISDIR, "/data/x"), "/data/x: is a folder, and a file is needed"),
+        (system_error(errno.EROFS, "/data/x"), "/data/x is not writable (Read-only file system); change"),
+        (system_error(errno.EACCES, "/data/x"), "/data/x is not writable (Permission denied); change"),
+        (system_error(errno.ENOENT, "/data/x"), "/data/x does not exist; was it removed while"),
+        (FileNotFoundError("No such file or directory: m"), "the folder does not exist"),  # safetensors
+        (system_error(errno.ENOTDIR, "/data/x"), "/data/x: part of this path is a file, but a folder is needed"),
+        (system_error(errno.EEXIST, "/data/x"), "/data/x: is a file, but a folder is needed"),
+        (system_error(errno.EISDIR, "/data/x"), "/data/x: is a folder, but a file is needed"),
         (system_error(errno.ELOOP, "/data/x"), "/data/x: a symbolic link in this path leads back to itself"),
         (system_error(errno.ENAMETOOLONG, "/data/x"), "/data/x: is too long for this file system"),
         (system_error(errno.ECONNRESET), ""),
@@ -100,7 +100,7 @@ def test_a_disk_whose_inodes_are_used_up_is_not_said_to_lack_bytes(monkeypatch):
     message = disk_message(system_error(errno.ENOSPC, "/data/x"))
     assert message.startswith("/data/x: the disk can hold no more files (its inodes are used up, with 0.205 GB free); remove files")
     state.f_files = 0  # btrfs and others number no inodes
-    assert disk_message(system_error(errno.ENOSPC, "/data/x")).startswith("/data/x: the disk is full (0.205 GB free); make")
+    assert disk_message(system_error(errno.ENOSPC, "/data/x")).startswith("/data/x: the disk is full (0.205 GB free); free some")
 
 
 def test_a_library_that_meets_a_file_size_limit_is_understood(tmp_path):
@@ -108,9 +108,9 @@ def test_a_library_that_meets_a_file_size_limit_is_understood(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
     try:
-        with pytest.raises(TeachbackError, match=f"{tmp_path}: a file may not grow any further"), naming(tmp_path):
+        with pytest.raises(TeachbackError, match=f"{tmp_path}: the file has reached the maximum size"), naming(tmp_path):
             save_file({"x": np.zeros(1000)}, tmp_path / "x.safetensors")
-        with pytest.raises(TeachbackError, match="a file may not grow any further"), naming(tmp_path):
+        with pytest.raises(TeachbackError, match="the file has reached the maximum size"), naming(tmp_path):
             write_atomically(tmp_path / "text", "x" * 10_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -163,7 +163,7 @@ def test_bytes_that_are_no_utf_8_are_refused_before_anything_is_done():
     done = subprocess.run([sys.executable, "-c", code, b"--output_root", b"b\xff"], capture_output=True, check=False,
                           env=os.environ | {"PYTHONPATH": SOURCE})  # fmt: skip
     assert done.returncode == 1 and done.stdout == b"" and done.stderr.count(b"\n") == 1
-    assert done.stderr.startswith(b"error: 'b\\udcff': contains a byte that is not UTF-8")
+    assert done.stderr.startswith(b"error: 'b\\udcff' contains bytes that are not UTF-8")
 
 
 @pytest.mark.parametrize(("name", "shown"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])
@@ -171,7 +171,7 @@ def test_a_signal_ends_an_entry_point_even_where_exceptions_are_lost(name, shown
     done = subprocess.run([sys.executable, "-c", IN_A_DESTRUCTOR, name], capture_output=True, text=True, check=False,
                           env=os.environ | {"PYTHONPATH": SOURCE})  # fmt: skip
     assert done.returncode == -getattr(signal, name) and done.stdout == ""
-    assert done.stderr == f"error: told to stop ({shown}); what was finished is intact, run the same command again to go on\n"
+    assert done.stderr == f"error: stopped by {shown}: finished work is intact; run the same command again to continue\n"
 
 
 @pytest.mark.parametrize("script", ["get_data", "process_data", "train_teacher", "distill_student", "curriculum", "evaluate"])
@@ -183,7 +183,7 @@ def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback(script, tmp_pat
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path})  # fmt: skip
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
-    assert process.communicate()[1].startswith("error: told to stop (Ctrl-C)")
+    assert process.communicate()[1].startswith("error: stopped by Ctrl-C")
     assert process.returncode == -signal.SIGINT
 
 
@@ -194,8 +194,8 @@ def test_other_errors_keep_their_traceback():
 
 def test_a_message_of_several_lines_keeps_them_and_a_name_forges_none(capsys):
     def main():
-        raise TeachbackError("2 bad rows:", "  train.tsv line 3: label 'x\ny'", "Mend them.")
+        raise TeachbackError("2 bad rows:", "  train.tsv line 3: label 'x\ny'", "Correct them.")
 
     with pytest.raises(SystemExit):
         run_entry_point(main)
-    assert capsys.readouterr().err == "error: 2 bad rows:\n  train.tsv line 3: label 'x\\ny'\nMend them.\n"
+    assert capsys.readouterr().err == "error: 2 bad rows:\n  train.tsv line 3: label 'x\\ny'\nCorrect them.\n"

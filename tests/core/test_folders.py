@@ -26,15 +26,15 @@ def make(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("file", "file is a file, and a folder is needed"),
-        ("file/below", "part of this path is a file, and a folder is needed"),
-        ("/dev/null", "/dev/null is a file, and a folder is needed"),
+        ("file", "file is a file, but a folder is needed"),
+        ("file/below", "part of this path is a file, but a folder is needed"),
+        ("/dev/null", "/dev/null is a file, but a folder is needed"),
         ("loop", "leads back to itself"),
         ("loop/below", "leads back to itself"),
-        ("dangling", "is a symbolic link to /nowhere/at/all, which is not there; is its disk mounted?"),
-        ("x" * 256, "a name of 256 bytes, and this file system takes"),
-        ("\u4e2d" * 100, "a name of 300 bytes, and this file system takes"),
-        (DEEP, "a path of "),
+        ("dangling", "is a symbolic link to /nowhere/at/all, which does not exist; is its disk mounted?"),
+        ("x" * 256, "a name in this path has 256 bytes, but the file system allows"),
+        ("\u4e2d" * 100, "a name in this path has 300 bytes, but the file system allows"),
+        (DEEP, "this path has "),
     ],
     ids=lambda value: value[:12],
 )
@@ -86,10 +86,10 @@ def closed():
 def test_a_file_that_may_not_be_read_is_not_said_to_be_gone(closed):
     file = closed / "model.safetensors"
     as_safetensors_says = FileNotFoundError(f"No such file or directory: {file}")
-    assert disk_message(as_safetensors_says).startswith(f"{file}: may not be read (Permission denied)")
-    assert unreadable_file(closed).startswith(f"{closed / 'inside'}: may not be read")  # the first by name
+    assert disk_message(as_safetensors_says).startswith(f"{file} is not readable (Permission denied)")
+    assert unreadable_file(closed).startswith(f"{closed / 'inside'} is not readable")  # the first by name
     below = PermissionError(13, "Permission denied", str(closed / "inside/config.json"))
-    assert disk_message(below).startswith(f"{closed / 'inside'}: may not be read (Permission denied)")
+    assert disk_message(below).startswith(f"{closed / 'inside'} is not readable (Permission denied)")
     assert unreadable_file("bert-base-uncased") == ""  # a hub name
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_is_a_link_is_written_where_it_leads(tmp_path):
     assert (tmp_path / "results.tsv").is_symlink() and (tmp_path / "file").read_text() == "new"
     with pytest.raises(TeachbackError, match="leads back to itself"):
         real_place(tmp_path / "loop")
-    with pytest.raises(TeachbackError, match="is a symbolic link to /nowhere/at/all, and /nowhere/at is no folder"):
+    with pytest.raises(TeachbackError, match="is a symbolic link to /nowhere/at/all, but /nowhere/at is not a folder"):
         real_place(tmp_path / "dangling")
 
 

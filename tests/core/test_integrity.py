@@ -66,11 +66,11 @@ def zeros(path):
 
 
 DAMAGE = {
-    "cut": (cut, "has 10,239 bytes, and 10,240 were written"),
-    "empty": (lambda path: path.write_bytes(b""), "has 0 bytes, and 10,240 were written"),
-    "a bit": (flip, "holds other bytes than were written"),
-    "zeros": (zeros, "holds other bytes than were written"),
-    "removed": (lambda path: path.unlink(), "is gone"),
+    "cut": (cut, "has 10,239 bytes, but 10,240 were written"),
+    "empty": (lambda path: path.write_bytes(b""), "has 0 bytes, but 10,240 were written"),
+    "a bit": (flip, "has changed since it was written"),
+    "zeros": (zeros, "has changed since it was written"),
+    "removed": (lambda path: path.unlink(), "is missing"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "were written"),
 }
 
@@ -90,7 +90,7 @@ def test_rows_of_a_table_are_counted(folder):
     files = describe(folder)
     assert files["rows.tsv"]["rows"] == 2 and "rows" not in files["model.safetensors"]
     (folder / "rows.tsv").write_text(TEXT.removesuffix("2\tbad\n"))
-    assert damage(folder, files) == ["rows.tsv has 1 rows, and 2 were written"]
+    assert damage(folder, files) == ["rows.tsv has 1 rows, but 2 were written"]
     assert damage(folder, files, ["model.safetensors"]) == []
 
 
@@ -120,7 +120,7 @@ def test_a_change_that_keeps_size_and_times_is_seen(known_by, folder, read, long
         monkeypatch.setattr(integrity, "_hashes", {})
     time.sleep(0.05)  # some ticks of the file system's clock
     flip(folder / "model.safetensors", keep_times=True)
-    assert damage(folder, files) == ["model.safetensors holds other bytes than were written"]
+    assert damage(folder, files) == ["model.safetensors has changed since it was written"]
 
 
 def test_another_file_of_the_same_size_and_times_is_seen(folder, long_ago):
@@ -130,7 +130,7 @@ def test_another_file_of_the_same_size_and_times_is_seen(folder, long_ago):
     (folder / "other").write_bytes(bytes(found.st_size))
     os.utime(folder / "other", ns=(found.st_atime_ns, found.st_mtime_ns))
     os.replace(folder / "other", path)
-    assert damage(folder, files) == ["model.safetensors holds other bytes than were written"]
+    assert damage(folder, files) == ["model.safetensors has changed since it was written"]
 
 
 @pytest.mark.parametrize("seconds", [0, 3600], ids=["just now", "a clock that was set back"])
@@ -149,7 +149,7 @@ def test_where_nothing_can_be_written_down_files_are_read(folder, read, long_ago
 
     monkeypatch.setattr(integrity.os, "replace", refuse)
     assert damage(folder, files) == []
-    assert damage(folder / "moved away", files) == [f"{name} is gone" for name in files]
+    assert damage(folder / "moved away", files) == [f"{name} is missing" for name in files]
     assert not (folder / "moved away").exists()
 
 
@@ -171,11 +171,11 @@ def test_a_record_knows_whether_it_is_what_it_was():
 
 
 def test_a_sealed_folder(folder):
-    assert broken_seal(folder) == [f"{SEAL} is gone"]
+    assert broken_seal(folder) == [f"{SEAL} is missing"]
     seal(folder)
     assert broken_seal(folder) == []
     flip(folder / "last/model.safetensors")
-    assert broken_seal(folder) == ["last/model.safetensors holds other bytes than were written"]
+    assert broken_seal(folder) == ["last/model.safetensors has changed since it was written"]
     flip(folder / "last/model.safetensors")
     whole = (folder / SEAL).read_text()
     for text in ("", "[]", whole[:-20], whole.replace('"bytes": 10240', '"bytes": 10241')):

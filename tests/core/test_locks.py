@@ -28,7 +28,7 @@ def owner(tmp_path):
 
 
 def test_the_owner_is_named_and_its_death_frees_the_folder(tmp_path, owner):
-    with pytest.raises(TeachbackError, match=rf"stage is being made by process {owner.pid} on .* since .*; wait until"):
+    with pytest.raises(TeachbackError, match=rf"stage is being created by process {owner.pid} on .* since .*; wait until"):
         take_lock(tmp_path / "stage")
     owner.send_signal(signal.SIGKILL)
     owner.wait()

@@ -213,7 +213,7 @@ def test_a_folder_of_another_fingerprint_is_not_copied(tmp_path):
 
 
 def test_reading_an_unfinished_or_broken_stage_says_so(tmp_path):
-    with pytest.raises(TeachbackError, match="no finished stage"):
+    with pytest.raises(TeachbackError, match="does not hold a finished stage"):
         read_stage(tmp_path)
     (tmp_path / "stage.json").write_text("{")
     with pytest.raises(TeachbackError, match="not a valid description of a stage.*run its stage again"):

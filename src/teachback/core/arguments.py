@@ -53,7 +53,7 @@ class DataArguments(Checked):
 
 @dataclass
 class HardLabelArguments(Checked):
-    """The loss on labels; stages 3 and 5."""
+    """Arguments of the loss on labels; stages 3 and 5."""
 
     class_weights: str = ""
     label_smoothing: Annotated[float, BELOW_ONE] = 0.0
@@ -64,7 +64,7 @@ HARD_LABEL = tuple(HardLabelArguments.__annotations__)
 
 @dataclass
 class TeacherArguments(HardLabelArguments):
-    """Stage 3."""
+    """Arguments of stage 3."""
 
     teacher: Teacher = "meta"
     teacher_model: str = "bert-base-uncased"
@@ -141,7 +141,7 @@ class FirstStageArguments(Checked):
             )
 
 
-# What the papers take for an argument of stage 5 that is left unset.
+# The papers' values for arguments of stage 5 that are left unset.
 PAPER_SECOND_STAGE = {
     "metakd": {"soft_loss": "ce", "temperature": 1.0, "alpha_soft": 1.0, "beta_pkd": 0.0, "meta_teacher_every_epoch": False},
     "mpdistil": {"soft_loss": "mse", "temperature": 5.0, "alpha_soft": 0.5, "beta_pkd": 100.0, "meta_teacher_every_epoch": True},
@@ -150,7 +150,7 @@ PAPER_SECOND_STAGE = {
 
 @dataclass
 class SecondStageArguments(HardLabelArguments):
-    """Stage 5: the losses on predictions. What is unset takes the value that the method's paper has."""
+    """Stage 5: the losses on predictions. Unset fields take the value of the method's paper."""
 
     method: Annotated[str, one_of("metakd", "mpdistil", "finetune")] = "metakd"
     soft_loss: Annotated[str, one_of("ce", "kl", "mse")] = option(None)
@@ -176,7 +176,7 @@ class SecondStageArguments(HardLabelArguments):
         self.teacher_seeds = " ".join(map(str, sorted({int(word) for word in words})))
 
     def require_label_share(self) -> None:
-        """Refuse arguments of the loss on labels where it has no share. Not at once: they may be meant for stage 3 alone."""
+        """Refuse arguments of the loss on labels if its weight is 0. Not checked in __init__: they may be meant for stage 3 alone."""
         for name in HARD_LABEL:
             if getattr(self, name) and self.alpha_soft == 1 and self.method != "finetune" and not self.soft_labels:
                 raise TeachbackError(
@@ -185,7 +185,7 @@ class SecondStageArguments(HardLabelArguments):
                 )
 
     def _no_inner_states(self) -> None:
-        """Fill in what is unset so that no teacher is needed beside its soft labels."""
+        """Set unset fields so that soft labels are enough and no teacher is needed."""
         self.beta_pkd = 0.0 if self.beta_pkd is None else self.beta_pkd
         if self.meta_teacher_every_epoch:
             raise TeachbackError(
@@ -205,7 +205,7 @@ class MetaTeacherArguments(Checked):
     meta_lr: Positive = 1e-3
 
 
-# What an argument of stage 6 that is left unset stands for, and what the released trainer's schedule leaves no choice of.
+# Defaults of stage 6 arguments that are left unset, and the values that the schedule of the released trainer requires.
 CURRICULUM = {
     "advantage": "improvement", "reward_rows": "held_out", "first_action": "learnt", "state": "progress",
     "policy_lr": 0.05, "entropy_weight": 0.1,
@@ -248,7 +248,7 @@ class CurriculumArguments(Checked):
     def __post_init__(self):
         super().__post_init__()
         released = self.student_update == "released"
-        # The student is the same through an episode that it learns from at the end: no step improves anything.
+        # A student that is updated at the end of an episode stays the same within it: no step improves anything.
         once = {"advantage": "level"} if self.student_update == "episode" else {}
         for name, value in (RELEASED_CURRICULUM if released else CURRICULUM | once).items():
             if getattr(self, name) is None:
@@ -263,11 +263,11 @@ class CurriculumArguments(Checked):
                     f"STUDENT_UPDATE=released needs {name.upper()}={value}, not {getattr(self, name)}; unset it, "
                     "or set STUDENT_UPDATE=episode, which takes any value"
                 )
-        if self.gamma is None:  # what a step improved, it improved at once; a level tells of all steps before
+        if self.gamma is None:  # an improvement is due to its own step; a level depends on all steps before
             self.gamma = 0.0 if self.advantage == "improvement" else 0.99
 
 
-# What the command lines of the training stages are parsed into, in the order in which the stages take it.
+# Argument classes that the command lines of the training stages are parsed into, in the order in which the stages unpack them.
 TEACHER_STAGE = (DataArguments, TeacherArguments, OptimizerArguments)
 STUDENT_STAGES = (
     DataArguments, StudentArguments, FirstStageArguments, SecondStageArguments, MetaTeacherArguments, OptimizerArguments,

@@ -34,7 +34,7 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """Within it PyTorch computes on so many threads."""
+    """Run the block with this number of PyTorch threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

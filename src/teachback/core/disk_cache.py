@@ -51,8 +51,8 @@ class DiskCache:
         allowed = self._allowed(self._kept())
         if size <= allowed:
             return ""
-        of = "a fifth of the free disk" if self.limit is None else VARIABLE
-        return f"they would take {size / GIGABYTE:.1f} GB, and {of} is {allowed / GIGABYTE:.1f} GB"
+        of = "a fifth of the free disk space" if self.limit is None else VARIABLE
+        return f"they would take {size / GIGABYTE:.1f} GB, but {of} is {allowed / GIGABYTE:.1f} GB"
 
     def get(self, key: str, size: int | None, write: Callable[[Path], None], read: Callable[[Path], Kept]) -> Kept:
         """Return ``read(folder)`` of the entry ``key``, after creating it by ``write(folder)`` if it is missing.
@@ -67,12 +67,12 @@ class DiskCache:
                 with suppress(FileNotFoundError):
                     return read(place)
             elif place.is_dir():
-                logger.warning("%s is damaged and recreated: %s", place, "; ".join(problems))
+                logger.warning("%s is damaged and is being recreated: %s", place, "; ".join(problems))
             remove_at_once(place)
             if problems and place.is_dir():
                 raise TeachbackError(f"{place} is damaged and cannot be removed: {'; '.join(problems)}; remove it yourself")
         raise TeachbackError(
-            f"{self.folder / key}: was evicted {ATTEMPTS} times right after it was written, as several processes share too little "
+            f"{self.folder / key} was evicted {ATTEMPTS} times right after it was written, as several processes share too little "
             f"space; set a higher {VARIABLE}, or run fewer processes at a time"
         )
 

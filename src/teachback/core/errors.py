@@ -26,22 +26,22 @@ class Stopped(TeachbackError):
 
     def __init__(self, number: int, where: str):
         self.signal = number
-        super().__init__(f"told to stop ({NAMES.get(number, number)}); {where}")
+        super().__init__(f"stopped by {NAMES.get(number, number)}: {where}")
 
 
 NAMES: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
-AGAIN = "what was finished is intact, run the same command again to go on"
+AGAIN = "finished work is intact; run the same command again to continue"
 
 FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "a file may not grow any further (ulimit -f)",
+    errno.EFBIG: "the file has reached the maximum size (ulimit -f)",
 }
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 MISPLACED = {
-    errno.ENOTDIR: "part of this path is a file, and a folder is needed",
-    errno.EEXIST: "is a file, and a folder is needed",
-    errno.EISDIR: "is a folder, and a file is needed",
+    errno.ENOTDIR: "part of this path is a file, but a folder is needed",
+    errno.EEXIST: "is a file, but a folder is needed",
+    errno.EISDIR: "is a folder, but a file is needed",
     errno.ELOOP: "a symbolic link in this path leads back to itself",
     errno.ENAMETOOLONG: "is too long for this file system; use shorter names or a folder nearer to the root",
 }
@@ -51,7 +51,7 @@ SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # numpy's message fo
 def run_entry_point(main):
     """Call ``main`` and turn errors that the user can fix into a message without a traceback, with exit status 1.
 
-    Idle threads of PyTorch will wait as `wait_briefly` says.
+    Idle PyTorch threads sleep instead of spinning (see `wait_briefly`).
 
     Ctrl-C and SIGTERM end the process at once with a message and status 130 or 143, unless a training defers them.
     A closed output pipe ends it silently with status 141.
@@ -65,7 +65,7 @@ def run_entry_point(main):
         main()
     except TeachbackError as error:
         fail(*map(str, error.args), status=128 + error.signal if isinstance(error, Stopped) else 1)
-    except BrokenPipeError:  # as in `... --only_table | head`, which is no error
+    except BrokenPipeError:  # as in `... --only_table | head`, which is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout on exit
         sys.exit(128 + signal.SIGPIPE)
     except (OSError, SafetensorError) as error:
@@ -79,8 +79,8 @@ def run_entry_point(main):
 
 
 def _leave(number: int, *_) -> None:
-    """Die of the signal. An exception could be swallowed in a destructor or an import, and the work would go on."""
-    os.write(2, f"error: told to stop ({NAMES[number]}); {AGAIN}\n".encode())
+    """End the process by the signal: an exception could be swallowed in a destructor or an import, and the work would continue."""
+    os.write(2, f"error: stopped by {NAMES[number]}: {AGAIN}\n".encode())
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -107,7 +107,7 @@ def _refuse_undecoded(words: list[str]) -> None:
     """Refuse arguments that are not valid UTF-8: neither JSON nor safetensors can hold such a path."""
     for word in words:
         if any("\udc80" <= character <= "\udcff" for character in word):
-            raise TeachbackError(f"{word!r}: contains a byte that is not UTF-8; rename the file or folder, or link to it")
+            raise TeachbackError(f"{word!r} contains bytes that are not UTF-8; rename the file or folder, or link to it")
 
 
 @contextmanager
@@ -131,11 +131,9 @@ def disk_message(error: Exception, folder: Path | str = "the output folder") -> 
     if number in (*READ_ONLY, errno.ENOENT) and (closed := unreadable(place)):
         return closed
     if number in READ_ONLY:
-        return f"{place}: may not be written to ({os.strerror(number)}); change its permissions, or set OUTPUT_DIR or DATA_DIR"
+        return f"{place} is not writable ({os.strerror(number)}); change its permissions, or set OUTPUT_DIR or DATA_DIR"
     if number == errno.ENOENT:
-        return (
-            f"{place}: is gone, or was never there; was it removed while the stage ran? {AGAIN[0].upper()}{AGAIN[1:]}"
-        )
+        return f"{place} does not exist; was it removed while the stage ran? {AGAIN.capitalize()}"
     if number in MISPLACED:
         return f"{place}: {MISPLACED[number]}"
     return ""
@@ -148,7 +146,7 @@ def _full(place: Path | str, number: int) -> str:
     free, reason = f"{state.f_bavail * state.f_frsize / 1e9:.3f}", FULL[number]
     if number == errno.ENOSPC and state.f_files and not state.f_favail:
         return f"{place}: the disk can hold no more files (its inodes are used up, with {free} GB free); remove files and run again"
-    return f"{place}: {reason} ({free} GB free); make room and run the same command again, what was finished is intact"
+    return f"{place}: {reason} ({free} GB free); free some space and run the same command again; finished work is intact"
 
 
 def unreadable(place: Path | str) -> str:
@@ -157,7 +155,7 @@ def unreadable(place: Path | str) -> str:
     for part in (*reversed(path.parents), path):
         needed = (os.R_OK if part == path else 0) | (os.X_OK if os.path.isdir(part) else 0)
         if os.access(part, os.F_OK) and not os.access(part, needed):
-            return f"{part}: may not be read (Permission denied); have its owner run chmod -R a+rX on it"
+            return f"{part} is not readable (Permission denied); ask its owner to run chmod -R a+rX on it"
     return ""
 
 

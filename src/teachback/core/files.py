@@ -1,7 +1,7 @@
 """Atomic writing of files and folders.
 
-What is being written is locked by itself (`fcntl.flock`), so that whoever finds it later can tell whether its process still
-lives. That takes no lock file beside it, as the locks of `teachback.core.locks`, by which processes wait for each other, do.
+A file or folder that is being written is locked itself (`fcntl.flock`), so that a later process can tell whether its writer is
+still alive. Unlike the locks of `teachback.core.locks`, by which processes wait for each other, this needs no lock file.
 """
 
 import fcntl
@@ -83,7 +83,7 @@ def _remove(path: Path) -> None:
 
 
 def remove_at_once(folder: Path) -> None:
-    """Rename a folder away, so that nobody reads a part of it, then delete it; does nothing without the permission to.
+    """Rename a folder away, so that no process reads parts of it, then delete it; a no-op without permission.
 
     Needs no disk space. Leftovers of a killed process are removed like those of `working_folder`.
     """
@@ -94,7 +94,7 @@ def remove_at_once(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: readers see the old content or the new."""
+    """Write a file atomically: readers see either the old content or the new."""
     with replacing(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
@@ -102,7 +102,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def sync(folder: Path) -> None:
     """Prepare a folder for publishing: flush its files to disk, and give them the permissions of the umask.
 
-    The latter because libraries write some files for their owner alone.
+    Libraries create some files with permissions for their owner alone.
     """
     readable = 0o777 & ~_umask()
     for path in (Path(folder), *sorted(Path(folder).rglob("*"))):
@@ -128,9 +128,9 @@ def real_place(path: Path) -> Path:
         return path
     real = Path(os.path.realpath(path))
     if real.is_symlink():
-        raise TeachbackError(f"{path}: a symbolic link that leads back to itself; remove it")
+        raise TeachbackError(f"{path} is a symbolic link that leads back to itself; remove it")
     if not real.parent.is_dir():
-        raise TeachbackError(f"{path} is a symbolic link to {real}, and {real.parent} is no folder; is its disk mounted?")
+        raise TeachbackError(f"{path} is a symbolic link to {real}, but {real.parent} is not a folder; is its disk mounted?")
     return real
 
 

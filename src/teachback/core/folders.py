@@ -30,10 +30,10 @@ def _too_long(path: Path) -> str:
     most = _longest_name(path)
     for part in path.parts:
         if (taken := len(os.fsencode(part))) > most:
-            return f"a name of {taken} bytes, and this file system takes {most}; use a shorter name"
+            return f"a name in this path has {taken} bytes, but the file system allows {most}; use a shorter name"
     taken = len(os.fsencode(path))
     if taken + BELOW > PATH_BYTES:
-        return f"a path of {taken} bytes, and {PATH_BYTES - BELOW} leave room for what lies below; use a folder nearer to the root"
+        return f"this path has {taken} bytes, but files below it need it to have at most {PATH_BYTES - BELOW}; use a folder nearer to the root"
     return ""
 
 
@@ -48,15 +48,15 @@ def _longest_name(path: Path) -> int:
 
 
 def _no_folder(path: Path) -> str:
-    """Reason why the deepest existing part of the path, or a link in it, is no folder; "" if it is one."""
+    """Reason why the deepest existing part of the path, or a link in it, is not a folder; "" if it is one."""
     for part in (path, *path.parents):
         try:
             os.stat(part)
         except FileNotFoundError:
             if part.is_symlink():
-                return f"{part} is a symbolic link to {os.readlink(part)}, which is not there; is its disk mounted?"
+                return f"{part} is a symbolic link to {os.readlink(part)}, which does not exist; is its disk mounted?"
         except OSError as error:
             return disk_message(error, part) or f"{part}: {error.strerror}"
         else:
-            return "" if part.is_dir() else f"{part} is a file, and a folder is needed"
+            return "" if part.is_dir() else f"{part} is a file, but a folder is needed"
     return ""

@@ -87,11 +87,11 @@ def _problem(path: Path, entry: dict) -> str:
         size = path.stat().st_size
         if size != entry["bytes"]:
             if "rows" in entry and (rows := count_rows(path)) != entry["rows"]:
-                return f"has {rows:,} rows, and {entry['rows']:,} were written"
-            return f"has {size:,} bytes, and {entry['bytes']:,} were written"
-        return "" if content_hash(path) == entry["sha256"] else "holds other bytes than were written"
+                return f"has {rows:,} rows, but {entry['rows']:,} were written"
+            return f"has {size:,} bytes, but {entry['bytes']:,} were written"
+        return "" if content_hash(path) == entry["sha256"] else "has changed since it was written"
     except FileNotFoundError:
-        return "is gone"
+        return "is missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
 
@@ -162,7 +162,7 @@ def require_checksum(record: dict) -> None:
     """Raise ValueError if a record from `with_checksum` has changed."""
     rest = {name: value for name, value in record.items() if name != "checksum"}
     if record.get("checksum") != _digest(rest):
-        raise ValueError("its checksum is not that of its content")
+        raise ValueError("its checksum does not match its content")
 
 
 def _digest(record: dict) -> str:
@@ -186,6 +186,6 @@ def broken_seal(folder: Path) -> list[str]:
         require_checksum(record)
         return damage(folder, record["files"])
     except FileNotFoundError:
-        return [f"{SEAL} is gone"]
+        return [f"{SEAL} is missing"]
     except (OSError, ValueError, AttributeError, KeyError) as error:
         return [f"{SEAL} cannot be read ({error})"]

@@ -38,7 +38,7 @@ def take_lock(folder: Path) -> None:
             lock.acquire(timeout=PATIENCE_SECONDS)
     except Timeout:
         raise Locked(
-            f"{folder} is being made by {_owner(path)}; wait until it is done, or stop that process and run again"
+            f"{folder} is being created by {_owner(path)}; wait until it is done, or stop that process and run again"
         ) from None
     _held[path] = lock
     path.write_text(json.dumps([os.getpid(), platform.node(), time.strftime("%F %T")]), encoding="utf-8")
@@ -58,7 +58,7 @@ def turn_at(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _warning_without_locks(place: Path) -> Iterator[None]:
-    """Warn, and go on without a lock, if the file system has none."""
+    """Warn, and continue without a lock, if the file system does not support locks."""
     try:
         yield
     except OSError as error:
@@ -105,7 +105,7 @@ def owner_of(folder: Path) -> str:
 
 @atexit.register
 def release_all() -> None:
-    """Remove this process's lock files on exit; those of a killed process hinder nobody."""
+    """Remove this process's lock files on exit; those of a killed process have no effect."""
     for path in list(_held):
         _release(path)
 

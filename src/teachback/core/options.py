@@ -21,9 +21,9 @@ ADDED = {
 
 
 def option(default, meaning: str = ""):
-    """A field of arguments. A default of None stands for what __post_init__ fills in, and is no part of its type.
+    """Dataclass field of an argument. A default of None is replaced in __post_init__, so the field's type excludes it.
 
-    ``meaning``: help of a flag that no variable of the scripts sets; the others have theirs from the variable's line.
+    ``meaning``: help text of a flag that no variable of the scripts sets; other flags take theirs from the variable's line.
     """
     return field(default=default, metadata={"help": meaning})
 
@@ -75,10 +75,10 @@ def kinds_of(hint) -> tuple:
 
 
 def checked(name: str, value, hint):
-    """Check a value by its annotation; returns it, with Python's numbers for others such as NumPy's.
+    """Check a value by its annotation and return it, with numbers such as NumPy's converted to Python's.
 
     Raises:
-        TeachbackError: it is no number where one is needed, or does not meet a requirement.
+        TeachbackError: it is not a number where one is needed, or does not meet a requirement.
     """
     kinds = kinds_of(hint)
     if int in kinds:
@@ -95,9 +95,9 @@ def checked(name: str, value, hint):
 
 
 class Checked:
-    """Base of dataclasses of arguments, whose annotations say which values they take; checked when one is made."""
+    """Base class of argument dataclasses, which checks the values of an instance against the annotations."""
 
-    of_variables = True  # the scripts set them by variables of the same names in capitals, which messages have
+    of_variables = True  # scripts set the fields by variables of the same names in capitals, which messages use
 
     def __post_init__(self):
         """Raise TeachbackError for the first value that its annotation refuses; None, an unset value, passes."""
@@ -107,10 +107,10 @@ class Checked:
 
 
 class Parser(HfArgumentParser):
-    """Says what is wrong with a value in one line, without three hundred of usage."""
+    """Parser that reports a wrong value in one line, without three hundred lines of usage."""
 
     def format_help(self) -> str:
-        """Help in which flags that a variable sets have the meaning that its line in the scripts gives."""
+        """Help text; flags that a variable sets are described by the variable's line in the scripts."""
         meanings = flag_meanings(self.prog)
         for action in self._actions:
             action.help = meanings.get(action.dest, "").replace("%", "%%") or action.help

@@ -17,14 +17,14 @@ FOLDERS = {
 }  # fmt: skip
 
 
-# What transformers imports wherever it is installed: for assisted generation, data sets of its own kind, and detecting objects.
+# Packages that transformers imports if they are installed: for assisted generation, its own data sets, and object detection.
 UNUSED = ("is_sklearn_available", "is_datasets_available", "is_scipy_available")
 
 
 def parse(*classes, argv: list[str] | None = None) -> list:
-    """`parse_options`, and prepare the process of a stage.
+    """Call `parse_options`, and prepare the process of a stage.
 
-    It is restricted to the GPU that it names, and imports are made as `import_less` says.
+    The process is restricted to the GPU that the arguments name, and `import_less` is called.
     """
     parsed = parse_options(*classes, argv=argv)
     import_less()
@@ -37,16 +37,16 @@ def parse(*classes, argv: list[str] | None = None) -> list:
 
 
 def import_less() -> None:
-    """Have transformers import no packages that no stage uses through it, which takes a third of a stage's start-up.
+    """Keep transformers from importing packages that no stage uses through it, which takes a third of a stage's start-up.
 
-    It asks whether they are installed, and is told that they are not.
+    It imports them only if its check finds them installed; that check now answers no.
     """
     for name in UNUSED:
         setattr(utils, name, lambda: False)
 
 
 def parse_options(*classes, argv: list[str] | None = None) -> list:
-    """Parse a command line, else that of the program, into the classes; a flag that none of them has is an error."""
+    """Parse a command line (by default the program's) into the classes; an unknown flag is an error."""
     argv = _without_unset(classes, sys.argv[1:] if argv is None else argv)
     try:
         *parsed, unknown = Parser(classes, allow_abbrev=False).parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
@@ -69,7 +69,7 @@ def _without_unset(classes: tuple, argv: list[str]) -> list[str]:
 
 
 def _refuse_unknown(unknown: list[str], classes: tuple) -> None:
-    """Raise the error of flags that there are not; of a field of `TrainingArguments` it says how it is given."""
+    """Raise an error for unknown flags; for a field of `TrainingArguments` it says how to set it."""
     if OptimizerArguments in classes:
         from transformers import TrainingArguments
 

@@ -75,10 +75,10 @@ def read_record(folder: Path) -> dict:
         if "files" in record or "checksum" in record:  # earlier versions wrote neither
             require_checksum(record)
         if not all(isinstance(record.setdefault(part, {}), dict) for part in ("arguments", "inputs")):
-            raise TypeError("its arguments or inputs are no object")
+            raise TypeError("its arguments or inputs are not JSON objects")
         return record
     except FileNotFoundError:
-        raise TeachbackError(f"{folder} holds no finished stage (no stage.json)") from None
+        raise TeachbackError(f"{folder} does not hold a finished stage (it has no stage.json)") from None
     except (ValueError, AttributeError, TypeError) as error:
         raise TeachbackError(f"{path} is not a valid description of a stage ({error}); run its stage again to recreate {folder}") from error
 
@@ -92,7 +92,7 @@ def base_model(origin: Path | str) -> str:
 
 
 def hash_model(place: str) -> str:
-    """SHA-256 of a model folder's weights, config and tokenizer; of the name itself if it is no folder.
+    """SHA-256 of a model folder's weights, config and tokenizer; of the name itself if it is not a folder.
 
     Raises:
         TeachbackError: the folder of a finished stage is damaged.

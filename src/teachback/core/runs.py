@@ -21,7 +21,7 @@ from teachback.core.threads import waiting
 
 logger = logging.getLogger(__name__)
 
-ONCE_RECORDED: dict = {"debug": []}  # by command lines of earlier releases, among the arguments, in every stage that trains
+ONCE_RECORDED: dict = {"debug": []}  # arguments that earlier releases recorded in every training stage
 HASH_DIGITS = 64  # of SHA-256
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
@@ -49,9 +49,9 @@ class StageRun:
     def warn(self) -> None:
         """Log why an existing finished folder is recreated. Call after `up_to_date`."""
         for change in self.changes():
-            logger.warning("%s is recreated because this changed: %s", self.folder, change)
+            logger.warning("%s is being recreated because this changed: %s", self.folder, change)
         for problem in self.damaged:
-            logger.warning("%s is damaged and recreated; the damaged one is kept as %s: %s", self.folder, self.aside, problem)
+            logger.warning("%s is damaged and is being recreated; the damaged copy is kept as %s: %s", self.folder, self.aside, problem)
 
     @property
     def fingerprint(self) -> str:
@@ -95,7 +95,7 @@ class StageRun:
         ours = self.work.is_dir() and (not _read_mark(mark) or self._is_mine(_read_mark(mark)))
         if not ours and not old.is_dir():
             return
-        with suppress(TeachbackError, OSError), locked(self.folder):  # leftovers harm nobody
+        with suppress(TeachbackError, OSError), locked(self.folder):  # leftovers are harmless
             if ours:
                 shutil.rmtree(self.work)
             shutil.rmtree(old, ignore_errors=True)
@@ -103,7 +103,7 @@ class StageRun:
     def dry_run_message(self) -> str:
         """Describe what running the stage would do, and why."""
         if owner := owner_of(self.folder):
-            return f"is being made by {owner}"
+            return f"is being created by {owner}"
         if self.up_to_date():
             return "is up to date with the earlier stages"
         if self.damaged:
@@ -129,7 +129,7 @@ class StageRun:
         """Folder for this run's checkpoints, cleared of unfinished work of a different fingerprint."""
         if self.work.is_dir() and not self._is_ours():
             if (self.work / "checkpoints").is_dir():
-                logger.warning("%s is unfinished work with other settings or data and is removed", self.work)
+                logger.warning("%s is unfinished work with other settings or data and is being removed", self.work)
             shutil.rmtree(self.work)
         with naming(self.work):
             write_atomically(self.work / "fingerprint", self.fingerprint)
@@ -169,8 +169,8 @@ class StageRun:
         mark = Path(checkpoint).absolute().parents[1] / "fingerprint"
         if not checkpoint.is_dir() or not self._is_mine(_read_mark(mark)):
             raise TeachbackError(
-                f"--resume_from_checkpoint {checkpoint}: it is not a checkpoint of this run's arguments and inputs; "
-                "remove the flag, and the stage resumes from its last checkpoint"
+                f"--resume_from_checkpoint {checkpoint} is not a checkpoint of a run with these arguments and inputs; "
+                "remove the flag to resume from this run's last checkpoint"
             )
 
     @contextmanager

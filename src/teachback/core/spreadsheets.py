@@ -5,7 +5,7 @@ QUOTE = "'"  # marks the rest of a cell as text
 
 
 def is_formula(cell: str) -> bool:
-    """Whether a spreadsheet would evaluate a cell: it begins with one of `SIGNS` and is no number."""
+    """Whether a spreadsheet would evaluate a cell: it begins with one of `SIGNS` and is not a number."""
     if not cell.startswith(SIGNS):
         return False
     try:

@@ -60,7 +60,7 @@ def require_installed(kinds: Sequence[str]) -> None:
     for kind in TRACKERS.keys() & set(kinds):
         if find_spec(kind) is None:
             raise TeachbackError(
-                f"REPORT_TO={kind}: this Python has no package {kind}; pip install {kind}, or set REPORT_TO=none"
+                f"REPORT_TO={kind}: this Python has no package {kind}; run pip install {kind}, or set REPORT_TO=none"
             )
 
 

@@ -1,4 +1,4 @@
-"""Optimisation and checkpoints of stages 3 to 5: the fields that are meant, which build Hugging Face's ``TrainingArguments``."""
+"""Arguments for optimisation and checkpoints of stages 3 to 5, from which Hugging Face's ``TrainingArguments`` are built."""
 
 import difflib
 import sys
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class OptimizerArguments(Checked):
-    """Training arguments with the papers' values as defaults; all but those of `WITHOUT_EFFECT` are in the fingerprint."""
+    """Training arguments with the papers' values as defaults; all except `WITHOUT_EFFECT` are part of the fingerprint."""
 
     learning_rate: Positive = 2e-5
     num_train_epochs: Positive = 3.0
@@ -50,12 +50,12 @@ class OptimizerArguments(Checked):
     gradient_accumulation_steps: Count = option(1, "Batches per optimizer step.")
     max_steps: int = option(-1, "Number of training steps, overrides the epochs; -1: use the epochs.")
     save_total_limit: int = option(2, "Number of checkpoints to keep; the best one so far is among them.")
-    logging_steps: float = option(50, "Steps between log entries; at 50, short runs log more often: at least ten losses and one per epoch.")
+    logging_steps: float = option(50, "Steps between log entries; with the default of 50, short runs log more often: at least ten losses and one per epoch.")
     dataloader_num_workers: int = option(-1, "Processes that prepare batches; -1: 2 with a GPU, else 0.")
     resume_from_checkpoint: str | None = option(None, "Checkpoint of the same run to resume from; unset: the last one.")
     trainer: list[str] | None = field(default=None, metadata={"action": "append", "help": (
         "Field of Hugging Face's TrainingArguments as key=value, such as optim=adafactor or data_seed=3; may be repeated. "
-        "If it changes, a finished stage is made again."
+        "If a value changes, a finished stage runs again."
     )})  # fmt: skip
 
     def __post_init__(self):
@@ -71,17 +71,17 @@ class OptimizerArguments(Checked):
         self._require_strategies(FIXED | trainer_values(self.trainer))
 
     def _require_strategies(self, values: dict) -> None:
-        """Refuse when to evaluate, save and load if other arguments need it otherwise."""
+        """Refuse evaluation, saving and loading strategies that contradict other arguments."""
         if self.patience and values["eval_strategy"] == "no":
-            raise TeachbackError(f"PATIENCE={self.patience} counts evaluations, and --trainer eval_strategy=no turns them off; unset one of them")
-        for name, other in (("average_checkpoints", "the mean"), ("keep_start", "the start")):
+            raise TeachbackError(f"PATIENCE={self.patience} counts evaluations, but --trainer eval_strategy=no turns them off; unset one of them")
+        for name, other in (("average_checkpoints", "the averaged weights"), ("keep_start", "the initial weights")):
             if getattr(self, name) and not values["load_best_model_at_end"]:
                 raise TeachbackError(f"{name.upper()} compares {other} with the best epoch; remove --trainer load_best_model_at_end")
         if values["save_strategy"] == "steps" and not self.save_steps:
             raise TeachbackError("--trainer save_strategy=steps needs --save_steps, a number of steps")
 
     def training_arguments(self, device_type: str, precision: str, **more) -> "TrainingArguments":
-        """Build Hugging Face's arguments, which joins the processes that torchrun started.
+        """Build Hugging Face's arguments; this also joins the process group that torchrun started.
 
         ``precision`` must be resolved. ``more``: further fields of `TrainingArguments`.
         """
@@ -129,12 +129,12 @@ FIXED = {
 REFUSED = {
     "output_dir": "stage folders lie under --output_root",
     "do_train": "a stage always trains", "do_eval": "see 7_eval.sh", "do_predict": "see 7_eval.sh",
-    "save_only_model": "a stage goes on from its checkpoints", "local_rank": "torchrun sets it",
+    "save_only_model": "a stage resumes from its checkpoints", "local_rank": "torchrun sets it",
     "use_cpu": "see --device", "bf16": "see --precision", "fp16": "see --precision", "label_smoothing_factor": "see --label_smoothing",
     "remove_unused_columns": "batches carry what the losses need", "label_names": "batches carry what the losses need",
     "run_name": "a run is named after its folder", "project": "see WANDB_PROJECT", "trackio_space_id": "see --report_to",
     "push_to_hub": "it is a flag", "hub_model_id": "it is a flag", "hub_private_repo": "it is a flag", "hub_token": "it is a flag",
-    "gradient_checkpointing": "no module here has it; to save memory see --gradient_accumulation_steps",
+    "gradient_checkpointing": "no module here supports it; to save memory see --gradient_accumulation_steps",
     "hub_strategy": "a folder is uploaded once, when it is finished", "hub_always_push": "a folder is uploaded once, when it is finished",
     "hub_revision": "a folder is uploaded to the main branch", "train_sampling_strategy": "batches are always of similar length",
     "group_by_length": "batches are always of similar length",
@@ -145,7 +145,7 @@ def trainer_values(words: list[str] | None) -> dict:
     """Values of ``--trainer key=value`` by key, of the types that `TrainingArguments` has.
 
     Raises:
-        TeachbackError: there is no such key, it is a flag of its own or without effect, or the value does not suit it.
+        TeachbackError: the key is unknown, has a flag of its own or has no effect, or the value is invalid.
     """
     if not words:
         return {}

@@ -42,7 +42,7 @@ def read_tsv(path: Path) -> Iterator[dict[str, str]]:
 def read_records(path: Path, kind: type[Record], advice: str) -> list[Record]:
     """Read a file whose columns are the fields of the dataclass ``kind``, or those without a default; empty if it is missing.
 
-    ``advice``: what to do if the columns are others.
+    ``advice``: what to do if the columns differ.
 
     Raises:
         TeachbackError: the header or a row cannot be parsed.
@@ -72,7 +72,7 @@ def merge_records(
 ) -> None:  # fmt: skip
     """Add records to a file of `read_records` under a lock, in place of those of the same ``key`` and of ``outdated`` ones.
 
-    Records are sorted by ``order``; those that it does not tell apart keep the order in which they came.
+    Records are sorted by ``order``; the sort is stable.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,11 +39,11 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Record stop signals within the block instead of dying of them."""
+    """Record stop signals within the block instead of being killed by them."""
     request = StopRequest()
     try:
         request.before = {number: signal.signal(number, request.make) for number in SIGNALS}
-    except ValueError:  # only the main thread can set handlers; elsewhere signals are the caller's business
+    except ValueError:  # only the main thread can set handlers; in other threads the caller handles signals
         yield request
         return
     try:
@@ -56,8 +56,8 @@ def stop_request() -> Iterator[StopRequest]:
 class SaveBetween(TrainerCallback):
     """Saves a checkpoint every ``save_steps`` steps within an epoch, and on a stop request, after which training ends.
 
-    The end of an epoch is left out: its checkpoint is saved after the evaluation, which a run resumed from an earlier one
-    would skip.
+    It saves nothing at the end of an epoch: that checkpoint is saved after the evaluation, which a run that resumed from an
+    earlier checkpoint would skip.
     """
 
     def __init__(self, request: StopRequest):
@@ -73,8 +73,7 @@ class SaveBetween(TrainerCallback):
         if self.stopping and state.global_step < state.max_steps:
             raise Stopped(
                 self.request.signal,
-                f"stopped after step {state.global_step} of {state.max_steps} with a checkpoint, "
-                "run the same command again to continue",
+                f"step {state.global_step} of {state.max_steps} was saved as a checkpoint; run the same command again to continue",
             )
 
     def _should_stop(self, args, state) -> bool:

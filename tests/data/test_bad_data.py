@@ -294,14 +294,14 @@ REFUSED = {
     # The user's own files
     "comma for a delimiter": (
         custom(mine=GOOD.replace(b"\t", b",")),
-        "line 1: .*separated by commas; call it .csv, or separate them by tabs",
+        "line 1: .*separated by commas; rename the file to .csv, or separate them by tabs",
     ),
     "semicolon for a delimiter": (custom(mine=GOOD.replace(b"\t", b";")), "line 1: .*separated by semicolons"),
     "quoted header": (custom(mine=b'"text_a","label","domain"\n"a","x","d"\n'), "line 1: .*by commas.*without quotes"),
     "missing column": (custom(mine=b"text_a\tdomain\na\td\n"), "line 1: .*missing: 'label'"),
     "unknown column": (
         custom(mine=b"text_a\tlabel\tdomain\tlable\n"),
-        "line 1: .*possible: domain, guid, text_b, split; unknown: 'lable'",
+        "line 1: .*optional: domain, guid, text_b, split; unknown: 'lable'",
     ),
     "duplicate column": (custom(mine=b"text_a\tlabel\tdomain\tlabel\n"), "line 1: .*name each of these columns once"),
     "column of weights": (custom(mine=b"text_a\tlabel\tdomain\tweight\nq\tx\ta\tnan\n"), "line 1: .*'weight'"),
@@ -311,7 +311,7 @@ REFUSED = {
     "empty line": (mine(""), BAD_ROW + "empty line"),
     "carriage returns alone": (
         custom(mine=GOOD.replace(b"\n", b"\r")),
-        "line 1: .*carriage returns alone; save it with line feeds",
+        "line 1: .*carriage returns only; save it with line feeds",
     ),
     "NUL byte": (mine(b"a\x00b\tx\ta"), BAD_ROW + "control bytes"),
     "control byte": (mine(b"a\x1b[31mb\tx\ta"), BAD_ROW + "control bytes"),
@@ -319,18 +319,18 @@ REFUSED = {
     "UTF-16": (custom(mine=GOOD.decode().encode("utf-16")), "line 1: the header is not UTF-8; save the file as UTF-8"),
     "half a surrogate pair": (mine(b"a \xed\xa0\x80\tx\ta"), BAD_ROW + "not UTF-8"),
     "empty file": (custom(mine=b""), "mine.tsv line 1: there is no header"),
-    "header only": (custom(mine=HEADER), "mine.tsv: a header and no rows"),
+    "header only": (custom(mine=HEADER), "mine.tsv: there is a header but no rows"),
     "test with a header only": (
-        custom(train=GOOD, test=HEADER), "test.tsv: a header and no rows; remove the file, so that test is cut from train, or fill it"
+        custom(train=GOOD, test=HEADER), "test.tsv: there is a header but no rows; add rows, or remove the file, so that test is cut from train"
     ),
-    "no file": (custom(), "holds no train file .train.tsv, train.csv, .*no files to split"),
-    "a dev file and no train": (custom(dev=GOOD), "holds no train file"),
+    "no file": (custom(), "has no train file .train.tsv, train.csv, .*no files to split"),
+    "a dev file and no train": (custom(dev=GOOD), "has no train file"),
     "empty text": (mine(" \tx\ta"), BAD_ROW + "empty text"),
     "text that cannot be seen": (mine("\u200b\u200d\ufeff\tx\ta"), BAD_ROW + "empty text"),
     "empty label": (mine("text\t\ta"), BAD_ROW + "empty label"),
     "label of a text's length": (
         mine(f"text\t{'x' * 5000}\ta"),
-        BAD_ROW + "label of 5000 characters; are the columns swapped",
+        BAD_ROW + "the label has 5000 characters; are the columns swapped",
     ),
     "dev label unknown to train": (
         custom(train=GOOD, dev=HEADER + b"q\tz\ta\n", test=TEST),
@@ -347,10 +347,10 @@ REFUSED = {
     ),
     "unknown split": (custom(mine=b"split\t" + HEADER + b"later\tq\tx\ta\n"), "mine.tsv line 2: unknown split 'later'"),
     "domain without a name": (mine("text\tx\t"), BAD_ROW + "empty domain"),
-    "domain with a blank": (mine("text\tx\ta b"), BAD_ROW + "domain 'a b' holds a blank"),
-    "domain with a comma": (mine("text\tx\ta,b"), BAD_ROW + "domain 'a,b' holds a blank, a comma"),
-    "domain called all": (mine("text\tx\tall"), BAD_ROW + "domain 'all' would be taken"),
-    "domain like a flag": (mine("text\tx\t--seed"), BAD_ROW + "domain '--seed' would be taken for a flag"),
+    "domain with a blank": (mine("text\tx\ta b"), BAD_ROW + "domain 'a b' contains a blank"),
+    "domain with a comma": (mine("text\tx\ta,b"), BAD_ROW + "domain 'a,b' contains a blank, a comma"),
+    "domain called all": (mine("text\tx\tall"), BAD_ROW + "domain 'all' would be read"),
+    "domain like a flag": (mine("text\tx\t--seed"), BAD_ROW + "domain '--seed' would be read as a flag"),
     "domain of 400 characters": (mine(f"text\tx\t{'d' * 400}"), BAD_ROW + "domain 'd+'... has 400 characters"),
     "many bad rows": (custom(mine=GOOD + b"one\n" * 30), "30 bad rows:.*and 10 more"),
     "every row bad, and skipped": (
@@ -379,7 +379,7 @@ REFUSED = {
     # Processed files that somebody has changed
     "weight NaN": (
         teach(spoil=edited("train.tsv", "weight\n", "weight\nx\tgood\t\tpositive\tbooks\tnan\n")),
-        "train.tsv line 2: weight 'nan' is no number from -1 to 1",
+        "train.tsv line 2: weight 'nan' is not a number from -1 to 1",
     ),
     "weight infinite": (
         teach(spoil=edited("train.tsv", "weight\n", "weight\nx\tgood\t\tpositive\tbooks\tinf\n")),
@@ -409,7 +409,7 @@ REFUSED = {
     "processed file gone": (teach(spoil=without("dev.tsv")), "dev.tsv does not exist; run 2_process_data.sh"),
     "no rows to select on": (
         teach(spoil=lambda data, model: (data / "dev.tsv").write_text("guid\ttext_a\ttext_b\tlabel\tdomain\n")),
-        "dev.tsv has no labelled rows of books, dvd, on which checkpoints are selected; give stage 2 more rows",
+        "dev.tsv has no labelled rows of books, dvd, on which checkpoints are selected; run stage 2 with more rows",
     ),
     "suite.json gone": (teach(spoil=without("suite.json")), "suite.json does not exist; run 2_process_data.sh"),
     "suite.json cut off": (teach(spoil=cut_off("suite.json")), "suite.json is not a suite description"),
@@ -423,21 +423,21 @@ REFUSED = {
     # Models
     "model folder without tokenizer": (
         teach(spoil=without("tokenizer.json", "tokenizer_config.json")),
-        "model '.*model' comes without a vocabulary; put its tokenizer.json",
+        "model '.*model' has no vocabulary; put its tokenizer.json",
     ),
     "tokenizer cut off": (teach(spoil=cut_off("tokenizer.json")), "cannot load model '.*model'"),
-    "another vocabulary size": (teach(spoil=wide_tokenizer), "embeds 60 tokens and its tokenizer has 80"),
+    "another vocabulary size": (teach(spoil=wide_tokenizer), "embeds 60 tokens, but its tokenizer has 80"),
     "missing keys": (
         teach(spoil=weights(lambda w: w.pop("bert.encoder.layer.1.output.dense.weight"))),
-        "lacks 1 weights of its encoder, first 'bert.encoder.layer.1.output.dense.weight'",
+        "lacks 1 weights of its encoder, such as 'bert.encoder.layer.1.output.dense.weight'",
     ),
     "safetensors cut off": (teach(spoil=cut_off("model.safetensors")), "cannot load model '.*model'"),
     "safetensors with NaN": (
         teach(spoil=weights(lambda w: w["bert.pooler.dense.bias"].fill_(torch.nan))),
-        "model '.*': the weight 'bert.pooler.dense.bias' holds NaN",
+        "model '.*': the weight 'bert.pooler.dense.bias' contains NaN",
     ),
-    "pickle in place of safetensors": (teach(spoil=pickled), "model '.*model' has weights as pickles alone.*MODELS=1"),
-    "model with code of its own": (teach(spoil=with_code_of_its_own), "model'.* needs code of its own"),
+    "pickle in place of safetensors": (teach(spoil=pickled), "model '.*model' has only pickled weights.*MODELS=1"),
+    "model with code of its own": (teach(spoil=with_code_of_its_own), "model'.* needs code that comes with the checkpoint"),
     "config cut off": (teach(spoil=cut_off("config.json")), "cannot load model '.*model'"),
     "hub unreachable": (
         teach(model="nobody/no-such-model"),
@@ -445,12 +445,12 @@ REFUSED = {
     ),
     "model folder that is not there": (
         teach(model="./no/such/model"),
-        "model './no/such/model': there is no such folder .a relative path counts from /",
+        "model './no/such/model': there is no such folder .relative paths start from /",
     ),
-    "unknown size from scratch": (teach(model="scratch:huge"), "sizes from scratch are: scratch:tiny, scratch:mini"),
+    "unknown size from scratch": (teach(model="scratch:huge"), "models from scratch are: scratch:tiny, scratch:mini"),
     "encoder of the scores without a weight": (
         encoder_without_a_weight,
-        "lacks 1 weights of its encoder, first 'encoder.layer.0.output.dense.weight'",
+        "lacks 1 weights of its encoder, such as 'encoder.layer.0.output.dense.weight'",
     ),
     "teacher that is not there": (
         distil("first", spoil=teacher_gone),
@@ -458,11 +458,11 @@ REFUSED = {
     ),
     "teacher whose own weights are cut off": (
         distil("first", spoil=cut_off("teacher-meta/training_only.safetensors")),
-        "teacher-meta: the teacher is not whole",
+        "teacher-meta: the teacher is incomplete or damaged",
     ),
     "teacher with weights of NaN": (
         distil("first", spoil=teacher_of_nan),
-        "teacher-meta'?: the weight '.*bias' holds NaN",
+        "teacher-meta'?: the weight '.*bias' contains NaN",
     ),
     "stage.json cut off": (
         distil("first", spoil=cut_off("teacher-meta/stage.json")),
@@ -480,7 +480,7 @@ REFUSED = {
     ),
     "more layers in the map": (
         distil("first", "--layer_map", "1,2,3"),
-        "LAYER_MAP=1,2,3: give one teacher layer, 1 to 2, for each of the 2",
+        "LAYER_MAP=1,2,3: set one teacher layer from 1 to 2 for each of the 2",
     ),
     "cut of the teacher without a count": (
         distil("first", "--student_init", "teacher"),
@@ -488,7 +488,7 @@ REFUSED = {
     ),
     "several teachers and inner states": (
         distil("second", "--teacher", "multi", "--beta_pkd", "1"),
-        "TEACHER=multi gives averaged predictions",
+        "TEACHER=multi and TEACHER_SEEDS give averaged predictions",
     ),
     "quiz of a suite that has none": (
         distil("second", "--method", "mpdistil", spoil=empty_quiz),
@@ -496,7 +496,7 @@ REFUSED = {
     ),
     "texts longer than the model reads": (
         teach("--max_length", "400", spoil=long_text),
-        "a text of 2.. tokens, and BertForSequenceClassification reads at most 160; set MAX_LENGTH=160",
+        "a text has 2.. tokens, but BertForSequenceClassification reads at most 160; set MAX_LENGTH=160",
     ),
     "MAX_LENGTH of 2": (teach("--max_length", "2"), "MAX_LENGTH=2: must be a number of at least 4"),
     "batches of no rows": (teach("--per_device_train_batch_size", "0"), "PER_DEVICE_TRAIN_BATCH_SIZE=0"),
@@ -559,13 +559,13 @@ ACCEPTED = {
     "domains that differ in case": (mine("text\tx\tA"), "the domains 'a', 'A' differ only in case or blanks"),
     "labels that are measurements": (
         custom(mine=HEADER + b"".join(f"text {i}\t{i * 1.5}\ta\n".encode() for i in range(20))),
-        "the labels of a are numbers with fractions",
+        "the labels of a are fractional numbers",
     ),
     "one-class domain": (mine("text\tx\tc\nother\tx\tc"), "all train rows of c have the same label"),
     "one-row domain": (mine("text\tx\tc"), "no dev rows of c;"),
     "domain absent from dev": (
         custom(train=GOOD, dev=HEADER + rows("a:x a:y", 2, "some"), test=TEST),
-        "no dev rows of b; nothing is selected on such a domain",
+        "no dev rows of b; no checkpoint is selected on such a domain",
     ),
     "quiz too small to stratify": (custom(mine=HEADER + rows(count=3)), "no quiz rows of a, b; stage 6 leaves"),
     "same text in train and test": (
@@ -681,7 +681,7 @@ def test_weights_that_are_no_numbers_reach_no_checkpoint(place, monkeypatch):
     monkeypatch.setattr(DistillationTrainer, "_save_checkpoint", spoil)
     shutil.rmtree(place.root / "outputs")
     done = trained(place)
-    assert done.status == 1 and re.search(r"after step 6: the weight '.*bias' holds NaN or infinity", done.error)
+    assert done.status == 1 and re.search(r"after step 6: the weight '.*bias' contains NaN or infinity", done.error)
     assert not list(place.root.glob("outputs/**/*.safetensors"))
 
 

@@ -99,7 +99,7 @@ def test_without_network_it_says_what_to_fetch_and_where_to_put_it(server, tmp_p
     server.answers["/a"] = [(500, b"")]
     with pytest.raises(TeachbackError) as caught:
         get_data(suite(f"{server.url}/a"), tmp_path)
-    for part in (f"{server.url}/a", str(tmp_path / "raw/corpus" / NAME), "SOURCE="):
+    for part in (f"{server.url}/a", str(tmp_path / "raw/corpus" / NAME), "set SOURCE to the folder"):
         assert part in str(caught.value)
 
 
@@ -143,7 +143,7 @@ def test_source_is_a_url_of_the_archive_or_its_folder(server, tmp_path, path):
 
 
 def test_a_source_without_the_archive_names_both_places(tmp_path):
-    with pytest.raises(TeachbackError, match="there is none of these: .*corpus/.*; "):
+    with pytest.raises(TeachbackError, match="none of these exists: .*corpus/.*; "):
         get_data(suite(), tmp_path / "data", str(tmp_path))
 
 
@@ -226,7 +226,7 @@ def test_domains_restrict_which_archives_come_and_those_left_out_are_named(tmp_p
     raw = get_data(separate(), tmp_path, given(tmp_path, "one.tar.gz"), domains="one")
     assert (raw / "content/one/texts/a.txt").is_file() and not (raw / "content/two").exists()
     assert "left out because they are not in DOMAINS: two, three" in capsys.readouterr().out
-    with pytest.raises(TeachbackError, match="no domain 'four'; there are: one, two, three"):
+    with pytest.raises(TeachbackError, match="no domain 'four'; available: one, two, three"):
         get_data(separate(), tmp_path, domains="one four")
 
 
@@ -288,7 +288,7 @@ def test_a_zip_that_lacks_a_plain_file_or_cannot_be_read_is_named(tmp_path):
 
 def test_a_web_page_is_no_plain_file(server, tmp_path):
     server.answers = {"/rows.txt": [(200, b"\n<html>moved</html>")]}
-    with pytest.raises(TeachbackError, match="DOMAINS="):
+    with pytest.raises(TeachbackError, match="Or set DOMAINS to leave out"):
         get_data(separate(server.url), tmp_path, domains="three")
 
 
@@ -373,13 +373,13 @@ def test_a_dry_run_says_what_would_be_fetched_and_touches_nothing(server, tmp_pa
     corpus, data = suite(f"{server.url}/a"), tmp_path / "data"
     first = download.dry_run_message(corpus, data)
     assert first[0].endswith(f"{NAME} would be fetched from {server.url}/a, as it is not there yet")
-    assert first[1].endswith("content would be unpacked, as archives are still to come")
+    assert first[1].endswith("content would be unpacked, as some archives are not there yet")
     assert not data.exists() and not server.asked
     raw = get_data(corpus, data)
     assert download.dry_run_message(corpus, data)[0].endswith("is there and would be verified")
     assert download.dry_run_message(corpus, data)[1] == f"{raw / 'content'} is up to date"
     (raw / "content/unpacked.sha256").write_text("of another archive")
-    assert "would be unpacked, as it is not there yet or of other archives" in download.dry_run_message(corpus, data)[1]
+    assert "would be unpacked, as it is not there yet or comes from other archives" in download.dry_run_message(corpus, data)[1]
 
 
 def test_a_disk_that_is_full_is_no_broken_archive(tmp_path, monkeypatch):

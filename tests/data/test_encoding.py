@@ -488,7 +488,7 @@ def test_unlabelled_texts_of_files_with_columns(tmp_path):
     lines.write_text('{"text_a": "good", "text_b": "plot", "score": [1]}\n{"text_a": "bad", "text_b": "paper"}\n')
     assert [row.text_a for row in read_unlabelled(str(csv), BOOKS)] == ["good, plot", "two lines"]
     assert [(row.text_a, row.text_b) for row in read_unlabelled(str(lines), pair)] == [("good", "plot"), ("bad", "paper")]
-    with pytest.raises(TeachbackError, match="UNLABELLED=.*more.csv: there is no column text_b; there are: id, text"):
+    with pytest.raises(TeachbackError, match="UNLABELLED=.*more.csv: there is no column text_b; available: id, text"):
         read_unlabelled(str(csv), pair)
     lines.write_text('{"text_a": "good"}\n{"text_b": "bad"}\n')
     with pytest.raises(TeachbackError, match="more.jsonl line 2: expected text_a; found an empty text"):

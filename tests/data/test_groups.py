@@ -53,7 +53,7 @@ def splits_of(rows: dict[str, list[Row]], key) -> dict[str, set[str]]:
 
 def test_pairs_of_one_premise_stay_in_one_split_by_default_and_fractions_and_labels_hold(tmp_path):
     result = parsed(tmp_path, without_author(pairs()))
-    assert result.notes == {"rows share their text_a with others, and stay with them in one split": 240}
+    assert result.notes == {"rows share their text_a with others, and are kept with them in one split": 240}
     assert all(len(splits) == 1 for splits in splits_of(result.rows, lambda row: row.text_a).values())
     sizes = {split: len(part) for split, part in result.rows.items()}
     assert sizes == {"train": 192, "dev": 24, "test": 24}
@@ -136,8 +136,8 @@ def test_many_labels_of_few_rows_have_dev_and_test_rows_too(each, sizes, tmp_pat
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"group_column": "writer"}, r"mine.tsv line 1: there is no column 'writer', which GROUP_COLUMN names"),
-        ({"group_column": "label"}, "GROUP_COLUMN=label: name a column of your own"),
+        ({"group_column": "writer"}, r"mine.tsv line 1: there is no column GROUP_COLUMN='writer'"),
+        ({"group_column": "label"}, "GROUP_COLUMN=label is the column of a text"),
         ({"group_by": "premise"}, "GROUP_BY=premise is unknown; use one of: auto, text_a, text_b, none"),
         ({"group_by": "text_a", "group_column": "author"}, "GROUP_COLUMN=author replaces GROUP_BY"),
         ({"group_by": "none", "suite": "sample", "source": ""}, "GROUP_BY is only for SUITE=custom"),

@@ -129,7 +129,7 @@ def test_the_code_of_a_foreign_checkpoint_is_neither_run_nor_asked_about(tmp_pat
     (tmp_path / "texts").write_text("a text\n")
     more = ("--input", tmp_path / "texts") if script == "predict.py" else ()
     done = command(script, "--folder", folder, *more)
-    assert done.status == 1 and "needs code of its own" in done.error and "is never run" in done.error, done
+    assert done.status == 1 and "needs code that comes with the checkpoint" in done.error and "is never run" in done.error, done
     assert not (tmp_path / "ran").exists()
 
 

@@ -53,7 +53,7 @@ class Hostile:
 def test_code_in_a_pickle_is_not_run_and_its_file_is_named(tmp_path):
     folder = pickled(tmp_path / "old")
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Hostile(tmp_path / "run")}))
-    with pytest.raises(TeachbackError, match="pytorch_model.bin is not converted: .*only named tensors"):
+    with pytest.raises(TeachbackError, match="pytorch_model.bin was not converted: .*only named tensors"):
         hub.fetch_model(str(folder), tmp_path / "data")
     assert not (tmp_path / "run").exists() and not list(tmp_path.glob("data/models/*/*.safetensors"))
 

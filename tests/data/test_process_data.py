@@ -171,7 +171,7 @@ def test_a_second_run_does_nothing_and_a_changed_row_or_argument_is_named(tmp_pa
     assert "alpha: 0.5 -> 0.4" in caplog.text and "mine.tsv: '" in caplog.text
     (tmp_path / "custom/dev.tsv").unlink()
     run(tmp_path, alpha=0.4)
-    assert ".custom.damaged: dev.tsv is gone" in caplog.text and (tmp_path / "custom/dev.tsv").is_file()
+    assert ".custom.damaged: dev.tsv is missing" in caplog.text and (tmp_path / "custom/dev.tsv").is_file()
 
 
 def test_a_source_within_the_output_is_refused(tmp_path):
@@ -194,7 +194,7 @@ def test_a_row_that_cannot_be_written_leaves_the_old_file(tmp_path):
     rows = [Row(str(i), f"text {i}", "", "yes", "a") for i in range(500)]
     write_rows(tmp_path / "t.tsv", rows[:2])
     for text in ("tab\there", "two\nlines", "two\rlines"):
-        with pytest.raises(ValueError, match="row 'bad': column text_b holds a tab or a line break"):
+        with pytest.raises(ValueError, match="row 'bad': column text_b contains a tab or a line break"):
             write_rows(tmp_path / "t.tsv", [*rows, Row("bad", "text", text, "yes", "a")])
     with pytest.raises(UnicodeEncodeError):
         write_rows(tmp_path / "t.tsv", [*rows, Row("bad", "half a pair \ud800", "", "yes", "a")])

@@ -85,8 +85,8 @@ def test_everything_that_is_no_answer_is_listed_by_row_and_column(tmp_path):
     for what in (
         "6 bad rows", "soft.tsv line 2: the columns 'negative', 'positive' sum to 0.98, not to 1 (within 0.001)",
         "line 3: column 'negative': '-0.1' is not a probability from 0 to 1",
-        "line 4: column 'positive' is empty, and others of the row are not", "line 5: column 'negative': 'nan' is not a probability",
-        "line 7: 2 columns, expected 3", "line 9: another answer to the same row is in line 8", "learnt by their label alone",
+        "line 4: column 'positive' is empty, but others of the row are not", "line 5: column 'negative': 'nan' is not a probability",
+        "line 7: 2 columns, expected 3", "line 9: a different answer to the same row is in line 8", "learns them from their labels alone",
     ):  # fmt: skip
         assert what in said
     assert "line 6" not in said  # of no row
@@ -95,10 +95,10 @@ def test_everything_that_is_no_answer_is_listed_by_row_and_column(tmp_path):
 @pytest.mark.parametrize(
     ("text", "domain", "message"),
     [
-        (lines(*ANSWERS), GENRE, r"no column for fact, fiction, verse; .* 'p\(fact\)'; there are: guid, negative, positive"),
-        (lines(("?", 1, 0), columns=("id", "negative", "positive")), BOOKS, "a column guid, or text or text_a, is needed .* there are: id, neg"),
-        (lines(*ANSWERS, sign=","), BOOKS, r"there are: guid,negative,positive \(one column with ',' in its name; is it CSV\? Then call it .csv\)"),
-        (lines(("x1", 1, 0)), BOOKS, "answers none of the 4 rows for books by its guid, such as g0, g1"),
+        (lines(*ANSWERS), GENRE, r"no column for fact, fiction, verse; .* 'p\(fact\)'; available: guid, negative, positive"),
+        (lines(("?", 1, 0), columns=("id", "negative", "positive")), BOOKS, "a column guid, or text or text_a, is needed .* the file has: id, neg"),
+        (lines(*ANSWERS, sign=","), BOOKS, r"available: guid,negative,positive \(one column with ',' in its name; is it CSV\? Then call it .csv\)"),
+        (lines(("x1", 1, 0)), BOOKS, "has no answer to any of the 4 rows for books; rows are matched by guid, such as g0, g1"),
         ("", BOOKS, "there is no header"),
     ],
 )  # fmt: skip

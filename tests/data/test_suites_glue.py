@@ -112,7 +112,7 @@ def test_without_the_ids_mrpcs_dev_is_cut_from_train_and_that_is_told(tmp_path):
     assert {split: len(rows) for split, rows in result.rows.items()} == {
         "train": 32, "dev": 4, "test": 4, "hidden": 2
     }  # fmt: skip
-    assert result.notes == {"train rows of MRPC are its test, as the official dev set is not here": 4}
+    assert result.notes == {"train rows of MRPC are its test, as the official dev set is missing": 4}
     assert [count.expected for count in glue.SUITE.counts(tmp_path)] == [3668 + 408, 0, 1725]
 
 
@@ -153,7 +153,7 @@ def test_scores_numbers_indices_and_columns_that_cannot_be(tmp_path):
     write_task(tmp_path, "RTE/RTE", "index\tsentence1\tsentence\tlabel", "0\ta\tb\tentailment")
     write_task(tmp_path, "WNLI/WNLI", "index\tsentence1\tsentence2\tlabel", "0\ta\tb\t2")
     found = parsed(tmp_path, "STS-B RTE WNLI")[1].found
-    for reason in ("'nan' is not a finite number", "index 'x' is no number", "no column 'sentence2'", "label '2'"):
+    for reason in ("'nan' is not a finite number", "index 'x' is not a number", "no column 'sentence2'", "label '2'"):
         assert any(reason in line for line in found), reason
 
 

@@ -190,7 +190,7 @@ BAD = [
     ("WiC", WIC | {"start2": None}, "offsets None to 15 do not fit"),
     ("WSC", WSC | {"target": WSC["target"] | {"span2_index": 2}}, "'her.' is not at word 2"),
     ("WSC", WSC | {"target": WSC["target"] | {"span1_text": "Ann"}}, "'Ann' is not at word 0"),
-    ("WSC", WSC | {"target": WSC["target"] | {"span1_index": 99}}, "no word 99"),
+    ("WSC", WSC | {"target": WSC["target"] | {"span1_index": 99}}, "no word number 99"),
     ("WSC", WSC | {"target": "Emma"}, "target is missing"),
     ("MultiRC", {"passage": {"text": "a", "questions": [{"question": "b", "idx": 0, "answers": [3]}]}}, "text is missing"),
 ]  # fmt: skip

@@ -203,7 +203,7 @@ def test_a_damaged_file_is_reported_and_made_again(damage, tmp_path, caplog, no_
     whole = path.read_bytes()
     path.write_bytes(DAMAGE[damage](whole))
     assert path.read_bytes() != whole
-    assert contents(stored(tmp_path)) == fresh() and f"{path.parent} is damaged and recreated: {path.name}" in caplog.text
+    assert contents(stored(tmp_path)) == fresh() and f"{path.parent} is damaged and is being recreated: {path.name}" in caplog.text
     assert path.read_bytes() == whole and len(files(tmp_path)) == 1
     no_tokenising()
     assert contents(stored(tmp_path)) == fresh()
@@ -215,13 +215,13 @@ def test_a_damaged_file_that_may_not_be_replaced_is_not_used(tmp_path, caplog, m
     path.write_bytes(DAMAGE["a token"](path.read_bytes()))
     monkeypatch.setattr("teachback.core.disk_cache.remove_at_once", lambda place: None)
     assert contents(stored(tmp_path)) == fresh()
-    assert "not cached for other stages" in caplog.text and "cannot be removed" in caplog.text
+    assert "could not be cached for other stages" in caplog.text and "cannot be removed" in caplog.text
 
 
 def test_where_nothing_can_be_written_the_ids_are_there_all_the_same(tmp_path, caplog):
     (tmp_path / "tokens").write_text("a file where the folder would be")
     assert contents(stored(tmp_path)) == fresh()
-    assert "not cached for other stages" in caplog.text
+    assert "could not be cached for other stages" in caplog.text
 
 
 def test_several_may_write_at_once(tmp_path):

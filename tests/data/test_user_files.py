@@ -68,7 +68,7 @@ def test_bad_csv_rows_are_named_by_the_line_on_which_they_begin(tmp_path):
     good = "good 0,yes,a\n"
     content = f'text_a,label,domain\n{good}"two\nlines",no,a\nfew,yes\n\n"closed"early,yes,a\n{good}"never closed,yes,a\n{good}'
     _, problems = read(write(tmp_path / "mine.csv", content))
-    reasons = ["line 5: 2 columns, expected 3", "line 6: empty line", "line 7: a quote is closed within", "line 9: a quote is opened and never"]
+    reasons = ["line 5: 2 columns, expected 3", "line 6: empty line", "line 7: a quote is closed within", "line 9: a quote is opened but never"]
     assert [any(reason in one for one in problems.found) for reason in reasons] == [True] * 4, problems.found
     assert len(problems.found) == 4
 
@@ -84,7 +84,7 @@ def test_json_lines_with_numbers_gaps_and_nothing(tmp_path):
     parsed, problems = read(write(tmp_path / "mine.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
     assert found(parsed) == [*cleaned(), ("7", "yes", "a")]
     assert [one.rpartition("jsonl ")[2] for one in problems.found] == [
-        "line 6: no column 'label'", "line 7: column 'text_a' holds a list, no text or number",
+        "line 6: no column 'label'", "line 7: column 'text_a' contains a list, not a text or number",
     ]  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["mine.json", "mine.xlsx", "mine.csv.gz"])
 def test_other_kinds_of_files_are_refused_with_those_that_are_read(tmp_path, name):
-    with pytest.raises(TeachbackError, match="files are not read; save it as one of .tsv, .csv, .jsonl"):
+    with pytest.raises(TeachbackError, match="files are not supported; save it as one of .tsv, .csv, .jsonl"):
         read(write(tmp_path / name, "x\n"))
 
 
@@ -163,12 +163,12 @@ def test_a_named_column_that_is_not_there_is_an_error(tmp_path):
 def test_what_is_wrong_with_a_named_column_is_told_with_its_variable(tmp_path):
     path = write(tmp_path / "mine.csv", "Review,stars,shop\ngood,yes,a\n")
     for columns, message in (
-        ({"text_a": "review", "label": "stars"}, r"no column as in TEXT_A_COLUMN=review \(did you mean 'Review'\?\)$"),
-        ({"text_a": "Review", "label": "stars", "domain": "land"}, "missing: 'land'; there is no column as in DOMAIN_COLUMN=land$"),
-        ({"text_a": "Revew", "domain": "shop"}, r"'Review'\?\), or say which they are with LABEL_COLUMN=\.\.\.$"),
+        ({"text_a": "review", "label": "stars"}, r"check TEXT_A_COLUMN=review \(did you mean 'Review'\?\)$"),
+        ({"text_a": "Review", "label": "stars", "domain": "land"}, "missing: 'land'; check DOMAIN_COLUMN=land$"),
+        ({"text_a": "Revew", "domain": "shop"}, r"'Review'\?\), or set LABEL_COLUMN=\.\.\.$"),
         ({"text_a": "Review", "label": "Review"}, "TEXT_A_COLUMN=Review is also LABEL_COLUMN=Review; give each a column of its own"),
-        ({"text_a": "label"}, "TEXT_A_COLUMN=label is also label, which LABEL_COLUMN names"),
-        ({}, "missing: 'text_a', 'label'; name each of these columns once, or say which they are with TEXT_A_COLUMN=... LABEL_COLUMN=...$"),
+        ({"text_a": "label"}, "TEXT_A_COLUMN=label is also the default of LABEL_COLUMN"),
+        ({}, "missing: 'text_a', 'label'; name each of these columns once, or set TEXT_A_COLUMN=... LABEL_COLUMN=...$"),
     ):
         with pytest.raises(TeachbackError, match=message):
             read(path, **columns)
@@ -190,7 +190,7 @@ def test_domains_of_any_column_have_names_without_blanks(tmp_path, caplog):
     parsed, problems = read(path, domain="land")
     assert found(parsed) == [("a", "yes", "New_York"), ("b", "no", "Rome_Italy"), ("e", "no", "New_York")]
     assert [one.rpartition("csv ")[2] for one in problems.found] == [
-        "line 4: domain 'New_York' would be called New_York, as 'New York' is; give one of them another name", "line 5: empty domain",
+        "line 4: domain 'New_York' would be called New_York, like 'New York'; rename one of them", "line 5: empty domain",
     ]  # fmt: skip
     assert "domains are renamed, because DOMAINS splits names at blanks and commas: New_York for 'New York', Rome_Italy for 'Rome, Italy'" in caplog.text
 

@@ -102,7 +102,7 @@ def test_questions_with_choices_and_marked_spans_are_refused():
     with pytest.raises(TeachbackError, match="TRANSFER_WINDOWS=1: the rows of cause are questions with choices"):
         windows(Row("0", "good", "bad ||| plot", "first", "cause"), 1)
     marked = {"books": replace(BOOKS, marks=("*",))}
-    with pytest.raises(TeachbackError, match="the rows of books mark spans"):
+    with pytest.raises(TeachbackError, match="the rows of books have marked spans"):
         further_windows([row("good")], marked, tokenizer(), 14, 1)
 
 

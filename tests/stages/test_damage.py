@@ -93,7 +93,7 @@ def test_a_damaged_folder_is_not_up_to_date_but_kept_aside_and_made_again(name, 
     before = content(finished / folder)
     spoil(home / folder / file)
     done = run(home, script)
-    assert done.status == 0 and f"{folder} is damaged and recreated; the damaged one is kept as " in caplog.text
+    assert done.status == 0 and f"{folder} is damaged and is being recreated; the damaged copy is kept as " in caplog.text
     assert file in caplog.text and f"wrote {folder}" in done.output
     assert content(home / folder) == before
     assert (home / folder / file).exists() and (home / folder.parent / f".{folder.name}.damaged").is_dir()
@@ -103,7 +103,7 @@ def test_a_damaged_folder_is_not_up_to_date_but_kept_aside_and_made_again(name, 
 def test_a_dry_run_says_what_is_damaged(home):
     flip(home / SECOND / "model.safetensors")
     done = stage("5_student_second.sh", home, "--dry_run", **VARIABLES)
-    assert f"{SECOND} would be recreated because it is damaged: model.safetensors holds other bytes than were written" in done.output
+    assert f"{SECOND} would be recreated because it is damaged: model.safetensors has changed since it was written" in done.output
     assert not (home / SECOND.parent / ".student_second.damaged").exists()
 
 
@@ -152,7 +152,7 @@ def test_predicting_and_exporting_refuse_a_damaged_student(home, monkeypatch):
     Path("texts").write_text("good\n")
     for flags in (("predict.py", "--folder", SECOND, "--input", "texts"), ("export.py", "--folder", SECOND, "--data_dir", "data")):
         done = command(*map(str, flags))
-        assert done.status == 1 and "model.safetensors holds other bytes than were written" in done.error, done
+        assert done.status == 1 and "model.safetensors has changed since it was written" in done.error, done
         assert "DOMAIN=a bash 5_student_second.sh" in done.error
 
 
@@ -172,7 +172,7 @@ def test_damaged_teacher_states_are_named_and_made_again_with_the_same_student(s
         done = run(home, script)
         assert done.status == 0, done.error
         assert content(home / folder) == content(finished / folder)
-    assert "is damaged and recreated: " in caplog.text and "tokens.npy" in caplog.text and "pooled.npy" in caplog.text
+    assert "is damaged and is being recreated: " in caplog.text and "tokens.npy" in caplog.text and "pooled.npy" in caplog.text
     again = {path: path.read_bytes() for path in arrays if path.parent.name in caplog.text}
     assert again and all(before[path] == found for path, found in again.items())
 
@@ -199,7 +199,7 @@ def test_of_their_rows_the_number_is_checked_all_the_same(home):
     last_row(home / "data/custom/train.tsv")
     shutil.rmtree(home / SEED / "teacher-meta")
     done = run(home, "3_train_teacher.sh")
-    assert done.status == 1 and "train.tsv has" in done.error and "rows, and suite.json says" in done.error
+    assert done.status == 1 and "train.tsv has" in done.error and "rows, but suite.json records" in done.error
     (home / "data/custom/stage.json").unlink()
     assert run(home, "2_process_data.sh").status == 0
     assert run(home, "3_train_teacher.sh").status == 0

@@ -26,12 +26,12 @@ HEADERS = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
 
-ELSEWHERE = "; nothing was unpacked; get the archive from another place"
+ELSEWHERE = "; nothing was unpacked; get the archive from another source"
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file or folder in an archive, or what is neither (``is_plain``), by its name with / between folders."""
+    """A member of an archive, by its name with / between folders; ``is_plain`` if it is a file or folder."""
 
     raw: Any  # tarfile.TarInfo or zipfile.ZipInfo
     name: str
@@ -54,7 +54,7 @@ def check_limits(path: Path, members: int, unpacked: int) -> None:
     if members > MOST_MEMBERS:
         raise TeachbackError(f"{path} holds more than {MOST_MEMBERS:,} members{ELSEWHERE}")
     if unpacked > most:
-        raise TeachbackError(f"{path} unpacks to more than {most:,} bytes, and has {size:,} itself{ELSEWHERE}")
+        raise TeachbackError(f"{path} unpacks to more than {most:,} bytes, but has only {size:,} itself{ELSEWHERE}")
 
 
 def _small_headers(path: Path) -> type[tarfile.TarInfo]:
@@ -122,7 +122,7 @@ def _members(path: Path, archive: tarfile.TarFile | zipfile.ZipFile) -> Iterator
     for number, member in enumerate(map(Member.of, members), start=1):
         parts = PurePosixPath(member.name)
         if parts.is_absolute() or ".." in parts.parts:
-            raise TeachbackError(f"{path}: the member {member.name!r} lies outside the folder{ELSEWHERE}")
+            raise TeachbackError(f"{path}: the member {member.name!r} would be unpacked outside the folder{ELSEWHERE}")
         if not member.is_plain:
             raise TeachbackError(f"{path}: the member {member.name!r} is a link or a device{ELSEWHERE}")
         unpacked += member.size

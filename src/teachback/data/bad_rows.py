@@ -44,7 +44,7 @@ class Problems:
         return not reason
 
     def _reason(self, row: Row, domains: dict[str, Domain], label_needed: bool) -> str:
-        if not any(map(str.isprintable, row.text_a.replace(" ", ""))):  # zero-width joiners and direction marks are no text
+        if not any(map(str.isprintable, row.text_a.replace(" ", ""))):  # zero-width joiners and direction marks are not text
             return "empty text"
         if row.domain not in domains:
             return f"unknown domain {row.domain!r}; known: {listed(domains)}"
@@ -62,7 +62,7 @@ class Problems:
         lines = self.found[:SHOWN] + ([f"... and {hidden} more"] if hidden > 0 else [])
         listing = [f"{len(self.found)} bad row{'s' if len(self.found) > 1 else ''}:", *(f"  {line}" for line in lines)]
         if not skip:
-            remedy = self.remedy or f"Mend them, or drop them with {self.switch}."
+            remedy = self.remedy or f"Correct them, or drop them with {self.switch}."
             raise TeachbackError(*listing, f"{remedy} Nothing was written.")
         print(f"{self.switch} drops", "\n".join(listing))
 

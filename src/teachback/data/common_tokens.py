@@ -22,7 +22,7 @@ def certainly_same(first, second) -> bool:
 def same_definition(first, second) -> bool:
     """Whether two tokenizers have the same vocabulary, normaliser, pre-tokeniser and post-processor.
 
-    For token ids whose texts are not available.
+    Used for token ids whose texts are not available.
     """
     return certainly_same(first, second) or (first.get_vocab() == second.get_vocab() and _steps(first) == _steps(second))
 

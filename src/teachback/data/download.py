@@ -36,7 +36,7 @@ def get_data(
     raw = raw_folder(suite, data_dir)
     if not suite.archives:
         print(
-            f"SUITE={suite.name} needs no download: put your files into {raw}, or set SOURCE in stage 2 to their location"
+            f"SUITE={suite.name} needs no download; put your files into {raw}, or set SOURCE in stage 2 to their location"
         )
         return raw
     with locked(raw), naming(raw):
@@ -65,17 +65,17 @@ def dry_run_message(suite: Definition, data_dir: Path, source: str = "", domains
     """Describe what stage 1 would do, and why: one line per archive and one for the unpacked content."""
     raw = raw_folder(suite, data_dir)
     if owner := owner_of(raw):
-        return [f"{raw} is being made by {owner}"]
+        return [f"{raw} is being created by {owner}"]
     wanted = suite.archives_of(domains)
     lines = [_archive_message(suite, archive, raw, source) for archive in wanted]
     if not suite.archives:
         lines.append(f"{raw}: SUITE={suite.name} has nothing to fetch")
     elif not all((raw / f"{archive.name}.sha256").is_file() for archive in wanted):
-        lines.append(f"{raw / 'content'} would be unpacked, as archives are still to come")
+        lines.append(f"{raw / 'content'} would be unpacked, as some archives are not there yet")
     elif _is_unpacked(raw, _there(suite, raw)[1]):
         lines.append(f"{raw / 'content'} is up to date")
     else:
-        lines.append(f"{raw / 'content'} would be unpacked, as it is not there yet or of other archives")
+        lines.append(f"{raw / 'content'} would be unpacked, as it is not there yet or comes from other archives")
     return lines
 
 
@@ -102,7 +102,7 @@ def _generate(suite: Definition, generate: Callable[[Path, int], None], raw: Pat
 def _obtain(suite: Definition, archive: Archive, path: Path, source: str) -> None:
     """Ensure that a complete archive is at ``path``, with the hash recorded when it was first obtained.
 
-    An optional archive that cannot be obtained is only a warning.
+    If an optional archive cannot be obtained, there is only a warning.
     """
     if path.is_file():
         if reason := _damage(archive, path):
@@ -155,11 +155,11 @@ def _bring(suite: Definition, archive: Archive, path: Path, source: str) -> None
             return
         print(f"{shown(url)}: {failure}")
         failures.append(f"  {shown(url)}: {failure}")
-    restrict = f" Or exclude {', '.join(archive.domains)}: name other domains with DOMAINS=." if archive.domains else ""
+    restrict = f" Or set DOMAINS to leave out {', '.join(archive.domains)}." if archive.domains else ""
     raise TeachbackError(
         f"could not download {archive.name}:", *failures,
-        f"Without network: download {' or '.join(map(shown, urls))} on another machine, put the file at {path}, "
-        f"or name the folder that holds {archive.name} with SOURCE=, and run again.{restrict}",
+        f"Without network, download {' or '.join(map(shown, urls))} on another machine; put the file at {path}, "
+        f"or set SOURCE to the folder that holds {archive.name}; and run again.{restrict}",
     )  # fmt: skip
 
 

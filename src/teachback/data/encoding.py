@@ -95,7 +95,7 @@ def encode(
 ) -> EncodedRows:
     """Tokenise rows as their domains specify; without ``domains``, as texts and pairs truncated longest first.
 
-    ``chunk`` rows are tokenised at a time, as a tokenizer's output takes some 50 KB a row until the ids are extracted.
+    ``chunk`` rows are tokenised at a time, as a tokenizer's output takes about 50 KB per row until the ids are extracted.
     """
     parts: dict[str, list[Slices]] = {"input_ids": [Slices.of_lists([])]}
     sequences: list[int] = []

@@ -27,7 +27,7 @@ TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 class TokenDataset(Dataset):
     """Tokenised rows with their tokenizer, maximum length and, if known, domains.
 
-    The texts are kept, so that a model with another tokenizer can encode them itself.
+    The texts are kept, so that they can be encoded again for a model with another tokenizer.
     """
 
     rows: list[Row]
@@ -54,7 +54,7 @@ class TokenDataset(Dataset):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch without padding. ``choices``: sequences per row, 0 if the rows are no questions with choices."""
+    """A batch without padding. ``choices``: sequences per row, 0 if the rows are not questions with choices."""
 
     inputs: dict[str, Slices]
     rows: int
@@ -126,7 +126,7 @@ class UserLoader:
         labels = [batch.labels for batch in self.batches if batch.labels is not None]
         if not labels:
             raise TeachbackError(
-                f"{self.name} yields no labels; give tensors (input_ids, attention_mask, token_type_ids, labels)"
+                f"{self.name} yields no labels; it has to yield tensors (input_ids, attention_mask, token_type_ids, labels)"
             )
         if labels[0].is_floating_point():
             return Domain(name, name, (), task="regression")
@@ -168,8 +168,8 @@ class UserLoader:
         """
         if not self.texts and not same_definition(assumed, tokenizer):
             raise TeachbackError(
-                f"teacher and student have different tokenizers, and {self.name} yields the tokens of one without the texts; "
-                "make it with create_simple_dataloader or load_superglue_dataset, or choose models of one tokenizer"
+                f"teacher and student have different tokenizers, and {self.name} yields the tokens of one of them without the texts; "
+                "create it with create_simple_dataloader or load_superglue_dataset, or choose models that share a tokenizer"
             )
         if all(certainly_same(dataset.tokenizer, tokenizer) for dataset in self.texts):
             return rows
@@ -188,17 +188,17 @@ class UserLoader:
 
 
 def require_loader(loader, name: str) -> None:
-    """Refuse an object that is no loader, or has no length: an endless one would be read forever."""
+    """Refuse an object that is not a loader, or has no length: an endless one would be read forever."""
     if not hasattr(type(loader), "__iter__") or isinstance(loader, Iterator):
-        raise TeachbackError(f"{name} is of type {type(loader).__name__}; give a DataLoader")
+        raise TeachbackError(f"{name} is of type {type(loader).__name__}; pass a DataLoader")
     try:
         length = len(loader)
     except TypeError:
         raise TeachbackError(
-            f"{name} has no length, so it may never end; give a loader with a length, for example of a map-style dataset"
+            f"{name} has no length, so it may never end; pass a loader with a length, for example of a map-style dataset"
         ) from None
     if not length:
-        raise TeachbackError(f"{name} has no batches; give one with at least one row")
+        raise TeachbackError(f"{name} has no batches; pass a loader with at least one row")
 
 
 def _shuffles(loader) -> bool:
@@ -240,11 +240,11 @@ def _shape_problem(tokens: dict[str, torch.Tensor], labels: torch.Tensor | None)
     ids = tokens["input_ids"]
     if ids.ndim not in (2, 3) or any(value.shape != ids.shape for value in tokens.values()):
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tokens.items())
-        return f"the shapes are {shapes}; expected three times [B, L], or of questions with n choices [B, n, L]"
+        return f"the shapes are {shapes}; expected [B, L] for all three, or [B, n, L] for questions with n choices"
     if not len(ids):
         return "it has no rows"
     if labels is not None and labels.shape != ids.shape[:1]:
-        return f"labels have the shape {tuple(labels.shape)}, expected one for each of the {len(ids)} rows"
+        return f"labels have the shape {tuple(labels.shape)}; expected one label for each of the {len(ids)} rows"
     if not tokens["attention_mask"].bool().any(-1).all():
         return "a row has no real token, as its attention_mask is 0 everywhere"
     return ""
@@ -254,10 +254,10 @@ def _token_problem(batch: Batch, domain: Domain, vocabulary: int) -> str:
     """Reason why a batch's tokens do not fit a task; "" if they do."""
     expected = len(domain.labels) if domain.kind == "choices" else 0
     if batch.choices != expected:
-        return f"rows have {batch.choices or 'no'} choices, expected {expected or 'none'} (num_labels)"
+        return f"rows have {batch.choices or 'no'} choices; expected {expected or 'none'} (num_labels)"
     ids = batch.inputs["input_ids"].flat
     if ids.min() < 0 or ids.max() >= vocabulary:
-        return f"token {int(ids.max())} is not among the {vocabulary} of the models; use their tokenizer for the loader"
+        return f"token {int(ids.max())} is not among the {vocabulary} tokens of the models; use their tokenizer for the loader"
     return ""
 
 
@@ -269,7 +269,7 @@ def _label_problem(batch: Batch, domain: Domain) -> str:
         return "" if batch.labels.isfinite().all() else "a label is not a finite number"
     classes = len(domain.labels)
     if batch.labels.is_floating_point() or batch.labels.min() < 0 or batch.labels.max() >= classes:
-        return f"labels are {batch.labels.unique().tolist()}, expected whole numbers 0 to {classes - 1} (num_labels)"
+        return f"labels are {batch.labels.unique().tolist()}; expected whole numbers from 0 to {classes - 1} (num_labels)"
     return ""
 
 
@@ -292,7 +292,7 @@ def cut_quiz(
     quiz = _share(list(first.values()), rows.columns["label"].tolist(), domain, fraction, seed)
     if not quiz:
         raise TeachbackError(
-            f"{name} has {len(first)} different rows, too few to hold some out for phases 3 and 4; give rows "
+            f"{name} has {len(first)} different rows, too few to hold some out for phases 3 and 4; pass rows "
             f"of {domain.name} in meta_loaders, or train without these phases (meta_epochs=0)"
         )
     taken = {keys[number] for number in quiz}

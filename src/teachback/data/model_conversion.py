@@ -57,7 +57,7 @@ def _in_own_process(source: Path, target: Path) -> None:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
         raise TeachbackError(
-            f"{source} is not converted: {reason}. A file of weights may hold only named tensors; get the model as "
+            f"{source} was not converted: {reason}. A file of weights may hold only named tensors; get the model as "
             "safetensors from its authors"
         )
 
@@ -66,7 +66,7 @@ def convert_file(source: Path, target: Path) -> None:
     """Write the tensors of one pickled file as safetensors."""
     weights = torch.load(source, map_location="cpu", weights_only=True)
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise ValueError("it holds more than tensors by name")
+        raise ValueError("it holds more than named tensors")
     save_file({name: value.clone().contiguous() for name, value in weights.items()}, target, metadata={"format": "pt"})
 
 

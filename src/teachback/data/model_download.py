@@ -41,7 +41,7 @@ def fetch_model(name: str, data_dir: Path) -> Path | None:
     except Exception as error:  # the hub's client raises errors of three libraries
         raise TeachbackError(
             f"cannot fetch {name} from the model hub ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
-            f"on a machine with network put its config.json, safetensors and tokenizer files into {folder}"
+            f"download its config.json, safetensors and tokenizer files on a machine with network, and put them into {folder}"
         ) from error
     print(f"fetched {name} into {folder}")
     return folder
@@ -59,7 +59,7 @@ def _converted(source: Path, folder: Path) -> Path:
         convert_folder(source, new)
         sync(new)
         swap(new, folder)
-    print(f"converted the weights of {source}, tensors only, into {folder}")
+    print(f"converted the weights of {source} to safetensors in {folder}")
     return folder
 
 
@@ -75,7 +75,7 @@ def _fetch(name: str, folder: Path) -> None:
                 path.unlink()
         if not any(new.glob(WEIGHTS)):
             raise TeachbackError(
-                f"{name} came without safetensors weights; save it with save_pretrained, and put that in {folder}"
+                f"{name} has no safetensors weights; save it with save_pretrained, and put the result in {folder}"
             )
         sync(new)
         swap(new, folder)

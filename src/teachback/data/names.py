@@ -19,20 +19,20 @@ def domain_misfit(name: str) -> str:
     if not name:
         return "empty domain"
     if len(name) > LONGEST:
-        return f"domain {name[:LONGEST]!r}... has {len(name)} characters; at most {LONGEST} can name a folder"
+        return f"domain {name[:LONGEST]!r}... has {len(name)} characters; at most {LONGEST} are allowed, as it names a folder"
     if SEPARATORS.search(name) or not name.isprintable():
-        return f"domain {name!r} holds a blank, a comma or an invisible character; DOMAINS could not name it"
+        return f"domain {name!r} contains a blank, a comma or an invisible character, so DOMAINS could not name it"
     room = NAME_BYTES - len(LONGEST_AROUND)
     if (taken := len(folder_name(name))) > room:
-        return f"domain {name!r} takes {taken} bytes in the name of a folder (3 for each byte that is not ASCII), and {room} fit"
+        return f"domain {name!r} takes {taken} bytes in the name of a folder (3 for each byte that is not ASCII); at most {room} fit"
     if name.startswith("-") or name == EVERY:
-        return f"domain {name!r} would be taken for a flag, or for DOMAIN=all; give it another name"
+        return f"domain {name!r} would be read as a flag, or as DOMAIN=all; give it another name"
     return ""
 
 
 def label_misfit(name: str) -> str:
     """Reason why a label name is invalid; "" if it is valid."""
-    return f"label of {len(name)} characters; are the columns swapped?" if len(name) > LONGEST_LABEL else ""
+    return f"the label has {len(name)} characters; are the columns swapped?" if len(name) > LONGEST_LABEL else ""
 
 
 def folder_name(domain: str) -> str:

@@ -105,7 +105,7 @@ def join_choices(choices: list[str]) -> str:
     """Join choices into one text; raises ValueError if one is empty or contains the separator."""
     for choice in choices:
         if not choice or CHOICE_SEPARATOR.strip() in choice:
-            raise ValueError(f"choice {choice!r} is empty or holds {CHOICE_SEPARATOR.strip()!r}")
+            raise ValueError(f"choice {choice!r} is empty or contains {CHOICE_SEPARATOR.strip()!r}")
     return CHOICE_SEPARATOR.join(choices)
 
 
@@ -126,7 +126,7 @@ def _field(row: Row, column: str) -> str:
     value = getattr(row, column)
     text = repr(float(value)) if column == "weight" else value
     if FIELD_END.search(text):
-        raise ValueError(f"row {row.guid!r}: column {column} holds a tab or a line break")
+        raise ValueError(f"row {row.guid!r}: column {column} contains a tab or a line break")
     return text
 
 
@@ -151,7 +151,7 @@ def _weight(path: Path, number: int, text: str) -> float:
     except ValueError:
         value = math.nan
     if not abs(value) <= LARGEST_WEIGHT:
-        raise TeachbackError(f"{path} line {number}: weight {text!r} is no number from -1 to 1{AGAIN}")
+        raise TeachbackError(f"{path} line {number}: weight {text!r} is not a number from -1 to 1{AGAIN}")
     return value
 
 
@@ -182,7 +182,7 @@ def _domain(name: str, values: dict) -> Domain:
     values = {"marks": [], **values}
     for field_name in ("labels", "marks"):
         if not isinstance(values[field_name], list):
-            raise TypeError(f"domain {name!r}: {field_name} is no list")
+            raise TypeError(f"domain {name!r}: {field_name} is not a list")
     domain = Domain(**{**values, "labels": tuple(values["labels"]), "marks": tuple(values["marks"])})
     for field_name, right in _checks(name, domain):
         if not right:
@@ -227,7 +227,7 @@ def lost_rows(suite: Suite, split: str, actual: int) -> str:
     """Difference between a split's row count and suite.json, as text; "" if equal or not recorded."""
     counts = [domain.rows[split] for domain in suite.domains.values() if split in domain.rows]
     written = sum(counts)
-    return f"has {actual:,} rows, and suite.json says {written:,}" if counts and actual != written else ""
+    return f"has {actual:,} rows, but suite.json records {written:,}" if counts and actual != written else ""
 
 
 def output_names(domain: Domain) -> tuple[str, ...]:

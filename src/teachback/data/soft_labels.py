@@ -12,12 +12,12 @@ from teachback.data.user_files import DELIMITERS, Table, open_table
 
 TOLERANCE = 1e-3  # of the sum of a row's probabilities, and of two answers to the same row
 VALUE = "value"  # column of the answers to a regression
-REMEDY = "Mend them, or leave those rows out, which are then learnt by their label alone."
+REMEDY = "Correct them, or leave those rows out; the student then learns them from their labels alone."
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns of a file: those that identify a row, and the one of each label."""
+    """Columns of a file: those that identify a row, and one per label."""
 
     key: tuple[str, ...]
     answers: dict[str, str]
@@ -29,7 +29,7 @@ class Layout:
 
 @dataclass
 class SoftLabels:
-    """Answers [N, C] to N rows, NaN where there is none, and the number of answers to other rows."""
+    """Answers [N, C] to N rows, NaN for rows without one, and the number of answers to other rows."""
 
     values: np.ndarray
     elsewhere: int = 0
@@ -45,22 +45,22 @@ def layout_of(table: Table, domain: Domain) -> Layout:
     """Find the columns of ``domain``'s answers.
 
     Raises:
-        TeachbackError: a label has no column, or nothing tells which row an answer is for.
+        TeachbackError: a label has no column, or no column identifies the row of an answer.
     """
     regression = domain.task == "regression"
     names = (VALUE,) if regression else domain.labels
     answers = {label: next((name for name in (f"p({label})", label) if name in table.columns), "") for label in names}
     if missing := [label for label, name in answers.items() if not name]:
         raise TeachbackError(
-            f"{table.path}: there is no column for {listed(missing)}; needed: a column for each of {listed(names)}, with that name or as in "
-            f"'p({names[0]})'; there are: {listed(table.columns)}{_of_csv(table)}"
+            f"{table.path}: there is no column for {listed(missing)}; each of {listed(names)} needs a column with that name or as in "
+            f"'p({names[0]})'; available: {listed(table.columns)}{_of_csv(table)}"
         )
     left = [name for name in table.columns if name not in answers.values()]
     for key in (("guid",), ("text_a", "text_b"), ("text_a",), ("text",)):
         if set(key) <= set(left) and (domain.kind == "single" or len(key) > 1 or key == ("guid",)):
             return Layout(key if domain.kind != "single" else key[:1], answers, regression)
     texts = "text or text_a" if domain.kind == "single" else "text_a and text_b"
-    raise TeachbackError(f"{table.path}: a column guid, or {texts}, is needed to match answers with rows; there are: {listed(table.columns)}")
+    raise TeachbackError(f"{table.path}: a column guid, or {texts}, is needed to match answers with rows; the file has: {listed(table.columns)}")
 
 
 def _of_csv(table: Table) -> str:
@@ -78,10 +78,10 @@ def open_soft_labels(path: str, domain: Domain) -> tuple[Table, Layout]:
 
 
 def read_soft_labels(path: str, rows: list[Row], domain: Domain) -> SoftLabels:
-    """Read the answers to ``rows``; those to other rows are counted alone, so that a file may serve several domains.
+    """Read the answers to ``rows``; answers to other rows are only counted, so that a file may serve several domains.
 
     Raises:
-        TeachbackError: malformed rows, or answers that are no probabilities of sum 1, all listed; or no answer to any row.
+        TeachbackError: malformed rows, or answers that are not probabilities of sum 1 (all are listed), or no answer to any row.
     """
     table, layout = open_soft_labels(path, domain)
     wanted: dict[tuple[str, ...], list[int]] = {}
@@ -100,18 +100,18 @@ def read_soft_labels(path: str, rows: list[Row], domain: Domain) -> SoftLabels:
     problems.settle(skip=False)
     if not result.known.any():
         raise TeachbackError(
-            f"{path} answers none of the {len(rows):,} rows for {domain.name} by its {' and '.join(layout.key)}, such as "
+            f"{path} has no answer to any of the {len(rows):,} rows for {domain.name}; rows are matched by {' and '.join(layout.key)}, such as "
             f"{listed(dict.fromkeys(' '.join(key)[:60] for key in list(wanted)[:2]))}"
         )
     return result
 
 
 def _misfit(answer: list[str], layout: Layout) -> str:
-    """Reason why the texts of an answer are no probabilities of sum 1 or, for a regression, no number; "" if they are."""
+    """Reason why the texts of an answer are not probabilities of sum 1 or, for a regression, not a number; "" if they are."""
     for name, text in zip(layout.answers.values(), answer):
         if not is_number(text) or not (layout.regression or 0 <= float(text) <= 1):
             what = "a number" if layout.regression else "a probability from 0 to 1"
-            return f"column {name!r}: {text!r} is not {what}" if text else f"column {name!r} is empty, and others of the row are not"
+            return f"column {name!r}: {text!r} is not {what}" if text else f"column {name!r} is empty, but others of the row are not"
     total = sum(map(float, answer))
     if len(answer) > 1 and abs(total - 1) > TOLERANCE:
         return f"the columns {listed(map(repr, layout.answers.values()))} sum to {total:.6g}, not to 1 (within {TOLERANCE:g})"
@@ -119,8 +119,8 @@ def _misfit(answer: list[str], layout: Layout) -> str:
 
 
 def _twice(answer: list[str], indices: list[int], result: SoftLabels, table: Table) -> str:
-    """Reason why an answer cannot be a second one to the same row; "" if it is the first, or the same."""
+    """Reason why a second answer to the same row is refused; "" if it is the first, or the same."""
     before = result.values[indices[0]]
     if indices[0] not in result.places or np.allclose(before, list(map(float, answer)), rtol=0, atol=TOLERANCE):
         return ""
-    return f"another answer to the same row is in {table.unit} {result.places[indices[0]]}"
+    return f"a different answer to the same row is in {table.unit} {result.places[indices[0]]}"

@@ -15,7 +15,7 @@ from teachback.data.suites.definition import PACKED, Archive, Definition, or_res
 
 @dataclass(frozen=True)
 class Place:
-    """A file, or with ``names`` a zip file that holds it under one of these names, in any folder."""
+    """A file; with ``names``, a zip file that contains it under one of these names, in any folder."""
 
     path: Path
     names: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ def local_archive(suite: Definition, archive: Archive, source: str) -> Place:
     for candidate in places:
         if candidate.exists:
             return candidate
-    raise TeachbackError(f"SOURCE={source}: there is none of these: {'; '.join(map(str, places))}")
+    raise TeachbackError(f"SOURCE={source}: none of these exists: {'; '.join(map(str, places))}")
 
 
 def _local_place(source: str) -> Path:

@@ -33,10 +33,10 @@ def _first_fold(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     few = [f"{count} rows of {label}" for label, count in counts.items() if count < FOLDS]
     if few or not rows:
         raise TeachbackError(
-            f"the authors' split takes a {FOLDS}th of each label twice, and there are only {' and '.join(few) or 'no rows'}; "
+            f"the authors' split takes a {FOLDS}th of each label twice, but there are only {' and '.join(few) or 'no rows'}; "
             "get the complete review files, or use SUITE=custom for your reviews"
         )
-    from sklearn.model_selection import StratifiedKFold  # a second, of which the other suites have no need
+    from sklearn.model_selection import StratifiedKFold  # takes a second, and other suites do not need it
 
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=AUTHORS_SEED)
     rest, fold = next(folds.split(np.zeros(len(rows)), [row.label for row in rows]))
@@ -48,7 +48,7 @@ def cut(
 ) -> tuple[list[Row], list[Row]]:
     """Cut ``fraction`` of the rows of each domain and label, as `_shares` rounds it; returns (kept, cut) in the order of ``rows``.
 
-    Every label keeps at least one row. Rows that are scored together stay together, and so do those of each of
+    Every label keeps at least one row. Rows that are scored together stay together, and so do the rows of each of the
     ``groups``, which are stratified by the label of their first row.
     """
     units = units_of(rows, domains, groups or {})
@@ -78,7 +78,7 @@ def cut(
 def _shares(totals: dict[tuple[str, str], int], fraction: float, seed: int) -> dict[tuple[str, str], int]:
     """Number of rows to cut from each stratum (domain, label) of ``totals`` rows: its fraction, rounded.
 
-    A domain that would lose no row, as each of its labels has few, loses its fraction in single rows of the most frequent ones.
+    If all labels of a domain have too few rows to lose one, its fraction is cut in single rows of its most frequent labels.
     """
     shares = {stratum: round(fraction * total) for stratum, total in totals.items()}
     for _, group in groupby(totals, key=itemgetter(0)):
@@ -114,8 +114,8 @@ def units_of(rows: list[Row], domains: dict[str, Domain], groups: Groups) -> lis
 def _unit(row: Row, domain: Domain) -> tuple[str, ...]:
     """Key shared by rows that belong together: a MultiRC paragraph, or the texts without marks; () for other rows.
 
-    In WSC, the same text with other words marked mostly has the opposite answer: a model trained on the first answers the
-    second wrongly, and a dev split of such rows would select the worst checkpoint.
+    In WSC, the same text with other words marked mostly has the opposite answer: a model trained on the first row answers the
+    second one wrongly, and a dev split of such rows would select the worst checkpoint.
     """
     if "exact_match" in domain.metric.split("+"):
         return (row.domain, row.guid.rsplit("-", 2)[0])

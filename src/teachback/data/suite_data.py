@@ -58,7 +58,7 @@ class SuiteData:
         require_whole(self.folder, path.name)
         rows, known = read_rows(path), self.suite.domains
         if problem := lost_rows(self.suite, path.stem, len(rows)):
-            made = self.folder / "stage.json"  # of an earlier version, without hashes, so that stage 2 would leave it as it is
+            made = self.folder / "stage.json"  # written by an earlier version without hashes: stage 2 would not notice the change
             raise TeachbackError(f"{path} {problem}; remove {made} and run 2_process_data.sh again")
         wrong = {pair for pair in {(row.domain, row.label) for row in rows} if _reason(*pair, known)}
         for number, row in enumerate(rows if wrong else [], start=2):
@@ -101,7 +101,7 @@ def texts_of(rows: list[Row]) -> list[str]:
 
 
 def _reason(domain: str, label: str, known: dict[str, Domain]) -> str:
-    """Reason why a row's domain or label is not of the suite; "" if both are. A label may be hidden."""
+    """Reason why a row's domain or label does not belong to the suite; "" if both do. A label may be hidden."""
     if domain not in known:
         return f"unknown domain {domain!r}; known: {listed(known)}"
     return misfit(label, known[domain]) if label else ""
@@ -151,7 +151,7 @@ def encode_rows(rows: list[Row], data: SuiteData, domains: list[str], tokenizer,
     Token ids are cached in the suite's folder ``tokens``.
     """
     if not rows:
-        raise TeachbackError(f"{data.folder}: no rows to work on; check DOMAINS, DOMAIN and stage 2's output")
+        raise TeachbackError(f"{data.folder}: there are no rows to work on; check DOMAINS, DOMAIN and stage 2's output")
     unseen = sorted({row.domain for row in rows} - set(domains))
     if unseen:
         raise TeachbackError(
@@ -171,7 +171,7 @@ def read_unlabelled(path: str, domain: Domain) -> list[Row]:
     """Read unlabelled rows of weight 1 from a text file, one per line, or from a file with columns; no rows if ``path`` is "".
 
     A tab separates the texts of a pair, or a question from its choices, which are joined by `join_choices`. CSV, JSON Lines and
-    Parquet have a column text_a or text, and for those text_b.
+    Parquet have a column text_a or text, and for pairs and questions also text_b.
     """
     if not path:
         return []
@@ -196,7 +196,7 @@ def _text_columns(path: Path, columns: tuple[str, ...]) -> tuple[Iterator[Line],
     table = open_table(path, only=("text", *columns))
     places = ["text" if name == "text_a" and name not in table.columns else name for name in columns]
     if missing := [name for name, place in zip(columns, places) if place not in table.columns]:
-        raise TeachbackError(f"UNLABELLED={path}: there is no column {' or '.join(missing)}; there are: {listed(table.columns)}")
+        raise TeachbackError(f"UNLABELLED={path}: there is no column {' or '.join(missing)}; available: {listed(table.columns)}")
     lines = (
         (number, values and {name: clean_text(values.get(place, "")) for name, place in zip(columns, places)}, reason)
         for number, values, reason in table.rows

@@ -15,7 +15,7 @@ def text_list(texts: Texts, name: str) -> list:
     tabular = hasattr(texts, "columns")  # iterating over a table gives the names of its columns
     if isinstance(texts, (bytes, Mapping)) or tabular or not isinstance(texts, Iterable):
         raise TeachbackError(
-            f"{name} is of type {type(texts).__name__}; give a text, or a list of texts or of pairs of them"
+            f"{name} is of type {type(texts).__name__}; pass a text, or a list of texts or of pairs of texts"
         )
     return list(texts)
 
@@ -28,11 +28,11 @@ def text_rows(texts: Texts, name: str, domain: str) -> list[Row]:
 def _row(number: int, text, name: str, domain: str) -> Row:
     pair = tuple(text) if isinstance(text, (tuple, list)) else (text, "")
     if len(pair) != 2 or not all(isinstance(part, str) for part in pair) or not pair[0].strip():
-        raise TeachbackError(f"{name}[{number}] is {text!r}; expected a text that is not empty, or a pair of texts")
+        raise TeachbackError(f"{name}[{number}] is {text!r}; expected a non-empty text, or a pair of texts")
     return Row(str(number), *pair, "", domain)
 
 
 def require_list(values, name: str, what: str) -> None:
     """Refuse a string where a list of names or table cells is expected."""
     if isinstance(values, (str, bytes)):
-        raise TeachbackError(f"{name}={values!r} is one text, not a list of {what}; give a list, as in [{values!r}]")
+        raise TeachbackError(f"{name}={values!r} is one text, not a list of {what}; pass a list, as in [{values!r}]")

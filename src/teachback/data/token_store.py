@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 FILE = "tokens.safetensors"
 FORM = 1  # version; increase whenever `encode` gives other ids for the same texts
-# Tokenising takes 0.3 ms a row, reading the vocabulary for the key 20 ms for BERT's and ten times that for a multilingual
-# one: caching fewer rows would save less than 0.3 s, and cost a file for every domain's dev and quiz.
+# Tokenising takes 0.3 ms per row. Reading the vocabulary for the key takes 20 ms for BERT, and ten times as long for a
+# multilingual model. Caching fewer rows would save less than 0.3 s, at the cost of a file for every domain's dev and quiz.
 FEWEST_ROWS = 1_000
 MOST_GIGABYTES = 2.0  # limit of a folder; a row of 128 tokens takes 1 KB
 
@@ -47,7 +47,7 @@ def encode_once(folder: Path, rows: list[Row], tokenizer, max_length: int, domai
     try:
         return cache.get(name_of(rows, description, max_length, domains), None, write, _read)
     except (OSError, TeachbackError) as error:
-        logger.warning("token ids are not cached for other stages: %s", error)
+        logger.warning("token ids could not be cached for other stages: %s", error)
         return made[-1] if made else encode(rows, tokenizer, max_length, domains)
 
 

@@ -33,7 +33,7 @@ def column_of(table: Table, settings: ReadSettings) -> dict[str, str]:
     _check_distinct(places, renamed)
     _check_named(table, places, renamed)
     if settings.group_column and settings.group_column not in table.columns:
-        raise TeachbackError(f"{_at(table)}: there is no column {settings.group_column!r}, which GROUP_COLUMN names")
+        raise TeachbackError(f"{_at(table)}: there is no column GROUP_COLUMN={settings.group_column!r}")
     chosen = {name: place for name, place in places.items() if place in table.columns}
     if settings.group_column:
         chosen["group"] = settings.group_column
@@ -55,7 +55,7 @@ def _check_distinct(places: dict[str, str], renamed: dict[str, str]) -> None:
     for name, place in renamed.items():
         for other in NAMED:
             if other != name and places[other] == place and (other in renamed or other in NEEDED):
-                what = f"{_variable(other)}={place}" if other in renamed else f"{other}, which {_variable(other)} names"
+                what = f"{_variable(other)}={place}" if other in renamed else f"the default of {_variable(other)}"
                 raise TeachbackError(f"{_variable(name)}={place} is also {what}; give each a column of its own")
 
 
@@ -64,8 +64,8 @@ def _check_named(table: Table, places: dict[str, str], renamed: dict[str, str]) 
     if missing:
         given = [f"{_variable(name)}={renamed[name]}{_closest(renamed[name], table.columns)}" for name in missing if name in renamed]
         unnamed = [f"{_variable(name)}=..." for name in missing if name not in renamed]
-        advice = [f"there is no column as in {', '.join(given)}"] if given else [_advice(table)]
-        advice += [f"or say which they are with {' '.join(unnamed)}"] if unnamed else []
+        advice = [f"check {', '.join(given)}"] if given else [_advice(table)]
+        advice += [f"or set {' '.join(unnamed)}"] if unnamed else []
         raise _wrong_header(table, f"missing: {_listed([places[name] for name in missing])}; {', '.join(advice)}")
     if len(set(table.columns)) < len(table.columns):
         raise _wrong_header(table, _advice(table))
@@ -76,7 +76,7 @@ def _variable(name: str) -> str:
 
 
 def _closest(place: str, columns: list[str]) -> str:
-    """Question for a column of nearly that name; "" if there is none."""
+    """Question that suggests the column with the most similar name; "" if no name is similar."""
     close = difflib.get_close_matches(place.casefold(), [name.casefold() for name in columns], 1)
     found = next((name for name in columns if name.casefold() in close), "")
     return f" (did you mean {found!r}?)" if found else ""
@@ -84,7 +84,7 @@ def _closest(place: str, columns: list[str]) -> str:
 
 def _wrong_header(table: Table, what: str) -> TeachbackError:
     return TeachbackError(
-        f"{_at(table)}: the header has the columns {_listed(table.columns)}; needed: {', '.join(NEEDED)}; possible: domain, "
+        f"{_at(table)}: the header has the columns {_listed(table.columns)}; required: {', '.join(NEEDED)}; optional: domain, "
         f"{', '.join(OPTIONAL)}; {what}"
     )
 
@@ -101,12 +101,12 @@ def _advice(table: Table) -> str:
     """Advice on a wrong header, for messages."""
     columns = table.columns
     if any("\r" in name for name in columns):
-        return "its lines end in carriage returns alone; save it with line feeds"
+        return "its lines end in carriage returns only; save it with line feeds"
     for sign, name in ((",", "commas"), (";", "semicolons"), ("|", "bars"), (" ", "blanks")):
         if len(columns) == 1 and set(NEEDED) <= {part.strip(" '\"") for part in columns[0].split(sign)}:
             if table.path.suffix.lower() == ".csv":
                 return f"its columns are separated by {name}; leave DELIMITER empty, or set DELIMITER='{sign}'"
-            return f"its columns are separated by {name}; call it .csv, or separate them by tabs, without quotes"
+            return f"its columns are separated by {name}; rename the file to .csv, or separate them by tabs, without quotes"
     if not table.strict:
         return "name each of these columns once"
     return "name each of these columns once, and no others, separated by tabs"

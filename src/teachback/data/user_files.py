@@ -24,7 +24,7 @@ HUB = "hub:"
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
 WITH_COLUMNS = (".csv", ".jsonl", ".ndjson", ".parquet")  # files that are never lines of text
 DELIMITERS = (",", ";", "\t", "|")
-LONGEST_FIELD = 1 << 24  # characters of a quoted field; an unclosed quote would take in the rest of the file
+LONGEST_FIELD = 1 << 24  # characters of a quoted field; an unclosed quote would swallow the rest of the file
 ROWS_AT_ONCE = 4096  # rows read at a time from a Parquet file or data set
 NO_LABEL = -1  # class number of hidden labels in Hugging Face data sets
 Names = dict[str, list[str]]  # column -> class names by number
@@ -59,13 +59,13 @@ def open_table(path: Path, delimiter: str = "", only: Collection[str] = ()) -> T
     if kind == ".parquet":
         return _parquet_table(path, only)
     if kind in (".json", ".xlsx", ".xls", ".arrow", ".feather", ".gz", ".zip"):
-        raise TeachbackError(f"{path}: {kind} files are not read; save it as one of {', '.join(SUFFIXES)}")
+        raise TeachbackError(f"{path}: {kind} files are not supported; save it as one of {', '.join(SUFFIXES)}")
     return _tsv_table(path)  # a single file of any other name
 
 
 def _header_line(path: Path, line: bytes) -> str:
     if not line.strip():
-        raise TeachbackError(f"{path} line 1: there is no header; the first line has to name the columns")
+        raise TeachbackError(f"{path} line 1: there is no header; the first line must name the columns")
     try:
         return line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -129,14 +129,14 @@ def _csv_row(values: list[str], columns: list[str]) -> tuple[dict | None, str]:
 
 def _csv_reason(error: str) -> str:
     if "unexpected end" in error or "field larger" in error:
-        return "a quote is opened and never closed"
+        return "a quote is opened but never closed"
     if "expected after" in error:
-        return "a quote is closed within a field; a quote inside a quoted field is written twice"
+        return "a quote is closed within a field; write a quote inside a quoted field twice"
     return error
 
 
 def _json_table(path: Path, only: Collection[str]) -> Table:
-    """Table of a JSON Lines file; the columns are those of its first objects, some of which may leave out what is empty."""
+    """Table of a JSON Lines file; the columns are those of its first objects together, as an object may omit empty fields."""
     objects = (values for _, values, _ in json_lines(path) if values)
     columns = list(dict.fromkeys(name for values in islice(objects, ROWS_AT_ONCE) for name in values))
     if not columns:
@@ -154,7 +154,7 @@ def _as_text(lines: Iterable[Line], names: Names, only: Collection[str] = ()) ->
         wrong = [column for column, text in texts.items() if text is None]
         if wrong:
             kind = type(values[wrong[0]]).__name__
-            yield number, None, f"column {wrong[0]!r} holds a {kind}, no text or number"
+            yield number, None, f"column {wrong[0]!r} contains a {kind}, not a text or number"
         else:
             yield number, texts, ""
 
@@ -188,7 +188,7 @@ def _parquet_table(path: Path, only: Collection[str]) -> Table:
             schema = file.schema_arrow
     except (pyarrow.ArrowException, OSError) as error:
         raise TeachbackError(
-            f"{path} is not a complete Parquet file ({str(error).splitlines()[0]}); write it again"
+            f"{path} is not a complete Parquet file ({str(error).splitlines()[0]}); save it again"
         ) from error
     names = _class_names(schema.metadata or {})
     chosen = [name for name in schema.names if not only or name in only]
@@ -202,7 +202,7 @@ def _parquet_table(path: Path, only: Collection[str]) -> Table:
 
 
 def _good(rows: Iterable[dict]) -> Iterator[Line]:
-    """Number rows that no line break or encoding can spoil."""
+    """Number rows of a format in which no row can be malformed."""
     return ((number, values, "") for number, values in enumerate(rows, start=1))
 
 
@@ -254,9 +254,9 @@ def _hub_data_set(name: str):
     except Exception as error:
         call = ", ".join(f'"{part}"' for part in (place, configuration) if part)
         raise TeachbackError(
-            f"SOURCE={HUB}{name}: the data set cannot be loaded ({_first_line(error)}). Without network, fetch it elsewhere: "
-            f"python -c 'from datasets import load_dataset; load_dataset({call}).save_to_disk(\"data_set\")', copy that folder, "
-            "and name it with SOURCE="
+            f"SOURCE={HUB}{name}: the data set cannot be loaded ({_first_line(error)}). Without network, fetch it on another machine with "
+            f"python -c 'from datasets import load_dataset; load_dataset({call}).save_to_disk(\"data_set\")', copy the folder data_set, "
+            "and set SOURCE to it"
         ) from error
 
 

@@ -56,7 +56,7 @@ def _by_split(source: Path) -> list[tuple[str, Path]]:
     if source.is_file():
         return [("", source)]
     if not source.exists():
-        raise TeachbackError(f"{source}: there is no such file or folder; set SOURCE to your data (a relative path counts from {Path.cwd()})")
+        raise TeachbackError(f"{source}: there is no such file or folder; set SOURCE to your data (relative paths start from {Path.cwd()})")
     files = _tables_in(source)
     named = [(SPLIT_NAMES[found[1].lower()], path) for path in files if (found := BY_SPLIT.fullmatch(path.stem))]
     for before, path in pairwise(files):
@@ -66,7 +66,7 @@ def _by_split(source: Path) -> list[tuple[str, Path]]:
         return sorted(named, key=lambda pair: SPLITS.index(pair[0]))
     if named or not files:
         raise TeachbackError(
-            f"{source} holds no train file ({', '.join(f'train{suffix}' for suffix in SUFFIXES)}), and it has no "
+            f"{source} has no train file ({', '.join(f'train{suffix}' for suffix in SUFFIXES)}) and no "
             "files to split; add train.tsv (and dev.tsv, test.tsv), or set SOURCE to a file, another folder or hub:<name>"
         )
     return [("", path) for path in files]

@@ -31,13 +31,13 @@ def _shared_sides(parsed: Parsed) -> Iterator[str]:
         for side in [side for side in SIDES if counts[side]]:
             advice = f"; GROUP_BY={side} keeps such rows in one split" if split in parsed.cut else ""
             yield (
-                f"{counts[side]} of {counts['pairs']} {split} rows share their {side} with a train or quiz row and say less "
+                f"{counts[side]} of {counts['pairs']} {split} rows share their {side} with a train or quiz row, so they say less "
                 f"about new texts than the others{advice}"
             )
 
 
 def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
-    """Names that differ only in case, blanks, punctuation or Unicode normalisation."""
+    """Groups of names that differ only in case, blanks, punctuation or Unicode normalisation."""
     groups = defaultdict(list)
     for name in names:
         groups["".join(filter(str.isalnum, _one_form(name).casefold())) or name].append(name)
@@ -51,13 +51,13 @@ def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
 
 
 def _labels(parsed: Parsed) -> Iterator[str]:
-    """Classification domains whose train labels look like measurements, or are all the same, though their head has several."""
+    """Classification domains whose train labels look like measurements, or are all the same although the head has several."""
     trained = defaultdict(set)
     for row in parsed.rows["train"]:
         trained[row.domain].add(row.label)
     odd = [name for name, labels in trained.items() if len(labels) > 10 and all(map(_is_fraction, labels))]
     if odd and all(parsed.domains[name].task == "classification" for name in odd):
-        yield f"the labels of {listed(odd)} are numbers with fractions, and each becomes a class of its own"
+        yield f"the labels of {listed(odd)} are fractional numbers, and each becomes a class of its own"
     single = [name for name, labels in trained.items() if len(labels) == 1 and parsed.domains[name].task == "classification"]
     if single:
         yield f"all train rows of {listed(single)} have the same label; nothing can be learned from such a domain alone"
@@ -77,7 +77,7 @@ def _absent(parsed: Parsed, split: str) -> Iterator[str]:
 
 
 WITHOUT = {
-    "quiz": "stage 6 leaves such a domain out (QUIZ_FRACTION is the share, rounded for each label)",
-    "dev": "nothing is selected on such a domain, and it can have no student",
+    "quiz": "stage 6 leaves such a domain out (QUIZ_FRACTION sets the share, which is rounded for each label)",
+    "dev": "no checkpoint is selected on such a domain, and it cannot have a student",
     "test": "such a domain gets no score",
 }

@@ -8,13 +8,13 @@ from teachback.data.encoding import left_as_it_was
 from teachback.data.schema import Domain, Row
 
 CHUNK = 1_000  # rows tokenised at a time
-OVERLAP = 1 / 4  # least share of a window that the next one has too, if as many as that takes are allowed
-LONGEST_WORD = 30  # characters; without a blank within so many a window begins or ends within a word
+OVERLAP = 1 / 4  # minimum share of a window that the next one repeats, if the maximum number of windows permits
+LONGEST_WORD = 30  # characters searched for a blank; without one a window begins or ends within a word
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Token offsets of the text that truncation cuts, and how many of its tokens are read."""
+    """Token offsets of the text that truncation cuts, and the number of its tokens that are read."""
 
     column: str  # of the row: text_a or text_b
     offsets: list[tuple[int, int]]  # characters of each token
@@ -22,25 +22,25 @@ class Cut:
 
 
 def further_windows(rows: list[Row], domains: dict[str, Domain], tokenizer, max_length: int, most: int) -> list[Row]:
-    """Up to ``most`` windows of each text that ``max_length`` cuts, beside the one that the row itself is.
+    """Up to ``most`` further windows of each text that ``max_length`` truncates; the row itself is the first window.
 
-    The last window ends where the text does, and the others lie evenly between, overlapping by a quarter unless ``most``
-    is too small for that. They are of whole words, have no label and a weight of 1. Of a pair the text that truncation
-    cuts moves and the other stays whole; a pair of which both would be cut has no further windows, and neither has a
-    text that is longer by less than a quarter of a window.
+    The last window ends where the text ends, and the others are evenly spaced, overlapping by a quarter unless ``most``
+    is too small for that. Windows consist of whole words and have no label and a weight of 1. In a pair the window moves
+    over the truncated text, and the other text is kept whole. There are no further windows of a pair in which both texts
+    are truncated, nor of a text that is too long by less than a quarter of a window.
 
     Raises:
-        TeachbackError: a domain's rows are questions with choices, or mark spans that a window may lose.
+        TeachbackError: a domain's rows are questions with choices, or have marked spans that a window may lose.
     """
     if not most:
         return []
     for domain in (domains[name] for name in {row.domain: None for row in rows}):
         if domain.kind == "choices" or domain.marks:
-            what = "are questions with choices" if domain.kind == "choices" else "mark spans of their texts"
+            what = "are questions with choices" if domain.kind == "choices" else "have marked spans"
             raise TeachbackError(
-                f"TRANSFER_WINDOWS={most}: the rows of {domain.name} {what}, which have no windows; set TRANSFER_WINDOWS=0"
+                f"TRANSFER_WINDOWS={most}: the rows of {domain.name} {what} and cannot be cut into windows; set TRANSFER_WINDOWS=0"
             )
-    # A token has at least one byte, so that most rows need no tokens to be judged.
+    # A token has at least one byte, so rows with few bytes need not be tokenised.
     long = [row for row in rows if len(row.text_a.encode()) + len(row.text_b.encode()) > max_length]
     windows: list[Row] = []
     for start in range(0, len(long), CHUNK):
@@ -51,7 +51,7 @@ def further_windows(rows: list[Row], domains: dict[str, Domain], tokenizer, max_
 
 
 def _cuts(rows: list[Row], domains: dict[str, Domain], tokenizer, max_length: int) -> Iterator[Cut | None]:
-    """How truncation cuts each row, None if at no text or at both."""
+    """The truncated text of each row; None if no text or both are truncated."""
     with left_as_it_was(tokenizer):
         first, second = (
             tokenizer([getattr(row, name) for row in rows], add_special_tokens=False, return_offsets_mapping=True,
@@ -69,7 +69,7 @@ def _cuts(rows: list[Row], domains: dict[str, Domain], tokenizer, max_length: in
 
 
 def _windows(row: Row, cut: Cut, most: int, left: bool) -> Iterator[Row]:
-    """Windows of a row; ``left``: truncation keeps the end of a text, so that they lie before it."""
+    """Further windows of a row; ``left``: truncation keeps the end of a text, so that they precede it."""
     text, rest = getattr(row, cut.column), len(cut.offsets) - cut.room
     shared = int(OVERLAP * cut.room)
     if rest < shared:

@@ -10,7 +10,7 @@ SUITES = {module.SUITE.name: module.SUITE for module in (sample, amazon, mnli, s
 def definition(name: str) -> Definition:
     """Look up a suite by name."""
     if name not in SUITES:
-        raise TeachbackError(f"SUITE={name}: there is no such suite; there are: {', '.join(SUITES)}")
+        raise TeachbackError(f"SUITE={name}: there is no such suite; available: {', '.join(SUITES)}")
     return SUITES[name]
 
 

@@ -82,7 +82,7 @@ def _cut_missing_test(rows: dict[str, list[Row]], domains: dict[str, Domain], se
         stays, taken = cut_each(domain_rows, TEST_FRACTION, seed, {name: domains[name]})
         rows["train"] = [row for row in rows["train"] if row.domain != name] + stays
         rows["test"] += taken
-        notes[f"train rows of {name} are its test, as the official dev set is not here"] = len(taken)
+        notes[f"train rows of {name} are its test, as the official dev set is missing"] = len(taken)
     return notes
 
 

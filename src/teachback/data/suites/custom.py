@@ -60,22 +60,22 @@ def read(source: Path, settings: ReadSettings, problems: Problems) -> Parsed:
     missing = tuple(split for split in ("test", "dev") if split not in {record.split for record in records})
     _cut_missing(rows, missing, domains, groups, settings)
     what = settings.group_column or ("text_b" if settings.group_by == "text_b" else "text_a")
-    notes = {f"rows share their {what} with others, and stay with them in one split": len(groups)} if groups else {}
+    notes = {f"rows share their {what} with others, and are kept with them in one split": len(groups)} if groups else {}
     return Parsed(domains, rows, notes, groups, missing)
 
 
 def _require_rows(tables: list[tuple[str, Table]], filled: set[str]) -> None:
-    """Refuse sources without a row, and dev and test files without one: a cut from train would be a surprise."""
+    """Refuse sources without rows, and dev and test files without rows, which must not silently be cut from train."""
     if not filled:
         places = ", ".join(str(table.path) for _, table in tables)
-        raise TeachbackError(f"{places}: a header and no rows; there is nothing to learn from")
+        raise TeachbackError(f"{places}: there is a header but no rows, so there is nothing to learn from; add rows")
     for split, table in tables:
         if split in ("dev", "test") and split not in filled:
-            raise TeachbackError(f"{table.path}: a header and no rows; remove the file, so that {split} is cut from train, or fill it")
+            raise TeachbackError(f"{table.path}: there is a header but no rows; add rows, or remove the file, so that {split} is cut from train")
 
 
 def _records(table: Table, split: str, settings: ReadSettings, problems: Problems, spelt: dict[str, str]) -> Iterator[Record]:
-    """Rows of a table. ``spelt``: the file's spelling of each domain of a column that DOMAIN_COLUMN names, by its name here."""
+    """Rows of a table. ``spelt``: domain name -> spelling in the file, for the column that DOMAIN_COLUMN names."""
     places = column_of(table, settings)
     stem, domain = table.path.stem, "" if "domain" in places else ONE_DOMAIN
     for number, raw, reason in table.rows:
@@ -107,10 +107,10 @@ def _cleaned(values: dict[str, str], places: dict[str, str], domain: str) -> tup
 
 
 def _domain_name(value: str, spelt: dict[str, str]) -> tuple[str, str]:
-    """Name of a domain whose column may hold anything, with _ for blanks and commas, and the reason why it cannot have it."""
+    """Domain name of a free-form value, with _ for blanks and commas, and the reason why it is refused, or ""."""
     name = "_".join(filter(None, SEPARATORS.split(value)))
     first = spelt.setdefault(name, value)
-    return name, "" if first == value else f"domain {value!r} would be called {name}, as {first!r} is; give one of them another name"
+    return name, "" if first == value else f"domain {value!r} would be called {name}, like {first!r}; rename one of them"
 
 
 def _misfit(values: dict[str, str], split: str) -> str:

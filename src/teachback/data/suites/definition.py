@@ -18,13 +18,13 @@ def choose(names: str, known: Iterable[str]) -> list[str]:
     wanted = names.replace(",", " ").split() or known
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise TeachbackError(f"DOMAINS: there is no domain {unknown[0]!r}; there are: {', '.join(known)}")
+        raise TeachbackError(f"DOMAINS: there is no domain {unknown[0]!r}; available: {', '.join(known)}")
     return [name for name in known if name in wanted]
 
 
 def or_restrict(names: list[str]) -> str:
     """Advice for messages to restrict DOMAINS to the available domains; "" if there are none."""
-    return f', or restrict the suite to what is there with DOMAINS="{" ".join(names)}"' if names else ""
+    return f', or restrict the suite to the domains that are there with DOMAINS="{" ".join(names)}"' if names else ""
 
 
 @dataclass(frozen=True)

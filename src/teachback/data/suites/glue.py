@@ -72,7 +72,7 @@ def _row(task: Task, part: str, place: int, values: dict[str, str] | None, reaso
     first, *second = [_text(values, name) for name in task.texts]
     index = values.get(task.index, str(place)) if part == "test" else str(place)
     if not index.isdecimal():
-        raise BadLine(f"{task.index} {index!r} is no number")
+        raise BadLine(f"{task.index} {index!r} is not a number")
     label = "" if part == "test" else _label(task, _text(values, task.label))
     return Row(f"{task.name}-{part}-{index}", first, "".join(second), label, task.name)
 
@@ -127,7 +127,7 @@ def _task(
     name: str, labels: tuple[str, ...], known: tuple[int, int, int], texts: tuple[str, ...] = SENTENCES,
     archive: Archive | None = None, files: dict[str, str] | None = None, form: dict | None = None, **domain,
 ) -> Task:  # fmt: skip
-    """A task of sentence pairs in an archive of its name, unless said otherwise. ``form``: further fields of `Task`."""
+    """A task of sentence pairs in an archive of its name, unless specified otherwise. ``form``: further fields of `Task`."""
     described = Domain(name, labels=labels, **{"head": name, "kind": "pair", "submission": "glue"} | domain)
     return Task(described, archive or _zip(name), known, files or _files(name), texts, **form or {})
 

@@ -60,7 +60,7 @@ def _rows(path: Path, part: str, domains: dict[str, Domain], problems: Problems,
             notes[f"{part} rows dropped, as they have no gold label"] += 1
         elif row := _row(values, part, path, number, problems):
             if row.guid in problems.guids:
-                notes[f"{part} rows dropped, as their pairID came before"] += 1
+                notes[f"{part} rows dropped, as an earlier row has the same pairID"] += 1
             elif problems.accepts(row, domains, path, number):
                 yield row
 

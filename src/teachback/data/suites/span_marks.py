@@ -48,7 +48,7 @@ def find_words(text: str, words: str, index) -> tuple[int, int]:
     """
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     if type(index) is not int or not 0 <= index < len(starts):
-        raise BadLine(f"there is no word {index!r} in the text")
+        raise BadLine(f"the text has no word number {index!r}")
     for spans in (_stretches(text, words), _scattered(text, words)):
         distances = {span: abs(bisect_right(starts, span[0]) - 1 - index) for span in spans}
         if distances and min(distances.values()) <= NEAR:

@@ -50,8 +50,8 @@ def test_nothing_is_weighted_without_class_weights():
 
 @pytest.mark.parametrize(
     "given, message",
-    [("positive=2", "negative has no weight. The labels are: negative, positive"), ("positiv=2,negative=1,positive=1", "positiv is no label"),
-     ("balance", "'balance' is no name=weight; or give balanced"), ("positive=two,negative=1", "'positive=two' is no name=weight"),
+    [("positive=2", "negative has no weight. The labels are: negative, positive"), ("positiv=2,negative=1,positive=1", "positiv is not a label"),
+     ("balance", "'balance' is not of the form name=weight; use that form, or balanced"), ("positive=two,negative=1", "'positive=two' is not of the form name=weight"),
      ("positive=0,negative=1", "the weight of positive must be a number above 0"), ("positive=nan,negative=1", "of positive must be")],
 )  # fmt: skip
 def test_wrong_weights_are_named_with_the_labels_there_are(given, message):
@@ -61,7 +61,7 @@ def test_wrong_weights_are_named_with_the_labels_there_are(given, message):
 
 @pytest.mark.parametrize("args", [BALANCED, HardLabelArguments(label_smoothing=0.1)])
 def test_numbers_have_no_classes(args):
-    with pytest.raises(TeachbackError, match="score has no classes"):
+    with pytest.raises(TeachbackError, match="score is a regression without classes"):
         class_weight_column(args, [], [BOOKS, SCORE])
 
 

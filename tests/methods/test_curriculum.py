@@ -457,7 +457,7 @@ def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(
         run_episode(self)
 
     monkeypatch.setattr(Curriculum, "run_episode", stop)
-    with pytest.raises(Stopped, match="after episode 3 of 4 with a checkpoint"):
+    with pytest.raises(Stopped, match="episode 3 of 4 was saved as a checkpoint"):
         study_on(root, "books")
     folder = study_on(root, "books")
     assert episodes == [0, 1, 2, 3]
@@ -493,7 +493,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(damaged, policy, root,
     monkeypatch.setattr(Curriculum, "run_episode", lambda self: episodes.append(self.episode) or run_episode(self))
     folder = study_on(root, "books", "--policy", policy)
     assert episodes == ([0, 1, 2, 3] if damaged else [2, 3])
-    assert ("episode-000002 is damaged and not used: state.safetensors holds other bytes" in caplog.text) == damaged
+    assert ("episode-000002 is damaged and not used: state.safetensors has changed" in caplog.text) == damaged
     assert same(folder, uninterrupted) and same(folder / "last", uninterrupted / "last")
     for name in ("rewards.tsv", "trajectory.tsv"):
         assert (folder / name).read_text() == (uninterrupted / name).read_text()
@@ -583,7 +583,7 @@ def test_bad_arguments_are_explained(root, argument, message):
 
 def test_with_a_fraction_of_the_labels_the_targets_quiz_alone_is_smaller(root, monkeypatch):
     few = ("--train_fraction", "0.25")
-    with pytest.raises(TeachbackError, match="made with TRAIN_FRACTION=1, and this stage has 0.25"):
+    with pytest.raises(TeachbackError, match="made with TRAIN_FRACTION=1, but this stage has 0.25"):
         study_on(root, "books", *few)
     np.save(root / "data/mixed/embeddings.npy", np.random.default_rng(0).normal(size=(96, 4)).astype(np.float32))
     quizzes, run = [], Context.run

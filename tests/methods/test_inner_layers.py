@@ -94,7 +94,7 @@ def test_layer_maps_that_do_not_fit_are_refused(name):
 
 @pytest.mark.parametrize("name", ["uniform", "last", "first"])
 def test_a_deeper_student_needs_a_list(name):
-    with pytest.raises(TeachbackError, match="student has 6 layers, the teacher 3; give a list"):
+    with pytest.raises(TeachbackError, match="cannot map 6 student layers to 3 teacher layers; set a list"):
         layer_map(name, 6, 3)
     assert layer_map("1,1,2,2,3,3", 6, 3) == [1, 1, 2, 2, 3, 3]
 

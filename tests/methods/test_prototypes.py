@@ -102,7 +102,7 @@ def test_every_embedding_needs_a_label_and_a_domain(counts):
 def test_embeddings_that_are_not_finite_are_refused_in_whatever_chunk(place):
     spoilt = ROWS.copy()
     spoilt[place, 1] = np.nan
-    message = "^the embeddings hold numbers that are not finite; use PRECISION=fp32 or another EMBEDDING_MODEL$"
+    message = "^the embeddings contain numbers that are not finite; set PRECISION=fp32, or use another EMBEDDING_MODEL$"
     with pytest.raises(TeachbackError, match=message):
         prototype_scores(spoilt, LABELS, DOMAINS, chunk=2)
 

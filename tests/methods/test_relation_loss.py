@@ -107,6 +107,6 @@ def test_number_of_heads(wanted, widths, heads):
 
 def test_heads_that_do_not_divide_the_widths_are_refused():
     with pytest.raises(
-        TeachbackError, match=r"RELATION_HEADS=5 does not divide .* \(384, 768\); take a divisor of 384"
+        TeachbackError, match=r"RELATION_HEADS=5 does not divide .* \(384, 768\); set it to a divisor of 384"
     ):
         relation_heads(5, 768, 384, 384)

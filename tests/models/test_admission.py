@@ -115,10 +115,10 @@ def test_modernbert_pools_the_first_token_whatever_its_config_says(tmp_path):
 
 
 REFUSED = {
-    "xlnet": (XLNetConfig(d_model=32, d_inner=64, **SIZES), "'xlnet' is not supported: its logits of a text change when"),
+    "xlnet": (XLNetConfig(d_model=32, d_inner=64, **SIZES), "'xlnet' is not supported: its logits for a text change when"),
     "fnet": (
         FNetConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, intermediate_size=64, pad_token_id=0),
-        "'fnet' is not supported: its logits of a text",
+        "'fnet' is not supported: its logits for a text",
     ),
     "bart": (
         BartConfig(vocab_size=60, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
@@ -137,7 +137,7 @@ def test_a_family_of_other_conventions_is_refused_in_one_line(family, tmp_path):
 
 
 def test_an_encoder_whose_states_depend_on_padding_cannot_embed(tmp_path):
-    with pytest.raises(TeachbackError, match="its states of a text change when the text is padded"):
+    with pytest.raises(TeachbackError, match="its states for a text change when the text is padded"):
         load_encoder(str(save(tmp_path, REFUSED["fnet"][0])))
 
 
@@ -146,7 +146,7 @@ def test_an_encoder_needs_a_token_before_the_text_that_it_classifies_from(tmp_pa
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A [SEP]", pair="$A [SEP] $B [SEP]", special_tokens=[("[SEP]", 3)]
     )
-    with pytest.raises(TeachbackError, match=r"its tokenizer puts none like \[CLS\] there"):
+    with pytest.raises(TeachbackError, match=r"its tokenizer does not put a token like \[CLS\] there"):
         load(save_family(tmp_path, "bert", tokenizer))
 
 
@@ -155,7 +155,7 @@ def test_positions_are_counted_whatever_the_table_is_called(tmp_path):
     model = load(decoder)
     assert most_tokens(model) == 24
     require_positions(model, 24)
-    with pytest.raises(TeachbackError, match="a text of 25 tokens, and GPT2.* reads at most 24; set MAX_LENGTH=24"):
+    with pytest.raises(TeachbackError, match="a text has 25 tokens, but GPT2.* reads at most 24; set MAX_LENGTH=24"):
         require_positions(model, 25)
     encoder, _ = load_encoder(str(decoder))
     assert most_tokens(encoder) == 24
@@ -187,7 +187,7 @@ SPOILT = {
     "quantised": (lambda folder: rewrite(folder, quantization_config={"quant_method": "gptq", "bits": 4}), "quantised weights"),
     "code of its own": (
         lambda folder: rewrite(folder, model_type="newest", auto_map={"AutoConfig": "code.Config"}),
-        "needs code of its own .*never run",
+        "needs code that comes with the checkpoint .*never run",
     ),
 }
 
@@ -208,7 +208,7 @@ def test_a_token_numbered_beyond_the_embeddings_is_found_though_the_count_is_not
     described = json.loads(path.read_text())
     described["model"]["vocab"]["far"] = 900
     path.write_text(json.dumps(described))
-    with pytest.raises(TeachbackError, match="embeds 60 tokens and its tokenizer has 21, the last numbered 900"):
+    with pytest.raises(TeachbackError, match="embeds 60 tokens, but its tokenizer has 21, with ids up to 900"):
         load(tmp_path)
 
 

@@ -116,7 +116,7 @@ def test_other_tokens_refuse_what_aligns_tokens_and_learn_from_predictions(encod
     with pytest.raises(TeachbackError, match=refused):
         learn(root, "first", encoders / "other-words")
     learn(root, "first", encoders / "other-words", "--first", "none")
-    with pytest.raises(TeachbackError, match="student of 2 to 2 layers, and this one has 3; set BETA_PKD=0"):
+    with pytest.raises(TeachbackError, match="student with 2 to 2 layers, but this one has 3; set BETA_PKD=0"):
         learn(root, "second", encoders / "other-words")
     folder = learn(root, "second", encoders / "other-words", "--beta_pkd", "0")
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_labels == 2
@@ -148,7 +148,7 @@ def test_tokenizers_that_differ_in_what_no_text_has_are_the_same(encoders, root,
 def test_a_students_of_other_tokens_learns_a_meta_teachers_knowledge_in_stage_4(encoders, root):
     """A decoder's tokens and a narrower student's have nothing in common but the text."""
     teach(root, encoders / "qwen2", "--teacher", "meta")
-    with pytest.raises(TeachbackError, match="losses: hidden states; set HIDDEN_WEIGHT=0 to learn by the transferable"):
+    with pytest.raises(TeachbackError, match="losses: hidden states; set HIDDEN_WEIGHT=0 to learn from the transferable"):
         learn_knowledge(root, encoders / "bert", "--hidden_weight", "1")
     folder = learn_knowledge(root, encoders / "bert", "--transfer_set", "all", "--logging_steps", "1")
     terms = [entry for entry in read_stage(folder)["history"] if "loss_transferable" in entry]

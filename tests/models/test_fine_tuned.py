@@ -61,12 +61,12 @@ def test_labels_that_differ_in_case_alone_are_told_apart(tmp_path):
     ("names", "labels", "message"),
     [
         (("LABEL_0", "LABEL_1"), "", "TEACHER_LABELS=LABEL_0=negative,LABEL_1=positive .if that is their order"),
-        (("LABEL_0", "LABEL_1"), "LABEL_0=positive", "say which is which"),
-        (("LABEL_0", "LABEL_1"), "LABEL_0=positive,LABEL_1=positive", "once each"),
-        (("LABEL_0", "LABEL_1"), "LABEL_2=positive", "'LABEL_2=positive' is no pair .* theirs: LABEL_0, LABEL_1; ours: negative, positive"),
-        (("LABEL_0", "LABEL_1"), "LABEL_0=good", "'LABEL_0=good' is no pair"),
-        (("LABEL_0", "LABEL_1"), "positive", "'positive' is no pair"),
-        (("a", "b", "c"), "", r"has 3 classes \(a, b, c\), and books has 2"),
+        (("LABEL_0", "LABEL_1"), "LABEL_0=positive", "map each of them once"),
+        (("LABEL_0", "LABEL_1"), "LABEL_0=positive,LABEL_1=positive", "map each of them once"),
+        (("LABEL_0", "LABEL_1"), "LABEL_2=positive", "'LABEL_2=positive' is not a pair .* labels of the checkpoint: LABEL_0, LABEL_1; of books: negative, positive"),
+        (("LABEL_0", "LABEL_1"), "LABEL_0=good", "'LABEL_0=good' is not a pair"),
+        (("LABEL_0", "LABEL_1"), "positive", "'positive' is not a pair"),
+        (("a", "b", "c"), "", r"has 3 classes \(a, b, c\), but books has 2"),
     ],
 )  # fmt: skip
 def test_labels_that_are_not_the_domains_are_refused(tmp_path, names, labels, message):
@@ -76,7 +76,7 @@ def test_labels_that_are_not_the_domains_are_refused(tmp_path, names, labels, me
 
 def test_numbers_and_choices_have_one_output(tmp_path):
     assert label_order(write(tmp_path / "number", SCORE), SCORE) == label_order(str(tmp_path / "number"), CAUSE) == [0]
-    with pytest.raises(TeachbackError, match="has 2 classes, and score needs a number"):
+    with pytest.raises(TeachbackError, match="has 2 classes, but score needs a number"):
         label_order(write(tmp_path / "classes"), SCORE)
     with pytest.raises(TeachbackError, match="and no labels"):
         label_order(str(tmp_path / "number"), CAUSE, "a=b")
@@ -86,10 +86,10 @@ def test_numbers_and_choices_have_one_output(tmp_path):
     ("config", "message"),
     [
         ({"architectures": ["BertForTokenClassification"]}, "BertForTokenClassification, which labels single tokens.*TEACHER_MODEL"),
-        ({"architectures": ["LlamaForCausalLM"]}, "writes text on;.*SOFT_LABELS"),
+        ({"architectures": ["LlamaForCausalLM"]}, "generates text, but .*SOFT_LABELS"),
         ({"architectures": ["BertForMaskedLM"]}, "fills in masked tokens"),
         ({"architectures": ["BertModel"]}, "BertModel, which has no head"),
-        ({"problem_type": "multi_label_classification"}, "gives several labels at once"),
+        ({"problem_type": "multi_label_classification"}, "is a multi-label classifier"),
         ({"classifier_pooling": "mean"}, "classifies the mean of its tokens"),
         ({"quantization_config": {"bits": 4}}, "quantised weights"),
     ],
@@ -101,14 +101,14 @@ def test_what_is_no_classifier_of_texts_is_named(tmp_path, config, message):
 
 def test_adapters_pickles_setfit_and_random_weights_are_named_with_the_remedy(tmp_path):
     folder = write(tmp_path)
-    with pytest.raises(TeachbackError, match="random weights have learnt nothing"):
+    with pytest.raises(TeachbackError, match="has random weights"):
         label_order("scratch:tiny", BOOKS)
     (tmp_path / "model_head.pkl").write_bytes(b"")
-    with pytest.raises(TeachbackError, match=r"is of SetFit, .*model_head.pkl.*TEACHER_MODEL, or .* SOFT_LABELS"):
+    with pytest.raises(TeachbackError, match=r"is a SetFit model, .*model_head.pkl.*TEACHER_MODEL, or .* SOFT_LABELS"):
         label_order(folder, BOOKS)
     (tmp_path / "model_head.pkl").unlink()
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(TeachbackError, match=r"weights as pickles alone .*MODELS=1 TEACHER_MODEL=.* bash 1_get_data.sh"):
+    with pytest.raises(TeachbackError, match=r"only pickled weights .*MODELS=1 TEACHER_MODEL=.* bash 1_get_data.sh"):
         label_order(folder, BOOKS)
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(TeachbackError, match="is an adapter .*merge_and_unload"):
@@ -119,7 +119,7 @@ def test_a_head_that_was_never_trained_is_refused(tmp_path):
     folder = write(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({n: v for n, v in weights.items() if "classifier" not in n}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(TeachbackError, match=r"lacks 2 weights of its head, first 'classifier.bias'.*TEACHER_MODEL"):
+    with pytest.raises(TeachbackError, match=r"lacks 2 weights of its head, such as 'classifier.bias'.*TEACHER_MODEL"):
         load_fine_tuned(folder, BOOKS, [0, 1])
 
 

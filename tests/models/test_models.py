@@ -222,14 +222,14 @@ def test_pickles_are_never_read(folder):
         lambda: load_encoder(str(folder)),
         lambda: load_finished_classifier(folder),
     ):
-        with pytest.raises(TeachbackError, match="pickles alone .*MODELS=1 TEACHER_MODEL=.*bash 1_get_data.sh"):
+        with pytest.raises(TeachbackError, match="only pickled weights .*MODELS=1 TEACHER_MODEL=.*bash 1_get_data.sh"):
             load()
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(folder):
     larger = tokenizer()
     larger.add_tokens([f"new{i}" for i in range(100)])
-    with pytest.raises(TeachbackError, match="embeds 60 tokens and its tokenizer has"):
+    with pytest.raises(TeachbackError, match="embeds 60 tokens, but its tokenizer has"):
         load_classifier(str(folder), BOOKS, larger)
 
 

@@ -65,7 +65,7 @@ def test_a_pair(teacher, student):
     readable = {teacher, student} <= set(READABLE)
     taught = teacher_of(teacher)
     if not readable:
-        with pytest.raises(TeachbackError, match="set ATTENTION_TARGET=relations, which reads every family, or ATTENTION_WEIGHT=0"):
+        with pytest.raises(TeachbackError, match="set ATTENTION_TARGET=relations, which supports every family, or ATTENTION_WEIGHT=0"):
             InnerLayerDistillation(student_of(student), taught, FirstStageArguments(), True)
     target = FirstStageArguments(attention_target="scores" if readable else "relations")
     learns(InnerLayerDistillation(student_of(student), taught, target, True), batch())

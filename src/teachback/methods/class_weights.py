@@ -34,7 +34,7 @@ def class_weight_column(
     numbers = [domain.name for domain in domains if domain.task == "regression"]
     for name in ("class_weights", "label_smoothing"):
         if numbers and getattr(args, name):
-            raise TeachbackError(f"{name.upper()}: {', '.join(numbers)} has no classes (regression); unset {name.upper()}, or remove the domain from DOMAINS")
+            raise TeachbackError(f"{name.upper()}: {', '.join(numbers)} is a regression without classes; unset {name.upper()}, or remove the domain from DOMAINS")
     if not args.class_weights:
         return {}
     labels = dict.fromkeys(label for domain in domains for label in domain.labels)
@@ -65,8 +65,8 @@ def _given(text: str, labels: Collection[str]) -> dict[str, float]:
         try:
             weights[name.strip()] = float(number)
         except ValueError:
-            raise TeachbackError(f"CLASS_WEIGHTS={text}: {part!r} is no name=weight; or give {BALANCED}") from None
-    wrong = [f"{name} is no label" for name in weights if name not in labels]
+            raise TeachbackError(f"CLASS_WEIGHTS={text}: {part!r} is not of the form name=weight; use that form, or {BALANCED}") from None
+    wrong = [f"{name} is not a label" for name in weights if name not in labels]
     wrong += [f"{name} has no weight" for name in labels if name not in weights]
     wrong += [f"the weight of {name} must be a number above 0" for name, weight in weights.items() if not 0 < weight < math.inf]
     if wrong:

@@ -34,7 +34,7 @@ def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
     """
     if name in ("uniform", "last", "first") and student_layers > teacher_layers:
         raise TeachbackError(
-            f"LAYER_MAP={name}: the student has {student_layers} layers, the teacher {teacher_layers}; give a list"
+            f"LAYER_MAP={name} cannot map {student_layers} student layers to {teacher_layers} teacher layers; set a list of teacher layers"
         )
     if name == "uniform":
         return [layer + 1 for layer in spread_layers(student_layers, teacher_layers)]
@@ -45,7 +45,7 @@ def layer_map(name: str, student_layers: int, teacher_layers: int) -> list[int]:
     layers = [layer if layer > 0 else teacher_layers + 1 + layer for layer in number_list("LAYER_MAP", name)]
     if len(layers) not in (1, student_layers) or not all(1 <= layer <= teacher_layers for layer in layers):
         raise TeachbackError(
-            f"LAYER_MAP={name}: give one teacher layer, 1 to {teacher_layers}, for each of the {student_layers} student layers, or one for the last; -1 is the teacher's last"
+            f"LAYER_MAP={name}: set one teacher layer from 1 to {teacher_layers} for each of the {student_layers} student layers, or one for the last layer; -1 is the teacher's last"
         )
     return layers
 
@@ -95,7 +95,7 @@ class InnerLayerDistillation(TrainingModule):
     def _transferable(self, teacher: Teacher, width: int) -> TransferableKnowledge:
         if teacher.transferable is None:
             raise TeachbackError(
-                f"the {teacher.kind} teacher was trained without the domain loss, so its transferable knowledge does not exist; "
+                f"the {teacher.kind} teacher was trained without the domain loss, so it has no transferable knowledge; "
                 "set TKD_WEIGHT=0, or use TEACHER=meta with USE_DOMAIN_LOSS=1 and DOMAIN_LOSS_WEIGHT above 0"
             )
         embeds = teacher.transferable.domain_embedding is not None
@@ -208,13 +208,13 @@ def require_no_common_tokens(args: FirstStageArguments, transferable: bool) -> N
     aligned = [name for name in ALIGNED if getattr(args, f"{name}_weight")]
     if not aligned:
         return
-    advice = "FIRST=none: the losses of stage 5 need no common tokens"
+    advice = "FIRST=none, as the losses of stage 5 need no common tokens"
     if transferable:
         switches = " ".join(f"{name.upper()}_WEIGHT=0" for name in aligned)
-        advice = f"{switches} to learn by the transferable-knowledge loss alone, or {advice}"
+        advice = f"{switches} to learn from the transferable-knowledge loss alone, or {advice}"
     raise TeachbackError(
         "teacher and student have different tokenizers, so stage 4 cannot align their tokens for these losses: "
-        f"{', '.join(ALIGNED[name] for name in aligned)}; set {advice}. Or take STUDENT_INIT=teacher, or a STUDENT_MODEL with "
+        f"{', '.join(ALIGNED[name] for name in aligned)}; set {advice}. Or set STUDENT_INIT=teacher, or a STUDENT_MODEL with "
         "the teacher's vocabulary"
     )
 

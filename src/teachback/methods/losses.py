@@ -24,7 +24,7 @@ def is_regression(logits: torch.Tensor) -> torch.Tensor:
 
 
 def log_probabilities(probabilities: torch.Tensor) -> torch.Tensor:
-    """Logits whose softmax is given probabilities, finite and above those of absent classes where they are 0: [B, C] -> [B, C]."""
+    """Logits whose softmax is ``probabilities``; for a 0 finite, and above those of absent classes: [B, C] -> [B, C]."""
     return probabilities.log().clamp_min(ABSENT_CLASS / 10).float()
 
 
@@ -65,8 +65,8 @@ def _number_error(logits: torch.Tensor, labels: torch.Tensor, regression: torch.
 def false_domains(domains: torch.Tensor, count: int) -> torch.Tensor:
     """Sample a false domain for each row, uniformly: [B] -> [B] (Meta-KD, L_DA).
 
-    As in `permuted_domains`, a number is drawn per row, and on the CPU: what is drawn after an evaluation must not depend on
-    the size of its batches, and a GPU's generator advances by batch.
+    As in `permuted_domains`, a number is drawn per row on the CPU, so that draws after an evaluation do not depend on its batch
+    size; a GPU's generator advances by batch.
     """
     if count < 2:
         raise ValueError("a false domain needs at least two domains")

@@ -105,7 +105,7 @@ def take_heads(meta: MetaTeacher, folder: Path) -> set[str]:
     learnt = {name.removeprefix("meta."): value for name, value in saved.items() if name.startswith("meta.")}
     names = {key.split(".")[1] for key in learnt if key.startswith("heads.")}
     if unknown := names - set(meta.heads):
-        raise TeachbackError(f"{folder} has a head {sorted(unknown)[0]} that its teacher lacks; run 5_student_second.sh again")
+        raise TeachbackError(f"{folder} has the head {sorted(unknown)[0]}, which its teacher lacks; run 5_student_second.sh again")
     meta.load_state_dict(meta.state_dict() | learnt)
     return set(map(_name, names))
 
@@ -251,7 +251,7 @@ def load_meta_teacher(folder: Path, suite: Suite, teachers: Path | None = None) 
     record = read_stage(folder)
     place = (teachers or Path(folder).parent.parent) / record["teacher_folder"]
     if hash_model(str(place)) != record["inputs"]["teacher"]:
-        raise TeachbackError(f"{place} is another teacher than {folder} was made with; run 6_curriculum.sh again")
+        raise TeachbackError(f"the teacher at {place} is not the one that {folder} was made with; run 6_curriculum.sh again")
     domains = [suite.domain(name) for name in record["meta_domains"]]
     teacher = extend(load_teacher(place, read_stage(place), suite), domains)
     saved = load_file(Path(folder) / TRAINING_ONLY)

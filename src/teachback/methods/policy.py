@@ -75,7 +75,7 @@ class Bandit:
     domain left out for long is tried again.
     """
 
-    KEEP = 0.99  # what a step still counts for after the next one
+    KEEP = 0.99  # factor by which the weight of earlier steps shrinks at each step
 
     def __init__(self, kind: str, domains: int, entropy_weight: float):
         self.kind, self.entropy_weight = kind, entropy_weight

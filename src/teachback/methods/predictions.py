@@ -36,7 +36,7 @@ def pkd_layer_map(name: str, student_layers: int, teacher_layers: int) -> list[i
     """
     if student_layers < 2 or student_layers > teacher_layers:
         raise TeachbackError(
-            f"PKD compares inner layers of a student of 2 to {teacher_layers} layers, and this one has {student_layers}; "
+            f"PKD compares inner layers and needs a student with 2 to {teacher_layers} layers, but this one has {student_layers}; "
             "set BETA_PKD=0 (in Python beta=0)"
         )
     count = student_layers - 1
@@ -69,7 +69,7 @@ def teacher_columns(teacher: Teacher, teacher_features: Features, domain: Domain
 
 
 def answer_columns(soft_labels: SoftLabels, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Input columns of `PredictionDistillation` from soft labels; rows without an answer have their label's, of certainty 1."""
+    """Input columns of `PredictionDistillation` from soft labels; a row without an answer gets probability 1 for its label."""
     values, known = torch.from_numpy(soft_labels.values), torch.from_numpy(soft_labels.known)
     if values.shape[1] == 1:
         logits = torch.where(known[:, None], values, labels[:, None]).float()
@@ -144,7 +144,7 @@ class PredictionDistillation(TrainingModule):
         return {"loss_meta_teacher": self._step.take(self.student)[-1]}
 
     def _distillation(self, outputs: Outputs, batch: dict) -> torch.Tensor:
-        """Loss by row [B]. Rows without a label have the soft loss alone, and the teacher's prediction for a label."""
+        """Loss by row [B]. Rows without a label only have the soft loss; the teacher's prediction stands in for their label."""
         a, teacher = self.arguments, self._teacher_logits(batch)
         labels = known_labels(batch["label"], teacher)
         soft = soft_loss(outputs.logits, teacher, a.temperature, a.soft_loss)

@@ -70,7 +70,7 @@ def write_embeddings(path: Path, chunks: Iterable[np.ndarray], shape: tuple[int,
 
 
 class StoredEmbeddings:
-    """Rows of an .npy file [N, H], memory-mapped anew for each slice so that resident memory does not grow.
+    """Rows of an .npy file [N, H], memory-mapped again for each slice so that resident memory does not grow.
 
     ``numbers``: ascending indices of the rows to use; None for all.
     """
@@ -166,7 +166,7 @@ def _finite(embeddings: np.ndarray) -> np.ndarray:
     rows = np.asarray(embeddings, dtype=np.float64)
     if not np.isfinite(rows).all():
         raise TeachbackError(
-            "the embeddings hold numbers that are not finite; use PRECISION=fp32 or another EMBEDDING_MODEL"
+            "the embeddings contain numbers that are not finite; set PRECISION=fp32, or use another EMBEDDING_MODEL"
         )
     return rows
 

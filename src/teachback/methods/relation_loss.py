@@ -30,7 +30,7 @@ def relation_heads(wanted: int | None, *widths: int) -> int:
     if common % wanted:
         raise TeachbackError(
             f"RELATION_HEADS={wanted} does not divide the widths of queries, keys and values of both models "
-            f"({', '.join(map(str, sorted(set(widths))))}); take a divisor of {common}"
+            f"({', '.join(map(str, sorted(set(widths))))}); set it to a divisor of {common}"
         )
     return wanted
 

@@ -41,7 +41,7 @@ class ReleasedCurriculum(Curriculum):
         units: torch.Tensor | None = None,
     ):  # fmt: skip
         if getattr(student.accelerator, "scaler", None) is not None:
-            raise TeachbackError("STUDENT_UPDATE=released clips gradients as they add up; set PRECISION=fp32 or bf16")
+            raise TeachbackError("STUDENT_UPDATE=released clips gradients while they accumulate, which does not work with fp16; set PRECISION=fp32 or bf16")
         super().__init__(student, studies, target, args, units)
         assert self.policy is not None and self.policy.reduce is not None  # STATE=pooler, POLICY=learned
         optimizer = torch.optim.AdamW(self.policy.choice.parameters(), lr=args.policy_lr)

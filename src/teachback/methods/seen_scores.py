@@ -21,7 +21,7 @@ def rescored(folder: Path, suite: Suite, rows: Sequence[Row], numbers: Sequence[
     """
     path = folder / "embeddings.npy"
     if not path.is_file():
-        raise TeachbackError(f"{path} is missing, and HOLD_OUT and TRAIN_FRACTION need it; run 2_process_data.sh again")
+        raise TeachbackError(f"{path} is missing, but HOLD_OUT and TRAIN_FRACTION need it; run 2_process_data.sh again")
     require_whole(folder, path.name)
     if len(StoredEmbeddings(path)) != len(rows):
         raise TeachbackError(f"{path} and train.tsv have different rows; run 2_process_data.sh again")

@@ -47,7 +47,7 @@ def kept_layers(choice: int | str | None, depth: int) -> list[int]:
     if _is_whole(choice):
         return list(range(depth))
     if isinstance(choice, int) and choice > depth:
-        raise TeachbackError(f"student_layers={choice}: the model has {depth}; give 1 to {depth}, or -1 for all")
+        raise TeachbackError(f"student_layers={choice}: the model has {depth} layers; set 1 to {depth}, or -1 for all")
     text = str(choice)
     if "," in text:
         keep = [number - 1 for number in number_list("STUDENT_LAYERS", text.removesuffix(","))]

@@ -51,7 +51,7 @@ def head_name(kind: str, domain: Domain) -> str:
 class Teacher(nn.Module):
     """Classifier over several domains, with the meta-teacher's transferable-knowledge module and domain classifier.
 
-    Batches need ``domain`` [B], indices into ``domains``. One of a run also has its ``folder`` and the ``hash`` of its model.
+    Batches need ``domain`` [B], indices into ``domains``. A teacher of a run also has its ``folder`` and the ``hash`` of its model.
     """
 
     head_of_domain: torch.Tensor
@@ -92,8 +92,8 @@ class Teacher(nn.Module):
         """
         heads, head = list(self.classifier.heads), head_name(self.kind, domain)
         if head not in heads:
-            why = "a head for each of its domains alone" if self.kind == "mtl" else "no head for its labels"
-            raise TeachbackError(f"the {self.kind} teacher never saw {domain.name} and has {why}; use another TEACHER")
+            why = "only heads for its own domains" if self.kind == "mtl" else "no head for its labels"
+            raise TeachbackError(f"the {self.kind} teacher was not trained on {domain.name} and has {why}; use another TEACHER")
         self.domains = [*self.domains, domain]
         self.head_of_domain = torch.cat([self.head_of_domain, self.head_of_domain.new_tensor([heads.index(head)])])
         if self.transferable is not None:
@@ -121,7 +121,7 @@ def load_teacher(folder: Path, record: dict, suite) -> Teacher:
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise TeachbackError(
-            f"{folder}: the teacher is not whole ({reason}); remove the folder and run 3_train_teacher.sh again"
+            f"{folder}: the teacher is incomplete or damaged ({reason}); remove the folder and run 3_train_teacher.sh again"
         ) from error
     check_finite(str(folder), teacher)
     return teacher.eval()

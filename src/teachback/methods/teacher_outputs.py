@@ -118,7 +118,7 @@ def states(
 
 
 def _in_half_precision(states: torch.Tensor) -> torch.Tensor:
-    """Vectors [..., H] in half precision; one beyond its range is scaled down, as PKD compares directions alone."""
+    """Vectors [..., H] in half precision; one beyond its range is scaled down, as PKD only compares directions."""
     most = torch.finfo(torch.half).max
     return (states / (states.abs().amax(-1, keepdim=True) / most).clamp_min(1)).half()
 

@@ -116,7 +116,7 @@ def attention_reader(model, layers: list[int], target: str) -> RelationReader:
 def refusal(parts: Sequence[EncodedRows], teacher: FrozenTeacher, cache: DiskCache) -> str:
     """Reason why the states of all these rows cannot be cached; "" if they can."""
     if any(len(set(part.sequences)) > 1 for part in parts):
-        return "questions with choices stand beside other rows"
+        return "questions with choices are mixed with other rows"
     return cache.refusal(sum(map(teacher.states_size, parts)))
 
 
@@ -154,8 +154,8 @@ def _require_finite(values: np.ndarray) -> None:
     """Raise TeachbackError for states that half precision cannot hold, as a student would learn from infinity."""
     if not np.isfinite(values).all():
         raise TeachbackError(
-            f"the teacher has states beyond {np.finfo(np.float16).max:.0f}, the largest number of half precision, in which they are kept on "
-            "disk; set TEACHER_CACHE_GB=0, and it runs at each step"
+            f"the teacher has states beyond {np.finfo(np.float16).max:.0f}, the largest number of half precision, in which they are cached on "
+            "disk; set TEACHER_CACHE_GB=0 to run the teacher at each step instead"
         )
 
 

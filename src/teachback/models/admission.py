@@ -71,15 +71,15 @@ def _admit(name: str, model, tokenizer, problem_of: Callable[..., str]) -> None:
 
 
 def _encoder_problem(model, tokenizer) -> str:
-    """The first failed check of a model without a head, in words; "" if none."""
+    """Description of the first failed check of a model without a head; "" if all pass."""
     rows = two_texts(model, tokenizer)
     together = model(**padded(rows, tokenizer.pad_token_id)).last_hidden_state
     alone = model(**padded(rows[:1], tokenizer.pad_token_id)).last_hidden_state
-    return "" if _alike(alone[0], together[0, : len(rows[0])]) else "its states of a text change when the text is padded"
+    return "" if _alike(alone[0], together[0, : len(rows[0])]) else "its states for a text change when the text is padded"
 
 
 def _answer_problem(model, tokenizer) -> str:
-    """The first failed check of a classifier that is not trained, in words; "" if none."""
+    """Description of the first failed check of a classifier that is not trained; "" if all pass."""
     rows = two_texts(model, tokenizer)
     return _padding_problem(model, tokenizer, rows, _run(model, padded(rows, tokenizer.pad_token_id)))
 
@@ -90,10 +90,10 @@ def _classifier_problem(model, tokenizer) -> str:
     seen = _run(model, padded(rows, tokenizer.pad_token_id))
     expected = model.config.num_hidden_layers + 1
     if len(seen.states) != expected:
-        return f"it returns {len(seen.states)} hidden states, and {expected} are expected, the embeddings' and each layer's"
+        return f"it returns {len(seen.states)} hidden states, but {expected} are expected (the embeddings' and each layer's)"
     shape = (len(rows), max(map(len, rows)), model.config.hidden_size)
     if wrong := next((one.shape for one in seen.states if one.shape != shape), None):
-        return f"its hidden states have the shape {list(wrong)} where {list(shape)} is expected, texts by tokens by width"
+        return f"its hidden states have the shape {list(wrong)} where {list(shape)} is expected (texts, tokens, width)"
     return _padding_problem(model, tokenizer, rows, seen) or _gradient_problem(rows, tokenizer, seen)
 
 
@@ -101,10 +101,10 @@ def _padding_problem(model, tokenizer, rows: list[list[int]], together: Seen) ->
     """Compare the shorter text alone with its padded row in ``together``; "" if logits and states agree."""
     alone = _run(model, padded(rows[:1], tokenizer.pad_token_id))
     if not _alike(alone.logits[0], together.logits[0]):
-        return "its logits of a text change when the text is padded on the right, as batches are here"
+        return "its logits for a text change when the text is padded on the right, as it is in batches"
     pairs = zip(alone.states, together.states)
     if not all(_alike(one[0], other[0, : len(rows[0])]) for one, other in pairs):
-        return "its hidden states of a text change when the text is padded"
+        return "its hidden states for a text change when the text is padded"
     return ""
 
 
@@ -119,11 +119,11 @@ def _gradient_problem(rows: list[list[int]], tokenizer, seen: Seen) -> str:
     decoder = seen.pooled.ndim == 3
     used = [row.nonzero().flatten().tolist() for row in last.abs().sum(-1)]
     if used != [[len(ids) - 1] if decoder else [0] for ids in rows]:
-        return f"it classifies from the token{'s' * (len(used[0]) > 1)} at {used[0]} of {len(rows[0])}, and only the first " \
-               "token of a text, or a decoder's last, is known here"
+        return f"it classifies from the token{'s' * (len(used[0]) > 1)} at {used[0]} of {len(rows[0])}, but only the first " \
+               "token of a text, or a decoder's last, is supported"
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     if not decoder and (rows[0][0] != rows[1][0] or rows[0][0] not in special):
-        return "it classifies from a text's first token, and its tokenizer puts none like [CLS] there"
+        return "it classifies from a text's first token, but its tokenizer does not put a token like [CLS] there"
     return ""
 
 
@@ -132,7 +132,7 @@ def two_texts(model, tokenizer) -> list[list[int]]:
     length = min(LENGTH, most_tokens(model) or LENGTH)
     encoded: EncodedRows = encode([Row(str(i), text, "", "", "") for i, text in enumerate(TEXTS)], tokenizer, length)
     short, long = (list(map(int, ids)) for ids in encoded.inputs["input_ids"])
-    short = short[:1] if len(short) >= len(long) else short  # a tokenizer may know none of the words
+    short = short[:1] if len(short) >= len(long) else short  # a tokenizer may not know any of the words
     return [short, long if len(long) > 1 else long * 2]
 
 

@@ -14,8 +14,8 @@ from teachback.core.errors import TeachbackError
 from teachback.models.layers import backbone
 from teachback.models.relation_states import RelationReader
 
-# Models whose scores are not QK^T/sqrt(d), or that plus a bias, such as those with rotary or disentangled positions, are absent on
-# purpose: the product would not be the true score.
+# Families whose scores are not QK^T/sqrt(d), possibly plus a bias, are left out on purpose, as the product would not be the true
+# score: those with rotary or disentangled positions, for example.
 BIASED = "mpnet"
 PLAIN_ATTENTION = {"bert", "roberta", "electra", "distilbert", "camembert", "xlm-roberta", BIASED}
 
@@ -29,7 +29,7 @@ class AttentionProjections(RelationReader):
         if model.config.model_type not in PLAIN_ATTENTION:
             raise TeachbackError(
                 f"attention scores of {model.config.model_type!r} models cannot be read; set ATTENTION_TARGET=relations, which "
-                "reads every family, or ATTENTION_WEIGHT=0 to distil without the attention loss (scores are read of: "
+                "supports every family, or ATTENTION_WEIGHT=0 to distil without the attention loss (scores can be read for: "
                 f"{', '.join(sorted(PLAIN_ATTENTION))})"
             )
         super().__init__(model, layers)

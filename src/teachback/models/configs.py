@@ -48,7 +48,7 @@ def _refuse_own_code(name: str, raw: dict) -> None:
     kind = raw.get("model_type")
     if kind not in CONFIG_MAPPING and raw.get("auto_map"):
         raise TeachbackError(
-            f"model {name!r} is of the type {kind!r}, which needs code of its own (auto_map), and code of a checkpoint is never "
+            f"model {name!r} is of the type {kind!r}, which needs code that comes with the checkpoint (auto_map); such code is never "
             f"run; supported: {SUPPORTED}"
         )
 
@@ -74,7 +74,7 @@ def explicit_config(name: str, place: str, labels: dict | None = None, dropout: 
 
 
 def set_dropout(config, dropout: float | None) -> None:
-    """Set every dropout probability of a config, but those that follow another where they are None; None leaves all."""
+    """Set all dropout probabilities of a config, except those that are None and follow another; None changes nothing."""
     if dropout is None:
         return
     for field, value in _run_settings(config).items():
@@ -121,8 +121,8 @@ def refuse_files(name: str, place: str) -> None:
         )
     if folder.is_dir() and not any(folder.glob(SAFE)) and any(folder.glob(PICKLED)):
         raise TeachbackError(
-            f"model {name!r} has weights as pickles alone ({next(folder.glob(PICKLED)).name}), which are never read here; convert "
-            f"them, tensors only, with SUITE=custom MODELS=1 TEACHER_MODEL={name} STUDENT_MODEL= bash 1_get_data.sh"
+            f"model {name!r} has only pickled weights ({next(folder.glob(PICKLED)).name}), which are never read here; convert "
+            f"them to safetensors with SUITE=custom MODELS=1 TEACHER_MODEL={name} STUDENT_MODEL= bash 1_get_data.sh"
         )
 
 
@@ -134,8 +134,8 @@ def _refuse_kind(name: str, config) -> None:
         )
     if getattr(config, "quantization_config", None):
         raise TeachbackError(
-            f"model {name!r} has quantised weights (quantization_config), which cannot be trained or cut; use the checkpoint in "
-            "float32, float16 or bfloat16 that it was made from"
+            f"model {name!r} has quantised weights (quantization_config), which cannot be trained or cut; use the float32, "
+            "float16 or bfloat16 checkpoint that it was made from"
         )
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuned classifiers of other origin as teachers: their task head, and their labels in the order of a domain's."""
+"""Classifiers fine-tuned elsewhere as teachers: their task head, and their labels in the order of a domain's."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from teachback.models.loading import load_config, load_tokenizer, load_whole_cla
 from teachback.models.location import locate
 
 CLASSIFIER = "ForSequenceClassification"
-# What an architecture does, by the end of its name; the first that fits counts.
+# What an architecture does, by the end of its name; the first match counts.
 HEADS = {
     "ForTokenClassification": "labels single tokens", "ForQuestionAnswering": "marks answers in a text",
-    "ForMultipleChoice": "reads all choices at once", "ForCausalLM": "writes text on", "LMHeadModel": "writes text on",
-    "ForConditionalGeneration": "writes text", "ForMaskedLM": "fills in masked tokens",
-    "ForPreTraining": "is pre-trained alone", "Model": "has no head",
+    "ForMultipleChoice": "reads all choices at once", "ForCausalLM": "generates text", "LMHeadModel": "generates text",
+    "ForConditionalGeneration": "generates text", "ForMaskedLM": "fills in masked tokens",
+    "ForPreTraining": "is only pre-trained", "Model": "has no head",
 }  # fmt: skip
-TRAIN_IT = "to train a classifier on its encoder, name it as TEACHER_MODEL"
+TRAIN_IT = "to train a classifier on its encoder, set it as TEACHER_MODEL"
 
 
 def load_fine_tuned(name: str, domain: Domain, order: list[int], data_dir: str | Path = "data", dropout: float | None = None):
@@ -50,11 +50,11 @@ def label_order(name: str, domain: Domain, labels: str = "", data_dir: str | Pat
     """
     place = locate(name, data_dir)
     if place.startswith("scratch:"):
-        raise TeachbackError(f"TEACHER_CHECKPOINT={name}: random weights have learnt nothing; name it as TEACHER_MODEL")
+        raise TeachbackError(f"TEACHER_CHECKPOINT={name} has random weights, which have not learnt anything; set it as TEACHER_MODEL instead")
     if any(Path(place).glob("model_head.*")):
         raise TeachbackError(
-            f"{place} is of SetFit, which keeps its head in a file of its own ({next(Path(place).glob('model_head.*')).name}); "
-            f"{TRAIN_IT}, or let SetFit answer the train rows and give its probabilities as SOFT_LABELS to stage 5"
+            f"{place} is a SetFit model, whose head is in a separate file ({next(Path(place).glob('model_head.*')).name}); "
+            f"{TRAIN_IT}, or predict the train rows with SetFit and pass its probabilities as SOFT_LABELS to stage 5"
         )
     config = load_config(place, name)
     _refuse_head(name, config)
@@ -63,57 +63,57 @@ def label_order(name: str, domain: Domain, labels: str = "", data_dir: str | Pat
     names = [config.id2label[number] for number in sorted(config.id2label)]
     if len(names) != len(domain.labels):
         raise TeachbackError(
-            f"{name} has {len(names)} classes ({listed(names)}), and {domain.name} has {len(domain.labels)} ({listed(domain.labels)}); "
-            "a teacher answers with the domain's labels, all of them and no others"
+            f"{name} has {len(names)} classes ({listed(names)}), but {domain.name} has {len(domain.labels)} ({listed(domain.labels)}); "
+            "a teacher must have exactly the domain's labels"
         )
     ours = _translated(name, names, domain, labels)
     return [ours.index(label) for label in domain.labels]
 
 
 def other_head(config) -> str:
-    """Architecture that is no classifier of texts and what it does, such as "BertModel, which has no head"; "" for a classifier."""
+    """Name and purpose of an architecture that is not a text classifier: "BertModel, which has no head"; "" for a classifier."""
     other = next((name for name in config.architectures or () if not name.endswith(CLASSIFIER)), "")
     does = next((does for end, does in HEADS.items() if other.endswith(end)), "is of another kind")
     return other and f"{other}, which {does}"
 
 
 def _refuse_head(name: str, config) -> None:
-    """Refuse a checkpoint with another head than that of a classifier of whole texts with one label each."""
+    """Refuse a checkpoint unless its head gives a whole text a single label."""
     if other := other_head(config):
         raise TeachbackError(
-            f"{name} is a {other}; a teacher is a classifier of texts (...{CLASSIFIER}); {TRAIN_IT}; to learn "
-            "from answers that it writes, give them as SOFT_LABELS to stage 5"
+            f"{name} is a {other}, but a teacher must be a text classifier (...{CLASSIFIER}); {TRAIN_IT}; to learn "
+            "from texts that it generates, convert them to probabilities and pass these as SOFT_LABELS to stage 5"
         )
     if config.problem_type == "multi_label_classification":
-        raise TeachbackError(f"{name} gives several labels at once; a teacher gives a text one label or a number")
+        raise TeachbackError(f"{name} is a multi-label classifier, but a teacher must give a text one label or a number")
     pooling = getattr(config, "classifier_pooling", "cls")
     if pooling != "cls":
         raise TeachbackError(
-            f"{name} classifies the {pooling} of its tokens (classifier_pooling), and the losses on pooled states assume the first token; "
-            f"{TRAIN_IT}, or give its probabilities as SOFT_LABELS to stage 5"
+            f"{name} classifies the {pooling} of its tokens (classifier_pooling), but the losses on pooled states assume the first token; "
+            f"{TRAIN_IT}, or pass its probabilities as SOFT_LABELS to stage 5"
         )
 
 
 def _only_output(name: str, config, domain: Domain, labels: str) -> list[int]:
     what = "a number" if domain.task == "regression" else "one output, which judges each choice"
     if config.num_labels != 1:
-        raise TeachbackError(f"{name} has {config.num_labels} classes, and {domain.name} needs {what}")
+        raise TeachbackError(f"{name} has {config.num_labels} classes, but {domain.name} needs {what}; use another checkpoint")
     if labels:
-        raise TeachbackError(f"TEACHER_LABELS={labels}: {name} has {what} for {domain.name}, and no labels")
+        raise TeachbackError(f"TEACHER_LABELS={labels}: {name} has {what} for {domain.name} and no labels; unset TEACHER_LABELS")
     return [0]
 
 
 def _translated(name: str, names: list[str], domain: Domain, labels: str) -> list[str]:
-    """Domain's label for each of a checkpoint's: by the map ``labels``, else of the same name, whatever its case."""
+    """Domain's label for each of a checkpoint's: by the map ``labels``, else by name, ignoring case."""
     given = _parsed(labels, names, domain)
     same = {label.casefold(): label for label in domain.labels}
-    if len(same) < len(domain.labels):  # two labels that differ in case alone
+    if len(same) < len(domain.labels):  # two labels that differ only in case
         same = {label: label for label in domain.labels}
     ours = [given.get(theirs) or same.get(theirs) or same.get(theirs.casefold(), "") for theirs in names]
     if sorted(ours) != sorted(domain.labels):
         example = ",".join(f"{theirs}={label}" for theirs, label in zip(names, domain.labels))
         raise TeachbackError(
-            f"{name} has the labels {listed(names)}, and {domain.name} has {listed(domain.labels)}: say which is which, once each, as in "
+            f"{name} has the labels {listed(names)}, but {domain.name} has {listed(domain.labels)}; map each of them once, as in "
             f"TEACHER_LABELS={example} (if that is their order)"
         )
     return ours
@@ -125,8 +125,8 @@ def _parsed(labels: str, names: list[str], domain: Domain) -> dict[str, str]:
         theirs, sign, label = (part.strip() for part in item.partition("="))
         if not sign or theirs not in names or label not in domain.labels or theirs in given:
             raise TeachbackError(
-                f"TEACHER_LABELS={labels}: {item.strip()!r} is no pair <label of the checkpoint>=<label of {domain.name}>, each given once; "
-                f"theirs: {listed(names)}; ours: {listed(domain.labels)}"
+                f"TEACHER_LABELS={labels}: {item.strip()!r} is not a pair <label of the checkpoint>=<label of {domain.name}>, or repeats a label; "
+                f"labels of the checkpoint: {listed(names)}; of {domain.name}: {listed(domain.labels)}"
             )
         given[theirs] = label
     return given

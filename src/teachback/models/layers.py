@@ -53,8 +53,8 @@ def layer_list(model) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
     raise TeachbackError(
-        f"{type(model).__name__} has no list of its {depth} layers (do they share weights?), so it cannot be cut: set "
-        "STUDENT_INIT=pretrained without STUDENT_LAYERS"
+        f"{type(model).__name__} has no list of its {depth} layers (do they share weights?), so it cannot be cut; set "
+        "STUDENT_INIT=pretrained and leave STUDENT_LAYERS empty"
     )
 
 

@@ -52,7 +52,7 @@ def explained(name: str, place: str = ""):
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TeachbackError(
             f"cannot load model {name!r}: {reason} "
-            "Give a folder with config.json, model.safetensors and tokenizer files, a hub name that can be reached, "
+            "Use a folder with config.json, model.safetensors and tokenizer files, or a hub name that can be reached, "
             "or fetch it with MODELS=1 bash 1_get_data.sh on a machine with network."
         ) from error
     finally:
@@ -60,7 +60,7 @@ def explained(name: str, place: str = ""):
 
 
 def load_config(place: str | Path, name: str = ""):
-    """Load the config of the model in ``place``, by default of that name; refuses kinds that are not supported."""
+    """Load the config of the model in ``place``, and refuse unsupported kinds. ``name``: for messages, by default ``place``."""
     with explained(name or str(place), str(place)):
         return configs.load_config(name or str(place), str(place))
 
@@ -85,11 +85,11 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
     with explained(name, place):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, padding_side="right", truncation_side="right")
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # built from a config alone, without a vocabulary
-        raise TeachbackError(f"model {name!r} comes without a vocabulary; put its tokenizer.json beside its config.json")
+        raise TeachbackError(f"model {name!r} has no vocabulary; put its tokenizer.json beside its config.json")
     if tokenizer.pad_token is None:  # many decoders; the attention mask distinguishes padding from the end of a text
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
-        raise TeachbackError(f"the tokenizer of {name!r} has no padding token; give it one in tokenizer_config.json")
+        raise TeachbackError(f"the tokenizer of {name!r} has no padding token; add one to tokenizer_config.json")
     if not tokenizer.is_fast:
         raise TeachbackError(
             f"model {name!r} has no fast tokenizer (tokenizer.json); convert it with the tokenizers library"
@@ -104,7 +104,7 @@ def load_tokenizer(name: str, data_dir: str | Path = "data", texts: list[str] | 
 def _learnt_tokenizer(texts: list[str]):
     if not texts:
         raise TeachbackError(
-            "a model from scratch learns its vocabulary from the suite's train texts, and there are none"
+            "a model from scratch learns its vocabulary from the suite's train texts, but there are none"
         )
     learner = BertWordPieceTokenizer(lowercase=True)
     words = {word for text in texts for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalize(text))}
@@ -205,19 +205,19 @@ def _check_loaded(name: str, model, report: dict, whole: bool) -> None:
     encoder = sorted(key for key in lost if key.startswith(base) and "pooler" not in key)
     if encoder:
         raise TeachbackError(
-            f"model {name!r} lacks {len(encoder)} weights of its encoder, first {encoder[0]!r}; use a complete checkpoint"
+            f"model {name!r} lacks {len(encoder)} weights of its encoder, such as {encoder[0]!r}; use a complete checkpoint"
         )
     if whole and lost:
         raise TeachbackError(
-            f"model {name!r} lacks {len(lost)} weights of its head, first {min(lost)!r}: it is not fine-tuned as a classifier of texts; "
-            "to train one on its encoder, name it as TEACHER_MODEL"
+            f"model {name!r} lacks {len(lost)} weights of its head, such as {min(lost)!r}, so it is not a fine-tuned text classifier; "
+            "to train one on its encoder, set it as TEACHER_MODEL"
         )
     check_finite(f"model {name!r}", model)
     unused = [key for key in report["unexpected_keys"] if INNER.search(key)]
     if unused and getattr(model.config, "auto_map", None):
         raise TeachbackError(
-            f"model {name!r} was made by code of its own (auto_map), which is never run, and {len(unused)} of its weights, first "
-            f"{unused[0]!r}, have no place in {type(model).__name__}; supported: {configs.SUPPORTED}"
+            f"model {name!r} needs code that comes with the checkpoint (auto_map), which is never run: {len(unused)} of its weights, such as "
+            f"{unused[0]!r}, do not exist in {type(model).__name__}; supported: {configs.SUPPORTED}"
         )
 
 
@@ -225,7 +225,7 @@ def check_finite(where: str, model: nn.Module, advice: str = "use another checkp
     """Refuse weights with NaN or infinite values."""
     for key, value in model.state_dict().items():
         if not value.isfinite().all():
-            raise TeachbackError(f"{where}: the weight {key!r} holds NaN or infinity; {advice}")
+            raise TeachbackError(f"{where}: the weight {key!r} contains NaN or infinity; {advice}")
 
 
 def _check_vocabulary(name: str, model, tokenizer) -> None:
@@ -234,8 +234,8 @@ def _check_vocabulary(name: str, model, tokenizer) -> None:
     last = max(tokenizer.get_vocab().values())  # ids may have gaps
     if last >= rows:
         raise TeachbackError(
-            f"model {name!r} embeds {rows} tokens and its tokenizer has {len(tokenizer)}, the last numbered {last}; "
-            "use the tokenizer the model was trained with"
+            f"model {name!r} embeds {rows} tokens, but its tokenizer has {len(tokenizer)}, with ids up to {last}; "
+            "use the tokenizer that the model was trained with"
         )
 
 
@@ -251,7 +251,7 @@ def load_finished_classifier(folder: str | Path):
     wrong = {*report["missing_keys"], *report["unexpected_keys"], *(key[0] for key in report["mismatched_keys"])}
     if wrong:
         remedy = "remove the folder and run its stage again" if (Path(folder) / "stage.json").is_file() else "use a complete checkpoint"
-        raise TeachbackError(f"{folder}: the checkpoint and the model disagree on {min(wrong)!r}; {remedy}")
+        raise TeachbackError(f"{folder}: the weight {min(wrong)!r} is only in the checkpoint, only in the model, or of another shape; {remedy}")
     check_finite(str(folder), model)
     return model.eval()
 

@@ -69,7 +69,7 @@ def most_tokens(model) -> int | None:
 
 
 def stated_tokens(config) -> int | None:
-    """Maximum length according to a config; None if it gives none."""
+    """Maximum length according to a config; None if it has no such field."""
     return next((value for name in STATED if isinstance(value := getattr(config, name, None), int)), None)
 
 
@@ -80,7 +80,7 @@ def require_positions(model, length: int) -> None:
         most = stated_tokens(model.config)
     if most is not None and length > most:
         raise TeachbackError(
-            f"a text of {length} tokens, and {type(model).__name__} reads at most {most}; set MAX_LENGTH={most} in all stages"
+            f"a text has {length} tokens, but {type(model).__name__} reads at most {most}; set MAX_LENGTH={most} in all stages"
         )
 
 

@@ -1,4 +1,4 @@
-"""Averaging of the weights at the ends of the last epochs, kept if the selection rows do not speak against it."""
+"""Averaging of the weights at the ends of the last epochs; the average is kept if it scores no worse on the selection rows."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class KeepEpochs(TrainerCallback):
 
 
 def _files(folder: Path) -> list[Path]:
-    """Weights of the kept epochs in order, without what a killed process was writing."""
+    """Weights of the kept epochs in order, without partial files of a killed process."""
     return sorted(folder.glob("[!.]*.safetensors"))
 
 

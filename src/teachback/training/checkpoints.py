@@ -61,7 +61,7 @@ def require_whole_checkpoint(folder: Path) -> None:
     """Raise TeachbackError if a checkpoint is damaged."""
     if not is_whole(folder):
         raise TeachbackError(
-            f"{folder} is damaged, as the line before says; run the same command without --resume_from_checkpoint "
+            f"{folder} is damaged (see the line before); run the same command without --resume_from_checkpoint "
             "to continue from an intact checkpoint"
         )
 
@@ -114,7 +114,8 @@ def point_to_best(checkpoint: Path) -> None:
         return
     if not (checkpoint.parent / best).is_dir():
         raise TeachbackError(
-            f"{checkpoint} cannot be continued from, as the best checkpoint before it, {best}, is gone"
+            f"cannot resume from {checkpoint}: the best checkpoint before it, {best}, is missing; run the same command without "
+            "--resume_from_checkpoint"
         )
     state["best_model_checkpoint"] = str(checkpoint.parent / best)
     (checkpoint / SEAL).unlink(missing_ok=True)  # the seal is outdated until the checkpoint is sealed again

@@ -9,9 +9,9 @@ from teachback.models.layers import backbone, layer_list
 
 
 def decay_by_layer(optimizer: torch.optim.Optimizer, module: nn.Module, decay: float) -> None:
-    """Split the parameter groups of a new optimizer so that k layers below the heads the learning rate is ``decay``^k of theirs.
+    """Split the parameter groups of a new optimizer so that k layers below the heads the learning rate is ``decay``^k times theirs.
 
-    The last of N layers has k = 1, the embeddings have N + 1. What is in no encoder has the whole rate.
+    The last of N layers has k = 1, the embeddings have N + 1. Parameters outside encoders have the full rate.
     """
     exponents: dict[int, int] = {}
     for part in module.modules():
@@ -33,7 +33,7 @@ def _exponents(model) -> dict[int, int]:
         layers = layer_list(model)
     except TeachbackError:
         raise TeachbackError(
-            f"the layers of {type(model).__name__} are no list (do they share weights?), so they have one learning rate; set LAYER_DECAY=1"
+            f"{type(model).__name__} has no list of layers (do they share weights?), so all layers have one learning rate; set LAYER_DECAY=1"
         ) from None
     depth = len(layers)
     of_layers = {id(p): depth - place for place, layer in enumerate(layers) for p in layer.parameters()}

@@ -23,7 +23,7 @@ def refuse_bad_loss(
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     raise TeachbackError(
         f"the loss became {loss} at {where}, with learning rate {rate:g}, on the rows {shown or '(unknown)'}; "
-        "lower the learning rate, use PRECISION=fp32, or look at these rows. The checkpoint before it is kept"
+        "lower the learning rate, use PRECISION=fp32, or check these rows. The checkpoint before it is kept"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the Trainer trains: models and their losses as one module."""
+"""Base class of what the Trainer trains: models and their losses as one module."""
 
 import torch
 from torch import nn

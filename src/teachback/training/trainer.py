@@ -136,7 +136,7 @@ class DistillationTrainer(Trainer):
         """Restore the best model of a training that ended at ``checkpoint`` and was interrupted before it was published."""
         self.state = TrainerState.load_from_json(str(checkpoint / STATE))
         self._load_from_checkpoint(self.state.best_model_checkpoint if self.args.load_best_model_at_end else checkpoint)
-        self.log({"train_runtime": 0.0})  # in the history it ends the training
+        self.log({"train_runtime": 0.0})  # marks the end of the training in the history
 
     def _save_optimizer_and_scheduler(self, output_dir):
         if self.args.should_save:
@@ -174,7 +174,7 @@ class DistillationTrainer(Trainer):
 
 
 class ModuleSteps(TrainerCallback):
-    """What happens around the steps of a training module: its padding is told, its unused embeddings decay, its epochs end."""
+    """Hooks around the steps of a training module: report padding, apply weight decay to unused embeddings, end its epochs."""
 
     def __init__(self, trainer: DistillationTrainer):
         self.trainer = trainer
@@ -246,9 +246,9 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
           settings: OptimizerArguments | None = None) -> DistillationTrainer:  # fmt: skip
     """Train ``module`` in place, resuming from checkpoint ``last``, and restore the best checkpoint on ``dev_rows``.
 
-    ``settings``: what ``args`` were built from, for what Hugging Face's arguments do not have. With its
-    ``average_checkpoints`` the mean weights of the last epochs take the best one's place if they are not worse, with its
-    ``keep_start`` the weights before training if they are better.
+    ``settings``: what ``args`` were built from; read for fields that Hugging Face's arguments lack. With its
+    ``average_checkpoints``, the mean weights of the last epochs replace the best checkpoint if they are not worse; with its
+    ``keep_start``, the weights before training replace it if they are better.
 
     Selects on the metric ``score`` if ``compute_metrics`` gives one (higher is better), else on the loss.
     """

@@ -53,7 +53,7 @@ class UsedEmbedding(nn.Module):
 def use_only(model, parts: Iterable[EncodedRows], pad_token_id: int) -> None:
     """Restrict the embeddings of ``model``, in place, to padding and the tokens in ``parts``.
 
-    A no-op on a GPU, for which the whole table costs little, and where the result would differ or too little be saved.
+    A no-op on a GPU, where the whole table costs little, and if the result would differ or too little time would be saved.
     ``model`` must be on its training device.
     """
     table = model.get_input_embeddings()

@@ -94,7 +94,7 @@ def test_class_weights_are_compared_with_the_labels_that_stage_2_wrote(monkeypat
     write_tiny_suite(tmp_path / "data")
     for name, value in {"SUITE": "tiny", "DATA_DIR": str(tmp_path / "data"), "CLASS_WEIGHTS": "bad=1,positive=1"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(TeachbackError, match="3_train_teacher.sh: .*bad is no label; negative has no weight"):
+    with pytest.raises(TeachbackError, match="3_train_teacher.sh: .*bad is not a label; negative has no weight"):
         check_stages(["3_train_teacher.sh"])
 
 

@@ -135,7 +135,7 @@ def test_combinations_without_a_meaning_are_refused(home):
     refused("HOLD_OUT=cars is not among the trained domains of this run: books, dvd, toys", teach, "--hold_out", "cars")
     refused("leaves no domain to train on", teach, "--hold_out", "dvd", "--domains", "dvd")
     refused(
-        "leaves out the one domain of TEACHER=single",
+        "is the only domain of TEACHER=single",
         teach,
         "--teacher",
         "single",
@@ -159,13 +159,13 @@ def test_combinations_without_a_meaning_are_refused(home):
     refused("HOLD_OUT=dvd TEACHER=mix bash 3_train", first, "--teacher", "mix", "--hold_out", "dvd", "--domain", "dvd")
     refused("TRAIN_FRACTION=0.0: must be above 0", teach, "--train_fraction", "0")
     refused("TRAIN_FRACTION=1.5: must be above 0 and at most 1", teach, "--train_fraction", "1.5")
-    refused("set it, as in DOMAIN=books", teach, "--train_fraction", "0.5", "--domain", "all")
+    refused("name it, as in DOMAIN=books", teach, "--train_fraction", "0.5", "--domain", "all")
 
 
 def test_a_head_of_its_own_serves_no_unseen_domain(home):
     teach(home, "--teacher", "mtl", "--hold_out", "books")
     with pytest.raises(
-        TeachbackError, match="mtl teacher never saw books and has a head for each of its domains alone"
+        TeachbackError, match="mtl teacher was not trained on books and has only heads for its own domains"
     ):
         distil(home, "first", "--teacher", "mtl", "--hold_out", "books", "--tkd_weight", "0")
 
@@ -223,5 +223,5 @@ def test_scores_of_seen_rows_need_stage_2s_embeddings(tmp_path):
     with pytest.raises(TeachbackError, match="embeddings.npy and train.tsv have different rows; run 2_process_data.sh"):
         teach(tmp_path, "--train_fraction", "0.5", "--domain", "dvd")
     path.unlink()
-    with pytest.raises(TeachbackError, match="embeddings.npy is missing, and HOLD_OUT and TRAIN_FRACTION need it"):
+    with pytest.raises(TeachbackError, match="embeddings.npy is missing, but HOLD_OUT and TRAIN_FRACTION need it"):
         teach(tmp_path, "--train_fraction", "0.5", "--domain", "dvd")

@@ -124,4 +124,4 @@ sys.exit(in_child(lambda: run_entry_point(stage)))
     assert process.stdout.readline() == b"ready\n"
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT and error.count(b"told to stop (Ctrl-C)") == 1
+    assert process.returncode == 128 + signal.SIGINT and error.count(b"stopped by Ctrl-C") == 1

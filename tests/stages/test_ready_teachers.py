@@ -114,7 +114,7 @@ def test_a_checkpoint_becomes_the_teacher_as_it_is(made):
 def test_its_score_comes_first_with_a_warning_if_labels_are_the_wrong_way_round(home, caplog):
     said = printed("3_train_teacher.sh", home, TEACHER_CHECKPOINT=str(home / "outside"), TEACHER_LABELS="LABEL_0=negative,LABEL_1=positive")
     assert said.index("majority") < said.index("wrote ") and "dvd             accuracy" in said
-    assert "does not beat the majority class on books (0.000" in caplog.text and "labels the right way round (TEACHER_LABELS)?" in caplog.text
+    assert "does not beat the majority class on books (0.000" in caplog.text and "labels in the right order (TEACHER_LABELS)?" in caplog.text
     assert "is up to date" in printed(
         "3_train_teacher.sh", home, TEACHER_CHECKPOINT=str(home / "outside"), TEACHER_LABELS="LABEL_0=negative,LABEL_1=positive", LR="1"
     )
@@ -166,7 +166,7 @@ def test_a_checkpoint_of_one_head_serves_domains_of_one_label_set(home):
     suite["domains"]["dvd"] |= {"head": "disc", "labels": ["negative", "positive"]}
     path.write_text(json.dumps(suite))
     said = refused("3_train_teacher.sh", home, TEACHER_CHECKPOINT=str(home / "outside"), TEACHER_LABELS=MAP)
-    assert "has one head, and books and dvd have different labels" in said
+    assert "has one head, but books and dvd have different labels" in said
     assert "accuracy" in printed("3_train_teacher.sh", home, TEACHER_CHECKPOINT=str(home / "outside"), TEACHER_LABELS=MAP, DOMAINS="dvd", DOMAIN="dvd")
 
 
@@ -174,7 +174,7 @@ def test_answers_in_a_file_make_the_student_that_the_teacher_makes(home):
     printed("5_student_second.sh", home)
     elsewhere = {"SOFT_LABELS": answers(home), "STUDENT_DIR": str(home / "outputs"), "OUTPUT_DIR": str(home / "file")}
     said = printed("5_student_second.sh", home, **elsewhere)
-    assert "has probabilities for 24 of 24 rows of books; 0 have only a label; 24 rows of the file match none of them" in said
+    assert "has probabilities for 24 of 24 rows of books; 0 have only a label; 24 rows of the file match no row" in said
     assert apart(weights(home), weights(home, "file")) < 1e-4
     assert apart(weights(home), weights(home, name="books/student_first")) > 1e-3
 

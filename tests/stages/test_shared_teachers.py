@@ -43,7 +43,7 @@ def test_an_unseen_domain_has_the_head_of_its_labels_and_the_mean_knowledge():
 
 @pytest.mark.parametrize(("kind", "unseen"), [("meta", GENRE), ("mtl", KITCHEN)])
 def test_a_domain_without_a_head_is_refused(kind, unseen):
-    with pytest.raises(TeachbackError, match=f"{kind} teacher never saw {unseen.name}"):
+    with pytest.raises(TeachbackError, match=f"{kind} teacher was not trained on {unseen.name}"):
         tiny_teacher(kind, domains=(BOOKS,), transferable=False).add_unseen(unseen)
 
 

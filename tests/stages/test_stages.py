@@ -277,7 +277,7 @@ def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(suit
 
 def test_a_stage_that_is_told_to_stop_in_its_last_step_is_finished_and_nothing_after_it(suite, monkeypatch):
     stop_after(monkeypatch, 6)
-    with pytest.raises(Stopped, match="teacher-single-books is finished, and nothing after"):
+    with pytest.raises(Stopped, match="teacher-single-books is finished, but nothing after"):
         teach(suite, "--teacher", "single", "--domain", "all")
     assert names(suite / "outputs/tiny/seed42") == {"teacher-single-books", "logs"}
 
@@ -289,7 +289,7 @@ def test_the_second_stage_continues_within_an_epoch(suite, finished, monkeypatch
     shutil.rmtree(suite / "outputs/tiny/seed42/books/student_second")
     with monkeypatch.context() as patch:
         stop_after(patch, 4, signal.SIGINT)
-        with pytest.raises(Stopped, match=r"told to stop \(Ctrl-C\); stopped after step 4 of 6 with a checkpoint"):
+        with pytest.raises(Stopped, match=r"stopped by Ctrl-C: step 4 of 6 was saved as a checkpoint"):
             distil(suite, "second", *more)
     assert same(weights(distil(suite, "second", *more)[0]), uninterrupted)
 
@@ -314,13 +314,13 @@ def test_a_checkpoint_of_other_settings_is_never_used(suite, monkeypatch, caplog
     assert names(work / "checkpoints") == {"checkpoint-4", "checkpoint-5"}  # no more than two are kept
     shutil.copytree(work / "checkpoints/checkpoint-5", suite / "elsewhere/checkpoint-5")
     for place in (work / "checkpoints/checkpoint-5", suite / "elsewhere/checkpoint-5"):
-        with pytest.raises(TeachbackError, match="not a checkpoint of this run's arguments and inputs"):
+        with pytest.raises(TeachbackError, match="not a checkpoint of a run with these arguments and inputs"):
             teach(suite, "--learning_rate", "2e-3", "--resume_from_checkpoint", str(place))
     assert names(work / "checkpoints") == {"checkpoint-4", "checkpoint-5"}
     steps = interrupt_after(monkeypatch, 0)
     with pytest.raises(Interrupted):
         teach(suite, "--learning_rate", "2e-3")
-    assert "unfinished work with other settings or data and is removed" in caplog.text
+    assert "unfinished work with other settings or data and is being removed" in caplog.text
     assert len(steps) == 1 and not list((work / "checkpoints").iterdir())  # from the beginning
 
 
@@ -410,7 +410,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_passed_over_and_the_end_is_the_same(
     (checkpoint,) = (suite / "outputs").rglob("checkpoint-6")
     flip(checkpoint / name)
     folder = teach(suite)
-    assert f"checkpoint-6 is damaged and not used: {name} holds other bytes than were written" in caplog.text
+    assert f"checkpoint-6 is damaged and not used: {name} has changed since it was written" in caplog.text
     assert same(weights(folder), weights(finished / "teacher-meta"))
 
 
@@ -423,7 +423,7 @@ def test_the_best_checkpoint_is_not_restored_with_a_flipped_bit(suite, finished,
 
     with monkeypatch.context() as patch:
         patch.setattr(DistillationTrainer, "_load_best_model", spoilt)
-        with pytest.raises(TeachbackError, match="is damaged, .* run the same command without"):
+        with pytest.raises(TeachbackError, match="is damaged .* run the same command without"):
             teach(suite)
     assert same(weights(teach(suite)), weights(finished / "teacher-meta"))
 
@@ -530,7 +530,7 @@ def test_free_disk_decides_once_for_a_run_whether_states_are_kept(finished, tmp_
     assert same(weights(folder), weights(finished / "books/student_first"))
     shutil.rmtree(folder)
     (folder,) = distil(finished.parents[2], "first", *place)
-    assert "the teacher runs at each step: its states are not kept" in capsys.readouterr().out
+    assert "the teacher runs at each step, as its states are not cached" in capsys.readouterr().out
     assert read_stage(folder)["teacher_states_kept"] is False
 
 
@@ -613,7 +613,7 @@ def test_selection_rows_that_another_protocol_left_out_are_named(suite):
     folder = suite / "data/tiny"
     write_suite(folder, replace(read_suite(folder), settings={"protocol": "paper"}))
     write_rows(folder / "dev.tsv", [], TRAIN_COLUMNS[:-1])
-    with pytest.raises(TeachbackError, match="stage 2 had PROTOCOL=paper, this stage has honest"):
+    with pytest.raises(TeachbackError, match="stage 2 ran with PROTOCOL=paper, but this stage has PROTOCOL=honest"):
         teach(suite)
 
 
@@ -761,7 +761,7 @@ def test_two_stages_in_one_folder_at_a_time_are_refused(suite):
     other = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(TeachbackError, match=f"teacher-meta is being made by process {other.pid}"):
+        with pytest.raises(TeachbackError, match=f"teacher-meta is being created by process {other.pid}"):
             teach(suite)
     finally:
         other.kill()

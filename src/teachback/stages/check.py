@@ -47,7 +47,7 @@ STAGES = (
 )  # fmt: skip
 GET, PROCESS, TEACHER, FIRST, SECOND, CURRICULUM, EVALUATE = STAGES
 
-# What the command line of each stage is parsed into.
+# Argument classes that the command line of each stage is parsed into.
 ARGUMENTS: dict[str, tuple[type, ...]] = {
     GET: (GetDataArguments,), PROCESS: (ProcessArguments,), TEACHER: (*TEACHER_STAGE, HubArguments),
     FIRST: (*STUDENT_STAGES, HubArguments), SECOND: (*STUDENT_STAGES, HubArguments), CURRICULUM: (*CURRICULUM_STAGE, HubArguments),
@@ -75,7 +75,7 @@ def check_stages(stages: Sequence[str], flags: Sequence[str] = ()) -> None:
                 _check_label_loss(parsed[stage])
         except TeachbackError as error:
             problems.append(f"{stage}: {error}")
-    would_stop: dict[str, list[str]] = {}  # by what they would stop at, the stages whose models nobody has named yet
+    would_stop: dict[str, list[str]] = {}  # error -> stages that would stop at it, whose models are still at their defaults
     for stage in (one for one in (PROCESS, TEACHER, FIRST, SECOND) if one in parsed):
         try:
             _check_models(stage, parsed)
@@ -97,7 +97,7 @@ def check_later_stages(stage: str) -> None:
 
 
 def _parse(stage: str, flags: Sequence[str] = ()) -> Values:
-    """Parse the arguments of a stage's script, and check them as far as that needs no rows."""
+    """Parse the arguments of a stage's script, and check them as far as possible without rows."""
     values = {type(one): one for one in parse_options(*ARGUMENTS[stage], argv=_arguments(stage, flags))}
     if stage == PROCESS:
         check_before_reading(values[ProcessArguments])
@@ -112,7 +112,7 @@ def _parse(stage: str, flags: Sequence[str] = ()) -> Values:
 
 
 def _suite(data: DataArguments | EvaluationArguments) -> SuiteData | None:
-    """The suite that a stage works on; None if stage 2 has not made it."""
+    """The suite that a stage works on; None before stage 2 has created it."""
     there = (Path(data.data_dir) / data.suite / "suite.json").is_file()
     return SuiteData.read(data.data_dir, data.suite, data.domains) if there else None
 
@@ -124,7 +124,7 @@ def _targets(data: DataArguments, domain: str) -> list[Domain]:
 
 
 def _check_label_loss(values: Values) -> None:
-    """Check CLASS_WEIGHTS and LABEL_SMOOTHING of a stage; other stages' may be of another method, and other domains."""
+    """Check CLASS_WEIGHTS and LABEL_SMOOTHING of a stage; those of other stages may be for another method or other domains."""
     loss = values.get(TeacherArguments) or values.get(SecondStageArguments)
     if loss is None:
         return
@@ -147,7 +147,7 @@ def _arguments(stage: str, flags: Sequence[str]) -> list[str]:
 
 
 def _check_models(stage: str, parsed: dict[str, Values]) -> None:
-    """Check that the stage's models are available, that its student can be made, and that a given teacher suits the suite."""
+    """Check that the stage's models are available, that its student can be created, and that a given teacher fits the suite."""
     values = parsed[stage]
     if stage == PROCESS:
         model_depth(values[ProcessArguments].embedding_model, values[ProcessArguments].data_dir)
@@ -160,7 +160,7 @@ def _check_models(stage: str, parsed: dict[str, Values]) -> None:
 
 
 def _check_student(stage: str, parsed: dict[str, Values]) -> None:
-    """Check that the student's model is available, and that its layers suit STUDENT_LAYERS and the layer maps."""
+    """Check that the student's model is available, and that its layers fit STUDENT_LAYERS and the layer maps."""
     values = parsed[stage]
     data, first, second = values[DataArguments], values[FirstStageArguments], values[SecondStageArguments]
     if second.soft_labels:
@@ -175,7 +175,7 @@ def _check_student(stage: str, parsed: dict[str, Values]) -> None:
 
 def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, first: FirstStageArguments | None = None,
                  second: SecondStageArguments | None = None) -> None:  # fmt: skip
-    """Refuse a student's layers that its model does not have, and maps that do not fit them, by the models' configs alone."""
+    """Refuse student layers that the model does not have, and layer maps that do not fit; reads only the models' configs."""
     source = teacher_model if student.student_init == "teacher" else student.student_model
     depth = len(kept_layers(student.student_layers, model_depth(source, data_dir)))
     if first and first.first != "none":
@@ -185,6 +185,6 @@ def check_layers(student: StudentArguments, teacher_model: str, data_dir: str, f
 
 
 def _all_defaults(values: Values) -> bool:
-    """Whether the variables of a stage's model are unset, in which case they may still be given to the stage itself."""
+    """Whether the variables of a stage's model are unset, in which case they may still be set when the stage is run."""
     given = [(values[kind], name) for kind, names in MODELS.items() if kind in values for name in names]
     return bool(given) and all(getattr(arguments, name) == getattr(type(arguments), name) for arguments, name in given)

@@ -94,7 +94,7 @@ class Context:
     def skip(self, run: StageRun) -> bool:
         """Whether to skip a stage, because its folder is up to date or this is a dry run, which reports what it would do.
 
-        Otherwise report what changed since the folder was made, and set the seed.
+        Otherwise report what changed since the folder was created, and set the seed.
         """
         if self.args.dry_run:
             self.say(f"{run.folder} {run.dry_run_message()}")
@@ -187,7 +187,7 @@ class Context:
             self._write(run, save, record | self._outcome(trainer, metrics))
         trainer.accelerator.wait_for_everyone()
         if trainer.stop_signal:
-            raise Stopped(trainer.stop_signal, f"{run.folder} is finished, and nothing after it was begun")
+            raise Stopped(trainer.stop_signal, f"{run.folder} is finished, but nothing after it was started")
 
     def _write(self, run: StageRun, save, record: dict) -> None:
         record |= {"answers": self.answers(record.get("domain") or run.arguments["trained_domains"])}

@@ -1,8 +1,8 @@
-"""Stages one after the other, each in a process of its own that begins with the libraries already loaded.
+"""Running stages one after the other, each in a process of its own that starts with the libraries already loaded.
 
 A process that has imported PyTorch and the stages, and has done nothing else, is forked for each stage. So a stage has its own
-state, seeds, memory and signals, writes the same files and logs, and ends with the same status as when its script is called, and
-may be called again to go on: all that is saved is the start-up.
+state, seeds, memory and signals, writes the same files and logs, ends with the same status as when its script is called, and
+can be resumed by calling it again. Only the start-up time is saved.
 """
 
 import os
@@ -27,7 +27,7 @@ ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)", re.DOTALL)
 
 
 def run_in_turn(words: Sequence[str], libraries: Sequence[str] = ()) -> None:
-    """Check the variables of all stages, then run the stages named by ``words``; leaves with the status of the first that fails.
+    """Check the variables of all stages, then run the stages named by ``words``; exits with the status of the first that fails.
 
     Args:
         words: as in a shell, variables before the stage that they are for: ``METHOD=finetune 5_student_second.sh``.
@@ -51,7 +51,7 @@ def stage_calls(words: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:
     """Yield the variables and the script of each stage.
 
     Raises:
-        TeachbackError: a word is neither, or there is no stage.
+        TeachbackError: a word is neither a variable nor a stage, or no stage follows.
     """
     variables: dict[str, str] = {}
     for word in words:
@@ -63,13 +63,13 @@ def stage_calls(words: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:
         else:
             raise TeachbackError(f"{word}: expected NAME=value, or one of {', '.join(STAGES)}")
     if variables or not words:
-        raise TeachbackError(f"name a stage after {' '.join(variables) or 'the command'}: {', '.join(STAGES)}")
+        raise TeachbackError(f"no stage follows {' '.join(variables) or 'the command'}; add one of {', '.join(STAGES)}")
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Run ``work`` in a forked process and return its exit status, of a signal 128 and its number.
+    """Run ``work`` in a forked process and return its exit status, or 128 plus the number of the signal that ended it.
 
-    SIGTERM is passed on to it. Ctrl-C reaches it without that, as terminals send it to both.
+    SIGTERM is passed on to the child. Ctrl-C need not be, as terminals send it to both processes.
     """
     signals, told = (signal.SIGTERM, signal.SIGINT), []
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -80,7 +80,7 @@ def in_child(work: Callable[[], object]) -> int:
             signal.signal(each, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         work()
-        sys.exit()  # as a process of its own would, with what libraries do at exit
+        sys.exit()  # ends like a normal process, with the libraries' exit handlers
 
     def pass_on(*_) -> None:
         told.append(signal.SIGTERM)
@@ -98,18 +98,18 @@ def in_child(work: Callable[[], object]) -> int:
 
 def _leave_unless_done(status: int) -> None:
     if status:
-        sys.exit(status)  # the stage has said why
+        sys.exit(status)  # the stage has printed the reason
 
 
 def _check(root: Path, stage: str) -> None:
-    """Become the check of the variables of a stage and of all after it."""
+    """Turn this process into the check of the variables of a stage and of all later stages."""
     if not FORKS:
         os.execvp("bash", ["bash", str(root / stage), "--check"])
     _become(root / "scripts" / "check.py", [stage], dict(os.environ))
 
 
 def _start(stage: Path, environment: dict[str, str]) -> None:
-    """Become the stage: its entry point in this process, or its script where torchrun starts several processes."""
+    """Turn this process into the stage: run its entry point here, or its script if torchrun starts several processes."""
     if not FORKS:
         os.execvpe("bash", ["bash", str(stage)], environment)
     asked = subprocess.run(["bash", str(stage)], env=environment | {"TEACHBACK_ARGUMENTS": "1"}, stdout=subprocess.PIPE, text=True)
@@ -127,7 +127,7 @@ def _start(stage: Path, environment: dict[str, str]) -> None:
 
 
 def _become(script: Path, flags: list[str], environment: dict[str, str]) -> None:
-    """Run an entry point as Python would run it as a program."""
+    """Run an entry point like a program that Python starts."""
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [str(script), *flags]

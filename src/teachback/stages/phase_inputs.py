@@ -74,7 +74,7 @@ def tokenizers_of(names: tuple[str, str], given, of_loader, data_dir: str) -> li
     known = next((one for one in (given, *loaded, of_loader) if one is not None), None)
     if known is None:
         raise TeachbackError(
-            "models from scratch have no tokenizer; pass the tokenizer of the loaders' tokens as tokenizer="
+            "models from scratch have no tokenizer; pass the one that made the loaders' tokens as tokenizer="
         )
     return [one or known for one in loaded]
 
@@ -125,7 +125,7 @@ def _weight_classes(rows: Held, domain: Domain, args: PhaseArguments) -> None:
     """
     given = args.class_weights
     if domain.task == "regression" and (given is not None or args.second.label_smoothing):
-        raise TeachbackError("class_weights and label_smoothing are for classes, and a regression has none; unset them")
+        raise TeachbackError("class_weights and label_smoothing are for classes, but a regression has none; unset them")
     if given is None:
         return
     labels = rows.labels.long().tolist()
@@ -140,14 +140,14 @@ def _class_weights(given, names: tuple[str, ...]) -> dict[int, float]:
     weights: dict[int, float] = {}
     try:
         if isinstance(given, str):
-            raise TypeError("no collection of weights")
+            raise TypeError("not a collection of weights")
         for key, weight in given.items() if isinstance(given, Mapping) else enumerate(given):
             weights[names.index(key) if isinstance(key, str) else int(key)] = float(weight)
-    except (TypeError, ValueError):  # no collection, an unknown name, or no number
+    except (TypeError, ValueError):  # not a collection, an unknown name, or not a number
         weights = {}
     if sorted(weights) != list(range(len(names))) or not all(0 < weight < math.inf for weight in weights.values()):
         raise TeachbackError(
-            f"class_weights={given!r}: give 'balanced', {len(names)} weights above 0 in the order of the classes, or a dict with one for each "
+            f"class_weights={given!r}: pass 'balanced', {len(names)} weights above 0 in the order of the classes, or a dict with one for each "
             f"class, by its number from 0 or its name ({', '.join(names)})"
         )
     return weights
@@ -188,7 +188,7 @@ class PhaseRows:
 
 
 def _held(loader: UserLoader, domain: Domain, tokenizers: tuple, numbers: bool) -> Held:
-    """Rows of a loader in both encodings; a loader of unknown tokenizer is assumed to suit both models."""
+    """Rows of a loader in both encodings; a loader with an unknown tokenizer is assumed to fit both models."""
     teacher, student = tokenizers
     vocabulary = len(teacher if loader.tokenizer is None else loader.tokenizer)
     rows = loader.rows(domain, vocabulary, float_labels=numbers)

@@ -165,7 +165,7 @@ class Phases:
             return self.record.note(phase, {"train_losses": [], "val_metrics": [metrics], "best_epoch": 0})
         if args.dataloader_drop_last and len(rows) < args.train_batch_size:
             raise TeachbackError(
-                f"train_loader has {len(rows)} rows to learn from, and drop_last leaves out batches of fewer than "
+                f"train_loader has {len(rows)} rows to learn from, but drop_last leaves out batches of fewer than "
                 f"{args.train_batch_size}; set drop_last=False, or a smaller batch_size"
             )
         folder = TemporaryDirectory(dir=self.task.output_dir, prefix=".checkpoints-")
@@ -188,7 +188,7 @@ class Phases:
         except Stopped as error:
             stopped = error.signal
         if stopped:
-            raise Stopped(stopped, "a training from Python is not continued, start it anew")
+            raise Stopped(stopped, "training from Python cannot be resumed; start it again")
         return trainer.state.log_history
 
     def _compute_metrics(self, prediction) -> dict[str, float]:

@@ -17,7 +17,7 @@ class RunRows:
         self.split = selection_split(data.suite.name, args.protocol)  # for selecting checkpoints
 
     def train(self, domains: list[str], target: str) -> list[Row]:
-        """Train rows of ``domains``, of the target's only TRAIN_FRACTION.
+        """Train rows of ``domains``; of the target's rows only TRAIN_FRACTION.
 
         Their prototype scores are computed without withheld rows, so that nothing unseen leaks into them.
         """
@@ -33,7 +33,7 @@ class RunRows:
     def vocabulary(self, target: str) -> list[Row]:
         """Train rows for the vocabulary of models from scratch, the same for teacher and student.
 
-        They are those of every domain except a held-out one, of the target's only TRAIN_FRACTION.
+        They are the rows of every domain except a held-out one; of the target's rows only TRAIN_FRACTION.
         """
         rows = self.data.all_train_rows()
         kept = kept_numbers(rows, self.data.suite.domain(target), self.args.train_fraction, self.seed)
@@ -53,9 +53,9 @@ class RunRows:
         rows = labelled(rows) if with_label else rows
         if not rows:
             made, wanted = self.data.suite.settings.get("protocol"), self.args.protocol
-            remedy = "give stage 2 more rows of each label (SUITE=custom: or a larger DEV_FRACTION)"
+            remedy = "run stage 2 with more rows of each label (with SUITE=custom, or a larger DEV_FRACTION)"
             if made not in (None, wanted):
-                remedy = f"stage 2 had PROTOCOL={made}, this stage has {wanted}: give both the same one"
+                remedy = f"stage 2 ran with PROTOCOL={made}, but this stage has PROTOCOL={wanted}; use the same in both"
             raise TeachbackError(
                 f"{self.data.folder / self.split}.tsv has no {'labelled ' * with_label}rows of {listed(domains)}, on which "
                 f"checkpoints are selected; {remedy}"
@@ -67,7 +67,7 @@ class RunRows:
         if self.args.train_fraction == 1:
             return self.data.selected[0]
         if self.args.domain == "all":
-            raise TeachbackError("TRAIN_FRACTION applies to one domain; set it, as in DOMAIN=books")
+            raise TeachbackError("TRAIN_FRACTION applies to one domain; name it, as in DOMAIN=books")
         return self.data.target(self.args.domain).name
 
     def taught_domains(self) -> list[str]:
@@ -83,7 +83,7 @@ class RunRows:
         return names
 
     def quiz(self, domains: list[str], target: Domain) -> list[Row]:
-        """Labelled quiz rows, of the target only TRAIN_FRACTION.
+        """Labelled quiz rows; of the target's rows only TRAIN_FRACTION.
 
         Raises:
             TeachbackError: there are none.
@@ -92,7 +92,7 @@ class RunRows:
         rows = [rows[number] for number in kept_numbers(rows, target, self.args.train_fraction, self.seed)]
         if not rows:
             raise TeachbackError(
-                f"{self.data.folder / 'quiz.tsv'} has no rows of {', '.join(domains)}, and the meta-teacher learns on quiz; "
+                f"{self.data.folder / 'quiz.tsv'} has no rows of {', '.join(domains)}, but the meta-teacher learns from quiz rows; "
                 "run QUIZ_FRACTION=0.1 bash 2_process_data.sh and the stages after it again, or in stage 5 set META_TEACHER_EVERY_EPOCH=0"
             )
         return rows
@@ -101,12 +101,12 @@ class RunRows:
         """Trained domains with the target's label set, and the target, in the suite's order.
 
         Raises:
-            TeachbackError: there is no other.
+            TeachbackError: no other domain has this label set.
         """
         shared = {target.name, *(domain.name for domain in self.seen_with_labels_of(target))}
         if len(shared) == 1:
             raise TeachbackError(
-                f"SECOND_TRANSFER_SET=all: no other domain of this run has {target.name}'s labels, which its student learns to give; "
+                f"SECOND_TRANSFER_SET=all: no other domain of this run has {target.name}'s labels, so there are no further texts; "
                 "set SECOND_TRANSFER_SET=domain"
             )
         return [name for name in self.data.trainable if name in shared]

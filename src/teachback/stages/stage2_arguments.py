@@ -65,13 +65,13 @@ class ProcessArguments(Checked):
 
 def _check(arguments: ProcessArguments) -> None:
     if arguments.source and arguments.suite != "custom":
-        raise TeachbackError(f"stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; set SOURCE in 1_get_data.sh")
+        raise TeachbackError(f"SOURCE={arguments.source}: stage 2 reads SUITE={arguments.suite} from {arguments.data_dir}/raw; set SOURCE in 1_get_data.sh instead")
     if arguments.source and Path(arguments.source).resolve().is_relative_to(arguments.folder.resolve()):
         raise TeachbackError(
             f"SOURCE={arguments.source} is in {arguments.folder}, which this stage overwrites; move your files elsewhere"
         )
     if arguments.dev_fraction + arguments.test_fraction >= 1:
-        raise TeachbackError("DEV_FRACTION and TEST_FRACTION leave no train rows; their sum has to be below 1")
+        raise TeachbackError("DEV_FRACTION and TEST_FRACTION leave no train rows; their sum must be below 1")
 
 
 def _check_own_files(arguments: ProcessArguments) -> None:
@@ -79,10 +79,10 @@ def _check_own_files(arguments: ProcessArguments) -> None:
     if given and arguments.suite != "custom":
         raise TeachbackError(f"{given[0].upper()} is only for SUITE=custom, not for SUITE={arguments.suite}")
     if len(arguments.delimiter.replace("\\t", "\t")) > 1:
-        raise TeachbackError(f"DELIMITER={arguments.delimiter}: give one character, such as ';' or '\\t' for a tab")
+        raise TeachbackError(f"DELIMITER={arguments.delimiter}: use one character, such as ';', or '\\t' for a tab")
     if {"group_by", "group_column"} <= set(given):
         raise TeachbackError(f"GROUP_COLUMN={arguments.group_column} replaces GROUP_BY; set only one of them")
     if arguments.group_column in (*NEEDED, "domain", *OPTIONAL):
         raise TeachbackError(
-            f"GROUP_COLUMN={arguments.group_column}: name a column of your own, or set GROUP_BY=text_a or GROUP_BY=text_b"
+            f"GROUP_COLUMN={arguments.group_column} is the column of a text; name another column, or set GROUP_BY=text_a or GROUP_BY=text_b"
         )

@@ -44,7 +44,7 @@ WITHOUT_EFFECT = ("suite", "data_dir", "source", "eval_batch_size", "device", "d
 
 @untouched_in_dry_runs
 def process(arguments: ProcessArguments, problems: Problems | None = None) -> Suite | None:
-    """Run stage 2 unless it is up to date; the previous output is only replaced by a complete one.
+    """Run stage 2 unless it is up to date; the previous output is replaced only by a complete new one.
 
     A dry run reports what it would do, and returns None. ``problems`` collects bad rows.
     """
@@ -105,7 +105,7 @@ def _raw_files(arguments: ProcessArguments) -> list[Path]:
 
 
 def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:
-    """Read the raw files; bad rows are an error unless they are to be dropped."""
+    """Read the raw files; bad rows are an error unless SKIP_BAD_ROWS drops them."""
     suite, source = definition(arguments.suite), _source(arguments)
     try:
         parsed = suite.read(source, _settings_of_reading(arguments), problems)
@@ -190,7 +190,7 @@ def _check_train(parsed: Parsed) -> None:
     empty = [name for name, domain in parsed.domains.items() if domain.trainable and name not in trained]
     if empty or not parsed.domains:
         raise TeachbackError(
-            f"no train rows for: {', '.join(empty) or 'any domain'}; exclude such domains with DOMAINS="
+            f"no train rows for: {', '.join(empty) or 'any domain'}; set DOMAINS without such domains"
         )
     heads = {parsed.domains[name].head for name in trained}
     for name, domain in parsed.domains.items():
@@ -199,7 +199,7 @@ def _check_train(parsed: Parsed) -> None:
         if domain.task == "classification" and len(domain.labels) < 2:
             raise TeachbackError(
                 f"{name} has only the label {', '.join(domain.labels)}, so there is nothing to classify; add rows of "
-                "another label, or exclude it with DOMAINS="
+                "another label, or set DOMAINS without it"
             )
 
 

@@ -29,7 +29,7 @@ def train_teachers(data_args: DataArguments, args: TeacherArguments, training: O
         )
     names = [domain.name for domain in context.data.targets(data_args.domain) if domain.name != data_args.hold_out]
     if not names:
-        raise TeachbackError(f"HOLD_OUT={data_args.hold_out} leaves out the one domain of TEACHER=single")
+        raise TeachbackError(f"HOLD_OUT={data_args.hold_out} is the only domain of TEACHER=single; choose another DOMAIN, or unset HOLD_OUT")
     return context.each("3_train_teacher", names, lambda name: train_teacher(context, args, [name], name))
 
 
@@ -63,8 +63,8 @@ def publish_teacher(context: Context, args: TeacherArguments, names: list[str], 
     domains = [data.suite.domain(each) for each in names]
     if other := next((domain for domain in domains if domain.head != domains[0].head), None):
         raise TeachbackError(
-            f"TEACHER_CHECKPOINT={name} has one head, and {domains[0].name} and {other.name} have different labels; name the domains of one "
-            "label set with DOMAINS, or set TEACHER=single"
+            f"TEACHER_CHECKPOINT={name} has one head, but {domains[0].name} and {other.name} have different labels; set DOMAINS to domains of "
+            "one label set, or set TEACHER=single"
         )
     rows, dev = context.rows.labelled(names, shortened)
     folder = context.teachers.folder(args.teacher, names[0])
@@ -79,7 +79,7 @@ def publish_teacher(context: Context, args: TeacherArguments, names: list[str], 
     logits = own_logits(teacher.classifier, context.encode(dev, names, tokenizer), **context.settings(tokenizer))
     scores = domain_scores(logits, dev, data)
     metrics = {f"eval_{key}": value for key, value in scores.items()}
-    context.compare_with_majority("teacher", metrics, rows, dev, "are its labels the right way round (TEACHER_LABELS)?")
+    context.compare_with_majority("teacher", metrics, rows, dev, "are its labels in the right order (TEACHER_LABELS)?")
     record = {
         "transferable": False, "head_trained": True, "seed": context.training.seed, "dev": scores, "selected_on": context.rows.split,
         "teacher_checkpoint": name, "teacher_labels": args.teacher_labels,
@@ -91,7 +91,7 @@ def publish_teacher(context: Context, args: TeacherArguments, names: list[str], 
 def new_teacher(args: TeacherArguments, domains: list[Domain], tokenizer, data_dir: str) -> Teacher:
     """Create an untrained teacher with the heads of its kind, and for ``meta`` the transferable-knowledge module.
 
-    Nothing would train that module with a domain loss of weight 0, so there is none, as without the loss.
+    Without the domain loss, or if its weight is 0, nothing would train that module, so it is left out.
     """
     corrupts = args.teacher == "meta" and args.use_domain_loss and args.domain_loss_weight > 0
     if corrupts and len(domains) < 2:

@@ -67,9 +67,9 @@ def distil_first(context: Context, student_args: StudentArguments, args: FirstSt
 
 
 def _shared_tokenizer(context: Context, rows: list[Row], student, tokenizer, teacher: Teacher):
-    """Tokenizer for both models, which read the same batches: one that encodes ``rows`` as each model's does; None if there is none.
+    """Tokenizer whose batches both models can read, as it encodes ``rows`` like each model's own; None without such a tokenizer.
 
-    It is the student's, or the teacher's if only that has the token types that a model needs.
+    It is the student's, or the teacher's if only the teacher's gives token types that a model needs.
     """
     of_teacher = load_tokenizer(str(teacher.folder))
     if tokenizer.pad_token_id != of_teacher.pad_token_id:  # decoders locate the last token by it

@@ -67,7 +67,7 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
 
 def _transfer_rows(context: Context, student_args: StudentArguments, args: SecondStageArguments,
                    domain: Domain) -> tuple[list[Row], list[Row], list[str]]:  # fmt: skip
-    """Labelled train rows of the domain and further ones without a label, which the teacher answers; selection rows; domains."""
+    """Train rows (labelled rows of the domain, then further rows that only the teacher labels), selection rows, and domains."""
     if args.soft_labels and student_args.transfer_windows:
         raise TeachbackError("SOFT_LABELS has no answers for windows of texts; set TRANSFER_WINDOWS=0")
     names = [domain.name] if args.second_transfer_set == "domain" else context.rows.sharing_labels_with(domain)
@@ -95,7 +95,7 @@ def _answered(context: Context, rows: list[Row], args: SecondStageArguments, dom
     rest = f", {len(rows) - len(kept):,} have neither and are left out" * (len(kept) < len(rows))
     context.say(
         f"{args.soft_labels} has probabilities for {given.known.sum():,} of {len(rows):,} rows of {domain.name}; "
-        f"{len(kept) - given.known.sum():,} have only a label{rest}; {given.elsewhere:,} rows of the file match none of them"
+        f"{len(kept) - given.known.sum():,} have only a label{rest}; {given.elsewhere:,} rows of the file match no row"
     )
     return [rows[i] for i in kept], SoftLabels(given.values[kept])
 
@@ -118,7 +118,7 @@ def distil_predictions(
     """Run stage 5 from predictions alone, SOFT_LABELS or the mean of an ensemble's soft targets; returns the folder."""
     if args.beta_pkd or args.meta_teacher_every_epoch:
         raise TeachbackError(
-            "TEACHER=multi gives averaged predictions and no inner states, and so does TEACHER_SEEDS; set BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"
+            "TEACHER=multi and TEACHER_SEEDS give averaged predictions but no inner states; set BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"
         )
     members = [] if args.soft_labels else _ensemble(context, student_args, args, domain)
     folders = [teachers.finished(kind, taught or domain.name) for teachers, kind, taught in members]
@@ -148,7 +148,7 @@ def distil_predictions(
 
 def _ensemble(context: Context, student_args: StudentArguments, args: SecondStageArguments,
               domain: Domain) -> list[tuple[Teachers, str, str]]:  # fmt: skip
-    """Members of an ensemble: the run, the kind and, of a single teacher, the domain of each."""
+    """Members of an ensemble: the run and kind of each teacher, and the domain of a single teacher."""
     kind, names = student_args.teacher, [student_args.teacher_domain]
     if kind == "multi":
         kind, names = "single", [other.name for other in context.rows.seen_with_labels_of(domain)]

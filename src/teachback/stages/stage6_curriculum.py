@@ -59,7 +59,7 @@ def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, ar
     """Run stage 6 for the target domain, or for each domain in turn if ``domain`` is "all"."""
     if data_args.hold_out:
         raise TeachbackError("HOLD_OUT is for stages 3 to 5; stage 6 uses the quiz of all domains")
-    machine = OptimizerArguments(  # whose other fields are unused
+    machine = OptimizerArguments(  # the other fields are not used
         seed=args.seed, per_device_eval_batch_size=args.eval_batch_size, per_device_train_batch_size=args.batch_size, report_to=args.report_to
     )
     context = Context(data_args, machine)
@@ -104,12 +104,12 @@ class CurriculumInputs:
         self.selection = context.rows.selection([target.name])
 
     def _require_fraction(self) -> None:
-        """Refuse a student that has learnt from other rows of the target than TRAIN_FRACTION says."""
+        """Refuse a student that was trained with another TRAIN_FRACTION."""
         asked, given = self.context.args.train_fraction, read_stage(self.student_folder).get("places", {}).get("train_fraction", 1.0)
         if asked not in (1, given):
             raise TeachbackError(
-                f"{self.student_folder} was made with TRAIN_FRACTION={given:g}, and this stage has {asked:g}; run all stages with the same "
-                "one, and with an OUTPUT_DIR of its own"
+                f"{self.student_folder} was made with TRAIN_FRACTION={given:g}, but this stage has {asked:g}; run all stages with the same "
+                "TRAIN_FRACTION, in an OUTPUT_DIR of its own"
             )
 
     def _domains(self) -> list[Domain]:
@@ -135,7 +135,7 @@ class CurriculumInputs:
     def run(self, args: CurriculumArguments, meta_run: StageRun) -> StageRun:
         folder = self.context.student_folder(self.target, "curriculum")
         made = meta_run.up_to_date()  # False only in a dry run
-        inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be made first"}
+        inputs = self.inputs() | {"meta_teacher": hash_model(str(meta_run.folder)) if made else "to be created first"}
         chosen = {k: v for k, v in recorded(args).items() if k not in ("report_to", "eval_batch_size")}
         return self.context.run(folder, (chosen,), self.names, inputs, self.student_folder,
                                 quiz=self.quiz_rows(), selection=self.selection)  # fmt: skip
@@ -252,8 +252,7 @@ class CurriculumRun:
                 if request.made:
                     raise Stopped(
                         request.signal,
-                        f"stopped after episode {self.episodes.done} of {total} with a checkpoint, "
-                        "run the same command again to continue",
+                        f"episode {self.episodes.done} of {total} was saved as a checkpoint; run the same command again to continue",
                     )
 
     def _log_score(self, student: Classifier) -> float:

@@ -1,4 +1,4 @@
-"""The arguments of stage 7, and which metrics they ask for."""
+"""The arguments of stage 7, and the metrics that they select."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -44,11 +44,11 @@ class EvaluationArguments(Checked):
 
 
 def metrics_of(data: "SuiteData", metric: str) -> dict[str, str]:
-    """The metric of each selected domain; one that suits none of them is an error."""
+    """The metric of each selected domain; a METRIC that does not fit any of them is an error."""
     found = {name: metric_for(data.suite.domain(name), metric) for name in data.selected}
     if metric not in ("auto", *found.values()):
         raise TeachbackError(
-            f"METRIC={metric} suits none of {', '.join(data.selected)}; their own metrics are "
+            f"METRIC={metric} does not fit any of {', '.join(data.selected)}; their default metrics are "
             f"{', '.join(dict.fromkeys(found.values()))}"
         )
     return found

@@ -45,7 +45,7 @@ def write_predictions(path: Path, rows: list[Row], logits: torch.Tensor, data: S
 def warn_of_formulas(path: Path, content: str, advice: str) -> None:
     """Warn if a spreadsheet would interpret cells of a table as formulas."""
     if count := formulas(content):
-        logger.warning("%s: a spreadsheet treats %d cells that begin with = + - or @ as formulas; %s", path, count, advice)
+        logger.warning("%s: a spreadsheet treats %d cells that begin with =, +, - or @ as formulas; %s", path, count, advice)
 
 
 def write_details(
@@ -53,7 +53,7 @@ def write_details(
 ) -> list[Calibration]:
     """Write classes.tsv, calibration.tsv and the checkpoint's temperatures; returns its calibration on each domain's rows."""
     temperatures = _fit(evaluation, checkpoint, predictor)
-    if (checkpoint.folder / "config.json").is_file():  # a meta-teacher is heads alone
+    if (checkpoint.folder / "config.json").is_file():  # a meta-teacher consists of heads only
         with suppress(PermissionError):
             write_temperatures(checkpoint.folder, temperatures)
     classes: list[ClassScore] = []

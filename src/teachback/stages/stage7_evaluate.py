@@ -121,7 +121,7 @@ class Evaluation:
             except TeachbackError as error:
                 if not checkpoint.is_meta_teacher:
                     raise
-                print(f"{checkpoint.stage}: not scored; {error}")
+                print(f"{checkpoint.stage}: not scored, as {error}")
         taken = self.speeds.measure(self.rows, sorted({1, self.arguments.eval_batch_size}))
         return [
             replace(one, timings=taken[one.stage][0], timed_on=taken[one.stage][1]) if one.stage in taken else one
@@ -145,9 +145,9 @@ class Evaluation:
         stage, split, length = checkpoint.stage, self.arguments.split, self.arguments.max_length
         trained_length = checkpoint.record["arguments"].get("max_length", length)
         if not checkpoint.has_trained_head:
-            print(f"{stage}: not scored; its classification layer is not trained yet (5_student_second.sh trains it)")
+            print(f"{stage}: not scored, as its classification layer is not trained yet (5_student_second.sh trains it)")
         elif not any(row.label for row in rows):
-            print(f"{stage}: not scored; none of its rows in the {split} split has a label")
+            print(f"{stage}: not scored, as none of its rows in the {split} split has a label")
         if trained_length != length:
             print(f"{stage}: trained with MAX_LENGTH={trained_length}, evaluated with {length}")
 
@@ -214,21 +214,21 @@ class Evaluation:
             labels = [row.label for row in self.rows if row.domain == domain]
             hidden = f"{labels.count('')} of {len(labels)} rows"
             if not labels:
-                print(f"{domain}: has no {self.arguments.split} rows; no result")
+                print(f"{domain} has no {self.arguments.split} rows, so there is no result")
             elif not any(labels):
-                print(f"{domain}, {self.arguments.split}: {hidden} have no label and are not scored; no result")
+                print(f"{domain}, {self.arguments.split}: {hidden} have no label and are not scored, so there is no result")
             elif "" in labels:
                 print(f"{domain}, {self.arguments.split}: {hidden} have no label and are not scored")
             if self.arguments.metric not in ("auto", self.metrics[domain]):
                 print(
-                    f"{domain}: METRIC={self.arguments.metric} does not suit its labels; {self.metrics[domain]} is used"
+                    f"{domain}: METRIC={self.arguments.metric} does not fit its labels, so {self.metrics[domain]} is used"
                 )
 
     def report_hidden_rows(self) -> None:
         """Print why no submission can be written, or that the leaderboard would reject it as incomplete."""
         if self.arguments.submission and not self.hidden:
             print(
-                f"SUBMISSION=1: {self.data.folder}/{HIDDEN}.tsv has no rows for a leaderboard; nothing to write"
+                f"SUBMISSION=1: {self.data.folder}/{HIDDEN}.tsv has no rows for a leaderboard, so there is nothing to write"
             )
         for name, count in Counter(row.domain for row in self.hidden).items():
             official = official_rows(self.data.suite.domain(name)) or count
@@ -251,7 +251,7 @@ class Evaluation:
 
 @untouched_in_dry_runs
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
-    """Score every checkpoint of the run, write results, costs and predictions, and print the tables."""
+    """Score every checkpoint of the run; write results, costs and predictions; and print the tables."""
     require_installed([arguments.report_to])
     evaluation = Evaluation(arguments)
     checkpoints = find_checkpoints(evaluation.run, evaluation.targets, evaluation.teachers)

@@ -40,7 +40,7 @@ def print_tables(evaluation: Evaluation, evaluated: list[Evaluated]) -> None:
     students = {one.target for one in evaluated if "/" in one.stage and not one.stage.endswith(META_TEACHER)}
     for target in evaluation.targets:
         if target not in students:
-            print(f"{target} has no student yet: DOMAIN={target} bash 4_student_first.sh, then 5_student_second.sh")
+            print(f"{target} has no student yet; run DOMAIN={target} bash 4_student_first.sh, then 5_student_second.sh")
 
 
 def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
@@ -52,7 +52,7 @@ def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
     )
     average = f"average: mean over {', '.join(evaluation.domains)}, or those that the checkpoint serves."
     mark = "* optimistic: with PROTOCOL=paper the checkpoint was selected on the rows that are scored here."
-    spread = "95 % interval: Wilson's for shares of correct predictions, else a bootstrap over rows; majority class: of the train rows."
+    spread = "95 % interval: Wilson's for shares of correct predictions, else a bootstrap over rows; majority class: the most frequent label of the train rows."
     return [
         *nothing_learnt(evaluation, evaluated),
         *([spread] if any(one.intervals for one in evaluated) else []),
@@ -76,7 +76,7 @@ def nothing_learnt(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[s
             if domain in one.intervals and name and one.intervals[domain][0] <= floors[name].value:
                 value, low, floor = one.scores[domain].value, one.intervals[domain][0], floors[name].value
                 remarks.append(
-                    f"{one.stage} shows no signs of learning: {percent(value)} % on {domain}, with an interval from {percent(low)} %, is "
+                    f"{one.stage} shows no signs of learning: {percent(value)} % on {domain} (interval from {percent(low)} %) is "
                     f"not clearly above {name} with {percent(floor)} %."
                 )
     return remarks

@@ -32,7 +32,7 @@ class Teachers:
         """Folder of the finished teacher of a kind, for ``single`` the one of ``domain``.
 
         Raises:
-            TeachbackError: it is missing, or was trained on the held-out domain alone.
+            TeachbackError: it is missing, or is the single teacher of the held-out domain.
         """
         hold_out = self.context.args.hold_out
         if kind == "single" and domain == hold_out:
@@ -57,7 +57,7 @@ class Teachers:
         known = [d.name for d in teacher.domains]
         if hold_out in known:
             raise TeachbackError(
-                f"{folder} was trained on {hold_out}, and HOLD_OUT={hold_out}; first run, with another OUTPUT_DIR: "
+                f"{folder} was trained on {hold_out}, which HOLD_OUT={hold_out} excludes; first run, with another OUTPUT_DIR: "
                 f"HOLD_OUT={hold_out} TEACHER={kind} bash 3_train_teacher.sh"
             )
         if domain not in known and (taught or domain == hold_out):
@@ -83,7 +83,7 @@ class Teachers:
         encoded, cache = self.context.encode(rows, sorted({row.domain for row in rows}), tokenizer), self.cache
         if len(set(encoded.sequences)) > 1:
             raise TeachbackError(
-                "questions with choices are mixed with other rows, and a teacher with another tokenizer than the student's needs "
+                "questions with choices are mixed with other rows, but a teacher with another tokenizer than the student's needs "
                 "rows of one kind; set TRANSFER_SET=domain"
             )
 
@@ -115,7 +115,7 @@ class Teachers:
         with self.context.training.main_process_first(desc="writing the teacher's states"):
             free_disk_decides = cache.limit is None
             if reason := run.remembered("why the teacher's states are not kept", decide) if free_disk_decides else decide():
-                self.context.say(f"the teacher runs at each step: its states are not kept on disk, as {reason}")
+                self.context.say(f"the teacher runs at each step, as its states are not cached on disk: {reason}")
                 return False
             for part in parts:
                 attach_states(part, teacher, cache, self.context.settings(tokenizer), teacher.teacher.hash)

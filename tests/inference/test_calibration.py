@@ -135,7 +135,7 @@ def test_without_dev_rows_nothing_is_fitted(workplace):  # noqa: F811
 def test_predictions_are_scaled_on_request(tmp_path):
     folder = write_model(tmp_path / "student")
     text = "good plot\nloud thin screen\n"
-    with pytest.raises(TeachbackError, match="has no temperature for books: 7_eval.sh fits one"):
+    with pytest.raises(TeachbackError, match="has no temperature for books; run 7_eval.sh, which fits one"):
         answer(folder, tmp_path, text, calibrated=True)
     write_temperatures(folder, {"books": (2.0, 10)})
     assert temperature_of(folder, "books") == 2.0

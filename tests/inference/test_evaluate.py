@@ -202,7 +202,7 @@ def test_results_and_predictions_of_a_run(workplace, capsys):
 def test_table_and_messages(workplace, capsys):
     evaluate(arguments(workplace))
     shown = capsys.readouterr().out
-    assert "books/student_first: not scored; its classification layer is not trained yet" in shown
+    assert "books/student_first: not scored, as its classification layer is not trained yet" in shown
     assert "books, test: 2 of 12 rows have no label and are not scored" in shown
     lines = [line for line in shown.splitlines() if line.startswith(("teacher ", "undistilled", "first", "distilled"))]
     assert [re.split(" {2,}", line)[:2] for line in lines] == [
@@ -275,7 +275,7 @@ def test_a_domain_without_labels_has_no_result(workplace, capsys):
     write_data(workplace / "data", [replace(row, label="" if row.domain == "dvd" else row.label) for row in rows()])
     evaluate(arguments(workplace))
     assert {r.domain for r in read_results(run_folder(workplace) / "results.tsv")} == {"books"}
-    assert "dvd, test: 12 of 12 rows have no label and are not scored; no result" in capsys.readouterr().out
+    assert "dvd, test: 12 of 12 rows have no label and are not scored, so there is no result" in capsys.readouterr().out
     assert {p["gold"] for p in read_predictions(workplace, "teacher-meta-test.tsv") if p["domain"] == "dvd"} == {""}
 
 
@@ -284,7 +284,7 @@ def test_a_split_without_labels_still_gets_predictions(workplace, capsys):
     evaluate(arguments(workplace))
     assert read_results(run_folder(workplace) / "results.tsv") == []
     assert len(read_predictions(workplace, "teacher-meta-test.tsv")) == 24
-    assert "teacher-meta: not scored; none of its rows in the test split has a label" in capsys.readouterr().out
+    assert "teacher-meta: not scored, as none of its rows in the test split has a label" in capsys.readouterr().out
 
 
 def test_numbers_on_rows_that_the_papers_protocol_selected_on_are_marked(workplace, capsys):
@@ -356,7 +356,7 @@ def test_unfinished_stages_are_not_evaluated(workplace):
 
 
 def test_no_checkpoint_at_all_names_the_stages_to_run(workplace):
-    with pytest.raises(TeachbackError, match="seed7 holds no finished checkpoint for books; run 3_train_teacher.sh"):
+    with pytest.raises(TeachbackError, match="seed7 has no finished checkpoint for books; run 3_train_teacher.sh"):
         evaluate(arguments(workplace, seed=7))
 
 
@@ -404,7 +404,7 @@ def test_the_command_line(workplace, monkeypatch):
     assert done.status == 0, done.error
     assert "books/student_second" in done.output
     failed = command("evaluate.py", *flags, "--seed", "7")
-    assert failed.status == 1 and failed.error.startswith("error: outputs/tiny/seed7 holds no finished checkpoint")
+    assert failed.status == 1 and failed.error.startswith("error: outputs/tiny/seed7 has no finished checkpoint")
     assert "Traceback" not in failed.error
 
 
@@ -533,7 +533,7 @@ def test_a_domain_without_rows_in_the_split_is_named(mixed, capsys):
     write_rows(mixed / "data" / "mixed" / "dev.tsv", own)
     scored = on_mixed(mixed, domain="MNLI", split="dev")
     assert list(scored[-1].scores) == ["MNLI"]
-    assert "MNLI-mm: has no dev rows; no result" in capsys.readouterr().out
+    assert "MNLI-mm has no dev rows, so there is no result" in capsys.readouterr().out
 
 
 def test_predictions_of_numbers_and_of_choices(mixed):
@@ -587,9 +587,9 @@ def test_a_metric_is_used_where_it_suits_and_the_table_says_where_it_does_not(mi
     used = {r.domain: r.metric for r in read_results(mixed_folder(mixed) / "results.tsv") if "+" in r.metric}
     assert used == dict.fromkeys(MIXED.domains, "accuracy+matthews") | {"STS-B": "pearson+spearman"}
     shown = capsys.readouterr().out
-    assert "STS-B: METRIC=accuracy+matthews does not suit its labels; pearson+spearman is used" in shown
+    assert "STS-B: METRIC=accuracy+matthews does not fit its labels, so pearson+spearman is used" in shown
     with pytest.raises(
-        TeachbackError, match="METRIC=pearson suits none of CB; their own metrics are accuracy.macro_f1"
+        TeachbackError, match="METRIC=pearson does not fit any of CB; their default metrics are accuracy.macro_f1"
     ):
         on_mixed(mixed, domain="CB", domains="CB", metric="pearson")
 
@@ -662,7 +662,7 @@ def test_a_meta_teacher_of_a_teacher_that_is_gone_is_named_and_left_out(mixed, c
     shutil.rmtree(run / "teacher-single-CB")
     write_mixed_teacher(run / "teacher-single-CB", "single", ["CB"], seed=8)
     assert "CB/meta_teacher" not in {one.stage for one in on_mixed(mixed, domain="CB")}
-    assert "CB/meta_teacher: not scored; " in capsys.readouterr().out
+    assert "CB/meta_teacher: not scored, as " in capsys.readouterr().out
 
 
 def test_rows_that_were_seen_in_training_are_counted_and_the_score_without_them_stands_beside(workplace, capsys):
@@ -709,7 +709,7 @@ def test_cells_that_a_spreadsheet_would_compute_are_warned_of_or_written_quoted(
     bad = [replace(row, guid=f"={row.guid}") if row.guid == "g0" else row for row in rows()]
     write_rows(workplace / "data/tiny/test.tsv", bad)
     evaluate(arguments(workplace))
-    assert "student_second-test.tsv: a spreadsheet treats 1 cells that begin with = + - or @ as formulas; SPREADSHEET=1" in caplog.text
+    assert "student_second-test.tsv: a spreadsheet treats 1 cells that begin with =, +, - or @ as formulas; SPREADSHEET=1" in caplog.text
     caplog.clear()
     evaluate(arguments(workplace, spreadsheet=True))
     plain = (run_folder(workplace) / "predictions/books__student_second-test.tsv").read_text()

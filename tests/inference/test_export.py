@@ -140,17 +140,17 @@ def test_a_file_that_answers_otherwise_is_not_published(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
-    with pytest.raises(TeachbackError, match="holds no model"):
+    with pytest.raises(TeachbackError, match="does not hold a model"):
         export(arguments(tmp_path))
     student = write_student(tmp_path, rows=[Row("g", "good", "", "", "books")])
     with pytest.raises(TeachbackError, match="dev.tsv has no labelled rows of books"):
         export(arguments(tmp_path))
     (student / "stage.json").unlink()
-    with pytest.raises(TeachbackError, match="set --suite"):
+    with pytest.raises(TeachbackError, match="name it with --suite"):
         export(arguments(tmp_path))
     monkeypatch.setattr("teachback.inference.onnx_model.find_spec", lambda name: None)
     with pytest.raises(
-        TeachbackError, match="no package onnx and no onnxruntime; pip install -r requirements-export.txt"
+        TeachbackError, match="no package onnx and no onnxruntime; run pip install -r requirements-export.txt"
     ):
         export(arguments(tmp_path))
 

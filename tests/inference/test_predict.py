@@ -129,7 +129,7 @@ def test_a_folder_of_another_origin_reads_texts_and_pairs(student, tmp_path):
     assert len(answer(folder, tmp_path, "good\tbad\n")) == 2
     choosing = tmp_path / "choosing"
     classifier(domain=CAUSE).save_pretrained(choosing)
-    with pytest.raises(TeachbackError, match="does not say between how many"):
+    with pytest.raises(TeachbackError, match="does not record how many"):
         open_checkpoint(choosing)
 
 
@@ -142,11 +142,11 @@ def test_no_text_is_no_answer_and_an_empty_line_is_a_text(student, tmp_path):
     ("text", "changes", "message"),
     [("good\nbad\tplot\n", {}, "texts line 2: 2 texts; this student reads one text"),
      (b"good\n\xff\n", {}, "texts line 2: not UTF-8"),
-     ("a\tb\n1\t2\n", {"text_a": "c"}, "texts: there is not exactly one column 'c'; there are: a, b"),
-     ("a\ta\n1\t2\n", {"text_a": "a"}, "not exactly one column 'a'"),
+     ("a\tb\n1\t2\n", {"text_a": "c"}, "texts must have exactly one column 'c'; its columns are: a, b"),
+     ("a\ta\n1\t2\n", {"text_a": "a"}, "must have exactly one column 'a'"),
      ("a\tb\n1\n", {"text_a": "a"}, "line 2: 1 columns, expected 2"),
      ("", {"input": "nowhere"}, "--input nowhere: No such file"),
-     ("", {"of": "nowhere"}, "nowhere holds no model"),
+     ("", {"of": "nowhere"}, "nowhere does not hold a model"),
      ("", {"text_b": "b"}, "--text_b b needs --text_a"), ("", {"keep": "b"}, "--keep b needs --text_a"),
      ("label\ta\n1\t2\n", {"text_a": "a", "keep": "label"}, "two columns 'label'"),
      ("", {"output": "x.jsonl", "spreadsheet": True}, "--output x.jsonl is neither"), ("", {"window": 0}, "WINDOW=0"), ("", {"max_length": 3}, "MAX_LENGTH=3")],
@@ -188,7 +188,7 @@ def test_standard_output_holds_answers_alone(student, monkeypatch, capfdbinary):
     captured = capfdbinary.readouterr()
     assert captured.out.count(b"\n") == 3 and captured.err.startswith(b"2 rows in ")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\tb\n1\t2\n")))
-    with pytest.raises(TeachbackError, match="not exactly one column 'c'"):
+    with pytest.raises(TeachbackError, match="must have exactly one column 'c'"):
         predict(PredictionArguments(folder=str(student), device="cpu", text_a="c"))
     assert not capfdbinary.readouterr().out
 
@@ -211,9 +211,9 @@ def test_a_folder_of_users_that_cannot_answer_is_told_by_what_it_is(tmp_path):
     broken.save_pretrained(tmp_path / "broken", state_dict={name: value for name, value in broken.state_dict().items() if "classifier" not in name})
     tokenizer().save_pretrained(tmp_path / "broken")
     for name, message in (
-        ("encoder", r"encoder is a BertModel, which has no head; texts are answered by a classifier .*TEACHER_MODEL names"),
+        ("encoder", r"encoder is a BertModel, which has no head, but prediction needs a text classifier .*TEACHER_MODEL names"),
         ("adapter", "is an adapter .*merge_and_unload"),
-        ("broken", r"the checkpoint and the model disagree on 'classifier.bias'; use a complete checkpoint$"),
+        ("broken", r"the weight 'classifier.bias' is only in the checkpoint, only in the model, or of another shape; use a complete checkpoint$"),
     ):
         with pytest.raises(TeachbackError, match=message):
             answer(tmp_path / name, tmp_path, "good\n")

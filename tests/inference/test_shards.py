@@ -140,9 +140,9 @@ def test_tables_of_every_kind_are_read_by_column(student, tmp_path, capsys):
     assert (answers / "d.tsv").read_text().splitlines() == lines and lines[2].startswith("1\t")
     for others in (parquet.read_table(answers / "a.parquet").to_pylist(), list(map(json.loads, (answers / "b.jsonl").open()))):
         assert [f"{row['id']}\t{row['label']}" for row in others] == [line.rsplit("\t", 2)[0] for line in lines[1:]]
-    with pytest.raises(TeachbackError, match="a.parquet has columns; name that of its texts with --text_a"):
+    with pytest.raises(TeachbackError, match="a.parquet has columns; name the column of its texts with --text_a"):
         predict(PredictionArguments(folder=str(student), input=str(folder / "a.parquet"), device="cpu"))
-    with pytest.raises(TeachbackError, match="not exactly one column 'text'; there are: id, review, tags"):
+    with pytest.raises(TeachbackError, match="must have exactly one column 'text'; its columns are: id, review, tags"):
         predicted(student, folder, capsys, text_a="text")
 
 
@@ -157,10 +157,10 @@ def test_folders_that_cannot_be_read_are_explained(student, texts, tmp_path, cap
     with pytest.raises(TeachbackError, match=r"part-1.csv and .*part-1.txt would have the same name"):
         predicted(student, texts, capsys)
     (texts / "old.zip").touch()
-    with pytest.raises(TeachbackError, match=r"old.zip is not read; a folder may hold .txt, .tsv"):
+    with pytest.raises(TeachbackError, match=r"old.zip: files of this type are not supported; a folder may contain .txt, .tsv"):
         predicted(student, texts, capsys)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TeachbackError, match="empty holds no files of texts"):
+    with pytest.raises(TeachbackError, match="empty contains no files of texts"):
         predicted(student, tmp_path / "empty", capsys)
 
 

@@ -113,7 +113,7 @@ def test_glue_is_a_table_of_index_and_prediction(name):
 def test_a_similarity_is_a_number_from_0_to_5():
     assert written("glue", "STS-B", "-0.25", "2.34567", "5.01") == "index\tprediction\n0\t0.000\n1\t2.346\n2\t5.000\n"
     assert "-" not in written("glue", "STS-B", "-0.0")
-    with pytest.raises(TeachbackError, match="STS-B-test-0: the prediction nan is no number from 0"):
+    with pytest.raises(TeachbackError, match="STS-B-test-0: the prediction nan is not a number from 0"):
         written("glue", "STS-B", "nan")
 
 
@@ -177,8 +177,8 @@ def test_guids_without_their_official_index_are_refused():
 def test_unknown_domains_and_labels_are_refused():
     with pytest.raises(TeachbackError, match="'toys' in the format 'superglue'; known are superglue: BoolQ"):
         submission(Domain("toys", "toys", ("a", "b"), submission="superglue"), hidden("toys", 0), ["a"])
-    with pytest.raises(TeachbackError, match="'maybe' is none of"):
+    with pytest.raises(TeachbackError, match="'maybe' is not one of"):
         written("superglue", "CB", "maybe")
     of_user = Domain("CB", "CB", ("entailment", "maybe"), submission="superglue")  # labels that the leaderboard does not have
-    with pytest.raises(TeachbackError, match="'maybe' is none of"):
+    with pytest.raises(TeachbackError, match="'maybe' is not one of"):
         submission(of_user, hidden("CB", 0), ["maybe"])

@@ -52,7 +52,7 @@ def interval(metric: str, gold: np.ndarray, predicted: np.ndarray, groups: Seque
     names = parts(metric)
     named = np.asarray(groups) if GROUPED & set(names) else None
     if len(names) == 1 and names[0] in SHARES:
-        from scipy.stats import binomtest  # most of a second, for stage 7 alone
+        from scipy.stats import binomtest  # takes most of a second, and only stage 7 needs it
 
         every = np.arange(len(gold)) if named is None else named
         count = len(set(every))

@@ -49,9 +49,9 @@ def negative_log_likelihood(log_probabilities: np.ndarray, labels: np.ndarray) -
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Temperature of the highest likelihood of the labels: [N, C], [N] -> float, rounded to four decimals.
+    """Temperature with the highest likelihood of the labels: [N, C], [N] -> float, rounded to four decimals.
 
-    It is 1 if the likelihood only rises towards a temperature of 0, as where every row is right.
+    It is 1 if the likelihood keeps rising towards a temperature of 0, as when every prediction is right.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -88,9 +88,9 @@ def temperature_of(folder: Path, domain: str) -> float:
     """Temperature of a checkpoint for a domain.
 
     Raises:
-        TeachbackError: there is none.
+        TeachbackError: no temperature was fitted.
     """
     known = read_temperatures(folder)
     if domain not in known:
-        raise TeachbackError(f"{folder} has no temperature for {domain}: 7_eval.sh fits one on labelled {SPLIT} rows, and writes {NAME}")
+        raise TeachbackError(f"{folder} has no temperature for {domain}; run 7_eval.sh, which fits one on labelled {SPLIT} rows and writes {NAME}")
     return float(known[domain]["temperature"])

@@ -77,7 +77,7 @@ def _rows(args: ExportArguments, suite: str, domain: Domain) -> tuple[SuiteData,
     """Load the suite and its labelled dev rows of the student's domain."""
     name = args.suite or suite
     if not name:
-        raise TeachbackError(f"{args.folder} does not record its suite; set --suite")
+        raise TeachbackError(f"{args.folder} does not record its suite; name it with --suite")
     data = SuiteData.read(args.data_dir, name, domain.name)
     rows = labelled(data.rows(SPLIT))
     if not rows:
@@ -86,7 +86,7 @@ def _rows(args: ExportArguments, suite: str, domain: Domain) -> tuple[SuiteData,
 
 
 def _temperature(predictor: Predictor, rows: list[Row], domain: Domain) -> float | None:
-    """Temperature of the graph's probabilities, fitted on the rows; None for an answer that no row of logits gives."""
+    """Temperature of the graph's probabilities, fitted on the rows; None if a single pass does not give all logits of a row."""
     if domain.task == "regression" or domain.kind == "choices":
         return None
     logits = predictor.predict(rows)[:, : len(domain.labels)]

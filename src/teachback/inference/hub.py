@@ -34,7 +34,7 @@ def push(folders: Sequence[Path], arguments: HubArguments) -> None:
     """Upload each finished folder to a separate repository if ``push_to_hub`` is set, from the main process."""
     if not arguments.push_to_hub:
         return
-    from accelerate import PartialState  # of --help no one should wait for what is needed when all is done
+    from accelerate import PartialState  # imported only here, so that --help is fast
 
     if not PartialState().is_main_process:
         return

@@ -87,7 +87,7 @@ class Calibration:
 
 def class_scores(where: tuple[str, str, str], labels: tuple[str, ...], gold: np.ndarray, predicted: np.ndarray) -> list[ClassScore]:
     """Scores by class, 0 where one is undefined: stage, domain and split; label names; label indices [n], [n]."""
-    from sklearn.metrics import precision_recall_fscore_support  # a second, for stage 7 alone
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second, and only stage 7 needs it
 
     numbers = list(range(len(labels)))
     scores = precision_recall_fscore_support(gold, predicted, labels=numbers, zero_division=0.0)

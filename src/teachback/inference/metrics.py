@@ -2,7 +2,7 @@
 
 A metric is a function of two arrays [n], gold and predicted label indices in the domain's label order (regression:
 numbers), and returns a fraction, not a percentage; those in `GROUPED` also take each row's group. To add a metric, add
-it to `METRICS` and to the set of the kind of rows that it suits. An undefined metric, such as the correlation with a
+it to `METRICS` and to the set of the kind of rows that it fits. An undefined metric, such as the correlation with a
 constant, is 0. scikit-learn and SciPy are imported by the metrics that need them, as that takes longer than most scores.
 
 Names joined by "+" are a composite, the mean of its parts.
@@ -39,7 +39,7 @@ def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean F1 over the classes that occur in either array; a class that is never predicted counts 0."""
-    from sklearn.metrics import f1_score  # a second, for the tasks that are scored by it
+    from sklearn.metrics import f1_score  # takes a second, and few tasks need it
 
     return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
 
@@ -62,7 +62,7 @@ def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 def correlation(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
     """Correlation by a function of `scipy.stats`; 0 where it is not defined."""
-    from scipy import stats  # most of a second, of which regressions alone have need
+    from scipy import stats  # takes most of a second, and only regressions need it
 
     if len(labels) < 2:
         return 0.0
@@ -126,7 +126,7 @@ def described(metric: str, domain: Domain) -> str:
 
 
 def metric_for(domain: Domain, metric: str = "auto") -> str:
-    """``metric``, or the domain's metric if ``metric`` is "auto" or does not suit the domain."""
+    """``metric``, or the domain's metric if ``metric`` is "auto" or does not fit the domain."""
     return domain.metric if metric == "auto" or not suits(metric, domain) else metric
 
 

@@ -21,7 +21,7 @@ def require_packages() -> None:
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise TeachbackError(
-            f"this Python has no package {' and no '.join(missing)}; pip install -r requirements-export.txt"
+            f"this Python has no package {' and no '.join(missing)}; run pip install -r requirements-export.txt"
         )
 
 

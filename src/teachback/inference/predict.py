@@ -59,18 +59,18 @@ class PredictionArguments(Checked):
     device: str = "auto"
     jobs: Count = 1
     calibrated: bool = option(False, "Calibrate probabilities with the temperature that stage 7 fitted on dev; labels stay the same.")
-    spreadsheet: bool = option(False, "Quote cells that begin with = + - or @, which a spreadsheet would evaluate.")
+    spreadsheet: bool = option(False, "Quote cells that begin with =, +, - or @, which a spreadsheet would evaluate.")
 
     def __post_init__(self):
         super().__post_init__()
         if self.text_b and not self.text_a:
             raise TeachbackError(f"--text_b {self.text_b} needs --text_a, the column of the first texts")
         if self.keep and not self.text_a:
-            raise TeachbackError(f"--keep {self.keep} needs --text_a, as an input of one text a line has no columns")
+            raise TeachbackError(f"--keep {self.keep} needs --text_a, as an input with one text per line has no columns")
         if self.jobs > 1 and not self.of_folder:
-            raise TeachbackError(f"JOBS={self.jobs}: processes share the files of a folder; set --input to a folder")
+            raise TeachbackError(f"JOBS={self.jobs}: several processes share the files of a folder; set --input to a folder, or JOBS=1")
         if self.spreadsheet and kind_of(self.output) not in SHEETS:
-            raise TeachbackError(f"--spreadsheet is for TSV and CSV files, and --output {self.output} is neither")
+            raise TeachbackError(f"--spreadsheet is for TSV and CSV files, but --output {self.output} is neither; remove the flag")
 
     @property
     def of_folder(self) -> bool:
@@ -103,14 +103,14 @@ def predict(args: PredictionArguments) -> int:
 def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain) -> int:
     """Predict every row of the input with a loaded student; returns the number of rows."""
     if args.calibrated and domain.task == "regression":
-        raise TeachbackError(f"--calibrated is for probabilities, and {args.folder} is a regression; remove the flag")
+        raise TeachbackError(f"--calibrated is for probabilities, but {args.folder} is a regression; remove the flag")
     temperature = temperature_of(Path(args.folder), domain.name) if args.calibrated else 1.0
     count, start = 0, time.perf_counter()
     texts, numbers = columns(domain, args.kept)
     if not args.spreadsheet and kind_of(args.output) in SHEETS and any(map(is_formula, domain.labels)):
-        print("warning: a spreadsheet treats labels that begin with = + - or @ as formulas; --spreadsheet 1 quotes them", file=sys.stderr)
+        print("warning: a spreadsheet treats labels that begin with =, +, - or @ as formulas; --spreadsheet 1 quotes them", file=sys.stderr)
     rows, size = read_rows(args, domain), args.window * args.batch_size
-    window = list(islice(rows, size))  # before the header, which is not to stand alone if the columns are wrong
+    window = list(islice(rows, size))  # before the header, which must not be written alone if the columns are wrong
     with answer_file(args.output, texts, numbers, args.spreadsheet) as write:
         while window:
             logits = predictor.predict([row for row, _ in window]) / temperature
@@ -128,7 +128,7 @@ def columns(domain: Domain, kept: list[str]) -> tuple[list[str], list[str]]:
     if domain.task == "regression":
         texts, numbers = kept, ["value"]
     if twice := sorted({name for name in texts + numbers if (texts + numbers).count(name) > 1}):
-        raise TeachbackError(f"--keep: the output would have two columns {twice[0]!r}; rename that of the input")
+        raise TeachbackError(f"--keep: the output would have two columns {twice[0]!r}; rename the column of the input")
     return texts, numbers
 
 
@@ -162,14 +162,14 @@ Fields = tuple[int, list[str], str, str]  # number, values, problem or "", what 
 def _lines(args: PredictionArguments, place: str) -> Iterator[Fields]:
     """Yield the tab-separated fields of each line."""
     if Path(args.input).suffix.lower() in WITH_COLUMNS:
-        raise TeachbackError(f"{place} has columns; name that of its texts with --text_a")
+        raise TeachbackError(f"{place} has columns; name the column of its texts with --text_a")
     with _input(args.input) as source:
         for number, line in enumerate(source, start=1):
             try:
                 text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
                 yield number, text.split("\t"), "", "line"
             except UnicodeDecodeError as error:
-                yield number, [], f"not UTF-8 ({error.reason}); convert it, as with iconv", "line"
+                yield number, [], f"not UTF-8 ({error.reason}); convert it, for example with iconv", "line"
 
 
 def _columns(args: PredictionArguments, place: str) -> Iterator[Fields]:
@@ -180,7 +180,7 @@ def _columns(args: PredictionArguments, place: str) -> Iterator[Fields]:
         table = open_table(Path(args.input), only=names) if has_kind else tsv_stream(source, Path(place))
         for name in names:
             if table.columns.count(name) != 1:
-                raise TeachbackError(f"{place}: there is not exactly one column {name!r}; there are: {', '.join(table.columns)}")
+                raise TeachbackError(f"{place} must have exactly one column {name!r}; its columns are: {', '.join(table.columns)}")
         for number, row, reason in table.rows:
             absent = next((f"no column {name!r}" for name in names if row is not None and name not in row), "")
             yield number, [row[name] for name in names] if row and not absent else [], reason or absent, table.unit
@@ -189,8 +189,8 @@ def _columns(args: PredictionArguments, place: str) -> Iterator[Fields]:
 def _problem(texts: list[str], domain: Domain) -> str:
     """Reason why a row is invalid for the domain, "" if it is valid. Rows of unknown kind may have one or two texts."""
     wanted = {"single": (1,), "pair": (2,), "choices": (2,)}.get(domain.kind, (1, 2))
-    forms = {"single": "one text", "pair": "two texts, a tab between them (or --text_b)",
-             "choices": "a question and its choices, a tab between them (or --text_b)"}  # fmt: skip
+    forms = {"single": "one text", "pair": "two texts with a tab between them (or --text_b)",
+             "choices": "a question and its choices with a tab between them (or --text_b)"}  # fmt: skip
     if len(texts) not in wanted:
         return f"{len(texts)} texts; this student reads {forms.get(domain.kind, 'one text or two')}"
     if domain.kind == "choices" and len(split_choices(texts[1])) != len(domain.labels):

@@ -80,7 +80,7 @@ class Checkpoint:
         return protocol == "paper" and self.record.get("selected_on", selection_split(suite, protocol)) == split
 
     def has_score(self, result: Result) -> bool:
-        """Whether a score is its own, and not of a checkpoint that another METHOD or PROTOCOL had put into its folder."""
+        """Whether a score belongs to this checkpoint, not to an earlier one with another METHOD or PROTOCOL in its folder."""
         selected = self.was_selected_on(result.plain_split.removesuffix(UNSEEN), result.suite)
         own = self.stage, self.method, selected
         return (result.stage, result.method, result.split.endswith(OPTIMISTIC)) == own
@@ -99,7 +99,7 @@ def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = 
     """Find finished teachers, then the finished stages of each target domain, in the order of the tables.
 
     Raises:
-        TeachbackError: there is none.
+        TeachbackError: there is no finished checkpoint.
     """
     teachers_here = sorted((path, domain_of_teacher(path.name)) for path in run.glob("teacher-*"))
     every = [(path, target) for path, target in teachers_here if not target or target in targets]
@@ -107,7 +107,7 @@ def find_checkpoints(run: Path, targets: Sequence[str], teachers: Path | None = 
     folders = [(path, target) for path, target in every if is_finished(path)]
     if not folders:
         raise TeachbackError(
-            f"{run} holds no finished checkpoint for {', '.join(targets)}; run 3_train_teacher.sh, then "
+            f"{run} has no finished checkpoint for {', '.join(targets)}; run 3_train_teacher.sh, then "
             "4_student_first.sh and 5_student_second.sh, with the same SUITE, SEED and OUTPUT_DIR"
         )
     return [Checkpoint(path, path.relative_to(run).as_posix(), target, read_stage(path), teachers) for path, target in folders]
@@ -121,7 +121,7 @@ def domain_of_teacher(stage: str) -> str:
 def open_checkpoint(folder: Path) -> tuple[Checkpoint, Domain]:
     """Open a checkpoint; returns it with the domain of its plain head (a teacher's first domain).
 
-    Without stage.json, as for models of other origin, the domain comes from config.json, with unknown kind ("").
+    Without stage.json, as for models trained elsewhere, the domain comes from config.json, with unknown kind ("").
 
     Raises:
         TeachbackError: the folder holds no model, an untrained head, or a kind of model that cannot be used.
@@ -130,13 +130,13 @@ def open_checkpoint(folder: Path) -> tuple[Checkpoint, Domain]:
     if not (folder / "config.json").is_file():
         refuse_files(str(folder), str(folder))
         raise TeachbackError(
-            f"{folder} holds no model (no config.json); name a finished student's folder, "
+            f"{folder} does not hold a model (it has no config.json); name a finished student's folder, "
             "such as outputs/amazon/seed42/books/student_second"
         )
     record = read_stage(folder) if (folder / "stage.json").is_file() else {}
     if not record.get("head_trained", True):
         raise TeachbackError(
-            f"{folder}: its classification layer is not trained yet; 5_student_second.sh trains it, name that folder"
+            f"{folder}: its classification layer is not trained yet; run 5_student_second.sh, and name the folder that it writes"
         )
     answers = [Domain(**one | {"labels": tuple(one["labels"]), "marks": tuple(one["marks"])}) for one in record.get("answers", {}).values()]
     domain = answers[0] if answers else _of_config(folder)
@@ -148,15 +148,15 @@ def _of_config(folder: Path) -> Domain:
     config = load_config(folder)
     if other := other_head(config):
         raise TeachbackError(
-            f"{folder} is a {other}; texts are answered by a classifier of them (...{CLASSIFIER}), which stage 3 trains on an encoder that "
-            "TEACHER_MODEL names"
+            f"{folder} is a {other}, but prediction needs a text classifier (...{CLASSIFIER}); stage 3 trains one on the encoder "
+            "that TEACHER_MODEL names"
         )
     names = tuple(config.id2label[i] for i in sorted(config.id2label))
     if config.problem_type == "multi_label_classification":
-        raise TeachbackError(f"{folder} gives several labels at once; only one label or a number a text is supported")
+        raise TeachbackError(f"{folder} is a multi-label classifier; only one label or one number per text is supported")
     if names == ("plausible",):
         raise TeachbackError(
-            f"{folder} chooses between answers, and its stage.json does not say between how many; run its stage again"
+            f"{folder} chooses between answers, but its stage.json does not record how many; run its stage again"
         )
     if len(names) == 1 or config.problem_type == "regression":
         return Domain(folder.name, folder.name, (), kind="", task="regression")
@@ -223,7 +223,7 @@ class Predictor:
         first = timed.chosen(list(range(min(batch_size, len(timed)))))
 
         def take() -> float:
-            self.logits(first, batch_size)  # warm-up, as caches and threads may be those of another model
+            self.logits(first, batch_size)  # warm-up, as caches and threads may still serve another model
             start = time.perf_counter()
             self.logits(timed, batch_size)  # synchronises a GPU, as it ends with a copy to the CPU
             return 1000 * (time.perf_counter() - start) / len(timed)
@@ -288,8 +288,8 @@ def check_labels(folder: Path, domain: Domain) -> None:
     if names != list(expected):
         raise TeachbackError(
             f"{folder} predicts {', '.join(names)}, but the labels of {domain.name} are now "
-            f"{'numbers' if domain.task == 'regression' else ', '.join(expected)}; run the stage that made it again, "
-            "on the suite as it is now"
+            f"{'numbers' if domain.task == 'regression' else ', '.join(expected)}; run the stage that made it again "
+            "on the current suite"
         )
 
 

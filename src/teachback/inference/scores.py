@@ -43,6 +43,6 @@ def report_scores(who: str, metrics: dict[str, float], majority: dict[str, Score
         if value <= base.value:
             logger.warning(
                 "the %s does not beat the majority class on %s (%.3f, majority %.3f)%s; %s", who, name, value, base.value,
-                ": a student would learn nothing from it" if who == "teacher" else "",
+                ", so a student would learn nothing from it" if who == "teacher" else "",
                 advice or "train longer or with another learning rate",
             )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Prediction for a folder of files, the shards of a large data set: a file of answers for each.
+"""Prediction for a folder of files, the shards of a large data set; each shard gets a file of answers.
 
-Any number of processes and machines may work on a folder at a time: each takes the next shard that is not finished and that
-nobody else has locked. Beside a file of answers lies its record, ``.<name>.json``: the hashes of both files and of the
-student, its temperatures where they are used, and the settings. A shard is finished while all of these are as recorded.
+Any number of processes and machines may work on a folder at a time: each takes the next shard that is neither finished nor
+locked by another. Each file of answers has a record beside it, ``.<name>.json``, with the hashes of both files and of the
+student, its temperatures if they are used, and the settings. A shard is finished as long as all of these match the record.
 """
 
 import json
@@ -50,7 +50,7 @@ class Shard:
 
     def finish(self, made_by: dict, source: dict, problem: str = "") -> None:
         """Record the result for the content ``source`` of the input."""
-        if problem:  # answers to earlier content would be taken for those to this
+        if problem:  # answers to earlier content could be mistaken for answers to this content
             self.target.unlink(missing_ok=True)
         output = {} if problem else identity(self.target)
         record = {"made_by": made_by, "input": source, "output": output, "problem": problem}
@@ -61,15 +61,15 @@ def find_shards(source: Path, target: Path) -> list[Shard]:
     """Find the files of a folder; names that begin with a dot or an underscore are left out.
 
     Raises:
-        TeachbackError: there is none, one that is not read, or two whose answers would have one name.
+        TeachbackError: there are no files, one has an unsupported type, or two would have answers of the same name.
     """
     if not str(target.name) or target.is_file() or source.resolve() == target.resolve():
         raise TeachbackError(f"--input {source} is a folder; set --output to another folder for the answers")
     paths = sorted(path for path in source.iterdir() if path.is_file() and path.name[0] not in "._")
     if unknown := [path for path in paths if path.suffix.lower() not in OUTPUTS]:
-        raise TeachbackError(f"{unknown[0]} is not read; a folder may hold {', '.join(OUTPUTS)}, and names that begin with . or _")
+        raise TeachbackError(f"{unknown[0]}: files of this type are not supported; a folder may contain {', '.join(OUTPUTS)}, and files whose names begin with . or _")
     if not paths:
-        raise TeachbackError(f"{source} holds no files of texts ({', '.join(OUTPUTS)})")
+        raise TeachbackError(f"{source} contains no files of texts ({', '.join(OUTPUTS)})")
     shards = {path: Shard(path, target / (path.stem + OUTPUTS[path.suffix.lower()])) for path in paths}
     targets = [shard.target for shard in shards.values()]
     if twice := [path for path, shard in shards.items() if targets.count(shard.target) > 1]:
@@ -91,13 +91,13 @@ def predict_folder(args: PredictionArguments) -> None:
     made_by = {"student": hash_model(args.folder), "settings": settings}
     if args.calibrated:  # stage 7 may fit other temperatures to the same weights
         made_by["temperatures"] = read_temperatures(Path(args.folder))
-    student = cache(lambda: load_predictor(args))  # once, and only if a shard is to be made
+    student = cache(lambda: load_predictor(args))  # loaded once, and only if a shard is not finished
     results = [_predict_shard(shard, args, made_by, student) for shard in shards]
     problems = [result for result in results if result not in (FINISHED, "made", "locked")]
     count = {name: results.count(name) for name in ("made", FINISHED, "locked")}
     print(f"{len(shards)} shards: {count['made']} made, {count[FINISHED]} finished before, {count['locked']} locked by other processes", file=sys.stderr)
     if problems:
-        raise TeachbackError(*problems, f"{len(problems)} of {len(shards)} shards have rows that cannot be answered; correct them and run this again")
+        raise TeachbackError(*problems, f"{len(problems)} of {len(shards)} shards have rows that cannot be answered; correct them and run the same command again")
 
 
 def _predict_shard(shard: Shard, args: PredictionArguments, made_by: dict, student) -> str:
@@ -113,7 +113,7 @@ def _predict_shard(shard: Shard, args: PredictionArguments, made_by: dict, stude
             source = identity(shard.source)
             predict_file(replace(args, input=str(shard.source), output=str(shard.target)), *student())
             if not is_unchanged(shard.source, source):
-                raise TeachbackError(f"{shard.source} changed while it was read; run this again when nobody writes into it")
+                raise TeachbackError(f"{shard.source} changed while it was read; run the same command again when no process writes to it")
             shard.finish(made_by, source)
             return "made"
     except Locked:
@@ -124,7 +124,7 @@ def _predict_shard(shard: Shard, args: PredictionArguments, made_by: dict, stude
 
 
 def _side_by_side(args: PredictionArguments) -> None:
-    """Run this command by several processes, each on one of the GPUs and with an equal share of the cores."""
+    """Run this command in several processes, each on one of the GPUs and with an equal share of the cores."""
     gpus, threads = visible_gpus(args.device), threads_each(args.jobs)
     command = [sys.executable, *sys.argv, "--jobs", "1"]
     workers = [subprocess.Popen(command, env=environment_of(slot, threads, gpus)) for slot in range(args.jobs)]
@@ -138,4 +138,4 @@ def _side_by_side(args: PredictionArguments) -> None:
             worker.wait()
         raise TeachbackError("interrupted; the same command continues with the unfinished shards") from None
     if failed:
-        raise TeachbackError(f"{len(failed)} of {args.jobs} processes failed, see above; the same command continues from here")
+        raise TeachbackError(f"{len(failed)} of {args.jobs} processes failed (see above); the same command continues from here")

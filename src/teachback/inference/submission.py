@@ -78,13 +78,13 @@ def _value(domain: Domain, row: Row, name: str):
     """Value in the submission for a predicted label name or number."""
     if domain.task == "regression":
         if math.isnan(float(name)):
-            raise TeachbackError(f"row {row.guid}: the prediction {name} is no number from {SCORE_RANGE[0]:g} to {SCORE_RANGE[1]:g}")
+            raise TeachbackError(f"row {row.guid}: the prediction {name} is not a number from {SCORE_RANGE[0]:g} to {SCORE_RANGE[1]:g}")
         return min(max(float(name), SCORE_RANGE[0]), SCORE_RANGE[1]) + 0.0  # -0 becomes 0
     official: dict = {label: label for label in TASKS[domain.submission][domain.name].domain.labels}
     if domain.name in NUMBERED:
         official = {label: number for number, label in enumerate(domain.labels[:2])}
     if name not in domain.labels or name not in official:
-        raise TeachbackError(f"row {row.guid}: the prediction {name!r} is none of the labels {', '.join(map(str, domain.labels))}")
+        raise TeachbackError(f"row {row.guid}: the prediction {name!r} is not one of the labels {', '.join(map(str, domain.labels))}")
     return official[name].capitalize() if domain.name == "WSC" else official[name]
 
 

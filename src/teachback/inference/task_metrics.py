@@ -22,7 +22,7 @@ def chosen_metric(name: str, task_name: str, regression: bool, num_labels: int =
     ``f1`` is the F1 of the positive class if the benchmark's is.
 
     Raises:
-        TeachbackError: the metric is unknown or does not suit the labels.
+        TeachbackError: the metric is unknown or does not fit the labels.
     """
     usual = _usual_metric(task_name, regression, num_labels)
     if name == "auto" or (name == "f1" and usual == "binary_f1"):
@@ -31,9 +31,9 @@ def chosen_metric(name: str, task_name: str, regression: bool, num_labels: int =
         raise TeachbackError(f"metric={name!r} is unknown; use one of: {', '.join(REPORTED)}, auto")
     if (name == "correlation") != regression:
         right = "correlation" if regression else "accuracy, f1, binary_f1 or mcc"
-        raise TeachbackError(f"metric={name!r} does not suit is_regression={regression}; use {right}")
+        raise TeachbackError(f"metric={name!r} does not fit is_regression={regression}; use {right}")
     if name == "binary_f1" and num_labels != 2:
-        raise TeachbackError(f"metric='binary_f1' needs two classes, and num_labels={num_labels}; use f1")
+        raise TeachbackError(f"metric='binary_f1' needs two classes, but num_labels={num_labels}; use f1")
     return name
 
 

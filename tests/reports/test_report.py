@@ -323,7 +323,7 @@ def test_classes_are_confused_with_their_true_labels_and_have_their_own_f1(home)
 
 def test_the_reliability_diagram_shows_the_student_before_and_after_its_temperature(home):
     run, stage = home / "outputs/tiny/seed42", "books/curriculum"
-    assert "calibration.tsv has no rows for the test split: run 7_eval.sh" in calibration(run_of(home)).missing
+    assert "calibration.tsv has no rows for the test split; run 7_eval.sh" in calibration(run_of(home)).missing
     merge_rows(run / "calibration.tsv", Calibration, [
         Calibration(stage, "books", "test", 4, 0.25, 0.6, 2.0, 0.125, 0.5), Calibration("teacher-meta", "books", "test", 4, 0.5, 0.75),
     ])  # fmt: skip
@@ -551,7 +551,7 @@ def test_settings_of_one_value_in_all_stages_take_one_row(home):
 
 def test_a_run_of_which_little_is_there_says_which_stage_makes_the_rest(tmp_path):
     run = tmp_path / "outputs/tiny/seed42"
-    with pytest.raises(TeachbackError, match="holds no finished stage"):
+    with pytest.raises(TeachbackError, match="has no finished stage"):
         page_of(tmp_path)
     write_stage(run, "teacher-meta", {"teacher": "meta"}, history=[], dev={})
     page = page_of(tmp_path)

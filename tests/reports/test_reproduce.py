@@ -241,7 +241,7 @@ def test_glues_mismatched_rows_have_no_student_of_their_own(tmp_path):
     found = cells(tmp_path, "mpdistil_glue", rows="kd")
     assert "kd.MNLI.seed1" in found and "kd.MNLI-mm.seed1" not in found
     assert "MNLI-mm" in found["kd.MNLI.seed1"].variables["DOMAINS"].split()
-    with pytest.raises(TeachbackError, match="MNLI-mm has no rows to train on; name MNLI too"):
+    with pytest.raises(TeachbackError, match="MNLI-mm has no rows to train on; add MNLI"):
         cells(tmp_path, "mpdistil_glue", domains="MNLI-mm RTE")
 
 

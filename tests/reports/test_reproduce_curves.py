@@ -73,7 +73,7 @@ def test_another_domains_teacher_is_that_of_the_table(tmp_path):
     assert found["teacher-single.government.seed1"] == cells(tmp_path)["teacher-single.government.seed1"]
     other = cells(tmp_path, hold_out="fiction", teacher_domain="travel")["other-tinybert.fiction.seed1"]
     assert other.variables["TEACHER_DOMAIN"] == "travel" and other.needs == ("teacher-single.travel.seed1",)
-    with pytest.raises(TeachbackError, match="TEACHER_DOMAIN=fiction: name another domain than fiction"):
+    with pytest.raises(TeachbackError, match="TEACHER_DOMAIN=fiction: choose another domain than fiction"):
         cells(tmp_path, hold_out="fiction", teacher_domain="fiction")
 
 
@@ -85,7 +85,7 @@ def test_the_undistilled_student_is_the_same_in_both_settings(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"train_fraction": "0.1 lots"}, "give numbers"), ({"train_fraction": "0 1"}, "above 0"), ({"train_fraction": "2"}, "at most 1"),
+    [({"train_fraction": "0.1 lots"}, "expected numbers"), ({"train_fraction": "0 1"}, "above 0"), ({"train_fraction": "2"}, "at most 1"),
      ({"hold_out": "cars"}, "HOLD_OUT=cars"), ({"train_fraction": "0.1", "rows": "multi-mtn"}, "not a row of this setting")],
     ids=str,
 )  # fmt: skip

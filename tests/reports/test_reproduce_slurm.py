@@ -170,7 +170,7 @@ def test_jobs_of_an_interrupted_command_are_watched_not_submitted_again(slurm):
     first.running[one.name].lock.release()
     wait_for(lambda: ran(slurm) == ["1"])
     assert runs_elsewhere(one)
-    with pytest.raises(TeachbackError, match="continue with LAUNCHER=slurm, or scancel [0-9]+$"):
+    with pytest.raises(TeachbackError, match="continue with LAUNCHER=slurm, or run scancel [0-9]+$"):
         Schedule([one], slurm, LocalLauncher(1, []), 1).run()
     again, _ = schedule(slurm, [one])
     again._step()
@@ -188,7 +188,7 @@ def test_a_job_with_other_settings_is_in_the_way(slurm):
     first.running[one.name].lock.release()
     (slurm.root / "config.sh").write_text("EPOCHS=9\n")
     made, _ = run(slurm, [one])
-    assert made.states == {one.name: FAILED} and "with other settings; scancel" in one.log.read_text()
+    assert made.states == {one.name: FAILED} and "with other settings; run scancel" in one.log.read_text()
     (slurm.root / "go").touch()
     wait_for(lambda: queued_job(one) is None)
 

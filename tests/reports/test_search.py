@@ -92,9 +92,9 @@ def test_ranges_are_read(word, expected):
 
 @pytest.mark.parametrize(
     ("space", "message"),
-    [("SECON_LR=1..2", "SECON_LR is not a variable of stages 3 to 6, and is not searched; did you mean SECOND_LR"),
+    [("SECON_LR=1..2", "SECON_LR is not a variable of stages 3 to 6, so it cannot be searched; did you mean SECOND_LR"),
      ("SECOND_LR=2..1", "the first number must be below the second"), ("SECOND_LR=0..1:log", "above 0 with :log"),
-     ("SECOND_LR=1..2:exp", "the only suffix"), ("SECOND_LR=a..b", "a range is low..high or low..high:log"),
+     ("SECOND_LR=1..2:exp", "the only suffix"), ("SECOND_LR=a..b", "expected a range low..high or low..high:log"),
      ("SEED=1,2", "SEED identifies the run"), ("PROTOCOL=honest,paper", "PROTOCOL identifies the run"),
      ("SECOND_LR=1..2\nSECOND_LR=1..3", "SECOND_LR is given twice"), ("", "name variables with their ranges")],
 )  # fmt: skip

@@ -97,9 +97,9 @@ def test_cells_side_by_side_have_a_gpu_each(table):
 def test_what_a_snakefile_cannot_be_made_of_is_refused(table):
     place, cells = table  # noqa: F811
     data = replace(cells[0], name="data", scripts=("1_get_data.sh", "2_process_data.sh"))
-    with pytest.raises(TeachbackError, match="which is not there; make it first: .export .*bash 2_process_data.sh"):
+    with pytest.raises(TeachbackError, match="which does not exist; create it first with .export .*bash 2_process_data.sh"):
         write((place, [data, *cells]))
-    with pytest.raises(TeachbackError, match="takes braces in .* for wildcards"):
+    with pytest.raises(TeachbackError, match="treats braces in .* as wildcards"):
         snakefile("metakd_amazon", place.root / "{x}", cells, place, 1, 0, None)
 
 
@@ -118,4 +118,4 @@ def test_two_cells_of_the_generated_suite_by_the_command_line(home):  # noqa: F8
         ["done", "mix-tinybert.books.seed4"],
     ]
     refused = command(home, "metakd_amazon", "--snakefile", "--dry_run", **part)
-    assert refused.returncode == 1 and "give only one of them" in refused.stderr
+    assert refused.returncode == 1 and "use only one of them" in refused.stderr

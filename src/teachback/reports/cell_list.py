@@ -13,7 +13,7 @@ from teachback.reports.cells import CHANGED, DONE, TODO, Cell, done_mark
 from teachback.reports.recipes import SCRIPTS
 from teachback.reports.run_cells import RUNNING, Schedule, expected_seconds, runs_elsewhere
 
-# What a script makes, by the names that folders have in stage.json; "teacher" stands for a teacher of any kind.
+# Stages that a script makes, by their names in stage.json; "teacher" stands for a teacher of any kind.
 MADE_BY = {
     SCRIPTS["3"]: ("teacher",),
     SCRIPTS["4"]: ("student_first",),
@@ -37,7 +37,7 @@ class StageTimes:
                 record = read_record(path.parent)
                 kind, seconds = str(record["stage"]), float(record["wall_time_seconds"])
             except (TeachbackError, KeyError, ValueError, TypeError, OSError):
-                continue  # a damaged folder tells nothing
+                continue  # skip damaged folders
             found["teacher" if kind.startswith("teacher-") else kind].append(seconds)
         return cls({kind: fmean(times) for kind, times in found.items()}, sum(map(len, found.values())))
 
@@ -97,8 +97,8 @@ def summary(schedule: Schedule, title: str, times: StageTimes, domains: int) -> 
     if finished:
         notes = [f"With JOBS={schedule.jobs}: {_hours(expected_seconds(left, finished, schedule.jobs))} hours left"]
     elif times.folders:
-        notes = [f"No cell is done yet. Hours left are for training alone, estimated from {times.folders} finished folders of other runs of",
-                 "this suite; other models, epochs and machines take other times. A dash: no run has finished such a stage."]  # fmt: skip
+        notes = [f"No cell is done yet. Hours left are for training only, estimated from {times.folders} finished folders of other runs of",
+                 "this suite; other models, epochs and machines take other times. A dash means that no run has finished such a stage."]  # fmt: skip
     else:
         notes = ["Hours are unknown until the first cell is done, as no stage of this suite is finished in this outputs folder."]
     return "\n".join([padded_table(lines, 1), "", *notes, "To list each cell with its command: --dry_run --list_cells"])

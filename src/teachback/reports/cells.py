@@ -48,7 +48,7 @@ class Cell:
     scripts: tuple[str, ...]
     variables: dict[str, str]
     kind: str = ""  # name of the row; cells of a kind take about the same time
-    needs: tuple[str, ...] = ()  # cells that must be done before
+    needs: tuple[str, ...] = ()  # cells that must be done first
     after: tuple[str, ...] = ()  # cells to run first if pending, as their results can be reused
 
     @property
@@ -129,10 +129,10 @@ class Workplace:
         return [problem for folder in folders if (problem := damage_of(folder))]
 
     def write_script(self, cell: Cell, cells: dict[str, Cell]) -> None:
-        """Write the cell's script, which runs on any machine with the project's folder and data; an equal one is left as it is."""
+        """Write the cell's script, which runs on any machine with the project's folder and data; an identical one is not rewritten."""
         mark = shlex.quote(str(cell.folder.absolute() / cell.name))
         run = shlex.quote(str((cell.run_folder or self.data).absolute()))
-        # Each is a pattern, with nothing to match where there is no such file.
+        # Each is a pattern, which may match nothing.
         stages = [f"{run}/{pattern}/stage.jso[n]" for pattern in (cell.stage_patterns if cell.run_folder else ["."])]
         exports = [f"export {name}={shlex.quote(value)}" for name, value in self.settings(cell).items()]
         lines = [

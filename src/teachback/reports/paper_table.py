@@ -202,7 +202,7 @@ class PaperTable:
                 ours, theirs = self.entry(row, column).scores, self.entry(other, column).scores
                 seeds = [seed for seed in ours if seed in theirs]
                 pairs = [self._paired(row, other, one, seeds) for one in (self.domains if column.is_average else [column]) if seeds]
-                if pairs and all(len(pair.gold) for pair in pairs):  # else there is no common seed, or the predictions are gone
+                if pairs and all(len(pair.gold) for pair in pairs):  # otherwise there is no common seed, or the predictions are missing
                     test = frozenset((row.name, other.name)), column
                     p_values[test] = paired_bootstrap(pairs)
                     found[row.name, column] = test, other, 100 * fmean(ours[seed] - theirs[seed] for seed in seeds), p_values[test]
@@ -231,6 +231,6 @@ def _answers(path: Path, domain: str) -> tuple[list[Row], list[str]]:
     """Labelled rows of a domain in a file of predictions, without texts, and their predicted labels."""
     rows = list(read_tsv(path)) if path.is_file() else []
     if rows and not {"guid", "domain", "gold", "predicted"} <= rows[0].keys():
-        raise TeachbackError(f"{path} line 1: these are no predictions; run 7_eval.sh again")
+        raise TeachbackError(f"{path} line 1: this is not a file of predictions; run 7_eval.sh again")
     labelled = [one for one in rows if one["domain"] == domain and one["gold"]]
     return [Row(one["guid"], "", "", one["gold"], domain) for one in labelled], [one["predicted"] for one in labelled]

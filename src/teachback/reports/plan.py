@@ -103,7 +103,7 @@ class Plan:
         domains = targets_of(self.domains)
         chosen = self.teacher_domain or domains[(domains.index(domain) + 1) % len(domains)]
         if chosen == domain or chosen not in domains:
-            raise TeachbackError(f"TEACHER_DOMAIN={chosen}: name another domain than {domain}, one of {', '.join(domains)}")
+            raise TeachbackError(f"TEACHER_DOMAIN={chosen}: choose another domain than {domain}, from {', '.join(domains)}")
         return chosen
 
     def cells(self, with_data: bool) -> list[Cell]:

@@ -51,11 +51,11 @@ def published_table(name: str) -> Published:
     """Load a published table.
 
     Raises:
-        TeachbackError: there is no table of that name.
+        TeachbackError: no table has this name.
     """
     tables = tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
     if name not in tables:
-        raise TeachbackError(f"there is no published table {name!r}; there are: {', '.join(tables)}")
+        raise TeachbackError(f"there is no published table {name!r}; available: {', '.join(tables)}")
     columns = tuple(Column(*text.split("/")) for text in tables[name]["columns"])
     rows = {row: dict(zip(columns, scores, strict=True)) for row, scores in tables[name]["rows"].items()}
     return Published(name, **{**tables[name], "columns": columns, "rows": rows})

@@ -62,7 +62,7 @@ class Recipe:
 
     def row(self, name: str) -> TableRow:
         if name not in self.rows:
-            raise TeachbackError(f"ROWS={name}: this table has no such row; it has: {', '.join(self.rows)}")
+            raise TeachbackError(f"ROWS={name}: this table has no such row; its rows are: {', '.join(self.rows)}")
         return self.rows[name]
 
 

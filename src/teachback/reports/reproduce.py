@@ -64,7 +64,7 @@ class ReproduceArguments(Checked):
         if self.list_cells and not self.dry_run:
             raise TeachbackError("--list_cells needs --dry_run")
         if self.dry_run + self.only_table + self.snakefile > 1:
-            raise TeachbackError("--dry_run, --only_table and --snakefile each replace a run; give only one of them")
+            raise TeachbackError("--dry_run, --only_table and --snakefile each replace a run; use only one of them")
 
 
 def reproduce(args: ReproduceArguments) -> None:
@@ -108,7 +108,7 @@ def make_plans(args: ReproduceArguments) -> list[Plan]:
     if not rows:
         raise TeachbackError(f"{args.name} does not support HOLD_OUT and TRAIN_FRACTION; Meta-KD's tables do")
     if unknown := [row.name for row in plan.rows if args.rows and row.name not in rows]:
-        raise TeachbackError(f"ROWS={unknown[0]} is not a row of this setting; it has: {', '.join(rows)}")
+        raise TeachbackError(f"ROWS={unknown[0]} is not a row of this setting; its rows are: {', '.join(rows)}")
     chosen = tuple(plan.recipe.row(name) for name in rows if not args.rows or name in _words(args.rows))
     plans = replace(plan, rows=chosen, against=rows[-1], teacher_domain=args.teacher_domain)
     targets = held_out or (plan.targets if args.targets else plan.targets[:1])
@@ -125,9 +125,9 @@ def _fractions(text: str) -> list[str]:
     try:
         values = sorted({float(word) for word in _words(text)} or {1.0})
     except ValueError:
-        raise TeachbackError(f"TRAIN_FRACTION={text!r}: give numbers separated by blanks, such as 0.01 0.1 1") from None
+        raise TeachbackError(f"TRAIN_FRACTION={text!r}: expected numbers separated by blanks, such as 0.01 0.1 1") from None
     if not (0 < values[0] and values[-1] <= 1):
-        raise TeachbackError(f"TRAIN_FRACTION={text!r}: a share is above 0 and at most 1")
+        raise TeachbackError(f"TRAIN_FRACTION={text!r}: each share must be above 0 and at most 1")
     return [f"{value:g}" for value in values]
 
 
@@ -135,13 +135,13 @@ def make_plan(args: ReproduceArguments) -> Plan:
     """Plan of the requested part of the table.
 
     Raises:
-        TeachbackError: a row or domain is not in the table, or existing data do not suit it.
+        TeachbackError: a row or domain is not in the table, or existing data do not fit it.
     """
     recipe, folder = RECIPES[args.name], args.name + ("-paper" if args.protocol == "paper" else "")
     published = [column.domain for column in published_table(args.name).columns if not column.is_average]
     domains, wanted = tuple(_words(args.domains) or dict.fromkeys(published)), _words(args.targets)
     if missing := [name for name in domains if answering(name) not in domains]:
-        raise TeachbackError(f"DOMAINS: {missing[0]} has no rows to train on; name {answering(missing[0])} too")
+        raise TeachbackError(f"DOMAINS: {missing[0]} has no rows to train on; add {answering(missing[0])}")
     targets = targets_of(domains)
     if unknown := [name for name in wanted if name not in targets]:
         raise TeachbackError(f"DOMAIN={unknown[0]} is not among the table's domains: {', '.join(targets)}")
@@ -173,7 +173,7 @@ def _words(text: str) -> list[str]:
 def _seeds(text: str) -> tuple[int, ...]:
     words = _words(text)
     if not words or not all(word.isdigit() for word in words):
-        raise TeachbackError(f"SEEDS={text!r}: give whole numbers separated by blanks")
+        raise TeachbackError(f"SEEDS={text!r}: expected whole numbers separated by blanks")
     return tuple(dict.fromkeys(map(int, words)))
 
 
@@ -190,10 +190,10 @@ def _check_data(args: ReproduceArguments, domains: Sequence[str]) -> None:
     again = f"PROTOCOL={args.protocol} QUIZ_FRACTION={quiz} bash 2_process_data.sh"
     if made != args.protocol:
         raise TeachbackError(
-            f"{folder} was made with PROTOCOL={made}, and this run has PROTOCOL={args.protocol}; run {again}, or set another DATA_DIR"
+            f"{folder} was made with PROTOCOL={made}, but this run has PROTOCOL={args.protocol}; run {again}, or set another DATA_DIR"
         )
     if fraction is not None and (fraction == 0) != (float(quiz) == 0):
-        message = f"{folder} was made with QUIZ_FRACTION={fraction}, and the paper's is {quiz}"
+        message = f"{folder} was made with QUIZ_FRACTION={fraction}, but the paper's is {quiz}"
         if fraction == 0:
-            raise TeachbackError(f"{message}: stages 5 and 6 need a quiz; run {again}, or set another DATA_DIR")
+            raise TeachbackError(f"{message}, and stages 5 and 6 need a quiz; run {again}, or set another DATA_DIR")
         print(f"note: {message}; for the paper's data run {again}", file=sys.stderr)

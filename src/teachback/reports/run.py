@@ -146,7 +146,7 @@ def read_run(folder: Path, data: Path, split: str = "test", teachers: Path | Non
     folders = {path.parts[-3] for path in folder.glob("*/*/stage.json") if path.parts[-2] in STAGE_NAMES}
     folders |= {path.parts[-2].removeprefix(SINGLE) for path in folder.glob(f"{SINGLE}*/stage.json")}
     if not folders and not list(folder.glob("teacher-*/stage.json")):
-        raise TeachbackError(f"{folder} holds no finished stage to report on; run 3_train_teacher.sh first")
+        raise TeachbackError(f"{folder} has no finished stage to report on; run 3_train_teacher.sh first")
     order = list(suite.domains if suite else ())
     names = sorted(map(domain_of_folder, folders), key=lambda name: (order.index(name) if name in order else len(order), name))
     checkpoints = find_checkpoints(folder, names)

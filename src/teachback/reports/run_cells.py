@@ -19,7 +19,7 @@ from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO, Cell, 
 from teachback.reports.slurm import SlurmJob, SlurmLauncher, queued_job
 
 RUNNING, BLOCKED = "running", "blocked"
-STOPPED = str(128 + signal.SIGTERM)  # exit status of a stage that was told to stop and has written a checkpoint
+STOPPED = str(128 + signal.SIGTERM)  # exit status of a stage that a signal stopped after it wrote a checkpoint
 
 
 class LocalJob:
@@ -46,9 +46,9 @@ class LocalJob:
         self.wait()
 
     def wait(self) -> None:
-        """Wait until nobody of the script and its stages is left."""
+        """Wait until all processes of the script and its stages have ended."""
         self.process.wait()
-        with suppress(ProcessLookupError):  # once nobody is left in the group
+        with suppress(ProcessLookupError):  # raised once the process group is empty
             while True:
                 os.killpg(self.process.pid, 0)
                 time.sleep(0.05)
@@ -59,7 +59,7 @@ class LocalLauncher:
 
     pause = 0.2  # seconds between polls
     started = "running"  # cells, in the progress line
-    goes_on = "with unfinished cells from their last checkpoints"  # after an interruption
+    goes_on = "and unfinished cells resume from their last checkpoints"  # after an interruption
 
     def __init__(self, jobs: int, gpus: list[str]):
         self.gpus = gpus
@@ -68,7 +68,7 @@ class LocalLauncher:
     def check(self, cells: list[Cell]) -> None:
         """Refuse to run while Slurm jobs for the same cells are queued."""
         if numbers := " ".join(filter(None, map(queued_job, cells))):
-            raise TeachbackError(f"cells are in Slurm's queue: continue with LAUNCHER=slurm, or scancel {numbers}")
+            raise TeachbackError(f"cells are in Slurm's queue; continue with LAUNCHER=slurm, or run scancel {numbers}")
 
     def start(self, cell: Cell, slot: int) -> LocalJob:
         return LocalJob(cell, environment_of(slot, self.threads, self.gpus))
@@ -114,7 +114,7 @@ class Running(NamedTuple):
 class Schedule:
     """Runs all cells of a table by a launcher. A failed cell only blocks cells that need it.
 
-    ``retries``: times that a cell which a signal has stopped is started again, to continue from its checkpoint.
+    ``retries``: number of times that a cell stopped by a signal is started again, to continue from its checkpoint.
     """
 
     def __init__(
@@ -139,9 +139,9 @@ class Schedule:
                 while self._step():
                     time.sleep(self.launcher.pause)
             except KeyboardInterrupt:
-                for running in self.running.values():  # all, before any is waited for
+                for running in self.running.values():  # signal all of them before waiting for any
                     running.job.tell_to_stop()
-                with suppress(KeyboardInterrupt):  # a second one: they are not waited for
+                with suppress(KeyboardInterrupt):  # on a second Ctrl-C, do not wait
                     for running in self.running.values():
                         running.job.wait()
                         running.cell.mark(FAILED).unlink(missing_ok=True)  # stopped, not failed

@@ -37,7 +37,7 @@ def classes(run: Run) -> Section:
             figures.append(_confusion(domain, student, *answers[student.name]))
             tables.append(_by_class(domain, student.name, answers))
     if not figures:
-        return replace(section, missing=f"No student of a classification domain has predictions on the {run.split} split: run 7_eval.sh.")
+        return replace(section, missing=f"No student of a classification domain has predictions on the {run.split} split; run 7_eval.sh.")
     notes = ["F1: harmonic mean of precision and recall. Macro F1: unweighted mean over classes."]
     return replace(section, figures=figures, tables=tables, notes=notes + first_of(FIGURES, len(domains)))
 
@@ -99,7 +99,7 @@ def calibration(run: Run) -> Section:
     )  # fmt: skip
     known = [one for one in read_rows(run.folder / "calibration.tsv", Calibration) if one.split.removesuffix(OPTIMISTIC) == run.split]
     if not known:
-        return replace(section, missing=f"calibration.tsv has no rows for the {run.split} split: run 7_eval.sh.")
+        return replace(section, missing=f"calibration.tsv has no rows for the {run.split} split; run 7_eval.sh.")
     by_place = {(one.stage, one.domain): one for one in known}
     scored = [(run.student(target), run.domain(target)) for target in run.targets]
     shown = [(student, domain, by_place[student.stage, domain.name]) for student, domain in scored

@@ -60,7 +60,7 @@ def scores(rows: TrainRows | None) -> Section:
     """Section with the distribution of the prototype scores, a ridge per domain."""
     section = Section("scores", "Prototype scores by domain")
     if rows is None or not len(rows.weights):
-        return replace(section, missing=f"There are no train rows: {ADVICE}.")
+        return replace(section, missing=f"There are no train rows; {ADVICE}.")
     by_domain = {name: rows.weights[rows.domain == number] for number, name in enumerate(rows.domains)}
     medians = {name: float(np.median(values)) for name, values in by_domain.items()}
     by_median = sorted(medians, key=medians.__getitem__)
@@ -101,11 +101,11 @@ def embedding_map(run: Run, rows: TrainRows | None) -> Section:
     """Section with train rows of the first domains on two principal components of a sample, with centroids."""
     section, path = Section("map", "Map of the embeddings"), run.data / "embeddings.npy"
     if rows is None or not path.is_file():
-        return replace(section, missing=f"There are no embeddings: {ADVICE}.")
+        return replace(section, missing=f"There are no embeddings; {ADVICE}.")
     require_whole(run.data, path.name)
     embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     if embeddings.ndim != 2 or len(embeddings) != len(rows.weights):
-        return replace(section, missing=f"embeddings.npy and train.tsv have different rows: {ADVICE} again.")
+        return replace(section, missing=f"embeddings.npy and train.tsv have different rows; {ADVICE} again.")
     styles = series_of(rows.domains)
     chosen = np.flatnonzero(rows.domain < len(styles))
     if len(chosen) > MAPPED_ROWS:

@@ -44,7 +44,7 @@ class Both:
 
     @property
     def alone(self) -> tuple[int, int]:
-        """Numbers of rows on which the student alone, and the teacher alone, is right."""
+        """Numbers of rows on which only the student, and only the teacher, is right."""
         known = [(s.predicted == s.gold, t.predicted == t.gold) for s, t in self.apart.values() if s.gold]
         return known.count((True, False)), known.count((False, True))
 
@@ -60,7 +60,7 @@ def disagreements(run: Run) -> Section:
     predictions = read_both(run)
     if not predictions:
         advice = (
-            f"No student and its teacher both have predictions on the {run.split} split: run 7_eval.sh, with TEACHER_DIR if the "
+            f"No student and its teacher both have predictions on the {run.split} split; run 7_eval.sh, with TEACHER_DIR if the "
             "teacher belongs to another run."
         )
         return replace(section, missing=advice)
@@ -81,7 +81,7 @@ def disagreements(run: Run) -> Section:
         notes.append("Students and teachers predict the same label for every row.")
     texts = _texts(run, {(both.target, guid) for both, guid in ranked})
     if ranked and not texts:
-        notes.append(f"The processed {run.split}.tsv does not contain these rows: run 2_process_data.sh, then 7_eval.sh.")
+        notes.append(f"The processed {run.split}.tsv does not contain these rows; run 2_process_data.sh, then 7_eval.sh.")
     cases = [_case(both, guid, texts.get((both.target, guid), [])) for both, guid in ranked]
     clearest = "disagreement" if len(cases) == apart else "clearest disagreement"
     title = f"The {counted(len(cases), clearest)}" if len(cases) > 1 else f"The {clearest}"

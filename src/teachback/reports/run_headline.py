@@ -76,7 +76,7 @@ def headline(run: Run) -> Section:
     """Section on the scores, size and speed of the students."""
     every = pairs(run)
     if not every:
-        advice = f"No student has a score on the {run.split} split yet: run 5_student_second.sh, then 7_eval.sh."
+        advice = f"No student has a score on the {run.split} split yet; run 5_student_second.sh, then 7_eval.sh."
         return Section("headline", "Summary", missing=advice)
     shown = every[:SENTENCES]
     tests = tested({(pair.target, other.stage): p for pair in shown for other in pair.compared if (p := paired_p(run, pair, other)) is not None})

@@ -25,7 +25,7 @@ NOTHING = "–"
 def results(run: Run) -> Section:
     """Section with every checkpoint's results, for several domains the papers' layout, and all rows of results.tsv."""
     if not run.results:
-        return Section("results", "Results", missing="There is no results.tsv: run 7_eval.sh.")
+        return Section("results", "Results", missing="There is no results.tsv yet; run 7_eval.sh.")
     domains = run.targets or list(dict.fromkeys(result.domain for result in run.results))
     groups = {domain: _group(run, domain) for domain in domains[:TABLE_DOMAINS]}
     tables = [_layout(run, groups)] if 1 < len(domains) <= LAYOUT_DOMAINS else []
@@ -161,7 +161,7 @@ def tradeoff(run: Run) -> Section:
     """Section with score against time and size, a figure per domain."""
     found = [(pair, pair.cost) for pair in pairs(run) if pair.cost]
     if not found:
-        return replace(TRADEOFF, missing="No sizes and times are known: run 7_eval.sh, which writes costs.tsv.")
+        return replace(TRADEOFF, missing="No sizes and times are known yet; run 7_eval.sh, which writes costs.tsv.")
     points = [_measured(run, pair, cost) for pair, cost in found[:FIGURES]]
     figures = [_tradeoff_figure(pair, cost, own) for (pair, cost), own in zip(found, points)]
     kinds = {point.kind for own in points for point in own.values()}

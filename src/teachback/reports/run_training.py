@@ -59,7 +59,7 @@ def training(run: Run) -> Section:
             values = ", ".join(f"{value:.3f}" for value in losses)
             notes.append(f"{one.stage}: mean loss on quiz by epoch: {values}.")
     if not kinds:
-        advice = "No stage logged more than one loss: train longer, or log more often (--logging_steps 10) in stages 3 to 5."
+        advice = "No stage logged more than one loss; train longer, or log more often (--logging_steps 10) in stages 3 to 5."
         return replace(section, missing=advice, notes=notes[:CURRICULA])
     names = list(dict.fromkeys(name for lines in kinds.values() for name in lines))
     names.sort(key=lambda name: name not in run.targets)
@@ -160,7 +160,7 @@ def curriculum(run: Run) -> Section:
     folders = [checkpoint for checkpoint in run.checkpoints if checkpoint.folder.name == "curriculum"]
     curricula = [episodes for checkpoint in folders[:CURRICULA] if (episodes := read_episodes(checkpoint))]
     if not curricula:
-        return replace(section, missing="There is no curriculum: run 6_curriculum.sh, which needs a quiz (QUIZ_FRACTION).")
+        return replace(section, missing="There is no curriculum yet; run 6_curriculum.sh, which needs a quiz (QUIZ_FRACTION).")
     totals: dict[str, float] = defaultdict(float)
     for one in curricula:
         for name, share in zip(one.domains, one.shares.mean(0)):

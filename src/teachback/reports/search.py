@@ -41,7 +41,7 @@ PRUNED, FAILURE = "pruned", "failure"  # outcome of a trial without a score; att
 
 @dataclass
 class SearchArguments(Checked):
-    """Arguments of a search: variables with ranges, trials, and the run whose variables they are."""
+    """Arguments of a search: variables with their ranges, number of trials, and the run to search for."""
 
     space: str = option("", "Variables with their ranges, one per line.")
     trials: Count = 20
@@ -65,7 +65,7 @@ class SearchArguments(Checked):
     def __post_init__(self):
         super().__post_init__()
         if self.protocol == "paper":
-            raise TeachbackError("PROTOCOL=paper selects on the reported rows, and a search must not see them; set PROTOCOL=honest")
+            raise TeachbackError("PROTOCOL=paper selects on the reported rows, which a search must not see; set PROTOCOL=honest")
         if self.domain == "all":
             raise TeachbackError("DOMAIN=all: a search is for one domain's student; set DOMAIN to that domain")
 
@@ -99,7 +99,7 @@ class Search:
         check_values(ranges, stages)
         self.place = Workplace(scripts_root(), Path(args.data_dir) / args.suite, config_file(args.config))
         if not data_digest(self.place.data):
-            raise TeachbackError(f"{self.place.data} holds no processed suite; run 2_process_data.sh first")
+            raise TeachbackError(f"{self.place.data} has no processed suite; run 2_process_data.sh first")
         shared = {"SUITE": args.suite, "SEED": str(args.seed), "DATA_DIR": args.data_dir} | kept_variables(self.place.given)
         shared |= {"DOMAIN": args.domain} if args.domain else {}
         texts = {one.name: one.text for one in ranges} | {"from": self._taken()}
@@ -113,7 +113,7 @@ class Search:
         self.trial_lock = FileLock(folder / "locks/trial")  # of the trial that this process runs
 
     def _taken(self) -> str:
-        """Hash of the teachers and students of other runs that trials take."""
+        """Hash of the teachers and students of other runs that trials use."""
         args, name = self.args, folder_name(self.args.domain) if self.args.domain else "*"
         found = [path for root, pattern in ((args.teacher_root, f"teacher-{args.teacher}*"), (args.student_root, f"{name}/student_*")) if root
                  for path in Path(root).glob(f"{args.suite}/seed{args.seed}/{pattern}/stage.json")]  # fmt: skip
@@ -130,7 +130,7 @@ class Search:
         return optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True, pruner=pruner)
 
     def counted(self) -> int:
-        """Number of trials that are finished, or run by some process."""
+        """Number of trials that are finished or running in any process."""
         return sum(trial.state.name in ("COMPLETE", "PRUNED", "RUNNING") or FAILURE in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
 
     def run(self) -> None:
@@ -148,9 +148,9 @@ class Search:
                 raise TeachbackError(f"interrupted; the same command continues from here, with {self.folder}") from None
 
     def _next(self):
-        """Begin a trial: one that a dead process left, else a new one; None if there are enough.
+        """Begin a trial: one that a dead process left unfinished, else a new one; None if there are enough.
 
-        What a trial proposes depends on its number and on the trials before it, so that an interrupted search goes on as it began.
+        The values of a trial depend on its number and on the trials before it, so an interrupted search continues unchanged.
         """
         import optuna
 
@@ -179,7 +179,7 @@ class Search:
         return True
 
     def _judge(self, trial) -> None:
-        """Run a trial's stages and tell the study their score; values that were tried before are not run again."""
+        """Run a trial's stages and report their score to the study; values that were tried before are not run again."""
         import optuna
 
         states, start, self.told = optuna.trial.TrialState, time.monotonic(), 0
@@ -200,7 +200,7 @@ class Search:
             raise TeachbackError(f"the first trial failed, so others probably would too: {reason}")
 
     def _run(self, trial, values: dict[str, str]) -> tuple[float | None, str]:
-        """Run the cells of a trial that are not done; returns the score, or None and `PRUNED` or the reason of a failure."""
+        """Run the unfinished cells of a trial; returns the score and "", or None and `PRUNED` or the reason of a failure."""
         cells = self.plan.cells(values)
         known = {cell.name: cell for cell in cells}
         for cell in cells:
@@ -218,7 +218,7 @@ class Search:
         return float(record["dev"]["score"]), ""
 
     def _report(self, trial, scores: list[float]) -> None:
-        """Tell the study the scores so far of a trial, of which it may know the first."""
+        """Report a trial's scores so far to the study, which may know the first ones already."""
         for step, score in list(enumerate(scores, start=1))[self.told :]:
             trial.report(score, step)
         self.told = max(self.told, len(scores))

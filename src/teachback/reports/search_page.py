@@ -29,7 +29,7 @@ def write_page(folder: Path, study, plan: SearchPlan, suite: str) -> Path:
 
 def _best(scored: list, trials: list, plan: SearchPlan) -> Section:
     if not scored:
-        return Section("best", "Best settings", missing="No trial has a score yet: continue with the same command.", lead=True)
+        return Section("best", "Best settings", missing="No trial has a score yet; continue with the same command.", lead=True)
     best = max(scored, key=lambda trial: (trial.value, -trial.number))
     rows = [[one.name, best.user_attrs["values"][one.name] or "(empty)", one.text] for one in plan.ranges]
     counts = [(sum(trial.state.name == state for trial in trials), word) for state, word in (("PRUNED", "pruned"), ("FAIL", "failed"))]

@@ -19,7 +19,7 @@ from teachback.reports.recipes import SCRIPTS
 
 STAGES = ("3", "4", "5", "6")
 ARGUMENTS = {"3": TEACHER_STAGE, "4": STUDENT_STAGES, "5": STUDENT_STAGES, "6": CURRICULUM_STAGE}
-# Variables that say which run it is, or that select on reported rows, and have no better value.
+# Variables that identify a run or select on reported rows, and so have no best value.
 NOT_SEARCHED = WITHOUT_EFFECT | {
     "SUITE", "DOMAIN", "DOMAINS", "SEED", "PROTOCOL", "HOLD_OUT", "TRAIN_FRACTION", "EVAL_BATCH_SIZE", "NPROC", "SAVE_STEPS", "UNLABELLED",
 }  # fmt: skip
@@ -46,7 +46,7 @@ class Range:
         try:
             low, high = (int(end) if end.lstrip("-").isdecimal() else float(end) for end in ends.split(".."))
         except ValueError:
-            raise TeachbackError(f"{word}: a range is low..high or low..high:log, such as 1e-5..1e-4:log; values are a,b,c") from None
+            raise TeachbackError(f"{word}: expected a range low..high or low..high:log, such as 1e-5..1e-4:log, or values a,b,c") from None
         if not low < high or scale not in ("", "log") or (scale == "log" and low <= 0):
             raise TeachbackError(f"{word}: the first number must be below the second, and above 0 with :log, the only suffix")
         return cls(name, text, low, high, scale == "log")
@@ -61,18 +61,18 @@ class Range:
 
 
 def parse_space(text: str) -> list[Range]:
-    """Ranges of a space, one a line.
+    """Ranges of a search space, one per line.
 
     Raises:
-        TeachbackError: there is none, or a variable is not one to search.
+        TeachbackError: there is no range, or a variable cannot be searched.
     """
     ranges = [Range.parse(word) for word in text.split("\n") if word]
     known = sorted({name for stage in STAGES for name in declared(scripts_root() / SCRIPTS[stage])} - NOT_SEARCHED)
     for one in ranges:
         if one.name not in known:
             close = difflib.get_close_matches(one.name, known, 1)
-            why = "identifies the run, or changes no result" if one.name in NOT_SEARCHED else "is not a variable of stages 3 to 6"
-            raise TeachbackError(f"{one.name}={one.text}: {one.name} {why}, and is not searched" + (f"; did you mean {close[0]}?" if close else ""))
+            why = "identifies the run or does not change results" if one.name in NOT_SEARCHED else "is not a variable of stages 3 to 6"
+            raise TeachbackError(f"{one.name}={one.text}: {one.name} {why}, so it cannot be searched" + (f"; did you mean {close[0]}?" if close else ""))
     if not ranges:
         raise TeachbackError("name variables with their ranges, such as SECOND_LR=1e-5..1e-4:log TEMPERATURE=1,2,4")
     if twice := [one.name for number, one in enumerate(ranges) if one.name in [other.name for other in ranges[:number]]]:
@@ -121,15 +121,15 @@ def has(stage: str, name: str) -> bool:
 
 
 def values_of(ranges: Sequence[Range], name: str, fixed: str) -> tuple[str, ...]:
-    """Values that trials give a variable of names: those searched, else ``fixed``."""
+    """Values that trials give to a variable whose values are names: the searched ones, else ``fixed``."""
     return next((one.choices for one in ranges if one.name == name), (fixed,))
 
 
 def check_values(ranges: Sequence[Range], stages: Sequence[str]) -> None:
-    """Refuse values that a stage refuses whatever its other variables are, which would fail each trial that takes them.
+    """Refuse values that a stage refuses regardless of its other variables, as every trial with such a value would fail.
 
     Raises:
-        TeachbackError: a value, or an end of a range, does not suit its variable.
+        TeachbackError: a value, or an end of a range, is invalid for its variable.
     """
     for one in ranges:
         values = one.choices or tuple(str(end) if isinstance(end, int) else f"{end:g}" for end in (one.low, one.high))

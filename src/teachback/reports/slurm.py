@@ -68,7 +68,7 @@ class SlurmLauncher:
 
     pause = 10.0
     started = "in Slurm's queue"
-    goes_on = "and finds its jobs, which stay in Slurm's queue (scancel ends them)"
+    goes_on = "and finds its jobs, which stay in Slurm's queue (use scancel to end them)"
 
     def __init__(self, options: str, options_by_role: dict[str, str] | None = None):
         self.options, self.queue = shlex.split(options), Queue(self.pause)
@@ -84,7 +84,7 @@ class SlurmLauncher:
         script, (number, submitted) = sha256(cell.script), _noted(cell)
         if number and self.queue.holds(number):
             if submitted != script:
-                raise TeachbackError(f"Slurm job {number} still runs it with other settings; scancel {number}, or wait")
+                raise TeachbackError(f"Slurm job {number} still runs {cell.name} with other settings; run scancel {number}, or wait")
             return SlurmJob(cell, number, self.queue)
         options = [*self.options, *self.options_by_role.get(cell.role, [])]
         log = str(cell.log.absolute()).replace("%", "%%")  # in a file name, sbatch replaces % and a letter

@@ -1,7 +1,7 @@
 """A table's cells as a workflow for Snakemake, whose plugins run it on many kinds of clusters.
 
-Cells stay the scripts that the other launchers run. The mark that Snakemake looks for holds a hash of the stage.json files
-that a cell has written: by its checksum Snakemake knows whether a cell that was made again has another result.
+Cells are the same scripts that the other launchers run. The marker file that Snakemake checks holds a hash of the stage.json
+files that a cell has written, so its checksum shows whether a cell that ran again has another result.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def snakefile(
     """
     by_name, home = {cell.name: cell for cell in cells}, folder.absolute()
     if makes := next((cell for cell in cells if cell.role == "data"), None):
-        raise TeachbackError(f"cells depend on the content of {place.data}, which is not there; make it first: {makes.command}")
+        raise TeachbackError(f"cells depend on the content of {place.data}, which does not exist; create it first with {makes.command}")
     if set("{}") & set(str(home)):
-        raise TeachbackError(f"OUTPUT_DIR: Snakemake takes braces in {home} for wildcards; name another folder")
+        raise TeachbackError(f"OUTPUT_DIR: Snakemake treats braces in {home} as wildcards; use another folder")
     lines = []
     for cell in cells:
         cell.folder.mkdir(parents=True, exist_ok=True)
@@ -50,8 +50,8 @@ def snakefile(
         f"# When it has ended: bash scripts/reproduce.sh {name} --only_table",
         f"FOLDER = {str(home)!r}",
         f"THREADS = {threads}  # of a cell",
-        f"RETRIES = {retries}  # of a cell that fails, which goes on from its stages' last checkpoints",
-        f"GPUS = {','.join(gpus or ())!r}  # over which local cells are distributed, where CUDA_VISIBLE_DEVICES names none",
+        f"RETRIES = {retries}  # of a cell that fails, which resumes from its stages' last checkpoints",
+        f"GPUS = {','.join(gpus or ())!r}  # over which local cells are distributed unless CUDA_VISIBLE_DEVICES is set",
         "RESOURCES = {  # mem_mb is multiplied by the attempt; runtime is in minutes",
         *resources, "}", "CELLS = {  # cell: what it makes, its folder, and the cells that it needs", *lines, "}",
     ]  # fmt: skip

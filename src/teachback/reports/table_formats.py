@@ -34,7 +34,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Document:
-    """Tables and notes, a sentence each. ``name``: first cell of the first header, which LaTeX has not of a table."""
+    """Tables and notes, a sentence each. ``name``: first cell of the first header, which the LaTeX format leaves out."""
 
     grids: list[Grid]
     notes: list[str]

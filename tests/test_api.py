@@ -342,9 +342,9 @@ def test_a_saved_student_is_a_plain_checkpoint_and_comes_back(trained, models, t
     assert predicted == trained.model.predict(rows)
     said = pipeline("text-classification", str(tmp_path), device="cpu")(texts)
     assert [answer["label"] for answer in said] == [LABELS[number] for number in predicted]
-    with pytest.raises(TeachbackError, match="2 outputs, and num_labels is 3"):
+    with pytest.raises(TeachbackError, match="2 outputs, but num_labels is 3"):
         MPDistil("toy", 3, device="cpu").load_student(tmp_path)
-    with pytest.raises(TeachbackError, match="nowhere holds no model"):
+    with pytest.raises(TeachbackError, match="nowhere does not hold a model"):
         again.load_student("nowhere")
 
 
@@ -440,7 +440,7 @@ def test_patience_ends_the_phases_early(models, tmp_path):
 
 @pytest.mark.parametrize("given", [[1], [1, 0], [1, float("nan")], {0: 1}, {"good": 1, "LABEL_1": 1}, "balance", "12", 3])
 def test_class_weights_that_are_no_weight_a_class_are_refused(given, models, tmp_path):
-    with pytest.raises(TeachbackError, match=r"class_weights=.*give 'balanced', 2 weights above 0 in the order .*LABEL_0, LABEL_1"):
+    with pytest.raises(TeachbackError, match=r"class_weights=.*pass 'balanced', 2 weights above 0 in the order .*LABEL_0, LABEL_1"):
         quick(models, tmp_path, class_weights=given)
 
 
@@ -462,7 +462,7 @@ def test_metakd_hands_the_habits_of_training_to_its_stages(models, tmp_path, mon
 @pytest.mark.parametrize("given", [[1, 2], {"good, or so": 1, "bad": 2}])
 def test_class_weights_that_stages_cannot_take_are_refused_at_once(given, models, tmp_path):
     model = MetaKD(None, models / "small", models / "small", device="cpu", output_dir=tmp_path)
-    with pytest.raises(TeachbackError, match="give 'balanced', or a dict with a weight for each label"):
+    with pytest.raises(TeachbackError, match="pass 'balanced', or a dict with a weight for each label"):
         model.train({}, class_weights=given)
 
 
@@ -545,11 +545,11 @@ def test_numbers_of_other_kinds_are_taken_as_such():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model: model.train([], [], config={"seed": 1}), "config is a dict; give a TrainingConfig"),
-        (lambda model: model.train([], [], meta_loaders=[[]]), "meta_loaders is a list; give a dict"),
+        (lambda model: model.train([], [], config={"seed": 1}), "config is a dict; pass a TrainingConfig"),
+        (lambda model: model.train([], [], meta_loaders=[[]]), "meta_loaders is a list; pass a dict"),
         (lambda model: MPDistil("toy", "2"), "num_labels='2': expected a whole number"),
-        (lambda model: MPDistil("toy", 2, teacher_model=torch.nn.Linear(1, 1)), "teacher_model is a Linear; give a hub name"),
-        (lambda model: MetaKD(student_model=torch.nn.Linear(1, 1)), "student_model is a Linear; give a hub name"),
+        (lambda model: MPDistil("toy", 2, teacher_model=torch.nn.Linear(1, 1)), "teacher_model is a Linear; pass a hub name"),
+        (lambda model: MetaKD(student_model=torch.nn.Linear(1, 1)), "student_model is a Linear; pass a hub name"),
         (lambda model: load_superglue_dataset("CB", max_samples=0), "max_samples=0: must be at least 1"),
     ],
 )
@@ -565,10 +565,10 @@ IDS = torch.ones(4, 3, dtype=torch.long)
     ("batch", "message"),
     [
         ((IDS, IDS, IDS), "train, batch 2: there are no labels"),
-        ((IDS, IDS, IDS, torch.tensor([0, 1, 2, 0])), r"labels are \[0, 1, 2\], expected whole numbers 0 to 1"),
+        ((IDS, IDS, IDS, torch.tensor([0, 1, 2, 0])), r"labels are \[0, 1, 2\]; expected whole numbers from 0 to 1"),
         ((IDS, IDS, IDS, torch.ones(4)), "expected whole numbers"),
-        ((IDS, IDS, IDS, torch.ones(3).long()), r"labels have the shape \(3,\), expected one for each of the 4 rows"),
-        ((IDS, IDS[:, :2], IDS, IDS[:, 0]), r"attention_mask \(4, 2\).*three times \[B, L\]"),
+        ((IDS, IDS, IDS, torch.ones(3).long()), r"labels have the shape \(3,\); expected one label for each of the 4 rows"),
+        ((IDS, IDS[:, :2], IDS, IDS[:, 0]), r"attention_mask \(4, 2\).*expected \[B, L\] for all three"),
         ((IDS, 0 * IDS, IDS, IDS[:, 0]), "no real token"),
         ((60 * IDS, IDS, IDS, IDS[:, 0]), "token 60 is not among the 60"),
         ({"input_ids": IDS}, "expected tensors .* not dict"),
@@ -582,7 +582,7 @@ def test_a_batch_that_does_not_fit_is_named_with_what_is_wrong(batch, message):
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(iter([1]), "give a DataLoader"), (3, "of type int"), ([], "no batches"),
+    [(iter([1]), "pass a DataLoader"), (3, "of type int"), ([], "no batches"),
      (type("Endless", (), {"__iter__": iter})(), "no length")],
 )  # fmt: skip
 def test_what_is_no_loader_is_refused(given, message):
@@ -592,8 +592,8 @@ def test_what_is_no_loader_is_refused(given, message):
 
 @pytest.mark.parametrize(
     ("batches", "message"),
-    [([(IDS, IDS, IDS, torch.tensor([0, 1, 2, 0]))], r"test_loader, batch 1: labels are \[0, 1, 2\], expected whole numbers 0 to 1"),
-     ([(IDS, IDS, IDS, torch.tensor([0.2, 1.7, 0, 1]))], "expected whole numbers 0 to 1"), ([{"input_ids": IDS}], "test_loader, batch 1: expected tensors")],
+    [([(IDS, IDS, IDS, torch.tensor([0, 1, 2, 0]))], r"test_loader, batch 1: labels are \[0, 1, 2\]; expected whole numbers from 0 to 1"),
+     ([(IDS, IDS, IDS, torch.tensor([0.2, 1.7, 0, 1]))], "expected whole numbers from 0 to 1"), ([{"input_ids": IDS}], "test_loader, batch 1: expected tensors")],
 )  # fmt: skip
 def test_a_test_loader_that_does_not_fit_is_refused_before_anything_is_trained(batches, message, models, tmp_path):
     model = MPDistil("toy", 2, teacher_model=models / "big", student_model=models / "small", device="cpu", output_dir=tmp_path / "out")
@@ -634,7 +634,7 @@ def test_loaders_of_texts_and_pairs():
         with pytest.raises(TeachbackError, match=f"max_length={length}: must be at least 4"):
             create_simple_dataloader(["good"], [0], tokenizer(), max_length=length)
     for texts, labels, message in (
-        (["a"], [0, 1], "1 texts and 2 labels"), ([3], [0], r"texts\[0\] is 3"), (["a"], ["x"], "have to be numbers"),
+        (["a"], [0, 1], "1 texts and 2 labels"), ([3], [0], r"texts\[0\] is 3"), (["a"], ["x"], "must be numbers"),
     ):  # fmt: skip
         with pytest.raises(TeachbackError, match=message):
             create_simple_dataloader(texts, labels, tokenizer())
@@ -777,7 +777,7 @@ def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path, mon
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "mine").config.id2label == dict(
         enumerate(LABELS)
     )
-    with pytest.raises(TeachbackError, match="no student of 'other'; there are: books, films"):
+    with pytest.raises(TeachbackError, match="no student of 'other'; available: books, films"):
         model.predict(texts, "other")
 
 

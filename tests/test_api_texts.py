@@ -27,11 +27,11 @@ def test_one_text_alone_is_one_row():
     ("call", "message"),
     [
         (lambda: create_simple_dataloader(["a b", "c"], "01", "scratch:tiny"), "labels='01' is one text, not a list of numbers"),
-        (lambda: create_simple_dataloader(3, None, "scratch:tiny"), "texts is of type int; give a text, or a list"),
+        (lambda: create_simple_dataloader(3, None, "scratch:tiny"), "texts is of type int; pass a text, or a list"),
         (lambda: create_simple_dataloader({"a": 1}, None, "scratch:tiny"), "texts is of type dict"),
-        (lambda: create_simple_dataloader(["a", None], None, "scratch:tiny"), r"texts\[1\] is None; expected a text"),
+        (lambda: create_simple_dataloader(["a", None], None, "scratch:tiny"), r"texts\[1\] is None; expected a non-empty text"),
         (lambda: MPDistil("toy", 2, labels="ab", device="cpu"), "labels='ab' is one text, not a list of names"),
-        (lambda: MetaKD("books", device="cpu"), r"domains='books' is one text, not a list of names; give a list, as in \['books'\]"),
+        (lambda: MetaKD("books", device="cpu"), r"domains='books' is one text, not a list of names; pass a list, as in \['books'\]"),
         (lambda: Table.of(TABLE | {"domain": "a"}), "the table's column domain='a' is one text, not a list of cells"),
         (lambda: Table.of(SimpleNamespace(columns=["text_a", "domain", "label", "text_a"])), "the table has 2 columns called text_a; keep one"),
         (lambda: Table.of(TABLE | {"domain": ["a"]}), "the table's columns differ in length: .*'domain': 1"),
@@ -46,7 +46,7 @@ def test_a_text_in_place_of_a_list_is_refused(call, message):
 def test_a_table_in_place_of_its_column_is_refused():
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({"text_a": ["good plot", "bad"]})
-    with pytest.raises(TeachbackError, match="texts is of type DataFrame; give a text, or a list of texts"):
+    with pytest.raises(TeachbackError, match="texts is of type DataFrame; pass a text, or a list of texts"):
         text_rows(table, "texts", "d")
     assert [row.text_a for row in text_rows(table["text_a"], "texts", "d")] == ["good plot", "bad"]
 

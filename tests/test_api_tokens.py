@@ -75,7 +75,7 @@ def test_texts_are_found_through_subsets_and_joined_data_sets_and_nowhere_else()
     rows = bare.rows(TASK, 60)
     assert bare.read_by(word_tokenizer(), rows, word_tokenizer()) is rows
     with pytest.raises(
-        TeachbackError, match="meta yields the tokens of one without the texts.*create_simple_dataloader"
+        TeachbackError, match="meta yields the tokens of one of them without the texts.*create_simple_dataloader"
     ):
         bare.read_by(word_tokenizer(), rows, byte_tokenizer())
 
@@ -87,7 +87,7 @@ def test_the_same_vocabulary_behind_another_normaliser_reads_the_texts_again():
     again = mine.read_by(other, mine.rows(TASK, 60), None)
     assert "good" not in " ".join(words_of(again, other))
     bare = UserLoader([(torch.ones(2, 3).long(),) * 3 + (torch.tensor([0, 1]),)], "train")
-    with pytest.raises(TeachbackError, match="choose models of one tokenizer"):
+    with pytest.raises(TeachbackError, match="choose models that share a tokenizer"):
         bare.read_by(other, bare.rows(TASK, 60), word_tokenizer())
 
 

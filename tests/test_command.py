@@ -28,7 +28,7 @@ def test_a_script_is_found_by_its_name(name):
 
 
 def test_an_unknown_script_is_named_with_those_that_there_are():
-    with pytest.raises(TeachbackError, match="teachback run 3_train: there is no such script; there are: 1_get_data, .*export"):
+    with pytest.raises(TeachbackError, match="teachback run 3_train: there is no such script; available: 1_get_data, .*export"):
         find_script("3_train")
 
 

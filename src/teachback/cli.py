@@ -57,7 +57,7 @@ def find_script(name: str) -> Path:
     """Path of a stage or script by name, with or without ``.sh``.
 
     Raises:
-        TeachbackError: there is no such script.
+        TeachbackError: no script has this name.
     """
     from teachback.core.places import scripts_root
 
@@ -67,7 +67,7 @@ def find_script(name: str) -> Path:
     if file in FURTHER:
         return scripts_root() / "scripts" / file
     known = ", ".join(Path(known).stem for known in (*STAGES, *FURTHER))
-    raise TeachbackError(f"teachback run {name}: there is no such script; there are: {known}")
+    raise TeachbackError(f"teachback run {name}: there is no such script; available: {known}")
 
 
 def become(script: Path, flags: list[str]) -> None:
@@ -76,7 +76,7 @@ def become(script: Path, flags: list[str]) -> None:
     try:
         os.execvp("bash", ["bash", str(script), *flags])
     except FileNotFoundError as error:
-        raise TeachbackError("bash was not found; install it, as the stages are bash scripts") from error
+        raise TeachbackError("bash was not found; install it, because the stages are bash scripts") from error
 
 
 def run() -> None:

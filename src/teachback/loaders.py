@@ -49,7 +49,7 @@ def create_simple_dataloader(
         tokenizer_name: a hub name, a folder, scratch:tiny|mini (a vocabulary learnt from these texts), or a tokenizer.
 
     Raises:
-        TeachbackError: there are no texts, another number of labels, or labels that are not numbers.
+        TeachbackError: there are no texts, the numbers of texts and labels differ, or labels are not numbers.
     """
     rows = text_rows(texts, "texts", "texts")
     require_list(labels, "labels", "numbers")
@@ -57,7 +57,7 @@ def create_simple_dataloader(
         labels = [labels]
     if not rows or (labels is not None and len(labels) != len(rows)):
         raise TeachbackError(
-            f"there are {len(rows)} texts and {0 if labels is None else len(labels)} labels; give a label for each text"
+            f"there are {len(rows)} texts and {0 if labels is None else len(labels)} labels; pass one label for each text"
         )
     known = [text for row in rows for text in (row.text_a, row.text_b) if text]
     dataset = _dataset(rows, _tokenizer(tokenizer_name, known), max_length)
@@ -70,7 +70,7 @@ def _numbers(labels: Sequence[float]) -> torch.Tensor:
     try:
         return torch.as_tensor([value.item() if hasattr(value, "item") else value for value in labels])
     except (TypeError, ValueError):
-        raise TeachbackError("labels have to be numbers: 0, 1, ... for classes, or a regression's values") from None
+        raise TeachbackError("labels must be numbers: 0, 1, ... for classes, or the values of a regression") from None
 
 
 def _tokenizer(name, texts: list[str], data_dir: str = "data"):

@@ -68,7 +68,7 @@ class Table:
     def of(cls, frame, group_column: str = "", renamed: Mapping[str, str] | None = None) -> "Table":
         """Take the known columns of a pandas DataFrame, a dict of lists or another object with named columns.
 
-        ``renamed``: the table's names of columns, by ours.
+        ``renamed``: our column names -> those of the table.
 
         Raises:
             TeachbackError: a needed column is missing, or columns differ in length.
@@ -78,7 +78,7 @@ class Table:
         needed = [*NEEDED, *(renamed or ()), *([group_column] if group_column else [])]
         missing = [places[name] for name in dict.fromkeys(needed) if places[name] not in names]
         if missing:
-            raise TeachbackError(f"the table has the columns {names}, and lacks {', '.join(missing)}")
+            raise TeachbackError(f"the table has the columns {names} but lacks {', '.join(missing)}; add the missing columns")
         chosen = {name: place for name, place in places.items() if place in names}
         for place in chosen.values():
             if names.count(place) > 1:
@@ -87,7 +87,7 @@ class Table:
         columns = {name: [_text(value) for value in frame[place]] for name, place in chosen.items()}
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise TeachbackError(f"the table's columns differ in length: {lengths}; give all of them the same length")
+            raise TeachbackError(f"the table's columns differ in length ({lengths}); make them equally long")
         index = getattr(frame, "index", None)  # for pandas; other tables have a method of that name
         return cls(columns, list(range(lengths["text_a"]) if index is None or callable(index) else index))
 
@@ -100,7 +100,7 @@ class Table:
         present = list(dict.fromkeys(self.columns["domain"]))
         absent = [name for name in domains if name not in present]
         if absent:
-            raise TeachbackError(f"the table has no row of domain {absent[0]!r}; it has: {', '.join(present)}")
+            raise TeachbackError(f"the table has no row of domain {absent[0]!r}; its domains are: {', '.join(present)}")
         kept = [number for number, name in enumerate(self.columns["domain"]) if name in domains]
         columns = {name: [values[number] for number in kept] for name, values in self.columns.items()}
         return Table(columns, [self.index[number] for number in kept])
@@ -130,7 +130,7 @@ def _text(value) -> str:
 
 def _require_several(domains: Collection[str]) -> None:
     if len(domains) < 2:
-        raise TeachbackError("Meta-KD needs rows of two or more domains, and these are of one; use MPDistil for a single domain")
+        raise TeachbackError("Meta-KD needs rows of two or more domains, but these are of one; use MPDistil for a single domain")
 
 
 def _dev(record: dict) -> dict[str, float]:
@@ -168,7 +168,7 @@ class MetaKD:
             raise TeachbackError(f"teacher={teacher!r}: use meta, mix or mtl")
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
-        self.output_dir = Path(output_dir).absolute()  # whatever folder the program is in when it predicts
+        self.output_dir = Path(output_dir).absolute()  # so that prediction works from any working folder
         self.teacher: PreTrainedModel | None = None
         self.students: dict[str, PreTrainedModel] = {}
         self._checkpoints: dict[str, Checkpoint] = {}
@@ -301,5 +301,5 @@ class MetaKD:
     def _require(self, domain: str) -> None:
         if domain not in self.students:
             raise TeachbackError(
-                f"there is no student of {domain!r}; there are: {', '.join(self.students) or 'none yet'}"
+                f"there is no student of {domain!r}; available: {', '.join(self.students) or 'none yet'}"
             )

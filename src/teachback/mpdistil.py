@@ -43,9 +43,9 @@ def _checked_labels(number, labels: tuple[str, ...], is_regression: bool) -> int
         raise TeachbackError(f"num_labels={number!r}: expected a whole number")
     number = int(number)
     if number < (1 if is_regression else 2) or (is_regression and number != 1):
-        raise TeachbackError(f"num_labels={number}: a regression has 1, a classification 2 or more")
+        raise TeachbackError(f"num_labels={number}: must be 1 for a regression, and 2 or more for a classification")
     if labels and (is_regression or len(labels) != number):
-        raise TeachbackError(f"labels={list(labels)}: give num_labels={number} names, for a regression none")
+        raise TeachbackError(f"labels={list(labels)}: pass num_labels={number} names, or none for a regression")
     return number
 
 
@@ -62,7 +62,7 @@ class MPDistil:
 
         Args:
             metric: accuracy, f1, binary_f1, mcc, correlation, or auto for the metric of the task's benchmark.
-            teacher_model, student_model: a hub name, a folder, or scratch:tiny|mini; no ``student_model``: the teacher's.
+            teacher_model, student_model: a hub name, a folder, or scratch:tiny|mini; ``student_model`` is the teacher's by default.
             student_layers: number of first layers, "spread:3", a list [1, 3, 5], or -1 for all.
             output_dir: folder for the checkpoints teacher/ and student/, and for logs/.
             labels: class names for the saved models; by default those of the loader.
@@ -78,7 +78,7 @@ class MPDistil:
         self.teacher_model = model_name(teacher_model, "teacher_model")
         self.student_model = self.teacher_model if student_model is None else model_name(student_model, "student_model")
         if student_model is None and student_init == "pretrained":
-            print(f"student_model is not given: the student is cut from {self.teacher_model}, the teacher's model")
+            print(f"student_model is not set, so the student is cut from the teacher's model, {self.teacher_model}")
         self.student_layers = layers_choice(student_layers)
         self.student_init, self.data_dir, self.output_dir = student_init, str(data_dir), Path(output_dir)
         one_of("pretrained", "teacher")("student_init", student_init)
@@ -113,7 +113,7 @@ class MPDistil:
         config = with_settings(config, TrainingConfig, settings)
         if not isinstance(meta_loaders, (dict, type(None))):
             raise TeachbackError(
-                f"meta_loaders is a {type(meta_loaders).__name__}; give a dict of task names and loaders"
+                f"meta_loaders is a {type(meta_loaders).__name__}; pass a dict of task names and loaders"
             )
         if meta_loaders and not config.meta_epochs:
             raise TeachbackError(
@@ -202,7 +202,7 @@ class MPDistil:
             TeachbackError: the task is a regression, or there is no student.
         """
         if self.is_regression:
-            raise TeachbackError("a regression has no probabilities; predict(loader) gives its numbers")
+            raise TeachbackError("a regression has no probabilities; use predict(loader), which returns its numbers")
         return softmax(self._logits(loader), axis=-1).tolist()
 
     def _logits(self, loader) -> np.ndarray:
@@ -235,12 +235,12 @@ class MPDistil:
             TeachbackError: the folder holds no intact model, or one with another number of outputs.
         """
         if not (Path(path) / "config.json").is_file():
-            raise TeachbackError(f"{path} holds no model (no config.json); name a folder that save_student wrote")
+            raise TeachbackError(f"{path} does not hold a model (it has no config.json); name a folder that save_student wrote")
         require_whole(Path(path))
         student = load_finished_classifier(path)
         expected = (self.num_labels, 1) if not self.is_regression else (1,)  # a single output if rows are choices
         if student.config.num_labels not in expected:
-            raise TeachbackError(f"{path} has {student.config.num_labels} outputs, and num_labels is {self.num_labels}")
+            raise TeachbackError(f"{path} has {student.config.num_labels} outputs, but num_labels is {self.num_labels}")
         self.student, self.tokenizer = student.to(self.device), load_tokenizer(str(path), self.data_dir)
         self._card = read_text(path)
 
@@ -253,5 +253,5 @@ class MPDistil:
 
 def _named(mapping: dict, value):
     if value not in mapping:
-        raise TeachbackError(f"label_mapping has no name for the prediction {value!r}; it has: {list(mapping)}")
+        raise TeachbackError(f"label_mapping has no name for the prediction {value!r}; it has names for {list(mapping)}")
     return mapping[value]

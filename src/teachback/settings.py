@@ -43,22 +43,22 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str]) -> No
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"available: {', '.join(known)}"
             raise UnknownArgument(f"{where} has no argument {name!r}; {hint}")
 
 
 def model_name(model, argument: str) -> str:
-    """Name of a model as text; refuses a model itself, whose tokenizer and origin nobody would know."""
+    """Name of a model as text; refuses a model object, whose tokenizer and origin would be unknown."""
     if not isinstance(model, str | Path):
         raise TeachbackError(
-            f"{argument} is a {type(model).__name__}; give a hub name, scratch:tiny, or a folder, in which save_pretrained has "
-            "written the model and its tokenizer"
+            f"{argument} is a {type(model).__name__}; pass a hub name, scratch:tiny, or a folder to which save_pretrained wrote "
+            "the model and its tokenizer"
         )
     return str(model)
 
 
 def takes(config: "type[Settings]"):
-    """Decorate a function whose ``**settings`` are fields of ``config``: add them to its signature, refuse others."""
+    """Decorate a function whose ``**settings`` are fields of ``config``: add them to its signature, and refuse others."""
 
     def decorate(function):
         shown = inspect.signature(function)
@@ -100,7 +100,7 @@ class Settings(Checked):
 def with_settings(config, kind: type[Settings], settings: dict):
     """Copy of a config of type ``kind`` (None: the defaults) with fields replaced by ``settings``."""
     if not isinstance(config, (kind, type(None))):
-        raise TeachbackError(f"config is a {type(config).__name__}; give a {kind.__name__}(...), or its fields by name")
+        raise TeachbackError(f"config is a {type(config).__name__}; pass a {kind.__name__}(...), or its fields by name")
     return replace(config or kind(), **settings)
 
 
@@ -130,7 +130,7 @@ class TrainingConfig(Settings):
     soft_loss: Annotated[str, one_of("ce", "kl", "mse")] = "mse"
     pkd_layers: Annotated[str, one_of("first", "skip", "last")] = "first"  # teacher layers of PKD
     schedule: Annotated[str, one_of("constant", "linear")] = "constant"  # learning rate of phases 1 and 2; linear has 10 % warm-up
-    patience: Natural = 0  # end a phase after so many scores on val_loader without a better one; 0: never
+    patience: Natural = 0  # end a phase after this many scores in a row on val_loader without a better one; 0: never
     class_weights: str | Sequence | Mapping | None = None  # of the loss on labels: balanced, a weight by class in order, or a dict
     label_smoothing: BelowOne = 0.0  # share of a label that is spread evenly over the classes
 
@@ -167,7 +167,7 @@ class MetaKDConfig(Settings):
     tkd_weight: float | None = None  # None: 0.5 with a meta-teacher, else 0
     temperature: Positive = 1.0  # stage 5
     alpha: Share = 1.0  # stage 5: weight of the soft loss; the hard loss has 1 - alpha
-    patience: Natural = 0  # end a stage after so many epochs in a row without a better one on dev; 0: never
+    patience: Natural = 0  # end a stage after this many epochs in a row without a better one on dev; 0: never
     class_weights: str | Mapping | None = None  # of the loss on labels, in stage 3 and with alpha below 1 in stage 5: balanced, or {label: weight}
     label_smoothing: BelowOne = 0.0  # there too: share of a label that is spread evenly over the classes
     max_length: int = 128
@@ -188,7 +188,7 @@ class MetaKDConfig(Settings):
     transfer_set: str = "domain"  # stage 4: texts of the domain, or all
     transfer_windows: int = 0  # stages 4 and 5: further parts of texts longer than max_length that join them
     attention_target: str = "scores"  # stage 4: scores, probs or relations
-    relation_heads: int | None = None  # heads that states are split into for relations; None: as many as 48 that divide all widths
+    relation_heads: int | None = None  # heads that states are split into for relations; None: the largest number up to 48 that divides all widths
     loss_balance: str = "none"  # stage 4: divide its losses by their own size: none, initial or running
     first_schedule: str = "constant"  # learning rate of stage 4: constant, or linear with 10 % warm-up
     first_dropout: bool = True  # dropout in stage 4
@@ -196,7 +196,7 @@ class MetaKDConfig(Settings):
 
     @classmethod
     def recommended(cls, **settings) -> "MetaKDConfig":
-        """Settings of configs/recommended.sh, which made the best students in docs/results.md, with ``settings`` in their place.
+        """Settings of configs/recommended.sh, which made the best students in docs/results.md; ``settings`` override them.
 
         They are meant for a student cut from its teacher: ``MetaKD(..., student_layers=3, student_init="teacher")``.
         """
@@ -210,7 +210,7 @@ class MetaKDConfig(Settings):
         """
         given = self.class_weights or ""
         if not isinstance(given, str | Mapping) or any("," in str(label) for label in given if isinstance(given, Mapping)):
-            raise TeachbackError(f"class_weights={given!r}: give 'balanced', or a dict with a weight for each label; labels must not contain commas")
+            raise TeachbackError(f"class_weights={given!r}: pass 'balanced', or a dict with a weight for each label; labels must not contain commas")
         text = given if isinstance(given, str) else ",".join(f"{label}={weight}" for label, weight in given.items())
         return {"class_weights": text, "label_smoothing": self.label_smoothing}
 

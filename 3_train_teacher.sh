@@ -23,7 +23,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${USE_DOMAIN_LOSS=1}"                # meta: 1 adds the domain-corruption loss (paper: 1)
 : "${DOMAIN_LOSS_WEIGHT=0.5}"           # meta: weight of that loss, gamma 1 (paper: 0.5)
 : "${DOMAIN_LABELS=false}"              # meta: labels of that loss: false (paper), permuted (authors' code), or reversal or uniform, which remove domain information
-: "${AVERAGE_CHECKPOINTS=0}"            # number of last epochs whose weights are averaged; kept if no worse on dev than the best epoch; 0: none
+: "${AVERAGE_CHECKPOINTS=0}"            # number of last epochs whose weights are averaged; the average is kept if it is no worse on dev than the best epoch; 0: no averaging
 : "${CLASS_WEIGHTS=}"                  # class weights of the label loss: balanced (inverse frequency), or name=weight,...; empty: equal
 : "${LABEL_SMOOTHING=0}"                # share of a label that is spread evenly over the classes (paper: 0)
 : "${DROPOUT=}"                         # all dropout probabilities; empty: the defaults of the model family, not those of config.json
@@ -36,7 +36,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${EVAL_BATCH_SIZE=64}" --per_device_eval_batch_size  # as in stage 2
 : "${PRECISION=auto}"                   # as in stage 2
 : "${DEVICE=auto}"                      # as in stage 2
-: "${SAVE_STEPS=0}"                     # also save a checkpoint every this many steps, to lose less work when interrupted; 0: only after each epoch
+: "${SAVE_STEPS=0}"                     # steps between further checkpoints within an epoch, so that an interruption loses less work; 0: save only after each epoch
 : "${NPROC=1}" no flag                  # number of processes, one per device, started by torchrun
 : "${REPORT_TO=none}"                   # none, tensorboard or wandb: logs loss terms, learning rate and scores, below the run's logs/
 

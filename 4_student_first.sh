@@ -16,7 +16,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${STUDENT_MODEL=huawei-noah/TinyBERT_General_4L_312D}"  # hub name, folder or scratch:tiny (paper: this TinyBERT)
 : "${STUDENT_LAYERS=}"                  # layers to keep: 3 (the first three), spread:3 (evenly spaced), or a list such as 1,3,5; empty: all (paper)
 : "${STUDENT_INIT=pretrained}"          # initial weights: pretrained (those of STUDENT_MODEL), or teacher (STUDENT_LAYERS of the trained teacher)
-: "${LAYER_MAP=uniform}"                # teacher layer of each student layer: uniform (paper), last, first, or a list such as 3,6,9,12; one layer alone is for the student's last (-1: the teacher's last)
+: "${LAYER_MAP=uniform}"                # teacher layer of each student layer: uniform (paper), last, first, or a list such as 3,6,9,12; a single layer is mapped to the student's last (-1: the teacher's last)
 : "${TRANSFER_SET=domain}"              # texts to train on: domain (paper), or all: those of every domain that the teacher has labels for
 : "${UNLABELLED=}"                      # file of further texts of the domain: one per line, with a tab inside a pair; or CSV, JSON lines or Parquet with the column text or text_a, and text_b for pairs
 : "${TRANSFER_WINDOWS=0}"               # maximum number of further windows to train on from each text longer than MAX_LENGTH

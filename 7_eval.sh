@@ -12,7 +12,7 @@ source "$(dirname "$0")/scripts/common.sh"
 : "${SPLIT=test}"              # split to score: test (paper), dev, quiz or train
 : "${METRIC=}"                 # metric, or several joined by +, for their mean; empty: the domain's metric in suite.json (paper: accuracy)
 : "${SUBMISSION=0}"            # 1: also write leaderboard files for the hidden tests (superglue, glue)
-: "${SPREADSHEET=0}"           # 1: also write predictions/spreadsheet/, with cells quoted that a spreadsheet would take for formulas
+: "${SPREADSHEET=0}"           # 1: also write predictions/spreadsheet/, where cells that a spreadsheet would take for formulas are quoted
 : "${REPORT=1}"                # 1: also write report.html, which takes some seconds; 0: do not
 : "${REPORT_TO=none}"          # none, tensorboard or wandb: logs scores beside the training curves of each checkpoint
 : "${SEED=42}"                 # seed of the run to score (paper: 42)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Creates .venv, the environment that the stages use, and installs torch, requirements.lock and requirements-dev.lock into it. These files (by
-# scripts/lock.sh) pin packages and their dependencies with hashes: what the stages need, and what further formats, export, search and tests do.
+# scripts/lock.sh) pin packages and their dependencies with hashes: what the stages need, and what further formats, export, search and tests need.
 # With the argument `stages` it installs only the first, in half the time. Does nothing if .venv is up to date.
 # Needs Python 3.11 or newer and a package index that pip can reach.
 set -euo pipefail
@@ -30,7 +30,7 @@ make_venv() {  # also repairs one whose creation was interrupted
         stop "python3 -m venv failed (see above). On Debian and Ubuntu: apt install python3-venv"
 }
 
-up_to_date() {  # lock: no longer, if the Python that .venv was created with has been replaced by one that finds no packages there
+up_to_date() {  # lock; false also if the Python that .venv was created with has been replaced by one that does not find its packages
     cat requirements.txt "$1" | cmp -s - "$installed/$1" &&
         .venv/bin/python -c 'import importlib.util as util, sys; sys.exit(not util.find_spec("torch"))' 2>/dev/null
 }
@@ -56,7 +56,7 @@ compile_large_packages() {  # where Python may keep no bytecode, every stage wou
 case ${*-} in
     "") ;;
     stages) locks=(requirements.lock) ;;
-    *) stop "environment.sh: the arguments are: none, or the word stages" ;;
+    *) stop "environment.sh: unknown arguments $*; use no argument, or the word stages" ;;
 esac
 for lock in "${locks[@]}"; do
     if up_to_date "$lock"; then continue; fi

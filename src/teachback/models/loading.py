@@ -27,7 +27,7 @@ from teachback.models.admission import admit_classifier, admit_encoder, embeddin
 from teachback.models.hub_access import look_no_further_than_the_cache
 from teachback.models.location import SCRATCH_SIZES, locate
 
-TRAINING_ONLY = "training_only.safetensors"  # beside a checkpoint, what else was trained
+TRAINING_ONLY = "training_only.safetensors"  # file beside a checkpoint with the other trained weights
 SCRATCH_VOCABULARY = 4000
 INNER = re.compile(r"layer(?!_?norm)|embed|attn|attention")  # names of encoder weights, as opposed to pre-training heads
 LONGEST_WORD = 100  # characters; WordPiece maps longer words to [UNK]

@@ -151,7 +151,7 @@ def test_folders_that_cannot_be_read_are_explained(student, texts, tmp_path, cap
         predicted(student, texts, capsys, output="")
     with pytest.raises(TeachbackError, match="set --output to another folder"):
         predicted(student, texts, capsys, output=str(texts))
-    with pytest.raises(TeachbackError, match="JOBS=2: processes share the files of a folder"):
+    with pytest.raises(TeachbackError, match="JOBS=2: several processes share the files of a folder"):
         PredictionArguments(folder=str(student), jobs=2)
     (texts / "part-1.csv").touch()
     with pytest.raises(TeachbackError, match=r"part-1.csv and .*part-1.txt would have the same name"):

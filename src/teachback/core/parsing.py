@@ -62,7 +62,7 @@ def parse_options(*classes, argv: list[str] | None = None) -> list:
 
 
 def _without_unset(classes: tuple, argv: list[str]) -> list[str]:
-    """The command line without flags of an empty value, where unset has a meaning of its own."""
+    """Remove flags with an empty value from a command line, if their arguments may be unset."""
     optional = {f"--{f.name}" for c in classes for f in fields(c) if f.default is None}
     unset = {i for i, word in enumerate(argv[:-1]) if word in optional and argv[i + 1] == ""}
     return [word for i, word in enumerate(argv) if i not in unset and i - 1 not in unset]

@@ -17,7 +17,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 def resolve_precision(name: str, device: "torch.device | str") -> str:
     """Parse PRECISION; ``auto`` is bf16 where the hardware computes faster in it, else fp32.
 
-    Decided by features of the hardware, never by a timing: a varying answer would make finished stages stale.
+    Decided by hardware features, never by timing: a result that varied between runs would make finished stages outdated.
 
     Raises:
         TeachbackError: the name is unknown, or fp16 on a CPU.

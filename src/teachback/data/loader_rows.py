@@ -54,7 +54,7 @@ class TokenDataset(Dataset):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch without padding. ``choices``: sequences per row, 0 if the rows are not questions with choices."""
+    """A batch without padding. ``choices``: sequences per row; 0 unless the rows are questions with choices."""
 
     inputs: dict[str, Slices]
     rows: int

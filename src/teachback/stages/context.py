@@ -133,7 +133,7 @@ class Context:
         """Further windows of texts longer than MAX_LENGTH, see `further_windows`."""
         windows = further_windows(rows, self.data.suite.domains, tokenizer, self.args.max_length, most)
         if most:
-            self.say(f"TRANSFER_WINDOWS={most}: {len(windows):,} windows of long texts join {len(rows):,} rows")
+            self.say(f"TRANSFER_WINDOWS={most}: {len(windows):,} windows of long texts are added to {len(rows):,} rows")
         return windows
 
     def fit(self, run: StageRun, module: TrainingModule, train_rows: EncodedRows, dev: list[Row], domains: list[str],

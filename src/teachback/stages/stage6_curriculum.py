@@ -184,7 +184,7 @@ def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherA
         head = head_name(scene.teacher.kind, domain)
         quizzes.append(Quiz(head, scene.teacher_quizzes[name], pooled[name], labels, guids))
     meta = scene.new_meta_teacher().to(device)
-    # If stage 5 used the same teacher, its meta-teacher suits this teacher's states.
+    # If stage 5 used the same teacher, its meta-teacher fits this teacher's states.
     same = read_stage(scene.student_folder)["inputs"].get("teacher") == scene.teacher.hash
     learnt = take_heads(meta, scene.student_folder) if same else set()
     new = new_heads(scene.teacher, scene.domains) - learnt

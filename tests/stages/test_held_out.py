@@ -155,7 +155,7 @@ def test_combinations_without_a_meaning_are_refused(home):
         "dvd",
     )
     refused("TEACHER_DOMAIN=dvd needs TEACHER=single, not meta", first, "--teacher_domain", "dvd")
-    refused("was trained on dvd, and HOLD_OUT=dvd", first, "--hold_out", "dvd", "--domain", "dvd")
+    refused("was trained on dvd, which HOLD_OUT=dvd excludes", first, "--hold_out", "dvd", "--domain", "dvd")
     refused("HOLD_OUT=dvd TEACHER=mix bash 3_train", first, "--teacher", "mix", "--hold_out", "dvd", "--domain", "dvd")
     refused("TRAIN_FRACTION=0.0: must be above 0", teach, "--train_fraction", "0")
     refused("TRAIN_FRACTION=1.5: must be above 0 and at most 1", teach, "--train_fraction", "1.5")

@@ -9,7 +9,7 @@ from teachback.data.schema import Domain, Row
 
 CHUNK = 1_000  # rows tokenised at a time
 OVERLAP = 1 / 4  # minimum share of a window that the next one repeats, if the maximum number of windows permits
-LONGEST_WORD = 30  # characters searched for a blank; without one a window begins or ends within a word
+SEARCHED = 30  # characters in which a blank is looked for; without one a window begins or ends within a word
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def _windows(row: Row, cut: Cut, most: int, left: bool) -> Iterator[Row]:
 def _whole_words(text: str, begin: int, end: int) -> str:
     """Characters ``begin`` to ``end`` without parts of words at both ends."""
     if begin and not text[begin - 1].isspace():
-        blank = text.find(" ", begin, begin + LONGEST_WORD)
+        blank = text.find(" ", begin, begin + SEARCHED)
         begin = max(begin, blank)
     if end < len(text) and not text[end].isspace():
-        blank = text.rfind(" ", max(begin, end - LONGEST_WORD), end)
+        blank = text.rfind(" ", max(begin, end - SEARCHED), end)
         end = blank if blank > 0 else end
     return text[begin:end].strip()

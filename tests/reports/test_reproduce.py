@@ -183,6 +183,18 @@ def test_averaged_teachers_are_those_of_every_domain(tmp_path):
     assert cell.variables["STUDENT_DIR"].endswith("single-tinybert")
 
 
+def test_the_recommended_row_is_run_on_request_with_the_settings_of_its_config(tmp_path):
+    assert not {"recommended", "teacher-uniform"} & {cell.kind for cell in cells(tmp_path).values()}
+    found = cells(tmp_path, rows="recommended meta-distillation", targets="books dvd")
+    given = dict(re.findall(r"^(\w+)=(\S+)", (ROOT / "configs/recommended.sh").read_text(), re.M))
+    cell, teacher = found["recommended.dvd.seed1"], found["teacher-uniform.seed1"]
+    named = [name for name in given if name in cell.variables and name not in ("SUITE", "QUIZ_FRACTION")]
+    assert len(named) == 7 and {name: cell.variables[name] for name in named} == {name: given[name] for name in named}
+    assert teacher.variables["DOMAIN_LABELS"] == given["DOMAIN_LABELS"] and teacher.name in cell.needs
+    assert cell.after == ("recommended.books.seed1",)  # whose first stage it copies, as that trains on every domain's texts
+    assert found["meta-distillation.dvd.seed1"].after == ()
+
+
 def test_rows_differ_in_what_they_say(tmp_path):
     found = cells(tmp_path)
 

@@ -39,7 +39,7 @@ class Plan:
     rows: tuple[TableRow, ...]
     variables: dict[str, str] = field(default_factory=dict)  # of all cells
     undistilled: dict[str, str] = field(default_factory=dict)  # of the undistilled student's cells
-    one_first_stage: bool = False  # TRANSFER_SET=all: stage 4 reuses another domain's student
+    one_first_stage: bool = False  # TRANSFER_SET=all in all rows: stage 4 reuses another domain's student
     setting: Setting = Setting()
     against: str = ""  # reference row of the paired tests; "": that of each row's recipe
     teacher_domain: str = ""  # domain of "another domain's" teacher; "": the one after the target
@@ -142,7 +142,8 @@ class Plan:
         source |= {key: homes[of] for key, of in (("TEACHER_DIR", row.teacher), ("STUDENT_DIR", row.student)) if of in homes}
         source |= {"TEACHER_DOMAIN": self._other(domain)} if row.taught_by_other else {}
         # The first domain's stage 4 is reused by others with the same teacher.
-        reused = self.one_first_stage and SCRIPTS["4"] in row.scripts and not self.recipe.row(row.teacher).by_domain
+        alike = self.one_first_stage or row.variables.get("TRANSFER_SET") == "all"
+        reused = alike and SCRIPTS["4"] in row.scripts and not self.recipe.row(row.teacher).by_domain
         after = (self.cell_name(row, self.targets[0], seed),) if reused and domain != self.targets[0] else ()
         return Cell(name, home / "cells", row.scripts, self.variables | which | row.variables | source, row.name, tuple(needs), after)
 

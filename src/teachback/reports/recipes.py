@@ -84,6 +84,11 @@ _UNDISTILLED = TableRow("undistilled", "Student, undistilled", "57", "{domain}/s
                         compared_with="meta-distillation")  # fmt: skip
 # TinyBERT-KD: the same distiller without lambda (hence without prototype scores) and without L_TKD.
 _TINYBERT = {"USE_EXPERTISE_WEIGHTS": "0", "TKD_WEIGHT": "0"}
+# The losses and texts of configs/recommended.sh; models, epochs and learning rates are those of the table's other rows.
+_RECOMMENDED = {
+    "TRANSFER_SET": "all", "TRANSFER_WINDOWS": "2", "ATTENTION_TARGET": "relations", "LAYER_MAP": "-1", "LOSS_BALANCE": "initial",
+    "EMBEDDING_WEIGHT": "0", "KEEP_START": "1",
+}  # fmt: skip
 
 METAKD = {row.name: row for row in (
     _teacher("teacher-single", "BERT-single (teacher)", "single"),
@@ -115,6 +120,9 @@ METAKD = {row.name: row for row in (
     # Without it there is no transferable knowledge, hence no L_TKD.
     _metakd("no-domain-loss", "− domain loss (and L_TKD)", "teacher-no-domain-loss", TKD_WEIGHT="0"),
     _metakd("no-tkd", "− L_TKD", "teacher-meta", TKD_WEIGHT="0"),
+    # Not in the paper.
+    replace(_teacher("teacher-uniform", "Meta-teacher, uniform domain labels", "meta", DOMAIN_LABELS="uniform"), extra=True),
+    replace(_metakd("recommended", "Meta-teacher, uniform → recommended", "teacher-uniform", **_RECOMMENDED), extra=True),
 )}  # fmt: skip
 
 
@@ -158,7 +166,7 @@ ANSWERED_BY = {"MNLI-mm": "MNLI"}
 
 # The last one is the reference of the paired tests.
 _HELD_OUT = ("teacher-meta", "undistilled", "meta-distillation", "other-tinybert")
-_FEW_DATA = ("teacher-single", "teacher-meta", "undistilled", "meta-distillation", "single-tinybert")
+_FEW_DATA = ("teacher-single", "teacher-meta", "undistilled", "meta-distillation", "recommended", "single-tinybert")
 
 RECIPES = {
     # The paper trains on all train rows, and has no stage 6.

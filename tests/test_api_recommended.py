@@ -61,13 +61,15 @@ def test_students_learn_with_them(model):
     texts = [" ".join(WORDS[(i + k) % len(WORDS)] for k in range(9)) for i in range(60)]
     table = {"text_a": texts, "label": [LABELS[i % 2] for i in range(60)], "domain": [("books", "films")[i // 2 % 2] for i in range(60)]}
     model._student.student_layers = "1"
-    scores = model.train(table, MetaKDConfig.recommended(teacher_epochs=1, first_epochs=1, second_epochs=1, max_length=8))
+    scores = model.train(table, MetaKDConfig.recommended(teacher_epochs=1, first_epochs=1, second_epochs=1, max_length=8, second_transfer_set="all"))
     assert set(scores) == {"teacher", "books", "films"}
     record = json.loads(next(model.output_dir.glob("outputs/**/books/student_first/stage.json")).read_text())
     wanted = {"attention_target": "relations", "transfer_windows": 2, "loss_balance": "initial", "transfer_set": "all"}
     assert wanted.items() <= record["arguments"].items()
     teacher = json.loads(next(model.output_dir.glob("outputs/**/teacher-meta/stage.json")).read_text())
     assert teacher["arguments"]["domain_labels"] == "uniform"
+    second = json.loads(next(model.output_dir.glob("outputs/**/books/student_second/stage.json")).read_text())
+    assert second["arguments"]["second_transfer_set"] == "all" and "start_kept" in second
 
 
 @pytest.mark.parametrize(("settings", "message"), [

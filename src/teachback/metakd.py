@@ -244,7 +244,8 @@ class MetaKD:
         hard = config.hard_label()
         teacher = TeacherArguments(teacher=self._student.teacher, teacher_model=self.teacher_model, domain_labels=config.domain_labels, **hard)
         student = replace(self._student, transfer_windows=config.transfer_windows)
-        second = SecondStageArguments(temperature=config.temperature, alpha_soft=config.alpha, **hard if config.alpha < 1 else {})
+        second = SecondStageArguments(temperature=config.temperature, alpha_soft=config.alpha,
+                                      second_transfer_set=config.second_transfer_set, **hard if config.alpha < 1 else {})  # fmt: skip
         weight = config.tkd_weight
         if weight is None:  # only a meta-teacher has transferable knowledge
             weight = 0.5 if self._student.teacher == "meta" else 0.0

@@ -186,6 +186,7 @@ class MetaKDConfig(Settings):
     report_to: TrackerOrNone = None  # tensorboard or wandb
     domain_labels: str = "false"  # stage 3: labels of the domain loss; uniform keeps the domain out of what is transferred
     transfer_set: str = "domain"  # stage 4: texts of the domain, or all
+    second_transfer_set: str = "domain"  # stage 5: the same
     transfer_windows: int = 0  # stages 4 and 5: further parts of texts longer than max_length that join them
     attention_target: str = "scores"  # stage 4: scores, probs or relations
     relation_heads: int | None = None  # heads that states are split into for relations; None: the largest number up to 48 that divides all widths

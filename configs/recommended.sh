@@ -19,6 +19,7 @@ FIRST_LR=1e-4
 FIRST_SCHEDULE=linear
 FIRST_EPOCHS=4
 FIRST_DROPOUT=0
+# SECOND_TRANSFER_SET=all   # set it if a domain has fewer than some 200 labelled texts and others have more: 8 points with 16 texts (docs/results.md)
 SECOND_LR=5e-5
 SECOND_EPOCHS=2
 KEEP_START=1                # with few labels, stage 5 may make the student of stage 4 worse

@@ -101,3 +101,17 @@ def test_a_second_stage_that_only_harms_leaves_the_student_of_the_first(suite, f
     assert read_stage(kept)["start_kept"] is True and same(weights(kept), weights(first))
     harmed = distil(suite, "second", *harmful)[0]  # the option is part of the fingerprint
     assert "start_kept" not in read_stage(harmed) and not same(weights(harmed), weights(first))
+
+
+def test_a_domain_of_few_texts_is_shown_where_more_are(suite, finished, capsys, monkeypatch):  # noqa: F811
+    copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
+    hint = "books has only 24 texts to train on; SECOND_TRANSFER_SET=all adds those of dvd"
+    distil(suite, "second", "--second_transfer_set", "all")
+    assert "SECOND_TRANSFER_SET=all adds" not in capsys.readouterr().out
+    distil(suite, "second")
+    assert hint in capsys.readouterr().out
+    distil(suite, "second")  # it is up to date
+    assert hint not in capsys.readouterr().out
+    monkeypatch.setattr("teachback.stages.stage5_predictions.FEW_TEXTS", 24)
+    distil(suite, "second", "--num_train_epochs", "1")
+    assert hint not in capsys.readouterr().out

@@ -31,6 +31,8 @@ from teachback.stages.context import Context
 from teachback.stages.student import initial_student, save_trained, scored
 from teachback.stages.teachers import Teachers
 
+FEW_TEXTS = 200  # below which stage 5 suggests texts of other domains
+
 
 def distil_second(context: Context, student_args: StudentArguments, args: SecondStageArguments,
                   meta_args: MetaTeacherArguments, domain: Domain) -> Path:  # fmt: skip
@@ -49,6 +51,7 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     if context.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
+    _suggest_more_texts(context, rows, args, domain)
     rows += context.windows(rows, tokenizer, student_args.transfer_windows)
     rows, given = _answered(context, rows, args, domain)
     encoded = context.encode(rows, names, tokenizer)
@@ -75,6 +78,16 @@ def _transfer_rows(context: Context, student_args: StudentArguments, args: Secon
     rows = [row if row.domain == domain.name else replace(row, label="") for row in rows if row.label or row.domain != domain.name]
     further = read_unlabelled(student_args.unlabelled, domain)
     return scored(rows, student_args) + further, context.rows.selection([domain.name]), names
+
+
+def _suggest_more_texts(context: Context, rows: list[Row], args: SecondStageArguments, domain: Domain) -> None:
+    """Print that other domains' texts could be used, if the domain has few: on these alone the student may become worse."""
+    others = [other.name for other in context.rows.seen_with_labels_of(domain) if other.name != domain.name]
+    if args.second_transfer_set == "domain" and len(rows) < FEW_TEXTS and others:
+        context.say(
+            f"{domain.name} has only {len(rows)} texts to train on; SECOND_TRANSFER_SET=all adds those of {', '.join(others)}, with the "
+            "teacher's predictions as targets (docs/results.md#few-labels-2--of-a-domain)"
+        )
 
 
 def _file_input(args: SecondStageArguments) -> dict[str, str]:
@@ -132,6 +145,7 @@ def distil_predictions(
     if context.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
+    _suggest_more_texts(context, rows, args, domain)
     rows += context.windows(rows, tokenizer, student_args.transfer_windows)
     rows, given = _answered(context, rows, args, domain)
     encoded = context.encode(rows, names, tokenizer)

@@ -86,7 +86,7 @@ def _suggest_more_texts(context: Context, rows: list[Row], args: SecondStageArgu
     if args.second_transfer_set == "domain" and len(rows) < FEW_TEXTS and others:
         context.say(
             f"{domain.name} has only {len(rows)} texts to train on; SECOND_TRANSFER_SET=all adds those of {', '.join(others)}, with the "
-            "teacher's predictions as targets (docs/results.md#few-labels-2--of-a-domain)"
+            "teacher's predictions as targets (docs/results.md#few-labels)"
         )
 
 

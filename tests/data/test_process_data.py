@@ -15,6 +15,7 @@ from teachback.data.schema import Row, read_rows, read_suite, write_rows
 from teachback.data.suites import SUITES, selection_split
 from teachback.methods.prototypes import prototype_scores
 from teachback.stages import stage2_data as processing
+from teachback.stages import stage2_scores
 from teachback.stages.stage2_arguments import ProcessArguments
 from teachback.stages.stage2_data import process
 
@@ -132,7 +133,7 @@ def test_a_failure_while_writing_leaves_the_old_output(tmp_path, monkeypatch):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
-    monkeypatch.setattr(processing, "plot_scores", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(stage2_scores, "plot_scores", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tmp_path, seed=1)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
@@ -221,7 +222,7 @@ def test_embeddings_that_break_off_leave_the_old_output(tmp_path, monkeypatch):
         yield np.zeros((1, model.config.hidden_size), dtype=np.float32)
         raise InterruptedError
 
-    monkeypatch.setattr(processing, "embed", broken_off)
+    monkeypatch.setattr(stage2_scores, "embed", broken_off)
     with pytest.raises(InterruptedError):
         run(tmp_path, seed=1)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}

@@ -284,5 +284,6 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
             trainer.train(resume_from_checkpoint=last)
         trainer.averaged = bool(settings.average_checkpoints) and take_average(trainer, checkpoints)
         trainer.start_kept = bool(start) and take_if(trainer, start, "weights before training", is_better)
+        trainer.averaged &= not trainer.start_kept
     trainer.stop_signal = request.signal if request.made else 0
     return trainer

@@ -43,7 +43,7 @@ install_lock() {  # lock
     "${pip[@]}" "$(grep '^torch==' requirements.txt)" && "${pip[@]}" --no-deps --require-hashes --requirement="$1" ||
         stop "pip could not install the requirements (see above). Behind a proxy or mirror, set pip's own variables" \
             "(PIP_INDEX_URL, HTTPS_PROXY) and start again; packages that are already installed are kept."
-    compile_large_packages
+    if [[ $1 == "${locks[0]}" ]]; then compile_large_packages; fi   # the other lock has none of them
     mkdir -p $installed
     cat requirements.txt "$1" > "$installed/$1"
 }

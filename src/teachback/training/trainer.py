@@ -241,6 +241,13 @@ def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: Trainin
             restore(model)
 
 
+def _take_alternatives(trainer: DistillationTrainer, settings: OptimizerArguments, checkpoints: Path, start: dict) -> None:
+    """Replace the best epoch's weights by the mean of the last ones or by ``start`` if they score better; records which is kept."""
+    averaged = bool(settings.average_checkpoints) and take_average(trainer, checkpoints)
+    trainer.start_kept = bool(start) and take_if(trainer, start, "weights before training", is_better)
+    trainer.averaged = averaged and not trainer.start_kept
+
+
 def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows, args: TrainingArguments,
           checkpoints: Path, last: str | None, pad_token_id: int, compute_metrics=None, tracks: Tracks = NO_TRACKS,
           settings: OptimizerArguments | None = None) -> DistillationTrainer:  # fmt: skip
@@ -282,8 +289,6 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
             trainer.finish(Path(last))
         else:
             trainer.train(resume_from_checkpoint=last)
-        trainer.averaged = bool(settings.average_checkpoints) and take_average(trainer, checkpoints)
-        trainer.start_kept = bool(start) and take_if(trainer, start, "weights before training", is_better)
-        trainer.averaged &= not trainer.start_kept
+        _take_alternatives(trainer, settings, checkpoints, start)
     trainer.stop_signal = request.signal if request.made else 0
     return trainer

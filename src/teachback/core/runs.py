@@ -140,7 +140,7 @@ class StageRun:
 
     def _note_threads(self) -> None:
         """Record the number of threads at the start, and warn if the work is resumed with another."""
-        import torch  # only here and in `description`: what is up to date needs no PyTorch
+        import torch  # as in `_process`
 
         begun, now = self.remembered("threads", lambda: str(torch.get_num_threads())), torch.get_num_threads()
         if begun != str(now):
@@ -217,18 +217,24 @@ class StageRun:
 
     def description(self, record: dict) -> dict:
         """Content of stage.json: ``record`` and the fields common to all stages."""
-        import torch
-
-        from teachback.core.devices import peak_memory_bytes
-
         return record | ({"base_model": self.base_model} if self.base_model else {}) | {
             "stage": self.stage, "fingerprint": self.fingerprint, "arguments": self.arguments, "inputs": self.inputs,
             "wall_time_seconds": round(time.time() - self.started, 1),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "threads": torch.get_num_threads(),
-            "thread_waiting": waiting(),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        }  # fmt: skip
+        } | _process()  # fmt: skip
+
+
+def _process() -> dict:
+    """Memory, threads and packages of this process, for stage.json."""
+    import torch  # not above: a stage that is up to date needs no PyTorch
+
+    from teachback.core.devices import peak_memory_bytes
+
+    return {
+        "peak_memory_bytes": peak_memory_bytes(),
+        "threads": torch.get_num_threads(),
+        "thread_waiting": waiting(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
 
 
 def _fingerprint(stage: str, arguments: dict, inputs: dict) -> str:

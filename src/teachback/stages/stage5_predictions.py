@@ -51,9 +51,7 @@ def distil_second(context: Context, student_args: StudentArguments, args: Second
     if context.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
-    _suggest_more_texts(context, rows, args, domain)
-    rows += context.windows(rows, tokenizer, student_args.transfer_windows)
-    rows, given = _answered(context, rows, args, domain)
+    rows, given = _with_windows_and_answers(context, student_args, args, rows, tokenizer, domain)
     encoded = context.encode(rows, names, tokenizer)
     layers = pkd_layers(model, teacher, args)
     step = _teacher_step(context, model, tokenizer, teacher, quiz, domain, meta_args) if quiz else None
@@ -99,8 +97,11 @@ def _file_input(args: SecondStageArguments) -> dict[str, str]:
     return {"soft labels": content_hash(Path(args.soft_labels))}
 
 
-def _answered(context: Context, rows: list[Row], args: SecondStageArguments, domain: Domain) -> tuple[list[Row], SoftLabels | None]:
-    """Rows that have a label or, with SOFT_LABELS, an answer; and these answers."""
+def _with_windows_and_answers(context: Context, student_args: StudentArguments, args: SecondStageArguments, rows: list[Row],
+                              tokenizer, domain: Domain) -> tuple[list[Row], SoftLabels | None]:  # fmt: skip
+    """Add further windows of long texts; with SOFT_LABELS, return only rows with a label or an answer, and these answers."""
+    _suggest_more_texts(context, rows, args, domain)
+    rows = rows + context.windows(rows, tokenizer, student_args.transfer_windows)
     if not args.soft_labels:
         return rows, None
     given = read_soft_labels(args.soft_labels, rows, domain)
@@ -145,9 +146,7 @@ def distil_predictions(
     if context.skip(run):
         return folder
     model, tokenizer = load_finished_classifier(first).train(), load_tokenizer(str(first))
-    _suggest_more_texts(context, rows, args, domain)
-    rows += context.windows(rows, tokenizer, student_args.transfer_windows)
-    rows, given = _answered(context, rows, args, domain)
+    rows, given = _with_windows_and_answers(context, student_args, args, rows, tokenizer, domain)
     encoded = context.encode(rows, names, tokenizer)
     if given:
         encoded.columns |= answer_columns(given, encoded.columns["label"])

@@ -10,7 +10,8 @@ import pytest
 
 from teachback.core.errors import TeachbackError
 from teachback.stages import in_turn
-from teachback.stages.in_turn import in_child, stage_calls
+from teachback.core.child import in_child
+from teachback.stages.in_turn import stage_calls
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHON": sys.executable, "CONFIG": "configs/sample.sh"}

@@ -8,15 +8,15 @@ can be resumed by calling it again. Only the start-up time is saved.
 import os
 import re
 import runpy
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from teachback.core.child import in_child
 from teachback.core.errors import TeachbackError
 from teachback.core.imports import uncollected
 from teachback.core.places import scripts_root
@@ -64,36 +64,6 @@ def stage_calls(words: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:
             raise TeachbackError(f"{word}: expected NAME=value, or one of {', '.join(STAGES)}")
     if variables or not words:
         raise TeachbackError(f"no stage follows {' '.join(variables) or 'the command'}; add one of {', '.join(STAGES)}")
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Run ``work`` in a forked process and return its exit status, or 128 plus the number of the signal that ended it.
-
-    SIGTERM is passed on to the child. Ctrl-C need not be, as terminals send it to both processes.
-    """
-    signals, told = (signal.SIGTERM, signal.SIGINT), []
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    sys.stdout.flush()
-    number = os.fork()
-    if not number:
-        for each in signals:
-            signal.signal(each, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        work()
-        sys.exit()  # ends like a normal process, with the libraries' exit handlers
-
-    def pass_on(*_) -> None:
-        told.append(signal.SIGTERM)
-        os.kill(number, signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, pass_on), signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    _, ended = os.waitpid(number, 0)
-    for each, handler in zip(signals, before):
-        signal.signal(each, handler)
-    status = os.waitstatus_to_exitcode(ended)
-    status = 128 - status if status < 0 else status
-    return status or (128 + told[0] if told else 0)
 
 
 def _leave_unless_done(status: int) -> None:

@@ -1,4 +1,4 @@
-"""The attention loss from queries and keys is `losses.attention_loss` of their scores, gradients included."""
+"""Attention loss from queries and keys: value and gradients equal those of `losses.attention_loss` on the score matrices."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def gradients(value: torch.Tensor, student: Projections) -> list[torch.Tensor]:
 @pytest.mark.parametrize("cached", [1, 60, 10**6], ids=["a row at a time", "several", "all at once"])
 @pytest.mark.parametrize(("heads", "width"), [(2, 4), (2, 9), (3, 4)], ids=["alike", "other width", "other heads"])
 @pytest.mark.parametrize("target", ["scores", "probs"])
-def test_value_and_gradients_are_those_of_the_score_matrices(cached, heads, width, target, monkeypatch):
+def test_value_and_gradients_equal_those_from_score_matrices(cached, heads, width, target, monkeypatch):
     monkeypatch.setattr(score_loss, "CACHED", cached)
     student, teacher = projections(), projections(heads, width, seed=1)
     found = projected_attention_loss(student, teacher, MASK, target)
@@ -37,7 +37,7 @@ def test_value_and_gradients_are_those_of_the_score_matrices(cached, heads, widt
         torch.testing.assert_close(one, other)
 
 
-def test_by_hand():
+def test_attention_loss_by_hand():
     student = Projections(torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([[[[3.0], [1.0]]]]))
     teacher = Projections(torch.zeros(1, 1, 2, 1), torch.zeros(1, 1, 2, 1))
     value = projected_attention_loss(student, teacher, torch.ones(1, 2))
@@ -45,7 +45,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("target", ["scores", "probs"])
-def test_a_position_bias_is_part_of_the_scores_and_is_learnt(target):
+def test_position_bias_is_added_to_the_scores_and_gets_a_gradient(target):
     biases = [torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3)]
     student, teacher = replace(projections(), bias=biases[0].requires_grad_()), replace(projections(seed=1), bias=biases[1])
     found = projected_attention_loss(student, teacher, MASK, target)
@@ -58,7 +58,7 @@ def test_a_position_bias_is_part_of_the_scores_and_is_learnt(target):
     torch.testing.assert_close(alike, torch.zeros(3))
 
 
-def test_padding_changes_nothing_and_gets_no_gradient():
+def test_padding_does_not_change_the_loss_and_gets_no_gradient():
     student, teacher = projections(), projections(seed=1)
     wide = [torch.nn.functional.pad(x.detach(), (0, 0, 0, 11), value=7.0) for x in (student.query, student.key)]
     wide = Projections(*(x.requires_grad_() for x in wide))
@@ -85,7 +85,7 @@ def test_half_precision_states_give_the_loss_in_float32():
         torch.testing.assert_close(one, other, rtol=3e-2, atol=3e-2)
 
 
-def test_equal_states_cost_nothing_and_a_row_of_weight_zero_gets_no_gradient():
+def test_equal_states_have_zero_loss_and_zero_weight_rows_no_gradient():
     student = projections()
     same = Projections(student.query.detach(), student.key.detach())
     assert projected_attention_loss(student, same, MASK).abs().max() < 1e-6

@@ -1,4 +1,4 @@
-"""Class weights and label smoothing: values, gradients against a plain computation, and what is refused."""
+"""Class weights and label smoothing: values, gradients against a reference computation, and rejected arguments."""
 
 import pytest
 import torch
@@ -24,18 +24,18 @@ def column(args, rows, domains=(BOOKS,), **options) -> list[float]:
     return class_weight_column(args, rows, domains, **options)["class_weight"].tolist()
 
 
-def test_balanced_weights_are_inverse_to_the_frequency_and_their_mean_is_one():
+def test_balanced_weights_are_inverse_class_frequencies_with_mean_one():
     weights = column(BALANCED, rows(negative=6, positive=2))
     assert weights == pytest.approx([8 / (2 * 6)] * 6 + [8 / (2 * 2)] * 2)
     assert sum(weights) == pytest.approx(8)
 
 
-def test_given_weights_keep_their_ratio_and_have_the_mean_one():
+def test_given_weights_keep_their_ratio_and_are_scaled_to_mean_one():
     weights = column(HardLabelArguments(class_weights="positive=3, negative=1.5"), rows(negative=6, positive=2))
     assert weights[-1] == pytest.approx(2 * weights[0]) and sum(weights) == pytest.approx(8)
 
 
-def test_each_head_is_balanced_by_itself():
+def test_class_weights_are_balanced_per_head():
     several = rows(negative=6, positive=2) + rows("genre", fact=1, fiction=1, verse=4) + rows("dvd", negative=1, positive=1)
     domains = (BOOKS, GENRE, DVD)
     of_label_sets = column(BALANCED, several, domains)
@@ -44,7 +44,7 @@ def test_each_head_is_balanced_by_itself():
     assert of_domains[0] == pytest.approx(8 / (2 * 6)) and of_domains[-1] == 1
 
 
-def test_nothing_is_weighted_without_class_weights():
+def test_without_class_weights_there_is_no_weight_column():
     assert class_weight_column(HardLabelArguments(label_smoothing=0.1), rows(negative=1), [BOOKS]) == {}
 
 
@@ -54,26 +54,26 @@ def test_nothing_is_weighted_without_class_weights():
      ("balance", "'balance' is not of the form name=weight; use that form, or balanced"), ("positive=two,negative=1", "'positive=two' is not of the form name=weight"),
      ("positive=0,negative=1", "the weight of positive must be a number above 0"), ("positive=nan,negative=1", "of positive must be")],
 )  # fmt: skip
-def test_wrong_weights_are_named_with_the_labels_there_are(given, message):
+def test_invalid_class_weights_are_reported(given, message):
     with pytest.raises(TeachbackError, match=message):
         column(HardLabelArguments(class_weights=given), rows(negative=1))
 
 
 @pytest.mark.parametrize("args", [BALANCED, HardLabelArguments(label_smoothing=0.1)])
-def test_numbers_have_no_classes(args):
+def test_class_weights_and_smoothing_are_rejected_for_regression(args):
     with pytest.raises(TeachbackError, match="score is a regression without classes"):
         class_weight_column(args, [], [BOOKS, SCORE])
 
 
 @pytest.mark.parametrize("change", [{"class_weights": "balanced"}, {"label_smoothing": 0.1}])
-def test_a_loss_on_labels_without_a_share_has_no_weights(change):
+def test_class_weights_and_smoothing_need_a_hard_label_share(change):
     with pytest.raises(TeachbackError, match="whose weight is 0 with ALPHA_SOFT=1"):
         SecondStageArguments(**change).require_label_share()
     SecondStageArguments(alpha_soft=0.5, **change).require_label_share()
     SecondStageArguments(method="finetune", **change).require_label_share()
 
 
-def test_smoothing_is_over_the_classes_of_the_rows_head_alone():
+def test_smoothing_covers_only_the_classes_of_the_rows_head():
     logits = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, ABSENT_CLASS]], requires_grad=True)
     loss = hard_label_loss(logits, torch.tensor([2, 0]), smoothing=0.2)
     plain = logits.detach().clone().requires_grad_()
@@ -85,8 +85,8 @@ def test_smoothing_is_over_the_classes_of_the_rows_head_alone():
     assert logits.grad[1, 2] == 0
 
 
-def test_the_teachers_gradient_is_that_of_torchs_weighted_and_smoothed_loss():
-    """Weights whose mean over all rows is one: their sum is the number of rows, by which a mean over rows divides."""
+def test_teacher_gradient_equals_that_of_weighted_smoothed_cross_entropy():
+    """Class weights have mean one over all rows, so PyTorch's division by their sum equals a mean over rows."""
     names = [BOOKS.labels[label] for label in batch()["label"]]
     weights = class_weight_column(BALANCED, [Row("", "", "", name, "books") for name in names], [BOOKS])
     args = TeacherArguments(teacher="mix", use_domain_loss=False, class_weights="balanced", label_smoothing=0.3)
@@ -102,10 +102,10 @@ def test_the_teachers_gradient_is_that_of_torchs_weighted_and_smoothed_loss():
     for name, parameter in module.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, msg=name)
     hard = torch.nn.functional.cross_entropy(module.teacher.outputs(values).logits, values["label"], weight=by_class)
-    torch.testing.assert_close((by_class[values["label"]] * per_row).mean(), hard)  # torch divides by the weights' sum, here the rows
+    torch.testing.assert_close((by_class[values["label"]] * per_row).mean(), hard)  # PyTorch divides by the sum of weights, which here is the number of rows
 
 
-def test_a_students_labels_are_weighted_and_its_soft_targets_are_not():
+def test_student_weights_apply_to_hard_labels_but_not_to_soft_targets():
     from test_predictions import TEACHER_LOGITS, second_stage
 
     module = second_stage(alpha_soft=0.25, label_smoothing=0.1)

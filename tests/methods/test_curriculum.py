@@ -1,4 +1,4 @@
-"""Stage 6 on two-layer models: what a step does, what is written, that a seed fixes it, and that it goes on when killed."""
+"""Stage 6 on two-layer models: single steps, written files, reproducibility by seed, and resumption after an interruption."""
 
 import copy
 import json
@@ -54,13 +54,13 @@ from teachback.training.checkpoints import load_state, save_state
 
 
 @pytest.fixture(autouse=True)
-def no_drawing(request, monkeypatch):
-    """Leave the plots' files empty but in the test that looks at them: drawing takes longer than studying."""
+def skip_plots(request, monkeypatch):
+    """Write empty plot files, except in the test with "drawn" in its name: drawing takes longer than training."""
     if "drawn" not in request.node.name:
         monkeypatch.setattr(curriculum_record, "save_png", lambda plot, path, title: path.touch())
 
 
-# The parts, on models in memory
+# Components, on models in memory
 
 
 def study(name: str, head: int, meta_head: str, seed: int, flipped: bool = False) -> DomainQuiz:
@@ -73,9 +73,9 @@ def study(name: str, head: int, meta_head: str, seed: int, flipped: bool = False
 
 
 def curriculum(units: torch.Tensor | None = None, **arguments) -> Curriculum:
-    """Two domains: ``books``, the target, and ``wrong``, the same texts with flipped labels."""
+    """Curriculum over two domains: ``books``, the target, and ``wrong``, the same texts with flipped labels."""
     args = CurriculumArguments(**{"batch_size": 4, "curriculum_lr": 1e-2, "policy": "target_only", **arguments})
-    OptimizerArguments().training_arguments("cpu", "fp32")  # sets up the one process that accelerate then finds
+    OptimizerArguments().training_arguments("cpu", "fp32")  # initialises the process state that accelerate reads
     model = classifier(seed=1, **NO_DROPOUT)
     student = Classifier(model, {"sentiment": BOOKS, "topic": GENRE})
     meta = MetaTeacher(meta_heads(tiny_teacher(), [BOOKS]), 32).requires_grad_(False)
@@ -84,8 +84,8 @@ def curriculum(units: torch.Tensor | None = None, **arguments) -> Curriculum:
     return Curriculum(Student(student, meta, args, Accelerator(cpu=True), 0), studies, 0, args, units)
 
 
-def rewards_of_always(domain: int, **arguments) -> list[float]:
-    """The rewards of an episode in which one domain is studied at every step."""
+def rewards_with_constant_action(domain: int, **arguments) -> list[float]:
+    """Rewards of an episode in which every step trains on ``domain``."""
     run = curriculum(**arguments)
     run._choose = lambda position, part: Choice(domain, 1.0)
     run.run_episode()
@@ -94,44 +94,44 @@ def rewards_of_always(domain: int, **arguments) -> list[float]:
 
 @pytest.mark.parametrize("advantage", ["level", "improvement"])
 @pytest.mark.parametrize("reward_rows", ["held_out", "all"])
-def test_the_reward_changes_when_the_action_does(advantage, reward_rows):
-    right, wrong = (rewards_of_always(i, reward="real", advantage=advantage, reward_rows=reward_rows) for i in (0, 1))
+def test_reward_depends_on_the_action(advantage, reward_rows):
+    right, wrong = (rewards_with_constant_action(i, reward="real", advantage=advantage, reward_rows=reward_rows) for i in (0, 1))
     assert all(a != b for a, b in zip(right, wrong))
     if reward_rows == "all":
         assert sum(right) > sum(wrong)
 
 
-def test_with_one_update_an_episode_no_reward_can_depend_on_the_action():
-    right, wrong = (rewards_of_always(i, reward="real", student_update="episode") for i in (0, 1))
+def test_reward_is_independent_of_the_action_with_one_update_per_episode():
+    right, wrong = (rewards_with_constant_action(i, reward="real", student_update="episode") for i in (0, 1))
     assert right == wrong and all(right)
 
 
-def test_the_loss_scale_of_fp16_goes_on_in_a_resumed_run(tmp_path):
+def test_resumed_run_restores_the_fp16_loss_scale(tmp_path):
     run, resumed = curriculum(), curriculum()
     for one, scale in ((run, 8.0), (resumed, 65536.0)):
         one.student.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        one.student.accelerator.scaler.scale(torch.ones(()))  # its tensor is made at the first use
+        one.student.accelerator.scaler.scale(torch.ones(()))  # the scaler creates its tensor at the first use
     save_state(tmp_path / "state", run.state())
     resumed.load_state(load_state(tmp_path / "state"))
     assert resumed.student.accelerator.scaler.get_scale() == 8
-    resumed.load_state({name: value for name, value in run.state().items() if name != "scaler"})  # as earlier versions wrote it
+    resumed.load_state({name: value for name, value in run.state().items() if name != "scaler"})  # states of earlier versions lack the scaler
 
 
-def test_an_episode_that_is_learnt_from_at_its_end_has_no_improvements_to_reward():
+def test_improvement_advantage_is_rejected_with_one_update_per_episode():
     args = CurriculumArguments(student_update="episode")
     assert (args.advantage, args.gamma, args.reward_rows) == ("level", 0.99, "held_out")
     with pytest.raises(TeachbackError, match="ADVANTAGE=improvement is 0 at every step with STUDENT_UPDATE=episode"):
         CurriculumArguments(student_update="episode", advantage="improvement")
 
 
-def test_the_student_learns_even_so_at_the_end_of_the_episode():
+def test_one_update_per_episode_changes_the_student():
     run = curriculum(student_update="episode")
     before = run.student.classifier.model.classifier.weight.detach().clone()
     run.run_episode()
     assert not torch.equal(run.student.classifier.model.classifier.weight, before)
 
 
-def test_a_reward_is_the_level_by_hand():
+def test_level_reward_by_hand():
     run = curriculum(reward="real", advantage="level", reward_rows="all")
     rows = torch.arange(4)
     expected = (run.student.certainty(run.studies[0], rows) - 0.5).sum().item() / 12
@@ -141,7 +141,7 @@ def test_a_reward_is_the_level_by_hand():
     assert run._level(rows) == pytest.approx(sure.sum().item() / 12)
 
 
-def test_improvements_add_up_to_what_the_episode_changed():
+def test_improvement_rewards_sum_to_the_change_over_the_episode():
     run = curriculum(reward="real", advantage="improvement", reward_rows="all", episode_steps=5)
     everything = torch.arange(12)
     before = run._level(everything)
@@ -150,7 +150,7 @@ def test_improvements_add_up_to_what_the_episode_changed():
     assert len(rewards) == 5 and sum(rewards) == pytest.approx(run._level(everything) - before, abs=1e-6)
 
 
-def test_held_out_rows_are_never_learnt_from():
+def test_held_out_rows_are_never_trained_on():
     run = curriculum(reward_rows="held_out", episode_steps=9)
     learnt = []
     learn = run.student.learn
@@ -159,18 +159,18 @@ def test_held_out_rows_are_never_learnt_from():
     assert set(learnt) and not set(learnt) & set(run.rewarded_on.tolist())
 
 
-def test_both_halves_of_a_quiz_have_its_labels_in_the_same_shares():
+def test_quiz_halves_have_the_same_label_distribution():
     labels = torch.tensor([1] * 11 + [0] * 10 + [2])
     splits = [halves(labels, seed) for seed in range(5)]
     for learnt, rewarded in splits:
         assert sorted([*learnt.tolist(), *rewarded.tolist()]) == list(range(22)) and len(learnt) == len(rewarded)
         counts = [torch.bincount(labels[rows], minlength=3) for rows in (learnt, rewarded)]
         assert (counts[0] - counts[1]).abs().max() <= 1
-    assert len({tuple(learnt.tolist()) for learnt, _ in splits}) == 5  # which rows of a label is the seed's choice
+    assert len({tuple(learnt.tolist()) for learnt, _ in splits}) == 5  # the seed decides which rows of a label are in which half
     assert [len(rows) for rows in halves(torch.zeros(7, dtype=torch.long), 1)] == [3, 4]
 
 
-def test_rows_that_belong_together_are_in_one_half():
+def test_rows_of_one_group_stay_in_the_same_half():
     labels, units = torch.tensor([0, 1] * 12), torch.arange(24) // 3 * 3
     for seed in range(5):
         learnt, rewarded = halves(labels, seed, units)
@@ -178,28 +178,28 @@ def test_rows_that_belong_together_are_in_one_half():
         assert not set(units[learnt].tolist()) & set(units[rewarded].tolist())
 
 
-def test_a_quiz_on_one_text_is_learnt_from_and_rewarded_on_as_a_whole():
+def test_quiz_of_a_single_group_is_used_whole_for_training_and_rewards():
     run = curriculum(units=torch.zeros(12, dtype=torch.long), reward_rows="held_out")
     run.run_episode()
     assert run.learnt_from[0].tolist() == run.rewarded_on.tolist() == list(range(12))
 
 
-def test_both_halves_of_a_regression_quiz_have_low_and_high_numbers():
+def test_halves_of_a_regression_quiz_have_the_same_mean_label():
     numbers = torch.linspace(0, 5, 41)
     learnt, rewarded = (numbers[rows].mean().item() for rows in halves(numbers, 3))
     assert learnt == pytest.approx(2.5) and rewarded == pytest.approx(2.5)
 
 
-def test_the_policy_learns_from_a_first_action_that_is_drawn_unless_it_is_ignored():
+def test_policy_learns_from_the_random_first_action_unless_it_is_ignored():
     for first, learns in (("learnt", True), ("ignored", False)):
         run = curriculum(policy="learned", first_action=first, episode_steps=1, reward="real", policy_lr=0.1)
-        run.baseline = 1.0  # one step alone is its own baseline
+        run.baseline = 1.0  # with the default baseline, a single reward would be its own
         run.run_episode()
         assert bool(run.policy.choice.bias.abs().sum() > 0) == learns
         assert run.record.steps[0]["probability"] == 0.5
 
 
-def test_a_first_action_counts_by_what_the_policy_thinks_of_it():
+def test_random_first_action_is_importance_weighted_by_the_policy():
     run = curriculum(policy="learned")
     with torch.no_grad():
         run.policy.choice.bias.copy_(torch.tensor([math.log(3), 0.0]))
@@ -209,7 +209,7 @@ def test_a_first_action_counts_by_what_the_policy_thinks_of_it():
 
 
 @pytest.mark.parametrize("policy", ["learned", "uniform", "round_robin"])
-def test_the_target_can_be_left_out_of_the_choice(policy):
+def test_target_domain_can_be_excluded_from_the_choice(policy):
     run = curriculum(policy=policy, choose_from="others", episode_steps=3)
     run.run_episode()
     assert {step["domain"] for step in run.record.steps} == {"wrong"}
@@ -217,7 +217,7 @@ def test_the_target_can_be_left_out_of_the_choice(policy):
 
 
 @pytest.mark.parametrize("state", ["progress", "pooler"])
-def test_the_policy_learns_and_no_gradient_of_it_reaches_the_student(state):
+def test_policy_update_changes_the_policy_but_not_the_student(state):
     run = curriculum(policy="learned", state=state, policy_lr=0.1, episode_steps=4, reward="real")
     seen = []
     loss = run._learn_to_choose
@@ -238,7 +238,7 @@ def test_the_policy_learns_and_no_gradient_of_it_reaches_the_student(state):
     assert any(not torch.equal(value, policy[name]) for name, value in run.policy.state_dict().items())
 
 
-def test_the_state_changes_from_step_to_step():
+def test_policy_state_changes_over_an_episode():
     run = curriculum(policy="learned")
     first = run._state(0.0)
     run.run_episode()
@@ -250,7 +250,7 @@ def test_the_state_changes_from_step_to_step():
 
 
 @pytest.mark.parametrize("policy", ["learned", "bandit", "ucb"])
-def test_a_policy_learns_to_avoid_the_harmful_domain(policy):
+def test_policy_learns_to_avoid_the_harmful_domain(policy):
     run = curriculum(
         policy=policy, policy_lr=0.1, reward="real", reward_rows="all", curriculum_lr=2e-3, episode_steps=6, seed=1
     )
@@ -260,16 +260,16 @@ def test_a_policy_learns_to_avoid_the_harmful_domain(policy):
     assert sum(step["domain"] == "books" for step in late) / len(late) > 0.7
 
 
-# What is written
+# Written files
 
 
-def test_moving_mean_and_shares_by_hand():
+def test_moving_mean_and_chosen_shares_by_hand():
     assert moving_mean([1.0, 3.0, 5.0, 7.0], window=2).tolist() == [1, 2, 4, 6]
     steps = [{"episode": e, "domain": d} for e, d in ((0, "a"), (0, "b"), (1, "a"), (1, "a"))]
     assert chosen_shares(steps, ["a", "b", "c"], 2).tolist() == [[0.5, 0.5, 0], [1, 0, 0]]
 
 
-def test_rewards_and_choices_are_drawn_and_tabulated(tmp_path):
+def test_rewards_and_chosen_domains_are_drawn_and_tabulated(tmp_path):
     episode = {"episode": 0, "steps": 2, "reward": 0.5, "student_loss": 1.0, "policy_loss": 0.0, "entropy": 0.7}
     step = {"episode": 0, "step": 0, "domain": "a", "reward": 0.25, "probability": 0.5}
     write_record(tmp_path, [episode, episode | {"episode": 1}], [step, step | {"episode": 1}], ["a", "b"])
@@ -313,16 +313,16 @@ def write_mixed_suite(data_dir: Path) -> None:
     write_suite(folder, with_row_counts(Suite("mixed", DOMAINS), rows))
 
 
-def places(root: Path, *more: str) -> list[str]:
+def common_arguments(root: Path, *more: str) -> list[str]:
     return [
         "--suite", "mixed", "--data_dir", str(root / "data"), "--output_root", str(root / "outputs"),
         "--device", "cpu", "--precision", "fp32", "--max_length", "24", *more,
     ]  # fmt: skip
 
 
-def make_students(root: Path, domain: str, method: str = "mpdistil", *more: str) -> None:
-    """Stages 3 to 5."""
-    train = places(root, "--domain", domain, "--per_device_train_batch_size", "8", "--learning_rate", "1e-3", *more)
+def run_stages_3_to_5(root: Path, domain: str, method: str = "mpdistil", *more: str) -> None:
+    """Run stages 3 to 5 for ``domain``."""
+    train = common_arguments(root, "--domain", domain, "--per_device_train_batch_size", "8", "--learning_rate", "1e-3", *more)
     short = [*train, "--num_train_epochs", "1", "--logging_steps", "2"]
     teacher = ["--teacher", "single", "--teacher_model", "scratch:tiny"]
     train_teachers(*parse(*TEACHER_STAGE, argv=[*short, *teacher]))
@@ -331,8 +331,8 @@ def make_students(root: Path, domain: str, method: str = "mpdistil", *more: str)
         distil(*parse(*STUDENT_STAGES, argv=[*short, *student, "--stage", stage]))
 
 
-def study_on(root: Path, domain: str, *more: str) -> Path:
-    argv = places(root, "--domain", domain, "--teacher", "single", "--episodes", "4", "--eval_every", "2")
+def run_stage_6(root: Path, domain: str, *more: str) -> Path:
+    argv = common_arguments(root, "--domain", domain, "--teacher", "single", "--episodes", "4", "--eval_every", "2")
     return run_curriculum(
         *parse(*CURRICULUM_STAGE, argv=[*argv, "--batch_size", "4", "--episode_steps", "4", "--curriculum_lr", "1e-3", *more])
     )[0]
@@ -340,11 +340,11 @@ def study_on(root: Path, domain: str, *more: str) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """A folder in which stages 3 to 5 ran for a domain of each kind."""
+    """Folder with the results of stages 3 to 5 for one domain of each kind."""
     root = tmp_path_factory.mktemp("mixed")
     write_mixed_suite(root / "data")
     for domain in DOMAINS:
-        make_students(root, domain)
+        run_stages_3_to_5(root, domain)
     return root
 
 
@@ -358,13 +358,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def same(a: Path, b: Path) -> bool:
+def same_weights(a: Path, b: Path) -> bool:
     first, second = weights(a), weights(b)
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_tensorboard_gets_reward_entropy_probabilities_and_scores(root):
-    folder = study_on(root, "books", "--report_to", "tensorboard")
+def test_tensorboard_logs_rewards_entropy_probabilities_and_scores(root):
+    folder = run_stage_6(root, "books", "--report_to", "tensorboard")
     read = EventAccumulator(str(folder.parent.parent / "logs/books/curriculum")).Reload()
     shares = [name for name in read.Tags()["scalars"] if name.startswith("policy/probability of ")]
     assert len(shares) == len(DOMAINS)
@@ -376,8 +376,8 @@ def test_tensorboard_gets_reward_entropy_probabilities_and_scores(root):
 
 
 @pytest.mark.parametrize("domain", list(DOMAINS))
-def test_domains_with_different_heads_in_one_run(root, domain):
-    folder = study_on(root, domain, "--policy", "round_robin")
+def test_stage_runs_on_domains_with_different_heads(root, domain):
+    folder = run_stage_6(root, domain, "--policy", "round_robin")
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert model.config.num_labels == {"genre": 3, "books": 2}.get(domain, 1)
     lines = [line.split("\t") for line in (folder / "trajectory.tsv").read_text().splitlines()]
@@ -391,8 +391,8 @@ def test_domains_with_different_heads_in_one_run(root, domain):
     assert teacher.domains[0].name == domain and len(teacher.domains) == 4
 
 
-def test_stage_json_tells_what_was_selected_and_on_what(root):
-    folder = study_on(root, "books")
+def test_stage_json_records_the_selected_episode_and_the_selection_split(root):
+    folder = run_stage_6(root, "books")
     record = read_stage(folder)
     assert record["method"] == "curriculum" and record["selected_on"] == "dev" and record["domain"] == "books"
     scores = {int(episode): score for episode, score in record["scores_by_episode"].items()}
@@ -402,13 +402,13 @@ def test_stage_json_tells_what_was_selected_and_on_what(root):
     assert {name.split(".")[0] for name in again} == {"policy", "other_heads"}
 
 
-def test_questions_on_one_text_are_on_one_side_of_the_quiz(root, monkeypatch):
+def test_rows_with_the_same_text_stay_in_the_same_half_of_the_quiz(root, monkeypatch):
     described = root / "data/mixed/suite.json"
     suite = json.loads(described.read_text())
     suite["domains"]["books"]["marks"] = ["*"]
     described.write_text(json.dumps(suite))
     rows = list(read_rows(root / "data/mixed/quiz.tsv"))
-    other_half = {}  # a row of books -> the one before it, whose text it has with another mark
+    other_half = {}  # guid of a books row -> guid of the row whose text differs in a mark only
     own = [row for row in rows if row.domain == "books"]
     for first, second in zip(own[::2], own[1::2]):
         other_half |= {first.guid: second.guid, second.guid: first.guid}
@@ -416,7 +416,7 @@ def test_questions_on_one_text_are_on_one_side_of_the_quiz(root, monkeypatch):
     write_rows(root / "data/mixed/quiz.tsv", [replace(row, text_a=texts.get(row.guid, row.text_a)) for row in rows])
     made = []
     monkeypatch.setattr(curriculum_run, "Curriculum", lambda *more: made.append(Curriculum(*more)) or made[-1])
-    study_on(root, "books")
+    run_stage_6(root, "books")
     guids = made[0].studies[made[0].target].rows.guids
     learnt = {guids[place] for place in made[0].learnt_from[made[0].target].tolist()}
     assert learnt and {other_half[guid] for guid in learnt} == learnt
@@ -425,29 +425,29 @@ def test_questions_on_one_text_are_on_one_side_of_the_quiz(root, monkeypatch):
 def test_a_seed_reproduces_the_whole_stage(root, prepared, tmp_path_factory):
     other = tmp_path_factory.mktemp("again")
     shutil.copytree(prepared, other, dirs_exist_ok=True)
-    first, second = (study_on(place, "books") for place in (root, other))
+    first, second = (run_stage_6(place, "books") for place in (root, other))
     for name in ("rewards.tsv", "trajectory.tsv"):
         assert (first / name).read_text() == (second / name).read_text()
-    assert same(first, second) and same(first / "last", second / "last")
-    third = study_on(other, "books", "--seed", "42", "--policy_lr", "0.5")
+    assert same_weights(first, second) and same_weights(first / "last", second / "last")
+    third = run_stage_6(other, "books", "--seed", "42", "--policy_lr", "0.5")
     assert (first / "trajectory.tsv").read_text() != (third / "trajectory.tsv").read_text()
 
 
 def test_a_finished_stage_does_nothing_when_run_again(root, capsys):
-    folder = study_on(root, "books")
+    folder = run_stage_6(root, "books")
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     capsys.readouterr()
-    study_on(root, "books")
+    run_stage_6(root, "books")
     assert capsys.readouterr().out.count("is up to date") == 2
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(
+def test_stage_stopped_by_a_signal_resumes_to_the_same_result(
     root, prepared, tmp_path_factory, monkeypatch
 ):
     whole = tmp_path_factory.mktemp("whole")
     shutil.copytree(prepared, whole, dirs_exist_ok=True)
-    uninterrupted = study_on(whole, "books")
+    uninterrupted = run_stage_6(whole, "books")
     run_episode, episodes = Curriculum.run_episode, []
 
     def stop(self):
@@ -458,20 +458,20 @@ def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(
 
     monkeypatch.setattr(Curriculum, "run_episode", stop)
     with pytest.raises(Stopped, match="episode 3 of 4 was saved as a checkpoint"):
-        study_on(root, "books")
-    folder = study_on(root, "books")
+        run_stage_6(root, "books")
+    folder = run_stage_6(root, "books")
     assert episodes == [0, 1, 2, 3]
-    assert same(folder, uninterrupted) and same(folder / "last", uninterrupted / "last")
+    assert same_weights(folder, uninterrupted) and same_weights(folder / "last", uninterrupted / "last")
     assert (folder / "trajectory.tsv").read_text() == (uninterrupted / "trajectory.tsv").read_text()
 
 
 @pytest.mark.parametrize(
     ("damaged", "policy"), [(False, "learned"), (True, "learned"), (False, "bandit")], ids=["whole", "newest checkpoint damaged", "bandit"]
 )
-def test_an_interrupted_stage_continues_and_ends_the_same(damaged, policy, root, prepared, tmp_path_factory, monkeypatch, caplog):
+def test_interrupted_stage_resumes_from_a_checkpoint_to_the_same_result(damaged, policy, root, prepared, tmp_path_factory, monkeypatch, caplog):
     whole = tmp_path_factory.mktemp("whole")
     shutil.copytree(prepared, whole, dirs_exist_ok=True)
-    uninterrupted = study_on(whole, "books", "--policy", policy)
+    uninterrupted = run_stage_6(whole, "books", "--policy", policy)
     run_episode = Curriculum.run_episode
 
     def stop(self):
@@ -481,7 +481,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(damaged, policy, root,
 
     monkeypatch.setattr(Curriculum, "run_episode", stop)
     with pytest.raises(KeyboardInterrupt):
-        study_on(root, "books", "--policy", policy)
+        run_stage_6(root, "books", "--policy", policy)
     assert not (root / "outputs/mixed/seed42/books/curriculum").exists()
     checkpoints = root / "outputs/mixed/seed42/books/.curriculum.partial/checkpoints"
     (checkpoints / "partial").mkdir()
@@ -491,10 +491,10 @@ def test_an_interrupted_stage_continues_and_ends_the_same(damaged, policy, root,
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     episodes = []
     monkeypatch.setattr(Curriculum, "run_episode", lambda self: episodes.append(self.episode) or run_episode(self))
-    folder = study_on(root, "books", "--policy", policy)
+    folder = run_stage_6(root, "books", "--policy", policy)
     assert episodes == ([0, 1, 2, 3] if damaged else [2, 3])
     assert ("episode-000002 is damaged and not used: state.safetensors has changed" in caplog.text) == damaged
-    assert same(folder, uninterrupted) and same(folder / "last", uninterrupted / "last")
+    assert same_weights(folder, uninterrupted) and same_weights(folder / "last", uninterrupted / "last")
     for name in ("rewards.tsv", "trajectory.tsv"):
         assert (folder / name).read_text() == (uninterrupted / name).read_text()
 
@@ -511,7 +511,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(damaged, policy, root,
     ids=" ".join,
 )  # fmt: skip
 def test_every_argument_has_an_effect(root, change, standard):
-    folder = study_on(root, "books", *change)
+    folder = run_stage_6(root, "books", *change)
     assert (folder / "trajectory.tsv").read_text() != standard[0] or not all(
         torch.equal(value, standard[1][name]) for name, value in weights(folder / "last").items()
     )
@@ -521,24 +521,24 @@ def test_every_argument_has_an_effect(root, change, standard):
 def standard(prepared, tmp_path_factory) -> tuple[str, dict[str, torch.Tensor]]:
     place = tmp_path_factory.mktemp("standard")
     shutil.copytree(prepared, place, dirs_exist_ok=True)
-    folder = study_on(place, "books")
+    folder = run_stage_6(place, "books")
     return (folder / "trajectory.tsv").read_text(), weights(folder / "last")
 
 
-def test_the_papers_protocol_selects_on_the_reported_rows_where_the_paper_did(root, monkeypatch):
+def test_paper_protocol_selects_on_the_test_split_as_in_the_paper(root, monkeypatch):
     monkeypatch.setitem(SUITES, "mixed", SUITES["superglue"])
-    folder = study_on(root, "books", "--protocol", "paper")
+    folder = run_stage_6(root, "books", "--protocol", "paper")
     assert read_stage(folder)["selected_on"] == "test"
 
 
-def test_the_best_student_is_kept_and_the_last_beside_it(root, monkeypatch):
+def test_best_and_last_students_are_both_saved(root, monkeypatch):
     scores = iter([0.5, 0.9, 0.1])
     monkeypatch.setattr(CurriculumRun, "_selection_score", lambda self, student: next(scores))
-    folder = study_on(root, "books", "--curriculum_lr", "1e-2")
-    assert read_stage(folder)["best_episode"] == 2 and not same(folder, folder / "last")
+    folder = run_stage_6(root, "books", "--curriculum_lr", "1e-2")
+    assert read_stage(folder)["best_episode"] == 2 and not same_weights(folder, folder / "last")
 
 
-def test_a_loss_that_is_no_number_names_step_rate_and_rows(root, monkeypatch):
+def test_nan_loss_is_reported_with_step_learning_rate_and_rows(root, monkeypatch):
     def spoilt(*arguments):
         calls.append(1)
         return curriculum_student_loss(*arguments) * (torch.nan if len(calls) == 3 else 1)
@@ -547,22 +547,22 @@ def test_a_loss_that_is_no_number_names_step_rate_and_rows(root, monkeypatch):
     monkeypatch.setattr("teachback.methods.curriculum.curriculum_student_loss", spoilt)
     message = r"nan at step 1 of episode 2, on \w+, with learning rate 3e-05, on the rows \w+-\d+"
     with pytest.raises(TeachbackError, match=message):
-        study_on(root, "books", "--episode_steps", "2", "--curriculum_lr", "3e-5")
+        run_stage_6(root, "books", "--episode_steps", "2", "--curriculum_lr", "3e-5")
 
 
-def test_without_a_quiz_it_says_how_to_get_one(root):
+def test_missing_quiz_is_reported_with_the_command_that_creates_it(root):
     folder = root / "data/mixed"
     write_rows(folder / "quiz.tsv", [], TRAIN_COLUMNS[:-1])
     suite = read_suite(folder)
     write_suite(folder, replace(suite, domains={name: replace(d, rows=d.rows | {"quiz": 0}) for name, d in suite.domains.items()}))
     with pytest.raises(TeachbackError, match="QUIZ_FRACTION=0.1 bash 2_process_data.sh"):
-        study_on(root, "books")
+        run_stage_6(root, "books")
 
 
-def test_without_stage_5_it_says_to_run_it(root):
+def test_missing_stage_5_is_reported_with_the_command_that_runs_it(root):
     shutil.rmtree(root / "outputs/mixed/seed42/books/student_second")
     with pytest.raises(TeachbackError, match=r"DOMAIN=books bash 5_student_second.sh"):
-        study_on(root, "books")
+        run_stage_6(root, "books")
 
 
 @pytest.mark.parametrize(
@@ -576,37 +576,37 @@ def test_without_stage_5_it_says_to_run_it(root):
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )  # fmt: skip
-def test_bad_arguments_are_explained(root, argument, message):
+def test_invalid_arguments_are_reported(root, argument, message):
     with pytest.raises(TeachbackError, match=message):
-        study_on(root, "books", *argument)
+        run_stage_6(root, "books", *argument)
 
 
-def test_with_a_fraction_of_the_labels_the_targets_quiz_alone_is_smaller(root, monkeypatch):
+def test_train_fraction_reduces_only_the_quiz_of_the_target_domain(root, monkeypatch):
     few = ("--train_fraction", "0.25")
     with pytest.raises(TeachbackError, match="made with TRAIN_FRACTION=1, but this stage has 0.25"):
-        study_on(root, "books", *few)
+        run_stage_6(root, "books", *few)
     np.save(root / "data/mixed/embeddings.npy", np.random.default_rng(0).normal(size=(96, 4)).astype(np.float32))
     quizzes, run = [], Context.run
     monkeypatch.setattr(Context, "run", lambda self, *args, **rows: quizzes.append(rows.get("quiz")) or run(self, *args, **rows))
-    make_students(root, "books", "mpdistil", *few)
-    study_on(root, "books", *few, "--train_fraction", "1")  # a student of few rows may still study the whole quiz
-    study_on(root, "books", *few)
+    run_stages_3_to_5(root, "books", "mpdistil", *few)
+    run_stage_6(root, "books", *few, "--train_fraction", "1")  # a student of a reduced train split may use the whole quiz
+    run_stage_6(root, "books", *few)
     whole = [row.guid for row in read_rows(root / "data/mixed/quiz.tsv")]
     of_books = [[row.guid for row in rows if row.domain == "books"] for rows in quizzes if rows]
-    assert [len(rows) for rows in of_books] == [4, 16, 16, 4, 4] and of_books[0] == of_books[-1]  # of stage 5, then 6
+    assert [len(rows) for rows in of_books] == [4, 16, 16, 4, 4] and of_books[0] == of_books[-1]  # stage 5, then stage 6 twice, each in two steps
     assert sorted(row.label for row in quizzes[-1] if row.domain == "books") == ["negative"] * 2 + ["positive"] * 2
     assert [row.guid for row in quizzes[-1] if row.domain != "books"] == [guid for guid in whole if not guid.startswith("books")]
     learnt = {step.split("\t")[2] for step in (root / "outputs/mixed/seed42/books/curriculum/trajectory.tsv").read_text().splitlines()[1:]}
     assert learnt - {"books"}
 
 
-def test_stage_6_goes_on_with_the_head_that_stage_5_has_taught_and_fits_the_new_ones(root, monkeypatch):
+def test_stage_6_reuses_the_meta_teacher_head_of_stage_5_and_fits_new_heads(root, monkeypatch):
     begun = []
     train = curriculum_run.train_meta_teacher
     monkeypatch.setattr(
         curriculum_run, "train_meta_teacher", lambda meta, *more: begun.append(copy.deepcopy(meta)) or train(meta, *more)
     )
-    study_on(root, "books")
+    run_stage_6(root, "books")
     learnt = load_file(root / "outputs/mixed/seed42/books/student_second/training_only.safetensors")
     assert torch.equal(begun[0].head("sentiment").weight, learnt["meta.heads.sentiment.weight"])
     teacher = load_file(root / "outputs/mixed/seed42/teacher-single-books/model.safetensors")
@@ -615,9 +615,9 @@ def test_stage_6_goes_on_with_the_head_that_stage_5_has_taught_and_fits_the_new_
     assert record["heads_of_stage_5"] == ["sentiment"] and record["new_heads"] == ["quest", "score", "topic"]
 
 
-def test_a_killed_stage_5_keeps_the_meta_teachers_optimizer_and_shuffles(root, monkeypatch):
+def test_resumed_stage_5_restores_the_meta_teachers_optimizer_and_row_order(root, monkeypatch):
     folder = root / "outputs/mixed/seed42/books/student_second"
-    train = places(root, "--domain", "books", "--per_device_train_batch_size", "8", "--learning_rate", "1e-3", "--num_train_epochs", "3",
+    train = common_arguments(root, "--domain", "books", "--per_device_train_batch_size", "8", "--learning_rate", "1e-3", "--num_train_epochs", "3",
                    "--teacher", "single", "--method", "mpdistil", "--stage", "second", "--meta_lr", "0.05",
                    "--trainer", "load_best_model_at_end=false")  # fmt: skip
     stages = parse(*STUDENT_STAGES, argv=train)
@@ -640,7 +640,7 @@ def test_a_killed_stage_5_keeps_the_meta_teachers_optimizer_and_shuffles(root, m
         assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
-def test_a_teacher_that_learns_back_in_stage_5_changes_its_student(root):
+def test_mpdistil_in_stage_5_saves_the_meta_teacher_head_and_logs_its_losses(root):
     folder = root / "outputs/mixed/seed42/books/student_second"
     assert set(load_file(folder / "training_only.safetensors")) == {
         "meta.heads.sentiment.weight", "meta.heads.sentiment.bias",

@@ -42,7 +42,7 @@ def only(*names, **options):
 
 
 def first_stage(arguments=None, teacher=None, use_expertise_weights=True, **student):
-    """A module in eval mode: two student layers, four teacher layers, all four losses."""
+    """Distillation module in eval mode, by default of four teacher layers into two student layers with all four losses."""
     teacher = teacher or tiny_teacher(layers=4)
     student = Classifier(classifier(**{"seed": 1, **student}), {"sentiment": BOOKS})
     return InnerLayerDistillation(student, teacher, arguments or FirstStageArguments(), use_expertise_weights).eval()
@@ -52,15 +52,15 @@ def loss(module, rows):
     return module(**rows)["loss"]
 
 
-def told(module, rows):
+def teacher_outputs(module, rows):
     with torch.no_grad():
         return module.teacher.teacher.outputs(rows, hidden_states=True)
 
 
 def expertise(module, rows):
-    """lambda from its definition, row by row."""
+    """Expertise weight lambda of each row, computed from its definition."""
     values = []
-    for row, logits in enumerate(told(module, rows).logits):
+    for row, logits in enumerate(teacher_outputs(module, rows).logits):
         right = logits.softmax(-1)[rows["label"][row]].item()
         values.append((1 + rows["weight"][row].item()) / (math.exp((1 - right) ** 2) + 1))
     return values
@@ -82,24 +82,24 @@ def mean_square(a, b):
         ("-1", 3, 6, [6]), ("-2", 3, 12, [11]), ("2,4,-1", 3, 6, [2, 4, 6]),
     ],
 )  # fmt: skip
-def test_layer_maps(name, student, teacher, layers):
+def test_layer_maps_by_name_and_list(name, student, teacher, layers):
     assert layer_map(name, student, teacher) == layers
 
 
 @pytest.mark.parametrize("name", ["1,2", "1,2,3,4", "0,1,2", "1,2,7", "0", "-7", "some", "1,,3", ""])
-def test_layer_maps_that_do_not_fit_are_refused(name):
+def test_invalid_layer_maps_are_rejected(name):
     with pytest.raises(TeachbackError, match="LAYER_MAP"):
         layer_map(name, 3, 6)
 
 
 @pytest.mark.parametrize("name", ["uniform", "last", "first"])
-def test_a_deeper_student_needs_a_list(name):
+def test_student_deeper_than_its_teacher_needs_a_list_of_layers(name):
     with pytest.raises(TeachbackError, match="cannot map 6 student layers to 3 teacher layers; set a list"):
         layer_map(name, 6, 3)
     assert layer_map("1,1,2,2,3,3", 6, 3) == [1, 1, 2, 2, 3, 3]
 
 
-def test_lists_of_numbers_name_the_variable_that_is_wrong():
+def test_invalid_number_list_is_reported_with_the_variable_name():
     assert number_list("ANY", "3, 6") == [3, 6]
     with pytest.raises(TeachbackError, match="ANY=a,b: expected numbers"):
         number_list("ANY", "a,b")
@@ -111,7 +111,7 @@ def test_lists_of_numbers_name_the_variable_that_is_wrong():
 def test_embedding_loss_by_hand():
     module, rows = first_stage(only("embedding")), batch((5, 3))
     student = module.student(rows, hidden_states=True).hidden_states[0]
-    teacher = told(module, rows).hidden_states[0]
+    teacher = teacher_outputs(module, rows).hidden_states[0]
     per_row = [mean_square(student[0], teacher[0]), mean_square(student[1, :3], teacher[1, :3])]
     expected = sum(w * v for w, v in zip(expertise(module, rows), per_row)) / 2
     assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
@@ -122,7 +122,7 @@ def test_embedding_loss_by_hand():
 )
 def test_hidden_state_loss_by_hand_sums_the_mapped_layers(name, pairs):
     module, rows = first_stage(only("hidden", layer_map=name)), batch((5, 3))
-    student, teacher = module.student(rows, hidden_states=True).hidden_states, told(module, rows).hidden_states
+    student, teacher = module.student(rows, hidden_states=True).hidden_states, teacher_outputs(module, rows).hidden_states
     per_row = [
         sum(mean_square(student[i][row, :n], teacher[j][row, :n]) for i, j in pairs) for row, n in ((0, 5), (1, 3))
     ]
@@ -153,7 +153,7 @@ def test_attention_loss_by_hand_on_probabilities_of_eager_attention():
 @pytest.mark.parametrize("form", ["paper", "code"])
 def test_transferable_knowledge_loss_by_hand(form):
     module, rows = first_stage(only("tkd", tkd_form=form)), batch((5, 3))
-    student, teacher = module.student(rows, hidden_states=True).hidden_states[-1], told(module, rows).hidden_states[-1]
+    student, teacher = module.student(rows, hidden_states=True).hidden_states[-1], teacher_outputs(module, rows).hidden_states[-1]
     squash = torch.tanh if form == "paper" else lambda x: x
     per_row = []
     for row, length in ((0, 5), (1, 3)):
@@ -166,7 +166,7 @@ def test_transferable_knowledge_loss_by_hand(form):
     assert loss(module, rows).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_losses_are_summed_with_their_weights():
+def test_total_loss_is_the_weighted_sum_of_its_terms():
     rows = batch()
     parts = {name: loss(first_stage(only(name)), rows).item() for name in TERMS}
     weights = {"embedding": 0.5, "hidden": 2.0, "attention": 0.0, "tkd": 3.0}
@@ -175,14 +175,14 @@ def test_the_losses_are_summed_with_their_weights():
     assert all(value > 0 for value in parts.values())
 
 
-def test_transferable_knowledge_starts_from_the_teachers():
+def test_transferable_knowledge_is_initialised_as_a_copy_of_the_teachers():
     module = first_stage()
     for name, value in module.transferable.state_dict().items():
         assert torch.equal(value, module.teacher.teacher.transferable.state_dict()[name])
     assert module.transferable is not module.teacher.teacher.transferable
 
 
-def test_a_student_that_is_its_teacher_has_nothing_to_learn():
+def test_loss_is_zero_if_the_student_equals_its_teacher():
     teacher = tiny_teacher(layers=2)
     module = first_stage(FirstStageArguments(layer_map="first"), teacher)
     module.student.model.load_state_dict(teacher.classifier.model.state_dict())
@@ -192,7 +192,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn():
 # Weights of examples
 
 
-def test_each_example_has_its_own_weight():
+def test_expertise_weights_apply_per_example():
     module, rows = first_stage(), batch()
     alone = [loss(module, chosen(rows, [i])).item() for i in range(3)]
     assert loss(module, rows).item() == pytest.approx(sum(alone) / 3, rel=1e-5)
@@ -202,7 +202,7 @@ def test_each_example_has_its_own_weight():
     assert len({round(weight, 3) for weight in expertise(module, rows)}) == 3
 
 
-def test_an_example_of_weight_zero_gives_exactly_no_gradient():
+def test_zero_weight_example_gets_exactly_zero_gradient():
     module, rows = first_stage(), batch()
     rows["weight"] = torch.tensor([0.5, -1.0, 0.2])  # lambda = (1 + t) / ... = 0
     found = embedding_gradients(module.student.model, lambda: loss(module, rows))
@@ -210,34 +210,34 @@ def test_an_example_of_weight_zero_gives_exactly_no_gradient():
     assert found[0].abs().max() > 0 and found[2].abs().max() > 0
 
 
-def test_a_batch_of_weight_zero_moves_no_parameter():
+def test_zero_weight_batch_gives_no_gradient_to_any_parameter():
     module, rows = first_stage(width=16), batch()
     rows["weight"] = torch.full((3,), -1.0)
     loss(module, rows).backward()
     assert all(p.grad is None or (p.grad == 0).all() for p in module.parameters())
 
 
-def test_a_hidden_label_counts_as_the_teachers_own_answer():
+def test_hidden_label_is_replaced_by_the_teachers_prediction():
     module, rows = first_stage(), batch()
-    answered = rows | {"label": told(module, rows).logits.argmax(-1)}
+    answered = rows | {"label": teacher_outputs(module, rows).logits.argmax(-1)}
     hidden = rows | {"label": torch.full((3,), -1)}
     assert loss(module, hidden).item() == loss(module, answered).item()
     wrong = rows | {"label": 1 - answered["label"]}
     assert loss(module, wrong).item() < loss(module, hidden).item()
 
 
-def test_a_hidden_number_counts_as_the_teachers_own_answer():
+def test_hidden_regression_label_is_replaced_by_the_teachers_prediction():
     teacher = tiny_teacher("single", (SCORE,), transferable=False, layers=4)
     module, rows = first_stage(FirstStageArguments(tkd_weight=0), teacher), batch()
     rows["domain"] = torch.zeros(3, dtype=torch.long)
     hidden = label_ids([Row(str(i), "a", "", "", "score") for i in range(3)], Suite("tiny", {"score": SCORE}))
-    answered = told(module, rows).logits.squeeze(1)
+    answered = teacher_outputs(module, rows).logits.squeeze(1)
     assert loss(module, rows | {"label": hidden}).item() == pytest.approx(
         loss(module, rows | {"label": answered}).item()
     )
 
 
-def test_hidden_labels_of_every_kind_are_the_teachers_own_answers():
+def test_known_labels_replaces_hidden_classes_and_numbers_only():
     logits = torch.tensor([[0.1, 0.7, ABSENT_CLASS], [2.0, 1.0, 3.0], [-0.4, ABSENT_CLASS, ABSENT_CLASS]])
     hidden = known_labels(torch.tensor([-1.0, -1.0, math.nan]), logits)
     torch.testing.assert_close(hidden, torch.tensor([1.0, 2.0, -0.4]))
@@ -246,7 +246,7 @@ def test_hidden_labels_of_every_kind_are_the_teachers_own_answers():
     assert known_labels(torch.tensor([-1, 0, 1]), logits[[0, 1, 1]]).tolist() == [1, 0, 1]
 
 
-def test_labels_serve_lambda_alone():
+def test_labels_affect_only_the_expertise_weights():
     module, rows = first_stage(use_expertise_weights=False), batch()
     assert loss(module, rows | {"label": 1 - rows["label"]}).item() == loss(module, rows).item()
 
@@ -266,7 +266,7 @@ def test_padding_changes_neither_loss_nor_gradients(width, target):
 
 
 @pytest.mark.parametrize("architecture", ["roberta", "distilbert", "electra"])
-def test_padding_and_order_change_no_loss_in_other_architectures(architecture):
+def test_padding_and_row_order_do_not_change_the_loss_by_architecture(architecture):
     teacher = tiny_teacher(architecture=architecture, layers=4)
     module, rows = first_stage(teacher=teacher, architecture=architecture), batch()
     expected = loss(module, rows)
@@ -274,12 +274,12 @@ def test_padding_and_order_change_no_loss_in_other_architectures(architecture):
     torch.testing.assert_close(loss(module, chosen(rows, [2, 0, 1])), expected, rtol=1e-5, atol=0)
 
 
-def test_the_order_of_a_batch_does_not_matter():
+def test_loss_does_not_depend_on_the_row_order():
     module, rows = first_stage(), batch()
     torch.testing.assert_close(loss(module, chosen(rows, [1, 2, 0])), loss(module, rows), rtol=1e-5, atol=0)
 
 
-def test_a_batch_may_hold_one_row_of_one_token():
+def test_batch_of_one_row_with_one_token_has_a_finite_loss():
     assert loss(first_stage(), batch((1,))).isfinite()
 
 
@@ -290,7 +290,7 @@ def test_a_batch_may_hold_one_row_of_one_token():
     "student", [{"width": 16}, {"heads": 4}, {"width": 48, "heads": 3}, {"heads": 1, "layers": 4}, {"layers": 1}]
 )
 @pytest.mark.parametrize("target", ["scores", "probs"])
-def test_other_widths_depths_and_numbers_of_heads(student, target):
+def test_student_may_differ_in_width_depth_and_number_of_heads(student, target):
     module = first_stage(FirstStageArguments(attention_target=target), **student)
     value = loss(module, batch())
     value.backward()
@@ -298,7 +298,7 @@ def test_other_widths_depths_and_numbers_of_heads(student, target):
     assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
 
 
-def test_widths_that_differ_meet_in_one_projection_that_is_trained_and_saved():
+def test_different_widths_share_one_projection_that_is_saved():
     module = first_stage(width=16)
     assert module.projection.weight.shape == (32, 16) and module.projection.bias is None
     assert "projection.weight" in module.state_dict()
@@ -307,12 +307,12 @@ def test_widths_that_differ_meet_in_one_projection_that_is_trained_and_saved():
 
 def test_projected_hidden_states_by_hand():
     module, rows = first_stage(only("hidden"), use_expertise_weights=False, width=16), batch((4,))
-    student, teacher = module.student(rows, hidden_states=True).hidden_states, told(module, rows).hidden_states
+    student, teacher = module.student(rows, hidden_states=True).hidden_states, teacher_outputs(module, rows).hidden_states
     expected = sum(mean_square(student[i] @ module.projection.weight.T, teacher[j]) for i, j in ((1, 2), (2, 4)))
     assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_models_whose_attention_cannot_be_read_still_learn_hidden_states():
+def test_models_without_readable_attention_can_learn_hidden_states():
     sizes = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -330,7 +330,7 @@ def test_models_whose_attention_cannot_be_read_still_learn_hidden_states():
     torch.testing.assert_close(loss(module, padded(rows, 16)), loss(module, rows), rtol=1e-4, atol=0)
 
 
-def test_a_teacher_without_transferable_knowledge_is_refused_unless_its_loss_is_off():
+def test_teacher_without_transferable_knowledge_needs_tkd_weight_zero():
     teacher = tiny_teacher("mix", transferable=False, layers=4)
     with pytest.raises(TeachbackError, match="mix teacher.*TKD_WEIGHT=0"):
         first_stage(teacher=teacher)
@@ -351,16 +351,16 @@ def test_heads_of_different_sizes_give_finite_losses():
 # Questions with choices
 
 
-def four_kinds(arguments=None, **options):
-    """A module whose teacher knows domains of every kind, and the student the question's."""
+def mixed_module(arguments=None, **options):
+    """Module with a teacher on domains of every kind and a student of the multiple-choice domain."""
     teacher = tiny_teacher(domains=(BOOKS, CAUSE, SCORE, GENRE), layers=4)
     student = Classifier(classifier(seed=1, domain=CAUSE), {"cause": CAUSE})
     return InnerLayerDistillation(student, teacher, arguments or FirstStageArguments(**options), True).eval()
 
 
 @pytest.mark.parametrize("name", [*TERMS, None])
-def test_rows_of_every_kind_mix_in_a_batch_each_with_the_loss_that_it_has_alone(name):
-    module, rows = four_kinds(only(name) if name else None), mixed_batch()
+def test_mixed_batch_loss_is_the_mean_of_the_single_row_losses(name):
+    module, rows = mixed_module(only(name) if name else None), mixed_batch()
     together = loss(module, rows)
     alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]
     torch.testing.assert_close(together, sum(alone) / 4, rtol=1e-4, atol=1e-6)
@@ -368,9 +368,9 @@ def test_rows_of_every_kind_mix_in_a_batch_each_with_the_loss_that_it_has_alone(
     torch.testing.assert_close(loss(module, mixed_batch(width=40)), together, rtol=1e-4, atol=1e-6)
 
 
-def test_a_questions_losses_are_averaged_over_its_choices_before_its_weight():
-    module, rows = four_kinds(only("hidden")), mixed_chosen(mixed_batch(), [1, 0])
-    student, teacher = module.student(rows, hidden_states=True).hidden_states, told(module, rows).hidden_states
+def test_question_loss_is_averaged_over_choices_before_weighting():
+    module, rows = mixed_module(only("hidden")), mixed_chosen(mixed_batch(), [1, 0])
+    student, teacher = module.student(rows, hidden_states=True).hidden_states, teacher_outputs(module, rows).hidden_states
     lengths = rows["attention_mask"].sum(1).tolist()
     each = [
         sum(mean_square(student[i][s, :n], teacher[j][s, :n]) for i, j in ((1, 2), (2, 4)))
@@ -381,8 +381,8 @@ def test_a_questions_losses_are_averaged_over_its_choices_before_its_weight():
     assert loss(module, rows).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_question_of_weight_zero_gives_exactly_no_gradient_to_any_of_its_choices():
-    module, rows = four_kinds(), mixed_batch()
+def test_zero_weight_question_gets_exactly_zero_gradient_in_all_choices():
+    module, rows = mixed_module(), mixed_batch()
     rows["weight"] = torch.tensor([0.2, -1.0, 0.8, 1.1])
     found = embedding_gradients(module.student.model, lambda: loss(module, rows))
     assert (found[1:3] == 0).all() and found.isfinite().all()
@@ -396,24 +396,24 @@ def dropout_teacher():
     return tiny_teacher(layers=4, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
 
 
-def test_the_teacher_answers_the_same_twice_while_the_module_trains():
+def test_teacher_outputs_are_deterministic_while_the_module_trains():
     module, rows = first_stage(teacher=dropout_teacher(), **NO_DROPOUT), batch()
     calm = loss(module, rows).item()
     module.train()
     assert module.student.training and not any(part.training for part in module.teacher.teacher.modules())
-    first, second = told(module, rows), told(module, rows)
+    first, second = teacher_outputs(module, rows), teacher_outputs(module, rows)
     assert torch.equal(first.logits, second.logits)
     assert all(torch.equal(a, b) for a, b in zip(first.hidden_states, second.hidden_states))
     assert loss(module, rows).item() == loss(module, rows).item() == calm
 
 
-def test_a_teacher_in_train_mode_is_calmed():
+def test_teacher_in_train_mode_is_used_without_dropout():
     teacher = dropout_teacher().train()
     module, rows = first_stage(teacher=teacher, **NO_DROPOUT).train(), batch()
     assert loss(module, rows).item() == loss(module, rows).item()
 
 
-def test_without_dropout_the_student_learns_as_it_answers():
+def test_first_dropout_false_disables_dropout_but_trains_the_student():
     module, rows = first_stage(FirstStageArguments(first_dropout=False), hidden_dropout_prob=0.5).train(), batch()
     assert not any(part.training for part in module.student.modules())
     value = loss(module, rows)
@@ -422,12 +422,12 @@ def test_without_dropout_the_student_learns_as_it_answers():
     assert any(weight.grad is not None and weight.grad.abs().max() > 0 for weight in module.student.parameters())
 
 
-def test_the_student_trains_with_dropout():
+def test_student_trains_with_dropout_by_default():
     module, rows = first_stage(hidden_dropout_prob=0.5).train(), batch()
     assert loss(module, rows).item() != loss(module, rows).item()
 
 
-def test_the_teacher_is_no_part_of_what_is_trained_or_saved():
+def test_teacher_is_neither_trained_nor_saved_with_the_module():
     module = first_stage()
     teacher = module.teacher.teacher
     mine = {id(p) for p in module.parameters()}
@@ -438,7 +438,7 @@ def test_the_teacher_is_no_part_of_what_is_trained_or_saved():
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
 
 
-def step(module, rows):
+def parameters_changed_by_a_step(module, rows):
     """Names of the parameters that one AdamW step changed."""
     before = copy.deepcopy(dict(module.named_parameters()))
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.01, weight_decay=0.0)
@@ -453,7 +453,7 @@ def test_one_step_changes_the_whole_encoder_and_neither_head_nor_teacher(archite
         teacher=tiny_teacher(architecture=architecture, layers=4), architecture=architecture, width=16
     ).train()
     teacher = copy.deepcopy(module.teacher.teacher.state_dict())
-    changed = step(module, batch())
+    changed = parameters_changed_by_a_step(module, batch())
     encoder = {
         f"student.model.{module.student.model.base_model_prefix}.{name}"
         for name, _ in backbone(module.student.model).named_parameters()
@@ -469,13 +469,13 @@ def test_one_step_changes_the_whole_encoder_and_neither_head_nor_teacher(archite
     assert all(torch.equal(value, teacher[name]) for name, value in module.teacher.teacher.state_dict().items())
 
 
-def test_the_head_is_frozen_and_keeps_the_teachers_weights():
+def test_head_and_pooler_of_the_student_are_frozen():
     module = first_stage()
     assert not any(p.requires_grad for p in final_layer(module.student.model).parameters())
     assert not any(p.requires_grad for p in module.student.model.bert.pooler.parameters())
 
 
-def test_a_few_steps_bring_the_student_nearer():
+def test_training_steps_reduce_the_loss():
     module, rows = first_stage(**NO_DROPOUT).train(), batch((9, 4, 6, 7))
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.01)
     losses = []
@@ -488,7 +488,7 @@ def test_a_few_steps_bring_the_student_nearer():
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_terms_are_noted_in_training_only():
+def test_terms_are_logged_in_training_mode_only():
     module, rows = first_stage(**NO_DROPOUT), batch()
     loss(module, rows)
     assert module.term_count == 0
@@ -501,7 +501,7 @@ def test_terms_are_noted_in_training_only():
     assert module.take_terms() == {}
 
 
-def test_the_domains_of_a_batch_choose_the_knowledge():
+def test_transferable_knowledge_loss_depends_on_the_domain_ids():
     teacher = tiny_teacher(domains=(BOOKS, DVD, KITCHEN), layers=4)
     module, rows = first_stage(only("tkd"), teacher), batch()
     assert (
@@ -511,7 +511,7 @@ def test_the_domains_of_a_batch_choose_the_knowledge():
 
 
 @pytest.mark.parametrize(("name", "pairs"), [("uniform", [(1, 2), (2, 4)]), ("3", [(2, 3)])])
-def test_relation_loss_reads_the_mapped_layers_of_both(name, pairs):
+def test_relation_loss_reads_the_mapped_layers_of_student_and_teacher(name, pairs):
     module, rows = first_stage(only("attention", attention_target="relations", relation_heads=4, layer_map=name)), batch((5, 3))
 
     def states(model, layer: int) -> RelationStates:
@@ -528,8 +528,8 @@ def test_relation_loss_reads_the_mapped_layers_of_both(name, pairs):
 
 
 @pytest.mark.parametrize("target", ["scores", "relations"])
-def test_without_losses_on_token_states_what_lies_behind_the_last_attention_is_frozen(target):
-    """Else it would have no gradient in any step, which several processes do not allow."""
+def test_attention_loss_alone_freezes_layers_after_the_last_attention(target):
+    """Trainable weights that never get a gradient are an error in distributed data parallel training."""
     module, rows = first_stage(only("attention", attention_target=target)), batch((5, 3))
     loss(module, rows).backward()
     trained = {name for name, weight in module.student.model.named_parameters() if weight.requires_grad}
@@ -540,23 +540,23 @@ def test_without_losses_on_token_states_what_lies_behind_the_last_attention_is_f
     assert any("layer.0.output" in name for name in trained)
 
 
-def test_relation_heads_that_do_not_divide_the_widths_are_refused_before_training():
+def test_relation_heads_that_do_not_divide_the_widths_are_rejected():
     with pytest.raises(TeachbackError, match="RELATION_HEADS=7 does not divide"):
         first_stage(only("attention", attention_target="relations", relation_heads=7))
 
 
-def test_balanced_terms_are_worth_what_their_weights_say():
-    """A term's gradient, relative to its own size, is its weight's share, whatever the scale of the other terms."""
+def test_balanced_terms_contribute_in_proportion_to_their_weights():
+    """A term's gradient, relative to the term's magnitude, is proportional to its weight at any scale of the other terms."""
     module, rows = first_stage(FirstStageArguments(loss_balance="initial", hidden_weight=0.25), **NO_DROPOUT), batch((5, 3))
     balanced = loss(module.train(), rows).item()
-    weights = sum(expertise(module, rows)) / 2  # of equal terms by row; the first batch's mean of every term is 1
+    weights = sum(expertise(module, rows)) / 2  # if terms were equal over rows; each balanced term of the first batch has mean 1
     assert balanced == pytest.approx((1 + 0.25 + 1 + 0.5) * weights, rel=0.2)
     assert {"balance.initial", "balance.running", "balance.batches"} <= set(module.state_dict())
     assert not any(name.startswith("balance") for name in first_stage(FirstStageArguments()).state_dict())
 
 
 @pytest.mark.parametrize("names", [("attention",), ("attention", "embedding"), ("hidden",), ("tkd",), TERMS], ids=" ".join)
-def test_every_trained_weight_gets_a_gradient_as_several_processes_need(names):
+def test_every_trainable_weight_gets_a_gradient_as_ddp_requires(names):
     module = first_stage(only(*names), width=16).train()
     loss(module, batch()).backward()
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
@@ -564,11 +564,11 @@ def test_every_trained_weight_gets_a_gradient_as_several_processes_need(names):
     assert ("projection.weight" in trained) == (names != ("attention",))
 
 
-def test_scores_after_the_first_are_in_its_units_also_in_a_resumed_run():
+def test_initial_magnitudes_stay_fixed_after_the_first_eval_and_resuming():
     arguments, rows = FirstStageArguments(loss_balance="initial"), batch((5, 3))
     module = first_stage(arguments, **NO_DROPOUT)
     loss(module.train(), batch((9, 4, 6)))
-    module.eval()  # the first evaluation
+    module.eval()  # the first evaluation fixes the initial magnitudes
     resumed = first_stage(arguments, **NO_DROPOUT)
     resumed.load_state_dict(module.state_dict())
     resumed.load_further_state(module.further_state())

@@ -11,13 +11,13 @@ def terms(scale: float, seed: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["initial", "running"])
-def test_terms_of_unlike_scales_get_like_sizes(kind):
+def test_terms_of_different_scales_get_similar_magnitudes(kind):
     balance = LossBalance(kind, ["large", "small"])
     balanced = [balance(terms(1.0, seed)) for seed in range(FIRST_BATCHES)][-1]
     assert all(0.2 < value.mean() < 2 for value in balanced.values())
 
 
-def test_initial_sizes_are_the_mean_of_the_first_batches_and_then_stay():
+def test_initial_magnitude_is_the_mean_of_the_first_batches_and_stays_fixed():
     balance = LossBalance("initial", ["large", "small"])
     seen = [terms(1.0, seed) for seed in range(FIRST_BATCHES)]
     for one in seen:
@@ -28,8 +28,8 @@ def test_initial_sizes_are_the_mean_of_the_first_batches_and_then_stay():
 
 
 @pytest.mark.parametrize("kind", ["initial", "running"])
-def test_scores_of_epochs_with_few_batches_can_be_compared(kind):
-    """A loss that falls in each epoch of one batch must score better each time."""
+def test_eval_losses_are_comparable_across_epochs_of_few_batches(kind):
+    """With epochs of one batch, an eval loss that falls in each epoch must also fall after balancing."""
     balance, scores = LossBalance(kind, ["large"]), []
     for learnt, scored in ((1.0, 0.5), (0.5, 0.45), (0.45, 0.42)):
         balance.train()({"large": torch.tensor([learnt])})
@@ -37,8 +37,8 @@ def test_scores_of_epochs_with_few_batches_can_be_compared(kind):
     assert scores == pytest.approx([0.5, 0.45, 0.42])
 
 
-def test_a_running_mean_follows_and_scores_do_not():
-    """In eval mode the sizes are the initial ones, so that scores of different epochs can be compared."""
+def test_running_mean_adapts_in_training_but_not_in_evaluation():
+    """Eval mode uses the initial magnitudes, so that losses of different epochs can be compared."""
     balance = LossBalance("running", ["large", "small"])
     for seed in range(FIRST_BATCHES):
         balance(terms(1.0, seed))
@@ -52,7 +52,7 @@ def test_a_running_mean_follows_and_scores_do_not():
 
 
 @pytest.mark.parametrize("kind", ["initial", "running"])
-def test_it_goes_on_exactly_from_its_state(kind):
+def test_balance_resumes_exactly_from_its_state_dict(kind):
     whole, first = LossBalance(kind, ["large", "small"]), LossBalance(kind, ["large", "small"])
     for seed in range(7):
         whole(terms(1.0, seed)), first(terms(1.0, seed))
@@ -64,8 +64,8 @@ def test_it_goes_on_exactly_from_its_state(kind):
 
 
 @pytest.mark.parametrize("kind", ["initial", "running"])
-def test_a_term_that_starts_near_zero_does_not_outweigh_the_others(kind):
-    """As the embedding loss of a student that is cut from its teacher."""
+def test_term_that_starts_near_zero_does_not_outweigh_the_others(kind):
+    """The embedding loss starts near zero for a student initialised with layers of its teacher."""
     balance = LossBalance(kind, ["large", "none"])
     for _ in range(FIRST_BATCHES):
         balance({"large": torch.full((2,), 5.0), "none": torch.full((2,), 1e-9)})
@@ -74,25 +74,25 @@ def test_a_term_that_starts_near_zero_does_not_outweigh_the_others(kind):
     assert later["none"].max() < later["large"].min()
 
 
-def test_no_value_is_copied_from_the_device():
-    """A meta tensor has none to give."""
+def test_no_value_is_copied_to_the_host():
+    """Meta tensors hold no values, so a copy to the host would raise an error."""
     balance = LossBalance("running", ["large", "small"]).to("meta")
     balanced = balance({name: values.to("meta") for name, values in terms(1.0, 0).items()})
     assert {values.device.type for values in balanced.values()} == {"meta"}
 
 
-def test_sizes_take_no_gradient():
+def test_magnitudes_are_detached_from_the_gradient():
     balance, value = LossBalance("initial", ["large"]), torch.tensor([2.0, 4.0], requires_grad=True)
     balance({"large": value})["large"].sum().backward()
     torch.testing.assert_close(value.grad, torch.full((2,), 1 / 3))
 
 
-def test_a_term_that_is_always_0_stays_0():
+def test_term_that_is_always_zero_stays_zero():
     balance = LossBalance("running", ["large"])
     assert not balance({"large": torch.zeros(3)})["large"].any()
 
 
-def test_a_power_sharpens_lambda_and_its_effective_share_says_by_how_much():
+def test_expertise_power_sharpens_lambda_and_lowers_the_effective_share():
     scores, error = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.1, 0.5, 0.9])
     plain, sharp = expertise_weight(scores, error), expertise_weight(scores, error, 4.0)
     torch.testing.assert_close(sharp, plain**4)

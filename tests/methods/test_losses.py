@@ -47,7 +47,7 @@ def gradient(function, value):
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
 CLASSES = torch.tensor([2, 0, 1])
-# Every loss per example as (function of what is trained, an input for three examples).
+# Every per-example loss: (function of the trained tensor and the row indices, trained tensor of three examples).
 LOSSES = {
     "hard label": (lambda x, i: hard_label_loss(x, CLASSES[i]), random(3, 3)),
     "hard label, regression": (lambda x, i: hard_label_loss(x, torch.tensor([0.5, -1.0, 2.0])[i]), random(3, 1)),
@@ -74,14 +74,14 @@ ALL = [0, 1, 2]
 
 
 @every_loss
-def test_one_value_per_example(name):
+def test_losses_return_one_positive_value_per_example(name):
     loss, value = LOSSES[name]
     assert loss(value, ALL).shape == (3,)
     assert (loss(value, ALL) > 0).all()
 
 
 @every_loss
-def test_an_example_alone_or_in_another_order_has_the_same_loss(name):
+def test_loss_of_an_example_does_not_depend_on_the_batch_or_its_order(name):
     loss, value = LOSSES[name]
     together = loss(value, ALL)
     close(torch.cat([loss(value[[i]], [i]) for i in ALL]), together)
@@ -104,7 +104,7 @@ def test_gradient_equals_finite_differences(name):
 
 
 @every_loss
-def test_weight_zero_gives_exactly_no_gradient(name):
+def test_zero_weight_gives_exactly_zero_gradient(name):
     loss, value = LOSSES[name]
     found = gradient(lambda x: loss(x, ALL) * torch.tensor([1.0, 0.0, 2.0]), value)
     assert (found[1] == 0).all()
@@ -134,7 +134,7 @@ def test_one_output_means_regression():
     close(hard_label_loss(values[:1], gold[:1]), [2.25])
 
 
-def test_false_domains_are_never_true_and_uniform():
+def test_false_domains_are_uniform_over_the_other_domains():
     torch.manual_seed(0)
     domains = torch.arange(4).repeat(3000)
     drawn = false_domains(domains, 4)
@@ -145,14 +145,14 @@ def test_false_domains_are_never_true_and_uniform():
         assert sum(others) == 3000 and all(abs(count - 1000) < 110 for count in others)  # 4 standard deviations
 
 
-def test_false_domains_of_two_are_the_other_and_of_one_are_refused():
+def test_false_domain_needs_two_domains_and_of_two_is_the_other():
     assert false_domains(torch.tensor([0, 1, 0]), 2).tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match="^a false domain needs at least two domains$"):
         false_domains(torch.tensor([0]), 1)
 
 
 @pytest.mark.parametrize("draw", [lambda domains: false_domains(domains, 4), permuted_domains], ids=["false", "permuted"])
-def test_what_is_drawn_after_an_evaluation_does_not_depend_on_the_size_of_its_batches(draw):
+def test_random_state_after_an_evaluation_is_independent_of_its_batch_size(draw):
     after = set()
     for size in (1, 3, 16, 40):
         torch.manual_seed(0)
@@ -162,16 +162,16 @@ def test_what_is_drawn_after_an_evaluation_does_not_depend_on_the_size_of_its_ba
     assert len(after) == 1
 
 
-def test_permuted_domains_are_those_of_the_batch():
+def test_permuted_domains_are_a_permutation_of_the_batch():
     torch.manual_seed(0)
     domains = torch.tensor([0, 0, 1, 2, 2, 2])
     draws = [permuted_domains(domains).tolist() for _ in range(50)]
     assert all(sorted(draw) == domains.tolist() for draw in draws)
     assert len({tuple(draw) for draw in draws}) > 10
-    assert any(draw[3] == 2 for draw in draws)  # the true one may stay
+    assert any(draw[3] == 2 for draw in draws)  # a row may keep its true domain
 
 
-def test_corrupted_domains_are_where_the_true_ones_are():
+def test_corrupted_domains_stay_on_the_device_of_the_true_ones():
     domains = torch.zeros(3, dtype=torch.long, device="meta")
     for drawn in (false_domains(domains, 2), permuted_domains(domains)):
         assert drawn.shape == domains.shape and drawn.device == domains.device
@@ -197,7 +197,7 @@ def test_meta_teacher_loss_and_gradients_by_hand(form, value, to_hard, to_corrup
     close(corruption.grad, to_corruption)
 
 
-def test_prototype_weight_zero_stops_cross_entropy_and_in_the_codes_form_everything():
+def test_zero_prototype_weight_drops_cross_entropy_and_in_code_form_l_da_too():
     weights = torch.tensor([0.0, 1.0])
     for form, corruption_gradient in (("paper", 0.25), ("code", 0.0)):
         hard, corruption = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
@@ -216,7 +216,7 @@ def test_expertise_weight_falls_with_the_error_down_to_zero():
     assert (found.diff() < 0).all() and found[-1] == 0
 
 
-def test_teacher_error_is_what_the_true_class_lacks():
+def test_teacher_error_of_classes_and_numbers_by_hand():
     logits = torch.tensor([[0.0, LN3], [0.0, LN3], [0.0, ABSENT_CLASS]])
     close(teacher_error(logits, torch.tensor([1, 0, 0])), [0.25, 0.75, 0.0])
     close(teacher_error(torch.tensor([[2.0], [0.0]]), torch.tensor([0.5, 1.0])), [1.5, -1.0])
@@ -243,11 +243,11 @@ def test_attention_loss_on_scores_and_gradient_by_hand():
 def test_attention_loss_on_probabilities_by_hand():
     student = torch.tensor([[[[0.0, LN3, 5.0], [0.0, 0.0, 5.0], [5.0, 0.0, 0.0]]]])
     mask = torch.tensor([[1, 1, 0]])
-    # First row (1/4, 3/4) against (1/2, 1/2), second row equal; the padded key takes no share of either.
+    # First row (1/4, 3/4) against (1/2, 1/2), second row equal; the padded key has probability 0 in both.
     close(attention_loss(student, torch.zeros(1, 1, 3, 3), mask, "probs"), [(2 / 16) / 4])
 
 
-def test_attention_heads_are_averaged_only_where_their_numbers_differ():
+def test_attention_heads_are_averaged_only_if_their_numbers_differ():
     mask = torch.ones(1, 1)
     two, opposite = torch.tensor([[[[1.0]], [[3.0]]]]), torch.tensor([[[[3.0]], [[1.0]]]])
     close(attention_loss(two, opposite, mask), [4.0])
@@ -255,31 +255,31 @@ def test_attention_heads_are_averaged_only_where_their_numbers_differ():
     close(attention_loss(torch.tensor([[[[1.0]]]]), two, mask), [1.0])
 
 
-def test_masked_softmax_gives_padding_no_probability():
+def test_masked_softmax_gives_padding_zero_probability():
     found = masked_softmax(random(2, 2, 4, 4), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]))
     assert (found[1, :, :, 2:] == 0).all()
     close(found.sum(-1), torch.ones(2, 2, 4))
 
 
 @pytest.mark.parametrize("width", [16, 128])
-def test_losses_over_tokens_do_not_see_padding(width):
+def test_token_losses_ignore_padding(width):
     lengths = (5, 3, 1)
     mask = (torch.arange(5) < torch.tensor(lengths)[:, None]).long()
     wider_mask = torch.nn.functional.pad(mask, (0, width - 5))
 
-    def filled(value, axes):
-        """The value in a larger tensor whose padding holds large numbers."""
+    def padded_with_noise(value, axes):
+        """Copy of ``value`` in a larger tensor whose padding holds large random numbers."""
         shape = [width if axis in axes else size for axis, size in enumerate(value.shape)]
         wider = 50 * random(*shape, seed=9)
         wider[tuple(slice(5) if axis in axes else slice(None) for axis in range(value.ndim))] = value
         return wider
 
     student, teacher = random(3, 5, 4), random(3, 5, 4, seed=1)
-    found = hidden_state_loss(filled(student, {1}), filled(teacher, {1}), wider_mask)
+    found = hidden_state_loss(padded_with_noise(student, {1}), padded_with_noise(teacher, {1}), wider_mask)
     close(found, hidden_state_loss(student, teacher, mask))
     student, teacher = random(3, 2, 5, 5), random(3, 2, 5, 5, seed=1)
     for target in ("scores", "probs"):
-        found = attention_loss(filled(student, {2, 3}), filled(teacher, {2, 3}), wider_mask, target)
+        found = attention_loss(padded_with_noise(student, {2, 3}), padded_with_noise(teacher, {2, 3}), wider_mask, target)
         close(found, attention_loss(student, teacher, mask, target))
 
 
@@ -311,11 +311,11 @@ def test_temperature_squared_keeps_the_size_of_the_gradient(form):
     student, teacher = random(3, 4), random(3, 4, seed=1)
     sizes = [gradient(lambda x: soft_loss(x, teacher, t, form), student).norm().item() for t in (1.0, 5.0, 50.0, 100.0)]
     assert max(sizes) / min(sizes) < 3
-    assert sizes[2] == pytest.approx(sizes[3], rel=0.05)  # without T^2 it would fall by four
+    assert sizes[2] == pytest.approx(sizes[3], rel=0.05)  # without the factor T^2 the second would be four times smaller
 
 
 @pytest.mark.parametrize("form", ["ce", "kl", "mse"])
-def test_soft_loss_has_no_gradient_where_predictions_agree(form):
+def test_soft_loss_has_no_gradient_if_predictions_agree(form):
     logits = random(3, 4)
     found = gradient(lambda x: soft_loss(x, logits, 3.0, form), logits)
     assert found.abs().max() < 1e-6
@@ -325,7 +325,7 @@ def test_soft_loss_on_one_output_is_the_squared_error():
     close(soft_loss(torch.tensor([[3.0], [1.0]]), torch.tensor([[1.0], [1.5]]), temperature=4.0), [4.0, 0.25])
 
 
-def test_defaults_are_the_papers():
+def test_default_forms_are_those_of_the_papers():
     student, teacher, mask = random(3, 2, 4, 4), random(3, 2, 4, 4, seed=1), MASK
     assert torch.equal(attention_loss(student, teacher, mask), attention_loss(student, teacher, mask, "scores"))
     student, teacher = random(3, 4), random(3, 4, seed=1)
@@ -338,39 +338,39 @@ def test_defaults_are_the_papers():
 def test_pkd_compares_directions_of_each_layer_by_hand():
     student = torch.tensor([[[3.0, 4.0], [0.0, 2.0]], [[1.0, 0.0], [5.0, 0.0]]])
     teacher = torch.tensor([[[8.0, 6.0], [0.0, 7.0]], [[-2.0, 0.0], [0.0, 1.0]]])
-    # Squared gaps of unit vectors: (3/5, 4/5) and (4/5, 3/5), equal ones; opposite ones, (1, 0) and (0, 1).
+    # Pairs of unit vectors: (3/5, 4/5) and (4/5, 3/5), two equal; two opposite, (1, 0) and (0, 1).
     close(pkd_loss(student, teacher), [(0.04 + 0.04) / 4, (4 + 1 + 1) / 4])
     close(pkd_loss(7 * student, teacher), pkd_loss(student, teacher))
 
 
-def test_pkd_of_other_shapes_is_refused():
+def test_pkd_rejects_states_of_different_shapes():
     with pytest.raises(ValueError, match=r"^PKD compares states of equal shape, not \(1, 2, 4\) and \(1, 3, 4\)$"):
         pkd_loss(torch.zeros(1, 2, 4), torch.zeros(1, 3, 4))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_the_mean_prediction_of_several_teachers(temperature):
+def test_average_prediction_is_the_mean_probability_at_the_temperature(temperature):
     logits = random(3, 2, 4)
     found = average_predictions(logits, temperature)
     close((found / temperature).softmax(-1), (logits / temperature).softmax(-1).mean(0))
-    close((found / temperature).exp().sum(-1), torch.ones(2))  # log-probabilities, so no constant is left over
+    close((found / temperature).exp().sum(-1), torch.ones(2))  # they are log-probabilities, without a constant offset
     close(average_predictions(random(3, 2, 1), temperature), random(3, 2, 1).mean(0))
 
 
-def test_the_mean_prediction_is_at_temperature_1_and_of_two_classes_no_mean_of_logits():
+def test_average_prediction_is_by_default_at_temperature_1_and_not_of_logits():
     logits = random(3, 5, 2)
     close(average_predictions(logits).softmax(-1), logits.softmax(-1).mean(0))
     assert not torch.allclose(average_predictions(logits).softmax(-1), logits.mean(0).softmax(-1), atol=1e-3)
 
 
-def test_an_unknown_soft_loss_is_refused():
+def test_unknown_soft_loss_is_rejected():
     with pytest.raises(ValueError, match="^soft loss 'hinge' is unknown; use ce, kl or mse$"):
         soft_loss(torch.zeros(1, 2), torch.zeros(1, 2), form="hinge")
 
 
 @pytest.mark.parametrize("form", ["ce", "kl", "mse"])
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0, 5000.0])
-def test_classes_that_a_head_lacks_take_no_part(form, temperature):
+def test_absent_classes_do_not_affect_losses_or_gradients(form, temperature):
     student, teacher = random(3, 2), random(3, 2, seed=1)
     absent = torch.full((3, 1), ABSENT_CLASS)
     wide_student, wide_teacher = torch.cat([student, absent], 1), torch.cat([teacher, absent], 1)
@@ -382,12 +382,12 @@ def test_classes_that_a_head_lacks_take_no_part(form, temperature):
     close(hard_label_loss(wide_student, torch.tensor([0, 1, 0])), hard_label_loss(student, torch.tensor([0, 1, 0])))
 
 
-# Heads of several sizes in one batch: a number, three classes, two classes, a number
+# Heads of several sizes in one batch: regression, three classes, two classes, regression
 
 SIZES = [1, 3, 2, 1]
 STUDENT = random(4, 3).masked_fill(torch.arange(3) >= torch.tensor(SIZES)[:, None], ABSENT_CLASS)
 TEACHER = random(4, 3, seed=1).masked_fill(torch.arange(3) >= torch.tensor(SIZES)[:, None], ABSENT_CLASS)
-GOLD = torch.tensor([2.5, 2.0, 1.0, -1.0])  # of a regression, -1 is a number like another
+GOLD = torch.tensor([2.5, 2.0, 1.0, -1.0])  # for a regression, -1 is an ordinary label, not a hidden one
 MIXED = {
     "hard label": lambda x, i: hard_label_loss(x, GOLD[i]),
     "teacher error": lambda x, i: teacher_error(x, GOLD[i]),
@@ -400,20 +400,20 @@ MIXED = {
 }
 
 
-def test_a_class_is_absent_from_halfway_to_its_constant_on():
+def test_class_is_absent_at_or_below_half_of_the_absent_class_constant():
     logits = torch.tensor([[0.0, ABSENT_CLASS / 2 + 1, ABSENT_CLASS / 2, ABSENT_CLASS]])
     assert present_classes(logits).tolist() == [[True, True, False, False]]
     assert present_classes(logits.bfloat16()).tolist()[0][::3] == [True, False]
 
 
-def test_rows_of_one_output_are_a_regression():
+def test_rows_with_one_present_class_are_regressions():
     assert is_regression(STUDENT).tolist() == [True, False, False, True]
     assert is_regression(STUDENT.bfloat16()).tolist() == [True, False, False, True]
     assert is_regression(STUDENT[:, :1]).all() and not is_regression(STUDENT[1:3]).any()
 
 
 @pytest.mark.parametrize("name", MIXED)
-def test_each_row_of_a_mixed_batch_has_the_loss_and_gradient_that_it_has_alone(name):
+def test_rows_of_a_mixed_batch_have_their_single_row_loss_and_gradient(name):
     loss = MIXED[name]
     together, found = loss(STUDENT, [0, 1, 2, 3]), gradient(lambda x: loss(x, [0, 1, 2, 3]), STUDENT)
     for row, size in enumerate(SIZES):
@@ -424,7 +424,7 @@ def test_each_row_of_a_mixed_batch_has_the_loss_and_gradient_that_it_has_alone(n
 
 
 @pytest.mark.parametrize("name", ["hard label", "teacher error", "certainty", "collaborative", "competitive"])
-def test_a_hidden_number_spoils_no_other_row(name):
+def test_hidden_regression_label_does_not_affect_other_rows(name):
     labels = GOLD.clone()
     labels[0] = math.nan
     losses = {
@@ -439,11 +439,11 @@ def test_a_hidden_number_spoils_no_other_row(name):
     close(found[1:], gradient(lambda x: loss(x, GOLD), STUDENT)[1:])
 
 
-def test_numbers_have_no_temperature():
+def test_soft_loss_of_regression_ignores_the_temperature():
     close(soft_loss(STUDENT, TEACHER, 5.0)[[0, 3]], (STUDENT - TEACHER)[[0, 3], 0].square())
 
 
-def test_domain_confusion_is_each_rows_cross_entropy_with_an_even_distribution():
+def test_domain_confusion_is_cross_entropy_with_a_uniform_distribution():
     logits = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, -1.0]])
     even = torch.full((2, 3), 1 / 3)
     torch.testing.assert_close(domain_confusion_loss(logits), F.cross_entropy(logits, even, reduction="none"))

@@ -65,13 +65,13 @@ def test_competitive_loss_and_its_gradient_by_hand():
     expected = [-3 / 4 + 1 / 5 - math.log(3 / 4), -E1 + 1 / 2 - math.log(E1)]
     assert value.tolist() == pytest.approx(expected, rel=1e-6)
     value[0].backward()
-    # d p(y) / d logit_y = p (1 - p); the teacher's has the cross-entropy's p - 1 beside it
+    # d p(y) / d logit_y = p (1 - p); the teacher's gradient also has the term p - 1 of the cross-entropy
     p, q = 3 / 4, 1 / 5
     assert teacher.grad[0].tolist() == pytest.approx([p * (1 - p) + (1 - p), -p * (1 - p) - (1 - p)], rel=1e-5)
     assert student.grad[0].tolist() == pytest.approx([-q * (1 - q), q * (1 - q)], rel=1e-5)
 
 
-def test_both_losses_of_a_regression_by_hand():
+def test_collaborative_and_competitive_losses_of_a_regression_by_hand():
     labels = torch.tensor([2.0, 1.0])
     teacher, student = (torch.tensor(values).unsqueeze(1).requires_grad_() for values in ([2.5, 0.0], [1.0, 1.5]))
     together = collaborative_loss(teacher, student, labels)
@@ -83,7 +83,7 @@ def test_both_losses_of_a_regression_by_hand():
     assert student.grad.flatten().tolist() == pytest.approx([1.0, -1.0])
 
 
-def test_the_students_loss_in_the_curriculum_by_hand():
+def test_curriculum_student_loss_by_hand():
     student = OF_STUDENT.clone().requires_grad_()
     value = curriculum_student_loss(student, OF_TEACHER, LABELS)
     assert value.tolist() == pytest.approx([-math.log(1 / 5) - 1 / 5 + 3 / 4, -math.log(1 / 2) - 1 / 2 + E1], rel=1e-6)
@@ -98,7 +98,7 @@ def gradient_on_states(loss_of, states: torch.Tensor) -> torch.Tensor:
     return states.grad
 
 
-def test_the_meta_teachers_gradient_cancels_the_students_reward_unless_it_is_detached():
+def test_meta_teacher_gradient_cancels_the_students_reward_unless_detached():
     torch.manual_seed(0)
     head, states, labels = nn.Linear(8, 2), torch.randn(6, 8), torch.arange(6) % 2
     loss = {
@@ -107,12 +107,12 @@ def test_the_meta_teachers_gradient_cancels_the_students_reward_unless_it_is_det
     }
     alone = gradient_on_states(lambda h: hard_label_loss(head(h), labels), states)
     own = gradient_on_states(lambda h: hard_label_loss(head(h), labels) - certainty(head(h), labels), states)
-    torch.testing.assert_close(loss["flow"], alone)  # the same head reads the same states: -p_S + p_T' is 0
+    torch.testing.assert_close(loss["flow"], alone)  # the same head on the same states: -p_S + p_T' is 0
     torch.testing.assert_close(loss["detach"], own)
     assert loss["detach"].norm(dim=1).mean() > 1.1 * loss["flow"].norm(dim=1).mean()
 
 
-def test_with_its_gradient_the_student_is_pushed_to_states_that_the_meta_teacher_reads_worse():
+def test_flow_form_adds_the_gradient_of_the_meta_teachers_certainty():
     torch.manual_seed(0)
     student, other, states, labels = nn.Linear(8, 2), nn.Linear(8, 2), torch.randn(6, 8), torch.arange(6) % 2
     constant, flowing = (
@@ -123,7 +123,7 @@ def test_with_its_gradient_the_student_is_pushed_to_states_that_the_meta_teacher
     torch.testing.assert_close(flowing - constant, worse)
 
 
-def test_rewards_by_hand():
+def test_step_rewards_by_hand():
     student, teacher = torch.tensor([0.9, 0.5, 0.2]), torch.tensor([0.6, 0.5, 0.7])
     assert step_reward(student, teacher, "binary").tolist() == [1, 0, 0]
     assert step_reward(student, teacher, "real").tolist() == pytest.approx([0.3, 0.0, -0.5])
@@ -142,7 +142,7 @@ def meta(student_width=32, domains=(BOOKS, GENRE)) -> MetaTeacher:
     return MetaTeacher(meta_heads(tiny_teacher(), list(domains)), student_width)
 
 
-def test_heads_begin_as_the_teachers_and_are_copies():
+def test_meta_heads_are_initialised_as_copies_of_the_teachers_heads():
     teacher = tiny_teacher()
     module = MetaTeacher(meta_heads(teacher, [BOOKS, GENRE]), 32)
     own = teacher.head_for(BOOKS)
@@ -152,7 +152,7 @@ def test_heads_begin_as_the_teachers_and_are_copies():
     assert own.weight.abs().sum() > 0
 
 
-def test_a_teacher_of_several_heads_keeps_them_when_it_is_extended():
+def test_extending_a_multi_head_teacher_keeps_its_heads():
     teacher = tiny_teacher(kind="mtl", domains=(BOOKS, DVD), transferable=False)
     extended = extend(teacher, [BOOKS, GENRE])
     assert [domain.name for domain in extended.domains] == ["books", "dvd", "genre"]
@@ -161,7 +161,7 @@ def test_a_teacher_of_several_heads_keeps_them_when_it_is_extended():
     assert extended.classifier.model is teacher.classifier.model
 
 
-def test_logits_are_those_of_the_teacher_on_its_own_pooled_states():
+def test_meta_teacher_logits_equal_the_teachers_on_its_pooled_states():
     teacher = tiny_teacher()
     ids = torch.tensor([[2, 7, 9, 3], [2, 5, 6, 3]])
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "domain": torch.tensor([0, 1])}
@@ -171,7 +171,7 @@ def test_logits_are_those_of_the_teacher_on_its_own_pooled_states():
         torch.testing.assert_close(module.of_teacher(by_row(outputs.pooled, 2), "sentiment"), outputs.logits)
 
 
-def test_choices_are_scored_side_by_side():
+def test_choices_of_a_question_are_scored_independently():
     module = MetaTeacher({"quest": nn.Linear(32, 1)}, 32)
     pooled = torch.randn(3, 2, 32)
     logits = module.of_teacher(pooled, "quest")
@@ -179,14 +179,14 @@ def test_choices_are_scored_side_by_side():
     torch.testing.assert_close(module.of_teacher(pooled.flip(1), "quest"), logits.flip(1))
 
 
-def test_the_students_head_begins_where_the_meta_teacher_reads_the_student():
+def test_student_head_gives_the_meta_teachers_logits_on_student_states():
     module = meta(student_width=16)
     pooled = torch.randn(4, 1, 16)
     torch.testing.assert_close(module.student_head("topic")(pooled[:, 0]), module.of_student(pooled, "topic"))
 
 
 def quiz(head="sentiment", count=24, student_width=32) -> Quiz:
-    """Labels that one direction of the states tells."""
+    """Quiz whose labels can be read off the first component of the states."""
     generator = torch.Generator().manual_seed(1)
     teacher = torch.randn(count, 1, 32, generator=generator)
     student = torch.randn(count, 1, student_width, generator=generator)
@@ -196,7 +196,7 @@ def quiz(head="sentiment", count=24, student_width=32) -> Quiz:
 
 
 @pytest.mark.parametrize("loss", ["collaborative", "competitive"])
-def test_training_makes_the_teachers_side_surer_and_only_collaboration_the_students(loss):
+def test_only_collaborative_training_raises_certainty_on_student_states(loss):
     module, rows = meta(student_width=16), quiz(student_width=16)
     args = MetaTeacherArguments(meta_loss=loss, meta_epochs=60, meta_lr=1e-2)
     losses = train_meta_teacher(module, [rows], args, batch_size=8, seed=0)
@@ -206,7 +206,7 @@ def test_training_makes_the_teachers_side_surer_and_only_collaboration_the_stude
     assert student > 0.9 if loss == "collaborative" else student < 0.5
 
 
-def test_training_is_fixed_by_its_seed_and_leaves_heads_without_a_quiz_alone():
+def test_meta_training_is_reproducible_and_keeps_heads_without_a_quiz():
     args = MetaTeacherArguments(meta_epochs=2)
     first, second, other = meta(), meta(), meta()
     for module, seed in ((first, 0), (second, 0), (other, 1)):
@@ -218,7 +218,7 @@ def test_training_is_fixed_by_its_seed_and_leaves_heads_without_a_quiz_alone():
     assert not any(parameter.requires_grad for parameter in first.parameters())
 
 
-def test_passes_share_one_optimizer_and_no_two_have_the_same_order(monkeypatch):
+def test_meta_training_runs_share_an_optimizer_and_shuffle_differently(monkeypatch):
     module, rows, seen = meta(), quiz(), []
     step = meta_teacher._step
     monkeypatch.setattr(meta_teacher, "_step", lambda m, o, batch, form: seen.append(batch[1].tolist()) or step(m, o, batch, form))
@@ -230,7 +230,7 @@ def test_passes_share_one_optimizer_and_no_two_have_the_same_order(monkeypatch):
     assert {state["step"].item() for state in training.optimizer.state_dict()["state"].values()} == {6}
 
 
-def test_training_that_is_taken_up_again_is_as_if_it_had_never_stopped():
+def test_resumed_meta_training_equals_uninterrupted_training():
     first, second = (MetaTraining(meta(), MetaTeacherArguments(), 8, 0) for _ in range(2))
     first.run([quiz()])
     state, weights = copy.deepcopy(first.state()), copy.deepcopy(first.meta.state_dict())
@@ -242,7 +242,7 @@ def test_training_that_is_taken_up_again_is_as_if_it_had_never_stopped():
 
 
 @pytest.mark.parametrize("form", ["collaborative", "competitive"])
-def test_a_new_head_is_fitted_to_its_quiz_and_no_other_weight_moves(form):
+def test_new_head_is_fitted_to_its_quiz_without_changing_other_weights(form):
     module, rows = meta(student_width=16), quiz("topic", student_width=16)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     assert new_heads(tiny_teacher(), [BOOKS, GENRE]) == {"topic"}
@@ -254,7 +254,7 @@ def test_a_new_head_is_fitted_to_its_quiz_and_no_other_weight_moves(form):
     assert not any(parameter.requires_grad for parameter in module.heads["topic"].parameters())
 
 
-def test_a_fitted_head_is_at_the_minimum_of_the_loss_with_its_ridge():
+def test_fitted_head_minimises_the_loss_with_its_ridge_penalty():
     module, rows = meta(), quiz("topic")
     fit_new_heads(module, [rows], {"topic"}, "collaborative")
     head = module.head("topic").requires_grad_(True)
@@ -263,7 +263,7 @@ def test_a_fitted_head_is_at_the_minimum_of_the_loss_with_its_ridge():
     assert head.weight.grad.abs().max() < 1e-3 and head.bias.grad.abs().max() < 1e-3
 
 
-def test_heads_of_every_kind_are_fitted():
+def test_new_heads_of_choices_and_regressions_are_fitted():
     generator = torch.Generator().manual_seed(2)
     two = torch.randn(12, 2, 32, generator=generator)
     module = meta(domains=(BOOKS, CHOICES, NUMBER))
@@ -273,7 +273,7 @@ def test_heads_of_every_kind_are_fitted():
     assert certainty(module.of_teacher(two[:, :1], "score"), numbers.labels).mean() > -0.7
 
 
-def test_it_begins_as_what_stage_5_has_left(tmp_path):
+def test_meta_heads_and_projection_of_stage_5_are_loaded(tmp_path):
     learnt, module = meta(student_width=16, domains=(BOOKS,)), meta(student_width=16)
     train_meta_teacher(learnt, [quiz(student_width=16)], MetaTeacherArguments(meta_lr=0.1), 8, 0)
     assert take_heads(module, tmp_path) == set()
@@ -285,7 +285,7 @@ def test_it_begins_as_what_stage_5_has_left(tmp_path):
     assert torch.equal(module.head("topic").weight, new)
 
 
-def test_no_gradient_reaches_either_encoder():
+def test_meta_training_changes_neither_encoder():
     teacher, student = tiny_teacher(), Classifier(classifier(seed=3), {"sentiment": BOOKS})
     module = MetaTeacher(meta_heads(teacher, [BOOKS]), 32)
     before = {name: value.clone() for name, value in [*teacher.state_dict().items(), *student.state_dict().items()]}
@@ -295,7 +295,7 @@ def test_no_gradient_reaches_either_encoder():
     assert all(parameter.grad is None for part in (teacher, student) for parameter in part.parameters())
 
 
-def test_heads_of_every_kind_learn_together():
+def test_heads_of_every_kind_are_trained_together():
     teacher = tiny_teacher()
     module = MetaTeacher(meta_heads(teacher, [BOOKS, GENRE, CHOICES, NUMBER]), 32)
     generator = torch.Generator().manual_seed(2)
@@ -313,7 +313,7 @@ def test_heads_of_every_kind_learn_together():
     assert all(not torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-def test_a_loss_that_is_no_number_names_step_rate_and_rows():
+def test_nan_loss_is_reported_with_step_learning_rate_and_rows():
     rows = quiz()
     rows.student[5] = torch.nan
     named = replace(rows, guids=[f"g{i}" for i in range(24)])
@@ -321,15 +321,14 @@ def test_a_loss_that_is_no_number_names_step_rate_and_rows():
         train_meta_teacher(meta(), [named], MetaTeacherArguments(), batch_size=4, seed=0)
 
 
-def test_it_is_read_back_as_it_was_written(tmp_path):
+def test_saved_meta_heads_are_loaded_exactly(tmp_path):
     module = meta(student_width=16)
     save_meta_teacher(tmp_path, module)
     again = load_meta_heads(tmp_path, meta(student_width=16).requires_grad_(True))
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())
 
 
-def test_heads_may_have_any_name(tmp_path):
-    """Dots, and attributes of PyTorch's containers, included."""
+def test_head_names_may_contain_dots_or_equal_attributes_of_pytorch(tmp_path):
     named = {name: nn.Linear(4, 2) for name in ("v1.0", "keys", "type", "training", "books")}
     made, again = (MetaTeacher(copy.deepcopy(named), 4) for _ in range(2))
     with torch.no_grad():

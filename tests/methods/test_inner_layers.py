@@ -266,7 +266,7 @@ def test_padding_changes_neither_loss_nor_gradients(width, target):
 
 
 @pytest.mark.parametrize("architecture", ["roberta", "distilbert", "electra"])
-def test_padding_and_row_order_do_not_change_the_loss_by_architecture(architecture):
+def test_padding_and_order_do_not_change_the_loss_of_other_architectures(architecture):
     teacher = tiny_teacher(architecture=architecture, layers=4)
     module, rows = first_stage(teacher=teacher, architecture=architecture), batch()
     expected = loss(module, rows)

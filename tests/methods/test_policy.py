@@ -19,14 +19,14 @@ from teachback.methods.policy import (
 from teachback.models.layers import final_layer
 
 
-def test_returns_by_hand():
+def test_centred_returns_by_hand():
     assert centred_returns([1.0, 2.0, 4.0], gamma=0.5, baseline=0.0) == [1 + 1 + 1, 2 + 2, 4]
     assert centred_returns([1.0, 2.0, 4.0], gamma=0.0, baseline=1.0) == [0, 1, 3]
     assert centred_returns([1.0, 2.0, 4.0], gamma=1.0, baseline=2.0) == [1, 2, 2]
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.9, 0.99, 1.0])
-def test_constant_rewards_prefer_no_step(gamma):
+def test_constant_rewards_equal_to_the_baseline_give_zero_returns(gamma):
     assert centred_returns([0.3] * 7, gamma, baseline=0.3) == [0.0] * 7
 
 
@@ -35,14 +35,14 @@ def test_returns_do_not_depend_on_the_absolute_step():
     assert later == centred_returns([1.0, 2.0], 0.9, 0.0)
 
 
-def made(policy, state, action) -> Choice:
+def choice_of_action(policy, state, action) -> Choice:
     log = policy(state)
     return Choice(action, log[action].exp().item(), log[action], -(log.exp() * log).sum())
 
 
-def test_the_policys_gradient_by_hand():
+def test_reinforce_gradient_by_hand():
     policy, state = LearnedPolicy(3, 2), torch.tensor([0.5, -1.0])
-    loss = reinforce_loss([made(policy, state, 0), made(policy, state, 2)], [2.0, -1.0], entropy_weight=0.0)
+    loss = reinforce_loss([choice_of_action(policy, state, 0), choice_of_action(policy, state, 2)], [2.0, -1.0], entropy_weight=0.0)
     loss.backward()
     # d -R log pi(a) / d logit_j = -R (1[j = a] - pi_j), and pi is 1/3 at the start
     expected = -(2.0 * torch.tensor([2 / 3, -1 / 3, -1 / 3]) - torch.tensor([-1 / 3, -1 / 3, 2 / 3])) / 2
@@ -50,18 +50,18 @@ def test_the_policys_gradient_by_hand():
     torch.testing.assert_close(policy.choice.weight.grad, expected[:, None] * state)
 
 
-def test_entropy_is_rewarded_only_when_asked():
+def test_entropy_is_rewarded_only_with_an_entropy_weight():
     policy, state = LearnedPolicy(2, 1), torch.ones(1)
     with torch.no_grad():
         policy.choice.bias.copy_(torch.tensor([1.0, -1.0]))
-    choice = made(policy, state, 0)
+    choice = choice_of_action(policy, state, 0)
     plain, rewarded = (reinforce_loss([choice], [0.0], weight) for weight in (0.0, 0.5))
     p = 1 / (1 + math.exp(-2))
     assert plain.item() == 0
     assert rewarded.item() == pytest.approx(0.5 * (p * math.log(p) + (1 - p) * math.log(1 - p)))
 
 
-def test_what_the_policy_thinks_of_a_domain_by_hand():
+def test_probability_and_entropy_of_a_given_action_by_hand():
     policy, state = LearnedPolicy(3, 2), torch.tensor([1.0, 2.0])
     with torch.no_grad():
         policy.choice.weight.copy_(torch.tensor([[math.log(2), 0.0], [0.0, 0.0], [0.0, math.log(5) / 2]]))
@@ -74,7 +74,7 @@ def test_what_the_policy_thinks_of_a_domain_by_hand():
     assert choice.entropy.requires_grad
 
 
-def test_the_policy_draws_by_its_probabilities():
+def test_policy_samples_actions_by_their_probabilities():
     torch.manual_seed(0)
     policy, state = LearnedPolicy(2, 1), torch.zeros(1)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_the_policy_draws_by_its_probabilities():
     assert drawn[0].probabilities == pytest.approx((0.8, 0.2))
 
 
-def test_a_policy_of_features_begins_without_a_preference_and_one_of_a_matrix_reduces_it():
+def test_feature_policy_starts_uniform_and_pooler_policy_reduces_a_matrix():
     features = LearnedPolicy(3, 4)
     assert features.reduce is None and features(torch.randn(4)).exp().tolist() == pytest.approx([1 / 3] * 3)
     matrix, state = LearnedPolicy(3, 4, pooler_width=5), torch.randn(4, 5)
@@ -93,11 +93,11 @@ def test_a_policy_of_features_begins_without_a_preference_and_one_of_a_matrix_re
     torch.testing.assert_close(matrix(state), matrix.choice(reduced).log_softmax(-1))
 
 
-def test_actions_that_the_policy_did_not_choose_teach_it_nothing():
+def test_actions_of_fixed_policies_give_no_reinforce_loss():
     assert reinforce_loss([fixed_choice("uniform", 0, 3, 0)], [1.0], 0.1) is None
 
 
-def test_a_weighed_action_drawn_evenly_teaches_in_the_mean_what_one_that_the_policy_draws_does():
+def test_importance_weighted_uniform_actions_give_the_on_policy_gradient():
     policy, state, rewards = LearnedPolicy(3, 1), torch.ones(1), [1.0, -0.5, 2.0]
     with torch.no_grad():
         policy.choice.bias.copy_(torch.tensor([2.0, 0.0, -1.0]))
@@ -115,7 +115,7 @@ def test_a_weighed_action_drawn_evenly_teaches_in_the_mean_what_one_that_the_pol
     assert not torch.allclose(mean_gradient([1 / 3] * 3, [1.0] * 3), own, rtol=0.1)
 
 
-def test_a_rewarded_action_becomes_likelier():
+def test_rewarded_action_becomes_more_likely():
     torch.manual_seed(0)
     policy, state = LearnedPolicy(3, 1), torch.ones(1)
     optimizer = torch.optim.Adam(policy.parameters(), lr=0.1)
@@ -128,7 +128,7 @@ def test_a_rewarded_action_becomes_likelier():
     assert policy(state)[1].exp() > 0.9
 
 
-def test_fixed_policies():
+def test_target_only_round_robin_and_uniform_policies():
     torch.manual_seed(0)
     assert {fixed_choice("target_only", step, 3, 1).action for step in range(9)} == {1}
     assert [fixed_choice("round_robin", step, 3, 1).action for step in range(5)] == [0, 1, 2, 0, 1]
@@ -140,7 +140,7 @@ def test_fixed_policies():
     assert fixed_choice("round_robin", 5, 3, 1) == Choice(2, 1.0, probabilities=(0.0, 0.0, 1.0))
 
 
-def test_a_bandit_draws_by_its_running_means():
+def test_bandit_samples_by_the_softmax_of_its_running_means():
     bandit, rewards = Bandit("bandit", 3, 0.5), [(0, 1.0), (1, -1.0), (0, 0.5), (1, 0.0)]
     assert bandit.choose().probabilities == pytest.approx((1 / 3,) * 3)
     for action, reward in rewards:
@@ -157,13 +157,13 @@ def test_a_bandit_draws_by_its_running_means():
     larger = Bandit("bandit", 3, 0.5)
     for action, reward in rewards:
         larger.update(action, 100 * reward)
-    assert larger.choose().probabilities == pytest.approx(choice.probabilities)  # whatever the rewards' unit
+    assert larger.choose().probabilities == pytest.approx(choice.probabilities)  # independent of the scale of rewards
     greedy = Bandit("bandit", 3, 0.0)
     vars(greedy).update(vars(bandit) | {"entropy_weight": 0.0})
     assert greedy.choose().probabilities == (1.0, 0.0, 0.0)
 
 
-def test_ucb_tries_each_domain_and_returns_to_those_it_knows_least():
+def test_ucb_tries_each_domain_first_and_then_prefers_the_best():
     bandit, actions = Bandit("ucb", 3, 0.1), []
     for _ in range(60):
         actions.append(bandit.choose().action)
@@ -175,14 +175,14 @@ def test_ucb_tries_each_domain_and_returns_to_those_it_knows_least():
 
 @pytest.mark.parametrize(("reward", "chosen"), [(0.0, 1), (-0.7, 0)])
 def test_ucb_weighs_rewards_against_exploration_by_hand(reward, chosen):
-    """Means 0.98 and 0.28 or 0.02 with sqrt(2 ln 12 / n) of n = 10 and 2, which are 0.70 and 1.58."""
+    """The means are 0.98, and 0.28 or 0.02; the bonuses sqrt(2 ln 12 / n) are 0.70 for n = 10 and 1.58 for n = 2."""
     bandit = Bandit("ucb", 2, 0.1)
     bandit.counts, bandit.rewards, bandit.magnitude = [10.0, 2.0], [10.0, reward], 12.0
     assert bandit.choose().action == chosen
 
 
 @pytest.mark.parametrize("kind", ["bandit", "ucb"])
-def test_a_bandit_follows_rewards_that_change(kind):
+def test_bandit_adapts_to_changing_rewards(kind):
     torch.manual_seed(0)
     bandit, actions = Bandit(kind, 2, 0.1), []
     for step in range(600):
@@ -191,7 +191,7 @@ def test_a_bandit_follows_rewards_that_change(kind):
     assert sum(actions[:200]) < 60 and sum(actions[-200:]) > 140
 
 
-def test_progress_tells_what_happened_and_to_whom():
+def test_progress_features_change_only_for_the_chosen_domain():
     progress = Progress(2)
     before = progress.features(0.0)
     progress.update(1, loss=0.5, reward=-0.02)
@@ -201,22 +201,22 @@ def test_progress_tells_what_happened_and_to_whom():
     assert loss[0] == reward[0] == chosen[0] == 0 and loss[1] > 0 > reward[1] and chosen[1] > 0 and position == 0.5
 
 
-def test_progress_by_hand():
+def test_progress_features_by_hand():
     progress = Progress(2)
     progress.update(1, loss=0.5, reward=-0.02)
-    assert progress.features(0.25).tolist() == pytest.approx([0, 0.1, 0, -0.2, 0, 0.2, 0.25])  # a fifth is new
-    progress.update(0, loss=1.0, reward=0.04)  # the size is now 0.8 * 0.02 + 0.2 * 0.04
+    assert progress.features(0.25).tolist() == pytest.approx([0, 0.1, 0, -0.2, 0, 0.2, 0.25])  # moving means with weight 0.2 of the new value
+    progress.update(0, loss=1.0, reward=0.04)  # the scale of rewards is now 0.8 * 0.02 + 0.2 * 0.04
     rewards = [0.2 * 0.04 / 0.024, -0.2 * 0.02 / 0.024]
     assert progress.features(1.0).tolist() == pytest.approx([0.2, 0.1, *rewards, 0.2, 0.16, 1.0])
 
 
-def test_rewards_of_nothing_are_no_division_by_zero():
+def test_zero_rewards_do_not_divide_by_zero():
     progress = Progress(1)
     progress.update(0, loss=0.0, reward=0.0)
     assert progress.features(0.0).tolist() == pytest.approx([0, 0, 0.2, 0])
 
 
-def test_progress_does_not_depend_on_the_size_of_rewards():
+def test_progress_features_do_not_depend_on_the_scale_of_rewards():
     small, large = Progress(2), Progress(2)
     for action, reward in ((0, 0.1), (1, -0.3), (0, 0.2)):
         small.update(action, 1.0, reward)
@@ -225,7 +225,7 @@ def test_progress_does_not_depend_on_the_size_of_rewards():
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
-def test_the_pooler_state_is_the_matrix_before_the_final_layer(architecture):
+def test_pooler_state_is_the_weight_matrix_before_the_final_layer(architecture):
     model = classifier(architecture)
     weight = pooler_weight(model)
     assert weight.shape == (32, 32) and not weight.requires_grad
@@ -235,13 +235,13 @@ def test_the_pooler_state_is_the_matrix_before_the_final_layer(architecture):
     assert pooler_weight(model, attached=True).requires_grad
 
 
-def test_the_pooler_policy_reads_a_matrix_and_trains_its_reduction():
+def test_pooler_policy_reads_a_matrix_and_trains_its_reduction():
     policy = LearnedPolicy(3, 32, pooler_width=32)
     reinforce_loss([policy.choose(torch.randn(32, 32))], [1.0], 0.0).backward()
     assert policy.reduce.weight.grad.abs().sum() > 0
 
 
-def test_a_model_without_a_pooler_is_refused():
+def test_model_without_a_pooler_is_rejected():
     model = classifier()
     del model.bert.pooler
     message = "^STATE=pooler: BertForSequenceClassification has no pooler; set STATE=progress$"

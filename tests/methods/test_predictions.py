@@ -35,7 +35,7 @@ TEACHER_LOGITS = torch.tensor([[0.0, math.log(3)], [2.0, -1.0], [-0.5, 0.5]])
 
 
 def second_stage(use_expertise_weights=False, student=None, **arguments):
-    """A module in eval mode."""
+    """Module of stage 5 in eval mode."""
     options = {"seed": 1, **(student or {})}
     model = classifier(**options)
     return PredictionDistillation(
@@ -58,7 +58,7 @@ def student_logits(module, values):
         return module.student(values).logits
 
 
-def test_the_papers_loss_is_soft_cross_entropy_alone():
+def test_default_loss_is_soft_cross_entropy_without_hard_labels():
     module, values = second_stage(), rows()
     logits = student_logits(module, values)
     expected = (
@@ -69,20 +69,20 @@ def test_the_papers_loss_is_soft_cross_entropy_alone():
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2, 2.5])
-def test_temperature_and_its_square(temperature):
+def test_kl_loss_by_hand_with_temperature_and_its_square(temperature):
     module, values = second_stage(temperature=temperature, soft_loss="kl"), rows()
     student, teacher = student_logits(module, values) / temperature, TEACHER_LOGITS / temperature
     per_row = (teacher.softmax(1) * (teacher.log_softmax(1) - student.log_softmax(1))).sum(1)
     torch.testing.assert_close(loss(module, values), temperature**2 * per_row.mean())
 
 
-def test_mean_squared_error_of_probabilities():
+def test_mse_loss_is_the_mean_squared_error_of_probabilities():
     module, values = second_stage(soft_loss="mse"), rows()
     expected = (student_logits(module, values).softmax(1) - TEACHER_LOGITS.softmax(1)).square().mean()
     torch.testing.assert_close(loss(module, values), expected)
 
 
-def test_the_share_of_hard_labels():
+def test_alpha_soft_mixes_soft_and_hard_losses():
     values = rows()
     soft, hard = (
         loss(second_stage(), values).item(),
@@ -94,12 +94,12 @@ def test_the_share_of_hard_labels():
         )
 
 
-def test_without_a_teacher_it_is_cross_entropy_on_the_labels():
+def test_loss_without_teacher_logits_is_cross_entropy_with_the_labels():
     module, values = second_stage(use_expertise_weights=True, temperature=3.0), batch()
     torch.testing.assert_close(loss(module, values), cross_entropy(student_logits(module, values), values["label"]))
 
 
-def test_lambda_weights_each_example():
+def test_expertise_weights_apply_per_example():
     values = rows()
     weighted, plain = second_stage(True, alpha_soft=0.7), second_stage(False, alpha_soft=0.7)
     right = TEACHER_LOGITS.softmax(1)[torch.arange(3), values["label"]].tolist()
@@ -110,7 +110,7 @@ def test_lambda_weights_each_example():
     assert loss(weighted, values).item() == pytest.approx(sum(each) / 3, rel=1e-5)
 
 
-def test_an_example_of_weight_zero_gives_exactly_no_gradient():
+def test_zero_weight_example_gets_exactly_zero_gradient():
     module = second_stage(True, alpha_soft=0.7)
     values = rows(weight=torch.tensor([0.5, -1.0, 0.2]))
     found = embedding_gradients(module.student.model, lambda: loss(module, values))
@@ -128,10 +128,10 @@ def test_gradient_of_the_logits_by_hand():
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha_soft": 0.25, "temperature": 2.0, "soft_loss": "mse"}])
-def test_rows_without_a_label_have_the_soft_loss_alone(options):
+def test_unlabelled_rows_have_only_the_soft_loss(options):
     module, soft = second_stage(True, **options), second_stage(True, **options | {"alpha_soft": 1.0})
     values = rows(label=torch.tensor([0, -1, -1]))
-    answered = values | {"label": torch.tensor([0, 0, 1])}  # what the teacher predicts for the last two
+    answered = values | {"label": torch.tensor([0, 0, 1])}  # the teacher's predictions for the last two rows
     for row in (1, 2):
         alone, expected = chosen(values, [row]), chosen(answered, [row])
         assert loss(module, alone).item() == loss(soft, expected).item()
@@ -141,7 +141,7 @@ def test_rows_without_a_label_have_the_soft_loss_alone(options):
     assert loss(module, values).item() == pytest.approx(sum(each) / 3, rel=1e-5)
 
 
-def test_numbers_without_a_label_have_the_teachers_for_a_target():
+def test_unlabelled_regression_rows_learn_the_teachers_prediction():
     module = second_stage(student={"domain": SCORE}, alpha_soft=0.5)
     values = batch() | {"label": torch.tensor([0.5, math.nan, 2.0]), "teacher_logits": torch.tensor([[0.1], [0.7], [1.5]])}
     predicted = student_logits(module, values)[:, 0]
@@ -151,7 +151,7 @@ def test_numbers_without_a_label_have_the_teachers_for_a_target():
     assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
 
 
-def test_soft_labels_are_the_predictions_of_a_teacher_and_rows_without_one_have_their_labels_loss():
+def test_soft_labels_act_as_teacher_and_rows_without_them_use_hard_labels():
     labels = torch.tensor([0, 1, 1])
     given = SoftLabels(np.array([[0.25, 0.7505], [np.nan, np.nan], [1.0, 0.0]]))
     columns = answer_columns(given, labels)
@@ -163,7 +163,7 @@ def test_soft_labels_are_the_predictions_of_a_teacher_and_rows_without_one_have_
     values = batch() | {"label": labels} | columns
     hard = cross_entropy(student_logits(module, values), labels, reduction="none")
     alone = [loss(module, chosen(values, [row])).item() for row in range(3)]
-    assert alone[1] == pytest.approx(hard[1].item() * (1 + values["weight"][1].item()) / 2, rel=1e-5)  # a teacher without error
+    assert alone[1] == pytest.approx(hard[1].item() * (1 + values["weight"][1].item()) / 2, rel=1e-5)  # lambda of a teacher without error
     plain = {name: value for name, value in values.items() if name != "answered"}
     for row in (0, 2):
         assert alone[row] == loss(module, chosen(plain, [row])).item() and math.isfinite(alone[row])
@@ -172,7 +172,7 @@ def test_soft_labels_are_the_predictions_of_a_teacher_and_rows_without_one_have_
     assert numbers["teacher_logits"].tolist() == [[0.5], [3.0]]
 
 
-def test_a_student_that_agrees_with_its_teacher_stays_where_it_is():
+def test_gradient_is_zero_if_student_and_teacher_agree():
     module = second_stage()
     values = rows(teacher_logits=student_logits(module, batch()))
     found = embedding_gradients(module.student.model, lambda: loss(module, values))
@@ -189,14 +189,14 @@ def test_padding_changes_neither_loss_nor_gradients(architecture, width):
     torch.testing.assert_close(wide[:, :9], narrow, rtol=1e-3, atol=1e-5)
 
 
-def test_order_and_batches_of_one():
+def test_loss_does_not_depend_on_row_order_and_batches_may_have_one_row():
     module, values = second_stage(True), rows()
     torch.testing.assert_close(loss(module, chosen(values, [2, 0, 1])), loss(module, values))
     assert module(**chosen(values, [0]))["logits"].shape == (1, 2)
     assert loss(module, chosen(values, [0])).shape == ()
 
 
-def test_classes_that_the_teachers_head_lacks_take_no_part():
+def test_classes_absent_in_the_teachers_head_give_finite_gradients():
     module = second_stage(student={"domain": GENRE}, alpha_soft=0.5)
     absent = torch.cat([TEACHER_LOGITS, torch.full((3, 1), ABSENT_CLASS)], 1)
     value = loss(module, rows(teacher_logits=absent))
@@ -212,13 +212,13 @@ def test_one_step_changes_every_parameter():
     loss(module, rows()).backward()
     assert all(p.grad is not None for p in module.parameters())
     optimizer.step()
-    # A key's bias adds the same to all scores of a query, which softmax does not see: its gradient is rounding.
+    # A key's bias adds a constant to all scores of a query, which softmax ignores: its gradient is only rounding error.
     changed = [name for name, value in module.named_parameters() if not torch.equal(value, before[name])]
     expected = [name for name, _ in module.named_parameters() if "key.bias" not in name]
     assert set(expected) <= set(changed) and "student.model.classifier.weight" in changed
 
 
-def test_a_few_steps_bring_the_predictions_to_the_teachers():
+def test_training_steps_move_the_predictions_to_the_teachers():
     module, values = second_stage(student=NO_DROPOUT).train(), rows()
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
     for _ in range(60):
@@ -230,7 +230,7 @@ def test_a_few_steps_bring_the_predictions_to_the_teachers():
     )
 
 
-def test_terms_are_noted_in_training_only():
+def test_terms_are_logged_in_training_mode_only():
     module, values = second_stage(student=NO_DROPOUT), rows()
     loss(module, values)
     assert module.take_terms() == {}
@@ -240,7 +240,7 @@ def test_terms_are_noted_in_training_only():
     assert module.take_terms()["hard"] == pytest.approx(expected, rel=1e-5)
 
 
-# What the teacher says of each example, asked once
+# Teacher predictions, computed once per example
 
 
 def teacher_rows():
@@ -250,50 +250,50 @@ def teacher_rows():
     return encoded
 
 
-def ask(teacher, batch_size, domain=0, encoded=None):
+def compute_teacher_logits(teacher, batch_size, domain=0, encoded=None):
     told = features(teacher.classifier, encoded or teacher_rows(), 0, batch_size, torch.device("cpu"), "fp32")
     return logits_of(teacher, told, domain)
 
 
-def test_the_teachers_logits_come_in_the_rows_order_whatever_the_batches():
+def test_teacher_logits_keep_the_row_order_at_any_batch_size():
     teacher = tiny_teacher()
-    found = ask(teacher, 4)
+    found = compute_teacher_logits(teacher, 4)
     assert found.shape == (4, 2) and found.dtype == torch.float32
     for batch_size in (1, 2, 3):
-        torch.testing.assert_close(ask(teacher, batch_size), found, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(compute_teacher_logits(teacher, batch_size), found, atol=1e-5, rtol=1e-5)
     ids = torch.tensor([teacher_rows().inputs["input_ids"][2].tolist()])
     direct = teacher.classifier.model(input_ids=ids).logits[0]
     torch.testing.assert_close(found[2], direct, atol=1e-5, rtol=1e-5)
 
 
-def test_the_teacher_answers_without_dropout_or_gradient_even_from_train_mode():
+def test_teacher_in_train_mode_predicts_without_dropout_or_gradient():
     teacher = tiny_teacher(hidden_dropout_prob=0.5).train()
-    first = ask(teacher, 2)
-    assert torch.equal(first, ask(teacher, 2)) and not first.requires_grad and teacher.training
+    first = compute_teacher_logits(teacher, 2)
+    assert torch.equal(first, compute_teacher_logits(teacher, 2)) and not first.requires_grad and teacher.training
 
 
-def test_the_teacher_answers_from_the_head_of_the_rows_domain():
+def test_teacher_predicts_with_the_head_of_the_domain():
     teacher = tiny_teacher(domains=(BOOKS, GENRE), transferable=False, kind="mtl")
-    books, genre = ask(teacher, 4, 0), ask(teacher, 4, 1)
+    books, genre = compute_teacher_logits(teacher, 4, 0), compute_teacher_logits(teacher, 4, 1)
     assert (books[:, 2] == ABSENT_CLASS).all() and (genre > ABSENT_CLASS).all()
     pooled = features(teacher.classifier, teacher_rows(), 0, 4, torch.device("cpu"), "fp32").pooled[:, 0]
     head = teacher.head_for(GENRE)
     torch.testing.assert_close(genre, pooled @ head.weight.T + head.bias, atol=1e-5, rtol=1e-5)
 
 
-def test_the_teacher_answers_questions_with_choices_by_row():
+def test_teacher_predicts_multiple_choice_questions_per_row():
     teacher = tiny_teacher(kind="mix", domains=(CAUSE,), transferable=False)
     texts = [Row(str(i), text, "good ||| bad plot", "", "cause") for i, text in enumerate(("good plot", "thin paper"))]
     encoded = encode(texts, tokenizer(), 16, {"cause": CAUSE})
     encoded.columns = {"label": torch.zeros(2, dtype=torch.long), "domain": torch.zeros(2, dtype=torch.long)}
-    found = ask(teacher, 2, encoded=encoded)
+    found = compute_teacher_logits(teacher, 2, encoded=encoded)
     batch = Collator(0)([encoded[0], encoded[1]])
     with torch.no_grad():
         torch.testing.assert_close(found, teacher.outputs(batch).logits, atol=1e-5, rtol=1e-5)
     assert found.shape == (2, 2) and not torch.equal(found[:, 0], found[:, 1])
 
 
-def test_states_on_disk_are_those_in_memory(tmp_path):
+def test_saved_features_are_loaded_exactly(tmp_path):
     told = features(tiny_teacher().classifier, teacher_rows(), 0, 4, torch.device("cpu"), "fp32", layers=(0, 2))
     save_features(tmp_path, told)
     again = load_features(tmp_path)
@@ -302,11 +302,11 @@ def test_states_on_disk_are_those_in_memory(tmp_path):
     assert load_features(tmp_path).cls is None
 
 
-# PKD and the teacher that learns back
+# PKD and the training of the meta-teacher between epochs
 
 
 def test_cls_states_beyond_half_precision_keep_their_direction():
-    """As some decoders have."""
+    """States of some decoders exceed the range of half precision."""
     teacher, found = tiny_teacher(layers=4), []
     for factor in (1.0, 1e6):
         with torch.no_grad():
@@ -318,7 +318,7 @@ def test_cls_states_beyond_half_precision_keep_their_direction():
     torch.testing.assert_close(*(torch.nn.functional.normalize(states, dim=-1) for states in found), rtol=1e-2, atol=1e-3)
 
 
-def test_pkd_layers():
+def test_pkd_layer_maps():
     assert pkd_layer_map("first", 6, 12) == [1, 2, 3, 4, 5]
     assert pkd_layer_map("skip", 6, 12) == [2, 4, 6, 8, 10]
     assert pkd_layer_map("last", 6, 12) == [7, 8, 9, 10, 11]
@@ -327,13 +327,13 @@ def test_pkd_layers():
 
 
 @pytest.mark.parametrize("depths", [(1, 6), (7, 6)])
-def test_pkd_on_layer_counts_that_have_no_pairs_is_refused(depths):
+def test_pkd_rejects_layer_counts_without_pairs(depths):
     with pytest.raises(TeachbackError, match="BETA_PKD=0"):
         pkd_layer_map("first", *depths)
 
 
-def patient(student_layers=3, width=32, teacher_width=32, beta=10.0):
-    """A module in eval mode whose whole loss is PKD's, and a batch for it."""
+def pkd_module(student_layers=3, width=32, teacher_width=32, beta=10.0):
+    """Module in eval mode whose loss is that of PKD alone, and a batch for it."""
     model = classifier(layers=student_layers, width=width, seed=1)
     args = SecondStageArguments(method="mpdistil", beta_pkd=beta, alpha_soft=1.0)
     torch.manual_seed(4)
@@ -344,8 +344,8 @@ def patient(student_layers=3, width=32, teacher_width=32, beta=10.0):
     return module, batch() | {"teacher_logits": logits, "teacher_cls": states}
 
 
-def test_pkd_by_hand_on_mismatched_layer_counts():
-    module, values = patient(student_layers=4)
+def test_pkd_loss_by_hand_on_three_layers():
+    module, values = pkd_module(student_layers=4)
     with torch.no_grad():
         hidden = module.student(values, hidden_states=True).hidden_states
     total = 0.0
@@ -357,7 +357,7 @@ def test_pkd_by_hand_on_mismatched_layer_counts():
 
 
 def test_pkd_projects_between_widths_and_trains_the_projection():
-    module, values = patient(width=16, teacher_width=48)
+    module, values = pkd_module(width=16, teacher_width=48)
     loss(module, values).backward()
     assert module.projection.weight.shape == (48, 16) and module.projection.weight.grad.abs().sum() > 0
     layers = module.student.model.bert.encoder.layer
@@ -366,8 +366,8 @@ def test_pkd_projects_between_widths_and_trains_the_projection():
     assert layers[2].output.dense.weight.grad.abs().max() < 1e-5
 
 
-def test_pkd_ignores_padding_and_the_length_of_the_vectors():
-    module, values = patient()
+def test_pkd_ignores_padding_and_the_norm_of_states():
+    module, values = pkd_module()
     torch.testing.assert_close(loss(module, padded(values, 40)), loss(module, values), rtol=1e-4, atol=1e-6)
     longer = values | {"teacher_cls": 7.0 * values["teacher_cls"]}
     torch.testing.assert_close(loss(module, longer), loss(module, values))
@@ -385,7 +385,7 @@ def teacher_step(student, loss="collaborative", epochs=3) -> TeacherStep:
     return TeacherStep(meta, "sentiment", pooled, encoded, args, settings, 2, 0)
 
 
-def test_the_teacher_learns_back_between_epochs_and_its_answers_change():
+def test_meta_teacher_is_trained_between_epochs_and_the_student_is_not():
     student = Classifier(classifier(seed=1), {"sentiment": BOOKS}).train()
     step = teacher_step(student)
     module = PredictionDistillation(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, step).train()
@@ -400,11 +400,11 @@ def test_the_teacher_learns_back_between_epochs_and_its_answers_change():
     assert not any(parameter.requires_grad for parameter in module.meta.parameters())
 
 
-def test_a_teacher_that_stands_still_does_nothing_between_epochs():
+def test_fixed_teacher_is_not_trained_between_epochs():
     assert second_stage().on_epoch_end() == {}
 
 
-def test_the_meta_teachers_heads_are_part_of_a_checkpoint():
+def test_meta_teacher_heads_are_part_of_the_state_dict():
     student = Classifier(classifier(seed=1), {"sentiment": BOOKS})
     module = PredictionDistillation(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, teacher_step(student))
     assert {name for name in module.state_dict() if not name.startswith("student.")} == {
@@ -412,7 +412,7 @@ def test_the_meta_teachers_heads_are_part_of_a_checkpoint():
     }  # fmt: skip
 
 
-def test_each_method_has_its_papers_values_where_nothing_is_set():
+def test_unset_arguments_default_to_the_values_of_each_methods_paper():
     metakd, mpdistil = SecondStageArguments(), SecondStageArguments(method="mpdistil")
     assert (metakd.soft_loss, metakd.temperature, metakd.alpha_soft, metakd.beta_pkd) == ("ce", 1.0, 1.0, 0.0)
     assert (mpdistil.soft_loss, mpdistil.temperature, mpdistil.alpha_soft, mpdistil.beta_pkd) == (
@@ -425,7 +425,7 @@ def test_each_method_has_its_papers_values_where_nothing_is_set():
     assert SecondStageArguments(method="mpdistil", temperature=2.5).temperature == 2.5
 
 
-def test_frozen_states_come_in_the_rows_order_whatever_the_batches():
+def test_features_keep_the_row_order_at_any_batch_size():
     student = Classifier(classifier(layers=3), {"sentiment": BOOKS}).train()
     encoded = teacher_rows()
     several = features(student, encoded, 0, 4, torch.device("cpu"), "fp32", layers=(1, 3))

@@ -1,4 +1,4 @@
-"""Prototype scores by hand in two dimensions, embeddings over real tokens only, and both in chunks as at once."""
+"""Prototype scores by hand in two dimensions, embeddings over real tokens only, and independence of both from the chunk size."""
 
 import struct
 
@@ -20,18 +20,18 @@ from teachback.methods.prototypes import (
 )
 from teachback.models.loading import load_encoder
 
-# Two classes in three domains, one row each, but two in (a, +): their mean is (1, 1).
+# Two classes in three domains: two rows in (a, +), whose mean is (1, 1), none in (c, -), one in each other pair.
 ROWS = np.array([[2.0, 0.0], [0.0, 2.0], [0.0, 3.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
 DOMAINS = ["a", "a", "b", "c", "a", "b"]
 LABELS = ["+", "+", "+", "+", "-", "-"]
 ROOT = np.sqrt(0.5)
 
 
-def test_the_papers_form_by_hand():
+def test_paper_form_by_hand():
     # Class + has the prototypes a (1, 1), b (0, 3), c (-1, 0); class - has a (0, -1), b (1, 0), and none in c.
     alpha = 0.6
     expected = [
-        alpha * ROOT + 0.4 * (0 + -1) / 2,  # (2, 0): own, then b and c
+        alpha * ROOT + 0.4 * (0 + -1) / 2,  # (2, 0): own a, then b and c
         alpha * ROOT + 0.4 * (1 + 0) / 2,  # (0, 2)
         alpha * 1 + 0.4 * (ROOT + 0) / 2,  # (0, 3): own b, then a and c
         alpha * 1 + 0.4 * (-ROOT + 0) / 2,  # (-1, 0): own c, then a and b
@@ -41,8 +41,8 @@ def test_the_papers_form_by_hand():
     np.testing.assert_allclose(prototype_scores(ROWS, LABELS, DOMAINS, "paper", alpha), expected, atol=1e-12)
 
 
-def test_the_codes_form_by_hand():
-    # Centroids, classes aside: a (2, 1)/3, b (1, 3)/2, c (-1, 0); the others' means are b+c: (-1/4, 3/4), a+c, a+b.
+def test_code_form_by_hand():
+    # Centroids over all classes: a (2, 1)/3, b (1, 3)/2, c (-1, 0). Rows are compared with the mean of the other two: (b + c)/2 is (-1/4, 3/4).
     a, b, c = np.array([2 / 3, 1 / 3]), np.array([0.5, 1.5]), np.array([-1.0, 0.0])
     cos = lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y)  # noqa: E731
     own, others = {"a": a, "b": b, "c": c}, {"a": (b + c) / 2, "b": (a + c) / 2, "c": (a + b) / 2}
@@ -51,24 +51,24 @@ def test_the_codes_form_by_hand():
 
 
 @pytest.mark.parametrize("form", ["paper", "code"])
-def test_one_domain_alone_gives_the_cosine_with_its_own_centroid(form):
+def test_scores_of_a_single_domain_are_cosines_with_its_centroid(form):
     rows = np.array([[1.0, 0.0], [0.0, 1.0]])
     np.testing.assert_allclose(prototype_scores(rows, ["+", "+"], ["a", "a"], form), [ROOT, ROOT])
 
 
-def test_alpha_weighs_own_and_other_domains():
+def test_alpha_interpolates_between_own_and_other_domains():
     own = prototype_scores(ROWS, LABELS, DOMAINS, "paper", 1.0)
     others = prototype_scores(ROWS, LABELS, DOMAINS, "paper", 0.0)
     np.testing.assert_allclose(prototype_scores(ROWS, LABELS, DOMAINS, "paper", 0.3), 0.3 * own + 0.7 * others)
 
 
-def test_by_default_own_and_other_domains_weigh_alike_in_the_papers_form():
+def test_defaults_are_the_paper_form_and_alpha_one_half():
     expected = prototype_scores(ROWS, LABELS, DOMAINS, "paper", 0.5)
     np.testing.assert_array_equal(prototype_scores(ROWS, LABELS, DOMAINS), expected)
 
 
 @pytest.mark.parametrize("form", ["paper", "code"])
-def test_of_two_domains_the_other_one_is_its_own_centroid(form):
+def test_other_centroid_of_two_domains_is_that_of_the_other_domain(form):
     rows = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 5.0]])
     found = prototype_scores(rows, ["+"] * 3, ["a", "b", "b"], form, 0.25)  # centroids (2, 0) and (0.5, 3)
     to_b = [x @ np.array([0.5, 3]) / np.linalg.norm(x) / np.sqrt(9.25) for x in rows]
@@ -76,7 +76,7 @@ def test_of_two_domains_the_other_one_is_its_own_centroid(form):
 
 
 @pytest.mark.parametrize("form", ["paper", "code"])
-def test_a_zero_embedding_is_like_nothing(form):
+def test_zero_embedding_has_score_zero(form):
     rows = np.array([[0.0, 0.0], [3.0, 4.0], [0.6, 0.8]])
     np.testing.assert_allclose(prototype_scores(rows, ["+"] * 3, ["a", "b", "b"], form, 0.5), [0, 0.5, 0.5])
 
@@ -86,7 +86,7 @@ def test_a_zero_embedding_is_like_nothing(form):
     [(("papers", 0.5), "PROTOTYPE=papers: use one of paper, code"), (("paper", 1.5), "ALPHA=1.5: use a number from 0 to 1"),
      (("code", -0.1), "ALPHA=-0.1: use a number from 0 to 1")],
 )  # fmt: skip
-def test_wrong_options_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(TeachbackError, match=f"^{message}$"):
         prototype_scores(ROWS, LABELS, DOMAINS, *options)
 
@@ -99,7 +99,7 @@ def test_every_embedding_needs_a_label_and_a_domain(counts):
 
 
 @pytest.mark.parametrize("place", [0, 4])
-def test_embeddings_that_are_not_finite_are_refused_in_whatever_chunk(place):
+def test_non_finite_embeddings_are_rejected_in_any_chunk(place):
     spoilt = ROWS.copy()
     spoilt[place, 1] = np.nan
     message = "^the embeddings contain numbers that are not finite; set PRECISION=fp32, or use another EMBEDDING_MODEL$"
@@ -108,7 +108,7 @@ def test_embeddings_that_are_not_finite_are_refused_in_whatever_chunk(place):
 
 
 def random_suite(count: int = 103) -> tuple[np.ndarray, list[str], list[str]]:
-    """Embeddings, labels and domains: one domain has a single row, one class a single domain, another none in it."""
+    """Random embeddings, labels and domains: domain ``single`` has one row, and class ``z`` occurs in domain ``a`` only."""
     random = np.random.default_rng(5)
     labels = random.choice(["x", "y", "z"], count).tolist()
     domains = ["a" if label == "z" else str(random.choice(["a", "b", "c"])) for label in labels]
@@ -116,8 +116,8 @@ def random_suite(count: int = 103) -> tuple[np.ndarray, list[str], list[str]]:
     return random.normal(size=(count, 7)).astype(np.float32), labels, domains
 
 
-def looped_scores(rows: np.ndarray, labels: list[str], domains: list[str], form: str, alpha: float) -> list[float]:
-    """The definition, row by row."""
+def reference_scores(rows: np.ndarray, labels: list[str], domains: list[str], form: str, alpha: float) -> list[float]:
+    """Prototype scores computed row by row from the definition."""
     rows = rows.astype(np.float64)
     if form == "code":
         labels = [""] * len(labels)
@@ -142,20 +142,20 @@ def looped_scores(rows: np.ndarray, labels: list[str], domains: list[str], form:
 
 @pytest.mark.parametrize("form", ["paper", "code"])
 @pytest.mark.parametrize("chunk", [1, 2, 50, 51, 102, 103, 1000])
-def test_scores_do_not_depend_on_the_chunks(form, chunk):
+def test_scores_do_not_depend_on_the_chunk_size(form, chunk):
     suite = random_suite()
     found = prototype_scores(*suite, form, 0.3, chunk=chunk)
-    np.testing.assert_allclose(found, looped_scores(*suite, form, 0.3), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found, reference_scores(*suite, form, 0.3), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", ["paper", "code"])
-def test_a_row_alone_in_its_domain_is_its_own_centroid_and_no_rows_have_no_scores(form):
+def test_single_row_has_score_one_and_empty_input_has_no_scores(form):
     np.testing.assert_allclose(prototype_scores(np.array([[3.0, 4.0]]), ["+"], ["a"], form), [1.0])
     assert prototype_scores(np.empty((0, 2)), [], [], form).shape == (0,)
 
 
 @pytest.mark.parametrize("form", ["paper", "code"])
-def test_scores_of_a_file_are_those_of_its_array(tmp_path, form):
+def test_scores_from_a_file_equal_those_from_the_array(tmp_path, form):
     rows, labels, domains = random_suite()
     write_embeddings(tmp_path / "e.npy", np.array_split(rows, 4), rows.shape)
     np.save(tmp_path / "numpy.npy", rows, allow_pickle=False)
@@ -166,7 +166,7 @@ def test_scores_of_a_file_are_those_of_its_array(tmp_path, form):
     np.testing.assert_array_equal(found, prototype_scores(rows, labels, domains, form, chunk=10))
 
 
-def test_stored_embeddings_stay_on_disk_and_hold_no_pickle(tmp_path):
+def test_stored_embeddings_are_memory_mapped_and_pickles_are_rejected(tmp_path):
     np.save(tmp_path / "e.npy", ROWS, allow_pickle=False)
     rows = StoredEmbeddings(tmp_path / "e.npy")[2:4]
     assert isinstance(rows, np.memmap) and not rows.flags.writeable
@@ -176,7 +176,7 @@ def test_stored_embeddings_stay_on_disk_and_hold_no_pickle(tmp_path):
         StoredEmbeddings(tmp_path / "objects.npy")
 
 
-def test_of_stored_embeddings_only_the_rows_that_are_meant_are_given(tmp_path):
+def test_stored_embeddings_can_be_restricted_to_given_rows(tmp_path):
     np.save(tmp_path / "e.npy", ROWS, allow_pickle=False)
     stored = StoredEmbeddings(tmp_path / "e.npy", [1, 3, 4])
     assert len(stored) == 3 and stored.shape == (3, 2)
@@ -185,7 +185,7 @@ def test_of_stored_embeddings_only_the_rows_that_are_meant_are_given(tmp_path):
     assert len(empty) == 0 and empty[0:1].shape == (0, 2)
 
 
-def test_labels_of_other_heads_are_other_classes_and_numbers_are_one():
+def test_classes_differ_between_heads_and_a_regression_has_one_class():
     labels = ("yes", "no")
     domains = [
         Domain("a", "shared", labels), Domain("b", "shared", labels), Domain("c", "own", labels),
@@ -203,26 +203,26 @@ def test_labels_of_other_heads_are_other_classes_and_numbers_are_one():
 
 @pytest.mark.parametrize("form", ["paper", "code"])
 def test_scores_are_computed_in_double_precision(form):
-    """A whole class far from the origin: the sums of single precision would lose its spread."""
+    """A class far from the origin, whose spread would be lost in single-precision sums."""
     rows = (np.array([[1.0, 0.0], [1.0, 1e-3], [1.0, -1e-3]]) + 1e-4).astype(np.float32)
     found = prototype_scores(rows, ["+"] * 3, ["a", "a", "b"], form)
     assert found.dtype == np.float64
-    expected = looped_scores(rows, ["+"] * 3, ["a", "a", "b"], form, 0.5)
+    expected = reference_scores(rows, ["+"] * 3, ["a", "a", "b"], form, 0.5)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-15)
 
 
-def broken_off(rows: np.ndarray):
-    """The first half of the rows, then an error."""
+def rows_then_error(rows: np.ndarray):
+    """Yield the first half of the rows, then raise an error."""
     yield rows[: len(rows) // 2]
     raise InterruptedError
 
 
-def test_a_file_of_embeddings_is_whole_or_absent_or_the_old_one(tmp_path):
+def test_failed_write_of_embeddings_leaves_the_folder_unchanged(tmp_path):
     rows, path = random_suite()[0], tmp_path / "e.npy"
     for _ in range(2):
         before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
         with pytest.raises(InterruptedError):
-            write_embeddings(path, broken_off(rows), rows.shape)
+            write_embeddings(path, rows_then_error(rows), rows.shape)
         with pytest.raises(ValueError, match="52 embeddings for 103 rows"):
             write_embeddings(path, [rows[:52]], rows.shape)
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -256,7 +256,7 @@ def test_embeddings_do_not_depend_on_padding_or_order(encoder):
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 6, 100])
-def test_embeddings_come_in_chunks_in_the_rows_order(encoder, chunk):
+def test_embeddings_are_yielded_in_chunks_in_row_order(encoder, chunk):
     texts = ["film " * length for length in (1, 7, 3, 9, 2, 5)]
     np.testing.assert_allclose(
         embedded(encoder, *texts, batch_size=2, chunk=chunk), embedded(encoder, *texts, batch_size=2), atol=1e-5
@@ -266,7 +266,7 @@ def test_embeddings_come_in_chunks_in_the_rows_order(encoder, chunk):
     assert sum(sizes) == 6 and max(sizes) == min(chunk, 6)
 
 
-def test_an_embedding_is_the_mean_of_the_token_states(encoder):
+def test_embedding_is_the_mean_of_the_token_states(encoder):
     model, tokenizer = encoder
     found = embedded(encoder, "a good book")
     with torch.inference_mode():
@@ -275,9 +275,9 @@ def test_an_embedding_is_the_mean_of_the_token_states(encoder):
 
 
 @pytest.mark.parametrize(("precision", "gap"), [("fp32", 1e-6), ("bf16", 0.1)])
-def test_embeddings_are_computed_in_the_precision_that_is_asked_for(encoder, precision, gap):
+def test_embeddings_are_computed_in_the_requested_precision(encoder, precision, gap):
     model, tokenizer = encoder
-    model.train()  # an encoder that was left so
+    model.train()  # embed must not depend on the encoder's mode
     device = torch.device("cpu")
     (found,) = embed(rows("a good film", "bad"), model, tokenizer, 32, 8, precision, device)
     exact = embedded(encoder, "a good film", "bad")
@@ -285,7 +285,7 @@ def test_embeddings_are_computed_in_the_precision_that_is_asked_for(encoder, pre
     assert (precision == "fp32") == np.allclose(found, exact, atol=1e-6)
 
 
-def test_a_text_is_cut_at_the_greatest_length(encoder):
+def test_texts_are_truncated_to_the_maximum_length(encoder):
     model, tokenizer = encoder
     cut, whole = (
         next(embed(rows("film and book and film"), model, tokenizer, length, 8, "fp32", torch.device("cpu")))
@@ -298,18 +298,18 @@ def test_a_text_is_cut_at_the_greatest_length(encoder):
 SCORED = ["b", "b", "a", "a", "a", "a", "a"], np.array([0.5, 0.7, 0.1, 0.2, 0.3, 0.4, 1.0])
 
 
-def test_the_distribution_is_told_by_domain():
+def test_score_distribution_is_described_by_domain():
     head, *lines = describe_scores(*SCORED).splitlines()
     assert head.split() == "prototype scores rows min 25 % median 75 % max mean".split()
     assert [line.split() for line in lines] == [
         ["a", "5", "0.1000", "0.2000", "0.3000", "0.4000", "1.0000", "0.4000"],
         ["b", "2", "0.5000", "0.5500", "0.6000", "0.6500", "0.7000", "0.6000"],
     ]
-    assert {len(line) for line in (head, *lines)} == {len(head)}  # in columns
+    assert {len(line) for line in (head, *lines)} == {len(head)}  # aligned columns
 
 
 class KeptFigure(Figure):
-    """A figure that can be looked at after it has been saved."""
+    """Figure that stays accessible after it has been saved."""
 
     saved: list["KeptFigure"] = []
 
@@ -318,7 +318,7 @@ class KeptFigure(Figure):
         super().savefig(*args, **options)
 
 
-def test_the_distribution_is_drawn_as_an_outline_a_domain(tmp_path, monkeypatch):
+def test_score_distribution_is_plotted_as_one_outline_per_domain(tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure", KeptFigure)
     plot_scores(*SCORED, tmp_path / "scores.png")
     png = (tmp_path / "scores.png").read_bytes()
@@ -332,12 +332,12 @@ def test_the_distribution_is_drawn_as_an_outline_a_domain(tmp_path, monkeypatch)
     for outline in axes.patches:
         assert not outline.get_fill()
         places, heights = outline.get_xy().T
-        np.testing.assert_allclose(np.unique(places), np.linspace(0.1, 1.0, 41))  # the same edges for all
-        assert heights[1:-1:2].sum() * 0.9 / 40 == pytest.approx(1)  # a density
+        np.testing.assert_allclose(np.unique(places), np.linspace(0.1, 1.0, 41))  # all domains share the bin edges
+        assert heights[1:-1:2].sum() * 0.9 / 40 == pytest.approx(1)  # integrates to one
     assert len(axes.patches) == 2
 
 
-def test_scores_that_differ_by_rounding_alone_are_drawn(tmp_path, caplog):
+def test_scores_that_differ_only_by_rounding_can_be_plotted(tmp_path, caplog):
     scores = np.array([0.97, 0.97 + 2e-16, 0.97 - 1e-16])
     plot_scores(["a"] * 3, scores, tmp_path / "scores.png")
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG") and not caplog.text

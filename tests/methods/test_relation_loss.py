@@ -20,8 +20,8 @@ def mask(length: int = 5) -> torch.Tensor:
     return (torch.arange(length) < torch.tensor(LENGTHS)[:, None]).long()
 
 
-def plain(student: RelationStates, teacher: RelationStates, heads: int) -> torch.Tensor:
-    """One text, head and token after the other, on the real tokens alone."""
+def reference_loss(student: RelationStates, teacher: RelationStates, heads: int) -> torch.Tensor:
+    """Relation loss by loops over texts, heads and tokens, on real tokens only."""
     values = []
     for row, length in enumerate(LENGTHS):
         terms = []
@@ -35,14 +35,14 @@ def plain(student: RelationStates, teacher: RelationStates, heads: int) -> torch
     return torch.stack(values)
 
 
-@pytest.mark.parametrize("cached", [10**6, 1])  # all rows at once, and each alone
+@pytest.mark.parametrize("cached", [10**6, 1])  # all rows at once, and one row at a time
 @pytest.mark.parametrize(("ours", "theirs", "heads"), [(8, 8, 2), (8, 12, 4), (6, 6, 1)])
-def test_it_is_the_plain_sum_and_so_is_its_gradient(ours, theirs, heads, cached, monkeypatch):
+def test_relation_loss_and_gradient_equal_the_reference(ours, theirs, heads, cached, monkeypatch):
     monkeypatch.setattr(module, "CACHED", cached)
     teacher = states(theirs, seed=1)
     fast, slow = states(ours, grad=True), states(ours, grad=True)
     weights = torch.tensor([1.0, 0.5, 2.0])
-    found, expected = relation_loss(fast, teacher, mask(), heads), plain(slow, teacher, heads)
+    found, expected = relation_loss(fast, teacher, mask(), heads), reference_loss(slow, teacher, heads)
     torch.testing.assert_close(found, expected)
     (found * weights).sum().backward()
     (expected * weights).sum().backward()
@@ -50,7 +50,7 @@ def test_it_is_the_plain_sum_and_so_is_its_gradient(ours, theirs, heads, cached,
         torch.testing.assert_close(one.grad, other.grad)
 
 
-def test_padding_changes_nothing():
+def test_padding_changes_neither_loss_nor_gradients():
     short, long = states(8, grad=True), states(8)
     padded = RelationStates(
         *(torch.nn.functional.pad(x.detach(), (0, 0, 0, 4), value=7.0).requires_grad_() for x in short.parts())
@@ -64,7 +64,7 @@ def test_padding_changes_nothing():
         assert not b.grad[:, 5:].any()
 
 
-def test_a_student_like_its_teacher_has_nothing_to_learn():
+def test_loss_and_gradient_are_zero_if_the_student_equals_its_teacher():
     teacher, student = states(8), states(8, grad=True)
     loss = relation_loss(student, teacher, mask(), 4)
     torch.testing.assert_close(loss, torch.zeros(3))
@@ -72,22 +72,22 @@ def test_a_student_like_its_teacher_has_nothing_to_learn():
     assert all(x.grad.abs().max() < 1e-6 for x in student.parts())
 
 
-def test_an_example_of_weight_0_has_no_gradient_and_the_teacher_never():
+def test_zero_weight_examples_and_the_teacher_get_no_gradient():
     student, teacher = states(8, grad=True), states(8, seed=1, grad=True)
     (relation_loss(student, teacher, mask(), 2) * torch.tensor([0.0, 1.0, 0.0])).sum().backward()
     for ours, theirs in zip(student.parts(), teacher.parts()):
         assert not ours.grad[[0, 2]].any() and ours.grad[1].any() and theirs.grad is None
 
 
-def test_heads_of_the_source_do_not_matter():
-    """Rows of a text in another order of its heads' numbers are the same relations, once heads are split anew as one."""
+def test_relations_do_not_depend_on_the_order_of_the_models_heads():
+    """With a single relation head, swapping the halves of the features, as two heads of a model, keeps all relations."""
     teacher, student = states(8), states(8, seed=1)
     order = torch.tensor([4, 5, 6, 7, 0, 1, 2, 3])
     turned = RelationStates(*(x[..., order] for x in student.parts()))
     torch.testing.assert_close(relation_loss(student, teacher, mask(), 1), relation_loss(turned, teacher, mask(), 1))
 
 
-def test_half_precision_states_give_nearly_the_same():
+def test_half_precision_states_give_nearly_the_same_float32_loss():
     student, teacher = states(8), states(8, seed=1)
     half = RelationStates(*(x.bfloat16().requires_grad_() for x in student.parts()))
     loss = relation_loss(half, teacher, mask(), 2)
@@ -101,11 +101,11 @@ def test_half_precision_states_give_nearly_the_same():
     ("wanted", "widths", "heads"),
     [(None, (768, 384), 48), (None, (128, 128), 32), (None, (30, 50), 10), (4, (8, 12), 4)],
 )
-def test_number_of_heads(wanted, widths, heads):
+def test_number_of_relation_heads(wanted, widths, heads):
     assert relation_heads(wanted, *widths) == heads
 
 
-def test_heads_that_do_not_divide_the_widths_are_refused():
+def test_relation_heads_that_do_not_divide_the_widths_are_rejected():
     with pytest.raises(
         TeachbackError, match=r"RELATION_HEADS=5 does not divide .* \(384, 768\); set it to a divisor of 384"
     ):

@@ -1,4 +1,4 @@
-"""The released trainer's schedule: each of its departures from the paper."""
+"""Curriculum of the released trainer: each of its deviations from the paper."""
 
 import copy
 import itertools
@@ -21,7 +21,7 @@ from teachback.models.heads import Classifier
 
 def released(**arguments) -> ReleasedCurriculum:
     args = CurriculumArguments(student_update="released", batch_size=4, curriculum_lr=1e-2, **arguments)
-    OptimizerArguments().training_arguments("cpu", "fp32")  # sets up the one process that accelerate then finds
+    OptimizerArguments().training_arguments("cpu", "fp32")  # initialises the process state that accelerate reads
     student = Classifier(classifier(seed=1), {"sentiment": BOOKS, "topic": GENRE})
     meta = MetaTeacher(meta_heads(tiny_teacher(), [BOOKS]), 32).requires_grad_(False)
     studies = [study("books", 0, "sentiment", 1), study("wrong", 0, "sentiment", 2, flipped=True)]
@@ -29,7 +29,7 @@ def released(**arguments) -> ReleasedCurriculum:
     return ReleasedCurriculum(Student(student, meta, args, Accelerator(cpu=True), 0), studies, 0, args)
 
 
-def test_its_settings_follow_from_the_one_switch():
+def test_student_update_released_sets_the_defaults_of_other_arguments():
     args = CurriculumArguments(student_update="released")
     assert (args.advantage, args.reward_rows, args.state, args.first_action) == ("level", "all", "pooler", "ignored")
     assert (args.policy_lr, args.entropy_weight, args.gamma) == (1e-3, 0.0, 0.99)
@@ -39,12 +39,12 @@ def test_its_settings_follow_from_the_one_switch():
         CurriculumArguments(student_update="released", state="progress")
 
 
-def test_returns_by_hand():
-    # sums of 1, 0.5 * 2, 0.25 * 4 from each step on: 3, 2, 1, whose mean is 2
+def test_released_returns_by_hand():
+    # discounted rewards 1, 0.5 * 2, 0.25 * 4; their sums from each step on are 3, 2, 1, with mean 2
     assert released_returns([1.0, 2.0, 4.0], 0.5) == [1.0, 0.0, -1.0]
 
 
-def test_gradients_add_up_are_clipped_at_each_step_and_applied_once():
+def test_gradients_accumulate_are_clipped_per_step_and_applied_once():
     run, norms, values = released(), [], []
     learn = run.student.learn
 
@@ -63,7 +63,7 @@ def test_gradients_add_up_are_clipped_at_each_step_and_applied_once():
     assert not torch.equal(run.student.classifier.model.classifier.weight, weight)
 
 
-def test_a_reward_is_paired_with_the_domain_that_is_studied_next():
+def test_domain_drawn_at_a_step_is_trained_on_in_the_next_step():
     run, made = released(episode_steps=8), []
     choose = run.policy.choose
     run.policy.choose = lambda state: made.append(choose(state)) or made[-1]
@@ -73,9 +73,9 @@ def test_a_reward_is_paired_with_the_domain_that_is_studied_next():
     assert run.record.steps[0]["probability"] == 0.5 and len(set(studied)) == 2
 
 
-def test_the_policys_gradient_reaches_the_students_pooler():
+def test_policy_gradient_updates_the_students_pooler():
     run = released(policy_lr=0.5)
-    run.student.learn = lambda *arguments: 0.0  # the student itself learns nothing
+    run.student.learn = lambda *arguments: 0.0  # leaves out the student's own gradients
     before = {name: value.clone() for name, value in run.student.classifier.state_dict().items()}
     run.run_episode()
     after = run.student.classifier.state_dict()
@@ -94,7 +94,7 @@ def test_only_the_head_has_dropout_and_only_in_the_first_episode():
     assert modes == [(True, False)] * 3 + [(False, False)] * 3
 
 
-def test_batches_are_cut_once_and_drawn_with_replacement():
+def test_batches_are_fixed_and_drawn_with_replacement():
     run, drawn = released(episode_steps=30), []
     learn = run.student.learn
     run.student.learn = lambda study, rows, where: drawn.append((study.name, tuple(rows.tolist()))) or learn(study, rows, where)
@@ -102,11 +102,11 @@ def test_batches_are_cut_once_and_drawn_with_replacement():
     assert len(set(drawn)) <= 6 and any(one == after for one, after in itertools.pairwise(drawn))
 
 
-def test_a_run_that_is_taken_up_again_is_as_if_it_had_never_stopped():
+def test_resumed_run_equals_an_uninterrupted_run():
     whole = released()
     for _ in range(3):
         whole.run_episode()
-    first = released()  # which seeds anew
+    first = released()  # building it sets the seed again
     for _ in range(2):
         first.run_episode()
     state, again = copy.deepcopy(first.state()), released()

@@ -42,7 +42,7 @@ from teachback.models.heads import ABSENT_CLASS
 from teachback.models.layers import cut_layers, final_layer
 from teachback.training.trainer import DistillationTrainer
 
-MIXED = (BOOKS, GENRE, KITCHEN)  # two heads of different size, and a domain that shares one
+MIXED = (BOOKS, GENRE, KITCHEN)  # two heads of different sizes, one shared by two domains
 KINDS = pytest.mark.parametrize(
     ("kind", "domains", "transferable"),
     [("meta", (BOOKS, DVD, KITCHEN), True), ("meta", MIXED, True), ("meta", MIXED, False), ("mix", MIXED, False),
@@ -51,7 +51,7 @@ KINDS = pytest.mark.parametrize(
 
 
 def training(kind="meta", domains=(BOOKS, DVD, KITCHEN), model=None, **arguments):
-    """A module in eval mode; the domain loss is on where the arguments say so."""
+    """Training module in eval mode; a meta-teacher has the domain loss unless ``use_domain_loss`` is off."""
     arguments = TeacherArguments(teacher=kind, **arguments)
     transferable, embeds = kind == "meta" and arguments.use_domain_loss, embeds_domains(arguments.domain_labels)
     teacher = tiny_teacher(kind, domains, transferable, embeds_domains=embeds, **(model or {}))
@@ -59,30 +59,30 @@ def training(kind="meta", domains=(BOOKS, DVD, KITCHEN), model=None, **arguments
 
 
 def loss(module, rows):
-    torch.manual_seed(0)  # false domains are drawn
+    torch.manual_seed(0)  # false domains are random
     return module(**rows)["loss"]
 
 
-def told(teacher, rows):
+def teacher_outputs(teacher, rows):
     with torch.no_grad():
         return teacher.outputs(rows, hidden_states=True)
 
 
 def hard_losses(module, rows):
-    return cross_entropy(told(module.teacher, rows).logits, rows["label"], reduction="none")
+    return cross_entropy(teacher_outputs(module.teacher, rows).logits, rows["label"], reduction="none")
 
 
 # Heads
 
 
-def test_heads_by_kind():
+def test_head_names_by_kind_of_teacher():
     assert list(head_names("meta", list(MIXED))) == list(head_names("mix", list(MIXED))) == ["sentiment", "topic"]
     assert list(head_names("mtl", list(MIXED))) == ["books", "genre", "kitchen"]
 
 
-def test_each_domain_is_answered_by_its_own_head():
+def test_mtl_teacher_uses_the_head_of_each_rows_domain():
     teacher, rows = tiny_teacher("mtl", (BOOKS, DVD, KITCHEN), False), batch()
-    outputs = told(teacher, rows)
+    outputs = teacher_outputs(teacher, rows)
     heads = [final_layer(teacher.classifier.model), *teacher.classifier.other_heads]
     for row, domain in enumerate(rows["domain"]):
         torch.testing.assert_close(outputs.logits[row], heads[domain](outputs.pooled)[row])
@@ -93,11 +93,11 @@ def test_domains_that_share_a_head_share_its_layer():
     teacher = tiny_teacher(domains=MIXED)
     assert teacher.head_for(BOOKS) is teacher.head_for(KITCHEN) is final_layer(teacher.classifier.model)
     assert teacher.head_for(GENRE).out_features == 3
-    outputs = told(teacher, batch())
+    outputs = teacher_outputs(teacher, batch())
     assert (outputs.logits[[0, 2], 2] == ABSENT_CLASS).all() and outputs.logits[1, 2] > ABSENT_CLASS
 
 
-def test_a_student_cut_from_a_teacher_takes_the_head_of_its_domain():
+def test_student_cut_from_a_teacher_gets_the_head_of_its_domain():
     teacher = tiny_teacher("mtl", MIXED, False)
     student = cut_layers(teacher.classifier.model, [0], GENRE, teacher.head_for(GENRE))
     assert (
@@ -110,11 +110,11 @@ def test_a_student_cut_from_a_teacher_takes_the_head_of_its_domain():
 
 
 @pytest.mark.parametrize("form", ["paper", "code"])
-def test_the_meta_teachers_loss_by_hand(form):
-    domains = (BOOKS, DVD)  # of two domains the false one is the other: nothing is random
+def test_meta_teacher_loss_by_hand(form):
+    domains = (BOOKS, DVD)  # with two domains the false one is always the other, so nothing is random
     module, rows = training(domains=domains, domain_loss_form=form, domain_loss_weight=0.7), batch()
     rows["domain"] = torch.tensor([0, 1, 0])
-    outputs, teacher = told(module.teacher, rows), module.teacher
+    outputs, teacher = teacher_outputs(module.teacher, rows), module.teacher
     values = []
     for row, length in enumerate((9, 4, 6)):
         mean = outputs.hidden_states[-1][row, :length].mean(0)
@@ -128,7 +128,7 @@ def test_the_meta_teachers_loss_by_hand(form):
     assert loss(module, rows).item() == pytest.approx(sum(values) / 3, rel=1e-5)
 
 
-def test_each_part_of_the_meta_teacher_has_its_switch():
+def test_domain_loss_and_sample_weights_can_be_switched_off():
     rows = batch()
     module = training(use_domain_loss=False)
     assert module.teacher.transferable is None
@@ -139,17 +139,17 @@ def test_each_part_of_the_meta_teacher_has_its_switch():
     torch.testing.assert_close(loss(without_weight, rows), (rows["weight"] * hard_losses(without_weight, rows)).mean())
 
 
-def test_the_domain_loss_of_a_classifier_that_knows_nothing_is_that_of_chance():
+def test_domain_loss_of_a_zero_classifier_is_that_of_chance():
     module, rows = training(domain_loss_weight=1.0, use_sample_weights=False), batch()
     for parameter in module.teacher.domain_classifier.parameters():
         torch.nn.init.zeros_(parameter)
     assert loss(module, rows).item() == pytest.approx(hard_losses(module, rows).mean().item() + math.log(3), rel=1e-5)
 
 
-def test_a_regression_beside_a_classification_has_its_own_loss():
+def test_regression_rows_of_a_mixed_batch_have_squared_error():
     module, rows = training("mtl", (BOOKS, SCORE)), batch()
     rows["domain"], rows["label"] = torch.tensor([0, 1, 0]), torch.tensor([1.0, 2.5, 0.0])
-    logits = told(module.teacher, rows).logits
+    logits = teacher_outputs(module.teacher, rows).logits
     expected = [
         cross_entropy(logits[0], torch.tensor(1)),
         (logits[1, 0] - 2.5).square(),
@@ -158,18 +158,18 @@ def test_a_regression_beside_a_classification_has_its_own_loss():
     torch.testing.assert_close(loss(module, rows), torch.stack(expected).mean())
 
 
-# A text, a question, a number, another question; with the meta-teacher's own losses on top.
+# Domains of `mixed_batch`: a text, questions with choices, a number; no row is of the fourth.
 FOUR_KINDS = (BOOKS, CAUSE, SCORE, GENRE)
 
 
-def test_rows_of_every_kind_mix_in_a_batch_each_with_the_loss_that_it_has_alone():
+def test_mixed_batch_loss_is_the_mean_of_the_single_row_losses():
     module, rows = training(domains=FOUR_KINDS, domain_labels="permuted", domain_loss_weight=0.0), mixed_batch()
     together = loss(module, rows)
     alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]
     torch.testing.assert_close(together, sum(alone) / 4, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(loss(module, mixed_chosen(rows, [3, 2, 1, 0])), together, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(loss(module, mixed_batch(width=40)), together, rtol=1e-4, atol=1e-6)
-    logits = told(module.teacher, rows).logits
+    logits = teacher_outputs(module.teacher, rows).logits
     hard = [
         cross_entropy(logits[0, :2], torch.tensor(1)), cross_entropy(logits[1, :2], torch.tensor(1)),
         (logits[2, 0] + 0.7).square(), cross_entropy(logits[3, :2], torch.tensor(0)),
@@ -177,7 +177,7 @@ def test_rows_of_every_kind_mix_in_a_batch_each_with_the_loss_that_it_has_alone(
     torch.testing.assert_close(together, (torch.stack(hard) * rows["weight"]).mean())
 
 
-def test_gradients_of_rows_of_every_kind_are_those_that_they_have_alone():
+def test_mixed_batch_gradient_is_the_mean_of_the_single_row_gradients():
     module, rows = training("mtl", FOUR_KINDS), mixed_batch()
 
     def gradients(*batches):
@@ -193,25 +193,25 @@ def test_gradients_of_rows_of_every_kind_are_those_that_they_have_alone():
     assert all(module.teacher.head_for(domain).weight.grad.abs().max() > 0 for domain in FOUR_KINDS[:3])
 
 
-def test_what_a_teacher_knows_of_a_question_is_the_mean_over_its_choices():
+def test_transferable_knowledge_of_a_question_is_the_mean_over_its_choices():
     teacher, rows = tiny_teacher(domains=FOUR_KINDS), mixed_batch()
-    found = teacher.transferable(told(teacher, rows).hidden_states[-1], rows)
+    found = teacher.transferable(teacher_outputs(teacher, rows).hidden_states[-1], rows)
     sequences = {name: rows[name] for name in ("input_ids", "attention_mask")}
     single = sequences | {"domain": torch.tensor([0, 1, 1, 2, 1, 1])}
-    each = teacher.transferable(told(teacher, single).hidden_states[-1], single)
+    each = teacher.transferable(teacher_outputs(teacher, single).hidden_states[-1], single)
     expected = torch.stack([each[0], each[1:3].mean(0), each[3], each[4:6].mean(0)])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_domain_loss_of_a_question_counts_once():
+def test_domain_loss_counts_a_question_once():
     module, rows = training(domains=(BOOKS, CAUSE), domain_loss_weight=0.7), mixed_batch((0, 1, 0, 1))
     rows["label"] = torch.tensor([1, 1, 0, 0])
-    alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]  # of two domains the false one is the other
+    alone = [loss(module, mixed_chosen(rows, [i])) for i in range(4)]  # with two domains the false one is always the other
     torch.testing.assert_close(loss(module, rows), sum(alone) / 4, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["mix", "mtl", "single"])
-def test_baselines_are_plain_cross_entropy(kind):
+def test_loss_of_baseline_teachers_is_plain_cross_entropy(kind):
     domains = (BOOKS,) if kind == "single" else (BOOKS, DVD, KITCHEN)
     module, rows = training(kind, domains), batch()
     rows["domain"] = rows["domain"] % len(domains)
@@ -230,12 +230,12 @@ def test_domain_labels_are_false_or_permuted(labels, monkeypatch):
     drawn = torch.stack(drawn)
     assert (drawn == rows["domain"]).any() == (labels == "permuted")
     assert all((draw.sort().values == rows["domain"].sort().values).all() for draw in drawn) == (labels == "permuted")
-    assert len({tuple(draw.tolist()) for draw in drawn}) > 10  # new ones for every batch
+    assert len({tuple(draw.tolist()) for draw in drawn}) > 10  # new labels for every batch
 
 def domain_gradients(labels: str) -> tuple[dict[str, torch.Tensor], TeacherTraining, dict]:
-    """Gradients of the domain loss alone."""
+    """Gradients of the domain loss alone, and the module and rows that gave them."""
     module, rows = training(domain_labels=labels, domain_loss_weight=1.0), batch((5,) * 6)
-    rows["weight"] = torch.zeros(6)  # of the cross-entropy
+    rows["weight"] = torch.zeros(6)  # turns the cross-entropy off
     loss(module, rows).backward()
     return {name: p.grad for name, p in module.teacher.named_parameters() if p.grad is not None}, module, rows
 
@@ -246,14 +246,14 @@ def domain_logits(module, rows, knowledge_of=lambda knowledge: knowledge) -> tor
     return module.teacher.domain_classifier(knowledge_of(knowledge))
 
 
-def test_a_reversed_gradient_teaches_the_classifier_the_domain_and_takes_it_out_of_the_rest():
+def test_reversal_trains_the_classifier_and_negates_the_encoders_gradient():
     found, module, rows = domain_gradients("reversal")
     assert module.teacher.transferable.domain_embedding is None
     for sign, of_classifier in ((1, True), (-1, False)):
         module.zero_grad()
         losses = domain_corruption_loss(domain_logits(module, rows), rows["domain"])
         recognised = losses.detach() < math.log(3)
-        assert 0 < recognised.sum() < len(losses)  # both kinds of rows are there
+        assert 0 < recognised.sum() < len(losses)  # the batch has recognised and unrecognised rows
         (losses if of_classifier else losses * recognised).mean().backward()
         for name, parameter in module.teacher.named_parameters():
             if name.startswith("domain_classifier") == of_classifier and name in found and parameter.grad is not None:
@@ -261,10 +261,10 @@ def test_a_reversed_gradient_teaches_the_classifier_the_domain_and_takes_it_out_
     assert found["transferable.dense.weight"].abs().max() > 0
 
 
-def test_an_encoder_does_not_drive_a_classifier_that_it_has_confused_any_further():
+def test_reversal_gives_the_encoder_no_gradient_for_unrecognised_domains():
     module, rows = training(domain_labels="reversal", domain_loss_weight=1.0), batch((5,) * 6)
     rows["weight"] = torch.zeros(6)
-    with torch.no_grad():  # the classifier is sure of a domain that is none of the rows'
+    with torch.no_grad():  # the classifier is certain of a domain that no row has
         module.teacher.domain_classifier.bias.copy_(torch.tensor([-9.0, -9.0, 9.0]))
     rows["domain"] = torch.tensor([0, 1] * 3)
     loss(module, rows).backward()
@@ -272,7 +272,7 @@ def test_an_encoder_does_not_drive_a_classifier_that_it_has_confused_any_further
     assert not module.teacher.transferable.dense.weight.grad.any()
 
 
-def test_a_uniform_answer_is_learnt_by_all_but_the_classifier_which_learns_the_domain():
+def test_uniform_labels_train_the_knowledge_and_true_labels_the_classifier():
     found, module, rows = domain_gradients("uniform")
     module.zero_grad()
     cross_entropy(domain_logits(module, rows, torch.Tensor.detach), rows["domain"]).backward()
@@ -284,7 +284,7 @@ def test_a_uniform_answer_is_learnt_by_all_but_the_classifier_which_learns_the_d
 
 
 @pytest.mark.parametrize(("labels", "knows"), [("false", True), ("reversal", False), ("uniform", False)])
-def test_only_false_labels_put_the_domain_into_the_transferable_knowledge(labels, knows):
+def test_only_false_labels_put_the_domain_into_transferable_knowledge(labels, knows):
     torch.manual_seed(0)
     module = training(domain_labels=labels, domain_loss_weight=1.0, use_sample_weights=False)
     for part in (module.teacher.transferable, module.teacher.domain_classifier):
@@ -303,7 +303,7 @@ def test_only_false_labels_put_the_domain_into_the_transferable_knowledge(labels
 
 
 @pytest.mark.parametrize("score", [0.0, -0.3])  # a negative score must not reward a wrong answer
-def test_only_cross_entropy_is_weighted_in_the_papers_form(score):
+def test_sample_weights_apply_only_to_cross_entropy_in_the_paper_form(score):
     rows = batch()
     rows["weight"] = torch.tensor([0.5, score, 0.2])
     module = training(use_domain_loss=False)
@@ -325,7 +325,7 @@ def test_padding_changes_neither_loss_nor_gradients(width, architecture):
     torch.testing.assert_close(wide[:, :9], narrow, rtol=1e-3, atol=1e-5)
 
 
-def test_order_and_batches_of_one():
+def test_loss_does_not_depend_on_row_order_and_batches_may_have_one_row():
     module, rows = training(domains=(BOOKS, DVD)), batch()
     rows["domain"] = torch.tensor([0, 1, 0])
     torch.testing.assert_close(loss(module, chosen(rows, [2, 0, 1])), loss(module, rows))
@@ -343,10 +343,10 @@ def test_one_step_changes_every_parameter_of_the_meta_teacher():
     loss(module, rows).backward()
     optimizer.step()
     unchanged = {name for name, value in module.named_parameters() if torch.equal(value, before[name])}
-    assert all("key.bias" in name for name in unchanged)  # softmax does not see it
+    assert all("key.bias" in name for name in unchanged)  # softmax ignores a constant that is added to all scores
 
 
-def test_a_domains_rows_do_not_move_another_domains_head():
+def test_rows_of_a_domain_give_heads_of_other_domains_no_gradient():
     module, rows = training("mtl", (BOOKS, DVD)), batch()
     rows["domain"] = torch.zeros(3, dtype=torch.long)
     loss(module, rows).backward()
@@ -354,7 +354,7 @@ def test_a_domains_rows_do_not_move_another_domains_head():
     assert module.teacher.head_for(BOOKS).weight.grad.abs().max() > 0
 
 
-def test_terms_are_noted_in_training_only():
+def test_terms_are_logged_in_training_mode_only():
     module, rows = training(model=NO_DROPOUT), batch()
     loss(module, rows)
     assert module.take_terms() == {}
@@ -362,7 +362,7 @@ def test_terms_are_noted_in_training_only():
     assert module.take_terms()["hard"] == pytest.approx(hard_losses(module, rows).mean().item(), rel=1e-5)
 
 
-# On disk
+# Saving and loading
 
 
 def save(teacher, folder):
@@ -374,23 +374,23 @@ def save(teacher, folder):
 
 
 @KINDS
-def test_a_saved_teacher_answers_bit_for_bit_the_same(tmp_path, kind, domains, transferable):
+def test_loaded_teacher_gives_bit_identical_outputs(tmp_path, kind, domains, transferable):
     teacher = tiny_teacher(kind, domains, transferable)
     record = json.loads(json.dumps(save(teacher, tmp_path)))
     loaded = load_teacher(tmp_path, record, SUITE)
     rows = batch()
     rows["domain"] = rows["domain"] % len(domains)
     assert not loaded.training
-    assert torch.equal(told(loaded, rows).logits, told(teacher, rows).logits)
+    assert torch.equal(teacher_outputs(loaded, rows).logits, teacher_outputs(teacher, rows).logits)
     if transferable:
-        states = told(teacher, rows).hidden_states[-1]
+        states = teacher_outputs(teacher, rows).hidden_states[-1]
         assert torch.equal(loaded.transferable(states, rows), teacher.transferable(states, rows))
     assert loaded.state_dict().keys() == teacher.state_dict().keys()
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
 @KINDS
-def test_what_lies_on_disk_is_a_plain_checkpoint_and_one_more_file(tmp_path, kind, domains, transferable):
+def test_saved_teacher_is_a_plain_checkpoint_and_a_training_only_file(tmp_path, kind, domains, transferable):
     teacher = tiny_teacher(kind, domains, transferable)
     save(teacher, tmp_path)
     plain, report = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
@@ -402,7 +402,7 @@ def test_what_lies_on_disk_is_a_plain_checkpoint_and_one_more_file(tmp_path, kin
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
 
 
-def change(path, edit):
+def edit_weights(path, edit):
     weights = load_file(path)
     edit(weights)
     save_file(weights, path, metadata={"format": "pt"})
@@ -417,28 +417,28 @@ def change(path, edit):
         "classifier.other_heads.0.weight",
     ],
 )
-def test_a_weight_that_only_training_needs_must_be_there(tmp_path, name):
+def test_missing_training_only_weight_is_an_error(tmp_path, name):
     record = save(tiny_teacher(domains=MIXED), tmp_path)
-    change(tmp_path / "training_only.safetensors", lambda weights: weights.pop(name))
+    edit_weights(tmp_path / "training_only.safetensors", lambda weights: weights.pop(name))
     with pytest.raises(TeachbackError, match=name):
         load_teacher(tmp_path, record, SUITE)
 
 
-def test_weights_of_another_number_of_domains_are_refused(tmp_path):
+def test_weights_for_a_different_number_of_domains_are_rejected(tmp_path):
     record = save(tiny_teacher(domains=(BOOKS, DVD, KITCHEN)), tmp_path)
     record["arguments"]["trained_domains"] = ["books", "dvd"]
     with pytest.raises(TeachbackError, match="domain_embedding"):
         load_teacher(tmp_path, record, SUITE)
 
 
-def test_a_weight_of_the_model_must_be_there(tmp_path):
+def test_missing_model_weight_is_an_error(tmp_path):
     record = save(tiny_teacher(), tmp_path)
-    change(tmp_path / "model.safetensors", lambda weights: weights.pop("classifier.bias"))
+    edit_weights(tmp_path / "model.safetensors", lambda weights: weights.pop("classifier.bias"))
     with pytest.raises(TeachbackError, match="classifier.bias"):
         load_teacher(tmp_path, record, SUITE)
 
 
-def test_without_the_second_file_there_is_no_teacher(tmp_path):
+def test_missing_training_only_file_is_an_error(tmp_path):
     record = save(tiny_teacher(), tmp_path)
     (tmp_path / "training_only.safetensors").unlink()
     with pytest.raises(TeachbackError, match="training_only.safetensors"):
@@ -456,7 +456,7 @@ def scored_rows():
     ]  # fmt: skip
 
 
-def test_a_domain_that_is_only_scored_has_no_head_of_its_own():
+def test_domain_without_train_rows_uses_the_head_of_its_label_set():
     other = Domain("genre-2", "topic", GENRE.labels, rows={"train": 0, "test": 5})
     assert head_name("mtl", other) == head_name("meta", other) == "topic"
     assert head_name("mtl", replace(other, rows={"train": 1})) == "genre-2"
@@ -465,13 +465,13 @@ def test_a_domain_that_is_only_scored_has_no_head_of_its_own():
 KINDS_DATA = SuiteData(Suite("kinds", {d.name: d for d in FOUR_KINDS}), None, [d.name for d in FOUR_KINDS])
 
 
-def test_a_questions_answer_is_the_name_of_its_likeliest_choice_and_a_numbers_the_number():
+def test_predicted_labels_of_questions_and_regressions():
     rows = [Row("1", "a", "b ||| c", "first", "cause"), Row("2", "a", "", "1.5", "score")]
     logits = torch.tensor([[0.5, 1.5, 9.0], [0.25, ABSENT_CLASS, ABSENT_CLASS]])
     assert predicted_labels(logits, rows, KINDS_DATA) == ["second", "0.25"]
 
 
-def test_a_constant_number_is_what_a_regression_has_to_beat(capsys):
+def test_regression_baseline_is_a_constant_with_correlation_zero(capsys):
     score = replace(SCORE, metric="pearson+spearman")
     data = SuiteData(Suite("kinds", {"score": score}), None, ["score"])
     train = [Row(str(i), "a", "", str(i), "score") for i in range(3)]
@@ -481,7 +481,7 @@ def test_a_constant_number_is_what_a_regression_has_to_beat(capsys):
     assert "pearson+spearman     0.500     0.000" in capsys.readouterr().out
 
 
-def test_the_trainer_counts_rows_where_a_batch_has_more_sequences(tmp_path):
+def test_trainer_evaluates_per_row_if_rows_have_several_sequences(tmp_path):
     texts = [("good", "bad ||| quite plot"), ("plot", ""), ("bad never", "loud ||| thin"), ("once", "twice ||| again")]
     names = ["cause", "books", "cause", "cause"]
     rows = [Row(str(i), *texts[i % 4], "", names[i % 4]) for i in range(7)]
@@ -518,7 +518,7 @@ LOGITS = torch.tensor(
 )
 
 
-def test_predicted_labels_are_names_of_the_rows_own_head():
+def test_predicted_labels_are_label_names_of_the_rows_head():
     assert predicted_labels(LOGITS, scored_rows(), DATA) == [
         "positive",
         "positive",
@@ -529,13 +529,13 @@ def test_predicted_labels_are_names_of_the_rows_own_head():
     ]
 
 
-def test_checkpoints_are_selected_on_the_mean_over_domains():
+def test_selection_score_is_the_mean_over_domains():
     prediction = type("Prediction", (), {"predictions": LOGITS.numpy()})
     metrics = score_by_domain(scored_rows(), DATA)(prediction)
     assert metrics == pytest.approx({"books_accuracy": 0.5, "genre_accuracy": 2 / 3, "score": (0.5 + 2 / 3) / 2})
 
 
-def test_the_majority_class_is_that_of_train_scored_on_dev():
+def test_majority_class_is_from_train_and_scored_on_dev():
     train = [Row(str(i), "a", "", label, "books") for i, label in enumerate(("positive", "positive", "negative"))]
     train += [Row("g", "a", "", "fact", "genre")]
     found = majority_scores(DATA.suite, train, scored_rows())
@@ -543,7 +543,7 @@ def test_the_majority_class_is_that_of_train_scored_on_dev():
     assert found["genre"].value == pytest.approx(2 / 3)
 
 
-def test_a_teacher_no_better_than_the_majority_class_is_warned_of(capsys, caplog):
+def test_warning_if_a_teacher_does_not_beat_the_majority_class(capsys, caplog):
     majority = majority_scores(DATA.suite, scored_rows()[:5], scored_rows())
     with caplog.at_level(logging.WARNING):
         report_scores("teacher", {"eval_books_accuracy": 0.9, "eval_genre_accuracy": 2 / 3}, majority, "dev")

@@ -1,4 +1,4 @@
-"""The teacher's states on disk: the same losses and gradients as the model's own, and never another teacher's."""
+"""Cached teacher states: losses and gradients equal those of the live teacher, and cache entries are not shared by teachers."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def attached(module: InnerLayerDistillation, folder, encoded=None, teacher_hash=
     ],
     ids=str,
 )  # fmt: skip
-def test_losses_and_gradients_are_those_of_the_model_itself(student, arguments, tmp_path):
+def test_cached_states_give_the_losses_and_gradients_of_the_live_teacher(student, arguments, tmp_path):
     module = stage(student, **arguments)
     live, written = batch(rows()), batch(attached(module, tmp_path))
     assert "teacher_states" in written and "teacher_states" not in live
@@ -69,7 +69,7 @@ def test_losses_and_gradients_are_those_of_the_model_itself(student, arguments, 
         torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-3 * float(one.abs().max()) + 1e-6)
 
 
-def test_the_teacher_is_not_run_where_its_states_are_there(tmp_path, monkeypatch):
+def test_teacher_is_not_run_if_its_states_are_cached(tmp_path, monkeypatch):
     module = stage()
     values = batch(attached(module, tmp_path))
     monkeypatch.setattr(module.teacher.teacher.classifier.model, "forward", None)
@@ -78,7 +78,7 @@ def test_the_teacher_is_not_run_where_its_states_are_there(tmp_path, monkeypatch
         module(**batch(rows()))
 
 
-def test_states_that_were_computed_in_bfloat16(tmp_path):
+def test_cached_bfloat16_states_give_the_loss_of_the_live_teacher(tmp_path):
     module, encoded = stage(), rows()
     attach_states(encoded, module.teacher, DiskCache(tmp_path, None), SETTINGS | {"precision": "bf16"}, "one")
     with torch.autocast("cpu", torch.bfloat16):
@@ -86,8 +86,8 @@ def test_states_that_were_computed_in_bfloat16(tmp_path):
     torch.testing.assert_close(written, live, rtol=2e-2, atol=1e-3)
 
 
-def test_states_too_large_for_half_precision_are_refused(tmp_path):
-    """As some decoders have; the model itself serves."""
+def test_states_too_large_for_half_precision_are_rejected(tmp_path):
+    """States of some decoders exceed the range of half precision; with the live teacher they can be used."""
     module = stage()
     with torch.no_grad():
         module.teacher.teacher.classifier.model.bert.embeddings.LayerNorm.weight.mul_(1e6)
@@ -97,7 +97,7 @@ def test_states_too_large_for_half_precision_are_refused(tmp_path):
     assert not [path for path in tmp_path.glob("*") if not path.name.startswith(".")]
 
 
-def test_states_are_keyed_by_example_whatever_the_batch(tmp_path):
+def test_cached_states_follow_their_examples_in_any_batch(tmp_path):
     module, encoded = stage(), rows()
     attached(module, tmp_path, encoded)
     alone = [module(**batch(encoded, [i]))["loss"] for i in range(5)]
@@ -105,7 +105,7 @@ def test_states_are_keyed_by_example_whatever_the_batch(tmp_path):
     torch.testing.assert_close(together, sum(alone) / 5, rtol=1e-4, atol=1e-5)
 
 
-def test_the_answer_of_each_head_and_the_knowledge_of_each_domain(tmp_path):
+def test_cached_logits_knowledge_and_states_equal_those_of_the_live_teacher(tmp_path):
     module = stage()
     written = module.teacher.answer(batch(attached(module, tmp_path)))
     live = module.teacher.answer(batch(rows()))
@@ -116,7 +116,7 @@ def test_the_answer_of_each_head_and_the_knowledge_of_each_domain(tmp_path):
         torch.testing.assert_close(one.float() * mask, other * mask, rtol=2e-3, atol=2e-3)
 
 
-def test_another_teacher_length_layer_or_text_never_meets_old_states(tmp_path):
+def test_cache_key_depends_on_teacher_precision_layers_texts_and_length(tmp_path):
     module = stage()
     keys = {
         name_of("one", "fp32", [2, 4], "scores", rows()),
@@ -133,7 +133,7 @@ def test_another_teacher_length_layer_or_text_never_meets_old_states(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_states_are_written_once_and_read_again(tmp_path, monkeypatch):
+def test_states_are_computed_once_and_then_read_from_disk(tmp_path, monkeypatch):
     module = stage()
     first = batch(attached(module, tmp_path))
     monkeypatch.setattr(FrozenTeacher, "states", None)
@@ -142,7 +142,7 @@ def test_states_are_written_once_and_read_again(tmp_path, monkeypatch):
     assert torch.equal(first["teacher_means"], second["teacher_means"])
 
 
-def test_half_written_states_are_never_taken_for_whole_ones(tmp_path, monkeypatch):
+def test_interrupted_caching_leaves_no_partial_states(tmp_path, monkeypatch):
     module, states = stage(), FrozenTeacher.states
     calls = []
 
@@ -161,18 +161,18 @@ def test_half_written_states_are_never_taken_for_whole_ones(tmp_path, monkeypatc
     torch.testing.assert_close(module(**written)["loss"], module(**batch(rows()))["loss"], rtol=2e-3, atol=1e-5)
 
 
-def test_what_does_not_fit_is_named_with_its_size(tmp_path):
+def test_caching_is_refused_beyond_the_disk_limit_and_for_mixed_questions(tmp_path):
     live = stage().teacher
     assert refusal([rows(), rows()], live, DiskCache(tmp_path, None)) == ""
     assert "TEACHER_CACHE_GB is 0.0 GB" in refusal([rows()], live, DiskCache(tmp_path, 0.0))
-    one = 2 * sum(rows().lengths) * 32 * (1 + 2 * 3)  # half precision, 32 wide, the embeddings and two layers
+    one = 2 * sum(rows().lengths) * 32 * (1 + 2 * 3)  # bytes: half precision, width 32, embeddings and states, queries and keys of two layers
     limit = DiskCache(tmp_path, 1.5 * one / 1e9)
     assert refusal([rows()], live, limit) == "" and refusal([rows(), rows()], live, limit)
     mixed = EncodedRows({"input_ids": Slices.of_lists([[2, 3]] * 3)}, sequences=[1, 2])
     assert "choices" in refusal([mixed], live, DiskCache(tmp_path, None))
 
 
-def test_questions_with_choices(tmp_path):
+def test_cached_states_of_multiple_choice_questions_give_the_live_loss(tmp_path):
     quest = Domain("quest", "quest", ("choice1", "choice2"), kind="choices")
     teacher = tiny_teacher(kind="mix", domains=(quest,), transferable=False, layers=2)
     student = Classifier(classifier(domain=quest, **NO_DROPOUT), {"quest": quest})

@@ -102,7 +102,7 @@ def test_teacher_gradient_equals_that_of_weighted_smoothed_cross_entropy():
     for name, parameter in module.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, msg=name)
     hard = torch.nn.functional.cross_entropy(module.teacher.outputs(values).logits, values["label"], weight=by_class)
-    torch.testing.assert_close((by_class[values["label"]] * per_row).mean(), hard)  # PyTorch divides by the sum of weights, which here is the number of rows
+    torch.testing.assert_close((by_class[values["label"]] * per_row).mean(), hard)  # PyTorch divides by the sum of weights, here the number of rows
 
 
 def test_student_weights_apply_to_hard_labels_but_not_to_soft_targets():

@@ -114,7 +114,7 @@ def test_resumed_run_restores_the_fp16_loss_scale(tmp_path):
     save_state(tmp_path / "state", run.state())
     resumed.load_state(load_state(tmp_path / "state"))
     assert resumed.student.accelerator.scaler.get_scale() == 8
-    resumed.load_state({name: value for name, value in run.state().items() if name != "scaler"})  # states of earlier versions lack the scaler
+    resumed.load_state({name: value for name, value in run.state().items() if name != "scaler"})  # earlier versions saved no scaler
 
 
 def test_improvement_advantage_is_rejected_with_one_update_per_episode():
@@ -593,7 +593,7 @@ def test_train_fraction_reduces_only_the_quiz_of_the_target_domain(root, monkeyp
     run_stage_6(root, "books", *few)
     whole = [row.guid for row in read_rows(root / "data/mixed/quiz.tsv")]
     of_books = [[row.guid for row in rows if row.domain == "books"] for rows in quizzes if rows]
-    assert [len(rows) for rows in of_books] == [4, 16, 16, 4, 4] and of_books[0] == of_books[-1]  # stage 5, then stage 6 twice, each in two steps
+    assert [len(rows) for rows in of_books] == [4, 16, 16, 4, 4] and of_books[0] == of_books[-1]  # stage 5, then two runs of stage 6 in two steps
     assert sorted(row.label for row in quizzes[-1] if row.domain == "books") == ["negative"] * 2 + ["positive"] * 2
     assert [row.guid for row in quizzes[-1] if row.domain != "books"] == [guid for guid in whole if not guid.startswith("books")]
     learnt = {step.split("\t")[2] for step in (root / "outputs/mixed/seed42/books/curriculum/trajectory.tsv").read_text().splitlines()[1:]}

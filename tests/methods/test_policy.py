@@ -204,7 +204,7 @@ def test_progress_features_change_only_for_the_chosen_domain():
 def test_progress_features_by_hand():
     progress = Progress(2)
     progress.update(1, loss=0.5, reward=-0.02)
-    assert progress.features(0.25).tolist() == pytest.approx([0, 0.1, 0, -0.2, 0, 0.2, 0.25])  # moving means with weight 0.2 of the new value
+    assert progress.features(0.25).tolist() == pytest.approx([0, 0.1, 0, -0.2, 0, 0.2, 0.25])  # moving means: weight 0.2 for the new value
     progress.update(0, loss=1.0, reward=0.04)  # the scale of rewards is now 0.8 * 0.02 + 0.2 * 0.04
     rewards = [0.2 * 0.04 / 0.024, -0.2 * 0.02 / 0.024]
     assert progress.features(1.0).tolist() == pytest.approx([0.2, 0.1, *rewards, 0.2, 0.16, 1.0])

@@ -42,7 +42,7 @@ def test_paper_form_by_hand():
 
 
 def test_code_form_by_hand():
-    # Centroids over all classes: a (2, 1)/3, b (1, 3)/2, c (-1, 0). Rows are compared with the mean of the other two: (b + c)/2 is (-1/4, 3/4).
+    # Centroids over all classes: a (2, 1)/3, b (1, 3)/2, c (-1, 0); of the others the mean, for a (b + c)/2 = (-1/4, 3/4).
     a, b, c = np.array([2 / 3, 1 / 3]), np.array([0.5, 1.5]), np.array([-1.0, 0.0])
     cos = lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y)  # noqa: E731
     own, others = {"a": a, "b": b, "c": c}, {"a": (b + c) / 2, "b": (a + c) / 2, "c": (a + b) / 2}

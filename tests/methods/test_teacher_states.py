@@ -165,7 +165,7 @@ def test_caching_is_refused_beyond_the_disk_limit_and_for_mixed_questions(tmp_pa
     live = stage().teacher
     assert refusal([rows(), rows()], live, DiskCache(tmp_path, None)) == ""
     assert "TEACHER_CACHE_GB is 0.0 GB" in refusal([rows()], live, DiskCache(tmp_path, 0.0))
-    one = 2 * sum(rows().lengths) * 32 * (1 + 2 * 3)  # bytes: half precision, width 32, embeddings and states, queries and keys of two layers
+    one = 2 * sum(rows().lengths) * 32 * (1 + 2 * 3)  # bytes in fp16 at width 32: embeddings; states, queries and keys of two layers
     limit = DiskCache(tmp_path, 1.5 * one / 1e9)
     assert refusal([rows()], live, limit) == "" and refusal([rows(), rows()], live, limit)
     mixed = EncodedRows({"input_ids": Slices.of_lists([[2, 3]] * 3)}, sequences=[1, 2])

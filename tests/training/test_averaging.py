@@ -1,4 +1,4 @@
-"""Learning rates by layer, and the mean of the last epochs' weights."""
+"""Layer-wise learning-rate decay, averaged weights of the last epochs, and the choice of the initial weights."""
 
 import pytest
 import torch
@@ -20,8 +20,8 @@ from teachback.training.layer_rates import decay_by_layer
 from teachback.training.trainer import train
 
 
-def rates(module, decay=0.5):
-    """Learning rate of each parameter, with one of 1 for what does not decay."""
+def learning_rates(module, decay=0.5):
+    """Learning rate of each parameter after layer-wise decay from a base rate of 1."""
     decays = [p for p in module.parameters() if p.ndim > 1], [p for p in module.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW([{"params": part, "weight_decay": i} for i, part in enumerate(decays)], lr=1.0)
     decay_by_layer(optimizer, module, decay)
@@ -32,11 +32,11 @@ def rates(module, decay=0.5):
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", *DECODERS])
-def test_rates_fall_from_the_heads_to_the_embeddings(family):
+def test_learning_rates_decay_from_the_heads_to_the_embeddings(family):
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(family_config(family, pad_token_id=0)).eval()
     module = nn.ModuleDict({"student": Classifier(model, {"a": BOOKS, "b": BOOKS}), "projection": nn.Linear(2, 2)})
-    found = rates(module)
+    found = learning_rates(module)
     encoder = {id(p) for p in backbone(model).parameters()}
     assert {found[p] for p in module.parameters() if id(p) not in encoder} == {1.0}
     assert found[model.get_input_embeddings().weight] == 0.125
@@ -44,14 +44,14 @@ def test_rates_fall_from_the_heads_to_the_embeddings(family):
     assert [{found[p] for p in layer.parameters()} for layer in layers] == [{0.25}, {0.5}]
 
 
-def test_layers_that_share_weights_are_refused():
+def test_layer_decay_is_rejected_for_layers_that_share_weights():
     model = AutoModelForSequenceClassification.from_config(family_config("albert")).eval()
     with pytest.raises(TeachbackError, match="set LAYER_DECAY=1"):
-        rates(Classifier(model, {"a": BOOKS}))
+        learning_rates(Classifier(model, {"a": BOOKS}))
 
 
 def trained(folder, rate=1e-2, **options):
-    """Weights and trainer of a student fine-tuned on some rows."""
+    """Module and trainer of a student fine-tuned on six rows."""
     rows = encode(text_rows(6), tokenizer(), 16)
     rows.columns["label"] = torch.arange(6) % 2
     folder.mkdir(exist_ok=True)
@@ -61,14 +61,14 @@ def trained(folder, rate=1e-2, **options):
     return module, train(module, rows, rows, args, folder, None, 0, settings=settings)
 
 
-def test_a_decay_near_zero_trains_what_is_above_the_layers_alone(tmp_path):
+def test_layer_decay_near_zero_trains_only_pooler_and_head(tmp_path):
     start = classifier(seed=1).state_dict()
     module, _ = trained(tmp_path / "checkpoints", layer_decay=1e-9, num_train_epochs=1, weight_decay=0.0)
     moved = [name for name, value in module.student.model.state_dict().items() if not torch.allclose(value, start[name], atol=1e-7)]
     assert set(moved) == {f"{part}.{kind}" for part in ("bert.pooler.dense", "classifier") for kind in ("weight", "bias")}
 
 
-def test_mean_weights(tmp_path):
+def test_mean_weights_by_hand(tmp_path):
     states = [{"a": torch.tensor([1.0, float(i)]), "n": torch.tensor(i)} for i in range(3)]
     for i, state in enumerate(states):
         save_file(state, tmp_path / f"{i}.safetensors")
@@ -77,7 +77,7 @@ def test_mean_weights(tmp_path):
 
 
 @pytest.mark.parametrize("better", [True, False])
-def test_the_mean_of_the_last_epochs_is_kept_unless_an_epoch_is_better(tmp_path, monkeypatch, capsys, better):
+def test_mean_of_the_last_epochs_is_kept_unless_an_epoch_is_better(tmp_path, monkeypatch, capsys, better):
     monkeypatch.setattr("teachback.training.averaging.is_no_worse", lambda *values: better)
     folder = tmp_path / "checkpoints"
     module, trainer = trained(folder, average_checkpoints=2, num_train_epochs=4)
@@ -93,11 +93,11 @@ def test_the_mean_of_the_last_epochs_is_kept_unless_an_epoch_is_better(tmp_path,
     else:
         expected = single.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in weights.items())
-    unused = module.student.model.get_input_embeddings().weight[-1]  # of a token that no text has: decayed in each step alone
+    unused = module.student.model.get_input_embeddings().weight[-1]  # of a token in no text: only weight decay changes it
     assert torch.isfinite(unused).all() and module.student.model.get_input_embeddings().weight.shape[0] == 60
 
 
-def test_what_a_killed_process_of_another_machine_left_is_no_epoch(tmp_path):
+def test_unfinished_files_of_a_killed_process_are_not_averaged(tmp_path):
     left = tmp_path / "checkpoints/epochs/.000000002.safetensors.another-machine.abc.unfinished"
     left.mkdir(parents=True)
     (left / "000000002.safetensors").write_bytes(b"half of")
@@ -106,15 +106,15 @@ def test_what_a_killed_process_of_another_machine_left_is_no_epoch(tmp_path):
     assert all(torch.equal(value, undisturbed.state_dict()[name]) for name, value in module.state_dict().items())
 
 
-def test_epochs_without_averaging_leave_no_weights(tmp_path):
+def test_without_averaging_no_weights_of_epochs_are_saved(tmp_path):
     _, trainer = trained(tmp_path / "checkpoints", num_train_epochs=1)
     assert not (tmp_path / "checkpoints/epochs").exists() and trainer.averaged is False
 
 
 @pytest.mark.parametrize("better", [True, False])
 @pytest.mark.parametrize("averaged", [0, 2])
-def test_the_start_is_kept_exactly_if_no_epoch_is_better(tmp_path, monkeypatch, capsys, better, averaged):
-    """Also the embeddings of tokens that no text has, which the steps decay."""
+def test_initial_weights_are_restored_exactly_if_no_epoch_is_better(tmp_path, monkeypatch, capsys, better, averaged):
+    """Includes the embeddings of tokens that occur in no text, which training decays."""
     monkeypatch.setattr("teachback.training.trainer.is_better", lambda *values: better)
     options = {"average_checkpoints": averaged, "num_train_epochs": 2, "weight_decay": 0.1}
     module, trainer = trained(tmp_path / "checkpoints", keep_start=True, **options)
@@ -126,8 +126,8 @@ def test_the_start_is_kept_exactly_if_no_epoch_is_better(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("lower", [True, False])
-def test_the_start_competes_by_the_selection_metric(tmp_path, lower):
-    """Training at a rate that ruins the student leaves it as it was, and one at a good rate does not."""
+def test_initial_weights_compete_by_the_selection_metric(tmp_path, lower):
+    """The initial weights are kept if the learning rate ruins the student, and not if it is a good one."""
     _, trainer = trained(tmp_path / "checkpoints", keep_start=True, num_train_epochs=2, rate=1e-2 if lower else 30.0)
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     assert trainer.start_kept is not lower
@@ -135,12 +135,12 @@ def test_the_start_competes_by_the_selection_metric(tmp_path, lower):
 
 
 @pytest.mark.parametrize("options", [{"keep_start": True, "trainer": ["load_best_model_at_end=false"]}, {"average_checkpoints": 1}, {"average_checkpoints": 2, "trainer": ["load_best_model_at_end=false"]}, {"average_checkpoints": -1}, {"layer_decay": 0.0}, {"layer_decay": 1.5}])
-def test_values_without_a_meaning_are_refused(options):
+def test_invalid_optimizer_arguments_are_rejected(options):
     with pytest.raises(TeachbackError, match=next(iter(options)).upper()):
         OptimizerArguments(**options)
 
 
-def test_defaults_are_not_recorded():
+def test_default_values_are_left_out_of_the_fingerprint():
     plain, decayed = OptimizerArguments(), OptimizerArguments(layer_decay=0.9)
     args = plain.training_arguments("cpu", "fp32")
     assert not {"layer_decay", "average_checkpoints", "keep_start"} & plain.fingerprint(args).keys()

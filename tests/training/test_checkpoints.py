@@ -47,29 +47,29 @@ STATE = {
 }
 
 
-def test_nested_values_come_back_with_their_types(tmp_path):
+def test_nested_values_are_restored_with_their_types(tmp_path):
     assert_same(round_trip(tmp_path, STATE), STATE)
 
 
-def test_numbers_of_numpy_become_pythons(tmp_path):
+def test_numpy_numbers_are_restored_as_python_numbers(tmp_path):
     found = round_trip(tmp_path, {"a": np.float64(0.5), "b": np.int64(3)})
     assert_same(found, {"a": 0.5, "b": 3})
 
 
-def test_tensors_that_share_memory_or_are_views_are_saved(tmp_path):
+def test_views_and_tensors_that_share_memory_are_restored(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
     state = {"whole": whole, "again": whole, "turned": whole.T, "part": whole[1:, ::2]}
     found = round_trip(tmp_path, state)
     assert all(torch.equal(found[name], state[name]) for name in state)
 
 
-def test_nothing_on_disk_is_a_pickle(tmp_path):
+def test_state_is_saved_as_json_and_safetensors_without_pickle(tmp_path):
     save_state(tmp_path / "state", STATE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.safetensors"]
     json.loads((tmp_path / "state.json").read_text())
 
 
-def test_what_json_cannot_hold_is_an_error(tmp_path):
+def test_value_without_a_json_form_is_an_error(tmp_path):
     with pytest.raises(TypeError):
         save_state(tmp_path / "state", {"object": object()})
 
@@ -94,7 +94,7 @@ def steps(model, optimizer, scheduler, count):
         scheduler.step()
 
 
-def test_an_optimizers_state_comes_back_whole(tmp_path):
+def test_optimizer_state_is_restored(tmp_path):
     model, optimizer, scheduler = model_and_optimizer(0)
     steps(model, optimizer, scheduler, 3)
     expected = optimizer.state_dict()
@@ -103,7 +103,7 @@ def test_an_optimizers_state_comes_back_whole(tmp_path):
     assert list(found["state"]) == [0, 1, 2, 3] and found["param_groups"][0]["betas"] == (0.8, 0.95)
 
 
-def test_training_continues_as_if_never_interrupted(tmp_path):
+def test_resumed_training_equals_uninterrupted_training(tmp_path):
     model, optimizer, scheduler = model_and_optimizer(0)
     steps(model, optimizer, scheduler, 3)
     state = {
@@ -139,11 +139,11 @@ def draws():
     return [*values, random.choice(range(100)), np.random.permutation(9).tolist(), nn.functional.dropout(torch.ones(20)).tolist()]
 
 
-def test_restored_generators_give_the_same_draws(tmp_path):
+def test_restored_random_generators_give_the_same_draws(tmp_path):
     random.seed(1)
     np.random.seed(2)
     torch.manual_seed(3)
-    draws()  # leaves a second normal number waiting in the generators of Python and numpy
+    draws()  # leaves a cached second normal number in the generators of Python and NumPy
     save_state(tmp_path / "random", random_states())
     expected = draws()
     assert draws() != expected

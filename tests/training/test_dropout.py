@@ -1,4 +1,4 @@
-"""Dropout from fewer random bits is dropout: what it drops, what it keeps, its gradient, and where it is in force."""
+"""Dropout from 16 random bits per value: dropped share, scale of the rest, gradient, and the context in which it is used."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9, 2e-5, 1 - 2e-5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_drops_with_the_probability_and_keeps_the_mean(p, dtype):
+def test_values_are_dropped_with_probability_p_and_the_rest_is_rescaled(p, dtype):
     torch.manual_seed(0)
     found = dropout(torch.ones(1000, 1000, dtype=dtype), p)
     assert found.dtype == dtype
@@ -21,7 +21,7 @@ def test_drops_with_the_probability_and_keeps_the_mean(p, dtype):
     assert found.unique().numel() == 2
 
 
-def test_each_of_the_four_numbers_of_a_draw_is_uniform_and_of_its_own():
+def test_the_four_numbers_of_a_draw_are_uniform_and_uncorrelated():
     torch.manual_seed(0)
     levels = random_levels(torch.Size([200_000, 4])).double()
     uniform = 65536 / 12**0.5
@@ -30,7 +30,7 @@ def test_each_of_the_four_numbers_of_a_draw_is_uniform_and_of_its_own():
     assert (torch.corrcoef(levels.T) - torch.eye(4)).abs().max() < 0.01
 
 
-def test_the_gradient_is_the_mask():
+def test_gradient_is_the_scaled_mask():
     values = torch.randn(3, 5, 7, requires_grad=True)
     found = dropout(values, 0.3)
     (gradient,) = torch.autograd.grad(found.sum(), values)
@@ -39,12 +39,12 @@ def test_the_gradient_is_the_mask():
 
 
 @pytest.mark.parametrize(("p", "training"), [(0.0, True), (0.1, False), (1e-6, True)])
-def test_drops_nothing_where_there_is_nothing_to_drop(p, training):
+def test_nothing_is_dropped_at_negligible_p_or_in_eval_mode(p, training):
     values = torch.randn(10, 10)
     torch.testing.assert_close(dropout(values, p, training), values)
 
 
-def test_drops_everything_and_in_place_as_pytorch_does():
+def test_p_of_one_in_place_use_and_invalid_p_behave_as_in_pytorch():
     assert (dropout(torch.ones(4), 1.0) == 0).all()
     values = torch.ones(100)
     assert dropout(values, 0.5, inplace=True) is values and set(values.tolist()) == {0.0, 2.0}
@@ -52,7 +52,7 @@ def test_drops_everything_and_in_place_as_pytorch_does():
         dropout(values, 1.5)
 
 
-def test_a_module_and_a_function_use_it_inside_the_context_and_nowhere_else():
+def test_context_manager_replaces_dropout_of_modules_and_functions():
     values, module = torch.ones(64), nn.Dropout(0.5).train()
 
     def drawn(draw) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_a_module_and_a_function_use_it_inside_the_context_and_nowhere_else():
     assert not torch.equal(drawn(lambda: module(values)), ours)
 
 
-def test_the_same_seed_drops_the_same():
+def test_dropout_is_reproducible_by_seed():
     torch.manual_seed(5)
     first = dropout(torch.ones(50, 3), 0.2)
     torch.manual_seed(5)

@@ -1,4 +1,4 @@
-"""PATIENCE: stages end early, and in the same epoch with the same weights when they are interrupted."""
+"""Early stopping by PATIENCE: the epoch in which stages stop, and the same epoch and weights after an interruption."""
 
 import shutil
 from types import SimpleNamespace
@@ -23,19 +23,19 @@ from teachback.methods.episodes import Episodes
 from teachback.training.trainer import DistillationTrainer
 
 LONG = ("--num_train_epochs", "8", "--patience", "2", "--learning_rate", "1e-3")
-STEPS = 6  # an epoch
+STEPS = 6  # per epoch
 
 
 @pytest.fixture(scope="module")
 def early(tmp_path_factory):
-    """A teacher that ended early, without interruption, and its suite."""
+    """Folder of an uninterrupted teacher that stopped early, and the root folder with its suite."""
     root = tmp_path_factory.mktemp("early")
     write_tiny_suite(root / "data")
     return teach(root, *LONG), root
 
 
 def scores(folder, name="eval_score") -> list[float]:
-    """Scores of the evaluations while training; the one of the best checkpoint after it is left out."""
+    """Evaluation scores during training, without the final evaluation of the best checkpoint."""
     return [entry[name] for entry in read_stage(folder)["history"] if name in entry][:-1]
 
 
@@ -48,7 +48,7 @@ def expected_epochs(values: list[float], patience: int = 2) -> int:
     return len(values)
 
 
-def test_a_stage_ends_after_so_many_scores_without_a_better_one(early):
+def test_stage_stops_after_patience_evaluations_without_improvement(early):
     folder, root = early
     found = scores(folder)
     assert len(found) == expected_epochs(found) < 8
@@ -57,7 +57,7 @@ def test_a_stage_ends_after_so_many_scores_without_a_better_one(early):
 
 
 @pytest.mark.parametrize("place", ["within the last epoch", "in its last step", "before it is published"])
-def test_an_interrupted_stage_ends_in_the_same_epoch_with_the_same_weights(early, place, tmp_path, monkeypatch):
+def test_interrupted_stage_stops_in_the_same_epoch_with_the_same_weights(early, place, tmp_path, monkeypatch):
     uninterrupted, _ = early
     steps = STEPS * len(scores(uninterrupted))
     write_tiny_suite(tmp_path / "data")
@@ -79,7 +79,7 @@ def test_an_interrupted_stage_ends_in_the_same_epoch_with_the_same_weights(early
     assert ours["loss"] == theirs["loss"] and ours["score"] == theirs["score"]
 
 
-def test_stage_4_ends_by_its_loss_and_stage_5_by_its_score(early, tmp_path):
+def test_stage_4_stops_by_its_loss_and_stage_5_by_its_score(early, tmp_path):
     folder, root = early
     target = tmp_path / "outputs/tiny/seed42"
     shutil.copytree(folder, target / "teacher-meta")
@@ -92,13 +92,13 @@ def test_stage_4_ends_by_its_loss_and_stage_5_by_its_score(early, tmp_path):
     assert len(found) == expected_epochs(found, 1) < 6
 
 
-def test_patience_without_evaluations_is_refused(early):
+def test_patience_without_evaluations_is_rejected(early):
     with pytest.raises(TeachbackError, match="PATIENCE=2 counts evaluations"):
         teach(early[1], *LONG, "--trainer", "eval_strategy=no", "load_best_model_at_end=false")
 
 
 def episodes(values: list[float], patience: int) -> Episodes:
-    """Episodes of a curriculum that does nothing, scored every second one with ``values``."""
+    """Episodes of a dummy curriculum that is evaluated every second episode, with scores from ``values``."""
     curriculum = SimpleNamespace(args=SimpleNamespace(episodes=20, eval_every=2, patience=patience), episode=0, student=SimpleNamespace(classifier=None))
     curriculum.record = SimpleNamespace(episodes=[{"reward": 0, "student_loss": 0, "policy_loss": 0, "probabilities": {}, "entropy": 0}])
     curriculum.run_episode = lambda: setattr(curriculum, "episode", curriculum.episode + 1)
@@ -108,7 +108,7 @@ def episodes(values: list[float], patience: int) -> Episodes:
 
 
 @pytest.mark.parametrize("stop", [None, 5, 8])
-def test_a_curriculum_ends_after_so_many_scores_also_when_it_goes_on(stop, monkeypatch):
+def test_curriculum_stops_by_patience_also_after_resuming(stop, monkeypatch):
     monkeypatch.setattr("teachback.methods.episodes.weights", lambda student: {})
     values = [0.5, 0.6, 0.6, 0.7, 0.7, 0.6, 0.5, 0.9, 0.9, 0.9, 0.9]
     run = episodes(values, patience=3)

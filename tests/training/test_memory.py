@@ -1,4 +1,4 @@
-"""The C library's allocator is told to keep freed memory while a training runs, and no longer."""
+"""Options of the C library's allocator that keep freed memory during training, and their reset afterwards."""
 
 import ctypes
 import sys
@@ -10,7 +10,7 @@ from teachback.training.memory import KEEPING, USUAL, freed_memory_kept
 
 
 class Library:
-    """A C library that notes what its allocator is told."""
+    """Fake C library that records the options set with ``mallopt``."""
 
     def __init__(self):
         self.told = {}
@@ -28,14 +28,14 @@ def library(monkeypatch):
     return found
 
 
-def test_memory_is_kept_within_and_given_back_after_also_after_an_error(library):
+def test_allocator_options_are_restored_even_after_an_error(library):
     with pytest.raises(KeyError), freed_memory_kept():
         assert library.told == KEEPING
         raise KeyError
     assert library.told == USUAL
 
 
-def test_other_systems_and_libraries_are_left_alone(library, monkeypatch):
+def test_other_systems_and_c_libraries_are_left_unchanged(library, monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     with freed_memory_kept():
         assert library.told == {}
@@ -46,7 +46,7 @@ def test_other_systems_and_libraries_are_left_alone(library, monkeypatch):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
-def test_the_real_allocator_takes_every_value():
+def test_installed_c_library_accepts_every_allocator_option():
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         pytest.skip("this C library has no mallopt")

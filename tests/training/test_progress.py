@@ -1,4 +1,4 @@
-"""What a training prints: a line an epoch, losses enough for a curve, and nothing of the evaluation after it."""
+"""Output of training: one line per epoch, enough logged losses for a curve, and no line for the final evaluation."""
 
 import re
 
@@ -13,12 +13,12 @@ from teachback.training.progress import EnoughLosses, EpochLines, duration
 
 @pytest.fixture
 def printed(suite, capsys):  # noqa: F811
-    """The lines of a teacher's training on a redirected output, and its folder."""
+    """Lines that the training of a teacher prints to redirected output, and the teacher's folder."""
     folder = teach(suite, "--num_train_epochs", "3", "--logging_steps", "50")
     return capsys.readouterr().out.splitlines(), folder
 
 
-def test_an_epoch_is_one_readable_line_and_the_last_evaluation_is_said_once(printed):
+def test_each_epoch_prints_one_line_and_the_last_evaluation_is_not_repeated(printed):
     lines, _ = printed
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert [line.split(":")[0] for line in epochs] == ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3"]
@@ -28,19 +28,19 @@ def test_an_epoch_is_one_readable_line_and_the_last_evaluation_is_said_once(prin
     assert any(re.fullmatch(r"trained 18 steps in [\d.]+ s", line) for line in lines)
 
 
-def test_a_short_run_logs_ten_losses_unless_told_otherwise(printed, suite):  # noqa: F811
+def test_short_run_logs_the_loss_at_every_step(printed, suite):  # noqa: F811
     _, folder = printed
     assert len([entry for entry in read_stage(folder)["history"] if "loss" in entry]) == 18
 
 
 @pytest.mark.parametrize(("steps", "epochs", "every"), [(18, 3, 1), (120, 3, 12), (5000, 3, 50), (100, 50, 2), (4, 4, 1)])
-def test_how_often_a_loss_is_logged(steps, epochs, every):
+def test_logging_interval_depends_on_the_number_of_steps_and_epochs(steps, epochs, every):
     state, args = TrainerState(max_steps=steps, logging_steps=50), type("Args", (), {"num_train_epochs": float(epochs)})
     EnoughLosses().on_train_begin(args, state, None)
     assert state.logging_steps == every
 
 
-def test_a_long_epoch_says_how_far_it_is(capsys, monkeypatch):
+def test_long_epoch_prints_its_progress(capsys, monkeypatch):
     clock = iter(range(0, 10_000, 40))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     lines, state = EpochLines(), TrainerState(max_steps=100, is_world_process_zero=True)
@@ -50,5 +50,5 @@ def test_a_long_epoch_says_how_far_it_is(capsys, monkeypatch):
     assert re.fullmatch(r"step 25 of 100 \(25 %\), loss 0.5 \(hard 0.25\), about \d+ min left\n", capsys.readouterr().out)
 
 
-def test_times_in_units_that_suit_them():
+def test_durations_are_formatted_in_suitable_units():
     assert [duration(seconds) for seconds in (4.21, 95, 720, 11_160)] == ["4.2 s", "95 s", "12 min", "3.1 h"]

@@ -1,4 +1,4 @@
-"""Embeddings of tokens that no text has are left out of training, which must change nothing."""
+"""Training without the embeddings of unused tokens, which must give the same weights as with the whole table."""
 
 import copy
 
@@ -27,7 +27,7 @@ def encoded():
 
 
 def learn(model, encoded, steps=4):
-    """A few steps of AdamW whose learning rate and weight decay leave their mark."""
+    """Gradient norms of a few AdamW steps with a large learning rate and weight decay."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.5)
     batch = Collator(0)([encoded[i] for i in range(len(encoded))])
     norms = []
@@ -42,7 +42,7 @@ def learn(model, encoded, steps=4):
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
-def test_every_weight_ends_as_with_the_whole_table(encoded, architecture):
+def test_reduced_table_gives_the_same_weights_as_the_whole_table(encoded, architecture):
     whole = classifier(architecture)
     start = whole.get_input_embeddings().weight.detach().clone()
     used = copy.deepcopy(whole)
@@ -58,7 +58,7 @@ def test_every_weight_ends_as_with_the_whole_table(encoded, architecture):
 
 
 def trained(encoded, folder, **options):
-    """A student after two epochs by the Trainer, and what it was trained with."""
+    """Student after two epochs with the Trainer, and the types of its embedding table during training."""
     module = PredictionDistillation(Classifier(classifier(seed=1), {"sentiment": BOOKS}), SecondStageArguments(), False)
     seen = []
     module.student.model.register_forward_hook(lambda model, *_: seen.append(type(model.get_input_embeddings())))
@@ -68,7 +68,7 @@ def trained(encoded, folder, **options):
     return module.student.model, set(seen)
 
 
-def test_the_trainer_gives_the_same_student(encoded, tmp_path, monkeypatch):
+def test_trainer_gives_the_same_student_with_the_reduced_table(encoded, tmp_path, monkeypatch):
     used, tables = trained(encoded, tmp_path / "used")
     assert tables == {UsedEmbedding}
     monkeypatch.setattr(vocabulary, "WORTHWHILE", 0.0)
@@ -79,25 +79,25 @@ def test_the_trainer_gives_the_same_student(encoded, tmp_path, monkeypatch):
         torch.testing.assert_close(used.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_optimizers_that_look_at_a_whole_matrix_get_it(encoded, tmp_path):
+def test_optimizers_that_need_the_whole_matrix_get_the_whole_table(encoded, tmp_path):
     _, tables = trained(encoded, tmp_path, optim="adafactor")
     assert tables == {torch.nn.Embedding}
 
 
-def test_a_token_that_was_not_announced_is_an_error(encoded):
+def test_token_outside_the_reduced_table_is_an_error(encoded):
     model = classifier()
     use_only(model, [encoded], 0)
     with pytest.raises(IndexError):
         model(input_ids=torch.tensor([[2, VOCABULARY - 1, 3]]))
 
 
-def test_padding_alone_is_always_there():
+def test_padding_token_is_always_in_the_reduced_table():
     model = classifier()
     use_only(model, [], 0)
     assert model.get_input_embeddings()(torch.tensor([0])).shape == (1, 32)
 
 
-def test_what_is_written_has_the_whole_table(encoded):
+def test_whole_vocabulary_gives_a_state_dict_with_the_whole_table(encoded):
     model = classifier()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     use_only(model, [encoded], 0)
@@ -109,7 +109,7 @@ def test_what_is_written_has_the_whole_table(encoded):
 
 
 @pytest.mark.parametrize("why", ["frozen", "shared", "all used"])
-def test_tables_that_would_not_stay_the_same_or_gain_nothing_are_left_whole(encoded, why, monkeypatch):
+def test_frozen_shared_and_fully_used_tables_are_not_reduced(encoded, why, monkeypatch):
     model = classifier()
     table = model.get_input_embeddings()
     if why == "frozen":

@@ -1,6 +1,6 @@
-"""Bad data, models and settings through the stages' own commands: what is refused, what is warned of, what is right.
+"""Invalid and unusual data, models and settings, passed to the stages' commands: errors, warnings, and accepted input.
 
-Each case is a command on data that somebody could have, and what it has to say. Nothing here trains but the last tests.
+Each case is a command on input that a user could have, and the message expected of it. Only the last tests train.
 """
 
 import json
@@ -28,12 +28,12 @@ from teachback.training.loss_watch import LossWatch, Step
 from teachback.training.trainer import DistillationTrainer
 
 HEADER = b"text_a\tlabel\tdomain\n"
-STAND_IN = "scratch:tiny"  # the encoder that is not run
-MANY = 12  # rows of each domain and label
+STAND_IN = "scratch:tiny"  # an embedding model that the fixture `workspace` replaces by random vectors
+MANY = 12  # rows per domain and label
 
 
 def rows(pairs: str = "a:x a:y b:x b:y", count: int = MANY, word: str = "text") -> bytes:
-    """``count`` rows of each "domain:label"."""
+    """TSV lines: ``count`` rows for each "domain:label" of ``pairs``."""
     named = [pair.split(":") for pair in pairs.split()]
     return b"".join(f"{word} {i} {d} {label}\t{label}\t{d}\n".encode() for d, label in named for i in range(count))
 
@@ -44,7 +44,7 @@ TEST = HEADER + rows(count=2, word="other")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A processed suite ``tiny``, a model folder, and a finished teacher and student of two layers. Tests copy it."""
+    """Folder with a processed suite ``tiny``, a model, and a finished two-layer teacher and student; `workspace` copies it."""
     root = tmp_path_factory.mktemp("home")
     write_tiny_suite(root / "data")
     tiny.classifier().save_pretrained(root / "model")
@@ -52,19 +52,19 @@ def home(tmp_path_factory) -> Path:
     run = root / "outputs/tiny/seed42"
     finished = tiny.tiny_teacher(domains=(tiny.BOOKS, tiny.DVD))
     finished.save(run / "teacher-meta", tiny.tokenizer())
-    _describe(run / "teacher-meta", {"teacher": "meta", "trained_domains": ["books", "dvd"]}, transferable=True)
+    _write_stage_json(run / "teacher-meta", {"teacher": "meta", "trained_domains": ["books", "dvd"]}, transferable=True)
     shutil.copytree(root / "model", run / "books/student_first")
-    _describe(run / "books/student_first", {"teacher": "meta"})
+    _write_stage_json(run / "books/student_first", {"teacher": "meta"})
     return root
 
 
-def _describe(folder: Path, arguments: dict, **record) -> None:
+def _write_stage_json(folder: Path, arguments: dict, **record) -> None:
     (folder / "stage.json").write_text(json.dumps({"arguments": arguments, "inputs": {}, "fingerprint": "", **record}))
 
 
 @pytest.fixture
-def place(home, tmp_path, monkeypatch) -> SimpleNamespace:
-    """A copy of `home` to spoil, and stage 2 without its encoder and figure, which no bad row ever reaches."""
+def workspace(home, tmp_path, monkeypatch) -> SimpleNamespace:
+    """Copy of `home` that a test may damage; stage 2 runs without its encoder and figure, which bad rows never reach."""
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
 
     really = scores._write_embeddings
@@ -81,37 +81,37 @@ def place(home, tmp_path, monkeypatch) -> SimpleNamespace:
 
 
 def process(data: Path, *flags: str, suite: str = "custom") -> Finished:
-    machine = ("--embedding_model", STAND_IN, "--device", "cpu", "--precision", "fp32")
-    return command("process_data.py", "--suite", suite, "--data_dir", data, *machine, *flags)
+    common_flags = ("--embedding_model", STAND_IN, "--device", "cpu", "--precision", "fp32")
+    return command("process_data.py", "--suite", suite, "--data_dir", data, *common_flags, *flags)
 
 
 def custom(*flags: str, **files: bytes) -> Callable[..., Finished]:
-    """Stage 2 on the user's own files; one of the name ``mine`` is divided."""
+    """Command of stage 2 on a user's TSV files, given as name=content; a single file ``mine`` is divided into splits."""
 
-    def run(place) -> Finished:
-        folder = place.data / "raw/custom"
+    def run(workspace) -> Finished:
+        folder = workspace.data / "raw/custom"
         folder.mkdir(parents=True)
         for name, content in files.items():
             (folder / f"{name}.tsv").write_bytes(content)
-        return process(place.data, *flags)
+        return process(workspace.data, *flags)
 
     return run
 
 
 def mine(line: bytes | str, *flags: str) -> Callable[..., Finished]:
-    """Stage 2 on good rows with one more, line 50 of mine.tsv."""
+    """Command of stage 2 on valid rows followed by ``line``, which is line 50 of mine.tsv."""
     return custom(*flags, mine=GOOD + (line.encode() if isinstance(line, str) else line) + b"\n")
 
 
 def raw(suite: str, domain: str, files: dict[str, bytes], *flags: str) -> Callable[..., Finished]:
-    """Stage 2 on unpacked archives of a suite."""
+    """Command of stage 2 on ``files``, written as the unpacked archives of a suite."""
 
-    def run(place) -> Finished:
+    def run(workspace) -> Finished:
         for name, content in files.items():
-            path = place.data / "raw" / suite / "content" / name
+            path = workspace.data / "raw" / suite / "content" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        return process(place.data, "--domains", domain, *flags, suite=suite)
+        return process(workspace.data, "--domains", domain, *flags, suite=suite)
 
     return run
 
@@ -141,14 +141,14 @@ def reviews(*texts: bytes) -> Callable[..., Finished]:
     )
 
 
-def machine(place) -> list:
+def common_flags(workspace) -> list:
     return [
         "--suite",
         "tiny",
         "--data_dir",
-        place.data,
+        workspace.data,
         "--output_root",
-        place.root / "outputs",
+        workspace.root / "outputs",
         "--device",
         "cpu",
         "--precision",
@@ -157,32 +157,32 @@ def machine(place) -> list:
 
 
 def teach(*flags: str, spoil: Callable | None = None, model: str = "") -> Callable[..., Finished]:
-    """Stage 3, after ``spoil`` (data, model folder) has done its harm."""
+    """Command of stage 3, run after ``spoil(data folder, model folder)``."""
 
-    def run(place) -> Finished:
+    def run(workspace) -> Finished:
         if spoil:
-            spoil(place.data / "tiny", place.root / "model")
-        shutil.rmtree(place.root / "outputs")
-        return command("train_teacher.py", *machine(place), "--teacher_model", model or place.root / "model", *flags)
+            spoil(workspace.data / "tiny", workspace.root / "model")
+        shutil.rmtree(workspace.root / "outputs")
+        return command("train_teacher.py", *common_flags(workspace), "--teacher_model", model or workspace.root / "model", *flags)
 
     return run
 
 
 def distil(stage: str, *flags: str, spoil: Callable | None = None) -> Callable[..., Finished]:
-    """Stage 4 or 5 on the finished teacher, after ``spoil`` (run folder, model folder) has done its harm."""
+    """Command of stage 4 or 5 with the finished teacher, run after ``spoil(run folder, model folder)``."""
 
-    def run(place) -> Finished:
+    def run(workspace) -> Finished:
         if spoil:
-            spoil(place.root / "outputs/tiny/seed42", place.root / "model")
+            spoil(workspace.root / "outputs/tiny/seed42", workspace.root / "model")
         return command(
-            "distill_student.py", "--stage", stage, *machine(place), "--student_model", place.root / "model", *flags
+            "distill_student.py", "--stage", stage, *common_flags(workspace), "--student_model", workspace.root / "model", *flags
         )
 
     return run
 
 
 def edited(name: str, before: str | bytes, after: str | bytes) -> Callable[..., None]:
-    """Replace something in a file of the first folder."""
+    """Replace the first occurrence of ``before`` in a file of the data or run folder."""
 
     def spoil(folder: Path, model: Path) -> None:
         before_, after_ = (part.encode() if isinstance(part, str) else part for part in (before, after))
@@ -193,8 +193,8 @@ def edited(name: str, before: str | bytes, after: str | bytes) -> Callable[..., 
     return spoil
 
 
-def described(change: Callable[[dict], object]) -> Callable[..., None]:
-    """Change the content of suite.json."""
+def edited_suite_json(change: Callable[[dict], object]) -> Callable[..., None]:
+    """Apply ``change`` to the content of suite.json."""
 
     def spoil(folder: Path, model: Path) -> None:
         content = json.loads((folder / "suite.json").read_text())
@@ -205,7 +205,7 @@ def described(change: Callable[[dict], object]) -> Callable[..., None]:
 
 
 def weights(change: Callable[[dict], object]) -> Callable[..., None]:
-    """Change the weights of the model folder."""
+    """Apply ``change`` to the weights in the model folder."""
 
     def spoil(folder: Path, model: Path) -> None:
         values = load_file(model / "model.safetensors")
@@ -216,7 +216,7 @@ def weights(change: Callable[[dict], object]) -> Callable[..., None]:
 
 
 def cut_off(name: str) -> Callable[..., None]:
-    """Leave only the first half of a file of the model folder, or of the run."""
+    """Truncate a file to half its size, in the data or run folder if it is there, else in the model folder."""
 
     def spoil(folder: Path, model: Path) -> None:
         path = next(path for path in (folder / name, model / name) if path.is_file())
@@ -238,7 +238,7 @@ def pickled(folder: Path, model: Path) -> None:
     (model / "model.safetensors").unlink()
 
 
-def with_code_of_its_own(folder: Path, model: Path) -> None:
+def with_custom_code(folder: Path, model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     config |= {
         "model_type": "mine",
@@ -248,15 +248,15 @@ def with_code_of_its_own(folder: Path, model: Path) -> None:
     (model / "mine.py").write_text("raise SystemExit('code of the checkpoint ran')\n")
 
 
-def other_tokenizer(folder: Path, model: Path) -> None:
-    """The words in another order: as many, but other numbers."""
+def reversed_vocabulary(folder: Path, model: Path) -> None:
+    """Reverse the token ids; the size of the vocabulary stays the same."""
     content = json.loads((model / "tokenizer.json").read_text())
     words = content["model"]["vocab"]
     content["model"]["vocab"] = dict(zip(words, reversed(words.values())))
     Tokenizer.from_str(json.dumps(content)).save(str(model / "tokenizer.json"))
 
 
-def wide_tokenizer(folder: Path, model: Path) -> None:
+def enlarged_vocabulary(folder: Path, model: Path) -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.add_tokens([f"more{i}" for i in range(tiny.VOCABULARY)])
     tokenizer.save_pretrained(model)
@@ -266,11 +266,11 @@ def long_text(folder: Path, model: Path) -> None:
     edited("train.tsv", "books-0\t", "books-0\t" + "good bad " * 100)(folder, model)
 
 
-def teacher_gone(folder: Path, model: Path) -> None:
+def without_teacher(folder: Path, model: Path) -> None:
     shutil.rmtree(folder / "teacher-meta")
 
 
-def teacher_of_nan(folder: Path, model: Path) -> None:
+def teacher_with_nan(folder: Path, model: Path) -> None:
     weights(lambda values: values["bert.pooler.dense.bias"].fill_(torch.nan))(folder, folder / "teacher-meta")
 
 
@@ -278,20 +278,20 @@ def empty_quiz(folder: Path, model: Path) -> None:
     (folder.parents[2] / "data/tiny/quiz.tsv").write_text("guid\ttext_a\ttext_b\tlabel\tdomain\n")
 
 
-def encoder_without_a_weight(place) -> Finished:
-    tiny.classifier().bert.save_pretrained(place.root / "model")
-    weights(lambda values: values.pop("encoder.layer.0.output.dense.weight"))(place.root, place.root / "model")
-    return mine("text\tx\ta", "--embedding_model", str(place.root / "model"))(place)
+def encoder_without_a_weight(workspace) -> Finished:
+    tiny.classifier().bert.save_pretrained(workspace.root / "model")
+    weights(lambda values: values.pop("encoder.layer.0.output.dense.weight"))(workspace.root, workspace.root / "model")
+    return mine("text\tx\ta", "--embedding_model", str(workspace.root / "model"))(workspace)
 
 
 def books(change: dict) -> Callable[..., None]:
-    return described(lambda content: content["domains"]["books"].update(change))
+    return edited_suite_json(lambda content: content["domains"]["books"].update(change))
 
 
 BAD_ROW = "mine.tsv line 50: "
-# id: (command, status, what it has to say)
+# id: (command, regular expression of its error message)
 REFUSED = {
-    # The user's own files
+    # Users' own files
     "comma for a delimiter": (
         custom(mine=GOOD.replace(b"\t", b",")),
         "line 1: .*separated by commas; rename the file to .csv, or separate them by tabs",
@@ -357,7 +357,7 @@ REFUSED = {
         custom("--skip_bad_rows", "1", mine=HEADER + b"one\n"),
         "no train rows for: any domain",
     ),
-    # Suites that are fetched
+    # Downloaded suites
     "score that is no number": (sts("high"), "train.tsv line 42: label 'high' is not a finite number"),
     "score NaN": (sts("nan"), "train.tsv line 42: label 'nan' is not a finite number"),
     "score infinite": (sts("-inf"), "train.tsv line 42: label '-inf' is not a finite number"),
@@ -376,7 +376,7 @@ REFUSED = {
         reviews(b"good\n</review_text>"),
         "there are only 4 rows of positive and 4 rows of negative",
     ),
-    # Processed files that somebody has changed
+    # Processed files that were changed by hand
     "weight NaN": (
         teach(spoil=edited("train.tsv", "weight\n", "weight\nx\tgood\t\tpositive\tbooks\tnan\n")),
         "train.tsv line 2: weight 'nan' is not a number from -1 to 1",
@@ -413,7 +413,7 @@ REFUSED = {
     ),
     "suite.json gone": (teach(spoil=without("suite.json")), "suite.json does not exist; run 2_process_data.sh"),
     "suite.json cut off": (teach(spoil=cut_off("suite.json")), "suite.json is not a suite description"),
-    "suite.json a list": (teach(spoil=described(lambda content: [content])), "suite.json is not a suite description"),
+    "suite.json a list": (teach(spoil=edited_suite_json(lambda content: [content])), "suite.json is not a suite description"),
     "suite.json without heads": (teach(spoil=books({"head": None})), "'books': head is None"),
     "suite.json of one label": (teach(spoil=books({"labels": ["positive"]})), "'books': labels is ..positive"),
     "suite.json with other labels of a head": (
@@ -426,7 +426,7 @@ REFUSED = {
         "model '.*model' has no vocabulary; put its tokenizer.json",
     ),
     "tokenizer cut off": (teach(spoil=cut_off("tokenizer.json")), "cannot load model '.*model'"),
-    "another vocabulary size": (teach(spoil=wide_tokenizer), "embeds 60 tokens, but its tokenizer has 80"),
+    "another vocabulary size": (teach(spoil=enlarged_vocabulary), "embeds 60 tokens, but its tokenizer has 80"),
     "missing keys": (
         teach(spoil=weights(lambda w: w.pop("bert.encoder.layer.1.output.dense.weight"))),
         "lacks 1 weights of its encoder, such as 'bert.encoder.layer.1.output.dense.weight'",
@@ -437,7 +437,7 @@ REFUSED = {
         "model '.*': the weight 'bert.pooler.dense.bias' contains NaN",
     ),
     "pickle in place of safetensors": (teach(spoil=pickled), "model '.*model' has only pickled weights.*MODELS=1"),
-    "model with code of its own": (teach(spoil=with_code_of_its_own), "model'.* needs code that comes with the checkpoint"),
+    "model with code of its own": (teach(spoil=with_custom_code), "model'.* needs code that comes with the checkpoint"),
     "config cut off": (teach(spoil=cut_off("config.json")), "cannot load model '.*model'"),
     "hub unreachable": (
         teach(model="nobody/no-such-model"),
@@ -453,7 +453,7 @@ REFUSED = {
         "lacks 1 weights of its encoder, such as 'encoder.layer.0.output.dense.weight'",
     ),
     "teacher that is not there": (
-        distil("first", spoil=teacher_gone),
+        distil("first", spoil=without_teacher),
         "no finished stage at .*teacher-meta; first run: TEACHER=meta bash 3_train_teacher.sh",
     ),
     "teacher whose own weights are cut off": (
@@ -461,7 +461,7 @@ REFUSED = {
         "teacher-meta: the teacher is incomplete or damaged",
     ),
     "teacher with weights of NaN": (
-        distil("first", spoil=teacher_of_nan),
+        distil("first", spoil=teacher_with_nan),
         "teacher-meta'?: the weight '.*bias' contains NaN",
     ),
     "stage.json cut off": (
@@ -469,7 +469,7 @@ REFUSED = {
         "stage.json is not a valid description of a stage",
     ),
     "other tokens than the teacher's": (
-        distil("first", spoil=other_tokenizer),
+        distil("first", spoil=reversed_vocabulary),
         "teacher and student have different tokenizers",
     ),
     # Settings
@@ -522,30 +522,30 @@ REFUSED = {
         "QUIZ_FRACTION=1.5: must be at least 0 and below 1",
     ),
     "suite that is none": (
-        lambda place: process(place.data, suite="amazom"),
+        lambda workspace: process(workspace.data, suite="amazom"),
         "sample, amazon, mnli, superglue, glue, custom",
     ),
     "metric that is none": (
-        lambda place: command("evaluate.py", *machine(place), "--metric", "sharpness"),
+        lambda workspace: command("evaluate.py", *common_flags(workspace), "--metric", "sharpness"),
         "unknown metric 'sharpness'",
     ),
     "split that is none": (
-        lambda place: command("evaluate.py", *machine(place), "--split", "exam"),
+        lambda workspace: command("evaluate.py", *common_flags(workspace), "--split", "exam"),
         "SPLIT=exam is unknown; use one of: train, quiz, dev, test",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_with_reason_and_place(case, place):
+def test_invalid_input_is_refused_with_reason_and_location(case, workspace):
     call, message = REFUSED[case]
-    done = call(place)
+    done = call(workspace)
     assert done.status == 1 and done.error.startswith("error: "), done
     assert re.search(message, done.error, re.DOTALL), done.error
-    assert "Traceback" not in done.error and not list(place.data.glob("custom/*"))
+    assert "Traceback" not in done.error and not list(workspace.data.glob("custom/*"))
 
 
-# id: (command, what it warns of, or "" where all is well)
+# id: (command, regular expression of its warning; "" for no warning)
 ACCEPTED = {
     "labels that differ in case": (mine("text\tX\ta"), "the labels 'X', 'x' differ only in case or blanks"),
     "labels that differ in blanks": (
@@ -598,20 +598,20 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_accepted_with_a_warning_or_none(case, place, caplog):
+def test_unusual_input_is_accepted_with_the_expected_warning_or_none(case, workspace, caplog):
     call, warning = ACCEPTED[case]
-    done = call(place)
+    done = call(workspace)
     assert done.status == 0, done.error
     assert re.search(warning, done.output + caplog.text, re.DOTALL), done.output + caplog.text
     assert warning or not [text for text in caplog.messages if " rows of " not in text]
-    suite = read_suite(place.data / "custom")
-    written = {split: read_rows(place.data / f"custom/{split}.tsv") for split in ("train", "quiz", "dev", "test")}
+    suite = read_suite(workspace.data / "custom")
+    written = {split: read_rows(workspace.data / f"custom/{split}.tsv") for split in ("train", "quiz", "dev", "test")}
     assert {name: len(part) for name, part in written.items()} == {
         split: sum(domain.rows[split] for domain in suite.domains.values()) for split in written
     }
 
 
-def test_texts_come_through_as_they_are(place):
+def test_texts_with_special_characters_are_kept_unchanged(workspace):
     texts = [
         '"never closed',
         "it's",
@@ -622,29 +622,29 @@ def test_texts_come_through_as_they_are(place):
         "w" * 100_000,
     ]
     lines = "".join(f"{text}\tx\ta\n" for text in texts)
-    assert custom("--quiz_fraction", "0", train=GOOD + lines.encode(), dev=TEST, test=TEST)(place).status == 0
-    assert [row.text_a for row in read_rows(place.data / "custom/train.tsv")][-len(texts) :] == texts
+    assert custom("--quiz_fraction", "0", train=GOOD + lines.encode(), dev=TEST, test=TEST)(workspace).status == 0
+    assert [row.text_a for row in read_rows(workspace.data / "custom/train.tsv")][-len(texts) :] == texts
 
 
-def test_deduplicate_leaves_out_what_is_scored_and_nothing_else(place):
+def test_deduplicate_drops_only_train_rows_whose_texts_are_in_dev_or_test(workspace):
     flags = ("--deduplicate", "1", "--quiz_fraction", "0")
-    assert custom(*flags, train=GOOD, dev=HEADER + rows("b:y", 2), test=HEADER + rows("a:x", 3))(place).status == 0
-    left = {row.text_a for row in read_rows(place.data / "custom/train.tsv")}
+    assert custom(*flags, train=GOOD, dev=HEADER + rows("b:y", 2), test=HEADER + rows("a:x", 3))(workspace).status == 0
+    left = {row.text_a for row in read_rows(workspace.data / "custom/train.tsv")}
     everything = {line.split("\t")[0] for line in GOOD.decode().splitlines()[1:]}
     assert everything - left == {*(f"text {i} a x" for i in range(3)), *(f"text {i} b y" for i in range(2))}
-    notes = read_suite(place.data / "custom").settings["notes"]
+    notes = read_suite(workspace.data / "custom").settings["notes"]
     assert notes == {
         "train rows left out, as their texts are in test": 3,
         "train rows left out, as their texts are in dev": 2,
     }
 
 
-def trained(place, *flags: str) -> Finished:
-    more = ("--teacher_model", place.root / "model", "--num_train_epochs", "1", "--per_device_train_batch_size", "8")
-    return command("train_teacher.py", *machine(place), *more, "--max_length", "16", *flags)
+def trained(workspace, *flags: str) -> Finished:
+    more = ("--teacher_model", workspace.root / "model", "--num_train_epochs", "1", "--per_device_train_batch_size", "8")
+    return command("train_teacher.py", *common_flags(workspace), *more, "--max_length", "16", *flags)
 
 
-def test_a_loss_that_is_no_number_stops_at_its_step_with_the_rows_and_keeps_the_checkpoint_before(place, monkeypatch):
+def test_nan_loss_stops_training_names_the_rows_and_keeps_older_checkpoints(workspace, monkeypatch):
     really, calls, seen = class_weights.hard_label_loss, [], []
 
     def loss(*given):
@@ -656,22 +656,22 @@ def test_a_loss_that_is_no_number_stops_at_its_step_with_the_rows_and_keeps_the_
         return original(self, **batch)
 
     original = teacher.TeacherTraining.forward
-    shutil.rmtree(place.root / "outputs")
+    shutil.rmtree(workspace.root / "outputs")
     with monkeypatch.context() as patch:
         patch.setattr(class_weights, "hard_label_loss", loss)
         patch.setattr(teacher.TeacherTraining, "forward", forward)
-        done = trained(place, "--save_steps", "1", "--learning_rate", "1e-3")
-    guids = [row.guid for row in read_rows(place.data / "tiny/train.tsv")]
+        done = trained(workspace, "--save_steps", "1", "--learning_rate", "1e-3")
+    guids = [row.guid for row in read_rows(workspace.data / "tiny/train.tsv")]
     assert done.status == 1 and "the loss became nan at step 4, with learning rate 0.0006" in done.error, done.error
     assert f"on the rows {', '.join(guids[row] for row in seen[3])}; lower the learning rate" in done.error
-    checkpoints = place.root / "outputs/tiny/seed42/.teacher-meta.partial/checkpoints"
+    checkpoints = workspace.root / "outputs/tiny/seed42/.teacher-meta.partial/checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-2", "checkpoint-3"]
     assert all(value.isfinite().all() for value in load_file(checkpoints / "checkpoint-3/model.safetensors").values())
-    done = trained(place, "--save_steps", "1", "--learning_rate", "1e-3")
-    assert done.status == 0 and (place.root / "outputs/tiny/seed42/teacher-meta/stage.json").is_file(), done.error
+    done = trained(workspace, "--save_steps", "1", "--learning_rate", "1e-3")
+    assert done.status == 0 and (workspace.root / "outputs/tiny/seed42/teacher-meta/stage.json").is_file(), done.error
 
 
-def test_weights_that_are_no_numbers_reach_no_checkpoint(place, monkeypatch):
+def test_non_finite_weights_are_never_saved_in_a_checkpoint(workspace, monkeypatch):
     def spoil(self, *arguments, **options):
         with torch.no_grad():
             self.model.teacher.classifier.model.bert.pooler.dense.bias.fill_(torch.inf)
@@ -679,24 +679,24 @@ def test_weights_that_are_no_numbers_reach_no_checkpoint(place, monkeypatch):
 
     really = DistillationTrainer._save_checkpoint
     monkeypatch.setattr(DistillationTrainer, "_save_checkpoint", spoil)
-    shutil.rmtree(place.root / "outputs")
-    done = trained(place)
+    shutil.rmtree(workspace.root / "outputs")
+    done = trained(workspace)
     assert done.status == 1 and re.search(r"after step 6: the weight '.*bias' contains NaN or infinity", done.error)
-    assert not list(place.root.glob("outputs/**/*.safetensors"))
+    assert not list(workspace.root.glob("outputs/**/*.safetensors"))
 
 
-def test_losses_on_a_gpu_are_looked_at_together_and_before_a_checkpoint():
+def test_collected_losses_are_checked_together_and_the_first_nan_is_reported():
     watch = LossWatch(["a", "b", "c"])
     for step, loss in enumerate((1.0, float("nan"), 2.0), start=1):
         watch.steps.append(Step(step, 0.1, torch.tensor([2, step % 2]), torch.tensor(loss)))
     with pytest.raises(TeachbackError, match="loss became nan at step 2, with learning rate 0.1, on the rows c, a;"):
         watch.check()
-    watch.check()  # what was told is not told again
+    watch.check()  # a loss is reported only once
 
 
-def test_one_row_a_batch_is_a_batch(place):
-    shutil.rmtree(place.root / "outputs")
-    edit = (place.data / "tiny/train.tsv").read_text().splitlines(keepends=True)
-    (place.data / "tiny/train.tsv").write_text("".join([edit[0], edit[1], edit[2], edit[25]]))
-    done = trained(place, "--per_device_train_batch_size", "1", "--per_device_eval_batch_size", "1")
+def test_batches_of_one_row_can_be_trained_and_evaluated(workspace):
+    shutil.rmtree(workspace.root / "outputs")
+    edit = (workspace.data / "tiny/train.tsv").read_text().splitlines(keepends=True)
+    (workspace.data / "tiny/train.tsv").write_text("".join([edit[0], edit[1], edit[2], edit[25]]))
+    done = trained(workspace, "--per_device_train_batch_size", "1", "--per_device_eval_batch_size", "1")
     assert done.status == 0, done.error

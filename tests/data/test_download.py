@@ -1,4 +1,4 @@
-"""Stage 1: mirrors, retries, hashes, safe unpacking, content check. Servers are on the loopback only."""
+"""Stage 1: mirrors, retries, hashes, safe unpacking, checks of the content. Servers listen on the loopback interface only."""
 
 import errno
 import hashlib
@@ -47,7 +47,7 @@ def suite(*urls: str) -> Definition:
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server that answers from ``server.answers`` (path -> list of (status, body), the last one for ever)."""
+    """Local HTTP server. ``answers``: path -> responses (status, body), of which the last is repeated; ``asked``: requested paths."""
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
 
     class Handler(BaseHTTPRequestHandler):
@@ -74,28 +74,28 @@ def server(monkeypatch):
     server.server_close()
 
 
-def test_a_failed_attempt_is_tried_again(server, tmp_path):
+def test_a_failed_download_is_retried(server, tmp_path):
     server.answers["/a"] = [(503, b""), (200, GOOD)]
     raw = get_data(suite(f"{server.url}/a"), tmp_path)
     assert (raw / "content/corpus/texts/a.txt").read_bytes() == b"one\ntwo\n"
     assert server.asked == ["/a", "/a"]
 
 
-def test_the_next_mirror_follows_a_dead_one_and_one_that_sends_a_web_page(server, tmp_path, capsys):
+def test_the_next_mirror_is_used_after_an_http_error_or_a_web_page(server, tmp_path, capsys):
     server.answers = {"/dead": [(404, b"")], "/page": [(200, b"<html>moved</html>")], "/a": [(200, GOOD)]}
     get_data(suite(*(f"{server.url}{path}" for path in server.answers)), tmp_path)
     assert (tmp_path / "raw/corpus" / NAME).read_bytes() == GOOD
     assert "not a complete archive" in capsys.readouterr().out
 
 
-def test_a_cut_off_archive_is_never_taken_for_a_whole_one(server, tmp_path):
+def test_a_truncated_archive_is_refused_and_removed(server, tmp_path):
     server.answers["/a"] = [(200, GOOD[: len(GOOD) // 2])]
     with pytest.raises(TeachbackError, match="complete archive"):
         get_data(suite(f"{server.url}/a"), tmp_path)
     assert not list((tmp_path / "raw/corpus").iterdir())
 
 
-def test_without_network_it_says_what_to_fetch_and_where_to_put_it(server, tmp_path):
+def test_error_of_a_failed_download_names_the_url_and_the_target_path(server, tmp_path):
     server.answers["/a"] = [(500, b"")]
     with pytest.raises(TeachbackError) as caught:
         get_data(suite(f"{server.url}/a"), tmp_path)
@@ -103,7 +103,7 @@ def test_without_network_it_says_what_to_fetch_and_where_to_put_it(server, tmp_p
         assert part in str(caught.value)
 
 
-def test_a_second_run_verifies_and_fetches_nothing(server, tmp_path, capsys):
+def test_a_second_run_verifies_the_hash_and_downloads_nothing(server, tmp_path, capsys):
     server.answers["/a"] = [(200, GOOD)]
     for _ in range(2):
         get_data(suite(f"{server.url}/a"), tmp_path)
@@ -112,10 +112,10 @@ def test_a_second_run_verifies_and_fetches_nothing(server, tmp_path, capsys):
     assert record == f"{hashlib.sha256(GOOD).hexdigest()}  {NAME}\n"
 
 
-def test_another_content_names_both_hashes(tmp_path):
+def test_a_changed_archive_is_refused_with_both_hashes(tmp_path):
     path = tmp_path / "raw/corpus" / NAME
     path.parent.mkdir(parents=True)
-    path.write_bytes(GOOD)  # put there by hand
+    path.write_bytes(GOOD)  # copied there by hand, not downloaded
     get_data(suite(), tmp_path)
     other = tar(("texts/a.txt", b"three\n"))
     path.write_bytes(other)
@@ -142,14 +142,14 @@ def test_source_is_a_url_of_the_archive_or_its_folder(server, tmp_path, path):
     assert server.asked == ["/files/corpus.tar.gz"]
 
 
-def test_a_source_without_the_archive_names_both_places(tmp_path):
+def test_error_of_a_source_without_the_archive_names_the_searched_paths(tmp_path):
     with pytest.raises(TeachbackError, match="none of these exists: .*corpus/.*; "):
         get_data(suite(), tmp_path / "data", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt"])
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_members_outside_the_folder_are_refused(tmp_path, name, kind):
+def test_archive_members_outside_the_folder_are_refused(tmp_path, name, kind):
     path = tmp_path / "bad"
     if kind == "tar":
         path.write_bytes(tar((name, b"x")))
@@ -162,7 +162,7 @@ def test_members_outside_the_folder_are_refused(tmp_path, name, kind):
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_links_and_devices_are_refused(tmp_path, kind):
+def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
     member = tarfile.TarInfo("link")
     member.type, member.linkname = kind, "target"
     (tmp_path / "bad").write_bytes(tar(("target", b"x"), info=member))
@@ -179,14 +179,14 @@ def test_links_in_a_zip_are_refused(tmp_path):
         unpack(tmp_path / "bad", tmp_path / "folder")
 
 
-def test_a_refused_archive_leaves_nothing(tmp_path):
+def test_a_refused_archive_leaves_no_files(tmp_path):
     (tmp_path / NAME).write_bytes(tar(("texts/a.txt", b"x"), ("../out.txt", b"x")))
     with pytest.raises(TeachbackError, match="outside the folder"):
         get_data(suite(), tmp_path / "data", str(tmp_path))
     assert not list((tmp_path / "data/raw/corpus").iterdir())
 
 
-def test_a_difference_in_content_is_an_error_or_a_warning_with_both_counts(tmp_path, capsys):
+def test_unexpected_content_is_an_error_or_with_allow_partial_a_warning(tmp_path, capsys):
     (tmp_path / NAME).write_bytes(tar(("texts/a.txt", b"just one\n")))
     with pytest.raises(TeachbackError, match="lines of a.txt: expected 2, found 1(.|\n)*ALLOW_PARTIAL=1"):
         get_data(suite(), tmp_path / "data", str(tmp_path))
@@ -194,8 +194,8 @@ def test_a_difference_in_content_is_an_error_or_a_warning_with_both_counts(tmp_p
     assert "warning: " in (out := capsys.readouterr().out) and "expected 2, found 1" in out
 
 
-def separate(*urls: str) -> Definition:
-    """A suite of three domains: two archives, and two plain files of which the second can be done without."""
+def suite_of_domains(*urls: str) -> Definition:
+    """Suite of three domains: two have an archive each, the third has two plain files, of which ids.tsv is optional."""
 
     def count_files(content):
         for name in ("one", "two"):
@@ -214,7 +214,7 @@ def separate(*urls: str) -> Definition:
 
 
 def given(folder, *names: str) -> str:
-    """A SOURCE folder that holds these files below the suite's name."""
+    """Create a SOURCE folder with the files ``names`` in a subfolder named after the suite."""
     place = folder / "given/several"
     place.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -222,41 +222,41 @@ def given(folder, *names: str) -> str:
     return str(folder / "given")
 
 
-def test_domains_restrict_which_archives_come_and_those_left_out_are_named(tmp_path, capsys):
-    raw = get_data(separate(), tmp_path, given(tmp_path, "one.tar.gz"), domains="one")
+def test_only_archives_of_selected_domains_are_fetched_and_others_reported(tmp_path, capsys):
+    raw = get_data(suite_of_domains(), tmp_path, given(tmp_path, "one.tar.gz"), domains="one")
     assert (raw / "content/one/texts/a.txt").is_file() and not (raw / "content/two").exists()
     assert "left out because they are not in DOMAINS: two, three" in capsys.readouterr().out
     with pytest.raises(TeachbackError, match="no domain 'four'; available: one, two, three"):
-        get_data(separate(), tmp_path, domains="one four")
+        get_data(suite_of_domains(), tmp_path, domains="one four")
 
 
-def test_what_came_before_stays_when_another_domain_comes(tmp_path):
+def test_fetching_another_domain_keeps_earlier_content(tmp_path):
     source = given(tmp_path, "one.tar.gz", "two.tar.gz")
-    get_data(separate(), tmp_path, source, domains="one")
-    raw = get_data(separate(), tmp_path, source, domains="two")
+    get_data(suite_of_domains(), tmp_path, source, domains="one")
+    raw = get_data(suite_of_domains(), tmp_path, source, domains="two")
     assert all((raw / f"content/{name}/texts/a.txt").is_file() for name in ("one", "two"))
 
 
-def test_every_absent_archive_is_named_with_the_domains_that_are_there(tmp_path):
+def test_missing_archives_are_named_and_available_domains_suggested(tmp_path):
     source = given(tmp_path, "one.tar.gz")
     with pytest.raises(TeachbackError, match=r'holds two.tar.gz, rows.txt \(there, in Three/ or in Three.zip\); (.|\n)*DOMAINS="one"'):
-        get_data(separate(), tmp_path, source)
+        get_data(suite_of_domains(), tmp_path, source)
     assert not list((tmp_path / "raw/several").iterdir())
     with pytest.raises(TeachbackError, match="holds two.tar.gz; get what is missing$"):
-        get_data(separate(), tmp_path, source, domains="two")
+        get_data(suite_of_domains(), tmp_path, source, domains="two")
 
 
-def test_plain_files_are_copied_and_one_that_can_be_done_without_is_a_warning(tmp_path, capsys):
-    raw = get_data(separate(), tmp_path, given(tmp_path, "rows.txt"), domains="three")
+def test_plain_files_are_copied_and_a_missing_optional_file_is_a_warning(tmp_path, capsys):
+    raw = get_data(suite_of_domains(), tmp_path, given(tmp_path, "rows.txt"), domains="three")
     assert (raw / "content/Three/rows.txt").read_bytes() == b"1\tx\n"
     assert "warning: " in (out := capsys.readouterr().out) and "Without ids.tsv ids are made up." in out
-    get_data(separate(), tmp_path, given(tmp_path, "rows.txt", "ids.tsv"), domains="three")
+    get_data(suite_of_domains(), tmp_path, given(tmp_path, "rows.txt", "ids.tsv"), domains="three")
     assert (raw / "content/Three/ids.tsv").is_file()
 
 
 @pytest.mark.parametrize("below", ["", "several/"])
 @pytest.mark.parametrize("layout", ["Three/rows.txt", "Three.zip"])
-def test_plain_files_may_lie_in_their_domains_folder_or_zip_under_either_of_their_names(layout, below, tmp_path):
+def test_plain_files_are_found_in_a_folder_or_zip_under_alternative_names(layout, below, tmp_path):
     path = tmp_path / "given" / below / layout
     path.parent.mkdir(parents=True)
     if layout.endswith(".zip"):
@@ -266,12 +266,12 @@ def test_plain_files_may_lie_in_their_domains_folder_or_zip_under_either_of_thei
     else:
         path.write_text("1\tx\n")
         path.with_name("numbers.tsv").write_text("1\n")
-    raw = get_data(separate(), tmp_path, str(tmp_path / "given"), domains="three")
+    raw = get_data(suite_of_domains(), tmp_path, str(tmp_path / "given"), domains="three")
     assert (raw / "content/Three/rows.txt").read_bytes() == b"1\tx\n"
     assert (raw / "content/Three/ids.tsv").read_bytes() == b"1\n"
 
 
-def test_a_zip_that_lacks_a_plain_file_or_cannot_be_read_is_named(tmp_path):
+def test_a_zip_that_is_damaged_or_lacks_a_plain_file_is_reported(tmp_path):
     (tmp_path / "given").mkdir()
     with zipfile.ZipFile(tmp_path / "given/Three.zip", "w") as archive:
         archive.writestr("Three/rows.txt", "text " * 100)
@@ -279,48 +279,48 @@ def test_a_zip_that_lacks_a_plain_file_or_cannot_be_read_is_named(tmp_path):
     damaged[60:70] = bytes(10)
     (tmp_path / "given/Three.zip").write_bytes(damaged)
     with pytest.raises(TeachbackError, match=r"cannot unpack rows.txt in .*Three.zip \(BadZipFile"):
-        get_data(separate(), tmp_path, str(tmp_path / "given"), domains="three")
+        get_data(suite_of_domains(), tmp_path, str(tmp_path / "given"), domains="three")
     with zipfile.ZipFile(tmp_path / "given/Three.zip", "w") as archive:
         archive.writestr("Three/other.txt", "")
     with pytest.raises(TeachbackError, match="neither .* holds rows.txt .there, in Three/ or in Three.zip"):
-        get_data(separate(), tmp_path, str(tmp_path / "given"), domains="three")
+        get_data(suite_of_domains(), tmp_path, str(tmp_path / "given"), domains="three")
 
 
-def test_a_web_page_is_no_plain_file(server, tmp_path):
+def test_a_web_page_in_place_of_a_plain_file_is_refused(server, tmp_path):
     server.answers = {"/rows.txt": [(200, b"\n<html>moved</html>")]}
     with pytest.raises(TeachbackError, match="Or set DOMAINS to leave out"):
-        get_data(separate(server.url), tmp_path, domains="three")
+        get_data(suite_of_domains(server.url), tmp_path, domains="three")
 
 
-def test_a_url_of_one_archive_is_no_source_for_several(tmp_path):
+def test_a_url_of_one_archive_is_refused_as_source_of_several_archives(tmp_path):
     with pytest.raises(TeachbackError, match="several archives"):
-        get_data(separate(), tmp_path, "http://127.0.0.1:9/two.tar.gz")
+        get_data(suite_of_domains(), tmp_path, "http://127.0.0.1:9/two.tar.gz")
 
 
-def test_the_content_of_domains_that_were_not_asked_for_is_not_judged(tmp_path, capsys):
+def test_content_of_domains_that_are_not_selected_is_not_checked(tmp_path, capsys):
     source = given(tmp_path, "one.tar.gz", "two.tar.gz")
     (tmp_path / "given/several/one.tar.gz").write_bytes(tar(("b.txt", b"x")))
     with pytest.raises(TeachbackError, match="files of one: expected 1, found 0"):
-        get_data(separate(), tmp_path, source, domains="one")
-    get_data(separate(), tmp_path, source, domains="two")
+        get_data(suite_of_domains(), tmp_path, source, domains="one")
+    get_data(suite_of_domains(), tmp_path, source, domains="two")
     assert "expected" not in capsys.readouterr().out
 
 
-def test_sample_goes_through_the_same_steps(tmp_path):
+def test_the_sample_suite_is_generated_and_refuses_a_source(tmp_path):
     raw = get_data(definition("sample"), tmp_path)
     assert (raw / "content/domain_sentiment_data/sorted_data_acl/kitchen_&_housewares/negative.review").is_file()
-    get_data(definition("sample"), tmp_path, seed=7)  # another seed, another archive: no mismatch
+    get_data(definition("sample"), tmp_path, seed=7)  # another seed generates another archive, which is not a hash mismatch
     with pytest.raises(TeachbackError, match="generated"):
         get_data(definition("sample"), tmp_path, source="somewhere")
 
 
-def test_an_unknown_suite_lists_the_known_ones():
+def test_error_of_an_unknown_suite_lists_the_known_ones():
     with pytest.raises(TeachbackError, match="sample, amazon, mnli, superglue, glue, custom"):
         definition("amazom")
 
 
 class FakeHub:
-    """Stands for the hub's client: which files the main revision has, and a conversion offered as a pull request."""
+    """Fake client of the Hugging Face Hub: files of the main revision, and a pull request with a safetensors conversion."""
 
     files = ["config.json", "pytorch_model.bin"]
 
@@ -354,7 +354,7 @@ def test_models_are_fetched_once_as_safetensors(tmp_path, monkeypatch):
     assert hub.fetch_model("scratch:mini", tmp_path) is None and hub.fetch_model(str(tmp_path), tmp_path) is None
 
 
-def test_an_unreachable_hub_says_where_to_put_the_model(tmp_path, monkeypatch):
+def test_error_of_an_unreachable_hub_names_the_model_folder(tmp_path, monkeypatch):
     def fail(self, name):
         raise ConnectionError("no route")
 
@@ -364,11 +364,11 @@ def test_an_unreachable_hub_says_where_to_put_the_model(tmp_path, monkeypatch):
         hub.fetch_model("some/model", tmp_path)
 
 
-def test_the_download_module_keeps_its_patience_bounded():
+def test_retries_and_timeout_are_bounded():
     assert 1 <= download.RETRIES <= 5 and download.TIMEOUT <= 60
 
 
-def test_a_dry_run_says_what_would_be_fetched_and_touches_nothing(server, tmp_path):
+def test_a_dry_run_reports_what_would_be_fetched_and_writes_nothing(server, tmp_path):
     server.answers["/a"] = [(200, GOOD)]
     corpus, data = suite(f"{server.url}/a"), tmp_path / "data"
     first = download.dry_run_message(corpus, data)
@@ -382,7 +382,7 @@ def test_a_dry_run_says_what_would_be_fetched_and_touches_nothing(server, tmp_pa
     assert "would be unpacked, as it is not there yet or comes from other archives" in download.dry_run_message(corpus, data)[1]
 
 
-def test_a_disk_that_is_full_is_no_broken_archive(tmp_path, monkeypatch):
+def test_a_full_disk_is_not_reported_as_a_damaged_archive(tmp_path, monkeypatch):
     (tmp_path / NAME).write_bytes(GOOD)
 
     def full(*arguments):
@@ -400,7 +400,7 @@ def test_a_disk_that_is_full_is_no_broken_archive(tmp_path, monkeypatch):
     assert (tmp_path / "data/raw/corpus/content/corpus/texts/a.txt").read_bytes() == b"one\ntwo\n"
 
 
-def test_content_that_is_removed_while_it_is_unpacked_is_not_taken_for_whole(tmp_path, monkeypatch):
+def test_files_that_are_removed_during_unpacking_are_reported(tmp_path, monkeypatch):
     (tmp_path / NAME).write_bytes(GOOD)
     original = download.unpack
 

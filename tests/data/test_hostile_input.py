@@ -1,4 +1,4 @@
-"""Input made to do harm: archives, checkpoints, names and texts, and secrets that must stay where they are."""
+"""Malicious archives, checkpoints, names and texts; and secrets, which must be neither printed nor written."""
 
 import gzip
 import io
@@ -30,7 +30,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-def test_domains_become_safe_folders_and_folders_domains_again():
+def test_domain_names_map_to_safe_unique_folders_and_back():
     folders = [names.folder_name(name) for name in NAMES]
     assert [names.domain_of_folder(folder) for folder in folders] == NAMES and len(set(folders)) == len(NAMES)
     for folder in folders:
@@ -40,8 +40,8 @@ def test_domains_become_safe_folders_and_folders_domains_again():
     assert [names.folder_name(name) for name in ("books", "SST-2", "MNLI-mm")] == ["books", "SST-2", "MNLI-mm"]
 
 
-def test_a_domain_is_taken_only_if_every_name_made_of_it_fits_a_file_system():
-    """Judged in stage 2; else all training is done before stage 7 cannot write its predictions."""
+def test_domain_names_are_refused_if_derived_file_names_would_be_too_long():
+    """Checked in stage 2, as otherwise stage 7 would fail to write its predictions after all training is done."""
     longest = {letter: max(n for n in range(1, names.LONGEST + 1) if not names.domain_misfit(letter * n)) for letter in "a\u4e2d\u0436"}
     assert longest == {"a": 60, "\u4e2d": 25, "\u0436": 37}
     for letter, count in longest.items():
@@ -53,7 +53,7 @@ def test_a_domain_is_taken_only_if_every_name_made_of_it_fits_a_file_system():
 
 
 def tar(*members: tuple[str, int]) -> bytes:
-    """Members of so many zero bytes."""
+    """Tar archive of members (name, size) that contain only zeros."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
         for name, size in members:
@@ -71,7 +71,7 @@ def zipped(name: str, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("content", [tar(("a.txt", 3_000_000)), zipped("a.txt", 3_000_000)], ids=["tar", "zip"])
-def test_an_archive_that_unpacks_to_much_more_than_itself_is_refused_early(tmp_path, monkeypatch, content):
+def test_archives_with_an_excessive_compression_ratio_are_refused_early(tmp_path, monkeypatch, content):
     monkeypatch.setattr(archives, "SMALL", 1_000_000)
     path = tmp_path / "bomb"
     path.write_bytes(content)
@@ -82,7 +82,7 @@ def test_an_archive_that_unpacks_to_much_more_than_itself_is_refused_early(tmp_p
     assert sum(path.stat().st_size for path in (tmp_path / "folder").rglob("*")) <= 1_000_000
 
 
-def test_limits_are_of_bytes_ratio_and_members(tmp_path, monkeypatch):
+def test_archives_with_too_many_members_or_bytes_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "many"
     path.write_bytes(tar(*((f"{i}.txt", 10) for i in range(20))))
     assert archive_damage(path) == ""
@@ -95,7 +95,7 @@ def test_limits_are_of_bytes_ratio_and_members(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [b"x" * 2_000_000, None], ids=["attributes", "long name"])
-def test_a_tar_whose_headers_are_bombs_is_refused_before_they_are_read(tmp_path, name):
+def test_tar_archives_with_huge_headers_are_refused_before_reading_them(tmp_path, name):
     member = tarfile.TarInfo("a.txt" if name else "x" * 2_000_000)
     if name:
         member.pax_headers = {"comment": name.decode()}
@@ -107,8 +107,8 @@ def test_a_tar_whose_headers_are_bombs_is_refused_before_they_are_read(tmp_path,
             read(path)
 
 
-def test_a_refused_archive_leaves_nothing_of_stage_1(tmp_path):
-    """Through the command: a bomb in place of a suite's archive."""
+def test_stage_1_leaves_no_files_of_a_refused_archive(tmp_path):
+    """Run the command of stage 1 on a zip bomb in place of a suite's archive."""
     (tmp_path / "CB.zip").write_bytes(zipped("CB/train.jsonl", 60_000_000))
     done = command(
         "get_data.py", "--suite", "superglue", "--domains", "CB", "--source", tmp_path, "--data_dir", tmp_path / "data"
@@ -118,7 +118,7 @@ def test_a_refused_archive_leaves_nothing_of_stage_1(tmp_path):
 
 
 @pytest.mark.parametrize("script", ["predict.py", "export.py"])
-def test_the_code_of_a_foreign_checkpoint_is_neither_run_nor_asked_about(tmp_path, monkeypatch, script):
+def test_checkpoints_with_their_own_code_are_refused_without_a_prompt(tmp_path, monkeypatch, script):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks whether to run the code"))
     folder = tmp_path / "foreign"
     tiny.classifier().save_pretrained(folder)
@@ -133,7 +133,7 @@ def test_the_code_of_a_foreign_checkpoint_is_neither_run_nor_asked_about(tmp_pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_names_and_texts_stay_in_their_cell():
+def test_special_characters_are_escaped_in_table_cells():
     nasty = "a\tb\nc\r\\input{x} & 5 % $x$ #1 _y_ ~ ^ {z} <b>|*`"
     assert "\t" not in escape_tsv(nasty) and "\n" not in escape_tsv(nasty)
     bare = escape_latex(nasty)
@@ -155,8 +155,8 @@ def test_names_and_texts_stay_in_their_cell():
 
 
 @pytest.mark.parametrize("variable", ["DOMAIN", "DOMAINS", "SUITE", "SOURCE", "DATA_DIR", "TEACHER_MODEL", "HOLD_OUT"])
-def test_variables_are_no_shell_code(tmp_path, variable):
-    """The stage hands them to its entry point as they are; a name of a domain is nothing that a shell reads."""
+def test_values_of_variables_are_not_run_as_shell_code(tmp_path, variable):
+    """Stages pass values to their entry points unchanged, so that the shell evaluates no part of a value."""
     fake = tmp_path / "python"
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
@@ -179,7 +179,7 @@ SECRETS = {
 }  # fmt: skip
 
 
-def test_what_the_environment_hides_is_written_nowhere(tmp_path, monkeypatch):
+def test_secrets_are_neither_printed_nor_written(tmp_path, monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     write_tiny_suite(tmp_path / "data")

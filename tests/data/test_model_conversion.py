@@ -1,4 +1,4 @@
-"""Older checkpoints are converted tensor by tensor, and nothing in them is run."""
+"""Conversion of pickled checkpoints to safetensors, tensor by tensor, without running code in them."""
 
 import json
 import pickle
@@ -17,7 +17,7 @@ from teachback.models.location import locate
 
 
 def pickled(folder: Path, shards: int = 1) -> Path:
-    """A checkpoint whose weights are pickles."""
+    """Checkpoint folder with pickled weights, in ``shards`` files."""
     weights = load_file(save_family(folder, "bert") / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = ["pytorch_model.bin"] if shards == 1 else [f"pytorch_model-{i}-of-{shards}.bin" for i in range(shards)]
@@ -30,7 +30,7 @@ def pickled(folder: Path, shards: int = 1) -> Path:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_a_folder_of_pickles_is_converted_beside_and_found_by_its_name(shards, tmp_path):
+def test_pickled_weights_are_converted_to_a_copy_found_by_the_old_name(shards, tmp_path):
     name = str(pickled(tmp_path / "old", shards))
     before = {path.name for path in Path(name).iterdir()}
     folder = hub.fetch_model(name, tmp_path / "data")
@@ -50,7 +50,7 @@ class Hostile:
         return Path.touch, (self.mark,)
 
 
-def test_code_in_a_pickle_is_not_run_and_its_file_is_named(tmp_path):
+def test_code_in_a_pickle_is_not_run_and_the_file_is_refused_by_name(tmp_path):
     folder = pickled(tmp_path / "old")
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Hostile(tmp_path / "run")}))
     with pytest.raises(TeachbackError, match="pytorch_model.bin was not converted: .*only named tensors"):
@@ -58,7 +58,7 @@ def test_code_in_a_pickle_is_not_run_and_its_file_is_named(tmp_path):
     assert not (tmp_path / "run").exists() and not list(tmp_path.glob("data/models/*/*.safetensors"))
 
 
-def test_a_hub_model_of_pickles_alone_is_converted_as_it_comes(tmp_path, monkeypatch):
+def test_a_hub_model_with_only_pickled_weights_is_converted_on_download(tmp_path, monkeypatch):
     class Hub:
         def list_repo_files(self, name):
             return ["config.json", "pytorch_model.bin"]

@@ -1,4 +1,4 @@
-"""Stage 2 from raw files to suite.json, what it leaves when it fails, and both stages through their entry points."""
+"""Stage 2: from raw files to suite.json, output after failures, and the entry points of stages 1 and 2."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def run(data: Path, **options):
     return process(ProcessArguments(**{**settings, **options}))
 
 
-def test_the_files_their_rows_and_the_settings(tmp_path):
+def test_files_row_counts_settings_and_weights_of_a_processed_suite(tmp_path):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path, prototype="code", alpha=0.4)
     folder = tmp_path / "custom"
@@ -59,20 +59,20 @@ def test_the_files_their_rows_and_the_settings(tmp_path):
     np.testing.assert_array_equal([row.weight for row in train], scores)
 
 
-def test_only_mpdistils_paper_selects_on_the_reported_rows():
+def test_only_the_paper_protocol_of_mpdistils_suites_selects_on_test_rows():
     assert {name: selection_split(name, "paper") for name in SUITES} == {
         "sample": "dev", "amazon": "dev", "mnli": "dev", "superglue": "test", "glue": "test", "custom": "dev",
     }  # fmt: skip
     assert {selection_split(name, "honest") for name in SUITES} == {"dev"}
 
 
-def test_the_papers_protocol_has_no_quiz_unless_asked_for(tmp_path):
+def test_the_paper_protocol_has_no_quiz_unless_its_fraction_is_set(tmp_path):
     write_custom(tmp_path / "raw/custom")
     assert run(tmp_path, protocol="paper").domain("a").rows["quiz"] == 0
     assert run(tmp_path, protocol="paper", quiz_fraction=0.25).domain("a").rows["quiz"] == 8
 
 
-def test_domains_are_chosen_after_the_split(tmp_path):
+def test_the_split_of_a_domain_does_not_depend_on_the_selected_domains(tmp_path):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path)
     whole = [row.guid for row in read_rows(tmp_path / "custom/test.tsv") if row.domain == "b"]
@@ -82,7 +82,7 @@ def test_domains_are_chosen_after_the_split(tmp_path):
         run(tmp_path, domains="a,c")
 
 
-def test_one_seed_gives_the_same_files(tmp_path):
+def test_the_same_seed_gives_the_same_files(tmp_path):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path)
     first = {
@@ -93,7 +93,7 @@ def test_one_seed_gives_the_same_files(tmp_path):
     assert first == {name: (tmp_path / "custom" / name).read_bytes() for name in first}
 
 
-def test_quotes_and_empty_columns_survive_for_csv_readers_too(tmp_path):
+def test_quotes_and_empty_columns_are_kept_and_readable_by_the_csv_module(tmp_path):
     rows = [Row("1", '"He said ""hi"""', "", "yes", "a"), Row("2", "back\\slash 'x'", '"', "", "a")]
     write_rows(tmp_path / "t.tsv", rows)
     assert read_rows(tmp_path / "t.tsv") == rows
@@ -105,7 +105,7 @@ def test_quotes_and_empty_columns_survive_for_csv_readers_too(tmp_path):
     assert read_rows(tmp_path / "w.tsv")[0].weight == 1 / 3
 
 
-def test_bad_rows_stop_it_with_the_first_twenty_and_leave_the_old_output(tmp_path):
+def test_bad_rows_stop_stage_2_list_twenty_and_leave_the_old_output(tmp_path):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
@@ -122,7 +122,7 @@ def test_bad_rows_stop_it_with_the_first_twenty_and_leave_the_old_output(tmp_pat
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
 
 
-def test_bad_rows_are_dropped_and_counted_on_demand(tmp_path, capsys):
+def test_skip_bad_rows_drops_and_counts_bad_rows(tmp_path, capsys):
     write_custom(tmp_path / "raw/custom", extra="one column\n" * 25)
     suite = run(tmp_path, skip_bad_rows=True)
     assert suite.settings["notes"] == {"bad rows dropped": 25} and "25 bad rows" in capsys.readouterr().out
@@ -140,7 +140,7 @@ def test_a_failure_while_writing_leaves_the_old_output(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "logs", "raw"]
 
 
-def test_a_failure_while_publishing_leaves_the_old_output_with_its_kept_tokens(tmp_path, monkeypatch):
+def test_a_failure_while_publishing_leaves_the_old_output_and_cached_tokens(tmp_path, monkeypatch):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path)
     (tmp_path / "custom/tokens").mkdir()
@@ -156,7 +156,7 @@ def test_a_failure_while_publishing_leaves_the_old_output_with_its_kept_tokens(t
     assert (tmp_path / "custom/train.tsv").read_bytes() != before
 
 
-def test_a_second_run_does_nothing_and_a_changed_row_or_argument_is_named(tmp_path, capsys, caplog, monkeypatch):
+def test_a_second_run_is_skipped_unless_rows_arguments_or_files_changed(tmp_path, capsys, caplog, monkeypatch):
     write_custom(tmp_path / "raw/custom")
     suite = run(tmp_path)
     with monkeypatch.context() as patch:
@@ -175,14 +175,14 @@ def test_a_second_run_does_nothing_and_a_changed_row_or_argument_is_named(tmp_pa
     assert ".custom.damaged: dev.tsv is missing" in caplog.text and (tmp_path / "custom/dev.tsv").is_file()
 
 
-def test_a_source_within_the_output_is_refused(tmp_path):
+def test_a_source_inside_the_output_folder_is_refused(tmp_path):
     write_custom(tmp_path / "custom")
     with pytest.raises(TeachbackError, match="which this stage overwrites"):
         run(tmp_path, source=str(tmp_path / "custom/mine.tsv"))
     assert (tmp_path / "custom/mine.tsv").is_file()
 
 
-def test_an_interrupted_writer_leaves_the_old_file_or_none(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     rows = [Row("1", "x", "", "yes", "a")]
     write_rows(tmp_path / "t.tsv", rows)
     monkeypatch.setattr(files.os, "fsync", lambda handle: 1 / 0)
@@ -202,18 +202,18 @@ def test_a_row_that_cannot_be_written_leaves_the_old_file(tmp_path):
     assert read_rows(tmp_path / "t.tsv") == rows[:2] and [path.name for path in tmp_path.iterdir()] == ["t.tsv"]
 
 
-def test_rows_are_written_as_they_are_made(tmp_path):
+def test_rows_can_be_written_from_a_generator(tmp_path):
     write_rows(tmp_path / "t.tsv", (Row(str(i), "x", "", "yes", "a") for i in range(3)))
     assert [row.guid for row in read_rows(tmp_path / "t.tsv")] == ["0", "1", "2"]
 
 
-def test_rows_are_small_and_share_the_names_of_labels_and_domains(tmp_path):
+def test_rows_that_are_read_share_strings_and_have_no_dict(tmp_path):
     write_rows(tmp_path / "t.tsv", [Row(str(i), "x", "", "long label", "long domain") for i in range(2)])
     first, second = read_rows(tmp_path / "t.tsv")
     assert first.label is second.label and first.domain is second.domain and not hasattr(first, "__dict__")
 
 
-def test_embeddings_that_break_off_leave_the_old_output(tmp_path, monkeypatch):
+def test_interrupted_embeddings_leave_the_old_output(tmp_path, monkeypatch):
     write_custom(tmp_path / "raw/custom")
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
@@ -229,7 +229,7 @@ def test_embeddings_that_break_off_leave_the_old_output(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["custom", "logs", "raw"]
 
 
-def test_a_domain_of_one_train_row_has_embedding_and_weight(tmp_path):
+def test_a_domain_of_one_train_row_has_an_embedding_and_a_weight(tmp_path):
     write_custom(tmp_path / "raw/custom", extra="alone\tyes\tsingle\n")
     suite = run(tmp_path)
     assert suite.domain("single").rows == {"train": 1, "quiz": 0, "dev": 0, "test": 0}
@@ -253,14 +253,14 @@ def test_a_domain_of_one_train_row_has_embedding_and_weight(tmp_path):
         {"suite": "amazon", "source": "x"},
     ],
 )
-def test_options_that_cannot_be_are_refused(tmp_path, options):
+def test_invalid_options_are_refused(tmp_path, options):
     write_custom(tmp_path / "raw/custom")
     with pytest.raises(TeachbackError):
         run(tmp_path, **options)
 
 
 def write_glue(data: Path) -> None:
-    """A sentence task, a regression, and MNLI with its mismatched set, each of 40 train rows."""
+    """Write raw files of a sentence task, a regression, and MNLI with its mismatched set, with 40 train rows each."""
     content = data / "raw/glue/content"
     pair = "index\tsentence1\tsentence2\t"
     files = {
@@ -279,7 +279,7 @@ def write_glue(data: Path) -> None:
         path.write_text("\n".join(lines) + "\n")
 
 
-def test_hidden_rows_regressions_and_a_domain_for_evaluation_only(tmp_path):
+def test_a_suite_with_hidden_rows_a_regression_and_an_evaluation_only_domain(tmp_path):
     write_glue(tmp_path)
     run(tmp_path, suite="glue", domains="SST-2 STS-B MNLI MNLI-mm")
     folder = tmp_path / "glue"
@@ -295,16 +295,16 @@ def test_hidden_rows_regressions_and_a_domain_for_evaluation_only(tmp_path):
     weights = [row.weight for row in read_rows(folder / "train.tsv") if row.domain == "STS-B"]
     assert all(-1 <= weight <= 1 for weight in weights)
     run(tmp_path, suite="glue", domains="STS-B")
-    assert not (folder / "hidden.tsv").exists()  # of the domains that are no more in the suite
+    assert not (folder / "hidden.tsv").exists()  # its domains are no longer in the suite
 
 
-def test_a_domain_for_evaluation_only_needs_the_one_that_trains_its_head(tmp_path):
+def test_an_evaluation_only_domain_needs_the_domain_that_trains_its_head(tmp_path):
     write_glue(tmp_path)
     with pytest.raises(TeachbackError, match="MNLI-mm is for evaluation only; add MNLI"):
         run(tmp_path, suite="glue", domains="SST-2 MNLI-mm")
 
 
-def test_in_glue_the_papers_protocol_has_a_quiz_and_no_dev(tmp_path):
+def test_the_paper_protocol_of_glue_has_a_quiz_and_no_dev_rows(tmp_path):
     write_glue(tmp_path)
     rows = run(tmp_path, suite="glue", domains="SST-2", protocol="paper").domain("SST-2").rows
     assert rows == {"train": 36, "quiz": 4, "dev": 0, "test": 1, "hidden": 1}
@@ -312,7 +312,7 @@ def test_in_glue_the_papers_protocol_has_a_quiz_and_no_dev(tmp_path):
     assert without.domain("SST-2").rows["train"] == 40
 
 
-def test_a_domains_quiz_does_not_depend_on_the_others(tmp_path):
+def test_the_quiz_of_a_domain_does_not_depend_on_other_domains(tmp_path):
     write_glue(tmp_path)
     found = []
     for domains in ("SST-2 STS-B", "STS-B"):
@@ -321,7 +321,7 @@ def test_a_domains_quiz_does_not_depend_on_the_others(tmp_path):
     assert found[0] == found[1]
 
 
-def test_choices_have_embeddings_and_weights(tmp_path):
+def test_questions_with_choices_have_embeddings_and_weights(tmp_path):
     lines = [
         f'{{"premise": "p {i}", "choice1": "a", "choice2": "b", "question": "cause", "label": {i % 2}, "idx": {i}}}\n'
         for i in range(20)
@@ -342,12 +342,12 @@ def test_choices_have_embeddings_and_weights(tmp_path):
 
 
 @pytest.mark.parametrize("suite", ["amazon", "mnli", "sample", "superglue", "glue"])
-def test_without_raw_files_it_names_stage_1(tmp_path, suite):
+def test_error_of_missing_raw_files_names_stage_1(tmp_path, suite):
     with pytest.raises(TeachbackError, match="run 1_get_data.sh"):
         run(tmp_path, suite=suite)
 
 
-def test_the_entry_points_make_a_suite_from_nothing(tmp_path):
+def test_entry_points_of_stages_1_and_2_create_the_sample_suite(tmp_path):
     place = ("--suite", "sample", "--data_dir", tmp_path)
     failed = command("process_data.py", *place, "--embedding_model", "scratch:tiny")
     assert failed.status == 1 and failed.error.startswith("error: ") and "Traceback" not in failed.error

@@ -27,18 +27,18 @@ def ids(*words):
 
 
 def lists(encoded, name="input_ids"):
-    """A field's ids by sequence."""
+    """Values of an input field, one list per sequence."""
     return [ids.tolist() for ids in encoded.inputs[name]]
 
 
-def same(one, other):
+def same_inputs(one, other):
     return one.inputs.keys() == other.inputs.keys() and all(lists(one, n) == lists(other, n) for n in one.inputs)
 
 
 # Encoding
 
 
-def test_single_texts_and_pairs_with_their_segments():
+def test_single_texts_and_pairs_get_special_tokens_and_segment_ids():
     encoded = encode([row("good plot"), row("bad", "plot paper")], tokenizer(), 16)
     assert lists(encoded) == [
         [CLS, *ids("good", "plot"), SEP],
@@ -49,20 +49,20 @@ def test_single_texts_and_pairs_with_their_segments():
     assert encoded.lengths == [4, 6] and len(encoded) == 2
 
 
-def test_a_row_is_encoded_alike_whatever_its_neighbours_are():
+def test_encoding_of_a_row_does_not_depend_on_other_rows():
     single, pair = row("good plot"), row("bad", "plot")
     alone = [lists(encode([one], tokenizer(), 16))[0] for one in (single, pair)]
     assert lists(encode([single, pair], tokenizer(), 16)) == alone
     assert lists(encode([pair, single], tokenizer(), 16)) == alone[::-1]
 
 
-def test_chunks_make_no_difference():
+def test_encoding_does_not_depend_on_the_chunk_size():
     rows = [row("good " * n, "plot" if n % 2 else "") for n in range(1, 8)]
-    assert same(encode(rows, tokenizer(), 16, chunk=2), encode(rows, tokenizer(), 16))
+    assert same_inputs(encode(rows, tokenizer(), 16, chunk=2), encode(rows, tokenizer(), 16))
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_the_tokenizer_that_a_checkpoint_will_hold_stays_as_it_was(own):
+def test_encoding_leaves_truncation_and_padding_of_the_tokenizer_unchanged(own):
     found = tokenizer()
     if own:
         found.backend_tokenizer.enable_truncation(12, strategy="only_second", direction="left")
@@ -72,13 +72,13 @@ def test_the_tokenizer_that_a_checkpoint_will_hold_stays_as_it_was(own):
     assert found.backend_tokenizer.to_str() == before
 
 
-def test_texts_are_cut_at_the_maximum_length_with_their_special_tokens():
+def test_texts_are_truncated_to_the_maximum_length_with_special_tokens():
     encoded = encode([row("good bad plot paper screen quite")], tokenizer(), 5)
     assert lists(encoded) == [[CLS, *ids("good", "bad", "plot"), SEP]]
     assert lists(encoded, "token_type_ids") == [[0] * 5]
 
 
-def test_the_longer_text_of_a_pair_is_cut_first():
+def test_the_longer_text_of_a_pair_is_truncated_first():
     encoded = encode([row("good bad plot paper screen quite", "loud thin")], tokenizer(), 8)
     assert lists(encoded) == [[CLS, *ids("good", "bad", "plot"), SEP, *ids("loud", "thin"), SEP]]
     assert lists(encoded, "token_type_ids") == [[0] * 5 + [1] * 3]
@@ -99,7 +99,7 @@ def question(*choices, text="good plot", domain="choices", **rest):
     return row(text, join_choices(list(choices)), domain=domain, **rest)
 
 
-def test_of_a_passage_only_the_passage_is_cut():
+def test_a_passage_is_truncated_and_its_question_is_not():
     long_question = "loud thin read watch"
     encoded = encode([passage("good bad plot", long_question), passage("good", long_question)], tokenizer(), 8, DOMAINS)
     assert lists(encoded) == [
@@ -112,13 +112,13 @@ def test_of_a_passage_only_the_passage_is_cut():
 
 
 @pytest.mark.parametrize("text_a", ["good", "good bad plot paper screen", ""])
-def test_a_question_that_leaves_its_passage_no_room_is_cut_like_any_longer_text(text_a):
+def test_a_question_that_leaves_no_room_for_its_passage_is_truncated_too(text_a):
     texts = (text_a, "loud thin read watch bought again")
     found = encode([passage(*texts)], tokenizer(), 8, DOMAINS)
-    assert same(found, encode([row(*texts)], tokenizer(), 8)) and found.lengths == [8]
+    assert same_inputs(found, encode([row(*texts)], tokenizer(), 8)) and found.lengths == [8]
 
 
-def test_ways_of_cutting_mix_in_one_call_in_the_rows_order():
+def test_truncation_strategies_mix_in_one_call_and_keep_the_row_order():
     words = "good bad plot paper screen quite never"
     rows = [row(words), passage(words), row(words, "loud thin", domain="plain"), passage("good"), passage(words, "")]
     rows += [question(words, words, text=words), passage(words, words)]
@@ -128,10 +128,10 @@ def test_ways_of_cutting_mix_in_one_call_in_the_rows_order():
     assert together.sequences == [1, 1, 1, 1, 1, 2, 1]
 
 
-# Rows of several sequences
+# Rows of several sequences, which are questions with choices
 
 
-def test_a_question_is_one_sequence_a_choice():
+def test_a_multiple_choice_question_has_one_sequence_per_choice():
     encoded = encode([question("bad", "quite loud"), row("thin")], tokenizer(), 16, DOMAINS)
     assert len(encoded) == 2 and encoded.sequences == [2, 1] and encoded.lengths == [7, 3]
     assert lists(encoded) == [
@@ -142,12 +142,12 @@ def test_a_question_is_one_sequence_a_choice():
     assert lists(encoded, "token_type_ids")[1] == [0] * 4 + [1] * 3
 
 
-def test_rows_of_one_sequence_know_of_no_others():
+def test_rows_of_one_sequence_each_have_no_sequence_counts():
     encoded = encode([row("thin"), row("good", "bad", domain="plain")], tokenizer(), 16, DOMAINS)
     assert encoded.sequences == [] and "sequences" not in encoded[0]
 
 
-def test_every_question_has_a_choice_for_each_label():
+def test_a_question_with_a_wrong_number_of_choices_is_refused():
     with pytest.raises(
         TeachbackError, match="row 'good plot' has 3 choices, but domain 'choices' has 2: first, second"
     ):
@@ -155,7 +155,7 @@ def test_every_question_has_a_choice_for_each_label():
 
 
 def mixed_rows():
-    """Questions of two and three choices between single texts, numbered by a column."""
+    """Encoded questions with two and three choices, among single texts; the column ``number`` numbers the rows."""
     rows = [row("good"), question("bad", "quite loud"), row("bad plot paper screen quite never")]
     rows += [question("thin", "read watch again", "bought", domain="three"), question("once", "twice")]
     encoded = encode(rows, tokenizer(), 16, DOMAINS)
@@ -164,13 +164,13 @@ def mixed_rows():
 
 
 def sequences_of(batch):
-    """The batch's token ids without padding, by row."""
+    """Token ids of a batch without padding: for each row a list of its sequences."""
     counts = batch.get("sequences", torch.ones(len(batch["index"]), dtype=torch.long)).tolist()
     found = iter(tokens[mask.bool()].tolist() for tokens, mask in zip(batch["input_ids"], batch["attention_mask"]))
     return [[next(found) for _ in range(count)] for count in counts]
 
 
-def test_a_batch_holds_the_rows_first_then_their_sequences_in_order():
+def test_a_batch_has_its_sequences_in_row_order_and_its_size_in_rows():
     encoded = mixed_rows()
     batch = Collator(0, multiple=8)([encoded[i] for i in (3, 0, 1)])
     assert batch["sequences"].tolist() == [3, 1, 2] and batch["number"].tolist() == batch["index"].tolist() == [3, 0, 1]
@@ -178,16 +178,16 @@ def test_a_batch_holds_the_rows_first_then_their_sequences_in_order():
     inputs = lists(encoded)
     assert sequences_of(batch) == [inputs[4:7], inputs[:1], inputs[1:3]]
     assert batch["token_type_ids"][1].tolist() == [0] * 4 + [1] * 4
-    assert find_batch_size(batch) == 3  # Hugging Face's Trainer looks at the first tensor
+    assert find_batch_size(batch) == 3  # Hugging Face's Trainer reads the batch size from the first tensor
 
 
-def test_a_batch_without_questions_is_an_ordinary_one():
+def test_a_batch_without_questions_has_no_sequence_counts():
     encoded = mixed_rows()
     batch = Collator(0)([encoded[2], encoded[0]])
     assert "sequences" not in batch and batch["input_ids"].shape == (2, 8) and batch["logits"].shape == (2, 2)
 
 
-def test_batches_and_sorting_keep_a_rows_sequences_together():
+def test_batching_and_sorting_keep_the_sequences_of_a_row_together():
     encoded = mixed_rows()
     inputs = lists(encoded)
     own = [inputs[:1], inputs[1:3], inputs[3:4], inputs[4:7], inputs[7:]]
@@ -201,16 +201,16 @@ def test_batches_and_sorting_keep_a_rows_sequences_together():
     assert ordered.columns["number"].tolist() == order
 
 
-def test_rows_are_sampled_whole_whatever_their_number_of_sequences():
+def test_the_sampler_yields_rows_not_sequences():
     encoded = mixed_rows()
     assert sorted(LengthBucketSampler(encoded.lengths, 2, 0)) == list(range(5))
 
 
-def test_no_rows_encode_to_nothing():
+def test_encoding_no_rows_gives_an_empty_result():
     assert len(encode([], tokenizer(), 8)) == 0
 
 
-def test_items_carry_ids_columns_and_their_place():
+def test_items_have_token_ids_columns_and_their_index():
     encoded = encode([row("good"), row("bad plot")], tokenizer(), 8)
     encoded.columns = {"weight": torch.tensor([0.5, 2.0])}
     item = encoded[1]
@@ -218,7 +218,7 @@ def test_items_carry_ids_columns_and_their_place():
     assert item["input_ids"].tolist() == [CLS, *ids("bad", "plot"), SEP]
 
 
-def test_sorting_by_length_takes_the_columns_along():
+def test_sorting_by_length_reorders_the_columns_as_well():
     encoded = encode([row("good"), row("good bad plot"), row("bad plot")], tokenizer(), 8)
     encoded.columns = {"label": torch.tensor([0, 1, 2])}
     ordered, order = encoded.sorted_by_length()
@@ -245,18 +245,18 @@ def test_a_batch_is_padded_to_its_longest_row():
 
 
 @pytest.mark.parametrize(("longest", "width"), [(1, 8), (8, 8), (9, 16)])
-def test_padding_reaches_the_next_multiple(longest, width):
+def test_batches_are_padded_to_the_next_multiple(longest, width):
     batch = Collator(0, multiple=8)(items([1, longest]))
     assert batch["input_ids"].shape == (2, width)
     assert batch["attention_mask"].sum(1).tolist() == [1, longest]
 
 
-def test_a_real_token_with_the_paddings_id_is_not_masked():
+def test_real_tokens_with_the_padding_id_are_not_masked():
     batch = Collator(pad_token_id=7)(items([2, 3]))
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
 
 
-def test_columns_are_stacked_in_the_batchs_order():
+def test_columns_are_stacked_in_the_order_of_the_batch():
     rows = items(
         [2, 3, 1], label=torch.tensor([0, 1, 0]), teacher_logits=torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
     )
@@ -275,7 +275,7 @@ def test_batches_hold_every_row_once_longest_first():
             assert tokens[mask.bool()].tolist() == lists(encoded)[index]
 
 
-# The order of training
+# Order of the train rows
 
 LENGTHS = [3 + (i * 37) % 101 for i in range(203)]
 
@@ -286,12 +286,12 @@ def order(epoch=0, seed=5, batch_size=8, **options):
     return list(sampler)
 
 
-def cut(rows, size=8):
+def in_batches(rows, size=8):
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 203, 500])
-def test_every_row_comes_once_an_epoch(batch_size):
+def test_every_row_is_sampled_once_per_epoch(batch_size):
     assert sorted(order(batch_size=batch_size)) == list(range(203))
     assert len(LengthBucketSampler(LENGTHS, batch_size, 0)) == 203
 
@@ -302,7 +302,7 @@ def test_the_order_is_fixed_by_seed_and_epoch():
     assert len({tuple(one) for one in orders}) == 9
 
 
-def test_the_order_does_not_touch_the_global_random_state():
+def test_sampling_does_not_change_the_global_random_state():
     torch.manual_seed(0)
     state = torch.get_rng_state()
     order()
@@ -311,38 +311,38 @@ def test_the_order_does_not_touch_the_global_random_state():
 
 def test_batches_hold_rows_of_similar_length_and_come_in_random_order():
     def spread(rows):
-        whole = [[LENGTHS[row] for row in batch] for batch in cut(rows)[:-1]]
+        whole = [[LENGTHS[row] for row in batch] for batch in in_batches(rows)[:-1]]
         return sum(max(lengths) - min(lengths) for lengths in whole) / len(whole)
 
     rows = order()
     assert spread(rows) < 6 < 60 < spread(list(range(203)))
-    means = [sum(LENGTHS[row] for row in batch) / 8 for batch in cut(rows)[:-1]]
+    means = [sum(LENGTHS[row] for row in batch) / 8 for batch in in_batches(rows)[:-1]]
     assert means != sorted(means) and means != sorted(means, reverse=True)
 
 
-def test_batches_are_made_within_pools_and_meet_other_rows_every_epoch():
-    pooled = {frozenset(batch) for batch in cut(order(epoch=0, pool=2))}
-    assert len(pooled & {frozenset(batch) for batch in cut(order(epoch=1, pool=2))}) < 3
+def test_batches_combine_other_rows_in_each_epoch():
+    pooled = {frozenset(batch) for batch in in_batches(order(epoch=0, pool=2))}
+    assert len(pooled & {frozenset(batch) for batch in in_batches(order(epoch=1, pool=2))}) < 3
 
 
-def test_the_incomplete_batch_is_last_and_a_random_sample():
-    last = [cut(order(epoch=epoch))[-1] for epoch in range(30)]
+def test_the_incomplete_batch_comes_last_and_is_a_random_sample():
+    last = [in_batches(order(epoch=epoch))[-1] for epoch in range(30)]
     assert all(len(batch) == 203 % 8 for batch in last)
-    assert all(len(batch) == 8 for batch in cut(order())[:-1])
+    assert all(len(batch) == 8 for batch in in_batches(order())[:-1])
     mean = sum(LENGTHS[row] for batch in last for row in batch) / 90
-    assert 40 < mean < 66  # all rows: 53
+    assert 40 < mean < 66  # the mean length of all rows is 53
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_who_meets_whom_does_not_depend_on_the_number_of_processes(processes):
-    alone = cut(order(batch_size=8))
+def test_global_batches_do_not_depend_on_the_number_of_processes(processes):
+    alone = in_batches(order(batch_size=8))
     rows = BatchSampler(LengthBucketSampler(LENGTHS, 8, 5), 8 // processes, drop_last=False)
     shards = [list(BatchSamplerShard(rows, processes, rank)) for rank in range(processes)]
     together = [[row for part in parts for row in part] for parts in zip(*shards, strict=True)]
     assert together[:-1] == alone[:-1] and set(together[-1]) >= set(alone[-1])
 
 
-# A suite's rows
+# Rows of a suite
 
 SCORE = Domain("score", "score", (), task="regression")
 
@@ -357,7 +357,7 @@ def suite_data(folder, domains=""):
     return SuiteData.read(str(folder), "tiny", domains)
 
 
-def test_label_numbers_follow_each_domains_own_order():
+def test_label_ids_follow_the_label_order_of_each_domain():
     rows = [
         row("a", label="positive"),
         row("b", label="negative"),
@@ -368,24 +368,24 @@ def test_label_numbers_follow_each_domains_own_order():
     assert found.tolist() == [1, 0, -1, 2] and found.dtype == torch.long
 
 
-def test_labels_of_a_regression_are_numbers():
+def test_labels_of_a_regression_are_floats():
     found = label_ids(
         [row("a", label="2.5", domain="score"), row("b", label="-3", domain="score")], Suite("r", {"score": SCORE})
     )
     assert found.tolist() == [2.5, -3.0] and found.dtype == torch.float
 
 
-def test_a_hidden_number_is_no_number_and_a_hidden_class_minus_one_beside_it():
+def test_hidden_labels_are_nan_for_regressions_and_minus_one_for_classes():
     rows = [row("a", label="", domain="score"), row("b", label=""), row("c", label="-1", domain="score"), row("d")]
     found = label_ids(rows, Suite("r", {"score": SCORE, "books": BOOKS}))
     assert found[0].isnan() and found[1:].tolist() == [-1.0, -1.0, 1.0]
 
 
-def test_labelled_leaves_out_hidden_labels():
+def test_labelled_drops_rows_with_hidden_labels():
     assert [r.guid for r in labelled([row("a"), row("b", label=""), row("c")])] == ["a", "c"]
 
 
-def test_columns_number_the_domain_among_those_of_the_teacher(tmp_path):
+def test_the_domain_column_indexes_the_domains_of_the_teacher(tmp_path):
     rows = [row("good", domain="kitchen", weight=0.25), row("bad", label="negative", domain="dvd", weight=0.5)]
     encoded = encode_rows(rows, suite_data(tmp_path), ["dvd", "books", "kitchen"], tokenizer(), 8)
     assert encoded.columns["domain"].tolist() == [2, 0]
@@ -393,17 +393,17 @@ def test_columns_number_the_domain_among_those_of_the_teacher(tmp_path):
     assert encoded.columns["weight"].tolist() == [0.25, 0.5]
 
 
-def test_rows_of_a_domain_that_the_teacher_does_not_know_are_refused(tmp_path):
+def test_rows_of_a_domain_unknown_to_the_teacher_are_refused(tmp_path):
     with pytest.raises(TeachbackError, match="trained on books, dvd, not on kitchen"):
         encode_rows([row("good", domain="kitchen")], suite_data(tmp_path), ["books", "dvd"], tokenizer(), 8)
 
 
-def test_nothing_to_encode_is_refused(tmp_path):
+def test_encoding_an_empty_selection_of_rows_is_refused(tmp_path):
     with pytest.raises(TeachbackError, match="no rows.*DOMAIN"):
         encode_rows([], suite_data(tmp_path), ["books"], tokenizer(), 8)
 
 
-def test_domains_are_selected_in_the_suites_order(tmp_path):
+def test_selected_domains_keep_the_order_of_the_suite(tmp_path):
     data = suite_data(tmp_path, "kitchen, books")
     assert data.selected == ["books", "kitchen"]
     assert [r.domain for r in data.rows("dev")] == ["books", "kitchen"]
@@ -411,7 +411,7 @@ def test_domains_are_selected_in_the_suites_order(tmp_path):
     assert data.target("").name == "books" and [d.name for d in data.targets("all")] == ["books", "kitchen"]
 
 
-def test_domains_without_train_rows_are_scored_and_never_trained_on(tmp_path):
+def test_domains_without_train_rows_are_never_target_domains(tmp_path):
     counts = {"books": 3, "dvd": 0, "kitchen": 1}
     domains = {name: replace(SUITE.domain(name), rows={"train": n, "test": 2}) for name, n in counts.items()}
     data = SuiteData(Suite("tiny", domains), tmp_path, ["dvd", "books", "kitchen"])
@@ -423,7 +423,7 @@ def test_domains_without_train_rows_are_scored_and_never_trained_on(tmp_path):
         SuiteData(Suite("tiny", domains), tmp_path, ["dvd"]).targets("all")
 
 
-def test_hidden_rows_are_those_of_their_file_or_none(tmp_path):
+def test_hidden_rows_are_read_from_their_optional_file(tmp_path):
     data = suite_data(tmp_path, "books")
     assert data.rows(HIDDEN) == []
     hidden = [row("good", label="", domain=domain) for domain in ("dvd", "books")]
@@ -434,7 +434,7 @@ def test_hidden_rows_are_those_of_their_file_or_none(tmp_path):
         data.rows("dev")
 
 
-def test_rows_are_encoded_as_their_domain_says(tmp_path):
+def test_encode_rows_encodes_each_row_by_the_kind_of_its_domain(tmp_path):
     suite = Suite("tiny", DOMAINS)
     encoded = encode_rows(
         [question("bad", "loud", label="second"), row("good", "bad", label="", domain="passage")],
@@ -481,7 +481,7 @@ def test_unlabelled_pairs_are_separated_by_a_tab(tmp_path):
         read_unlabelled(str(tmp_path / "missing"), BOOKS)
 
 
-def test_unlabelled_texts_of_files_with_columns(tmp_path):
+def test_unlabelled_texts_are_read_from_csv_and_json_lines(tmp_path):
     pair = replace(BOOKS, kind="pair")
     csv, lines = tmp_path / "more.csv", tmp_path / "more.jsonl"
     csv.write_text('id,text\n1,"good, plot"\n2,"two\nlines"\n')
@@ -496,7 +496,7 @@ def test_unlabelled_texts_of_files_with_columns(tmp_path):
 
 
 
-def test_a_text_of_which_a_tokenizer_makes_nothing_gets_one_token():
+def test_a_text_without_any_tokens_gets_one_token():
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "[END]": 1, "good": 2}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     decoder = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[END]", pad_token="[END]", unk_token="[UNK]")

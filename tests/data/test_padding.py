@@ -1,4 +1,4 @@
-"""How much of what is computed is padding: as it is counted and said, and as it is on real data."""
+"""Share of padding in batches: its count, its report at the start of training, and its value on real data."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from teachback.training.trainer import batches_of_all_processes, train
 SHARED = Path(__file__).parents[3] / "shared/data"
 
 
-def of_lengths(*lengths) -> EncodedRows:
+def rows_of_lengths(*lengths) -> EncodedRows:
     columns = {"label": torch.zeros(len(lengths), dtype=torch.long)}
     return EncodedRows({"input_ids": Slices.of_lists([[7] * n for n in lengths])}, columns)
 
@@ -33,33 +33,33 @@ def batches_of(encoded: EncodedRows, size: int) -> BatchSampler:
     return BatchSampler(LengthBucketSampler(encoded.lengths, size, seed=3), size, drop_last=False)
 
 
-def built(encoded: EncodedRows, batches, multiple: int) -> tuple[int, int]:
-    """Tokens and padding of the batches themselves."""
+def collated_counts(encoded: EncodedRows, batches, multiple: int) -> tuple[int, int]:
+    """Number of tokens, and of padding among them, in the collated batches."""
     masks = [Collator(0, multiple)([encoded[i] for i in rows])["attention_mask"] for rows in batches]
     return sum(mask.numel() for mask in masks), sum(int((mask == 0).sum()) for mask in masks)
 
 
-def test_padding_by_hand():
-    found = count_padding(of_lengths(3, 5, 9), [[0, 1], [2]], 1)
+def test_count_padding_matches_values_computed_by_hand():
+    found = count_padding(rows_of_lengths(3, 5, 9), [[0, 1], [2]], 1)
     assert (found.batches, found.tokens, found.padding) == (2, 19, 2) and found.share == 2 / 19
-    found = count_padding(of_lengths(3, 5, 9), [[0, 1], [2]], 8)
+    found = count_padding(rows_of_lengths(3, 5, 9), [[0, 1], [2]], 8)
     assert (found.batches, found.tokens, found.padding) == (2, 32, 15)
-    assert str(count_padding(of_lengths(900, 1000), [[0, 1]], 1)) == "padding: 5.0 % of 2,000 tokens in 1 batches"
+    assert str(count_padding(rows_of_lengths(900, 1000), [[0, 1]], 1)) == "padding: 5.0 % of 2,000 tokens in 1 batches"
 
 
 @pytest.mark.parametrize("multiple", [1, 8])
-def test_what_is_counted_is_what_the_collator_makes(multiple):
+def test_counted_padding_equals_that_of_the_collated_batches(multiple):
     texts = ["good " * (1 + i * 7 % 11) for i in range(25)]
     rows = [Row(str(i), text, "", "positive", "books") for i, text in enumerate(texts)]
     rows[::3] = [Row(r.guid, "bad", join_choices([r.text_a.strip(), "loud"]), "first", "cause") for r in rows[::3]]
     encoded = encode(rows, tokenizer(), 16, {"books": BOOKS, "cause": CAUSE})
     batches = list(batches_of(encoded, 4))
     found = count_padding(encoded, batches, multiple)
-    assert (found.tokens, found.padding) == built(encoded, batches, multiple) and found.batches == 7
+    assert (found.tokens, found.padding) == collated_counts(encoded, batches, multiple) and found.batches == 7
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_every_process_is_counted_with_the_batches_that_it_gets(processes):
+def test_batches_of_all_processes_are_those_of_every_shard(processes):
     batches = BatchSampler(LengthBucketSampler(list(range(1, 52)), 4 * processes, seed=3), 4, drop_last=False)
     shards = [BatchSamplerShard(batches, processes, i) for i in range(processes)]
     expected = [rows for shard in shards for rows in shard]
@@ -69,8 +69,8 @@ def test_every_process_is_counted_with_the_batches_that_it_gets(processes):
     assert list(batches_of_all_processes(batches)) == list(batches)
 
 
-class Seen(TrainingModule):
-    """Learns a number, and keeps what it was shown while learning."""
+class PaddingCounter(TrainingModule):
+    """Model of one parameter that counts the tokens and the padding of its training batches."""
 
     def __init__(self):
         super().__init__()
@@ -86,12 +86,12 @@ class Seen(TrainingModule):
 
 def run(module, folder, last=None, epochs=1.0):
     args = OptimizerArguments(per_device_train_batch_size=4, num_train_epochs=epochs).training_arguments("cpu", "fp32")
-    rows = of_lengths(*(1 + i * 7 % 23 for i in range(30)))
-    return train(module, rows, of_lengths(4, 2), args, folder, last, 0)
+    rows = rows_of_lengths(*(1 + i * 7 % 23 for i in range(30)))
+    return train(module, rows, rows_of_lengths(4, 2), args, folder, last, 0)
 
 
-def test_a_run_says_before_its_first_step_what_its_first_epoch_then_has(tmp_path, capsys):
-    module = Seen()
+def test_padding_reported_before_the_first_step_is_that_of_the_first_epoch(tmp_path, capsys):
+    module = PaddingCounter()
     history = run(module, tmp_path).state.log_history
     share = module.padding / module.tokens
     assert history[0]["padding_share"] == share > 0 and history[0]["step"] == 0
@@ -99,10 +99,10 @@ def test_a_run_says_before_its_first_step_what_its_first_epoch_then_has(tmp_path
     assert capsys.readouterr().out.count(said) == 1
 
 
-def test_a_run_that_goes_on_does_not_say_it_again(tmp_path, capsys):
-    run(Seen(), tmp_path)
+def test_a_resumed_run_does_not_report_the_padding_again(tmp_path, capsys):
+    run(PaddingCounter(), tmp_path)
     capsys.readouterr()
-    history = run(Seen(), tmp_path, str(tmp_path / "checkpoint-8"), epochs=2.0).state.log_history
+    history = run(PaddingCounter(), tmp_path, str(tmp_path / "checkpoint-8"), epochs=2.0).state.log_history
     assert ["padding_share" in entry for entry in history].count(True) == 1
     assert "padding:" not in capsys.readouterr().out
 
@@ -131,7 +131,7 @@ def real(request, tmp_path_factory):
 
 @pytest.mark.parametrize("multiple", [1, 8], ids=["CPU", "GPU"])
 @pytest.mark.parametrize("batch_size", [8, 32])
-def test_less_than_five_percent_of_real_batches_are_padding(real, batch_size, multiple):
+def test_padding_is_less_than_five_percent_on_real_data(real, batch_size, multiple):
     for seed in range(3):
         sampler = LengthBucketSampler(real.lengths, batch_size, seed)
         batches = BatchSampler(sampler, batch_size, drop_last=False)

@@ -29,13 +29,13 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def few_are_stored(monkeypatch):
+def cache_few_rows(monkeypatch):
     monkeypatch.setattr(token_store, "FEWEST_ROWS", 1)
 
 
 @pytest.fixture
 def no_tokenising(monkeypatch):
-    """Lets a test say from when on nothing may be tokenised."""
+    """Function after whose call any tokenisation fails."""
     return lambda: monkeypatch.setattr(token_store, "encode", None)
 
 
@@ -52,11 +52,11 @@ def fresh(rows=ROWS):
 
 
 def files(folder):
-    """Names of what is stored below a suite's folder."""
+    """Names of the cached files in a suite's folder."""
     return sorted(path.name for path in (folder / "tokens").glob("*"))
 
 
-# Once
+# Reuse
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:2]], ids=["with choices", "one sequence a row"])
@@ -70,7 +70,7 @@ def test_rows_are_tokenised_once_and_then_read_from_a_mapped_file(rows, tmp_path
     assert len(files(tmp_path)) == 1
 
 
-def test_labels_weights_and_numbers_of_rows_are_not_stored(tmp_path, no_tokenising):
+def test_tokens_are_reused_when_labels_weights_guids_or_domain_ids_change(tmp_path, no_tokenising):
     data = SuiteData(Suite("tiny", DOMAINS), tmp_path, list(DOMAINS))
     encode_rows(ROWS, data, list(DOMAINS), tokenizer(), 8)
     assert len(files(tmp_path)) == 1
@@ -82,7 +82,7 @@ def test_labels_weights_and_numbers_of_rows_are_not_stored(tmp_path, no_tokenisi
     assert encoded.columns["weight"].tolist() == [0.5] * 3 and contents(encoded) == fresh()
 
 
-def test_a_saved_tokenizer_finds_what_the_learnt_one_stored(tmp_path, no_tokenising):
+def test_a_saved_tokenizer_reuses_the_tokens_of_the_learnt_one(tmp_path, no_tokenising):
     learnt = load_tokenizer("scratch:tiny", texts=["good plot never read bad paper"] * 3)
     before = contents(stored(tmp_path, with_tokenizer=learnt))
     learnt.save_pretrained(tmp_path / "model")
@@ -90,12 +90,12 @@ def test_a_saved_tokenizer_finds_what_the_learnt_one_stored(tmp_path, no_tokenis
     assert contents(stored(tmp_path, with_tokenizer=load_tokenizer(str(tmp_path / "model")))) == before
 
 
-def test_few_rows_have_no_file(tmp_path, monkeypatch):
+def test_few_rows_are_not_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(token_store, "FEWEST_ROWS", 4)
     assert contents(stored(tmp_path)) == fresh() and files(tmp_path) == []
 
 
-def test_a_tokenizer_with_parts_in_python_is_asked_each_time(tmp_path):
+def test_tokens_of_a_tokenizer_with_parts_in_python_are_not_cached(tmp_path):
     class Words:
         def pre_tokenize(self, text):
             text.split(lambda number, part: part.split(" ", "removed"))
@@ -106,7 +106,7 @@ def test_a_tokenizer_with_parts_in_python_is_asked_each_time(tmp_path):
     assert contents(stored(tmp_path, with_tokenizer=own)) == fresh() and files(tmp_path) == []
 
 
-def test_a_stage_ends_the_same_whether_its_tokens_are_made_or_read(tmp_path, no_tokenising):
+def test_stage_3_writes_the_same_files_with_new_and_with_cached_tokens(tmp_path, no_tokenising):
     domains = {name: Domain(name, "sentiment", LABELS) for name in ("books", "dvd")}
     for split in ("train", "dev", "test"):
         write_rows(tmp_path / "tiny" / f"{split}.tsv", [row for name in domains for row in text_rows(8, name)])
@@ -129,16 +129,16 @@ def test_a_stage_ends_the_same_whether_its_tokens_are_made_or_read(tmp_path, no_
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "stage.json"}
 
     made = teach("made")
-    assert len(files(tmp_path / "tiny")) == 1  # the rows of train and dev are the same
+    assert len(files(tmp_path / "tiny")) == 1  # train and dev have the same rows
     no_tokenising()
     assert teach("read") == made and "tokenizer.json" in made
 
 
-# Never another's
+# Names of cached files
 
 
 def tokenizers():
-    """One by one, each differs from the first in something that ids depend on."""
+    """Yield a tokenizer, then others that each differ from it in a property that token ids depend on."""
     yield tokenizer()
     longer = tokenizer()
     longer.add_tokens(["plots"])
@@ -150,7 +150,7 @@ def tokenizers():
         yield changed
 
 
-def test_other_tokens_have_another_name():
+def test_names_depend_on_texts_truncation_length_and_tokenizer():
     first, *others = ROWS
     choices = Domain("pair", "pair", ("no", "yes"), kind="choices")
     changes = [
@@ -170,7 +170,7 @@ def test_other_tokens_have_another_name():
     assert len(set(names)) == len(names) - 1 and names[0] == names[len(changes)]
 
 
-def test_what_a_tokenizer_was_asked_before_makes_no_difference():
+def test_earlier_truncation_and_padding_do_not_change_the_description():
     asked = tokenizer()
     asked.backend_tokenizer.enable_truncation(5)
     asked.backend_tokenizer.enable_padding(length=7)
@@ -197,7 +197,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_reported_and_made_again(damage, tmp_path, caplog, no_tokenising):
+def test_a_damaged_file_is_reported_and_recreated(damage, tmp_path, caplog, no_tokenising):
     stored(tmp_path)
     (path,) = (tmp_path / "tokens").glob("*/tokens.safetensors")
     whole = path.read_bytes()
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_reported_and_made_again(damage, tmp_path, caplog, no_
     assert contents(stored(tmp_path)) == fresh()
 
 
-def test_a_damaged_file_that_may_not_be_replaced_is_not_used(tmp_path, caplog, monkeypatch):
+def test_a_damaged_file_that_cannot_be_removed_is_not_used(tmp_path, caplog, monkeypatch):
     stored(tmp_path)
     (path,) = (tmp_path / "tokens").glob("*/tokens.safetensors")
     path.write_bytes(DAMAGE["a token"](path.read_bytes()))
@@ -218,30 +218,30 @@ def test_a_damaged_file_that_may_not_be_replaced_is_not_used(tmp_path, caplog, m
     assert "could not be cached for other stages" in caplog.text and "cannot be removed" in caplog.text
 
 
-def test_where_nothing_can_be_written_the_ids_are_there_all_the_same(tmp_path, caplog):
+def test_token_ids_are_returned_even_if_they_cannot_be_cached(tmp_path, caplog):
     (tmp_path / "tokens").write_text("a file where the folder would be")
     assert contents(stored(tmp_path)) == fresh()
     assert "could not be cached for other stages" in caplog.text
 
 
-def test_several_may_write_at_once(tmp_path):
+def test_concurrent_writers_leave_one_file(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: contents(stored(tmp_path)), range(8)))
     assert found == [fresh()] * 8 and len(files(tmp_path)) == 1
 
 
-def test_the_file_is_one_that_other_programs_read(tmp_path):
+def test_cached_tokens_are_readable_by_the_safetensors_library(tmp_path):
     stored(tmp_path, ROWS[:2])
     arrays = load_file(next((tmp_path / "tokens").glob("*/tokens.safetensors")))
     ids = [one for sequence in fresh(ROWS[:2])[0]["input_ids"] for one in sequence]
     assert arrays["input_ids"].tolist() == ids and arrays["lengths"].tolist() == [6, 7]
 
 
-# How much is kept
+# Size limit
 
 
 def aged(folder, hours: float, **options):
-    """The name of a new file that was last used so long ago."""
+    """Cache a new file, date its last use ``hours`` back, and return its name."""
     before = set(files(folder))
     stored(folder, **options)
     (name,) = set(files(folder)) - before
@@ -250,19 +250,19 @@ def aged(folder, hours: float, **options):
     return name
 
 
-def test_the_least_recently_used_make_room(tmp_path, monkeypatch):
+def test_the_least_recently_used_files_are_removed_first(tmp_path, monkeypatch):
     oldest, older, recent = (aged(tmp_path, hours, max_length=n) for n, hours in ((4, 9), (5, 8), (6, 0.5)))
     size = max((tmp_path / "tokens" / name / token_store.FILE).stat().st_size for name in (oldest, older, recent))
     monkeypatch.setattr(token_store, "MOST_GIGABYTES", 3.5 * size / 1e9)
     newest = aged(tmp_path, 0.1, max_length=7)
     assert files(tmp_path) == sorted([older, recent, newest])
-    stored(tmp_path, max_length=5)  # read, and so used again
+    stored(tmp_path, max_length=5)  # reading counts as use
     monkeypatch.setattr(token_store, "MOST_GIGABYTES", 2.5 * size / 1e9)
     last = aged(tmp_path, 0, max_length=8)
     assert files(tmp_path) == sorted([older, last])
 
 
-def test_files_of_earlier_versions_make_room(tmp_path, monkeypatch):
+def test_files_in_another_format_are_removed_to_make_room(tmp_path, monkeypatch):
     place = tmp_path / "tokens"
     place.mkdir()
     (place / "0123.safetensors").write_bytes(bytes(2_000))

@@ -1,4 +1,4 @@
-"""The review parser, and the authors' split on the real archive."""
+"""Amazon reviews: the parser, and the authors' split on the real archive."""
 
 import hashlib
 import tarfile
@@ -15,7 +15,7 @@ from teachback.data.suites import amazon
 from teachback.data.suites.definition import ReadSettings
 
 ARCHIVE = Path(__file__).parents[3] / "shared/data/amazon" / amazon.ARCHIVE.name
-SPLIT = {  # the authors' split: train, dev, test
+SPLIT = {  # row counts of the authors' split
     "train": {"books": 1631, "dvd": 1621, "electronics": 1615, "kitchen": 1613},
     "dev": {"books": 170, "dvd": 194, "electronics": 172, "kitchen": 184},
     "test": {"books": 199, "dvd": 185, "electronics": 213, "kitchen": 203},
@@ -31,33 +31,33 @@ def texts(data: bytes) -> list[str | None]:
     return [text for _, text in amazon.parse_reviews(data)]
 
 
-def test_blank_and_indented_lines_stay_whole():
+def test_reviews_with_blank_and_indented_lines_are_parsed_whole():
     assert texts(review(b"First line\n\n\tIndented here\n\n\nLast") + review(b"Next")) == [
         "First line Indented here Last",
         "Next",
     ]
 
 
-def test_quotes_stay_as_they_are():
+def test_quotes_and_entities_are_kept_unchanged():
     assert texts(review(b'"Great", he said: ""what"" a \'read\' &quot;')) == [
         '"Great", he said: ""what"" a \'read\' &quot;'
     ]
 
 
-def test_control_bytes_and_latin_1_do_not_lose_a_review():
+def test_reviews_with_control_bytes_or_latin_1_are_kept():
     assert texts(review(b"a\x1ab\x00 caf\xe9") + review("café".encode())) == ["a b café", "café"]
 
 
-def test_an_unclosed_review_is_told_by_its_line():
+def test_an_unclosed_review_is_reported_with_its_line():
     data = review(b"whole") + b"<review>\n<review_text>\ncut off"
     assert list(amazon.parse_reviews(data)) == [(1, "whole"), (9, None)]
 
 
-def test_the_authors_split_shuffles_as_pandas_does():
+def test_sizes_of_the_authors_split_and_numpy_permutation_equal_to_pandas():
     rows = [Row(str(i), "x", "", "np"[i % 2], "d") for i in range(40)]
     split = authors_split(rows)
     assert {name: len(part) for name, part in split.items()} == {"train": 32, "dev": 4, "test": 4}
-    # pandas.DataFrame({"i": range(8)}).sample(frac=1, random_state=11111)["i"].tolist(), from pandas 3.1:
+    # Result of pandas.DataFrame({"i": range(8)}).sample(frac=1, random_state=11111)["i"].tolist() in pandas 3.1
     assert np.random.RandomState(11111).permutation(8).tolist() == [0, 3, 2, 6, 5, 7, 1, 4]
 
 
@@ -87,26 +87,26 @@ def real(tmp_path_factory):
     return content, rows
 
 
-def test_the_real_archive_has_a_thousand_reviews_a_file(real):
+def test_the_real_archive_has_a_thousand_reviews_per_file(real):
     content, rows = real
     assert [count.found for count in amazon.counts(content)] == [1000] * 8
     assert len({row.text_a for part in rows.values() for row in part}) == 7852
 
 
-def test_the_real_split_is_the_authors(real):
+def test_the_real_split_has_the_authors_row_counts(real):
     _, rows = real
     assert {split: dict(Counter(row.domain for row in part)) for split, part in rows.items()} == SPLIT
     polarity = Counter((row.domain, row.label) for row in rows["test"])
     assert {d: (polarity[d, "negative"], polarity[d, "positive"]) for d in TEST_POLARITY} == TEST_POLARITY
 
 
-def test_the_real_folds_hold_the_rows_that_pandas_and_sklearn_put_there(real):
+def test_the_real_split_has_the_rows_selected_by_pandas_and_scikit_learn(real):
     _, rows = real
     guids = {split: "\n".join(row.guid for row in part) for split, part in rows.items()}
     assert {split: hashlib.sha256(text.encode()).hexdigest() for split, text in guids.items()} == MEMBERS
 
 
-MEMBERS = {  # SHA-256 of the guids, one a line, from pandas' sample and sklearn's folds over the rows in the raw order
+MEMBERS = {  # SHA-256 of the guids, one per line, from pandas' sample and sklearn's folds over the rows in the raw order
     "train": "e52890266c98d21960a7c9c541b7348d9e5992691505641b892ae12d61e537b9",
     "dev": "a4357f0803304b5b3afe77d3618fce4d284bc33ed810df9a0b173a87e43b75c2",
     "test": "abac5b61226ea7b6452149db0c8339d1c20774eaf6bdf4870c4d7ca1004a6a9a",

@@ -20,12 +20,12 @@ def parsed(folder: Path, **files: bytes):
 
 
 def rows_of(label_pairs: str, count: int) -> bytes:
-    """``count`` rows of each "domain:label"."""
+    """TSV lines: ``count`` rows for each "domain:label" of ``label_pairs``."""
     pairs = [pair.split(":") for pair in label_pairs.split()]
     return b"".join(f"text {i}\t{label}\t{domain}\n".encode() for domain, label in pairs for i in range(count))
 
 
-def test_columns_may_come_in_any_order_and_quotes_and_empty_last_columns_stay(tmp_path):
+def test_columns_in_any_order_quotes_and_empty_last_columns_are_kept(tmp_path):
     train = '\ufeffdomain\tlabel\ttext_a\ttext_b\nd\tyes\t"He said ""hi""\t\nd\tno\t\'x\' \\n\t"b"\n'.encode()
     scored = HEADER + b"1\ta\t\tyes\td\n"
     result, problems = parsed(tmp_path, train=train, dev=scored, test=scored.replace(b"1", b"2"))
@@ -48,7 +48,7 @@ def test_every_kind_of_bad_row_is_reported_with_its_line(tmp_path):
         assert any(place in found and reason in found for found in problems.found), (place, reason)
 
 
-def test_a_hidden_test_label_is_no_bad_row(tmp_path):
+def test_a_test_row_without_a_label_is_not_a_bad_row(tmp_path):
     result, problems = parsed(tmp_path, train=HEADER + b"1\ta\t\tyes\td\n", test=HEADER + b"2\tb\t\t\td\n", dev=HEADER + b"3\tc\t\tyes\td\n")
     assert not problems.found and result.rows["test"][0].label == ""
 
@@ -88,6 +88,6 @@ def test_a_wrong_header_is_refused(tmp_path, header):
         parsed(tmp_path, train=header)
 
 
-def test_nothing_there_says_what_to_put_where(tmp_path):
+def test_error_of_a_folder_without_files_suggests_source(tmp_path):
     with pytest.raises(TeachbackError, match="or set SOURCE to a file"):
         parsed(tmp_path)

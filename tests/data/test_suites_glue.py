@@ -1,4 +1,4 @@
-"""GLUE: official layouts, labels by number and by name, MRPC's ids, the mismatched set, a regression's strata."""
+"""GLUE: official layouts, labels as numbers and names, ids of MRPC, the mismatched set, stratified splits of a regression."""
 
 import zipfile
 from collections import Counter
@@ -40,7 +40,7 @@ def texts(rows: list[Row]) -> list[tuple[str, str, str, str]]:
     return [(row.guid, row.text_a, row.text_b, row.label) for row in rows]
 
 
-def test_cola_has_no_header_but_in_its_test(tmp_path):
+def test_only_the_test_file_of_cola_has_a_header(tmp_path):
     for part in ("train", "dev"):
         write(tmp_path, f"CoLA/CoLA/{part}.tsv", 'gj04\t1\t\tHe "ran".', "gj04\t0\t*\tHim ran.")
     write(tmp_path, "CoLA/CoLA/test.tsv", "index\tsentence", "0\tShe ran.")
@@ -52,7 +52,7 @@ def test_cola_has_no_header_but_in_its_test(tmp_path):
     assert texts(result.rows["hidden"]) == [("CoLA-test-0", "She ran.", "", "")]
 
 
-def test_labels_come_as_numbers_or_as_names(tmp_path):
+def test_labels_are_read_from_numbers_or_names(tmp_path):
     write_task(
         tmp_path, "SST-2/SST-2", "sentence\tlabel", "fine \t1", "dull \t0", test_header="index\tsentence", test="7\tx"
     )
@@ -71,7 +71,7 @@ def test_labels_come_as_numbers_or_as_names(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_mismatched_set_is_a_domain_for_evaluation_on_the_head_of_mnli(tmp_path):
+def test_mnli_mm_is_an_evaluation_only_domain_with_the_head_of_mnli(tmp_path):
     place = "MNLI/MNLI"
     write(tmp_path, f"{place}/train.tsv", PARSES, *["0\t1\t1n\tfiction\ta\tb\tneutral\tneutral"] * 20)
     for part in ("matched", "mismatched"):
@@ -95,7 +95,7 @@ def write_mrpc(folder: Path, ids: bool) -> None:
         write(folder, "MRPC/mrpc_dev_ids.tsv", "3\t103", "8\t108")
 
 
-def test_ids_tell_mrpcs_dev_rows_and_its_test_labels_are_hidden(tmp_path):
+def test_ids_select_the_dev_rows_of_mrpc_and_its_test_labels_are_hidden(tmp_path):
     write_mrpc(tmp_path, ids=True)
     result, problems = parsed(tmp_path, "MRPC")
     assert not problems.found and not result.notes
@@ -106,7 +106,7 @@ def test_ids_tell_mrpcs_dev_rows_and_its_test_labels_are_hidden(tmp_path):
     assert [(row.guid, row.label) for row in result.rows["hidden"]] == [("MRPC-test-0", ""), ("MRPC-test-1", "")]
 
 
-def test_without_the_ids_mrpcs_dev_is_cut_from_train_and_that_is_told(tmp_path):
+def test_without_ids_the_test_rows_of_mrpc_are_cut_from_train_and_noted(tmp_path):
     write_mrpc(tmp_path, ids=False)
     result, _ = parsed(tmp_path, "MRPC")
     assert {split: len(rows) for split, rows in result.rows.items()} == {
@@ -116,7 +116,7 @@ def test_without_the_ids_mrpcs_dev_is_cut_from_train_and_that_is_told(tmp_path):
     assert [count.expected for count in glue.SUITE.counts(tmp_path)] == [3668 + 408, 0, 1725]
 
 
-def test_a_regression_has_numbers_and_is_cut_by_their_deciles(tmp_path):
+def test_regression_rows_are_split_by_the_deciles_of_their_labels(tmp_path):
     lines = [f"{i}\tg\tf\ty\t0\tn\tn\tone {i}\ttwo {i}\t{i / 40:.3f}" for i in range(200)]
     write_task(tmp_path, "STS-B/STS-B", f"{STS}\tscore", *lines, test_header=STS, test=lines[0].rsplit("\t", 1)[0])
     result, problems = parsed(tmp_path, "STS-B")
@@ -139,7 +139,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD)
-def test_a_bad_line_is_told_by_file_number_and_reason(tmp_path, bad, reason):
+def test_a_bad_line_is_reported_with_file_line_and_reason(tmp_path, bad, reason):
     header, good = "index\tsentence1\tsentence2\tlabel", "0\ta\tb\tentailment"
     write_task(tmp_path, "RTE/RTE", header, good)
     write(tmp_path, "RTE/RTE/train.tsv", header, good, bad)
@@ -147,7 +147,7 @@ def test_a_bad_line_is_told_by_file_number_and_reason(tmp_path, bad, reason):
     assert "RTE/train.tsv line 3:" in found and reason in found
 
 
-def test_scores_numbers_indices_and_columns_that_cannot_be(tmp_path):
+def test_invalid_scores_indices_columns_and_label_numbers_are_reported(tmp_path):
     row = "0\tg\tf\ty\t0\tn\tn\ta\tb"
     write_task(tmp_path, "STS-B/STS-B", f"{STS}\tscore", f"{row}\tnan", test_header=STS, test=row.replace("0", "x", 1))
     write_task(tmp_path, "RTE/RTE", "index\tsentence1\tsentence\tlabel", "0\ta\tb\tentailment")
@@ -157,14 +157,14 @@ def test_scores_numbers_indices_and_columns_that_cannot_be(tmp_path):
         assert any(reason in line for line in found), reason
 
 
-def test_a_repeated_test_index_is_a_duplicate(tmp_path):
+def test_a_repeated_test_index_is_reported_as_a_duplicate_guid(tmp_path):
     write_task(tmp_path, "SST-2/SST-2", "sentence\tlabel", "a\t1")
     write(tmp_path, "SST-2/SST-2/test.tsv", "index\tsentence", "0\ta", "0\tb")
     (found,) = parsed(tmp_path, "SST-2")[1].found
     assert "test.tsv line 3: duplicate guid 'SST-2-test-0'" in found
 
 
-def test_only_the_unlabelled_test_may_be_missing(tmp_path):
+def test_only_the_unlabelled_test_file_may_be_missing(tmp_path):
     write_task(tmp_path, "SST-2/SST-2", "sentence\tlabel", "a\t1")
     (tmp_path / "SST-2/SST-2/test.tsv").unlink()
     assert not parsed(tmp_path, "SST-2")[0].rows["hidden"]
@@ -184,7 +184,7 @@ def test_archives_have_the_official_names():
 
 
 @pytest.mark.parametrize(("task", "hidden"), [("CoLA", 0), ("STS-B", 1379), ("SST-2", 1821)])
-def test_the_real_files(tmp_path, task, hidden):
+def test_the_real_files_have_the_known_row_counts(tmp_path, task, hidden):
     archive = SHARED / f"{task}.zip"
     if not archive.is_file():
         pytest.skip(f"{archive} is not here")

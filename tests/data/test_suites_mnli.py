@@ -28,7 +28,7 @@ def parsed(folder: Path, train: bytes, test: bytes = b""):
     return mnli.read(folder, ReadSettings(), problems), problems
 
 
-def test_pairs_with_genre_and_label_names(tmp_path):
+def test_pairs_get_their_genre_as_domain_and_label_names(tmp_path):
     result, problems = parsed(tmp_path, line("1n"), line("1n", genre="travel", label="entailment"))
     assert not problems.found and result.domains["travel"].labels == ("entailment", "neutral", "contradiction")
     (train,), (test,) = result.rows["train"], result.rows["test"]
@@ -46,7 +46,7 @@ def test_rows_without_a_gold_label_and_repeated_pairs_are_dropped_and_counted(tm
     assert len(result.rows["train"]) == 1 and sorted(result.notes.values()) == [1, 1] and not problems.found
 
 
-def test_bad_lines_are_told_by_number_and_reason(tmp_path):
+def test_bad_lines_are_reported_with_line_number_and_reason(tmp_path):
     bad = [
         b"\xff\n",
         b"{\n",
@@ -79,7 +79,7 @@ def test_a_tenth_of_each_genre_and_label_becomes_dev(tmp_path):
     assert len(rows["train"]) == 108
 
 
-def test_the_real_subset(tmp_path):
+def test_the_real_subset_has_the_known_row_counts(tmp_path):
     if not ARCHIVE.is_file():
         pytest.skip(f"{ARCHIVE} is not here")
     zipfile.ZipFile(ARCHIVE).extractall(tmp_path / mnli.ARCHIVE.folder)

@@ -1,4 +1,4 @@
-"""SuperGLUE: every field reaches the texts, marked spans are the right characters, bad lines, domains left out."""
+"""SuperGLUE: fields in the texts, characters of marked spans, bad lines, and domains that are left out."""
 
 import json
 import re
@@ -42,7 +42,7 @@ EXAMPLES = {"BoolQ": BOOLQ, "CB": PAIR, "COPA": COPA, "MultiRC": MULTIRC, "WiC":
 
 
 def write(folder: Path, task: str, **parts: list) -> None:
-    """Official files of a task; what is no dict is written as it is, and idx is the line's number."""
+    """Write a task's official files; bytes are written unchanged, dicts as JSON, in which idx defaults to the line's number."""
     place = folder / task / task
     place.mkdir(parents=True, exist_ok=True)
     for part in ("train", "val", "test"):
@@ -65,19 +65,19 @@ def only_row(folder: Path, task: str):
     return result.rows["test"][0], result.domains[task]
 
 
-def test_a_pair_of_premise_and_hypothesis(tmp_path):
+def test_cb_has_pairs_of_premise_and_hypothesis(tmp_path):
     row, domain = only_row(tmp_path, "CB")
     assert (row.text_a, row.text_b, row.label) == ("It rained. All day.", 'The "street" is wet.', "neutral")
     assert row.guid == "CB-val-0" and domain.kind == "pair" and domain.metric == "accuracy+macro_f1"
 
 
-def test_boolq_is_passage_and_question_and_only_the_passage_is_cut(tmp_path):
+def test_boolq_has_passage_and_question_and_truncates_the_passage(tmp_path):
     row, domain = only_row(tmp_path, "BoolQ")
     assert (row.text_a, row.text_b, row.label) == ("Rain -- Rain is wet.", "is it wet", "true")
     assert domain.truncate == "text_a" and domain.labels == ("false", "true")
 
 
-def test_copa_has_premise_question_and_both_choices(tmp_path):
+def test_copa_has_premise_with_question_and_both_choices(tmp_path):
     row, domain = only_row(tmp_path, "COPA")
     assert row.text_a == "She fell. What was the cause of this?" and row.label == "choice2"
     assert split_choices(row.text_b) == ["It was icy.", "It was warm."]
@@ -92,13 +92,13 @@ def test_wic_has_both_sentences_with_the_word_marked_at_its_offsets(tmp_path):
     assert row.label == "true" and domain.kind == "pair" and domain.marks == ("*",)
 
 
-def test_wsc_has_its_text_with_both_spans_marked_each_in_its_way(tmp_path):
+def test_wsc_has_a_text_with_both_spans_marked_by_different_signs(tmp_path):
     row, domain = only_row(tmp_path, "WSC")
     assert row.text_a == "* Emma * 's mother -1 died, so she was raised by # her # aunt." and row.text_b == ""
     assert row.label == "false" and domain.kind == "single" and domain.marks == ("*", "#")
 
 
-def test_multirc_is_a_row_an_answer_of_paragraph_and_question_with_answer(tmp_path):
+def test_multirc_has_a_row_per_answer_of_paragraph_and_question_with_answer(tmp_path):
     write(tmp_path, "MultiRC", train=[MULTIRC], val=[MULTIRC])
     result, problems = parsed(tmp_path, "MultiRC")
     rows = {row.guid: row for row in result.rows["test"]}
@@ -108,7 +108,7 @@ def test_multirc_is_a_row_an_answer_of_paragraph_and_question_with_answer(tmp_pa
     assert [row.label for row in rows.values()] == ["1", "0", "1"]
 
 
-def test_a_cut_parts_no_answers_of_one_multirc_paragraph(tmp_path):
+def test_a_cut_keeps_the_answers_of_a_multirc_paragraph_together(tmp_path):
     write(tmp_path, "MultiRC", train=[MULTIRC] * 40, val=[MULTIRC])
     rows = parsed(tmp_path, "MultiRC")[0].rows
     paragraphs = [{row.guid.split("-")[2] for row in rows[split]} for split in ("train", "dev")]
@@ -116,8 +116,8 @@ def test_a_cut_parts_no_answers_of_one_multirc_paragraph(tmp_path):
     assert len(rows["dev"]) == 12
 
 
-def test_a_cut_parts_no_rows_that_differ_in_their_marks_alone():
-    """A model that trained on the one answers the other wrongly, as their labels mostly differ."""
+def test_a_cut_keeps_rows_together_that_differ_only_in_their_marks():
+    """A model trained on one of them would answer the others wrongly, as their labels mostly differ."""
     wsc = Domain("WSC", "WSC", ("false", "true"), kind="single", marks=("*", "#"))
     rows = []
     for number in range(30):
@@ -132,7 +132,7 @@ def test_a_cut_parts_no_rows_that_differ_in_their_marks_alone():
     assert Counter(row.label for row in taken) == {"true": 6, "false": 6}
 
 
-def test_marks_of_nested_and_touching_spans():
+def test_nested_and_adjacent_spans_are_marked():
     assert mark("their mothers", [(0, 13, "*"), (0, 5, "#")]) == "* # their # mothers *"
     assert mark("a dog's", [(2, 7, "*"), (5, 7, "#")]) == "a * dog # 's # *"
     assert mark("ab", [(0, 1, "*"), (1, 2, "#")]) == "* a * # b #"
@@ -141,18 +141,18 @@ def test_marks_of_nested_and_touching_spans():
 @pytest.mark.parametrize(
     ("text", "words", "index", "found"),
     [
-        ("He said it; it hurt.", "it", 3, (12, 14)),  # the nearer of two
-        ("You might use it , but", "it", 2, (14, 16)),  # off by one
+        ("He said it; it hurt.", "it", 3, (12, 14)),  # the nearer of two occurrences
+        ("You might use it , but", "it", 2, (14, 16)),  # the index is off by one
         ("The Dog's tail", "the dog", 0, (0, 7)),
         ('"Its bite" is bad', "its bite.", 0, (1, 9)),
         ("Lev Kamenev, his editor, and Grigory Zinoviev left", "Kamenev and Zinoviev", 0, (4, 45)),
     ],
 )
-def test_words_are_found_by_index_whatever_their_case_and_punctuation(text, words, index, found):
+def test_words_are_found_by_index_ignoring_case_and_punctuation(text, words, index, found):
     assert find_words(text, words, index) == found
 
 
-def test_train_is_divided_by_label_val_is_test_and_the_unlabelled_test_is_hidden(tmp_path):
+def test_train_is_divided_by_label_val_becomes_test_and_test_becomes_hidden(tmp_path):
     lines = [PAIR | {"label": ("neutral", "entailment")[i % 2]} for i in range(40)]
     hidden = {"premise": "a", "hypothesis": "b"}
     write(tmp_path, "CB", train=lines, val=lines[:3], test=[hidden, PAIR])
@@ -164,7 +164,7 @@ def test_train_is_divided_by_label_val_is_test_and_the_unlabelled_test_is_hidden
     assert len(paper["train"]) == 40 and not paper.get("dev")
 
 
-def test_the_split_of_a_domain_does_not_depend_on_the_others(tmp_path):
+def test_the_split_of_a_domain_does_not_depend_on_other_domains(tmp_path):
     lines = [PAIR | {"label": "neutral"}] * 40
     write(tmp_path, "CB", train=lines, val=lines)
     write(tmp_path, "COPA", train=[COPA] * 30, val=[COPA])
@@ -197,14 +197,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("task", "bad", "reason"), BAD)
-def test_a_bad_line_is_told_by_file_number_and_reason(tmp_path, task, bad, reason):
+def test_a_bad_line_is_reported_with_file_line_and_reason(tmp_path, task, bad, reason):
     write(tmp_path, task, train=[EXAMPLES[task], bad])
     _, problems = parsed(tmp_path, task)
     (found,) = problems.found
     assert f"{task}/train.jsonl line 2:" in found and reason in found
 
 
-def test_a_domain_is_left_out_only_where_others_are_named(tmp_path, capsys):
+def test_missing_domains_are_left_out_only_if_domains_is_set(tmp_path, capsys):
     for task in ("CB", "COPA"):
         write(tmp_path, task, train=[EXAMPLES[task]], val=[EXAMPLES[task]])
     with pytest.raises(TeachbackError, match='BoolQ, MultiRC, RTE, WiC, WSC; run 1_get_data.sh.*DOMAINS="CB COPA"'):
@@ -215,13 +215,13 @@ def test_a_domain_is_left_out_only_where_others_are_named(tmp_path, capsys):
     assert "left out because they are not in DOMAINS: BoolQ, MultiRC" in capsys.readouterr().out
 
 
-def test_a_missing_train_file_names_stage_1(tmp_path):
+def test_error_of_a_missing_train_file_names_stage_1(tmp_path):
     (tmp_path / "CB").mkdir()
     with pytest.raises(TeachbackError, match="train.jsonl does not exist; run 1_get_data.sh"):
         parsed(tmp_path, "CB")
 
 
-def test_domains_have_names_of_labels_heads_metrics_and_a_submission_format():
+def test_domains_have_their_heads_metrics_submission_format_and_archives():
     domains = {name: task.domain for name, task in superglue.TASKS.items()}
     assert all(domain.head == name and domain.submission == "superglue" for name, domain in domains.items())
     assert domains["MultiRC"].metric == "f1+exact_match" and domains["MultiRC"].labels == ("0", "1")
@@ -230,7 +230,7 @@ def test_domains_have_names_of_labels_heads_metrics_and_a_submission_format():
     }
 
 
-def test_choices_come_back_and_those_that_would_not_are_refused():
+def test_joined_choices_can_be_split_again_and_ambiguous_ones_are_refused():
     assert split_choices(join_choices(["a", "b | c"])) == ["a", "b | c"]
     for bad in ("", "a ||| b", "a |||"):
         with pytest.raises(ValueError, match="choice"):
@@ -244,7 +244,7 @@ def test_a_domain_is_trainable_unless_it_is_known_to_have_no_train_rows():
 
 
 @pytest.mark.parametrize("task", ["BoolQ", "CB", "COPA", "RTE", "WSC"])
-def test_the_real_files(tmp_path, task):
+def test_the_real_files_have_the_known_row_counts(tmp_path, task):
     unpack(tmp_path, task)
     result, problems = parsed(tmp_path, task)
     assert not problems.found and not result.notes
@@ -256,7 +256,7 @@ def test_the_real_files(tmp_path, task):
     assert len(result.rows["test"]) == known[1] and len(result.rows["hidden"]) == (0 if task == "BoolQ" else known[2])
 
 
-def test_the_marked_spans_of_all_real_wsc_rows_are_the_official_ones(tmp_path):
+def test_marked_spans_of_all_real_wsc_rows_are_the_official_ones(tmp_path):
     unpack(tmp_path, "WSC")
     rows = {row.guid: row for part in parsed(tmp_path, "WSC")[0].rows.values() for row in part}
     scattered = 0
@@ -273,7 +273,7 @@ def test_the_marked_spans_of_all_real_wsc_rows_are_the_official_ones(tmp_path):
                     assert {letters(word) for word in official.split()} <= {letters(word) for word in span.split()} | {
                         letters(word).removesuffix("s") for word in span.split()
                     }
-    assert len(rows) == 554 + 104 + 146 and scattered == 3  # plural antecedents that the text does not hold as such
+    assert len(rows) == 554 + 104 + 146 and scattered == 3  # plural antecedents that do not occur literally in the text
 
 
 def unpack(folder: Path, task: str) -> None:

@@ -1,4 +1,4 @@
-"""Parsers on what hypothesis makes up: an error of ours that names the place, or a right result, and nothing else."""
+"""Property-based tests of the parsers: generated input gives a valid result or a `TeachbackError` that names the location."""
 
 import dataclasses
 import io
@@ -42,7 +42,7 @@ from teachback.stages.stage2_arguments import ProcessArguments
 few = settings(
     max_examples=50, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
-# Characters that a parser may trip over, and any others.
+# Characters that often break parsers, mixed with arbitrary ones.
 awkward = st.sampled_from("\t\n\r\x00\x0b\x1c\x85\u2028\ufeff\u200b\"'\\,;|<>{}[]/.%$-0aA \u05d0\U0001f600")
 texts = st.text(st.one_of(awkward, st.characters(codec="utf-8")), max_size=12)
 fragments = st.sampled_from(
@@ -57,17 +57,17 @@ json_values = st.recursive(
 )
 
 
-def place() -> tempfile.TemporaryDirectory:
+def temporary_folder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="fuzz")
 
 
-def placed(problems: Problems, path: Path) -> None:
-    """Every bad row has its file and line."""
+def assert_located(problems: Problems, path: Path) -> None:
+    """Assert that every bad row is reported with its file and line."""
     assert all(found.startswith(f"{path} line ") for found in problems.found), problems.found
 
 
 def read_or_refuse(read, path: Path):
-    """What ``read`` gives; None after an error of ours, which names the file."""
+    """Result of ``read``, or None after a `TeachbackError`, which must name the file."""
     try:
         return read()
     except TeachbackError as error:
@@ -77,13 +77,13 @@ def read_or_refuse(read, path: Path):
 
 @few
 @given(blobs)
-def test_the_users_own_files(content):
-    with place() as folder:
+def test_arbitrary_user_files_give_valid_rows_or_an_error(content):
+    with temporary_folder() as folder:
         path = Path(folder) / "mine.tsv"
         path.write_bytes(content)
         problems = Problems()
         parsed = read_or_refuse(lambda: custom.read(path, ReadSettings(), problems), path)
-    placed(problems, path)
+    assert_located(problems, path)
     for row in [row for part in parsed.rows.values() for row in part] if parsed else []:
         assert row.text_a == clean_text(row.text_a) != "" and row.domain in parsed.domains and "\t" not in row.guid
 
@@ -96,17 +96,17 @@ table = st.lists(
 
 @few
 @given(table, st.sampled_from(["\n", "\r\n"]))
-def test_rows_that_are_accepted_are_those_of_the_file(lines, end):
-    """With a right header, each line is a row or a bad row; texts come through but for their blanks."""
+def test_each_line_below_a_valid_header_is_a_row_or_a_bad_row(lines, end):
+    """Texts of the rows are the texts of the file after `clean_text`."""
     lines = [line for line in lines if not set("\t\n") & set(line[0])]
     content = end.join(["text_a\tlabel\tdomain", *("\t".join(line) for line in lines)]) + end
-    with place() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "mine.tsv"
         path.write_bytes(content.encode())
         problems = Problems()
         settings_ = ReadSettings(dev_fraction=0, test_fraction=0)
         parsed = read_or_refuse(lambda: custom.read(path, settings_, problems), path)
-    placed(problems, path)
+    assert_located(problems, path)
     if parsed:
         train = parsed.rows["train"]
         assert len(train) + len(problems.found) == len(lines)
@@ -130,48 +130,48 @@ objects = st.dictionaries(
 @given(
     st.lists(st.one_of(objects, json_values, st.binary(max_size=9).filter(lambda line: b"\n" not in line)), max_size=6)
 )
-def test_json_lines(name, values):
+def test_arbitrary_superglue_files_give_writable_rows_or_bad_rows(name, values):
     task = superglue.TASKS[name]
-    with place() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / name / name / "train.jsonl"
         path.parent.mkdir(parents=True)
         path.write_bytes(_lines(values))
         problems = Problems()
         rows = list(superglue._rows(task, "train", Path(folder), {name: task.domain}, problems))
-        placed(problems, path)
+        assert_located(problems, path)
         write_rows(Path(folder) / "rows.tsv", rows)
         assert read_rows(Path(folder) / "rows.tsv") == rows
 
 
 @few
 @given(st.lists(st.one_of(objects, json_values), max_size=6))
-def test_sentence_pairs_of_json_lines(values):
+def test_arbitrary_mnli_files_give_complete_pairs_or_bad_rows(values):
     domains = {"fiction": Domain("fiction", "nli", mnli.LABELS, kind="pair")}
-    with place() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "train.jsonl"
         path.write_bytes(_lines(values))
         problems = Problems()
         rows = list(mnli._rows(path, "train", domains, problems, mnli.Counter()))
-    placed(problems, path)
+    assert_located(problems, path)
     assert all(row.text_a and row.text_b and row.label in mnli.LABELS for row in rows)
 
 
 @few
 @given(blobs, st.sampled_from(["STS-B", "CoLA", "MRPC"]))
-def test_tables_of_glue(content, name):
+def test_bad_rows_of_arbitrary_glue_tables_have_file_and_line(content, name):
     task = glue.TASKS[name]
-    with place() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / task.archive.folder / task.files["train"]
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
         problems = Problems()
         list(glue._rows(task, "train", Path(folder), {name: task.domain}, problems))
-    placed(problems, path)
+    assert_located(problems, path)
 
 
 @few
 @given(blobs)
-def test_review_files(content):
+def test_arbitrary_review_files_give_clean_texts_in_line_order(content):
     reviews = list(amazon.parse_reviews(content))
     lines = content.count(b"\n") + 1
     assert all(1 <= line <= lines and (text is None or text == clean_text(text)) for line, text in reviews)
@@ -180,7 +180,7 @@ def test_review_files(content):
 
 @few
 @given(st.lists(texts, min_size=1, max_size=5))
-def test_reviews_come_back_from_their_file(bodies):
+def test_well_formed_reviews_are_parsed_unchanged(bodies):
     bodies = [clean_text(body.replace("<", "")) for body in bodies]
     content = "".join(f"<review>\n<review_text>\n{body}\n</review_text>\n</review>\n" for body in bodies).encode()
     assert [text for _, text in amazon.parse_reviews(content)] == bodies
@@ -188,8 +188,8 @@ def test_reviews_come_back_from_their_file(bodies):
 
 @few
 @given(st.one_of(blobs, st.builds(lambda lines: ("\t".join(TRAIN_COLUMNS) + "\n").encode() + lines, blobs)))
-def test_processed_tables(content):
-    with place() as folder:
+def test_arbitrary_processed_tables_give_valid_weights_or_an_error(content):
+    with temporary_folder() as folder:
         path = Path(folder) / "train.tsv"
         path.write_bytes(content)
         rows = read_or_refuse(lambda: read_rows(path), path)
@@ -201,8 +201,8 @@ fields = st.builds(clean_text, texts)
 
 @few
 @given(st.lists(st.builds(Row, *[fields] * 5, st.floats(-1, 1)), max_size=5))
-def test_rows_come_back_as_they_were_written(rows):
-    with place() as folder:
+def test_written_rows_are_read_back_unchanged(rows):
+    with temporary_folder() as folder:
         path = Path(folder) / "rows.tsv"
         write_rows(path, rows, TRAIN_COLUMNS)
         assert read_rows(path) == rows
@@ -219,7 +219,7 @@ paths = st.sampled_from([(), ("name",), ("settings",), ("domains",), ("domains",
 
 @few
 @given(paths, st.one_of(json_values, st.lists(texts, max_size=3)))
-def test_suite_descriptions(keys, value):
+def test_edited_suite_descriptions_are_refused_or_survive_a_round_trip(keys, value):
     content = json.loads(json.dumps(suite))
     if keys:
         inner = content
@@ -228,7 +228,7 @@ def test_suite_descriptions(keys, value):
         inner[keys[-1]] = value
     else:
         content = value
-    with place() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "suite.json"
         path.write_text(json.dumps(content))
         (Path(folder) / "train.tsv").write_text("\t".join(COLUMNS) + "\n1\ttext\t\tx\ta\n")
@@ -241,9 +241,9 @@ def test_suite_descriptions(keys, value):
 
 @few
 @given(blobs, st.sampled_from(["single", "pair"]))
-def test_unlabelled_texts(content, kind):
+def test_arbitrary_unlabelled_files_give_complete_texts_or_an_error(content, kind):
     domain = Domain("a", "h", ("x", "y"), kind=kind)
-    with place() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "more.txt"
         path.write_bytes(content)
         rows = read_or_refuse(lambda: read_unlabelled(str(path), domain), path)
@@ -267,8 +267,8 @@ NAMES = ["seed", "max_length", "learning_rate", "num_train_epochs", "per_device_
 )
 @few
 @given(st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=2))
-def test_variables(classes, given_):
-    """Values of the stages' variables: parsed, or refused in one line that names what is wrong."""
+def test_arbitrary_values_of_variables_are_parsed_or_refused(classes, given_):
+    """A value that is refused gives an error message without a traceback."""
     known = {field.name for one in classes for field in dataclasses.fields(one)}
     flags = [part for name, value in given_.items() if name in known for part in (f"--{name}", value)]
     try:
@@ -286,7 +286,7 @@ def test_variables(classes, given_):
 
 @few
 @given(st.text(min_size=1, max_size=names.LONGEST))
-def test_every_name_is_refused_or_a_folder_of_its_own(name):
+def test_domain_names_are_refused_or_map_to_a_safe_folder_and_back(name):
     if not names.domain_misfit(name):
         folder = names.folder_name(name)
         assert (
@@ -318,11 +318,11 @@ ARCHIVES = {kind: _archive(kind) for kind in ("zip", "gz", "xz", "bz2", "")}
 @pytest.mark.parametrize("kind", ARCHIVES)
 @few
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8), st.floats(0.3, 1))
-def test_damaged_archives(kind, changes, left):
+def test_damaged_archives_are_read_or_refused_without_temporary_files(kind, changes, left):
     content = bytearray(ARCHIVES[kind])
     for where, value in changes:
         content[int(where * (len(content) - 1))] = value
-    with place() as folder:
+    with temporary_folder() as folder:
         path, target = Path(folder) / "archive", Path(folder) / "unpacked/here"
         path.write_bytes(content[: int(left * len(content))])
         for read in (archive_damage, lambda path: unpack(path, target)):

@@ -1,4 +1,4 @@
-"""Rows that share a text or a value of a column stay in one split, and what is shared all the same is counted."""
+"""Rows that share a text or a value of a column stay in one split; texts that splits still share are counted."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -22,7 +22,7 @@ SPLITS = ("train", "quiz", "dev", "test")
 
 
 def pairs(premises: int = 40, domains: str = "ab", extra: str = "") -> str:
-    """Each premise with a hypothesis of every label; its last column is an author of two premises."""
+    """TSV of pairs: each premise has one hypothesis per label; in the last column, each author has two premises."""
     lines = [
         f"premise {number} of {domain}\thypothesis {number}{domain} {label}\t{label}\t{domain}\t{domain}{number // 2}"
         for domain in domains for number in range(premises) for label in LABELS
@@ -43,7 +43,7 @@ def parsed(folder: Path, text: str, **settings):
 
 
 def splits_of(rows: dict[str, list[Row]], key) -> dict[str, set[str]]:
-    """Value of a key -> splits that have rows of it."""
+    """Splits in which each value of ``key`` occurs: value -> names of splits."""
     found = defaultdict(set)
     for split, part in rows.items():
         for row in part:
@@ -51,7 +51,7 @@ def splits_of(rows: dict[str, list[Row]], key) -> dict[str, set[str]]:
     return found
 
 
-def test_pairs_of_one_premise_stay_in_one_split_by_default_and_fractions_and_labels_hold(tmp_path):
+def test_pairs_of_a_premise_share_a_split_of_the_right_size_by_default(tmp_path):
     result = parsed(tmp_path, without_author(pairs()))
     assert result.notes == {"rows share their text_a with others, and are kept with them in one split": 240}
     assert all(len(splits) == 1 for splits in splits_of(result.rows, lambda row: row.text_a).values())
@@ -63,7 +63,7 @@ def test_pairs_of_one_premise_stay_in_one_split_by_default_and_fractions_and_lab
     assert not any(counts[side] for counts in shared_sides(result.rows).values() for side in ("text_a", "text_b"))
 
 
-def test_without_groups_premises_are_on_both_sides_and_the_warning_says_how_many(tmp_path):
+def test_without_groups_a_warning_counts_the_premises_shared_with_train(tmp_path):
     result = parsed(tmp_path, without_author(pairs()), group_by="none")
     counts = shared_sides(result.rows)["test"]
     train = {row.text_a for row in result.rows["train"]}
@@ -73,14 +73,14 @@ def test_without_groups_premises_are_on_both_sides_and_the_warning_says_how_many
     assert warning.startswith(f"{counts['text_a']} of 24 test rows") and "GROUP_BY=text_a keeps" in warning
 
 
-def test_either_text_can_be_kept_together_and_the_other_is_still_counted(tmp_path):
+def test_group_by_text_b_keeps_rows_with_equal_text_b_in_one_split(tmp_path):
     swapped = "\n".join("\t".join([b, a, *rest]) for a, b, *rest in (line.split("\t") for line in pairs().splitlines()))
     text = without_author(swapped).replace("text_b\ttext_a", "text_a\ttext_b")
-    assert shared_sides(parsed(tmp_path, text).rows)["test"]["text_b"] > 20  # the default looks at text_a
+    assert shared_sides(parsed(tmp_path, text).rows)["test"]["text_b"] > 20  # the default groups by text_a
     assert shared_sides(parsed(tmp_path, text, group_by="text_b").rows)["test"]["text_b"] == 0
 
 
-def test_a_column_keeps_rows_together_in_splits_quiz_and_the_curriculums_halves(tmp_path):
+def test_group_column_keeps_rows_together_in_splits_and_curriculum_units(tmp_path):
     (tmp_path / "mine.tsv").write_text(pairs())
     process(ProcessArguments(
         suite="custom", data_dir=str(tmp_path), source=str(tmp_path / "mine.tsv"), embedding_model="scratch:tiny",
@@ -100,18 +100,18 @@ def test_a_column_keeps_rows_together_in_splits_quiz_and_the_curriculums_halves(
     assert len(set(units)) == len({author(row) for row in quiz}) < len(quiz)
 
 
-def test_a_text_of_too_many_rows_is_not_kept_together_unless_that_is_asked_for(tmp_path):
+def test_texts_of_too_many_rows_are_grouped_only_if_group_by_is_set(tmp_path):
     text = "text_a\ttext_b\tlabel\tdomain\n" + "".join(
         f"question {i % 8}\tanswer {i}\t{'yes' if i % 3 else 'no'}\ta\n" for i in range(120)
     )
     rows = parsed(tmp_path, text).rows
     assert len(rows["test"]) == len(rows["dev"]) == 12 and shared_sides(rows)["test"]["text_a"] == 12
     rows = parsed(tmp_path, text, group_by="text_a", test_fraction=0.25, dev_fraction=0.25).rows
-    assert 15 <= len(rows["test"]) <= 30 and 15 <= len(rows["dev"]) <= 30  # one group or two, of 15 rows each
+    assert 15 <= len(rows["test"]) <= 30 and 15 <= len(rows["dev"]) <= 30  # one or two groups of 15 rows each
     assert all(len(splits) == 1 for splits in splits_of(rows, lambda row: row.text_a).values())
 
 
-def test_single_texts_are_divided_as_before(tmp_path):
+def test_single_texts_are_grouped_only_if_group_by_is_set(tmp_path):
     text = "text_a\tlabel\tdomain\n" + "".join(f"text {i % 30}\t{'yes' if i % 2 else 'no'}\ta\n" for i in range(60))
     assert not parsed(tmp_path, text).groups
     assert all(
@@ -119,14 +119,14 @@ def test_single_texts_are_divided_as_before(tmp_path):
     )
 
 
-def test_a_label_that_only_stands_in_other_labels_groups_keeps_a_row(tmp_path):
+def test_a_label_of_one_row_in_a_group_of_other_labels_stays_in_train(tmp_path):
     text = without_author(pairs(domains="a", extra="premise 5 of a\ta rare one\tperhaps\ta\tx\n"))
     for seed in range(20):
         assert "perhaps" in {row.label for row in parsed(tmp_path, text, seed=seed).rows["train"]}
 
 
 @pytest.mark.parametrize("each, sizes", [(4, (192, 24, 24)), (5, (240, 30, 30))])
-def test_many_labels_of_few_rows_have_dev_and_test_rows_too(each, sizes, tmp_path):
+def test_many_labels_of_few_rows_each_still_give_dev_and_test_rows(each, sizes, tmp_path):
     lines = [f"text {i}\tlabel {i % 60}" for i in range(60 * each)]
     rows = parsed(tmp_path, "text_a\tlabel\n" + "\n".join(lines) + "\n").rows
     assert tuple(len(rows[split]) for split in ("train", "dev", "test")) == sizes
@@ -143,7 +143,7 @@ def test_many_labels_of_few_rows_have_dev_and_test_rows_too(each, sizes, tmp_pat
         ({"group_by": "none", "suite": "sample", "source": ""}, "GROUP_BY is only for SUITE=custom"),
     ],
 )
-def test_what_cannot_be_grouped_by_is_refused(options, message, tmp_path):
+def test_invalid_group_settings_are_refused(options, message, tmp_path):
     (tmp_path / "mine.tsv").write_text(without_author(pairs(4)))
     settings = {
         "suite": "custom",

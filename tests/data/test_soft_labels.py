@@ -1,4 +1,4 @@
-"""Files of soft labels: formats, keys, rows without an answer, and what is no answer, by row and column."""
+"""Files of soft labels: formats, keys, rows without an answer, and errors with row and column."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ def assert_answers(found, elsewhere=1):
     assert found.known.tolist() == [True, True, False, True] and found.elsewhere == elsewhere
 
 
-def test_every_format_is_read_by_guid_and_other_columns_and_rows_are_left(tmp_path):
+def test_every_format_is_matched_by_guid_ignoring_other_columns_and_rows(tmp_path):
     assert_answers(read(tmp_path, lines(*ANSWERS)))
     named = [dict(zip(("guid", "p(positive)", "p(negative)", "label"), (guid, p, n, "?"))) for guid, n, p in ANSWERS]
     assert_answers(read(tmp_path, "".join(json.dumps(row) + "\n" for row in named), "soft.jsonl"))
@@ -43,13 +43,13 @@ def test_every_format_is_read_by_guid_and_other_columns_and_rows_are_left(tmp_pa
 
 
 @pytest.mark.parametrize("column", ["text", "text_a"])
-def test_texts_are_a_key_too_and_all_rows_of_a_text_have_its_answer(tmp_path, column):
+def test_rows_are_matched_by_text_and_equal_texts_share_an_answer(tmp_path, column):
     rows = [("a good\u00a0plot", 0.25, 0.75), ("bad", 0.6, 0.4), ("else", 0.5, 0.5)]
     found = read(tmp_path, lines(*rows, columns=(column, "negative", "positive")))
     np.testing.assert_equal(found.values, [[0.25, 0.75], [0.6, 0.4], [NAN, NAN], [0.6, 0.4]])
 
 
-def test_pairs_need_both_texts_or_a_guid(tmp_path):
+def test_pairs_are_matched_by_both_texts_or_by_guid(tmp_path):
     pair, rows = replace(BOOKS, kind="pair"), [replace(row, text_b=f"b{i}") for i, row in enumerate(ROWS)]
     columns = ("text_a", "text_b", "negative", "positive")
     found = read(tmp_path, lines(("bad", "b1", 1, 0), ("bad", "b3", 0, 1), columns=columns), rows=rows, domain=pair)
@@ -59,25 +59,25 @@ def test_pairs_need_both_texts_or_a_guid(tmp_path):
         read(tmp_path, lines(("bad", 1, 0), columns=("text_a", "negative", "positive")), rows=rows, domain=pair)
 
 
-def test_a_regressions_answer_is_a_number(tmp_path):
+def test_the_answer_to_a_regression_row_is_a_number(tmp_path):
     found = read(tmp_path, lines(("g0", -3.5), ("g1", 2), columns=("guid", "value")), domain=SCORE)
     np.testing.assert_equal(found.values, [[-3.5], [2], [NAN], [NAN]])
     with pytest.raises(TeachbackError, match="soft.tsv line 2: column 'value': 'high' is not a number"):
         read(tmp_path, lines(("g0", "high"), columns=("guid", "value")), domain=SCORE)
 
 
-def test_a_label_may_be_called_value(tmp_path):
+def test_a_label_may_be_named_value(tmp_path):
     domain = replace(BOOKS, labels=("value", "price"))
     with pytest.raises(TeachbackError, match="line 2: column 'value': '1.5' is not a probability from 0 to 1"):
         read(tmp_path, lines(("g0", 1.5, -0.5), columns=("guid", "value", "price")), domain=domain)
 
 
-def test_an_answer_of_empty_cells_is_none_and_the_same_answer_may_come_twice(tmp_path):
+def test_empty_cells_are_no_answer_and_equal_answers_may_be_repeated(tmp_path):
     found = read(tmp_path, lines(("g0", "", ""), ("g1", 0.5, 0.5), ("g1", 0.5004, 0.4996)))
     assert found.known.tolist() == [False, True, False, False] and found.values[1].tolist() == [0.5004, 0.4996]
 
 
-def test_everything_that_is_no_answer_is_listed_by_row_and_column(tmp_path):
+def test_invalid_answers_are_listed_by_row_and_column(tmp_path):
     rows = [("g0", 0.5, 0.48), ("g1", -0.1, 1.1), ("g2", 0.5, ""), ("g3", "nan", 0), ("x1", 7, 8)]
     with pytest.raises(TeachbackError) as error:
         read(tmp_path, lines(*rows) + "g0\t1\n" + lines(("g0", 0.2, 0.8), ("g0", 0.3, 0.7)).split("\n", 1)[1])
@@ -89,7 +89,7 @@ def test_everything_that_is_no_answer_is_listed_by_row_and_column(tmp_path):
         "line 7: 2 columns, expected 3", "line 9: a different answer to the same row is in line 8", "learns them from their labels alone",
     ):  # fmt: skip
         assert what in said
-    assert "line 6" not in said  # of no row
+    assert "line 6" not in said  # line 6 matches no row, so that its values are not checked
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_everything_that_is_no_answer_is_listed_by_row_and_column(tmp_path):
         ("", BOOKS, "there is no header"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_serve_is_refused(tmp_path, text, domain, message):
+def test_unusable_files_of_soft_labels_are_refused(tmp_path, text, domain, message):
     with pytest.raises(TeachbackError, match=message):
         read(tmp_path, text, domain=domain)
     with pytest.raises(TeachbackError, match="SOFT_LABELS=/no/such: there is no such file"):

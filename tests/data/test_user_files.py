@@ -1,4 +1,4 @@
-"""Users' files of every kind, the columns that they call as they like, and what is wrong with them."""
+"""Users' files of every supported type, columns of any names, and errors in both."""
 
 import json
 import math
@@ -23,11 +23,11 @@ def read(source: Path | str, **columns: str):
     return custom.read(source, settings, problems), problems
 
 
-def found(parsed) -> list[tuple[str, str, str]]:
+def train_rows(parsed) -> list[tuple[str, str, str]]:
     return [(row.text_a, row.label, row.domain) for row in parsed.rows["train"]]
 
 
-def cleaned() -> list[tuple[str, str, str]]:
+def cleaned_rows() -> list[tuple[str, str, str]]:
     return [(text.replace("\n", " "), label, domain) for text, label, domain in ROWS]
 
 
@@ -37,7 +37,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def parquet(path: Path, columns: dict, classes: dict[str, list[str]] | None = None) -> Path:
-    """A Parquet file; with ``classes`` as data sets write one."""
+    """Write a Parquet file; ``classes`` adds class names to its metadata, as the datasets library does."""
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table
 
@@ -50,21 +50,21 @@ def parquet(path: Path, columns: dict, classes: dict[str, list[str]] | None = No
 
 
 @pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
-def test_csv_with_quotes_and_any_usual_sign_between_columns(tmp_path, sign):
+def test_csv_with_quotes_and_any_usual_delimiter_is_read(tmp_path, sign):
     body = ["text_a label domain".split(), *ROWS]
     text = "\r\n".join(sign.join('"' + cell.replace('"', '""') + '"' for cell in row) for row in body)
     parsed, problems = read(write(tmp_path / "mine.csv", "\ufeff" + text))
-    assert not problems.found and found(parsed) == cleaned()
+    assert not problems.found and train_rows(parsed) == cleaned_rows()
 
 
-def test_a_csv_file_with_another_sign_needs_it_named(tmp_path):
+def test_an_unusual_csv_delimiter_must_be_given(tmp_path):
     path = write(tmp_path / "mine.csv", "text_a~label~domain\nfine~yes~a\n")
     assert open_table(path, "~").columns == ["text_a", "label", "domain"]
     with pytest.raises(TeachbackError, match="missing: 'text_a', 'label'"):
         read(path)
 
 
-def test_bad_csv_rows_are_named_by_the_line_on_which_they_begin(tmp_path):
+def test_bad_csv_rows_are_reported_with_their_first_line(tmp_path):
     good = "good 0,yes,a\n"
     content = f'text_a,label,domain\n{good}"two\nlines",no,a\nfew,yes\n\n"closed"early,yes,a\n{good}"never closed,yes,a\n{good}'
     _, problems = read(write(tmp_path / "mine.csv", content))
@@ -73,22 +73,22 @@ def test_bad_csv_rows_are_named_by_the_line_on_which_they_begin(tmp_path):
     assert len(problems.found) == 4
 
 
-def test_bytes_that_are_no_utf8_are_a_bad_row_of_their_line(tmp_path):
+def test_bytes_that_are_not_utf8_are_reported_as_a_bad_row_with_its_line(tmp_path):
     _, problems = read(write(tmp_path / "mine.csv", CSV.encode() + b"caf\xe9,yes,a\n"))
     assert [one.split(": ", 1)[1] for one in problems.found] == ["not UTF-8"] and "line 7" in problems.found[0]
 
 
-def test_json_lines_with_numbers_gaps_and_nothing(tmp_path):
+def test_json_lines_may_have_numbers_and_nulls_but_no_lists_or_missing_labels(tmp_path):
     rows = [{"text_a": text, "label": label, "domain": domain} for text, label, domain in ROWS]
     rows += [{"text_a": 7, "label": "yes", "domain": "a", "text_b": None}, {"text_a": "x", "domain": "a"}, {"text_a": ["x"], "label": "no", "domain": "a"}]
     parsed, problems = read(write(tmp_path / "mine.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
-    assert found(parsed) == [*cleaned(), ("7", "yes", "a")]
+    assert train_rows(parsed) == [*cleaned_rows(), ("7", "yes", "a")]
     assert [one.rpartition("jsonl ")[2] for one in problems.found] == [
         "line 6: no column 'label'", "line 7: column 'text_a' contains a list, not a text or number",
     ]  # fmt: skip
 
 
-def test_what_is_not_a_number_is_nothing_and_no_class_or_text(tmp_path):
+def test_nan_is_an_empty_field_not_a_class_or_a_text(tmp_path):
     rows = [{"text_a": f"text {i}", "text_b": math.nan, "label": (1.0, 2.0, math.nan)[i % 3]} for i in range(30)]
     parsed, problems = read(write(tmp_path / "mine.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
     (domain,) = parsed.domains.values()
@@ -97,7 +97,7 @@ def test_what_is_not_a_number_is_nothing_and_no_class_or_text(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "saved"])
-def test_columns_that_are_left_may_hold_anything(tmp_path, kind, caplog):
+def test_unused_columns_may_have_any_type(tmp_path, kind, caplog):
     rows = [{"text_a": f"text {i}", "label": ("no", "yes")[i % 2], "tokens": ["a", "b"], "source": {"page": i}} for i in range(30)]
     path = tmp_path / f"mine.{kind}"
     if kind == "jsonl":
@@ -111,46 +111,46 @@ def test_columns_that_are_left_may_hold_anything(tmp_path, kind, caplog):
     assert "unused columns: 'tokens', 'source'" in caplog.text
 
 
-def test_parquet_in_groups_of_rows(tmp_path):
+def test_parquet_files_with_several_row_groups_are_read(tmp_path):
     columns = dict(zip(("text_a", "label", "domain"), map(list, zip(*ROWS))))
     parsed, problems = read(parquet(tmp_path / "mine.parquet", columns))
-    assert not problems.found and found(parsed) == cleaned()
+    assert not problems.found and train_rows(parsed) == cleaned_rows()
 
 
-def test_class_numbers_take_the_names_that_the_file_knows(tmp_path):
+def test_class_numbers_become_the_class_names_in_the_files_metadata(tmp_path):
     columns = {"text": ["good", "bad", "fine", "odd", "hidden"], "label": [1, 0, 1, 5, -1]}
     path = parquet(tmp_path / "mine.parquet", columns, {"label": ["no", "yes"]})
     parsed, problems = read(path, text_a="text")
-    assert found(parsed) == [("good", "yes", "custom"), ("bad", "no", "custom"), ("fine", "yes", "custom")]
+    assert train_rows(parsed) == [("good", "yes", "custom"), ("bad", "no", "custom"), ("fine", "yes", "custom")]
     assert ["row 4: column 'label'" in problems.found[0], "row 5: empty label" in problems.found[1]] == [True, True]
 
 
-def test_a_file_that_is_no_parquet_is_named(tmp_path):
+def test_an_invalid_parquet_file_is_refused_by_name(tmp_path):
     pytest.importorskip("pyarrow")
     with pytest.raises(TeachbackError, match=r"mine.parquet is not a complete Parquet file"):
         read(write(tmp_path / "mine.parquet", CSV))
 
 
 @pytest.mark.parametrize("name", ["mine.json", "mine.xlsx", "mine.csv.gz"])
-def test_other_kinds_of_files_are_refused_with_those_that_are_read(tmp_path, name):
+def test_unsupported_file_types_are_refused_with_a_list_of_supported_ones(tmp_path, name):
     with pytest.raises(TeachbackError, match="files are not supported; save it as one of .tsv, .csv, .jsonl"):
         read(write(tmp_path / name, "x\n"))
 
 
-def test_columns_may_have_any_names_and_others_are_left(tmp_path, caplog):
+def test_columns_may_have_any_names_and_unused_ones_are_logged(tmp_path, caplog):
     path = write(tmp_path / "mine.csv", "id,title,review,stars,shop\n1,t,good,5,x\n2,u,bad,1,y\n")
     parsed, problems = read(path, text_a="review", text_b="title", label="stars", domain="shop")
-    assert not problems.found and found(parsed) == [("good", "5", "x"), ("bad", "1", "y")]
+    assert not problems.found and train_rows(parsed) == [("good", "5", "x"), ("bad", "1", "y")]
     assert parsed.rows["train"][0].text_b == "t" and parsed.domains["x"].kind == "pair"
     assert "unused columns: 'id'" in caplog.text
 
 
-def test_without_a_column_of_domains_there_is_one(tmp_path):
+def test_without_a_domain_column_there_is_one_domain(tmp_path):
     parsed, _ = read(write(tmp_path / "mine.tsv", "text_a\tlabel\ngood\tyes\nbad\tno\n"))
-    assert list(parsed.domains) == ["custom"] and found(parsed)[0] == ("good", "yes", "custom")
+    assert list(parsed.domains) == ["custom"] and train_rows(parsed)[0] == ("good", "yes", "custom")
 
 
-def test_a_named_column_that_is_not_there_is_an_error(tmp_path):
+def test_missing_columns_and_control_bytes_are_reported_with_the_column(tmp_path):
     path = write(tmp_path / "mine.csv", "review,label\ngood,yes\n")
     with pytest.raises(TeachbackError, match="line 1: .*columns 'review', 'label'.*missing: 'text_a'.*TEXT_A_COLUMN="):
         read(path)
@@ -160,7 +160,7 @@ def test_a_named_column_that_is_not_there_is_an_error(tmp_path):
     assert [one.rpartition("csv ")[2] for one in problems.found] == ["line 3: control bytes in column 'text_a'"]
 
 
-def test_what_is_wrong_with_a_named_column_is_told_with_its_variable(tmp_path):
+def test_errors_about_a_named_column_name_its_variable(tmp_path):
     path = write(tmp_path / "mine.csv", "Review,stars,shop\ngood,yes,a\n")
     for columns, message in (
         ({"text_a": "review", "label": "stars"}, r"check TEXT_A_COLUMN=review \(did you mean 'Review'\?\)$"),
@@ -174,36 +174,36 @@ def test_what_is_wrong_with_a_named_column_is_told_with_its_variable(tmp_path):
             read(path, **columns)
 
 
-def test_a_sign_that_does_not_divide_a_csv_file_is_told_with_the_one_that_does(tmp_path):
+def test_a_wrong_csv_delimiter_is_reported_with_the_right_one(tmp_path):
     path = write(tmp_path / "mine.csv", "text_a;label\ngood;yes\n")
     with pytest.raises(TeachbackError, match="separated by semicolons; leave DELIMITER empty, or set DELIMITER=';'"):
         custom.read(path, ReadSettings(delimiter=","), Problems())
 
 
-def test_a_source_that_is_not_there_is_told_as_such(tmp_path):
+def test_a_missing_source_is_reported(tmp_path):
     with pytest.raises(TeachbackError, match="none.csv: there is no such file or folder; set SOURCE to your data"):
         read(tmp_path / "none.csv")
 
 
-def test_domains_of_any_column_have_names_without_blanks(tmp_path, caplog):
+def test_blanks_and_commas_in_domain_names_are_replaced(tmp_path, caplog):
     path = write(tmp_path / "mine.csv", 'text_a,label,land\na,yes,New York\nb,no,"Rome, Italy"\nc,yes,New_York\nd,no,\ne,no,New York\n')
     parsed, problems = read(path, domain="land")
-    assert found(parsed) == [("a", "yes", "New_York"), ("b", "no", "Rome_Italy"), ("e", "no", "New_York")]
+    assert train_rows(parsed) == [("a", "yes", "New_York"), ("b", "no", "Rome_Italy"), ("e", "no", "New_York")]
     assert [one.rpartition("csv ")[2] for one in problems.found] == [
         "line 4: domain 'New_York' would be called New_York, like 'New York'; rename one of them", "line 5: empty domain",
     ]  # fmt: skip
     assert "domains are renamed, because DOMAINS splits names at blanks and commas: New_York for 'New York', Rome_Italy for 'Rome, Italy'" in caplog.text
 
 
-def test_columns_that_the_first_json_line_leaves_out(tmp_path):
+def test_columns_may_be_missing_from_the_first_json_line(tmp_path):
     lines = [{"text_a": "x", "label": "yes"}, {"text_a": "y", "label": "no", "domain": "a"}, {"text_a": "z", "label": "yes", "domain": "a", "text_b": "q"}]
     parsed, problems = read(write(tmp_path / "mine.jsonl", "".join(json.dumps(line) + "\n" for line in lines)))
-    assert found(parsed) == [("y", "no", "a"), ("z", "yes", "a")] and parsed.rows["train"][1].text_b == "q"
+    assert train_rows(parsed) == [("y", "no", "a"), ("z", "yes", "a")] and parsed.rows["train"][1].text_b == "q"
     assert [one.rpartition("jsonl ")[2] for one in problems.found] == ["line 1: no column 'domain'"]
 
 
 @pytest.mark.parametrize("names", [("train.csv", "dev.jsonl", "test.tsv"), ("train-00000-of-00001.csv", "validation.jsonl", "test_1.tsv")])
-def test_a_folder_of_splits_of_any_kinds(tmp_path, names):
+def test_a_folder_may_have_splits_of_different_file_types(tmp_path, names):
     write(tmp_path / names[0], CSV)
     write(tmp_path / names[1], json.dumps({"text_a": "d", "label": "yes", "domain": "a"}) + "\n")
     write(tmp_path / names[2], "text_a\tlabel\tdomain\nt\t\ta\n")
@@ -213,22 +213,22 @@ def test_a_folder_of_splits_of_any_kinds(tmp_path, names):
     assert [path.name for path in source_files(tmp_path)] == sorted(names)
 
 
-def test_a_folder_of_several_files_is_divided_as_one(tmp_path):
+def test_a_folder_of_several_files_is_divided_as_one_file(tmp_path):
     write(tmp_path / "one.csv", CSV)
     write(tmp_path / "two.csv", CSV)
     parsed, problems = read(tmp_path)
-    assert not problems.found and found(parsed) == cleaned() * 2
+    assert not problems.found and train_rows(parsed) == cleaned_rows() * 2
     assert len({row.guid for row in parsed.rows["train"]}) == 8
 
 
-def test_two_files_of_one_name_are_refused(tmp_path):
+def test_two_files_of_the_same_split_are_refused(tmp_path):
     write(tmp_path / "train.csv", CSV)
     write(tmp_path / "train.tsv", CSV)
     with pytest.raises(TeachbackError, match="train.csv and .*train.tsv have the same name"):
         read(tmp_path)
 
 
-def test_a_saved_data_set_with_splits_and_named_classes(tmp_path):
+def test_a_saved_data_set_with_splits_and_class_names_is_read(tmp_path):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
 
@@ -238,12 +238,12 @@ def test_a_saved_data_set_with_splits_and_named_classes(tmp_path):
     whole = {"train": part(["good", "bad"], [1, 0]), "validation": part(["fine"], [1]), "test": part(["hm"], [-1]), "extra": part(["x"], [0])}
     datasets.DatasetDict(whole).save_to_disk(tmp_path / "saved")
     parsed, problems = read(tmp_path / "saved", text_a="text")
-    assert not problems.found and found(parsed) == [("good", "yes", "custom"), ("bad", "no", "custom")]
+    assert not problems.found and train_rows(parsed) == [("good", "yes", "custom"), ("bad", "no", "custom")]
     assert [len(parsed.rows[split]) for split in ("dev", "test")] == [1, 1] and parsed.rows["test"][0].label == ""
     assert source_files(tmp_path / "saved")
 
 
-def test_a_data_set_of_the_hub_says_offline_what_to_fetch(monkeypatch):
+def test_error_of_an_unreachable_hub_data_set_says_how_to_download_it(monkeypatch):
     datasets = pytest.importorskip("datasets")
 
     def refuse(*arguments):
@@ -256,7 +256,7 @@ def test_a_data_set_of_the_hub_says_offline_what_to_fetch(monkeypatch):
         open_source("hub:../etc")
 
 
-def test_a_missing_package_is_named_with_how_to_get_it(tmp_path, monkeypatch):
+def test_a_missing_package_is_reported_with_its_install_command(tmp_path, monkeypatch):
     monkeypatch.setattr("teachback.data.user_files.find_spec", lambda name: None)
     with pytest.raises(TeachbackError, match=r"needs the package pyarrow; install it with: pip install -r requirements-data.txt"):
         open_table(write(tmp_path / "mine.parquet", "x"))

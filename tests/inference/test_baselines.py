@@ -1,4 +1,4 @@
-"""Chance, the majority class and intervals: what a score is judged by."""
+"""Tests of the baselines (chance, majority class) and confidence intervals of scores."""
 
 import numpy as np
 import pytest
@@ -20,20 +20,20 @@ def suite(metric: str, labels=LABELS, **more) -> Suite:
     return Suite("tiny", {name: Domain(name, "head", labels, metric, **more) for name in ("one", "two")})
 
 
-def test_the_majority_class_is_that_of_train_and_chance_is_one_of_the_labels():
+def test_majority_class_is_that_of_train_and_chance_is_one_over_the_classes():
     found = baselines(suite("accuracy"), rows("aab"), rows("abbbc"))
-    assert found[MAJORITY]["one"].value == 1 / 5  # of train it is a, of the scored rows it would be b
+    assert found[MAJORITY]["one"].value == 1 / 5  # the most frequent label is a in train, but b in the scored rows
     assert found[CHANCE]["one"].value == pytest.approx(1 / 3) and found[CHANCE]["one"].n == 5
-    assert set(found[MAJORITY]) == set(found[CHANCE]) == {"one"}  # nothing is scored of the other
+    assert set(found[MAJORITY]) == set(found[CHANCE]) == {"one"}  # no row of the other domain is scored
 
 
-def test_a_domain_without_train_rows_takes_the_labels_of_its_heads_other_domains():
+def test_majority_class_without_train_rows_is_that_of_the_heads_other_domains():
     found = baselines(suite("accuracy"), rows("bb", "two"), rows("abb"))
     assert found[MAJORITY]["one"].value == pytest.approx(2 / 3)
     assert baselines(suite("accuracy"), [], rows("abb"))[MAJORITY] == {}
 
 
-def test_chance_of_other_metrics_is_what_guessing_leads_to():
+def test_chance_of_a_metric_is_its_mean_over_random_predictions():
     gold = "a" * 60 + "b" * 30 + "c" * 10
     found = baselines(suite("accuracy+macro_f1+matthews"), rows(gold), rows(gold))[CHANCE]["one"]
     random = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def test_chance_of_other_metrics_is_what_guessing_leads_to():
     assert found.value == pytest.approx(np.mean([part.value for part in found.parts]))
 
 
-def test_chance_of_whole_questions_and_of_numbers():
+def test_chance_of_exact_match_by_question_and_of_correlations():
     questions = [Row(f"q{i}-{j}", "a text", "", "a", "one") for i, size in enumerate((1, 3)) for j in range(size)]
     found = baselines(suite("exact_match", ("a", "b")), [], questions)[CHANCE]["one"]
     assert found.value == (1 / 2 + 1 / 8) / 2 and found.n == 2
@@ -52,7 +52,7 @@ def test_chance_of_whole_questions_and_of_numbers():
     assert numbers[CHANCE]["one"].value == numbers[MAJORITY]["one"].value == 0
 
 
-def test_a_share_has_wilsons_interval():
+def test_accuracy_and_exact_match_have_wilson_intervals():
     gold, predicted = np.zeros(20, int), np.array([0] * 20)
     low, high = interval("accuracy", gold, predicted)
     assert (low, high) == tuple(binomtest(20, 20).proportion_ci(method="wilson")) and 0.8 < low < 0.9 and high == 1
@@ -62,7 +62,7 @@ def test_a_share_has_wilsons_interval():
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "matthews", "accuracy+macro_f1", "exact_match+f1"])
-def test_the_bootstraps_interval_holds_the_score_and_shrinks_with_more_rows(metric):
+def test_bootstrap_interval_contains_the_score_and_narrows_with_more_rows(metric):
     random, widths = np.random.default_rng(2), []
     for n in (80, 800):
         gold = random.integers(0, 2, n)
@@ -70,12 +70,12 @@ def test_the_bootstraps_interval_holds_the_score_and_shrinks_with_more_rows(metr
         groups = [f"q{i // 4}" for i in range(n)]
         low, high = interval(metric, gold, predicted, groups)
         assert low < score(metric, gold, predicted, groups) < high
-        assert (low, high) == interval(metric, gold, predicted, groups)  # the same each time
+        assert (low, high) == interval(metric, gold, predicted, groups)  # deterministic
         widths.append(high - low)
     assert widths[1] < 0.5 * widths[0]
 
 
-def test_intervals_are_of_the_domains_labelled_rows():
+def test_intervals_use_only_the_labelled_rows_of_the_domain():
     scored = [*rows("aab"), Row("x", "a text", "", "", "one"), *rows("c", "two")]
     found = intervals(suite("accuracy").domain("one"), scored, ["a", "b", "b", "c", "c"], ["accuracy"])
     assert found == {"accuracy": tuple(binomtest(2, 3).proportion_ci(method="wilson"))}

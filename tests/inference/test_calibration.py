@@ -1,4 +1,4 @@
-"""Temperature scaling and the expected calibration error, against plain computations and known answers."""
+"""Tests of temperature scaling and the expected calibration error against plain computations and known values."""
 
 import json
 
@@ -32,7 +32,7 @@ from teachback.stages.stage7_evaluate import evaluate
 
 
 def sharpened(count=4000, classes=3, factor=2.5, seed=0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels drawn from the softmax of logits, and the logits times ``factor``: a model that is too sure by that temperature."""
+    """Logits of an overconfident model, whose optimal temperature is ``factor``, and labels."""
     generator = np.random.default_rng(seed)
     logits = 1.5 * generator.normal(size=(count, classes))
     probabilities = np.exp(log_softmax(logits, 1))
@@ -40,7 +40,7 @@ def sharpened(count=4000, classes=3, factor=2.5, seed=0) -> tuple[np.ndarray, np
     return factor * logits, labels
 
 
-def test_the_temperature_of_a_model_that_is_too_sure_is_found():
+def test_fitted_temperature_recovers_that_of_an_overconfident_model():
     logits, labels = sharpened()
     temperature = fit_temperature(logits, labels)
     assert temperature == pytest.approx(2.5, rel=0.06)
@@ -48,7 +48,7 @@ def test_the_temperature_of_a_model_that_is_too_sure_is_found():
     assert before > 0.1 and after < 0.03
 
 
-def test_no_other_temperature_has_a_higher_likelihood():
+def test_fitted_temperature_maximises_the_likelihood():
     logits, labels = sharpened(200, 4, 0.3)
     found = fit_temperature(logits, labels)
     losses = {scale: negative_log_likelihood(calibrated(logits, scale), labels) for scale in (found, *np.linspace(0.1, 5, 200))}
@@ -57,12 +57,12 @@ def test_no_other_temperature_has_a_higher_likelihood():
     assert losses[found] == pytest.approx(expected)
 
 
-def test_where_every_row_is_right_nothing_is_scaled():
+def test_temperature_is_1_if_every_prediction_is_correct():
     assert fit_temperature(np.array([[3.0, 0.0], [0.0, 0.1]]), np.array([0, 1])) == 1.0
 
 
 def test_the_calibration_error_by_hand():
-    """Bins of 1/15: 0.62 and 0.65 share the tenth, 0.67 is in the eleventh; 0.2 exactly belongs to the third."""
+    """Bins have width 1/15: 0.62 and 0.65 are in the tenth, 0.67 is in the eleventh, and exactly 0.2 is in the third."""
     log_probabilities = np.log([[0.62, 0.38], [0.35, 0.65], [0.67, 0.33]])
     labels = np.array([0, 0, 1])
     bins = Bins.of(log_probabilities, labels)
@@ -72,7 +72,7 @@ def test_the_calibration_error_by_hand():
     assert BINS == 15 and edge.count[2] == 1
 
 
-def test_certain_predictions_have_a_bin_too():
+def test_predictions_with_probability_1_are_in_the_last_bin():
     with np.errstate(divide="ignore"):
         bins = Bins.of(np.log([[1.0, 0.0]]), np.array([0]))
     assert bins.count[14] == 1 and bins.error == 0
@@ -86,7 +86,7 @@ def test_scores_of_each_class_by_hand():
     assert (c.rows, c.predicted, c.precision, c.recall, c.f1) == (0, 0, 0.0, 0.0, 0.0)
 
 
-def test_without_a_temperature_the_columns_after_it_are_empty():
+def test_calibrated_columns_are_empty_without_a_temperature():
     one = calibration(("s", "d", "test"), *sharpened(50), None)
     assert one.n == 50 and one.ece > 0 and one.temperature is one.ece_calibrated is one.nll_calibrated is None
 
@@ -95,14 +95,14 @@ def rows_of(folder, name) -> list[dict[str, str]]:
     return list(read_tsv(run_folder(folder) / name))
 
 
-def test_stage_7_fits_on_dev_and_writes_what_it_finds(workplace):  # noqa: F811
+def test_stage_7_fits_temperatures_on_dev_and_writes_calibration_and_classes(workplace):  # noqa: F811
     evaluate(arguments(workplace, domain="all"))
     found = {(row["stage"], row["domain"]): row for row in rows_of(workplace, "calibration.tsv")}
     assert {stage for stage, _ in found} == {"teacher-meta", "books/student_second", "books/student_finetune", "dvd/student_second"}
     own = found["books/student_second", "books"]
     stored = read_temperatures(run_folder(workplace) / "books/student_second")
     assert stored == {"books": {"temperature": float(own["temperature"]), "split": "dev", "rows": 10}}
-    assert found["books/student_second", "dvd"]["temperature"] == own["temperature"]  # of the student's own domain
+    assert found["books/student_second", "dvd"]["temperature"] == own["temperature"]  # fitted on the student's own domain
     teacher = read_temperatures(run_folder(workplace) / "teacher-meta")
     assert set(teacher) == {"books", "dvd"} and teacher["books"] != teacher["dvd"]
     assert float(own["nll_calibrated"]) <= float(own["nll"]) + 1e-9  # dev and test have the same rows here
@@ -113,10 +113,10 @@ def test_stage_7_fits_on_dev_and_writes_what_it_finds(workplace):  # noqa: F811
     assert float(macro["value"]) == pytest.approx(sum(float(row["f1"]) for row in classes) / 2)
     assert macro["majority"] and macro["chance"] and not macro["low"]
     card = (run_folder(workplace) / "books/student_second/README.md").is_file()
-    assert not card  # its record has no answers, so that it has no card
+    assert not card  # no card is written if the record has no `answers`
 
 
-def test_a_second_run_replaces_its_rows(workplace):  # noqa: F811
+def test_a_second_evaluation_replaces_its_rows(workplace):  # noqa: F811
     evaluate(arguments(workplace))
     before = rows_of(workplace, "calibration.tsv"), rows_of(workplace, "classes.tsv")
     evaluate(arguments(workplace))
@@ -125,14 +125,14 @@ def test_a_second_run_replaces_its_rows(workplace):  # noqa: F811
     assert {row["split"] for row in rows_of(workplace, "calibration.tsv")} == {"test", "dev"}
 
 
-def test_without_dev_rows_nothing_is_fitted(workplace):  # noqa: F811
+def test_no_temperature_is_fitted_without_dev_rows(workplace):  # noqa: F811
     (workplace / "data/tiny/dev.tsv").unlink()
     evaluate(arguments(workplace))
     assert {row["temperature"] for row in rows_of(workplace, "calibration.tsv")} == {""}
     assert not (run_folder(workplace) / "books/student_second/calibration.json").exists()
 
 
-def test_predictions_are_scaled_on_request(tmp_path):
+def test_predictions_are_calibrated_on_request(tmp_path):
     folder = write_model(tmp_path / "student")
     text = "good plot\nloud thin screen\n"
     with pytest.raises(TeachbackError, match="has no temperature for books; run 7_eval.sh, which fits one"):
@@ -147,7 +147,7 @@ def test_predictions_are_scaled_on_request(tmp_path):
         assert odds[1] == pytest.approx(odds[0] / 2, abs=1e-4)
 
 
-def test_numbers_are_not_calibrated(tmp_path):
+def test_calibration_of_regression_predictions_is_refused(tmp_path):
     with pytest.raises(TeachbackError, match="--calibrated is for probabilities"):
         answer(write_model(tmp_path / "student", SCORE), tmp_path, "good\n", calibrated=True)
 
@@ -168,7 +168,7 @@ def test_the_exported_graph_has_calibrated_probabilities(tmp_path, monkeypatch):
     assert f"softmax(logits / {temperature:g})" in (place / "checks.md").read_text()
 
 
-def test_a_choice_has_no_probabilities_in_the_graph(tmp_path, monkeypatch):
+def test_the_exported_graph_of_multiple_choice_has_no_probabilities(tmp_path, monkeypatch):
     onnx = pytest.importorskip("onnx")
     monkeypatch.setattr(export_module, "timings", lambda: [(1, 1)])
     rows = [Row(f"g{i}", "good plot", "read ||| watch again", CAUSE.labels[i % 2], "cause") for i in range(4)]
@@ -177,7 +177,7 @@ def test_a_choice_has_no_probabilities_in_the_graph(tmp_path, monkeypatch):
     assert [one.name for one in onnx.load(place / "model.onnx").graph.output] == ["logits"]
 
 
-def test_a_damaged_file_of_temperatures_is_named(tmp_path):
+def test_damaged_temperatures_are_reported_and_new_ones_are_merged(tmp_path):
     (tmp_path / "calibration.json").write_text("{")
     with pytest.raises(TeachbackError, match="calibration.json is damaged .* run 7_eval.sh again"):
         read_temperatures(tmp_path)

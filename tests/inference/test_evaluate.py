@@ -30,13 +30,13 @@ WORDS = "good bad plot paper screen quite never loud thin read watch bought agai
 
 @pytest.fixture(autouse=True)
 def quick_clock(monkeypatch):
-    """A pass on a row is timed, and one on a batch: how long they take is no matter here."""
+    """Time one round on one row only, as the measured times do not matter here."""
     monkeypatch.setattr("teachback.inference.predictor.TIMED_ROWS", 1)
     monkeypatch.setattr("teachback.inference.timing.time_in_turn.__defaults__", (1, 1))
 
 
 def rows():
-    """24 rows of very different lengths: pairs and two rows whose label is hidden."""
+    """24 text pairs of very different lengths, two of them without a label."""
     result = []
     for i in range(24):
         text = " ".join(WORDS[(i * 7 + j * j) % len(WORDS)] for j in range(1 + 3 * (i % 9)))
@@ -46,7 +46,7 @@ def rows():
 
 
 def write_data(folder, split_rows, suite=SUITE):
-    """The rows as dev and test, and as train with other texts."""
+    """Write the rows as dev and test, and with other texts as train."""
     for split in ("quiz", "dev", "test"):
         write_rows(folder / "tiny" / f"{split}.tsv", split_rows if split != "quiz" else [])
     others = [replace(row, text_a=f"{row.text_a} again") for row in split_rows]
@@ -55,7 +55,7 @@ def write_data(folder, split_rows, suite=SUITE):
 
 
 def new_model(seed, labels=LABELS):
-    """A scratch classifier, with weights large enough to answer differently from text to text, and its tokenizer."""
+    """Classifier from scratch, with weights so large that predictions differ between texts, and its tokenizer."""
     tokenizer = load_tokenizer("scratch:tiny", texts=[" ".join(WORDS)] * 2)
     torch.manual_seed(seed)
     model = load_classifier("scratch:tiny", Domain("books", "sentiment", labels), tokenizer)
@@ -97,7 +97,7 @@ def write_teacher(folder, seed, kind="meta", domains=("books", "dvd"), labels=LA
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
-    """data/ and outputs/ of a run with a teacher and four students, one of them with an untrained head."""
+    """Folder with data/ and outputs/ of a run with a teacher and four students, one of them with an untrained head."""
     folder = tmp_path_factory.mktemp("finished")
     run = folder / "outputs" / "tiny" / "seed42"
     write_data(folder / "data", rows())
@@ -137,19 +137,19 @@ def read_predictions(folder, name):
     return [dict(zip(header.split("\t"), line.split("\t"))) for line in lines]
 
 
-def test_predictions_keep_row_order_whatever_the_order_the_batches_and_the_padding(workplace):
+def test_predictions_do_not_depend_on_row_order_batches_and_padding(workplace):
     given = rows()
     one = table(predictor(workplace).predict(given))
     shuffled = torch.randperm(len(given), generator=torch.Generator().manual_seed(0)).tolist()
     other = table(predictor(workplace, batch_size=5).predict([given[i] for i in shuffled]))
     alone = torch.cat([table(predictor(workplace).predict([row])) for row in given[:6]])
-    assert one.argmax(1).unique().numel() == 2 and one.std(0).min() > 0.01  # the rows do differ
+    assert one.argmax(1).unique().numel() == 2 and one.std(0).min() > 0.01  # predictions differ between rows
     torch.testing.assert_close(other, one[shuffled], atol=1e-5, rtol=0)
     torch.testing.assert_close(alone, one[:6], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_pipeline_says_the_same_of_an_exported_student(workplace, pairs):
+def test_predictions_equal_those_of_the_transformers_pipeline(workplace, pairs):
     given = [row if pairs else replace(row, text_b="") for row in rows()]
     ours = predictor(workplace).predict(given)
     classify = pipeline(
@@ -163,7 +163,7 @@ def test_pipeline_says_the_same_of_an_exported_student(workplace, pairs):
         assert answer[0]["label"] == max(expected, key=expected.get)
 
 
-def test_results_and_predictions_of_a_run(workplace, capsys):
+def test_results_match_the_prediction_files_of_a_run(workplace, capsys):
     evaluated = evaluate(arguments(workplace))
     assert [one.stage for one in evaluated] == [
         "teacher-meta", "books/student_finetune", "books/student_first", "books/student_second",
@@ -199,7 +199,7 @@ def test_results_and_predictions_of_a_run(workplace, capsys):
     )
 
 
-def test_table_and_messages(workplace, capsys):
+def test_comparison_table_and_messages_are_printed(workplace, capsys):
     evaluate(arguments(workplace))
     shown = capsys.readouterr().out
     assert "books/student_first: not scored, as its classification layer is not trained yet" in shown
@@ -209,11 +209,11 @@ def test_table_and_messages(workplace, capsys):
         ["teacher", "teacher-meta"], ["undistilled", "books/student_finetune"], ["first stage", "books/student_first"],
         ["distilled", "books/student_second"],
     ]  # fmt: skip
-    assert "average: mean over books, dvd" in shown and "score:" not in shown  # all have the same plain metric
+    assert "average: mean over books, dvd" in shown and "score:" not in shown  # not shown, as all domains have the same metric without parts
     assert "fp32" in shown and "ms, batch 1  ms, batch 8" in shown
 
 
-def test_an_untrained_head_has_size_and_speed_but_no_score(workplace):
+def test_a_checkpoint_with_untrained_head_has_size_and_speed_but_no_score(workplace):
     first = {one.stage: one for one in evaluate(arguments(workplace))}["books/student_first"]
     assert first.scores == {}
     assert not (run_folder(workplace) / "predictions" / "books__student_first-test.tsv").exists()
@@ -222,7 +222,7 @@ def test_an_untrained_head_has_size_and_speed_but_no_score(workplace):
     assert set(first.timings) == {1, 8} and min(timing.least for timing in first.timings.values()) > 0
 
 
-def test_a_second_run_replaces_its_rows_and_keeps_others(workplace):
+def test_a_second_evaluation_replaces_its_rows_and_keeps_others(workplace):
     path = run_folder(workplace) / "results.tsv"
     evaluate(arguments(workplace))
     before = read_results(path)
@@ -236,7 +236,7 @@ def test_a_second_run_replaces_its_rows_and_keeps_others(workplace):
         assert after[old.key].n == (12 if old.domain == "books" else old.n)
 
 
-def test_a_student_of_another_method_has_its_own_scores_alone_in_its_card(workplace):
+def test_model_card_has_only_scores_of_the_students_current_method(workplace):
     folder, answers = run_folder(workplace) / "books/student_second", {"answers": {"books": {}}, "stage": "student_second"}
     write_student(folder, 3, **answers)
     evaluate(arguments(workplace, domains="books"))
@@ -248,7 +248,7 @@ def test_a_student_of_another_method_has_its_own_scores_alone_in_its_card(workpl
     assert (folder / "README.md").read_text().count("| books  | test") == 2
 
 
-def test_calibration_of_a_checkpoint_that_the_papers_protocol_replaced_is_its_own(workplace):
+def test_calibration_rows_are_replaced_when_the_protocol_changes(workplace):
     path = run_folder(workplace) / "calibration.tsv"
     for protocol in ("honest", "paper", "honest"):
         shutil.rmtree(run_folder(workplace) / "teacher-meta")
@@ -258,7 +258,7 @@ def test_calibration_of_a_checkpoint_that_the_papers_protocol_replaced_is_its_ow
         assert splits == ["test-selected" if protocol == "paper" else "test"]
 
 
-def test_other_metric_and_split_are_further_rows(workplace):
+def test_other_metrics_and_splits_add_rows(workplace):
     evaluate(arguments(workplace, domains="books"))
     evaluate(arguments(workplace, domains="books", metric="macro_f1", split="dev"))
     found = {(r.metric, r.split) for r in read_results(run_folder(workplace) / "results.tsv")}
@@ -287,7 +287,7 @@ def test_a_split_without_labels_still_gets_predictions(workplace, capsys):
     assert "teacher-meta: not scored, as none of its rows in the test split has a label" in capsys.readouterr().out
 
 
-def test_numbers_on_rows_that_the_papers_protocol_selected_on_are_marked(workplace, capsys):
+def test_scores_on_the_split_used_for_selection_are_marked_as_optimistic(workplace, capsys):
     shutil.rmtree(run_folder(workplace) / "teacher-meta")
     write_teacher(run_folder(workplace) / "teacher-meta", 1, protocol="paper", selected_on="test")
     evaluate(arguments(workplace))
@@ -298,7 +298,7 @@ def test_numbers_on_rows_that_the_papers_protocol_selected_on_are_marked(workpla
     assert "optimistic" not in capsys.readouterr().out
 
 
-def test_a_head_for_each_domain_answers_its_own_rows(workplace):
+def test_a_teacher_with_a_head_per_domain_applies_the_head_of_each_rows_domain(workplace):
     folder = run_folder(workplace) / "teacher-mtl"
     write_teacher(folder, 6, "mtl")
     loaded = predictor(workplace, "teacher-mtl")
@@ -317,7 +317,7 @@ def test_a_head_for_each_domain_answers_its_own_rows(workplace):
             torch.testing.assert_close(got[i], plain(**inputs).logits[0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_teacher_with_a_head_for_each_domain_is_not_scored_on_one_it_never_saw(workplace):
+def test_a_teacher_with_a_head_per_domain_is_not_scored_on_unseen_domains(workplace):
     write_teacher(run_folder(workplace) / "teacher-mtl", 6, "mtl", domains=("books",))
     write_teacher(run_folder(workplace) / "teacher-mix", 7, "mix", domains=("books",))
     evaluate(arguments(workplace))
@@ -325,7 +325,7 @@ def test_a_teacher_with_a_head_for_each_domain_is_not_scored_on_one_it_never_saw
     assert ("teacher-mtl", "dvd") not in results and {("teacher-mtl", "books"), ("teacher-mix", "dvd")} <= results
 
 
-def test_another_text_length_than_in_training_is_pointed_out(workplace, capsys):
+def test_a_different_max_length_than_in_training_is_reported(workplace, capsys):
     write_teacher(run_folder(workplace) / "teacher-mix", 7, "mix", max_length=64)
     evaluate(arguments(workplace))
     assert "teacher-mix: trained with MAX_LENGTH=64, evaluated with 128" in capsys.readouterr().out
@@ -343,7 +343,7 @@ def test_single_teachers_of_other_domains_are_left_out(workplace):
     assert [c.target for c in find_checkpoints(run, ["dvd"])] == ["", "dvd", "dvd"]
 
 
-def test_students_are_compared_with_the_teacher_they_had(workplace):
+def test_students_are_compared_with_their_own_teachers(workplace):
     checkpoints = {c.stage: c for c in find_checkpoints(run_folder(workplace), ["books"])}
     assert checkpoints["books/student_second"].teacher_stage("mix") == "teacher-meta"
     assert checkpoints["books/student_finetune"].teacher_stage("single") == "teacher-single-books"
@@ -355,7 +355,7 @@ def test_unfinished_stages_are_not_evaluated(workplace):
     assert "books/student_second" not in [one.stage for one in evaluate(arguments(workplace))]
 
 
-def test_no_checkpoint_at_all_names_the_stages_to_run(workplace):
+def test_a_run_without_checkpoints_names_the_stages_to_run(workplace):
     with pytest.raises(TeachbackError, match="seed7 has no finished checkpoint for books; run 3_train_teacher.sh"):
         evaluate(arguments(workplace, seed=7))
 
@@ -374,7 +374,7 @@ def test_unknown_domains_are_refused(workplace, change):
         evaluate(arguments(workplace, **change))
 
 
-def test_a_checkpoint_of_other_labels_is_refused(workplace):
+def test_a_checkpoint_with_other_labels_is_refused(workplace):
     write_teacher(run_folder(workplace) / "teacher-mix", 6, "mix", labels=("positive", "negative"))
     with pytest.raises(TeachbackError, match="teacher-mix predicts positive, negative.* now negative, positive"):
         evaluate(arguments(workplace))
@@ -397,7 +397,7 @@ def test_timed_rows_are_spread_over_all_lengths():
     assert sorted(spread(lengths, 64)) == list(range(8)) and spread([], 4) == []
 
 
-def test_the_command_line(workplace, monkeypatch):
+def test_the_command_line_evaluates_a_run_and_reports_errors(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     flags = ("--suite", "tiny", "--domain", "books", "--data_dir", "data", "--output_root", "outputs", "--device", "cpu")
     done = command("evaluate.py", *flags)
@@ -454,7 +454,7 @@ def write_mixed_teacher(folder, kind, names, seed=1):
 
 @pytest.fixture(scope="module")
 def mixed_run(tmp_path_factory):
-    """A run on domains of every kind: teachers with a head a domain and of one domain, and a student of each."""
+    """Run on domains of every kind: a teacher with a head per domain, a teacher of one domain, and students of all domains with train rows."""
     folder = tmp_path_factory.mktemp("mixed")
     run = folder / "outputs" / "mixed" / "seed42"
     write_rows(folder / "data" / "mixed" / "test.tsv", mixed_rows("val"))
@@ -493,7 +493,7 @@ def mixed_predictions(folder, stage):
     return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
 
 
-def test_each_domain_is_scored_by_its_own_metric_and_by_its_parts(mixed, capsys):
+def test_each_domain_is_scored_by_its_metric_and_the_parts_of_a_composite(mixed, capsys):
     scored = {one.stage: one for one in on_mixed(mixed)}
     assert list(scored) == [
         "teacher-mtl", "teacher-single-CB", "CB/student_second", "CB/curriculum", "COPA/student_second",
@@ -523,12 +523,12 @@ def test_a_teacher_of_one_domain_is_not_scored_on_domains_of_other_heads(mixed):
 def test_a_domain_without_train_rows_is_scored_by_the_head_it_shares(mixed):
     scored = {one.stage: one for one in on_mixed(mixed, domain="MNLI")}
     assert list(scored["MNLI/student_second"].scores) == ["MNLI", "MNLI-mm"]
-    assert scored["teacher-mtl"].scores["MNLI-mm"] == scored["teacher-mtl"].scores["MNLI"]  # the same texts here
+    assert scored["teacher-mtl"].scores["MNLI-mm"] == scored["teacher-mtl"].scores["MNLI"]  # both have the same texts here
     with pytest.raises(TeachbackError, match="MNLI-mm has no train rows"):
         on_mixed(mixed, domain="MNLI-mm")
 
 
-def test_a_domain_without_rows_in_the_split_is_named(mixed, capsys):
+def test_a_domain_without_rows_in_the_split_is_reported(mixed, capsys):
     own = [row for row in mixed_rows("dev") if row.domain != "MNLI-mm"]
     write_rows(mixed / "data" / "mixed" / "dev.tsv", own)
     scored = on_mixed(mixed, domain="MNLI", split="dev")
@@ -536,7 +536,7 @@ def test_a_domain_without_rows_in_the_split_is_named(mixed, capsys):
     assert "MNLI-mm has no dev rows, so there is no result" in capsys.readouterr().out
 
 
-def test_predictions_of_numbers_and_of_choices(mixed):
+def test_predictions_of_regression_and_multiple_choice(mixed):
     on_mixed(mixed)
     for stage in ("STS-B/student_second", "teacher-mtl"):
         numbers = [p for p in mixed_predictions(mixed, stage) if p["domain"] == "STS-B"]
@@ -555,7 +555,7 @@ def test_predictions_of_numbers_and_of_choices(mixed):
     }  # fmt: skip
 
 
-def test_choices_are_weighed_as_a_pipeline_weighs_each_of_them(mixed):
+def test_choice_probabilities_are_the_softmax_of_the_pipelines_scores(mixed):
     on_mixed(mixed, domain="COPA")
     classify = pipeline(
         "text-classification",
@@ -571,7 +571,7 @@ def test_choices_are_weighed_as_a_pipeline_weighs_each_of_them(mixed):
         assert float(got["p(choice2)"]) == pytest.approx(scores[1].item(), abs=1e-5)
 
 
-def test_the_kind_of_head_must_be_the_suites(mixed):
+def test_a_checkpoint_of_another_kind_of_task_is_refused(mixed):
     shutil.rmtree(mixed_folder(mixed) / "COPA" / "student_second")
     shutil.copytree(mixed_folder(mixed) / "CB" / "student_second", mixed_folder(mixed) / "COPA" / "student_second")
     with pytest.raises(TeachbackError, match="predicts entailment, .*labels of COPA are now plausible"):
@@ -582,7 +582,7 @@ def test_the_kind_of_head_must_be_the_suites(mixed):
         on_mixed(mixed, domain="STS-B")
 
 
-def test_a_metric_is_used_where_it_suits_and_the_table_says_where_it_does_not(mixed, capsys):
+def test_a_metric_applies_to_domains_that_it_fits_and_others_are_reported(mixed, capsys):
     on_mixed(mixed, metric="accuracy+matthews")
     used = {r.domain: r.metric for r in read_results(mixed_folder(mixed) / "results.tsv") if "+" in r.metric}
     assert used == dict.fromkeys(MIXED.domains, "accuracy+matthews") | {"STS-B": "pearson+spearman"}
@@ -594,7 +594,7 @@ def test_a_metric_is_used_where_it_suits_and_the_table_says_where_it_does_not(mi
         on_mixed(mixed, domain="CB", domains="CB", metric="pearson")
 
 
-def test_leaderboard_files_of_the_hidden_tests(mixed, capsys):
+def test_leaderboard_files_are_written_for_hidden_rows(mixed, capsys):
     on_mixed(mixed)
     assert not (mixed_folder(mixed) / "submission").exists()
     on_mixed(mixed, submission=True)
@@ -608,7 +608,7 @@ def test_leaderboard_files_of_the_hidden_tests(mixed, capsys):
     shown = capsys.readouterr().out
     assert "CB: 12 hidden rows of 250; the leaderboard does not score incomplete files" in shown
     assert f"wrote {folder}/CB__student_second/CB.jsonl" in shown
-    on_mixed(mixed)  # the test rows are the hidden rows' texts
+    on_mixed(mixed)  # the test rows have the same texts as the hidden rows
     for stage, name in (("CB/student_second", "CB"), ("teacher-mtl", "COPA")):
         lines = (folder / stage.replace("/", "__") / f"{name}.jsonl").read_text().splitlines()
         predicted = [p["predicted"] for p in mixed_predictions(mixed, stage) if p["domain"] == name]
@@ -616,14 +616,14 @@ def test_leaderboard_files_of_the_hidden_tests(mixed, capsys):
         assert [json.loads(line) for line in lines] == [{"idx": i, "label": label} for i, label in enumerate(labels)]
 
 
-def test_a_suite_without_hidden_rows_says_so(workplace, capsys):
+def test_missing_hidden_rows_are_reported_and_no_submission_is_written(workplace, capsys):
     evaluate(arguments(workplace, submission=True))
     assert "tiny/hidden.tsv has no rows for a leaderboard" in capsys.readouterr().out
     assert not (run_folder(workplace) / "submission").exists()
 
 
 def write_meta_teacher(folder, teacher_folder, names, kind):
-    """A meta-teacher of stage 6 whose heads are new ones."""
+    """Write a meta-teacher of stage 6 with newly initialised heads."""
     record = json.loads((teacher_folder / "stage.json").read_text())
     teacher = load_teacher(teacher_folder, record, MIXED)
     torch.manual_seed(9)
@@ -638,7 +638,7 @@ def write_meta_teacher(folder, teacher_folder, names, kind):
     )  # fmt: skip
 
 
-def test_a_meta_teacher_answers_with_its_own_heads_on_its_teachers_states(mixed, capsys):
+def test_a_meta_teacher_applies_its_own_heads_to_the_teachers_hidden_states(mixed, capsys):
     run = mixed_folder(mixed)
     write_meta_teacher(run / "CB" / "meta_teacher", run / "teacher-single-CB", ["CB", "COPA"], "single")
     scored = {one.stage: one for one in on_mixed(mixed, domain="CB")}
@@ -647,16 +647,16 @@ def test_a_meta_teacher_answers_with_its_own_heads_on_its_teachers_states(mixed,
     assert list(meta.scores) == ["CB"] and meta.teacher == "teacher-single-CB"
     assert meta.parameters == scored["teacher-single-CB"].parameters
     heads = (run / "CB" / "meta_teacher" / "training_only.safetensors").stat().st_size
-    assert meta.bytes == scored["teacher-single-CB"].bytes + heads  # heads alone answer nothing
+    assert meta.bytes == scored["teacher-single-CB"].bytes + heads  # the heads need the teacher's weights
     times = [scored[stage].timings for stage in ("CB/student_second", "CB/curriculum")]
-    assert times[0] == times[1] and len({one.timed_on for one in scored.values()}) == 1  # one shape, one timing
+    assert times[0] == times[1] and len({one.timed_on for one in scored.values()}) == 1  # checkpoints of the same shape share a timing
     teacher, own = (mixed_predictions(mixed, stage) for stage in ("teacher-single-CB", "CB/meta_teacher"))
     assert [p["p(neutral)"] for p in teacher] != [p["p(neutral)"] for p in own if p["domain"] == "CB"]
     assert {r.method for r in read_results(run / "results.tsv") if r.stage == "CB/meta_teacher"} == {"meta_teacher"}
     assert re.search("meta-teacher +CB/meta_teacher", capsys.readouterr().out)
 
 
-def test_a_meta_teacher_of_a_teacher_that_is_gone_is_named_and_left_out(mixed, capsys):
+def test_a_meta_teacher_whose_teacher_was_replaced_is_reported_and_not_scored(mixed, capsys):
     run = mixed_folder(mixed)
     write_meta_teacher(run / "CB" / "meta_teacher", run / "teacher-single-CB", ["CB"], "single")
     shutil.rmtree(run / "teacher-single-CB")
@@ -665,8 +665,8 @@ def test_a_meta_teacher_of_a_teacher_that_is_gone_is_named_and_left_out(mixed, c
     assert "CB/meta_teacher: not scored, as " in capsys.readouterr().out
 
 
-def test_rows_that_were_seen_in_training_are_counted_and_the_score_without_them_stands_beside(workplace, capsys):
-    """Of books' 12 test rows, of which 2 are unlabelled, three labelled ones and a hidden one have texts of train."""
+def test_rows_seen_in_training_are_counted_and_a_score_without_them_is_added(workplace, capsys):
+    """Of the 12 test rows of books, two labelled and both unlabelled ones share their texts with train rows."""
     seen = [row for row in rows() if row.domain == "books"][:4]
     write_rows(workplace / "data/tiny/train.tsv", [replace(row, guid=f"t-{row.guid}", label="negative") for row in seen])
     labelled = [row for row in rows() if row.domain == "books" and row.label]
@@ -689,10 +689,10 @@ def test_rows_that_were_seen_in_training_are_counted_and_the_score_without_them_
     assert any(line.startswith("distilled, unseen") for line in said.splitlines())
 
 
-def test_scores_without_seen_rows_go_once_no_row_is_seen_any_more(workplace, capsys):
+def test_scores_on_unseen_rows_are_removed_once_no_row_was_seen(workplace, capsys):
     path = run_folder(workplace) / "results.tsv"
     train = (workplace / "data/tiny/train.tsv").read_text()
-    write_rows(workplace / "data/tiny/train.tsv", rows())  # every row was seen: there is no score without them
+    write_rows(workplace / "data/tiny/train.tsv", rows())  # all rows were seen, so that no score on unseen rows exists
     evaluate(arguments(workplace))
     assert "unseen %" in (said := capsys.readouterr().out) and not any("unseen" in r.split for r in read_results(path))
     assert next(line for line in said.splitlines() if "books/student_second" in line).split()[7] == "-"
@@ -705,7 +705,7 @@ def test_scores_without_seen_rows_go_once_no_row_is_seen_any_more(workplace, cap
     assert not any("unseen" in r.split for r in read_results(path))
 
 
-def test_cells_that_a_spreadsheet_would_compute_are_warned_of_or_written_quoted(workplace, caplog):
+def test_cells_that_look_like_formulas_cause_a_warning_or_are_quoted(workplace, caplog):
     bad = [replace(row, guid=f"={row.guid}") if row.guid == "g0" else row for row in rows()]
     write_rows(workplace / "data/tiny/test.tsv", bad)
     evaluate(arguments(workplace))

@@ -1,4 +1,4 @@
-"""ONNX files of a student: they answer as it does, whatever the length of texts and the number of rows."""
+"""Tests of the ONNX export: exported students predict as in PyTorch for any text length and batch size."""
 
 import json
 import os
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def write_student(folder: Path, domain=BOOKS, rows=None, **record) -> Path:
-    """A finished student and the dev rows of its suite."""
+    """Write a finished student and the dev rows of its suite."""
     write_rows(folder / "data/tiny/dev.tsv", rows or text_rows(8))
     write_suite(folder / "data/tiny", Suite("tiny", {domain.name: domain}))
     arguments = {"max_length": 32, "suite": "tiny"}
@@ -42,7 +42,7 @@ def read_checks(folder: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Several threads on a busy machine wait for each other; the times are no matter here."""
+    """Time one thread only: several threads on a busy machine wait for each other, and the times do not matter here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "timings", lambda: [(1, 1)])
         yield
@@ -56,7 +56,7 @@ def exported(tmp_path_factory) -> Path:
     return home
 
 
-def test_the_folder_is_whole_and_says_what_was_checked(exported):
+def test_the_export_folder_is_complete_and_has_the_results_of_the_checks(exported):
     folder = exported / "student/onnx"
     files = {path.name for path in folder.iterdir()}
     assert files == {"model.onnx", "model_int8.onnx", "config.json", "tokenizer.json", "tokenizer_config.json", "stage.json",
@@ -73,7 +73,7 @@ def test_the_folder_is_whole_and_says_what_was_checked(exported):
     assert json.loads((folder / "stage.json").read_text())["arguments"]["max_length"] == 32
 
 
-def test_times_are_of_one_thread_and_of_all(monkeypatch):
+def test_times_are_measured_with_one_thread_and_with_all_cores(monkeypatch):
     monkeypatch.setattr(module, "usable_cores", lambda: 8)
     assert timings() == [(1, 1), (32, 1), (1, 8), (32, 8)]
     monkeypatch.setattr(module, "usable_cores", lambda: 1)
@@ -84,7 +84,7 @@ def test_times_are_of_one_thread_and_of_all(monkeypatch):
     assert torch.get_num_threads() == threads
 
 
-def test_exporting_again_does_nothing_until_the_student_changes(exported, capsys, monkeypatch):
+def test_a_second_export_does_nothing_until_the_dev_rows_change(exported, capsys, monkeypatch):
     def never(*_):
         raise AssertionError("it was exported again")
 
@@ -94,12 +94,12 @@ def test_exporting_again_does_nothing_until_the_student_changes(exported, capsys
     write_rows(exported / "data/tiny/dev.tsv", text_rows(6))
     with pytest.raises(AssertionError, match="exported again"):
         export(arguments(exported))
-    assert len(read_checks(exported / "student/onnx")) == 3  # the old files stay
+    assert len(read_checks(exported / "student/onnx")) == 3  # the previous files are kept
     write_rows(exported / "data/tiny/dev.tsv", text_rows(8))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_answers_alike_at_every_length_and_number(architecture, tmp_path):
+def test_onnx_logits_equal_pytorchs_at_every_text_length_and_batch_size(architecture, tmp_path):
     model, encode = classifier(architecture), tokenizer()
     named = ["input_ids", "attention_mask"] + (["token_type_ids"] if architecture in ("bert", "electra") else [])
     write_onnx(tmp_path / "model.onnx", model, named)
@@ -113,7 +113,7 @@ def test_every_architecture_answers_alike_at_every_length_and_number(architectur
 
 
 @pytest.mark.parametrize("domain", [PAIR, CAUSE, SCORE], ids=["pair", "choices", "regression"])
-def test_every_kind_of_task(domain, tmp_path):
+def test_onnx_predictions_equal_pytorchs_for_every_kind_of_task(domain, tmp_path):
     second = {"pair": "quite good", "choices": "good plot ||| bad"}.get(domain.kind, "")
     if domain is SCORE:
         domain = replace(SCORE, metric="pearson")
@@ -127,19 +127,19 @@ def test_every_kind_of_task(domain, tmp_path):
     assert torch.allclose(other.predict(rows), predictor.predict(rows), atol=1e-5)
 
 
-def test_a_file_that_answers_otherwise_is_not_published(tmp_path, monkeypatch):
+def test_a_graph_with_other_logits_is_not_published(tmp_path, monkeypatch):
     write_student(tmp_path)
 
-    def of_another(path, model, names, temperature):
+    def write_other_model(path, model, names, temperature):
         write_onnx(path, classifier(seed=5), names)
 
-    monkeypatch.setattr(module, "write_onnx", of_another)
+    monkeypatch.setattr(module, "write_onnx", write_other_model)
     with pytest.raises(TeachbackError, match="logits differ from the student's by up to .* nothing was written"):
         export(arguments(tmp_path))
     assert not (tmp_path / "student/onnx").exists()
 
 
-def test_what_is_missing_is_named(tmp_path, monkeypatch):
+def test_missing_inputs_and_packages_are_reported(tmp_path, monkeypatch):
     with pytest.raises(TeachbackError, match="does not hold a model"):
         export(arguments(tmp_path))
     student = write_student(tmp_path, rows=[Row("g", "good", "", "", "books")])
@@ -161,7 +161,7 @@ def test_the_table_is_escaped_for_markdown(tmp_path):
     assert (tmp_path / "checks.md").read_text().splitlines()[0] == "| version |  a\\|b |"
 
 
-def test_the_script_takes_a_folder(tmp_path):
+def test_the_script_passes_the_folder_and_variables_to_python(tmp_path):
     fake = tmp_path / "python"
     fake.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     fake.chmod(0o755)
@@ -174,7 +174,7 @@ def test_the_script_takes_a_folder(tmp_path):
     assert bare.returncode == 1 and "name the folder of a student" in bare.stderr
 
 
-def test_the_pins_of_both_files_agree():
+def test_export_requirements_are_part_of_the_development_requirements():
     assert set((ROOT / "requirements-export.txt").read_text().split()) <= set(
         (ROOT / "requirements-dev.txt").read_text().split()
     )

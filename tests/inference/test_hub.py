@@ -1,4 +1,4 @@
-"""Uploading finished folders: only when it is asked for, and only what a user of the model needs."""
+"""Tests of the upload of finished folders: only on request, and only files that users of the model need."""
 
 import runpy
 import sys
@@ -21,7 +21,7 @@ CPU = ["--device", "cpu"]
 
 @pytest.fixture
 def uploaded(monkeypatch) -> list:
-    """What was sent to the hub: (repository, folder, token, private)."""
+    """Uploads recorded by a fake hub API, as (repository, folder, token, private)."""
     calls = []
 
     class Api:
@@ -41,12 +41,12 @@ def uploaded(monkeypatch) -> list:
     return calls
 
 
-def test_nothing_is_sent_unless_it_is_asked_for(uploaded):
+def test_nothing_is_uploaded_without_a_request(uploaded):
     push([Path("books/student_second")], HubArguments())
     assert uploaded == []
 
 
-def test_a_folder_goes_to_its_repository_and_several_to_one_a_domain(uploaded, capsys):
+def test_one_folder_has_one_repository_and_several_have_one_per_domain(uploaded, capsys):
     asked = HubArguments(True, "me/mine", True, "a-token")
     push([Path("books/student_second")], asked)
     push([Path("books/curriculum"), Path("sci fi/curriculum"), Path("teacher-single-dvd")], asked)
@@ -59,7 +59,7 @@ def test_a_folder_goes_to_its_repository_and_several_to_one_a_domain(uploaded, c
     assert "uploaded books/student_second to me/mine" in capsys.readouterr().out
 
 
-def test_what_tells_of_the_machine_stays_at_home():
+def test_records_and_training_files_are_not_uploaded():
     files = ["model.safetensors", "config.json", "tokenizer.json", "README.md", "onnx/model.onnx", "onnx/checks.md"]
     home = [
         "stage.json",
@@ -79,12 +79,12 @@ def test_a_failed_upload_says_that_the_folder_is_finished(monkeypatch, error):
 
     if error:
         monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
-    name = "me/mine" if error else "no name at all"  # which the hub's own check refuses before any request
+    name = "me/mine" if error else "no name at all"  # an invalid name, which the hub's client refuses before any request
     with pytest.raises(TeachbackError, match="student_second is finished, but could not be uploaded to .*tries again"):
         push([Path("books/student_second")], HubArguments(True, name))
 
 
-def test_flags_that_do_not_fit_are_refused_before_any_training():
+def test_inconsistent_hub_flags_are_refused():
     with pytest.raises(TeachbackError, match="needs --hub_model_id"):
         check_hub(HubArguments(push_to_hub=True))
     with pytest.raises(TeachbackError, match="has no effect without --push_to_hub"):
@@ -98,7 +98,7 @@ def test_flags_that_do_not_fit_are_refused_before_any_training():
     [("train_teacher", "teachback.stages.stage3_teacher.train_teachers", CPU), ("distill_student", "teachback.stages.distillation.distil", CPU),
      ("curriculum", "teachback.stages.stage6_curriculum.run_curriculum", [])],
 )  # fmt: skip
-def test_every_training_stage_uploads_what_it_made(script, stage, flags, uploaded, monkeypatch):
+def test_every_training_stage_uploads_its_output(script, stage, flags, uploaded, monkeypatch):
     monkeypatch.setattr(stage, lambda *_: [Path("books/made")])
     argv = [f"{script}.py", *flags, "--push_to_hub", "--hub_model_id", "me/mine"]
     monkeypatch.setattr(sys, "argv", argv)

@@ -70,7 +70,7 @@ def test_correlations_by_hand():
 
 @pytest.mark.parametrize("metric", ["matthews", "pearson", "spearman", "f1", "pearson+spearman"])
 @pytest.mark.parametrize("gold, predicted", [([0, 1, 1], [0, 0, 0]), ([0, 0], [0, 0]), ([0, 0], [0, 1]), ([0], [0])])
-def test_what_a_metric_does_not_define_is_zero_without_warnings(metric, gold, predicted, recwarn):
+def test_undefined_values_of_a_metric_are_zero_without_warnings(metric, gold, predicted, recwarn):
     assert score(metric, gold, predicted) == 0.0
     assert not recwarn.list
 
@@ -80,7 +80,7 @@ def test_nearly_constant_predictions_give_a_number_without_warnings(recwarn):
     assert not recwarn.list
 
 
-def test_exact_match_counts_groups_that_are_right_as_a_whole():
+def test_exact_match_counts_groups_whose_rows_are_all_correct():
     groups = ["q0", "q0", "q1", "q1", "q2"]
     assert score("exact_match", [1, 0, 1, 1, 0], [1, 0, 1, 0, 0], groups) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="group of each row"):
@@ -90,7 +90,7 @@ def test_exact_match_counts_groups_that_are_right_as_a_whole():
 MULTIRC = Domain("MultiRC", "MultiRC", ("0", "1"), "f1+exact_match", "pair")
 
 
-def test_exact_match_of_multirc_is_by_question_wherever_its_answers_stand():
+def test_exact_match_of_multirc_groups_answers_by_question_in_any_order():
     guids = ["MultiRC-val-0-1-0", "MultiRC-val-0-1-1", "MultiRC-val-0-10-2", "MultiRC-val-1-11-3", "MultiRC-val-0-1-4"]
     rows = [Row(guid, "a", "b", label, "MultiRC") for guid, label in zip(guids, "10100")]
     got = by_domain(Suite("s", {"MultiRC": MULTIRC}), rows, list("10101"))["MultiRC"]
@@ -98,7 +98,7 @@ def test_exact_match_of_multirc_is_by_question_wherever_its_answers_stand():
     assert got == ("f1+exact_match", pytest.approx((0.8 + 2 / 3) / 2), 5, (f1, matched))
 
 
-def test_a_metric_applies_where_it_suits_the_labels_and_elsewhere_the_domains_own():
+def test_a_metric_that_does_not_fit_the_labels_is_replaced_by_the_default():
     similarity = Domain("STS-B", "STS-B", (), "pearson+spearman", "pair", "regression")
     inference = Domain("CB", "CB", ("entailment", "contradiction", "neutral"), "accuracy+macro_f1", "pair")
     assert metric_for(inference) == "accuracy+macro_f1" and metric_for(inference, "macro_f1") == "macro_f1"
@@ -109,7 +109,7 @@ def test_a_metric_applies_where_it_suits_the_labels_and_elsewhere_the_domains_ow
     assert metric_for(MULTIRC, "exact_match") == "exact_match" and metric_for(MULTIRC, "f1") == "f1"
 
 
-def test_regression_is_scored_on_its_numbers():
+def test_regression_is_scored_by_correlations_of_labelled_rows():
     similarity = Domain("STS-B", "STS-B", (), "pearson+spearman", "pair", "regression")
     rows = [Row(f"STS-B-val-{i}", "a", "b", label, "STS-B") for i, label in enumerate(["0", "2.5", "5.0", ""])]
     got = by_domain(Suite("s", {"STS-B": similarity}), rows, ["1.0", "1.1", "1.2", "9"])["STS-B"]
@@ -118,12 +118,12 @@ def test_regression_is_scored_on_its_numbers():
 
 
 @pytest.mark.parametrize("labels, predictions", [([], []), ([0, 1], [0]), ([[0]], [[0]])])
-def test_shapes_that_would_broadcast_or_mean_nothing_are_refused(labels, predictions):
+def test_unequal_empty_or_two_dimensional_inputs_are_refused(labels, predictions):
     with pytest.raises(ValueError, match="equal, non-zero length"):
         score("accuracy", labels, predictions)
 
 
-def test_by_domain_never_scores_hidden_rows():
+def test_by_domain_never_scores_unlabelled_rows():
     rows = [row("positive"), row(""), row("negative"), row(""), row("positive", "dvd")]
     predictions = ["positive", "negative", "positive", "positive", "negative"]
     assert by_domain(SUITE, rows, predictions) == {
@@ -132,19 +132,19 @@ def test_by_domain_never_scores_hidden_rows():
     }
 
 
-def test_a_domain_with_nothing_to_score_is_absent_and_never_zero():
+def test_a_domain_without_labelled_rows_is_absent_instead_of_zero():
     rows = [row("positive"), row("", "dvd")]
     assert list(by_domain(SUITE, rows, ["positive", "positive"])) == ["books"]
     assert by_domain(SUITE, [row("")], ["positive"]) == {}
 
 
-def test_metric_override():
+def test_a_given_metric_overrides_the_default():
     rows = [row(label) for label in ("negative", "negative", "positive", "positive")]
     predictions = ["negative", "negative", "positive", "negative"]
     assert by_domain(SUITE, rows, predictions, "macro_f1")["books"] == ("macro_f1", pytest.approx(11 / 15), 4, ())
 
 
-def test_labels_unknown_to_the_domain_are_an_error():
+def test_predicted_labels_unknown_to_the_domain_are_an_error():
     with pytest.raises(TeachbackError, match="'neutral'.*2_process_data"):
         by_domain(SUITE, [row("positive")], ["neutral"])
 
@@ -154,16 +154,16 @@ def test_a_missing_prediction_is_an_error():
         by_domain(SUITE, [row("positive"), row("positive")], ["positive"])
 
 
-def test_always_equivalent_has_glues_f1_on_mrpc():
+def test_the_majority_class_of_mrpc_has_the_f1_that_glue_reports():
     domain = glue.TASKS["MRPC"].domain
     assert domain.positive == "equivalent"
-    gold = ["equivalent"] * 279 + ["not_equivalent"] * 129  # as in its dev set
+    gold = ["equivalent"] * 279 + ["not_equivalent"] * 129  # as in the dev set of MRPC
     rows = [Row(f"MRPC-val-{number}", "a", "b", label, "MRPC") for number, label in enumerate(gold)]
     found = by_domain(Suite("glue", {"MRPC": domain}), rows, ["equivalent"] * len(rows))["MRPC"]
     assert {part.metric: round(100 * part.value, 1) for part in found.parts} == {"accuracy": 68.4, "f1": 81.2}
 
 
-def test_the_page_of_metrics_is_that_of_the_suites():
+def test_documented_metrics_match_those_of_the_suites():
     page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8").replace("\\_", "_")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
     told = {(suite, name): cells for suite, *cells in rows[1:] for name in cells[0].split(", ")}

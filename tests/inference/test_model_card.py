@@ -1,4 +1,4 @@
-"""README.md in a checkpoint's folder: a card that a hub reads, of what the stage knows, and never without need."""
+"""Tests of the model card, README.md in a checkpoint's folder: text, metadata for the hub, and when it is written."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def suite_of(*domains: Domain, **settings) -> Suite:
     return Suite("tiny", {domain.name: domain for domain in domains or (BOOKS,)}, settings)
 
 
-def test_the_hub_reads_what_the_card_says(tmp_path):
+def test_text_and_metadata_match_the_record_and_the_results(tmp_path):
     suite = suite_of(replace(BOOKS, rows={"train": 1631, "dev": 170}))
     results = [Result("tiny", "books", "metakd", "books/student_second", 7, "test", "accuracy", 0.8125, 199)]
     assert write_card(tmp_path, record_of(base_model="huawei-noah/TinyBERT_General_4L_312D"), suite, results)
@@ -50,7 +50,7 @@ def test_the_hub_reads_what_the_card_says(tmp_path):
     assert "max_length=96" in text and re.search(r"\| temperature +\| 2.0 +\|", text) and "torch 2.13.0" in text
 
 
-def test_what_is_not_known_is_left_out_or_said():
+def test_unknown_values_are_left_out_or_named():
     told = ModelCard(text := card(record_of(dev={}), suite_of())).data
     assert told.base_model is None and told.eval_results is None and told.metrics is None
     assert "No score has been measured." in text and "adds them here and to `results.tsv`" in text
@@ -59,14 +59,14 @@ def test_what_is_not_known_is_left_out_or_said():
     assert "not trained yet, so it cannot classify texts" in untrained and "not trained yet" not in text
 
 
-def test_a_base_model_is_what_the_first_stage_began_with(tmp_path):
+def test_the_base_model_of_a_folder_is_read_from_its_record(tmp_path):
     assert base_model("bert-base-uncased") == "bert-base-uncased"
     for told, expected in (({"base_model": "mine/model"}, "mine/model"), ({}, "")):
         (tmp_path / "stage.json").write_text(json.dumps(told))
         assert base_model(tmp_path) == expected
 
 
-def test_folders_and_secrets_stay_at_home(monkeypatch):
+def test_local_folders_and_secrets_are_hidden(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "a-token-of-mine")
     told = {"teacher_model": "/home/someone/private/models/mine", "hub_token": "hf_12345", "note": "a-token-of-mine"}
     record = record_of(arguments=told, stage="teacher-meta", base_model=told["teacher_model"])
@@ -75,7 +75,7 @@ def test_folders_and_secrets_stay_at_home(monkeypatch):
     assert "…/models/mine" in text and "(hidden)" in text and "base_model" not in text.split("---")[1]
 
 
-def test_names_cannot_break_the_card():
+def test_special_characters_in_names_are_escaped():
     domain = Domain(EVIL, "h", (EVIL, "b"), metric="accuracy")
     record = record_of(domain, dev={"score": 0.5}, arguments={EVIL: EVIL}, teacher_folder=EVIL)
     text = card(record, Suite(EVIL, {EVIL: domain}, {EVIL: EVIL}))
@@ -92,7 +92,7 @@ def test_names_cannot_break_the_card():
      (SCORE, '(["a text"], function_to_apply="none"'), (replace(BOOKS, kind="pair"), '"text_pair": "another"}], top_k')],
     ids=["single", "choices", "regression", "pair"],
 )  # fmt: skip
-def test_the_code_suits_the_task_and_runs(domain, expected, tmp_path):
+def test_the_example_code_suits_the_task_and_runs(domain, expected, tmp_path):
     text = card(record_of(domain, dev={}), suite_of(domain))
     assert expected in text
     code = (
@@ -114,7 +114,7 @@ def test_a_teachers_card_has_every_domain():
     assert [(r.dataset_name, r.metric_value) for r in told.eval_results] == [("tiny: books", 0.5), ("tiny: dvd", 0.25)]
 
 
-def test_composite_metrics_are_in_the_table_and_their_parts_alone_in_the_hubs_fields():
+def test_composite_metrics_are_in_the_table_and_only_parts_in_the_metadata():
     domain = replace(SCORE, metric="pearson+spearman")
     names = ("pearson+spearman", "pearson", "spearman")
     results = [Result("tiny", "score", "m", "score/student_second", 7, "test-selected", name, 0.5, 9) for name in names]
@@ -123,7 +123,7 @@ def test_composite_metrics_are_in_the_table_and_their_parts_alone_in_the_hubs_fi
     assert "pearson+spearman" in text and "the rows that it was selected on" in text
 
 
-def test_a_card_that_was_changed_stays_and_none_changes_the_models_hash(tmp_path):
+def test_edited_cards_are_kept_and_cards_do_not_change_the_models_hash(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     before = hash_model(str(tmp_path))
     assert write_card(tmp_path, record_of(), suite_of()) and write_card(tmp_path, record_of(), suite_of())
@@ -133,7 +133,7 @@ def test_a_card_that_was_changed_stays_and_none_changes_the_models_hash(tmp_path
     assert not write_card(tmp_path, record_of(dev={}), suite_of()) and "75.00" in path.read_text()
 
 
-def test_a_temperature_stands_in_text_and_metadata(tmp_path):
+def test_temperatures_are_in_the_text_and_the_metadata(tmp_path):
     write_card(tmp_path, record_of(), suite_of())
     before = ModelCard.load(tmp_path / "README.md")
     assert "a temperature" not in before.content and "temperature" not in before.data.to_dict()
@@ -143,7 +143,7 @@ def test_a_temperature_stands_in_text_and_metadata(tmp_path):
     assert "fitted on dev: 1.25 (books, 40 rows)" in card.text and card.data.to_dict()["temperature"] == {"books": 1.25}
 
 
-def test_stage_7_adds_its_scores_to_the_cards_that_may_be_written(tmp_path, monkeypatch):
+def test_stage_7_adds_its_scores_to_cards_and_skips_write_protected_ones(tmp_path, monkeypatch):
     names = ("books/student_second", "teacher-meta")
     student, teacher = (tmp_path / name for name in names)
     student.mkdir(parents=True)
@@ -154,7 +154,7 @@ def test_stage_7_adds_its_scores_to_the_cards_that_may_be_written(tmp_path, monk
     scene = SimpleNamespace(run=tmp_path, data=SimpleNamespace(suite=suite_of()))
     write_cards(scene, found)
     scores = [r.metric_value for r in ModelCard.load(student / "README.md").data.eval_results]
-    assert scores == [0.75, 0.8125] and not (teacher / "README.md").exists()  # an older record says too little
+    assert scores == [0.75, 0.8125] and not (teacher / "README.md").exists()  # no card is written if the record has no `answers`
 
     def refused(*_):
         raise PermissionError

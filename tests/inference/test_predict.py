@@ -1,4 +1,4 @@
-"""A student's answers to texts: those of the standard library, in order, and in bounded memory."""
+"""Tests of prediction on texts: equal to the transformers pipeline, in input order, and in bounded memory."""
 
 import io
 import json
@@ -25,7 +25,7 @@ TEXTS = [" ".join(WORDS[(i * 7 + j) % len(WORDS)] for j in range(1 + 5 * i % 11)
 
 
 def write_model(folder: Path, domain: Domain = BOOKS, **record) -> Path:
-    """A finished student's folder."""
+    """Write the folder of a finished student."""
     classifier(domain=domain).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     record = {"inputs": {}, "arguments": {"max_length": 32}, "answers": {domain.name: asdict(domain)}} | record
@@ -39,7 +39,7 @@ def student(tmp_path_factory) -> Path:
 
 
 def answer(folder: Path, tmp_path: Path, text: str | bytes, **changes) -> list[list[str]]:
-    """Header and rows of what is written."""
+    """Predict the texts and return the header and the rows of the output."""
     source, target = tmp_path / "texts", tmp_path / "answers.tsv"
     source.write_bytes(text if isinstance(text, bytes) else text.encode())
     options = {"folder": str(folder), "input": str(source), "output": str(target), "device": "cpu"}
@@ -48,7 +48,7 @@ def answer(folder: Path, tmp_path: Path, text: str | bytes, **changes) -> list[l
     return [line.split("\t") for line in target.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
 
 
-def test_answers_are_those_of_the_standard_library_in_the_texts_order(student, tmp_path):
+def test_predictions_equal_the_transformers_pipelines_in_input_order(student, tmp_path):
     header, *rows = answer(student, tmp_path, "\n".join(TEXTS) + "\n", batch_size=4, window=2)
     assert header == ["label", "p(negative)", "p(positive)"] and len(rows) == len(TEXTS)
     expected = pipeline("text-classification", str(student), device="cpu")(TEXTS, top_k=None)
@@ -59,7 +59,7 @@ def test_answers_are_those_of_the_standard_library_in_the_texts_order(student, t
     assert len({row[1] for row in rows}) > 10
 
 
-def test_no_more_than_a_window_is_held_and_each_is_sorted_by_length(student, tmp_path, monkeypatch):
+def test_at_most_one_window_of_rows_is_held_in_memory(student, tmp_path, monkeypatch):
     windows, waiting = [], []
 
     def predicted(self, rows):
@@ -79,7 +79,7 @@ def test_no_more_than_a_window_is_held_and_each_is_sorted_by_length(student, tmp
     assert windows == [6, 6, 6, 5] and waiting == [0, 0, 0, 0]
 
 
-def test_columns_of_a_tsv_are_named(student, tmp_path):
+def test_the_text_column_of_a_tsv_is_selected_by_name(student, tmp_path):
     table = "id\treview\tstars\n" + "".join(f"{i}\t{text}\t5\n" for i, text in enumerate(TEXTS[:5]))
     by_column = answer(student, tmp_path, table, text_a="review")
     assert by_column == answer(student, tmp_path, "\r\n".join(TEXTS[:5]).encode("utf-8-sig"))
@@ -87,7 +87,7 @@ def test_columns_of_a_tsv_are_named(student, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["answers.jsonl", "answers.parquet"])
-def test_the_files_name_says_its_format_and_columns_of_the_input_are_repeated(student, tmp_path, name):
+def test_output_format_follows_the_file_name_and_kept_columns_are_copied(student, tmp_path, name):
     table = "guid\treview\tstars\n" + "".join(f"g{i}\t{text}\t5\n" for i, text in enumerate(TEXTS[:9]))
     header, *expected = answer(student, tmp_path, table, text_a="review", keep="guid,stars")
     assert header == ["guid", "stars", "label", "p(negative)", "p(positive)"] and expected[8][:2] == ["g8", "5"]
@@ -101,7 +101,7 @@ def test_the_files_name_says_its_format_and_columns_of_the_input_are_repeated(st
         assert [float(row[name]) for name in header[3:]] == pytest.approx(list(map(float, line[3:])), abs=1e-6)
 
 
-def test_pairs_choices_and_numbers(tmp_path):
+def test_predictions_of_pairs_multiple_choice_and_regression(tmp_path):
     pairs = write_model(tmp_path / "pair", PAIR)
     lines = "".join(f"{text}\t{WORDS[i]}\n" for i, text in enumerate(TEXTS[:4]))
     assert answer(pairs, tmp_path, lines) == answer(pairs, tmp_path, "a\tb\n" + lines, text_a="a", text_b="b")
@@ -120,7 +120,7 @@ def test_pairs_choices_and_numbers(tmp_path):
     assert header == ["value"] and [float(row[0]) for row in rows] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_folder_of_another_origin_reads_texts_and_pairs(student, tmp_path):
+def test_a_model_without_a_record_reads_texts_and_pairs_but_not_choices(student, tmp_path):
     folder = tmp_path / "plain"
     classifier().save_pretrained(folder)
     tokenizer().save_pretrained(folder)
@@ -133,7 +133,7 @@ def test_a_folder_of_another_origin_reads_texts_and_pairs(student, tmp_path):
         open_checkpoint(choosing)
 
 
-def test_no_text_is_no_answer_and_an_empty_line_is_a_text(student, tmp_path):
+def test_empty_input_has_no_predictions_and_an_empty_line_has_one(student, tmp_path):
     assert answer(student, tmp_path, "") == [["label", "p(negative)", "p(positive)"]]
     assert len(answer(student, tmp_path, "good\n\nbad\n")) == 4
 
@@ -152,7 +152,7 @@ def test_no_text_is_no_answer_and_an_empty_line_is_a_text(student, tmp_path):
      ("", {"output": "x.jsonl", "spreadsheet": True}, "--output x.jsonl is neither"), ("", {"window": 0}, "WINDOW=0"), ("", {"max_length": 3}, "MAX_LENGTH=3")],
     ids=str,
 )  # fmt: skip
-def test_what_cannot_be_answered_is_explained_and_leaves_the_old_file(student, tmp_path, text, changes, message):
+def test_invalid_inputs_are_explained_and_leave_the_previous_output(student, tmp_path, text, changes, message):
     (tmp_path / "answers.tsv").write_text("old")
     with pytest.raises(TeachbackError, match=message):
         answer(student, tmp_path, text, **changes)
@@ -168,7 +168,7 @@ def test_wrong_numbers_of_texts_or_choices_and_untrained_heads_are_refused(tmp_p
         answer(write_model(tmp_path / "first", head_trained=False), tmp_path, "good\n")
 
 
-def test_the_script_takes_a_folder_and_variables(tmp_path):
+def test_the_script_passes_the_folder_and_variables_to_python(tmp_path):
     fake = tmp_path / "python"
     fake.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     fake.chmod(0o755)
@@ -182,7 +182,7 @@ def test_the_script_takes_a_folder_and_variables(tmp_path):
     assert bare.returncode == 1 and "name the folder of a student" in bare.stderr
 
 
-def test_standard_output_holds_answers_alone(student, monkeypatch, capfdbinary):
+def test_standard_output_contains_only_predictions(student, monkeypatch, capfdbinary):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"good\nbad\n")))
     assert predict(PredictionArguments(folder=str(student), device="cpu")) == 2
     captured = capfdbinary.readouterr()
@@ -193,7 +193,7 @@ def test_standard_output_holds_answers_alone(student, monkeypatch, capfdbinary):
     assert not capfdbinary.readouterr().out
 
 
-def test_labels_that_a_spreadsheet_would_compute_are_warned_of_or_quoted(tmp_path, capsys):
+def test_labels_that_look_like_formulas_cause_a_warning_or_are_quoted(tmp_path, capsys):
     folder = write_model(tmp_path / "student", replace(BOOKS, labels=("=no()", "+yes")))
     plain = answer(folder, tmp_path, "\n".join(TEXTS[:4]))
     assert "--spreadsheet 1 quotes them" in capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_labels_that_a_spreadsheet_would_compute_are_warned_of_or_quoted(tmp_pat
     assert [line[0] for line in quoted[1:]] == [f"'{line[0]}" for line in plain[1:]]
 
 
-def test_a_folder_of_users_that_cannot_answer_is_told_by_what_it_is(tmp_path):
+def test_encoders_adapters_and_incomplete_checkpoints_are_refused(tmp_path):
     classifier(domain=BOOKS).base_model.save_pretrained(tmp_path / "encoder")
     tokenizer().save_pretrained(tmp_path / "encoder")
     (tmp_path / "adapter").mkdir()
@@ -219,7 +219,7 @@ def test_a_folder_of_users_that_cannot_answer_is_told_by_what_it_is(tmp_path):
             answer(tmp_path / name, tmp_path, "good\n")
 
 
-def test_a_csv_file_of_answers_quotes_what_has_to_be(student, tmp_path):
+def test_csv_output_quotes_special_characters_and_formulas_on_request(student, tmp_path):
     source, target = tmp_path / "reviews.csv", tmp_path / "answers.csv"
     source.write_text('id,review\n"a, ""b""",good\n=c,bad\n')
     options = {"folder": str(student), "input": str(source), "output": str(target), "text_a": "review", "keep": "id", "device": "cpu"}

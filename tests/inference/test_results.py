@@ -21,7 +21,7 @@ from teachback.inference.timing import Timing
 RESULT = Result("tiny", "books", "metakd", "books/student_second", 42, "test", "accuracy", 0.1 + 0.2, 199)
 
 
-def test_results_survive_the_file_to_the_last_digit(tmp_path):
+def test_results_are_written_and_read_without_loss(tmp_path):
     merge_results(tmp_path / "results.tsv", [RESULT])
     assert read_results(tmp_path / "results.tsv") == [RESULT]
     header, line = (tmp_path / "results.tsv").read_text().splitlines()
@@ -29,24 +29,24 @@ def test_results_survive_the_file_to_the_last_digit(tmp_path):
     assert line.split("\t") == [*"tiny books metakd books/student_second 42 test accuracy 0.30000000000000004 199".split(), *[""] * 4]
 
 
-def test_what_a_score_is_judged_by_is_kept_and_files_without_it_are_read(tmp_path):
+def test_baselines_and_intervals_are_stored_and_files_without_them_are_read(tmp_path):
     path = tmp_path / "results.tsv"
     judged = replace(RESULT, majority=0.5, chance=1 / 3, low=0.2, high=0.4)
     merge_results(path, [judged])
     assert read_results(path) == [judged] and judged.key == RESULT.key
     path.write_text("".join("\t".join(line.split("\t")[:9]) + "\n" for line in path.read_text().splitlines()))
     assert read_results(path) == [RESULT]
-    merge_results(path, [replace(judged, domain="dvd")])  # beside the old rows
+    merge_results(path, [replace(judged, domain="dvd")])  # added to a file with rows of the old format
     assert read_results(path) == [RESULT, replace(judged, domain="dvd")]
 
 
 @pytest.mark.parametrize(("low", "above"), [(0.5, False), (0.51, True), (None, True)])
-def test_a_score_is_above_its_baseline_if_its_whole_interval_is(low, above):
+def test_a_score_is_above_its_baseline_if_its_interval_is_or_is_unknown(low, above):
     judged = replace(RESULT, majority=0.4, chance=0.5, low=low)
     assert judged.baseline == ("chance", 0.5) and judged.is_above_baseline == above
 
 
-def test_the_same_key_is_replaced_and_others_stay(tmp_path):
+def test_results_with_the_same_key_are_replaced_and_others_are_kept(tmp_path):
     path = tmp_path / "results.tsv"
     others = [
         replace(RESULT, **change)
@@ -58,7 +58,7 @@ def test_the_same_key_is_replaced_and_others_stay(tmp_path):
     assert {r.key: r for r in read_results(path)} == {r.key: r for r in [replace(RESULT, value=0.5, n=10), *others]}
 
 
-def test_the_file_does_not_depend_on_which_stage_was_scored_first(tmp_path):
+def test_the_results_file_does_not_depend_on_the_order_of_evaluation(tmp_path):
     stages = ["teacher-meta", "books/meta_teacher", "books/student_second", "books/curriculum", "dvd/student_second"]
     parts = [[replace(RESULT, stage=s, domain=d) for d in ("dvd", "books")] for s in stages]
     for name, order in (("one", parts), ("other", [parts[i] for i in (3, 0, 4, 2, 1, 0)])):
@@ -82,7 +82,7 @@ def test_parallel_writers_lose_no_row(tmp_path):
     ]
 
 
-def test_a_broken_results_file_is_named_and_left_alone(tmp_path):
+def test_a_broken_results_file_is_reported_and_left_unchanged(tmp_path):
     path = tmp_path / "results.tsv"
     path.write_text("a\tb\n")
     with pytest.raises(TeachbackError, match="results.tsv line 1"):
@@ -106,7 +106,7 @@ DVD = evaluated("dvd/student_second", "dvd", "teacher-meta", books=0.6, dvd=0.76
 
 
 def cells(table, key=1):
-    """Lines as lists of cells, by the cell ``key``; cells are two blanks or more apart."""
+    """Split lines into cells at two or more blanks; returns the lines by their cell number ``key``."""
     lines = [re.split(r" {2,}", line.strip()) for line in table.splitlines() if not line.startswith("--")]
     return {line[min(key, len(line) - 1)]: line for line in lines}
 
@@ -136,7 +136,7 @@ FLOORS = {
 }
 
 
-def test_what_knows_nothing_of_the_texts_stands_above_the_checkpoints():
+def test_baselines_are_listed_above_the_checkpoints():
     student = replace(BOOKS, intervals={"books": (0.7, 0.9)})
     lines = comparison_table([TEACHER, student], ["books"], FLOORS).splitlines()
     table = [re.split(r" {2,}", line.strip()) for line in lines]
@@ -148,7 +148,7 @@ def test_what_knows_nothing_of_the_texts_stands_above_the_checkpoints():
     assert whole[2].split() == ["majority", "class", "60.00", "50.00", "55.00"]
 
 
-def test_no_share_of_a_teacher_that_is_no_better_than_the_majority_class():
+def test_no_ratio_to_a_teacher_that_is_not_above_the_majority_class_is_shown():
     poor = replace(TEACHER, scores={"books": Score("accuracy", 0.6, 100)})
     assert cells(comparison_table([poor, BOOKS], ["books"], FLOORS))["books/student_second"][-1] == "-"
     assert cells(comparison_table([poor, BOOKS], ["books"]))["books/student_second"][-1] == "135.0 %"
@@ -176,7 +176,7 @@ def test_every_kind_of_checkpoint_has_a_name():
     ]  # fmt: skip
 
 
-def test_what_was_not_scored_or_has_no_teacher_here_shows_no_number():
+def test_missing_scores_and_missing_teachers_are_shown_as_dashes():
     first = evaluated("books/student_first", "books", "teacher-meta")
     orphan = replace(BOOKS, teacher="teacher-mix")
     table = cells(comparison_table([TEACHER, replace(first, optimistic=True), orphan], ["books"]))
@@ -186,7 +186,7 @@ def test_what_was_not_scored_or_has_no_teacher_here_shows_no_number():
     assert table["books/student_second"][-1] == "-"
 
 
-def test_no_ratio_to_a_teacher_of_no_skill():
+def test_no_ratio_to_a_teacher_without_a_positive_score_is_shown():
     for value in (0.0, -0.1):
         table = cells(
             comparison_table([replace(TEACHER, scores={"books": Score("matthews", value, 9)}), BOOKS], ["books"])
@@ -195,7 +195,7 @@ def test_no_ratio_to_a_teacher_of_no_skill():
 
 
 def composite(value, *parts):
-    """A score of two parts around its mean."""
+    """Composite score whose two parts lie 0.05 above and below ``value``."""
     accuracy, other = (Score(name, value + shift, 56) for name, shift in zip(parts, (0.05, -0.05)))
     return Score("+".join(parts), value, 56, (accuracy, other))
 
@@ -207,7 +207,7 @@ CB = replace(
 )
 
 
-def test_a_composite_is_shown_with_its_parts_and_no_average_where_it_would_repeat_the_score():
+def test_composites_show_their_parts_and_a_single_domain_has_no_average():
     first = evaluated("CB/student_first", "CB", "teacher-single-CB")
     table = cells(comparison_table([CB_TEACHER, first, CB], ["CB"]))
     assert table["checkpoint"][3:7] == ["accuracy+macro_f1 %", "accuracy %", "macro_f1 %", "parameters"]
@@ -238,23 +238,23 @@ def test_papers_layout_joins_the_students_of_all_domains():
     assert table["distilled"] == ["distilled", "81.00", "76.00", "78.50"]
 
 
-def test_a_domain_without_train_rows_is_answered_by_the_student_of_another():
+def test_a_domain_without_train_rows_uses_another_domains_student():
     table = cells(domains_table([TEACHER, BOOKS], {"books": "books", "dvd": "books"}), 0)
     assert table["distilled"] == ["distilled", "81.00", "70.00", "75.50"]
 
 
-def test_papers_layout_gives_no_average_over_some_of_the_domains():
+def test_papers_layout_has_no_average_if_a_domain_is_missing():
     assert cells(domains_table([TEACHER, BOOKS], BOTH), 0)["distilled"] == ["distilled", "81.00", "-", "-"]
 
 
-def test_optimistic_numbers_bear_a_mark():
+def test_optimistic_scores_are_marked():
     marked = replace(BOOKS, optimistic=True)
     table = cells(comparison_table([TEACHER, marked], ["books"]))
     assert table["books/student_second"][3:5] == ["81.00*", "75.50*"] and table["teacher-meta"][3] == "90.00"
     assert "distilled*" in cells(domains_table([TEACHER, marked], BOTH), 0)
 
 
-def test_columns_line_up():
+def test_table_columns_are_aligned():
     assert format_table(["name", "n"], [["a", "10"], ["long name", "5"]]).splitlines() == [
         "name        n", "-------------", "a          10", "long name   5",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A folder of files of texts: a file of answers for each, made once, by any number of processes."""
+"""Tests of prediction on a folder: every input file (shard) has one output file, made once by any number of processes."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def student(tmp_path) -> Path:
 
 @pytest.fixture
 def texts(tmp_path) -> Path:
-    """Three files of five texts."""
+    """Folder with three files of five texts each and an empty file `_SUCCESS`."""
     folder = tmp_path / "shards"
     folder.mkdir()
     for i in range(3):
@@ -38,8 +38,8 @@ def texts(tmp_path) -> Path:
     return folder
 
 
-def predicted(student: Path, texts: Path, capsys, **changes) -> str:
-    """What a call said of how many shards."""
+def shard_summary(student: Path, texts: Path, capsys, **changes) -> str:
+    """Predict a folder and return the last line of the messages, which counts the shards."""
     options = {"folder": str(student), "input": str(texts), "output": str(texts.parent / "answers"), "device": "cpu"}
     predict_folder(PredictionArguments(**options | changes))
     return capsys.readouterr().err.splitlines()[-1]
@@ -50,22 +50,22 @@ def command(student: Path, texts: Path, **variables: str) -> subprocess.Popen:
     return subprocess.Popen(words, env={**os.environ, "PYTHON": sys.executable, "DEVICE": "cpu", **variables}, stderr=subprocess.PIPE, text=True)
 
 
-def test_each_file_has_answers_of_its_own_and_finished_ones_are_skipped(student, texts, tmp_path, capsys):
+def test_each_file_has_its_own_predictions_and_finished_ones_are_skipped(student, texts, tmp_path, capsys):
     answers = tmp_path / "answers"
-    assert predicted(student, texts, capsys) == "3 shards: 3 made, 0 finished before, 0 locked by other processes"
+    assert shard_summary(student, texts, capsys) == "3 shards: 3 made, 0 finished before, 0 locked by other processes"
     expected = answer(student, tmp_path, "\n".join(TEXTS[5:10]))
     assert (answers / "part-1.tsv").read_text() == "".join("\t".join(row) + "\n" for row in expected)
     assert sorted(path.name for path in answers.glob("[!.]*")) == ["part-0.tsv", "part-1.tsv", "part-2.tsv"]
     written = (answers / "part-1.tsv").stat().st_mtime_ns
-    assert predicted(student, texts, capsys).startswith("3 shards: 0 made, 3 finished")
+    assert shard_summary(student, texts, capsys).startswith("3 shards: 0 made, 3 finished")
 
-    os.utime(texts / "part-1.txt")  # other times and the same content
-    assert predicted(student, texts, capsys).startswith("3 shards: 0 made") and (answers / "part-1.tsv").stat().st_mtime_ns == written
+    os.utime(texts / "part-1.txt")  # a new modification time with the same content
+    assert shard_summary(student, texts, capsys).startswith("3 shards: 0 made") and (answers / "part-1.tsv").stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("change", ["input", "output", "record", "student", "settings"])
-def test_what_has_changed_is_made_anew(change, student, texts, tmp_path, capsys):
-    predicted(student, texts, capsys)
+def test_predictions_are_remade_if_inputs_outputs_or_settings_change(change, student, texts, tmp_path, capsys):
+    shard_summary(student, texts, capsys)
     answers = tmp_path / "answers"
     before, changes, made = (answers / "part-0.tsv").read_bytes(), {}, 1
     if change == "input":
@@ -81,49 +81,49 @@ def test_what_has_changed_is_made_anew(change, student, texts, tmp_path, capsys)
         config.write_text(config.read_text() + "\n")
     else:
         changes, made = {"max_length": 4}, 3
-    assert predicted(student, texts, capsys, **changes).startswith(f"3 shards: {made} made, {3 - made} finished")
+    assert shard_summary(student, texts, capsys, **changes).startswith(f"3 shards: {made} made, {3 - made} finished")
     assert ((answers / "part-0.tsv").read_bytes() == before) == (change in ("output", "record", "student"))
 
 
-def test_calibrated_answers_are_made_anew_at_another_temperature(student, texts, tmp_path, capsys):
+def test_calibrated_predictions_are_remade_at_another_temperature(student, texts, tmp_path, capsys):
     write_temperatures(student, {"books": (2.0, 8)})
-    assert predicted(student, texts, capsys, calibrated=True).startswith("3 shards: 3 made")
-    assert predicted(student, texts, capsys, calibrated=True).startswith("3 shards: 0 made")
+    assert shard_summary(student, texts, capsys, calibrated=True).startswith("3 shards: 3 made")
+    assert shard_summary(student, texts, capsys, calibrated=True).startswith("3 shards: 0 made")
     before = (tmp_path / "answers/part-0.tsv").read_text()
     write_temperatures(student, {"books": (4.0, 8)})
-    assert predicted(student, texts, capsys, calibrated=True).startswith("3 shards: 3 made")
+    assert shard_summary(student, texts, capsys, calibrated=True).startswith("3 shards: 3 made")
     assert (tmp_path / "answers/part-0.tsv").read_text() != before
-    predicted(student, texts, capsys)
+    shard_summary(student, texts, capsys)
     write_temperatures(student, {"books": (5.0, 8)})
-    assert predicted(student, texts, capsys).startswith("3 shards: 0 made")  # a temperature that is not used changes nothing
+    assert shard_summary(student, texts, capsys).startswith("3 shards: 0 made")  # a temperature that is not used changes nothing
 
 
-def test_a_row_that_cannot_be_answered_stops_its_own_file_alone(student, texts, tmp_path, capsys):
-    predicted(student, texts, capsys)
+def test_an_invalid_row_fails_only_its_own_file(student, texts, tmp_path, capsys):
+    shard_summary(student, texts, capsys)
     (texts / "part-0.txt").write_text("bad\n")
     (texts / "part-1.txt").write_bytes(b"good\n\xff\n")
-    for made in (1, 0):  # the second time without reading it again
+    for made in (1, 0):  # the second call does not read the file again
         with pytest.raises(TeachbackError, match="1 of 3 shards have rows") as error:
-            predicted(student, texts, capsys)
+            shard_summary(student, texts, capsys)
         assert "part-1.txt line 2: not UTF-8" in str(error.value)
         assert f"3 shards: {made} made" in capsys.readouterr().err
-    assert not (tmp_path / "answers/part-1.tsv").exists()  # those to what the file held before are removed too
+    assert not (tmp_path / "answers/part-1.tsv").exists()  # predictions for the previous content of the file are removed too
     (texts / "part-1.txt").write_text("good\n")
-    assert predicted(student, texts, capsys).startswith("3 shards: 1 made, 2 finished")
+    assert shard_summary(student, texts, capsys).startswith("3 shards: 1 made, 2 finished")
 
 
-def test_a_file_that_another_process_makes_is_left_to_it(student, texts, tmp_path, capsys):
+def test_a_file_locked_by_another_process_is_skipped(student, texts, tmp_path, capsys):
     code = "import sys; sys.path.insert(0, 'src'); from pathlib import Path; from teachback.core.locks import locked\n" \
         "with locked(Path(sys.argv[1])): print('locked', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code, tmp_path / "answers/part-1.tsv"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     other.stdout.readline()
-    assert predicted(student, texts, capsys) == "3 shards: 2 made, 0 finished before, 1 locked by other processes"
+    assert shard_summary(student, texts, capsys) == "3 shards: 2 made, 0 finished before, 1 locked by other processes"
     other.kill()
     other.wait()
-    assert predicted(student, texts, capsys).startswith("3 shards: 1 made, 2 finished")
+    assert shard_summary(student, texts, capsys).startswith("3 shards: 1 made, 2 finished")
 
 
-def test_tables_of_every_kind_are_read_by_column(student, tmp_path, capsys):
+def test_tables_of_every_format_are_read_by_column(student, tmp_path, capsys):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -135,7 +135,7 @@ def test_tables_of_every_kind_are_read_by_column(student, tmp_path, capsys):
     (folder / "c.tsv").write_text("id\treview\n" + "".join(f"{row['id']}\t{row['review']}\n" for row in rows))
     with open(folder / "d.csv", "w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["id", "review"], *([row["id"], row["review"]] for row in rows)])
-    assert predicted(student, folder, capsys, text_a="review", keep="id").startswith("4 shards: 4 made")
+    assert shard_summary(student, folder, capsys, text_a="review", keep="id").startswith("4 shards: 4 made")
     lines = (answers / "c.tsv").read_text().splitlines()
     assert (answers / "d.tsv").read_text().splitlines() == lines and lines[2].startswith("1\t")
     for others in (parquet.read_table(answers / "a.parquet").to_pylist(), list(map(json.loads, (answers / "b.jsonl").open()))):
@@ -143,28 +143,28 @@ def test_tables_of_every_kind_are_read_by_column(student, tmp_path, capsys):
     with pytest.raises(TeachbackError, match="a.parquet has columns; name the column of its texts with --text_a"):
         predict(PredictionArguments(folder=str(student), input=str(folder / "a.parquet"), device="cpu"))
     with pytest.raises(TeachbackError, match="must have exactly one column 'text'; its columns are: id, review, tags"):
-        predicted(student, folder, capsys, text_a="text")
+        shard_summary(student, folder, capsys, text_a="text")
 
 
-def test_folders_that_cannot_be_read_are_explained(student, texts, tmp_path, capsys):
+def test_invalid_folders_and_options_are_explained(student, texts, tmp_path, capsys):
     with pytest.raises(TeachbackError, match="set --output to another folder"):
-        predicted(student, texts, capsys, output="")
+        shard_summary(student, texts, capsys, output="")
     with pytest.raises(TeachbackError, match="set --output to another folder"):
-        predicted(student, texts, capsys, output=str(texts))
+        shard_summary(student, texts, capsys, output=str(texts))
     with pytest.raises(TeachbackError, match="JOBS=2: several processes share the files of a folder"):
         PredictionArguments(folder=str(student), jobs=2)
     (texts / "part-1.csv").touch()
     with pytest.raises(TeachbackError, match=r"part-1.csv and .*part-1.txt would have the same name"):
-        predicted(student, texts, capsys)
+        shard_summary(student, texts, capsys)
     (texts / "old.zip").touch()
     with pytest.raises(TeachbackError, match=r"old.zip: files of this type are not supported; a folder may contain .txt, .tsv"):
-        predicted(student, texts, capsys)
+        shard_summary(student, texts, capsys)
     (tmp_path / "empty").mkdir()
     with pytest.raises(TeachbackError, match="empty contains no files of texts"):
-        predicted(student, tmp_path / "empty", capsys)
+        shard_summary(student, tmp_path / "empty", capsys)
 
 
-def test_processes_share_the_files_by_the_command_line(student, texts, tmp_path):
+def test_processes_of_the_command_line_share_the_files(student, texts, tmp_path):
     worker = command(student, texts, JOBS="2")
     error = worker.communicate()[1]
     assert worker.returncode == 0, error
@@ -173,7 +173,7 @@ def test_processes_share_the_files_by_the_command_line(student, texts, tmp_path)
     assert len(list((tmp_path / "answers").glob("*.tsv"))) == 3
 
 
-def test_processes_that_are_interrupted_leave_whole_files_alone(student, texts, tmp_path):
+def test_interrupted_processes_leave_only_complete_files(student, texts, tmp_path):
     for path in texts.glob("part-*"):
         path.write_text("\n".join(TEXTS * 4000))
     worker, answers = command(student, texts, JOBS="2", EVAL_BATCH_SIZE="8"), tmp_path / "answers"
@@ -187,7 +187,7 @@ def test_processes_that_are_interrupted_leave_whole_files_alone(student, texts, 
 
 
 @needs_snakemake
-def test_the_workflow_of_the_page_makes_the_answers(student, tmp_path):
+def test_the_documented_workflow_makes_the_predictions(student, tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""Checkpoints of one shape share a timing; that of a meta-teacher counts the teacher's file too."""
+"""Tests of timings: checkpoints of the same shape share one, and speed ratios need comparable times."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ ROWS = [Row(f"{name}-{i}", "good " * (i + 1), "", "a", name) for name in DOMAINS
 
 
 def predictor(shape: str, *heads: str, took: list):
-    """One that notes what it was timed on, and takes as long as the notes are many."""
+    """Fake predictor that records its timed passes in ``took``; the n-th recorded pass takes n."""
 
     def timed_pass(encoded, size):
         def take():
@@ -30,7 +30,7 @@ def predictor(shape: str, *heads: str, took: list):
     )  # fmt: skip
 
 
-def test_a_shape_is_timed_once_on_the_rows_that_all_serve():
+def test_each_shape_is_timed_once_on_the_rows_that_all_predictors_serve():
     took, speeds = [], Speeds()
     for stage, shape, heads in (("t", "large", ("books", "dvd")), ("b/one", "small", ("books",)), ("b/two", "small", ("books",))):
         speeds.add(stage, predictor(shape, *heads, took=took))
@@ -40,7 +40,7 @@ def test_a_shape_is_timed_once_on_the_rows_that_all_serve():
     assert {timed_on for _, timed_on in found.values()} == {"books"}
 
 
-def test_where_no_domain_is_served_by_all_each_is_timed_on_its_own():
+def test_predictors_without_a_common_domain_are_timed_on_their_own():
     took, speeds = [], Speeds()
     for name in DOMAINS:
         speeds.add(f"{name}/one", predictor("small", name, took=took))
@@ -59,5 +59,5 @@ def cost(milliseconds, fast=None, slow=None, machine="the CPU", timed_on="books"
      (cost(4.0, 3.0, 5.0, timed_on="dvd"), None)],
     ids=["apart", "overlap", "unknown spread", "machine", "rows"],
 )  # fmt: skip
-def test_a_speed_is_claimed_only_where_times_are_comparable_and_apart(other, expected):
+def test_a_speed_ratio_needs_comparable_times_that_do_not_overlap(other, expected):
     assert cost(1.0, 0.9, 1.1).times_as_fast(other) == expected

@@ -1,4 +1,4 @@
-"""The formats' rules, as the leaderboards give them: https://super.gluebenchmark.com/faq, https://gluebenchmark.com/faq."""
+"""Tests of the leaderboards' file formats (https://super.gluebenchmark.com/faq, https://gluebenchmark.com/faq)."""
 
 import json
 
@@ -21,7 +21,7 @@ GLUE = {
     "MNLI-mm": ("entailment", "neutral", "contradiction"), "QNLI": ENTAILMENT, "RTE": ENTAILMENT,
     "WNLI": ("not_entailment", "entailment"),
 }  # fmt: skip
-# What the leaderboards take, by format and domain, and the rows of their hidden tests (MultiRC: answers).
+# Labels that the leaderboards accept, by format and domain, and the sizes of their hidden test sets (MultiRC: answers).
 NUMBERS = (0, 1)
 LABELS = {
     "superglue": {
@@ -55,7 +55,7 @@ def written(form, name, *predictions):
     return submission(domain(form, name), hidden(name, *range(len(predictions))), predictions)
 
 
-def test_the_files_bear_the_official_names():
+def test_files_have_the_official_names():
     assert [file_name(domain("superglue", name)) for name in SUPERGLUE] == [
         "BoolQ.jsonl", "CB.jsonl", "COPA.jsonl", "MultiRC.jsonl", "RTE.jsonl", "WiC.jsonl", "WSC.jsonl",
     ]  # fmt: skip
@@ -76,7 +76,7 @@ def test_the_files_bear_the_official_names():
         ("COPA", ["choice2", "choice1"], [1, 0]),
     ],
 )
-def test_superglue_is_an_object_a_line_with_index_and_official_label(name, predictions, labels):
+def test_superglue_files_have_an_object_per_line_with_index_and_official_label(name, predictions, labels):
     text = written("superglue", name, *predictions)
     assert [json.loads(line) for line in text.splitlines()] == [
         {"idx": index, "label": label} for index, label in enumerate(labels)
@@ -84,7 +84,7 @@ def test_superglue_is_an_object_a_line_with_index_and_official_label(name, predi
     assert text.endswith("}\n")
 
 
-def test_multirc_is_a_paragraph_a_line_with_questions_and_answers_inside():
+def test_multirc_files_have_a_paragraph_per_line_with_nested_answers():
     rows = hidden("MultiRC", "1-2-5", "0-0-0", "0-0-1", "0-1-2", "1-2-4", "0-1-3")
     text = submission(domain("superglue", "MultiRC"), rows, list("110010"))
     assert [json.loads(line) for line in text.splitlines()] == [
@@ -102,7 +102,7 @@ def test_multirc_is_a_paragraph_a_line_with_questions_and_answers_inside():
 
 
 @pytest.mark.parametrize("name", [name for name in GLUE if name != "STS-B"])
-def test_glue_is_a_table_of_index_and_prediction(name):
+def test_glue_files_are_tables_of_index_and_prediction(name):
     labels = GLUE[name]
     names = name in ("MNLI", "MNLI-mm", "QNLI", "RTE")
     header, *lines = written("glue", name, *reversed(labels)).splitlines()
@@ -110,20 +110,20 @@ def test_glue_is_a_table_of_index_and_prediction(name):
     assert lines == [f"{i}\t{labels[-1 - i] if names else len(labels) - 1 - i}" for i in range(len(labels))]
 
 
-def test_a_similarity_is_a_number_from_0_to_5():
+def test_stsb_predictions_are_clipped_to_0_to_5():
     assert written("glue", "STS-B", "-0.25", "2.34567", "5.01") == "index\tprediction\n0\t0.000\n1\t2.346\n2\t5.000\n"
     assert "-" not in written("glue", "STS-B", "-0.0")
     with pytest.raises(TeachbackError, match="STS-B-test-0: the prediction nan is not a number from 0"):
         written("glue", "STS-B", "nan")
 
 
-def test_rows_are_in_the_order_of_their_index_whatever_the_rows_are_in():
+def test_rows_are_sorted_by_their_official_index():
     text = submission(domain("glue", "MNLI-mm"), hidden("MNLI-mm", 10, 9, 2), ["neutral", "entailment", "neutral"])
     assert text.splitlines()[1:] == ["2\tneutral", "9\tentailment", "10\tneutral"]
 
 
 def answers_of(item: dict) -> list[dict]:
-    """Answers of a line of MultiRC, whose indices must ascend in every paragraph and question."""
+    """Answers in a line of MultiRC; checks that indices ascend in every paragraph and question."""
     assert set(item) == {"idx", "passage"} and set(item["passage"]) == {"questions"}
     questions = item["passage"]["questions"]
     answers = [answer for question in questions for answer in question["answers"]]
@@ -133,7 +133,7 @@ def answers_of(item: dict) -> list[dict]:
 
 
 def predictions_of(form: str, name: str, text: str) -> list:
-    """Predictions of a file, which must keep the leaderboard's rules: indices ascend, and no field is missing or added."""
+    """Predictions in a file; checks the leaderboard's rules: indices ascend, and no field is missing or added."""
     assert text.endswith("\n")
     header, *lines = text.splitlines() if form == "glue" else ["", *text.splitlines()]
     if form == "glue":
@@ -148,7 +148,7 @@ def predictions_of(form: str, name: str, text: str) -> list:
     return [item["label"] for item in items]
 
 
-def test_the_files_of_every_domain_keep_the_rules():
+def test_files_of_every_domain_follow_the_leaderboards_rules():
     for form, domains in (("superglue", SUPERGLUE), ("glue", GLUE)):
         assert {name: official_rows(domain(form, name)) for name in domains} == OFFICIAL_ROWS[form]
         for name, labels in domains.items():
@@ -161,7 +161,7 @@ def test_the_files_of_every_domain_keep_the_rules():
                 assert (one in allowed and type(one) is type(allowed[0])) if labels else 0 <= float(one) <= 5
 
 
-def test_two_rows_of_one_index_are_refused():
+def test_duplicate_indices_are_refused():
     with pytest.raises(TeachbackError, match="CB: two rows have the index 3"):
         submission(domain("superglue", "CB"), hidden("CB", 3, 3), ["neutral", "neutral"])
 

@@ -1,4 +1,4 @@
-"""report.html: what it says is computed from the run's files, and nothing in them can break or bend it."""
+"""Tests of a run's report.html: its statements are computed from the run's files, whose contents are escaped."""
 
 import json
 import re
@@ -31,7 +31,7 @@ from teachback.reports.run_training import curriculum, read_curves, read_episode
 
 LABELS = ("negative", "positive")
 COST_COLUMNS = [field.name for field in fields(Cost)]
-EVIL = "$x^{$<script>alert(1)<script>\"'&"  # and a formula that is none
+EVIL = "$x^{$<script>alert(1)<script>\"'&"  # markup, and an incomplete matplotlib formula
 HISTORY = [
     {"loss": 0.9, "epoch": 0.5},
     {"eval_loss": 0.8, "eval_score": 0.6, "epoch": 1.0},
@@ -45,7 +45,7 @@ HISTORY = [
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the text, of a page as a browser would read them."""
+    """Parser that collects the tags with their attributes, and the text, of an HTML page."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -89,7 +89,7 @@ def write_lines(path, header, rows):
 
 
 def write_results(run, rows):
-    """rows: (domain, stage, metric, value, n), and where they are known majority, chance, low and high."""
+    """Write results.tsv from rows (domain, stage, metric, value, n), optionally with majority, chance, low and high."""
     methods = {"student_second": "metakd", "student_finetune": "finetune"}
     lines = [
         ("tiny", domain, methods.get(name := stage.rpartition("/")[2], name), stage, 42, "test", metric, value, n, *(judged or [""] * 4))
@@ -99,7 +99,7 @@ def write_results(run, rows):
 
 
 def write_predictions(run, stage, rows, labels=LABELS):
-    """rows: (guid, domain, gold, predicted, probability of it)."""
+    """Write predictions from rows (guid, domain, gold, predicted, probability of the predicted label)."""
     lines = [
         (guid, domain, gold, said, *(p if label == said else (1 - p) / (len(labels) - 1) for label in labels))
         for guid, domain, gold, said, p in rows
@@ -109,7 +109,7 @@ def write_predictions(run, stage, rows, labels=LABELS):
 
 
 def write_data(folder, domains, texts=None, rows=12, task="classification"):
-    """The processed suite: ``rows`` train rows a domain, and test rows named after ``texts`` (guid -> text)."""
+    """Write the processed suite: ``rows`` train rows per domain, and test rows from ``texts`` (guid -> text)."""
     data = folder / "data/tiny"
     labels = dict.fromkeys(domains, LABELS if task == "classification" else ())
     metric = "accuracy" if task == "classification" else "pearson+spearman"
@@ -144,7 +144,7 @@ def write_curriculum(run, domain, domains):
 
 
 def write_run(folder, names=("books", "dvd")):
-    """A finished run: teacher-meta and for each domain a distilled student; a curriculum for the first."""
+    """Write a finished run: teacher-meta, a distilled student for each domain, and a curriculum for the first domain."""
     run = folder / "outputs/tiny/seed42"
     write_data(folder, names, {f"{names[0]}-{i}": f"text number {i} of it" for i in range(4)})
     write_stage(run, "teacher-meta", {"teacher": "meta"})
@@ -169,7 +169,8 @@ def write_run(folder, names=("books", "dvd")):
     return run
 
 
-# All labels are positive. Apart on 0, 1 and 3; the less sure of the two is 0.85, 0.88 and 0.55 sure, which is not enough.
+# All labels are positive. The models disagree on rows 0, 1 and 3; the lower of both probabilities is 0.85, 0.88 and 0.55,
+# of which the last is below the limit for shown cases.
 TEACHER_SAYS = [("positive", 0.99), ("negative", 0.88), ("positive", 0.9), ("negative", 0.97)]
 STUDENT_SAYS = [("negative", 0.85), ("positive", 0.9), ("positive", 0.7), ("positive", 0.55)]
 
@@ -181,7 +182,7 @@ def home(tmp_path):
 
 
 def judged(run, **scores):
-    """The run's results anew: of each stage that ends so, value, majority, low and high on books; chance is 0.5."""
+    """Overwrite the results with (value, majority, low, high) of teacher, plain and student on books; chance is 0.5."""
     stages = {"teacher": "teacher-meta", "plain": "books/student_finetune", "student": "books/curriculum"}
     write_results(
         run,
@@ -193,7 +194,7 @@ def run_of(home):
     return read_run(home / "outputs/tiny/seed42", home / "data/tiny")
 
 
-def test_the_page_begins_with_what_the_students_reach_how_small_and_how_fast(home):
+def test_the_report_begins_with_scores_sizes_and_speeds_of_the_students(home):
     text = page_of(home).text
     first = "books: the curriculum student reaches 88.5 % accuracy on 200 rows, 1.5 points below its teacher's 90.0 %, "
     assert first + "with 0.25 of its parameters (2.00 M of 8.00 M) and 4.0 times its speed." in text
@@ -211,8 +212,8 @@ def test_times_of_different_machines_are_not_compared(home):
     assert pair.speed_ratio is None and pair.size_ratio == 0.25 and "speed" not in sentence(pair)
 
 
-def test_a_student_that_is_not_clearly_above_the_majority_class_shows_nothing_learnt(home):
-    """Whatever its teacher's score: neither of them is praised for chance."""
+def test_a_student_that_is_not_clearly_above_the_baseline_shows_no_learning(home):
+    """The teacher is compared with the baseline too: neither model gets credit for a score at chance level."""
     run = home / "outputs/tiny/seed42"
     judged(run, teacher=(0.48, 0.55, 0.41, 0.55), student=(0.56, 0.55, 0.49, 0.63))
     (pair,) = pairs(run_of(home))
@@ -229,7 +230,7 @@ def test_a_student_that_is_not_clearly_above_the_majority_class_shows_nothing_le
     )
 
 
-def test_chance_the_majority_class_and_intervals_stand_in_the_table_and_in_the_figure(home):
+def test_baselines_and_intervals_are_in_the_table_and_the_figure(home):
     run = home / "outputs/tiny/seed42"
     judged(run, teacher=(0.9, 0.55, 0.85, 0.93), student=(0.875, 0.55, 0.82, 0.915))
     (table, raw) = results(run_of(home)).tables[-2:]
@@ -242,7 +243,7 @@ def test_chance_the_majority_class_and_intervals_stand_in_the_table_and_in_the_f
 
 
 def with_undistilled(run, wrong, right):
-    """An undistilled student, and predictions on 200 rows of which it and the student have so many wrong alone."""
+    """Add an undistilled student, and predictions on 200 rows: ``wrong`` errors of it alone and ``right`` of the student alone."""
     write_stage(run, "books/student_finetune", method="finetune")
     for stage, first, last in (("books/student_finetune", 0, wrong), ("books/curriculum", wrong, wrong + right)):
         rows = [
@@ -271,7 +272,7 @@ def test_the_student_is_compared_with_the_undistilled_one(home, wrong, right, va
     assert points["teacher"] == points["undistilled"] == "–"
 
 
-def test_several_tests_are_adjusted_and_what_is_said_of_distillation_goes_by_that(home):
+def test_the_verdict_on_distillation_uses_p_adjusted_for_several_tests(home):
     run = home / "outputs/tiny/seed42"
     with_undistilled(run, 9, 2)
     alone = r"helped: 3\.5 points above the undistilled student's 84\.0 % \(paired test: p = 0\.0[1-4]\d*\)"
@@ -282,14 +283,14 @@ def test_several_tests_are_adjusted_and_what_is_said_of_distillation_goes_by_tha
         assert re.search(expected, page_of(home).text)
 
 
-def test_a_paired_test_is_left_out_where_the_predictions_are_of_other_rows(home):
+def test_no_paired_test_is_made_if_the_predictions_are_of_other_rows(home):
     run = home / "outputs/tiny/seed42"
     with_undistilled(run, 20, 2)
     write_results(run, [("books", "books/student_finetune", "accuracy", 0.8, 150), ("books", "books/curriculum", "accuracy", 0.9, 150)])
     assert "Distillation helped: 10.0 points above the undistilled student's 80.0 %." in page_of(home).text
 
 
-def test_no_speed_is_claimed_where_the_spreads_overlap(home):
+def test_no_speed_ratio_is_given_if_the_spreads_overlap(home):
     run = home / "outputs/tiny/seed42"
     for fast, slow, told in ((3.0, 5.0, True), (0.9, 5.0, False)):
         costs = [("teacher-meta", 8, 32, 64, 4.0, "the CPU", fast, slow, "books"), ("books/curriculum", 2, 8, 64, 1.0, "the CPU", 0.8, 1.1, "books")]
@@ -300,7 +301,7 @@ def test_no_speed_is_claimed_where_the_spreads_overlap(home):
     assert next(row for row in table.rows if row[1] == "curriculum")[6] == "1.00<br><small>0.80–1.10</small>"
 
 
-def test_classes_are_confused_with_their_true_labels_and_have_their_own_f1(home):
+def test_confusion_and_scores_of_each_class_match_the_predictions(home):
     run = home / "outputs/tiny/seed42"
     told = {"teacher-meta": "ppnnnn", "books/student_finetune": "nnnnnn", "books/curriculum": "pppnnp"}
     names = {"p": "positive", "n": "negative"}
@@ -321,7 +322,7 @@ def test_classes_are_confused_with_their_true_labels_and_have_their_own_f1(home)
     ]
 
 
-def test_the_reliability_diagram_shows_the_student_before_and_after_its_temperature(home):
+def test_the_reliability_diagram_shows_the_student_before_and_after_calibration(home):
     run, stage = home / "outputs/tiny/seed42", "books/curriculum"
     assert "calibration.tsv has no rows for the test split; run 7_eval.sh" in calibration(run_of(home)).missing
     merge_rows(run / "calibration.tsv", Calibration, [
@@ -334,10 +335,10 @@ def test_the_reliability_diagram_shows_the_student_before_and_after_its_temperat
         ["books", "teacher-meta", "4", "50.0 %", "0.750", "–", "–", "–"], ["books", stage, "4", "25.0 %", "0.600", "2", "12.5 %", "0.500"],
     ]  # fmt: skip
     (run / "predictions/books__curriculum-test.tsv").unlink()
-    assert not calibration(run_of(home)).figures  # errors are known, probabilities are gone
+    assert not calibration(run_of(home)).figures  # the errors are still known, but not the probabilities
 
 
-def test_the_table_holds_every_checkpoint_with_its_distance_from_its_teacher(home):
+def test_the_table_lists_every_checkpoint_with_its_difference_to_the_teacher(home):
     layout, table, _ = results(run_of(home)).tables
     rows = {(row[0], row[1]): row for row in table.rows}
     assert list(rows) == [
@@ -359,7 +360,7 @@ def test_the_table_holds_every_checkpoint_with_its_distance_from_its_teacher(hom
     ]  # fmt: skip
 
 
-def test_the_table_tells_the_score_without_rows_seen_in_training(home):
+def test_the_table_has_the_score_without_rows_seen_in_training(home):
     assert "on unseen rows %" not in results(run_of(home)).tables[1].header
     lines = (home / "outputs/tiny/seed42/results.tsv").read_text().splitlines()
     line = next(line for line in lines if "\tbooks/curriculum\t" in line).split("\t")
@@ -373,7 +374,7 @@ def test_the_table_tells_the_score_without_rows_seen_in_training(home):
     assert not any("also contains scores" in note for note in section.notes)
 
 
-def test_an_undistilled_student_is_compared_with_its_siblings_teacher(home):
+def test_an_undistilled_student_has_the_teacher_of_the_distilled_one(home):
     run = home / "outputs/tiny/seed42"
     write_stage(run, "dvd/student_finetune", method="finetune")
     write_stage(run, "dvd/student_second", {"teacher": "single"}, method="metakd")
@@ -386,7 +387,7 @@ def test_an_undistilled_student_is_compared_with_its_siblings_teacher(home):
     ]
 
 
-def test_a_teacher_of_another_run_is_compared_with_too(tmp_path):
+def test_a_teacher_of_another_run_is_included_in_the_comparison(tmp_path):
     run, other = write_run(tmp_path), tmp_path / "teachers/tiny/seed42"
     expected = disagreements(read_run(run, tmp_path / "data/tiny"))
     predictions = Path("predictions/teacher-meta-test.tsv")
@@ -404,7 +405,7 @@ def test_a_teacher_of_another_run_is_compared_with_too(tmp_path):
     assert "1.5 points below its teacher's 90.0 %" in sentence(pairs(both)[0])
 
 
-def test_confusion_and_the_surest_disagreements_are_those_of_the_predictions(home):
+def test_disagreements_with_the_teacher_match_the_predictions(home):
     section = disagreements(run_of(home))
     assert section.figures[0].reading == (
         "books: student and teacher disagree on 3 of 4 rows (75.0 %); only the student is right on 2, only the teacher on 1 (exact "
@@ -422,10 +423,10 @@ def test_confusion_and_the_surest_disagreements_are_those_of_the_predictions(hom
     assert section.cases_title == "The 2 clearest disagreements"
     order = [part.anchor for part in sections(run_of(home))]
     assert order.index("disagreements") > order.index("training")
-    assert len([one for one in page_of(home).of("details") if "open" not in one]) == 4  # cases, and three tables
+    assert len([one for one in page_of(home).of("details") if "open" not in one]) == 4  # one with all cases, and three tables
 
 
-def test_disagreements_of_which_one_is_not_sure_are_only_counted(home):
+def test_disagreements_with_low_probabilities_are_only_counted(home):
     for path in (home / "outputs/tiny/seed42/predictions").iterdir():
         path.write_text(path.read_text().replace("0.88", "0.5").replace("0.85", "0.5"))
     section = disagreements(run_of(home))
@@ -433,9 +434,9 @@ def test_disagreements_of_which_one_is_not_sure_are_only_counted(home):
     assert section.notes == ["None of the 3 disagreements has a probability of at least 80 % from both models."]
 
 
-def test_curves_end_where_training_ended_and_ring_the_kept_epoch(home):
+def test_curves_end_with_training_and_name_the_selected_epoch(home):
     curves = read_curves({"history": HISTORY, "dev": {"score": 0.75}})
-    assert curves.dev_score == [(1.0, 0.6), (2.0, 0.75), (3.0, 0.7)]  # not the score after training
+    assert curves.dev_score == [(1.0, 0.6), (2.0, 0.75), (3.0, 0.7)]  # without the evaluation after training
     assert curves.loss == [(0.5, 0.9), (1.5, 0.5), (2.5, 0.3)] and curves.kept == 2.0
     reading = training(run_of(home)).figures[0].reading
     assert reading == (
@@ -451,7 +452,7 @@ def test_curves_end_where_training_ended_and_ring_the_kept_epoch(home):
     assert training(run_of(home)).figures[1].reading.endswith("the first; all selected checkpoints are from epoch 2.")
 
 
-def test_a_curriculums_rewards_and_choices_are_read_back(home):
+def test_rewards_and_choices_of_a_curriculum_are_reported(home):
     section = curriculum(run_of(home))
     checkpoint = next(one for one in run_of(home).checkpoints if one.stage == "books/curriculum")
     np.testing.assert_allclose(read_episodes(checkpoint).shares, [[1, 0], [1, 0], [0.5, 0.5], [0.5, 0.5]])
@@ -463,7 +464,7 @@ def test_a_curriculums_rewards_and_choices_are_read_back(home):
     assert "reward (probability)" in section.figures[0].svg
 
 
-def test_scores_are_summed_up_by_their_medians(home):
+def test_prototype_scores_are_summarised_by_their_medians(home):
     reading = data_sections(run_of(home))[0].figures[0].reading
     assert reading == "Medians range from 0.5550 (books) to 0.6550 (dvd); no score is below 0."
 
@@ -478,11 +479,11 @@ def test_the_map_reads_a_bounded_sample_of_the_embeddings(home, monkeypatch):
     section = embedding_map(run_of(home), read_train(data / "train.tsv", ["books", "dvd"]))
     assert isinstance(opened[0], np.memmap) and section.notes == ["50 rows, sampled at random from 800."]
     drawn = len(re.findall(r"fill-opacity: 0\.35", section.figures[0].svg))
-    assert 50 <= drawn <= 52  # and the two definitions of a marker
+    assert 50 <= drawn <= 52  # including up to two definitions of markers
 
 
-def test_nothing_of_the_data_is_markup(tmp_path):
-    """A domain, labels, texts, guids and settings that are HTML, or a formula to matplotlib, are shown as they are."""
+def test_markup_in_the_data_is_escaped(tmp_path):
+    """Domains, labels, texts, guids and settings that contain HTML or a matplotlib formula are shown verbatim."""
     labels = (f"no {EVIL}", f"yes {EVIL}")
     run = write_run(tmp_path, (EVIL, "dvd"))
     write_stage(run, "teacher-meta", {"teacher": "meta", EVIL: EVIL}, versions={EVIL: EVIL})
@@ -502,7 +503,7 @@ def test_nothing_of_the_data_is_markup(tmp_path):
     assert "<script" not in html.lower() and html.count("</script") == 0
 
 
-def test_the_page_holds_everything_and_loads_nothing(home):
+def test_the_page_is_self_contained_and_its_links_are_valid(home):
     page = page_of(home)
     html = (home / "outputs/tiny/seed42/report.html").read_text()
     assert not re.search(r"https?://|@import|\bsrc=", html)
@@ -515,7 +516,7 @@ def test_the_page_holds_everything_and_loads_nothing(home):
     assert {use["href"][1:] for use in page.of("use")} <= set(ids)
 
 
-def test_every_figure_has_a_text_in_its_place_axis_names_and_a_reading(home):
+def test_every_figure_has_alternative_text_axis_labels_and_a_reading(home):
     figures = [figure for section in sections(run_of(home)) for figure in section.figures]
     assert len(figures) == 11
     for figure in figures:
@@ -525,7 +526,7 @@ def test_every_figure_has_a_text_in_its_place_axis_names_and_a_reading(home):
         assert len([word for word in words if re.search(r"[a-z]{4}", word)]) >= 2, figure.title
 
 
-def test_no_secret_and_no_folder_of_a_home_is_shown(home, monkeypatch):
+def test_secrets_and_home_folders_are_hidden(home, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "averysecrettoken")
     given = {
         "hub_token": "first-secret", "student_model": "/home/me/models/minilm/model", "run_name": "job averysecrettoken end",
@@ -540,7 +541,7 @@ def test_no_secret_and_no_folder_of_a_home_is_shown(home, monkeypatch):
     assert readable("C:\\Users\\me\\models\\mini") == "…/models/mini" and readable("and/or, 1/2") == "and/or, 1/2"
 
 
-def test_settings_of_one_value_in_all_stages_take_one_row(home):
+def test_settings_with_the_same_value_in_all_stages_share_a_row(home):
     table = next(t for t in settings(run_of(home)).tables if t.caption.startswith("Settings"))
     rows = {(name, value): stages for name, value, stages in table.rows}
     assert rows["protocol", "honest"] == "teacher-meta, books/student_second, books/curriculum and dvd/student_second"
@@ -549,7 +550,7 @@ def test_settings_of_one_value_in_all_stages_take_one_row(home):
     assert versions.rows[1] == ["torch", "2.13.0", "all"]
 
 
-def test_a_run_of_which_little_is_there_says_which_stage_makes_the_rest(tmp_path):
+def test_the_report_of_an_incomplete_run_names_the_stages_to_run(tmp_path):
     run = tmp_path / "outputs/tiny/seed42"
     with pytest.raises(TeachbackError, match="has no finished stage"):
         page_of(tmp_path)
@@ -559,10 +560,10 @@ def test_a_run_of_which_little_is_there_says_which_stage_makes_the_rest(tmp_path
     for stage in ("2_process_data.sh", "5_student_second.sh", "6_curriculum.sh", "7_eval.sh"):
         assert stage in page.text
     write_results(run, [("books", "teacher-meta", "accuracy", 0.9, 200)])
-    assert "90.00" in page_of(tmp_path).text  # a teacher alone has a score too
+    assert "90.00" in page_of(tmp_path).text  # a teacher is listed without students too
 
 
-def test_a_student_whose_teacher_is_gone_is_shown_alone(home):
+def test_a_student_whose_teacher_is_missing_is_shown_without_comparison(home):
     run = home / "outputs/tiny/seed42"
     (run / "teacher-meta/stage.json").unlink()
     text = page_of(home).text
@@ -570,7 +571,7 @@ def test_a_student_whose_teacher_is_gone_is_shown_alone(home):
     assert "run 7_eval.sh, with TEACHER_DIR if the teacher belongs to another run" in text
 
 
-def test_numbers_are_compared_as_numbers(tmp_path):
+def test_regression_predictions_are_compared_by_their_differences(tmp_path):
     run = tmp_path / "outputs/tiny/seed42"
     write_data(tmp_path, ("sts",), {"s0": "first", "s1": "second", "s2": "third"}, task="regression")
     write_stage(run, "teacher-meta", {"teacher": "meta"})
@@ -593,11 +594,11 @@ def test_numbers_are_compared_as_numbers(tmp_path):
         "over 3 rows the student's predictions differ from its teacher's by 0.87 on average, below them by 0.47 overall"
         in section.figures[0].reading
     )
-    assert [(case.heading, case.verdict) for case in section.cases] == [("sts · s1", "the teacher is closer")]  # 2.4 deviations
+    assert [(case.heading, case.verdict) for case in section.cases] == [("sts · s1", "the teacher is closer")]  # 2.4 standard deviations apart
     assert "−10.0 % pearson+spearman" in page_of(tmp_path).text
 
 
-def test_rows_without_a_label_are_compared_but_nobody_is_right(home):
+def test_unlabelled_rows_are_compared_but_no_model_is_called_right(home):
     run = home / "outputs/tiny/seed42"
     for path in (run / "predictions").iterdir():
         path.write_text(path.read_text().replace("\tbooks\tpositive\t", "\tbooks\t\t"))
@@ -606,7 +607,7 @@ def test_rows_without_a_label_are_compared_but_nobody_is_right(home):
     assert {case.verdict for case in section.cases} == {"the label is unknown"}
 
 
-def test_rows_of_results_that_fit_nothing_are_listed_and_otherwise_left_alone(home):
+def test_results_of_unknown_stages_and_other_splits_or_metrics_are_only_listed(home):
     run = home / "outputs/tiny/seed42"
     with open(run / "results.tsv", "a") as file:
         file.write("tiny\tmoon\tx\tmoon/other_stage\t42\ttest\tluck\t0.123\t7\n")
@@ -618,7 +619,7 @@ def test_rows_of_results_that_fit_nothing_are_listed_and_otherwise_left_alone(ho
 
 
 @pytest.mark.parametrize("method, split", [("mpdistil", "test"), ("curriculum", "test-selected")])
-def test_scores_of_a_checkpoint_that_has_been_replaced_are_listed_and_not_compared(home, method, split):
+def test_scores_of_replaced_checkpoints_are_listed_but_not_compared(home, method, split):
     path, before = home / "outputs/tiny/seed42/results.tsv", sentence(pairs(run_of(home))[0])
     header, *lines = path.read_text().splitlines()
     old = f"tiny\tbooks\t{method}\tbooks/curriculum\t42\t{split}\taccuracy\t0.111\t200"
@@ -630,7 +631,7 @@ def test_scores_of_a_checkpoint_that_has_been_replaced_are_listed_and_not_compar
     assert not [note for note in section.notes if "optimistic" in note]
 
 
-def test_long_texts_are_cut_where_they_are_shown(home):
+def test_long_texts_are_truncated(home):
     assert cut("short") == ("short", "")
     shown, whole = cut("word " * 1000)
     assert len(shown) == 400 and shown.endswith("…") and len(whole) == 2000
@@ -641,7 +642,7 @@ def test_long_texts_are_cut_where_they_are_shown(home):
     assert listed([f"d{i}" for i in range(9)], 4) == "d0, d1, d2 and 6 more"
 
 
-def test_a_thousand_domains_are_summed_up(tmp_path):
+def test_the_report_of_a_thousand_domains_is_summarised(tmp_path):
     names = [f"d{i:04}" for i in range(1000)]
     run = write_run(tmp_path, names)
     page = page_of(tmp_path)

@@ -1,4 +1,4 @@
-"""report.html in a headless Chromium, at the widths of a desk and of a phone; skipped where there is none."""
+"""Tests of report.html in headless Chromium, at the widths of a desktop and a phone; skipped without Chromium."""
 
 import json
 
@@ -11,7 +11,7 @@ from teachback.reports.run_page import write_report
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium or Chrome")
 
 LONG = "a_domain_with_a_name_that_is_much_longer_than_any_column_and_has_no_place_to_break_it"
-# Pairs of a figure's words of which one covers a good part of the other, and words that leave their figure.
+# JavaScript that lists texts of a figure that overlap clearly, and texts that extend beyond their figure.
 CLASHES = """
 (() => {
   const found = [];
@@ -31,7 +31,7 @@ CLASHES = """
   return JSON.stringify(found);
 })()
 """
-# Contrast of each element's own text with the page, as WCAG 2 defines it; the least.
+# JavaScript that computes the lowest contrast (WCAG 2) between the text of an element and the page.
 CONTRAST = """
 (() => {
   const light = colour => {
@@ -55,7 +55,7 @@ def tab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A report with a long domain's name, many labels, long settings without a blank, and texts of all kinds."""
+    """Report with a long domain name, many domains and labels, and a long setting without blanks."""
     home = tmp_path_factory.mktemp("home")
     run = write_run(home, ("books", LONG, *(f"domain{i}" for i in range(9))))
     write_stage(run, "teacher-meta", {"teacher": "meta", "student_model": "x" * 300})
@@ -75,10 +75,10 @@ def page(tmp_path_factory):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390, 320])
-def test_the_page_fits_its_window_and_reads_well(tab, page, width, dark):
+def test_the_page_fits_its_window_without_overlaps_and_with_enough_contrast(tab, page, width, dark):
     tab.open(page, width, dark)
     assert tab.evaluate("document.documentElement.scrollWidth") == tab.evaluate("document.documentElement.clientWidth")
-    assert tab.evaluate("document.documentElement.clientWidth") >= width - 20  # a scroll bar's width
+    assert tab.evaluate("document.documentElement.clientWidth") >= width - 20  # less the width of a scroll bar
     assert json.loads(tab.evaluate(CLASHES)) == []
     assert tab.evaluate(CONTRAST) > 4.5
     assert tab.addresses() == [page.as_uri()] and tab.problems() == []
@@ -86,7 +86,7 @@ def test_the_page_fits_its_window_and_reads_well(tab, page, width, dark):
     assert (channel < 60) == dark
 
 
-def test_words_of_figures_are_large_enough_for_a_phone(tab, page):
+def test_text_of_figures_is_large_enough_on_a_phone(tab, page):
     tab.open(page, 390)
     size = "parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.clientWidth / t.ownerSVGElement.viewBox.baseVal.width"
     shown = "[...document.querySelectorAll('figure svg text')].filter(t => t.ownerSVGElement.clientWidth)"
@@ -95,7 +95,7 @@ def test_words_of_figures_are_large_enough_for_a_phone(tab, page):
 
 
 @pytest.mark.parametrize(("width", "share"), [(1280, 0.9), (390, 0.9)])
-def test_a_figure_that_stands_alone_has_the_whole_width(tab, page, width, share):
+def test_a_single_figure_has_the_full_width(tab, page, width, share):
     tab.open(page, width)
     whole = "document.querySelector('main').clientWidth"
     alone = "[...document.querySelectorAll('.alone:has(.wide) svg')].filter(e => e.clientWidth).map(e => e.clientWidth)"
@@ -103,7 +103,7 @@ def test_a_figure_that_stands_alone_has_the_whole_width(tab, page, width, share)
     assert tab.evaluate(f"{alone}.length") == tab.evaluate("document.querySelectorAll('.alone:has(.wide)').length") > 0
 
 
-def test_a_phone_says_that_a_table_goes_on_at_the_side(tab, page):
+def test_a_hint_that_tables_scroll_is_shown_on_phones_only(tab, page):
     hints = "[...document.querySelectorAll('.hint')].filter(e => e.checkVisibility()).length"
     tab.open(page, 390)
     assert tab.evaluate(hints) > 0
@@ -111,7 +111,7 @@ def test_a_phone_says_that_a_table_goes_on_at_the_side(tab, page):
     assert tab.evaluate(hints) == 0
 
 
-def test_wide_tables_scroll_in_their_own_place(tab, page):
+def test_wide_tables_scroll_within_their_container(tab, page):
     tab.open(page, 390)
     wider = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
     assert tab.evaluate(wider) > 0
@@ -120,8 +120,8 @@ def test_wide_tables_scroll_in_their_own_place(tab, page):
     )
 
 
-def test_print_is_light_whole_and_fits_the_paper(tab, page):
-    tab.open(page, 794, dark=True, media="print")  # A4 at 96 dots an inch
+def test_print_is_light_complete_and_fits_the_paper(tab, page):
+    tab.open(page, 794, dark=True, media="print")  # A4 at 96 dots per inch
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert tab.evaluate("document.documentElement.scrollWidth") <= 794
     assert tab.evaluate(
@@ -129,7 +129,7 @@ def test_print_is_light_whole_and_fits_the_paper(tab, page):
     )
 
 
-def test_a_report_of_numbers_fits_too(tab, tmp_path):
+def test_a_report_on_regression_fits_a_phone(tab, tmp_path):
     run = tmp_path / "outputs/tiny/seed42"
     write_data(tmp_path, ("sts",), task="regression")
     write_stage(run, "teacher-meta", {"teacher": "meta"})

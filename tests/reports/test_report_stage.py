@@ -1,4 +1,4 @@
-"""Stage 7's entry point writes report.html and what it needs beside results.tsv, unless it is told not to."""
+"""Tests of stage 7's entry point, which writes costs.tsv and, unless disabled, report.html beside results.tsv."""
 
 import runpy
 import sys
@@ -29,7 +29,7 @@ def stage_7(home, monkeypatch, *flags):
     return home / "outputs/tiny/seed42"
 
 
-def test_stage_7_writes_costs_and_with_report_0_no_report(home, monkeypatch):
+def test_stage_7_with_report_0_writes_costs_but_no_report(home, monkeypatch):
     run = stage_7(home, monkeypatch, "--report", "0")
     assert not (run / "report.html").exists()
     costs = {(cost.stage, cost.batch_size): cost for cost in read_rows(run / "costs.tsv", Cost)}
@@ -39,7 +39,7 @@ def test_stage_7_writes_costs_and_with_report_0_no_report(home, monkeypatch):
     assert costs["books/student_second", 1].bytes == size and size > 4 * costs["books/student_second", 1].parameters > 0
 
 
-def test_stage_7_writes_a_report_of_what_it_scored(home, monkeypatch, capsys):
+def test_stage_7_writes_a_report_with_its_scores(home, monkeypatch, capsys):
     run = stage_7(home, monkeypatch)
     assert f"wrote {run / 'report.html'}" in capsys.readouterr().out
     text = (run / "report.html").read_text(encoding="utf-8")
@@ -49,5 +49,5 @@ def test_stage_7_writes_a_report_of_what_it_scored(home, monkeypatch, capsys):
     assert f"{100 * student.value:.1f} % accuracy on 10 rows (95 % interval {100 * student.low:.1f} to" in text
     assert student.chance == 0.5 and student.low < student.value < student.high
     assert ("shows no signs of learning" in text) == (not student.is_above_baseline)
-    assert "times its speed" not in text  # teacher and student are of one shape
+    assert "times its speed" not in text  # as teacher and student have the same shape
     assert "student and teacher disagree on" in text and all(label in text for label in LABELS)

@@ -1,4 +1,4 @@
-"""scripts/reproduce.sh end to end on the generated suite, and what a command line makes of a table."""
+"""Tests of scripts/reproduce.sh end to end on the generated suite, and of the cells planned for a table."""
 
 import json
 import os
@@ -31,7 +31,7 @@ FAST = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A folder with the generated suite's data."""
+    """Folder with the data of the generated suite."""
     home = tmp_path_factory.mktemp("home")
     get_data(definition("sample"), home / "data", "", False, 42, "")
     process(ProcessArguments(suite="sample", data_dir=str(home / "data"), embedding_model="scratch:tiny", quiz_fraction=0.0, max_length=16, device="cpu"))  # fmt: skip
@@ -46,8 +46,8 @@ def command(home: Path, *flags: str, **variables: str) -> subprocess.CompletedPr
     )  # fmt: skip
 
 
-def test_two_cells_from_a_command_to_a_table(home, capsys):
-    """A teacher and its student: run, listed and put in a table; the second time nothing is left to do."""
+def test_two_cells_are_run_and_tabulated_by_the_command_line(home, capsys):
+    """Run a teacher and its student, list their cells and tabulate their scores; a second call runs no cell."""
     done = command(home, "metakd_amazon", ROWS="mix-tinybert", SEEDS="3", DOMAIN="books", DOMAINS="books dvd")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 cells done" in done.stdout and "\nmix → TinyBERT-KD  " in done.stdout
@@ -59,7 +59,7 @@ def test_two_cells_from_a_command_to_a_table(home, capsys):
         line for line in (folder / "table.md").read_text().splitlines() if line.startswith("| mix → TinyBERT-KD")
     )
     assert score.stage == "books/student_second" and f"**{100 * score.value:.1f}**" in line
-    assert "88.4" in (folder / "table.md").read_text()  # the published score beside it
+    assert "88.4" in (folder / "table.md").read_text()  # the published score is shown too
     links = re.findall('href="([^"#]+)"', (folder / "report.html").read_text(encoding="utf-8"))
     assert links == [f"{row}/sample/seed3/report.html" for row in ("teacher-mix", "mix-tinybert")]
     assert all((folder / link).is_file() for link in links)
@@ -93,13 +93,13 @@ def test_two_cells_from_a_command_to_a_table(home, capsys):
     assert capsys.readouterr().out.count("cells done") == 1 and (folder / "table.tsv").read_text() == before
 
 
-def test_a_table_has_to_be_named():
+def test_the_name_of_a_table_is_required():
     done = command(ROOT, "--dry_run")
     assert done.returncode == 1 and "metakd_amazon" in done.stderr
 
 
-def test_a_list_of_cells_needs_no_pytorch(tmp_path):
-    """Which takes most of the time of an import."""
+def test_listing_cells_does_not_import_pytorch(tmp_path):
+    """Importing it takes most of the start-up time."""
     code = (
         "import sys; sys.argv = ['x', '--data_dir', 'data', '--output_root', sys.argv[1], '--dry_run']; sys.path.insert(0, 'src'); "
         "from teachback.core.parsing import parse_options; from teachback.reports.reproduce import ReproduceArguments, reproduce; "
@@ -116,7 +116,7 @@ def finished(folder: Path, stage: str, seconds: float) -> None:
     (folder / "stage.json").write_text(json.dumps({"stage": stage, "wall_time_seconds": seconds}))
 
 
-def test_hours_are_estimated_by_stages_of_other_runs_before_the_first_cell_is_done(tmp_path, capsys):
+def test_hours_are_estimated_from_other_runs_before_the_first_cell_is_done(tmp_path, capsys):
     run = tmp_path / "outputs/amazon/seed42"
     finished(run / "teacher-mix", "teacher-mix", 3600)
     finished(run / "books/student_first", "student_first", 1800)
@@ -130,10 +130,10 @@ def test_hours_are_estimated_by_stages_of_other_runs_before_the_first_cell_is_do
         return {row[0]: row[-1] for row in cells}
 
     found = hours()
-    assert found["teacher-mix"] == "1.00" and found["mix-tinybert"] == found["all"] == "–"  # stage 5 was never run
+    assert found["teacher-mix"] == "1.00" and found["mix-tinybert"] == found["all"] == "–"  # stage 5 has not run yet
     finished(run / "books/student_second", "student_second", 900)
     found = hours()
-    assert found["teacher-mix"] == "1.00" and found["mix-tinybert"] == "3.00" and found["all"] == "4.00"  # of four domains
+    assert found["teacher-mix"] == "1.00" and found["mix-tinybert"] == "3.00" and found["all"] == "4.00"  # for four domains
 
 
 def arguments(folder: Path, name="metakd_amazon", **changes) -> ReproduceArguments:
@@ -146,7 +146,7 @@ def cells(folder: Path, name="metakd_amazon", with_data=False, **changes) -> dic
     return {cell.name: cell for cell in make_plan(arguments(folder, name, **changes)).cells(with_data)}
 
 
-def test_every_published_row_has_a_recipe_and_every_row_a_place():
+def test_every_published_row_has_a_recipe_and_recipes_refer_to_known_rows():
     for name, recipe in RECIPES.items():
         assert set(published_table(name).rows) <= set(recipe.rows)
         for row in recipe.rows.values():
@@ -154,7 +154,7 @@ def test_every_published_row_has_a_recipe_and_every_row_a_place():
             assert row.cells_of or row.scripts[-1] == SCRIPTS["7"]
 
 
-def test_all_cells_of_meta_kd(tmp_path):
+def test_cells_of_metakd_are_complete_and_follow_the_cells_they_need(tmp_path):
     found = cells(tmp_path, seeds="1 2")
     teachers = [name for name in found if name.startswith("teacher")]
     assert len(teachers) == 2 * (4 + 5) and len(found) == len(teachers) + 2 * 11 * 4
@@ -174,7 +174,7 @@ def test_a_teacher_is_trained_once_for_all_its_students(tmp_path):
     assert len({found[f"{name}.books.seed1"].variables["OUTPUT_DIR"] for name in students}) == len(students)
 
 
-def test_averaged_teachers_are_those_of_every_domain(tmp_path):
+def test_averaged_teachers_are_the_single_teachers_of_every_domain(tmp_path):
     found = cells(tmp_path, rows="multi-mtn", targets="books")
     cell = found["multi-mtn.books.seed1"]
     singles = {f"teacher-single.{name}.seed1" for name in ("books", "dvd", "electronics", "kitchen")}
@@ -183,7 +183,7 @@ def test_averaged_teachers_are_those_of_every_domain(tmp_path):
     assert cell.variables["STUDENT_DIR"].endswith("single-tinybert")
 
 
-def test_the_recommended_row_is_run_on_request_with_the_settings_of_its_config(tmp_path):
+def test_the_recommended_row_runs_on_request_with_the_settings_of_its_config(tmp_path):
     assert not {"recommended", "teacher-uniform"} & {cell.kind for cell in cells(tmp_path).values()}
     found = cells(tmp_path, rows="recommended meta-distillation", targets="books dvd")
     given = dict(re.findall(r"^(\w+)=(\S+)", (ROOT / "configs/recommended.sh").read_text(), re.M))
@@ -191,11 +191,11 @@ def test_the_recommended_row_is_run_on_request_with_the_settings_of_its_config(t
     named = [name for name in given if name in cell.variables and name not in ("SUITE", "QUIZ_FRACTION")]
     assert len(named) == 7 and {name: cell.variables[name] for name in named} == {name: given[name] for name in named}
     assert teacher.variables["DOMAIN_LABELS"] == given["DOMAIN_LABELS"] and teacher.name in cell.needs
-    assert cell.after == ("recommended.books.seed1",)  # whose first stage it copies, as that trains on every domain's texts
+    assert cell.after == ("recommended.books.seed1",)  # copies the first stage of that cell, which trains on the texts of every domain
     assert found["meta-distillation.dvd.seed1"].after == ()
 
 
-def test_rows_differ_in_what_they_say(tmp_path):
+def test_rows_differ_in_the_variables_of_their_ablations(tmp_path):
     found = cells(tmp_path)
 
     def value(row, name):
@@ -214,23 +214,23 @@ def test_rows_differ_in_what_they_say(tmp_path):
     assert short["undistilled.books.seed1"].variables["EPOCHS"] == "0.75"
 
 
-def test_beside_cuts_of_the_teacher_the_undistilled_student_is_that_of_its_model(tmp_path):
+def test_undistilled_students_are_pretrained_if_others_are_cut_from_teachers(tmp_path):
     cut = {"student_init": "teacher", "teacher_model": "mine", "undistilled_lr": "1e-4"}
     (cell,) = cells(tmp_path, rows="undistilled", targets="books", **cut).values()
     assert cell.needs == () and cell.variables["LR"] == "1e-4"
     assert (cell.variables["STUDENT_INIT"], cell.variables["STUDENT_MODEL"]) == ("pretrained", "mine")
 
 
-def test_a_first_stage_that_can_be_copied_is_waited_for(tmp_path):
+def test_cells_wait_for_a_first_stage_that_they_can_copy(tmp_path):
     found = cells(tmp_path, rows="meta-distillation", transfer_set="all")
     assert found["meta-distillation.dvd.seed1"].after == ("meta-distillation.books.seed1",)
     assert found["meta-distillation.books.seed1"].after == ()
     single = cells(tmp_path, rows="single-tinybert", transfer_set="all")
-    assert single["single-tinybert.dvd.seed1"].after == ()  # another teacher's
+    assert single["single-tinybert.dvd.seed1"].after == ()  # each domain has a teacher of its own
     assert cells(tmp_path, rows="meta-distillation")["meta-distillation.dvd.seed1"].after == ()
 
 
-def test_mpdistils_variants_go_on_with_one_student_and_share_the_meta_teacher(tmp_path):
+def test_mpdistil_variants_continue_one_student_and_share_the_meta_teacher(tmp_path):
     found = cells(tmp_path, "mpdistil_superglue", targets="CB")
     for name in ("collaborative-binary", "collaborative-real", "uniform", "target-only"):
         cell = found[f"{name}.CB.seed1"]
@@ -249,7 +249,7 @@ def test_mpdistils_variants_go_on_with_one_student_and_share_the_meta_teacher(tm
     assert "competitive-real.CB.seed1" in alone and "uniform.CB.seed1" not in alone
 
 
-def test_glues_mismatched_rows_have_no_student_of_their_own(tmp_path):
+def test_mnli_mismatched_has_no_student_of_its_own(tmp_path):
     found = cells(tmp_path, "mpdistil_glue", rows="kd")
     assert "kd.MNLI.seed1" in found and "kd.MNLI-mm.seed1" not in found
     assert "MNLI-mm" in found["kd.MNLI.seed1"].variables["DOMAINS"].split()
@@ -257,7 +257,7 @@ def test_glues_mismatched_rows_have_no_student_of_their_own(tmp_path):
         cells(tmp_path, "mpdistil_glue", domains="MNLI-mm RTE")
 
 
-def test_without_data_the_first_cell_makes_it(tmp_path):
+def test_the_first_cell_makes_missing_data(tmp_path):
     found = cells(tmp_path, with_data=True, rows="teacher-mix")
     assert list(found) == [DATA, "teacher-mix.seed1"] and found["teacher-mix.seed1"].needs == (DATA,)
     assert found[DATA].scripts == (SCRIPTS["1"], SCRIPTS["2"]) and found[DATA].variables["QUIZ_FRACTION"] == "0"
@@ -269,7 +269,7 @@ def test_the_papers_protocol_has_a_folder_of_its_own(tmp_path):
     assert all("mpdistil_superglue-paper/" in cell.variables["OUTPUT_DIR"] for cell in found.values())
 
 
-def made_with(folder: Path, suite: str, domains, **settings) -> None:
+def write_processed_suite(folder: Path, suite: str, domains, **settings) -> None:
     write_suite(
         folder / "data" / suite, Suite(suite, {name: Domain(name, name, ("a", "b")) for name in domains}, settings)
     )
@@ -277,19 +277,19 @@ def made_with(folder: Path, suite: str, domains, **settings) -> None:
 
 def test_data_of_another_protocol_or_without_a_quiz_is_refused(tmp_path):
     superglue = ("BoolQ", "CB", "COPA", "RTE", "WiC", "WSC")
-    made_with(tmp_path, "superglue", superglue, protocol="honest", quiz_fraction=0.1)
+    write_processed_suite(tmp_path, "superglue", superglue, protocol="honest", quiz_fraction=0.1)
     cells(tmp_path, "mpdistil_superglue")
     with pytest.raises(
         TeachbackError, match="made with PROTOCOL=honest.*PROTOCOL=paper QUIZ_FRACTION=0.1 bash 2_process"
     ):
         cells(tmp_path, "mpdistil_superglue", protocol="paper")
-    made_with(tmp_path, "superglue", superglue, protocol="honest", quiz_fraction=0)
+    write_processed_suite(tmp_path, "superglue", superglue, protocol="honest", quiz_fraction=0)
     with pytest.raises(TeachbackError, match="need a quiz; run PROTOCOL=honest QUIZ_FRACTION=0.1"):
         cells(tmp_path, "mpdistil_superglue")
 
 
-def test_data_with_a_quiz_is_told_of_where_the_paper_has_none(tmp_path, capsys):
-    made_with(tmp_path, "amazon", ("books", "dvd", "electronics", "kitchen"), protocol="honest", quiz_fraction=0.1)
+def test_data_with_a_quiz_is_reported_if_the_paper_uses_none(tmp_path, capsys):
+    write_processed_suite(tmp_path, "amazon", ("books", "dvd", "electronics", "kitchen"), protocol="honest", quiz_fraction=0.1)
     cells(tmp_path)
     assert "note:" in capsys.readouterr().err
 
@@ -306,7 +306,7 @@ def test_bad_arguments_are_explained(tmp_path, change, message):
         cells(tmp_path, **change)
 
 
-def test_gpus_are_shared_out_unless_a_device_is_named(monkeypatch):
+def test_all_visible_gpus_are_used_unless_a_device_is_named(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert visible_gpus("auto") == visible_gpus("cuda") == ["2", "5"]
     assert visible_gpus("cpu") == visible_gpus("cuda:1") == []
@@ -315,7 +315,7 @@ def test_gpus_are_shared_out_unless_a_device_is_named(monkeypatch):
     assert visible_gpus("auto") == ["0", "1", "2"]
 
 
-def test_the_document_names_every_row():
+def test_the_documentation_names_every_row():
     text = (ROOT / "docs/reproduce.md").read_text(encoding="utf-8")
     for recipe in RECIPES.values():
         assert all(f"`{name}`" in text for name in recipe.rows)

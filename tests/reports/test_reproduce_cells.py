@@ -1,4 +1,4 @@
-"""Cells as a user meets them: run, skipped, failed, gone on with; on stages that are bash scripts of a line."""
+"""Tests of running, skipping, failing and resuming cells, with stages that are short bash scripts."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ if [[ -e $HOME/broken-$SEED ]]; then echo "stage 3 broke" >&2; exit 3; fi
 
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Workplace:
-    """A project of one stage, which notes that it ran in the file `ran`."""
+    """Project of one stage, which records its runs in the file `ran`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "3_train_teacher.sh").write_text(STAGE)
     (tmp_path / "config.sh").write_text("EPOCHS=1\n")
@@ -61,7 +61,7 @@ def run(place, cells, **options) -> tuple[Schedule, list[str]]:
     return made, said
 
 
-def test_cells_run_once_and_are_skipped_then(place):
+def test_cells_run_once_and_are_skipped_when_done(place):
     cells = [cell(place, 1), cell(place, 2)]
     made, said = run(place, cells)
     assert set(made.states.values()) == {DONE} and ran(place) == ["1", "2"]
@@ -76,7 +76,7 @@ def test_a_cell_runs_after_those_that_it_needs(place):
     assert set(made.states.values()) == {DONE}
 
 
-def test_a_failed_cell_is_named_with_its_log_and_stops_only_those_that_need_it(place):
+def test_a_failed_cell_is_reported_with_its_log_and_blocks_only_dependents(place):
     (place.root / "broken-1").touch()
     cells = [cell(place, 1), cell(place, 2, "teacher.seed1"), cell(place, 3, "teacher.seed2"), cell(place, 4)]
     made, said = run(place, cells)
@@ -89,7 +89,7 @@ def test_a_failed_cell_is_named_with_its_log_and_stops_only_those_that_need_it(p
     assert cells[0].mark("failed").read_text() == "3\n"
 
 
-def test_a_failed_cell_is_tried_again(place):
+def test_a_failed_cell_is_retried_by_the_next_call(place):
     (place.root / "broken-1").touch()
     cells = [cell(place, 1), cell(place, 2, "teacher.seed1")]
     run(place, cells)
@@ -99,10 +99,10 @@ def test_a_failed_cell_is_tried_again(place):
     assert not cells[0].mark("failed").exists()
 
 
-def test_a_cell_that_was_told_to_stop_goes_on_in_the_same_call(place):
+def test_a_stopped_cell_is_retried_in_the_same_call(place):
     stop = 'if [[ $(grep -c "^$SEED " "$HOME/ran") -le 2 ]]; then exit 143; fi\n'
     (place.root / "3_train_teacher.sh").write_text(STAGE + stop)
-    (place.root / "broken-2").touch()  # an error is none
+    (place.root / "broken-2").touch()  # an error is not a stop, so it is not retried
     made, said = run(place, [cell(place, 1), cell(place, 2)], retries=2)
     assert list(made.states.values()) == [DONE, FAILED] and sorted(ran(place)) == ["1", "1", "1", "2"]
     assert "teacher.seed1 was stopped and continues from its last checkpoint; retries left: 0" in said
@@ -112,7 +112,7 @@ def test_a_cell_that_was_told_to_stop_goes_on_in_the_same_call(place):
 
 
 def running_elsewhere(place, call: str) -> subprocess.Popen:
-    """A process of its own that makes a call of this module, ``t``, on the same ``place``."""
+    """Start a process that evaluates ``call``, in which ``t`` is this module and ``place`` is the same."""
     script = (
         "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; import test_reproduce_cells as t; "
         f"root = Path(sys.argv[1]); place = t.Workplace(root, root / 'data', root / 'config.sh', {{}}); {call}"
@@ -131,27 +131,27 @@ def test_an_interrupted_cell_is_run_again(place):
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 1 and "TeachbackError: interrupted" in errors
-    assert (place.root / "saved").exists()  # the stage was waited for
+    assert (place.root / "saved").exists()  # the command waited for the stage
     assert place.state(one, {one.name: one}) == TODO and not runs_elsewhere(one)
     (place.root / "3_train_teacher.sh").write_text(STAGE)
     made, _ = run(place, [one])
     assert made.states == {one.name: DONE} and ran(place) == ["1", "1"]
 
 
-def test_all_cells_are_told_to_stop_even_if_one_is_not_waited_for(place):
+def test_all_cells_are_stopped_even_if_a_second_interrupt_ends_the_wait(place):
     slow = """trap 'touch "$HOME/told-$SEED"; sleep 2; exit 1' TERM\ntouch "$HOME/started-$SEED"\nsleep 60 & wait\n"""
     (place.root / "3_train_teacher.sh").write_text(STAGE + slow)
     child = running_elsewhere(place, "t.run(place, [t.cell(place, 1), t.cell(place, 2)], jobs=2)")
     wait_for(lambda: all((place.root / f"started-{seed}").exists() for seed in (1, 2)))
     child.send_signal(signal.SIGINT)
     wait_for((place.root / "told-1").exists)
-    child.send_signal(signal.SIGINT)  # whoever does not want to wait presses Ctrl-C again
+    child.send_signal(signal.SIGINT)  # a second Ctrl-C ends the wait
     _, errors = child.communicate(timeout=60)
     assert "TeachbackError: interrupted" in errors and "KeyboardInterrupt" not in errors
     wait_for((place.root / "told-2").exists)
 
 
-def test_a_script_that_is_told_to_end_waits_for_its_stage_and_starts_no_other(place):
+def test_a_terminated_script_waits_for_its_stage_and_starts_no_other(place):
     stage = place.root / "3_train_teacher.sh"
     stage.write_text(STAGE + 'touch "$HOME/started"\nuntil [[ -e $HOME/go ]]; do sleep 0.02; done\n')
     one = cell(place, 1, scripts=(stage.name, stage.name))
@@ -172,7 +172,7 @@ def wait_for(condition, seconds=60):
         time.sleep(0.02)
 
 
-def test_other_settings_or_data_make_a_cell_anew(place):
+def test_a_cell_is_remade_if_its_settings_or_data_change(place):
     one = cell(place, 1)
     run(place, [one])
     state = {name: other.state(one, {one.name: one}) for name, other in {
@@ -193,7 +193,7 @@ def test_other_settings_or_data_make_a_cell_anew(place):
 
 
 @pytest.mark.parametrize(("domain", "other"), [("all", "teacher-single-books"), ("books", "teacher-single-dvd")])
-def test_a_cell_whose_checkpoints_are_damaged_is_made_anew(domain, other, place):
+def test_a_cell_with_damaged_checkpoints_is_remade(domain, other, place):
     told = {"SEED": "1", "OUTPUT_DIR": str(place.root / "row"), "SUITE": "tiny", "DOMAIN": domain}
     one = cell(place, 1, variables=told)
     made = [StageRun(place.root / "row/tiny/seed1" / name, name, {}, {}) for name in ("teacher-single-books", "books/student_first", other)]
@@ -203,17 +203,17 @@ def test_a_cell_whose_checkpoints_are_damaged_is_made_anew(domain, other, place)
     run(place, [one])
     assert place.state(one, {one.name: one}) == DONE
     (made[-1].folder / "model").write_text("other weights")
-    assert place.state(one, {one.name: one}) == (DAMAGED if domain == "all" else DONE)  # else another cell's
+    assert place.state(one, {one.name: one}) == (DAMAGED if domain == "all" else DONE)  # for one domain, the checkpoint belongs to another cell
     (made[1].folder / "model").unlink()
     assert place.state(one, {one.name: one}) == DAMAGED
     run(place, [one])
     assert ran(place) == ["1", "1"]
     for stage in made:
         shutil.rmtree(stage.folder, ignore_errors=True)
-    assert place.state(one, {one.name: one}) == DONE  # checkpoints may be removed to save room
+    assert place.state(one, {one.name: one}) == DONE  # checkpoints may be removed to save space
 
 
-def test_a_changed_teacher_makes_its_students_anew(place):
+def test_students_of_a_changed_teacher_are_remade(place):
     teacher, student = cell(place, 1), cell(place, 2, "teacher.seed1")
     run(place, [teacher, student])
     other = replace(teacher, variables={"SEED": "1", "EPOCHS": "7"})
@@ -221,7 +221,7 @@ def test_a_changed_teacher_makes_its_students_anew(place):
     assert list(made.states.values()) == [CHANGED, CHANGED]
 
 
-def test_the_environment_reaches_all_cells_and_a_cells_own_variables_win(place):
+def test_environment_variables_reach_all_cells_unless_a_cell_sets_them(place):
     given = replace(place, given=place.given | {"EPOCHS": "5", "SEED": "9", "OUTPUT_DIR": "a b"})
     run(given, [cell(place, 1)])
     line = (place.root / "ran").read_text()
@@ -229,27 +229,27 @@ def test_the_environment_reaches_all_cells_and_a_cells_own_variables_win(place):
     assert cell(place, 1).command == "(export SEED=1 && bash 3_train_teacher.sh)"
 
 
-def test_cells_side_by_side_share_cores_and_gpus(place):
+def test_parallel_cells_have_different_gpus(place):
     run(place, [cell(place, seed) for seed in (1, 2)], jobs=2, gpus=("4", "7"))
     lines = sorted((place.root / "ran").read_text().splitlines())
     assert [line.split("gpu=")[1] for line in lines] == ["4", "7"]
 
 
 def test_two_cells_run_at_once_with_two_jobs(place):
-    """Each waits for the other: with one job neither would end."""
+    """Each cell waits for the other, so that with one job neither would end."""
     meet = 'touch "$HOME/here-$SEED"; until [[ -e $HOME/here-$((3 - SEED)) ]]; do sleep 0.02; done\n'
     (place.root / "3_train_teacher.sh").write_text(STAGE + meet)
     made, _ = run(place, [cell(place, 1), cell(place, 2)], jobs=2)
     assert set(made.states.values()) == {DONE}
 
 
-def test_a_cell_waits_for_one_whose_work_it_can_copy_even_if_that_fails(place):
+def test_a_cell_waits_for_one_that_it_can_copy_and_runs_even_if_it_fails(place):
     (place.root / "broken-1").touch()
     made, _ = run(place, [cell(place, 2, after=("teacher.seed1",)), cell(place, 1)], jobs=2)
     assert ran(place) == ["1", "2"] and made.states == {"teacher.seed2": DONE, "teacher.seed1": FAILED}
 
 
-def test_the_expected_end_is_that_of_cells_alike(place):
+def test_the_expected_time_is_estimated_from_similar_cells(place):
     done = [cell(place, seed) for seed in (1, 2, 3)]
     done[2] = replace(done[2], kind="student", scripts=("4_student_first.sh",))
     for one, seconds in zip(done, (10, 30, 5)):
@@ -260,11 +260,11 @@ def test_the_expected_end_is_that_of_cells_alike(place):
     assert expected_seconds([teacher], done, 1) == 20
     assert expected_seconds([teacher, student, student], done, 1) == 30
     assert expected_seconds([teacher, student, student], done, 3) == 10
-    assert expected_seconds([teacher], done, 8) == 20  # one cell is not split
-    assert expected_seconds([replace(teacher, kind="other")], done, 1) == 20  # the same stages
+    assert expected_seconds([teacher], done, 8) == 20  # a cell is not split over jobs
+    assert expected_seconds([replace(teacher, kind="other")], done, 1) == 20  # without a cell of its kind, those with the same stages count
     assert expected_seconds([replace(teacher, kind="other", scripts=("7_eval.sh",))], done, 1) == 15
 
 
-def test_what_is_not_begun_is_todo(place):
+def test_a_cell_that_has_not_started_is_todo(place):
     one = cell(place, 1)
     assert place.state(one, {one.name: one}) == TODO and not runs_elsewhere(one)

@@ -1,4 +1,4 @@
-"""The settings with no or few data of the target's domain: which cells, which tables, which picture."""
+"""Tests of the settings with few or no training data of the target domain: their cells, tables and figure."""
 
 import csv
 import io
@@ -30,11 +30,11 @@ def cells(folder, **changes) -> dict:
     return {cell.name: cell for plan in plans(folder, **changes) for cell in plan.cells(with_data=False)}
 
 
-def told(cell, *names) -> list:
+def variables_of(cell, *names) -> list:
     return [cell.variables.get(name) for name in names]
 
 
-def test_few_data_are_those_of_teachers_and_students(tmp_path):
+def test_a_train_fraction_applies_to_teachers_and_students(tmp_path):
     found = cells(tmp_path, train_fraction="0.1")
     assert set(found) == {
         "teacher-single.fiction.fiction-0.1.seed1", "teacher-meta.fiction-0.1.seed1", "undistilled.fiction.fiction-0.1.seed1",
@@ -42,37 +42,37 @@ def test_few_data_are_those_of_teachers_and_students(tmp_path):
         "teacher-uniform.fiction-0.1.seed1", "recommended.fiction.fiction-0.1.seed1",
     }  # fmt: skip
     for cell in found.values():
-        assert told(cell, "DOMAIN", "TRAIN_FRACTION", "HOLD_OUT") == ["fiction", "0.1", None]
+        assert variables_of(cell, "DOMAIN", "TRAIN_FRACTION", "HOLD_OUT") == ["fiction", "0.1", None]
         assert "/metakd_mnli/fiction-0.1/" in cell.variables["OUTPUT_DIR"]
     student = found["meta-distillation.fiction.fiction-0.1.seed1"]
     assert student.needs == ("teacher-meta.fiction-0.1.seed1",)
     assert student.variables["TEACHER_DIR"].endswith("metakd_mnli/fiction-0.1/teacher-meta")
 
 
-def test_all_data_are_the_tables_own_cells(tmp_path):
+def test_a_train_fraction_of_1_uses_the_cells_of_the_table(tmp_path):
     whole, table = cells(tmp_path, train_fraction="1.0", targets="slate"), cells(tmp_path, rows=" ".join(METAKD))
     assert set(whole) < set(table)
-    assert all(replace(table[name], after=()) == cell for name, cell in whole.items())  # among its domains a table has an order
+    assert all(replace(table[name], after=()) == cell for name, cell in whole.items())  # only the table has an order of domains
 
 
-def test_a_held_out_domains_teacher_is_the_same_for_every_share(tmp_path):
+def test_all_train_fractions_share_the_teacher_of_a_held_out_domain(tmp_path):
     found = cells(tmp_path, hold_out="fiction", train_fraction="0.1 1")
     teacher = found["teacher-meta.without-fiction.seed1"]
-    assert told(teacher, "HOLD_OUT", "TRAIN_FRACTION", "DOMAIN") == ["fiction", None, "all"]
+    assert variables_of(teacher, "HOLD_OUT", "TRAIN_FRACTION", "DOMAIN") == ["fiction", None, "all"]
     students = [f"meta-distillation.fiction.without-fiction{share}.seed1" for share in ("", ".fiction-0.1")]
     for name, share in zip(students, (None, "0.1")):
         assert found[name].needs == (teacher.name,)
-        assert told(found[name], "HOLD_OUT", "TRAIN_FRACTION") == ["fiction", share]
+        assert variables_of(found[name], "HOLD_OUT", "TRAIN_FRACTION") == ["fiction", share]
         assert found[name].variables["TEACHER_DIR"] == teacher.variables["OUTPUT_DIR"]
     assert len({found[name].variables["OUTPUT_DIR"] for name in students}) == 2
     assert [name for name in found if name.startswith("teacher")] == ["teacher-single.government.seed1", teacher.name]
 
 
-def test_another_domains_teacher_is_that_of_the_table(tmp_path):
+def test_the_teacher_of_another_domain_is_the_cell_of_the_table(tmp_path):
     found = cells(tmp_path, hold_out="fiction", train_fraction="0.1")
     cell = found["other-tinybert.fiction.fiction-0.1.seed1"]
     assert cell.needs == ("teacher-single.government.seed1",)
-    assert told(cell, "TEACHER_DOMAIN", "TRAIN_FRACTION", "HOLD_OUT") == ["government", "0.1", None]
+    assert variables_of(cell, "TEACHER_DOMAIN", "TRAIN_FRACTION", "HOLD_OUT") == ["government", "0.1", None]
     assert found["teacher-single.government.seed1"] == cells(tmp_path)["teacher-single.government.seed1"]
     other = cells(tmp_path, hold_out="fiction", teacher_domain="travel")["other-tinybert.fiction.seed1"]
     assert other.variables["TEACHER_DOMAIN"] == "travel" and other.needs == ("teacher-single.travel.seed1",)
@@ -101,7 +101,7 @@ def test_bad_settings_are_explained(tmp_path, change, message):
 
 @pytest.fixture
 def measured(tmp_path):
-    """Plans of fiction held out at a tenth and all of its rows, with scores of two rows of the table."""
+    """Plans with fiction held out and 100 % and 10 % of its train rows, with scores of two rows of the table."""
     made = plans(tmp_path, hold_out="fiction", train_fraction="1 0.1")
     write_suite(
         tmp_path / "data/mnli", Suite("mnli", {name: Domain(name, "nli", ("negative", "positive")) for name in GENRES})
@@ -123,7 +123,7 @@ def curve_of(made) -> Curve:
     return Curve([PaperTable(plan, published_in(about, plan.setting), states(made)) for plan in made])
 
 
-def test_a_curve_has_a_column_a_share_and_the_published_number_where_there_is_one(measured):
+def test_a_curve_has_a_column_per_train_fraction_and_the_published_scores(measured):
     (grid,) = curve_of(measured).document().grids
     assert grid.header == [
         "metakd_mnli, fiction held out of the teacher",
@@ -139,7 +139,7 @@ def test_a_curve_has_a_column_a_share_and_the_published_number_where_there_is_on
     assert all(line[1:3] == ["–", "–"] for line in lines if line[0] in ("Meta-teacher", "Student, undistilled"))
 
 
-def test_a_curve_is_written_as_tables_and_a_picture(measured, tmp_path, capsys):
+def test_a_curve_is_written_as_tables_a_figure_and_a_report(measured, tmp_path, capsys):
     made = {cell.name: cell for plan in measured for cell in plan.cells(with_data=False)}
     show_results(measured, published_table("metakd_mnli"), made, states(measured))
     folder = tmp_path / "outputs/reproduce/metakd_mnli"

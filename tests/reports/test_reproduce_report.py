@@ -1,4 +1,4 @@
-"""report.html of a published table: its numbers are the table's, and its links lead to the runs."""
+"""Tests of report.html of a published table: it has the numbers of the table, and its links lead to the runs."""
 
 import re
 
@@ -22,7 +22,7 @@ ROWS = [(META, 0.9, 110), (DISTILLED, 0.8, 14), (TINYBERT, 0.7, 14)]
 
 
 def measure(made, row, seed, milliseconds, machine="a machine", parameters=14):
-    """Stage 7's costs of a row's checkpoints, and stage 3's or 5's own record."""
+    """Write stage 7's costs of a row's checkpoints, and the record of stage 3 or 5."""
     stages = {row.checkpoint.format(domain=domain) for domain in made.targets}
     run = made.run_folder(row, "books", seed)
     timings = {size: Timing.of([factor * milliseconds]) for size, factor in ((1, 2), (8, 1))}
@@ -34,7 +34,7 @@ def measure(made, row, seed, milliseconds, machine="a machine", parameters=14):
 
 @pytest.fixture
 def home(tmp_path):
-    """Three rows of one seed with scores, predictions, costs and records; the run of one has a report."""
+    """Plan of three rows and one seed, with scores, predictions, costs and records; the run of one row has a report."""
     made = plan(tmp_path, seeds=(1,))
     gold = by_domain(*["++--"] * 4)
     for row, value, parameters in ROWS:
@@ -60,7 +60,7 @@ def report(made, states=None) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
-def test_the_table_comes_first_and_has_the_tables_numbers(home):
+def test_the_section_of_scores_has_the_numbers_of_the_table(home):
     section = scores(table(home))
     values, tests = section.tables
     by_row = {row[0]: row[1:] for row in values.rows}
@@ -81,7 +81,7 @@ def test_the_table_comes_first_and_has_the_tables_numbers(home):
     )
 
 
-def test_the_page_is_one_file_whose_links_lead_to_the_runs(home):
+def test_the_page_is_self_contained_and_links_to_the_runs(home):
     page = report(home)
     ids = [one["id"] for _, one in page.tags if one.get("id")]
     sections = [one["id"] for one in page.of("section")]
@@ -99,7 +99,7 @@ def test_names_from_files_are_escaped(home):
     assert "<script" not in text and "&lt;script&gt;" in text
 
 
-def test_score_size_and_time_of_each_row(home):
+def test_the_tradeoff_lists_score_size_and_time_of_each_row(home):
     section = tradeoff(table(home))
     assert section.tables[0].header == ["row", "average %", "parameters", "MB", "ms, batch 1", "ms, batch 8"]
     assert section.tables[0].rows[0] == [META.title, "90.0", "110.00 M", "4.0", "22.00", "11.00"]
@@ -111,7 +111,7 @@ def test_score_size_and_time_of_each_row(home):
     assert "time per example (ms, batch 8)" in svg and "accuracy (%)" in svg
 
 
-def test_times_of_another_machine_are_left_out_and_unfinished_cells_too(home):
+def test_times_of_other_machines_and_unfinished_cells_are_left_out(home):
     measure(home, META, 1, 99.0, machine="another")
     section = tradeoff(table(home))
     assert [row[0] for row in section.tables[0].rows] == [row.title for row in (TINYBERT, DISTILLED)]
@@ -145,7 +145,7 @@ def test_settings_name_the_rows_that_have_a_value(home):
     assert values["temperature", "1"] == "Meta-teacher → TinyBERT… and Meta-teacher → Meta-dis…"
 
 
-def test_before_a_student_has_all_domains_its_first_ones_are_told_and_drawn(home):
+def test_scores_of_single_domains_are_shown_until_an_average_is_complete(home):
     states = {f"{row.name}.{domain}.seed1": TODO for row in (DISTILLED, TINYBERT) for domain in ("dvd", "kitchen")}
     found = table(home, states)
     assert scores(found).intro.startswith("On books the best student is Meta-teacher → Meta-distillation with 80.0 %")
@@ -154,7 +154,7 @@ def test_before_a_student_has_all_domains_its_first_ones_are_told_and_drawn(home
     ]
 
 
-def test_a_table_without_any_score_says_so(tmp_path):
+def test_the_report_of_a_table_without_scores_states_that(tmp_path):
     made = plan(tmp_path, seeds=(1,))
     cells = made.cells(with_data=False)
     states = {cell.name: TODO for cell in cells}
@@ -163,8 +163,8 @@ def test_a_table_without_any_score_says_so(tmp_path):
     assert "No checkpoint of the table is finished yet." in page.text
 
 
-def test_figures_are_of_the_first_columns_where_there_is_no_average(tmp_path):
-    """GLUE has more columns than figures, and the paper gives no average over them."""
+def test_figures_show_the_first_columns_if_there_is_no_average(tmp_path):
+    """GLUE's table has more columns than the report shows figures, and the paper gives no average over them."""
     names = ("MRPC", "QQP", "RTE", "SST-2", "WNLI", "QNLI")
     suite = {name: Domain(name, name, ("a", "b"), metric="accuracy+f1") for name in names}
     made, states = glue(tmp_path, names, suite)

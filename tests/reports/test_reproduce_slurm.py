@@ -1,4 +1,4 @@
-"""Cells as Slurm jobs, with commands of Slurm's names that run jobs in the background and note what they were asked."""
+"""Tests of cells as Slurm jobs, with fake Slurm commands that run jobs in the background and record their arguments."""
 
 import os
 from dataclasses import replace
@@ -12,7 +12,7 @@ from teachback.reports.reproduce import ReproduceArguments, make_launcher
 from teachback.reports.run_cells import LocalLauncher, Schedule, runs_elsewhere
 from teachback.reports.slurm import Queue, SlurmLauncher, queued_job
 
-# Jobs are numbered by their process; one is in the queue as long as that runs.
+# The number of a job is its process id, and the job is in the queue while the process runs.
 COMMANDS = {
     "sbatch": """
 echo "$*" >> "$HOME/submitted"
@@ -39,7 +39,7 @@ echo 'OUT_OF_MEMORY  0:125'
 
 @pytest.fixture
 def slurm(place, monkeypatch):  # noqa: F811
-    """The fake commands on PATH; returns the project's place."""
+    """Put the fake commands on PATH, and return the workplace of the project."""
     folder = place.root / "bin"
     folder.mkdir()
     for name, body in COMMANDS.items():
@@ -77,13 +77,13 @@ def test_cells_are_submitted_in_order_and_skipped_when_done(slurm):
     assert len(submitted(slurm)) == 2 and not cells[0].mark("job").exists()
 
 
-def test_a_percent_sign_in_a_folders_name_is_no_pattern_of_sbatch(slurm):
+def test_a_percent_sign_in_a_folder_name_is_escaped_for_sbatch(slurm):
     one = cell(slurm, 1, folder=slurm.root / "50%jobs")
     made, _ = run(slurm, [one])
     assert made.states == {one.name: DONE} and one.log.is_file()
 
 
-def test_cells_of_a_role_have_options_of_their_own(slurm):
+def test_options_of_a_role_are_added_to_the_common_ones(slurm):
     student = replace(cell(slurm, 2, "teacher.seed1"), scripts=("4_student_first.sh",))
     (slurm.root / "4_student_first.sh").write_text("true\n")
     run(slurm, [cell(slurm, 1), student], options="--time=1:00:00", by_role={"teacher": "--time=8:00:00 --mem=32G", "student": ""})
@@ -94,7 +94,7 @@ def test_cells_of_a_role_have_options_of_their_own(slurm):
     assert launcher.options == ["-p", "gpu"] and launcher.options_by_role["curriculum"] == ["--mem=9G"]
 
 
-def test_a_job_that_was_told_to_stop_is_submitted_again(slurm):
+def test_a_stopped_job_is_submitted_again(slurm):
     one = cell(slurm, 1)
     stage = slurm.root / "3_train_teacher.sh"
     stage.write_text(stage.read_text() + 'if [[ $(wc -l < "$HOME/ran") -eq 1 ]]; then exit 143; fi\n')
@@ -103,7 +103,7 @@ def test_a_job_that_was_told_to_stop_is_submitted_again(slurm):
     assert any("retries left: 0" in line for line in said)
 
 
-def test_a_failed_job_is_named_with_its_log(slurm):
+def test_a_failed_job_is_reported_with_its_log(slurm):
     (slurm.root / "broken-1").touch()
     made, said = run(slurm, [cell(slurm, 1), cell(slurm, 2)])
     assert made.states == {"teacher.seed1": FAILED, "teacher.seed2": DONE}
@@ -112,7 +112,7 @@ def test_a_failed_job_is_named_with_its_log(slurm):
     assert "stage 3 broke" in "\n".join(said)
 
 
-def test_a_job_that_vanished_has_failed_and_slurms_reason_is_in_its_log(slurm):
+def test_a_vanished_job_has_failed_and_its_log_has_slurms_reason(slurm):
     (slurm.root / "lose").touch()
     made, _said = run(slurm, [cell(slurm, 1)])
     assert made.states == {"teacher.seed1": FAILED}
@@ -126,30 +126,30 @@ def test_a_job_that_vanished_has_failed_and_slurms_reason_is_in_its_log(slurm):
     assert made.states == {"teacher.seed1": DONE}
 
 
-def test_a_refused_submission_fails_the_cell_alone(slurm):
+def test_a_refused_submission_fails_the_cell_with_the_reason_in_its_log(slurm):
     (slurm.root / "refuse").touch()
     made, _said = run(slurm, [cell(slurm, 1)])
     assert made.states == {"teacher.seed1": FAILED} and "invalid partition" in cell(slurm, 1).log.read_text()
 
 
-def test_a_queue_that_does_not_answer_has_not_lost_a_job(slurm):
+def test_a_job_counts_as_queued_if_the_queue_does_not_answer(slurm):
     (slurm.root / "silent").touch()
     queue = Queue(0)
-    assert queue.holds("4999999") and not queue.holds("4999999")  # then it answers
+    assert queue.holds("4999999") and not queue.holds("4999999")  # the second query is answered
 
 
-def test_one_question_is_for_all_jobs(slurm):
+def test_one_query_of_the_queue_serves_all_jobs(slurm):
     queue = Queue(1000)
     assert not queue.holds("1") and not queue.holds("2")
     assert (slurm.root / "asked").read_text().splitlines() == [f"--noheader --user={os.getuid()} --format=%A"]
 
 
-def test_a_job_that_slurm_starts_again_has_not_failed(slurm):
+def test_a_job_requeued_by_slurm_has_not_failed(slurm):
     one = cell(slurm, 1)
     hold(slurm)
     made, _ = schedule(slurm, [one])
     made._step()
-    one.mark("failed").write_text("143\n")  # as its script leaves it when it is preempted; it is still in the queue
+    one.mark("failed").write_text("143\n")  # as the script of a preempted job leaves it; the job is still in the queue
     assert made._step() and made.states[one.name] == "running"
     (slurm.root / "go").touch()
     wait_for(lambda: not made._step())
@@ -157,16 +157,16 @@ def test_a_job_that_slurm_starts_again_has_not_failed(slurm):
 
 
 def hold(slurm):
-    """Stages wait for the file `go`."""
+    """Make stages wait for the file `go`."""
     stage = slurm.root / "3_train_teacher.sh"
     stage.write_text(stage.read_text() + "until [[ -e $HOME/go ]]; do sleep 0.02; done\n")
 
 
-def test_jobs_of_an_interrupted_command_are_watched_not_submitted_again(slurm):
+def test_jobs_of_an_interrupted_command_are_not_submitted_again(slurm):
     one = cell(slurm, 1)
     hold(slurm)
     first, _ = schedule(slurm, [one])
-    assert first._step() and first.running  # the command ends here; its job goes on
+    assert first._step() and first.running  # the command ends here, and its job continues
     first.running[one.name].lock.release()
     wait_for(lambda: ran(slurm) == ["1"])
     assert runs_elsewhere(one)
@@ -180,7 +180,7 @@ def test_jobs_of_an_interrupted_command_are_watched_not_submitted_again(slurm):
     assert again.states[one.name] == DONE and ran(slurm) == ["1"]
 
 
-def test_a_job_with_other_settings_is_in_the_way(slurm):
+def test_a_queued_job_with_other_settings_fails_the_cell(slurm):
     one = cell(slurm, 1)
     hold(slurm)
     first, _ = schedule(slurm, [one])
@@ -193,7 +193,7 @@ def test_a_job_with_other_settings_is_in_the_way(slurm):
     wait_for(lambda: queued_job(one) is None)
 
 
-def test_without_slurm_its_name_is_said(place, monkeypatch):  # noqa: F811
+def test_a_missing_slurm_is_reported(place, monkeypatch):  # noqa: F811
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(TeachbackError, match="needs sbatch, which is not installed here; use LAUNCHER=local"):
         run(place, [cell(place, 1)])

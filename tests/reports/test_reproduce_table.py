@@ -1,4 +1,4 @@
-"""The tables' arithmetic on results and predictions made by hand, and their three formats."""
+"""Tests of the tables' arithmetic on handmade results and predictions, and of their formats."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ def plan(folder: Path, name="metakd_amazon", rows=(META, DISTILLED, TINYBERT), s
 
 
 def write_scores(made: Plan, row, seed: int, values: dict[str, float], split="test", of="", suite="tiny") -> None:
-    """Stage 7's accuracies of one row and seed."""
+    """Write stage 7's accuracies of a row and seed."""
     where = [(name, "m", row.checkpoint.format(domain=name), seed, split, "accuracy") for name in values]
     merge_results(
         made.run_folder(row, of, seed) / "results.tsv",
@@ -42,7 +42,7 @@ def write_scores(made: Plan, row, seed: int, values: dict[str, float], split="te
 
 
 def write_answers(made: Plan, row, seed: int, answers: dict[str, str], gold: dict[str, str]) -> None:
-    """Stage 7's predictions: of each domain a string of one letter a row, like the gold one."""
+    """Write stage 7's predictions: for each domain a string with a letter (+, - or ?) per example, as for the gold labels."""
     for domain, letters in answers.items():
         lines = ["guid\tdomain\tgold\tpredicted\tp(negative)"]
         name = {"+": "positive", "-": "negative", "?": ""}
@@ -66,14 +66,14 @@ def by_domain(*values):
 
 
 def score_lines(found: PaperTable) -> dict[str, str]:
-    """The Markdown table of scores: first cell -> line."""
+    """Lines of the Markdown table of scores, by their first cell."""
     block = markdown(document(found)).split("\n\n")[0]
     return {line.split("|")[1].strip(): line for line in block.splitlines()}
 
 
 @pytest.fixture
 def two_seeds(tmp_path) -> Plan:
-    """The meta-teacher and two students under two seeds, whose predictions are right or wrong in all domains alike."""
+    """Plan of the meta-teacher and two students with two seeds; TinyBERT-KD has results of the first seed only."""
     made = plan(tmp_path)
     write_scores(made, META, 1, by_domain(0.90, 0.80, 0.90, 0.80))
     write_scores(made, META, 2, by_domain(0.92, 0.84, 0.90, 0.90))
@@ -87,20 +87,20 @@ def two_seeds(tmp_path) -> Plan:
     return made
 
 
-def test_mean_deviation_and_difference_to_the_published(two_seeds):
+def test_mean_standard_deviation_and_difference_to_the_published_score(two_seeds):
     books = table(two_seeds).entry(META, Column("books"))
     assert books.scores == {1: 0.90, 2: 0.92} and books.n == 2
-    assert books.mean == pytest.approx(91.0) and books.std == pytest.approx(2**0.5)  # of 90 and 92, by n - 1
+    assert books.mean == pytest.approx(91.0) and books.std == pytest.approx(2**0.5)  # of 90 and 92, with n - 1
     assert books.published == 92.5 and books.difference == pytest.approx(-1.5)
 
 
-def test_an_average_is_that_of_each_seed(two_seeds):
+def test_the_average_over_domains_is_computed_for_each_seed(two_seeds):
     average = table(two_seeds).entry(META, Column("average"))
     assert average.scores == {1: pytest.approx(0.85), 2: pytest.approx(0.89)}
     assert average.std == pytest.approx(100 * 0.04 / 2**0.5) and average.difference == pytest.approx(87.0 - 89.9)
 
 
-def test_the_notes_say_of_what_size_ours_are(two_seeds):
+def test_the_notes_give_the_sizes_of_teachers_and_students(two_seeds):
     assert "Ours:" not in plain(document(table(two_seeds)))
     for row, layers in ((META, 6), (DISTILLED, 3), (TINYBERT, 3)):
         for domain in AMAZON:
@@ -110,7 +110,7 @@ def test_the_notes_say_of_what_size_ours_are(two_seeds):
     assert told in plain(document(table(two_seeds))) and f"% {told}" in latex(document(table(two_seeds)))
 
 
-def test_the_notes_say_what_differs_from_the_papers_settings(two_seeds):
+def test_the_notes_list_differences_from_the_papers_settings(two_seeds):
     assert "Settings other" not in plain(document(table(two_seeds)))
     told = {"max_length": 64, "per_device_train_batch_size": 32, "num_train_epochs": 3.0, "learning_rate": 5e-5, "teacher_model": "bert-base-uncased"}
     for row, arguments in ((META, told), (DISTILLED, {"max_length": 128, "temperature": 1.0, "num_train_epochs": 2})):
@@ -123,7 +123,7 @@ def test_the_notes_say_what_differs_from_the_papers_settings(two_seeds):
     assert "learning\\_rate 5e-05" in markdown(document(table(two_seeds)))
 
 
-def test_the_notes_say_what_chance_or_the_majority_class_reaches(two_seeds):
+def test_the_notes_give_the_better_of_chance_and_majority_class(two_seeds):
     folder = two_seeds.run_folder(META, "books", 1) / "results.tsv"
     assert not any(line.startswith("Chance or") for line in notes(table(two_seeds)))
     known = {"books": (0.55, 0.5), "dvd": (0.4, 0.5)}
@@ -140,20 +140,20 @@ def test_a_seed_that_lacks_a_domain_has_no_average(two_seeds):
     assert made.entry(DISTILLED, Column("average")).scores == {1: pytest.approx(0.70)}
 
 
-def test_results_of_cells_that_are_not_done_do_not_count(two_seeds):
+def test_results_of_failed_cells_do_not_count_but_those_of_changed_ones_do(two_seeds):
     made = table(two_seeds, {"teacher-meta.seed1": "failed", "teacher-meta.seed2": CHANGED})
     assert made.entry(META, Column("books")).scores == {2: 0.92}
     assert "1 cells were made with other settings" in markdown(document(made))
 
 
-def test_an_average_of_fewer_domains_is_not_set_beside_the_published_one(tmp_path):
+def test_an_average_over_fewer_domains_has_no_published_counterpart(tmp_path):
     made = plan(tmp_path, domains=("books", "dvd"))
     write_scores(made, META, 1, {"books": 0.5, "dvd": 0.7})
     entry = table(made).entry(META, Column("average"))
     assert entry.mean == pytest.approx(60.0) and entry.published is None and entry.difference is None
 
 
-def test_the_best_student_is_bold_and_a_teacher_never(two_seeds):
+def test_only_the_best_student_is_bold(two_seeds):
     made = table(two_seeds)
     assert made.is_best(DISTILLED, Column("books")) and not made.is_best(TINYBERT, Column("books"))
     lines = score_lines(made)
@@ -168,36 +168,36 @@ def test_two_students_with_the_same_score_are_both_best(tmp_path):
     assert table(made).best[Column("books")] == {"meta-distillation", "meta-tinybert"}
 
 
-def test_the_bootstrap_is_over_the_seeds_that_both_have(two_seeds):
+def test_the_bootstrap_uses_the_seeds_that_both_rows_have(two_seeds):
     made = table(two_seeds)
-    one = made.compare(DISTILLED, Column("books"))  # seed 1 alone: TinyBERT-KD has no second
+    one = made.compare(DISTILLED, Column("books"))  # seed 1 only, as TinyBERT-KD has no results of seed 2
     assert one.difference == pytest.approx(10.0)
-    assert one.test.p == 2 / 2**2  # two rows right alone, and no sign test of two rows could say more
+    assert one.test.p == 2 / 2**2  # one model alone is correct on two rows; this is the smallest p of a sign test on two rows
     average = made.compare(DISTILLED, Column("average"))
-    # books 2, dvd 0, electronics 3, kitchen 4 rows right alone
+    # one model alone is correct on 2 rows of books, 0 of dvd, 3 of electronics and 4 of kitchen
     assert average.test.p == 2 / 2**9 and average.difference == pytest.approx(100 * (0.7 - 0.635))
-    assert made.compare(META, Column("books")) is None  # mtl is not among the rows
+    assert made.compare(META, Column("books")) is None  # the table lacks the row mtl, with which it is compared
 
 
-def test_the_seeds_of_a_row_are_drawn_together(two_seeds):
+def test_all_seeds_of_a_test_row_are_drawn_together(two_seeds):
     gold = dict.fromkeys(AMAZON, "++++----")
     write_scores(two_seeds, TINYBERT, 2, by_domain(0.5, 0.5, 0.5, 0.5))
     write_answers(two_seeds, TINYBERT, 2, dict.fromkeys(AMAZON, "++------"), gold)
     one = table(two_seeds).compare(DISTILLED, Column("books"))
-    # Two rows are won under both seeds, and one is lost under one. Pooled, they would pass for four won and one lost.
+    # Two rows are won with both seeds, and one row is lost with one seed. Pooled, these would be four won and one lost.
     assert one.difference == pytest.approx((10 + 30) / 2)
-    assert one.test.p == pytest.approx(0.382, abs=0.02)  # the sum over all draws of eight rows is 0.382
+    assert one.test.p == pytest.approx(0.382, abs=0.02)  # exactly 0.382 over all draws of eight rows
 
 
-def test_two_rows_that_are_compared_with_each_other_are_one_test(two_seeds):
+def test_comparisons_in_both_directions_count_as_one_test(two_seeds):
     made = table(two_seeds)
-    assert len(made.comparisons) == 10 and {one.test.tests for one in made.comparisons.values()} == {5}  # four domains and their average, both ways
+    assert len(made.comparisons) == 10 and {one.test.tests for one in made.comparisons.values()} == {5}  # four domains and an average, both ways
     there, back = (made.compare(row, Column("average")) for row in (DISTILLED, TINYBERT))
     assert there.difference == -back.difference and there.test == back.test and there.test.adjusted == 5 * there.test.p
     assert made.compare(DISTILLED, Column("dvd")).test.adjusted == 1.0
 
 
-def test_every_format_has_holms_p_beside_the_raw_one(two_seeds):
+def test_every_format_has_raw_and_holm_adjusted_p(two_seeds):
     made = table(two_seeds)
     for form, text in (("plain", plain(document(made))), ("markdown", markdown(document(made))), ("latex", latex(document(made)))):
         assert "+6.5, p = 0.004 (0.020)" in text, form
@@ -208,14 +208,14 @@ def test_every_format_has_holms_p_beside_the_raw_one(two_seeds):
     assert (row["p"], row["p_holm"]) == ("0.00390625", "0.0195312") and "of all seeds" in row["test"]
 
 
-def test_rows_without_a_label_take_no_part(two_seeds):
+def test_unlabelled_rows_are_excluded_from_tests(two_seeds):
     gold = dict.fromkeys(AMAZON, "??++----")
     for row, letters in ((DISTILLED, "++++----"), (TINYBERT, "--------")):
         write_answers(two_seeds, row, 1, dict.fromkeys(AMAZON, letters), gold)
-    assert table(two_seeds).compare(DISTILLED, Column("books")).test.p == pytest.approx(0.5)  # two rows, not four
+    assert table(two_seeds).compare(DISTILLED, Column("books")).test.p == pytest.approx(0.5)  # two labelled rows differ, not four
 
 
-def test_different_test_rows_are_not_compared(two_seeds):
+def test_predictions_on_different_test_rows_are_refused(two_seeds):
     write_answers(two_seeds, TINYBERT, 1, {"books": "++++"}, {"books": "++++"})
     with pytest.raises(TeachbackError, match="different test rows of books"):
         table(two_seeds).compare(DISTILLED, Column("books"))
@@ -229,7 +229,7 @@ def glue(tmp_path, domains, suite) -> tuple[Plan, PaperTable]:
     return made, {cell.name: DONE for cell in made.cells(with_data=False)}
 
 
-def test_a_metric_that_stage_7_did_not_write_comes_from_its_predictions(tmp_path):
+def test_a_metric_missing_from_the_results_is_computed_from_predictions(tmp_path):
     suite = {"MRPC": Domain("MRPC", "MRPC", LABELS, metric="accuracy+macro_f1")}
     made, states = glue(tmp_path, ("MRPC",), suite)
     for row, letters in ((MPDISTIL["kd"], "+++---"), (MPDISTIL["undistilled"], "+-----")):
@@ -243,7 +243,7 @@ def test_a_metric_that_stage_7_did_not_write_comes_from_its_predictions(tmp_path
     assert one.difference == pytest.approx(100 * (6 / 7 - 2 / 5)) and 0 < one.test.p < 1
 
 
-def test_a_domain_without_train_rows_is_answered_by_another_domains_student(tmp_path):
+def test_a_domain_without_train_rows_uses_another_domains_student(tmp_path):
     suite = {name: Domain(name, "MNLI", LABELS) for name in ("MNLI", "MNLI-mm")}
     made, states = glue(tmp_path, ("MNLI", "MNLI-mm"), suite)
     stage = "MNLI/student_second"
@@ -259,7 +259,7 @@ def test_a_domain_without_train_rows_is_answered_by_another_domains_student(tmp_
     assert found.columns == [Column("MNLI"), Column("MNLI-mm")]  # the paper has no average over GLUE
 
 
-def test_rows_selected_on_the_reported_set_bear_a_mark(tmp_path):
+def test_rows_selected_on_the_reported_split_are_marked(tmp_path):
     made = plan(tmp_path, seeds=(1,))
     write_scores(made, DISTILLED, 1, by_domain(0.7, 0.7, 0.7, 0.7), split="test-selected")
     write_scores(made, TINYBERT, 1, by_domain(0.6, 0.6, 0.6, 0.6))
@@ -271,7 +271,7 @@ def test_rows_selected_on_the_reported_set_bear_a_mark(tmp_path):
     assert {row["row"] for row in read_tsv(found) if row["selected"] == "1"} == {"meta-distillation"}
 
 
-def test_published_numbers_that_were_so_selected_bear_it_too(tmp_path):
+def test_published_scores_selected_on_the_reported_split_are_marked(tmp_path):
     suite = {"MNLI": Domain("MNLI", "MNLI", LABELS)}
     made, states = glue(tmp_path, ("MNLI",), suite)
     text = markdown(document(PaperTable(made, published_table("mpdistil_glue"), states)))
@@ -282,7 +282,7 @@ def read_tsv(found: PaperTable) -> list[dict]:
     return list(csv.DictReader(io.StringIO(tsv(found)), delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def test_partial_tables_say_how_many_seeds_are_in(two_seeds):
+def test_partial_tables_give_the_number_of_finished_seeds(two_seeds):
     lines = score_lines(table(two_seeds))
     assert lines["Meta-teacher"].rstrip(" |").endswith(" 2")
     assert "1 of 2" in lines["Meta-teacher → TinyBERT-KD"]
@@ -290,7 +290,7 @@ def test_partial_tables_say_how_many_seeds_are_in(two_seeds):
     assert " – " in empty["Meta-teacher"] and "0 of 2" in empty["Meta-teacher"]
 
 
-def test_tsv_holds_every_number(two_seeds):
+def test_tsv_contains_every_number(two_seeds):
     rows = {(row["row"], row["column"]): row for row in read_tsv(table(two_seeds))}
     assert len(rows) == 3 * 5
     books = rows["teacher-meta", "books"]
@@ -335,7 +335,7 @@ def test_text_is_escaped_for_each_format():
     assert escape_tsv("a\tb\nc") == "a b c"
 
 
-def test_on_the_screen_the_best_student_is_marked_without_escapes(two_seeds):
+def test_plain_text_marks_the_best_student_without_escapes(two_seeds):
     text = plain(document(table(two_seeds)))
     line = next(line for line in text.splitlines() if line.startswith("Meta-teacher → Meta-distillation"))
     assert ">75.0 ± 7.1<" in line and "Best student in > <." in text
@@ -347,7 +347,7 @@ def test_a_difference_has_a_sign_unless_it_rounds_to_zero():
     assert [decimal(value, 1) for value in (1.26, -1.26, 0.04, -0.04, 0.0)] == ["1.3", "−1.3", "0.0", "0.0", "0.0"]
 
 
-def test_the_notes_tell_scores_without_test_rows_that_were_seen_in_training(two_seeds):
+def test_the_notes_give_scores_without_test_rows_seen_in_training(two_seeds):
     assert "same texts" not in plain(document(table(two_seeds)))
     for seed, value in ((1, 0.5), (2, 0.7)):
         path = two_seeds.run_folder(DISTILLED, "", seed) / "results.tsv"

@@ -1,4 +1,4 @@
-"""A search over variables: its space, what trials share, pruning, failures and going on; on stages of a few lines, and on real ones."""
+"""Tests of the hyperparameter search (space, shared stages, pruning, failures, resumption) with fake and with real stages."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from teachback.reports.search_space import Range, SearchPlan, check_values, pars
 
 optuna = pytest.importorskip("optuna")
 
-# A stage that notes its values, may fail or go on for ever, and scores SECOND_LR by its distance from 7.
+# A stage that records its values, fails or runs for long on request, and scores SECOND_LR by its distance from 7.
 STAGE = """
 : "${{SUITE=tiny}}"
 : "${{SEED=42}}"
@@ -46,7 +46,7 @@ FOLDERS = {"3": "teacher-meta", "4": "books/student_first", "5": "books/student_
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """A project of four stages of a few lines, and its data."""
+    """Project of four fake stages, and its data."""
     for number, name in search_space.SCRIPTS.items():
         if number in VARIABLES:
             lines = "\n".join(f': "${{{variable}=0}}"' for variable in VARIABLES[number])
@@ -75,8 +75,8 @@ def ran(root: Path, number: str) -> list[str]:
     return [line for line in (root / "ran").read_text().splitlines() if line.startswith(number)]
 
 
-def course(made: Search) -> list[tuple]:
-    """Values and scores of the trials that ended by themselves."""
+def finished_trials(made: Search) -> list[tuple]:
+    """Values and scores of the trials that were completed or pruned."""
     return [(t.user_attrs["values"], t.value) for t in made.study.get_trials() if t.state.name in ("COMPLETE", "PRUNED")]
 
 
@@ -85,7 +85,7 @@ def course(made: Search) -> list[tuple]:
     [("A=1e-5..1e-4:log", (1e-5, 1e-4, True, ())), ("A=2..10", (2, 10, False, ())), ("A=0.5..2", (0.5, 2, False, ())),
      ("A=1,2,4", (0, 0, False, ("1", "2", "4"))), ("A=,balanced", (0, 0, False, ("", "balanced"))), ("A=kl", (0, 0, False, ("kl",)))],
 )  # fmt: skip
-def test_ranges_are_read(word, expected):
+def test_ranges_are_parsed(word, expected):
     found = Range.parse(word)
     assert (found.low, found.high, found.log, found.choices) == expected
 
@@ -98,7 +98,7 @@ def test_ranges_are_read(word, expected):
      ("SEED=1,2", "SEED identifies the run"), ("PROTOCOL=honest,paper", "PROTOCOL identifies the run"),
      ("SECOND_LR=1..2\nSECOND_LR=1..3", "SECOND_LR is given twice"), ("", "name variables with their ranges")],
 )  # fmt: skip
-def test_what_cannot_be_searched_is_explained(space, message):
+def test_invalid_search_spaces_are_explained(space, message):
     with pytest.raises(TeachbackError, match=message):
         parse_space(space)
 
@@ -109,12 +109,12 @@ def test_what_cannot_be_searched_is_explained(space, message):
      ("REWARD=real,binary,best", "REWARD=best is unknown"), ("TEACHER=meta,multi", "TEACHER=multi is unknown"), ("EPISODES=10,many", "EPISODES=many: expected a whole number"),
      ("TEMPERATURE=1,hot", "TEMPERATURE=hot: expected a number"), ("SECOND_LR=-1e-5..1e-5", "SECOND_LR=-1e-05: must be a number above 0")],
 )  # fmt: skip
-def test_a_value_that_a_stage_refuses_is_refused_before_any_trial(space, message):
+def test_invalid_values_are_refused_before_any_trial(space, message):
     with pytest.raises(TeachbackError, match=message):
         check_values(parse_space(space), ("3", "4", "5", "6"))
 
 
-def test_values_that_stages_take_pass_the_check():
+def test_valid_values_pass_the_check():
     words = ["CLASS_WEIGHTS=,balanced", "DROPOUT=,0.1", "EPISODE_STEPS=,4", "TEACHER=multi", "SOFT_LOSS=ce,kl", "USE_SAMPLE_WEIGHTS=0,1", "EPOCHS=1..4",
              "LR=1e-5..1e-3:log", "BATCH_SIZE=8..64:log", "TEMPERATURE=1,2.5", "LAYER_MAP=uniform,-1"]  # fmt: skip
     check_values(parse_space("\n".join(words)), ("4", "5"))
@@ -122,13 +122,13 @@ def test_values_that_stages_take_pass_the_check():
 
 
 @pytest.mark.parametrize(("space", "stages"), [("METHOD=finetune", "5"), ("METHOD=finetune STUDENT_INIT=teacher", "35"), ("METHOD=finetune,metakd", "345")])
-def test_a_method_given_as_a_word_runs_the_stages_that_it_needs(tmp_path, space, stages):
+def test_a_method_in_the_search_space_determines_the_stages(tmp_path, space, stages):
     (tmp_path / "data/tiny").mkdir(parents=True)
     (tmp_path / "data/tiny/suite.json").write_text("{}")
     assert "".join(Search(arguments(tmp_path, f"{space} SECOND_LR=1e-5..1e-4:log", config="")).plan.stages) == stages
 
 
-def test_test_rows_are_never_selected_on(tmp_path):
+def test_selection_on_test_rows_or_for_all_domains_is_refused(tmp_path):
     with pytest.raises(TeachbackError, match="PROTOCOL=paper selects on the reported rows"):
         arguments(tmp_path, protocol="paper")
     with pytest.raises(TeachbackError, match="DOMAIN=all"):
@@ -160,7 +160,7 @@ def test_a_variable_without_effect_is_refused(space, options, message):
         stages_of(parse_space(space), **defaults | options)
 
 
-def test_trials_share_the_stages_whose_variables_do_not_differ():
+def test_trials_share_stages_with_equal_variables():
     ranges = tuple(parse_space("FIRST_LR=1,2\nSECOND_LR=1..9"))
     plan = SearchPlan(Path("/study"), ranges, ("3", "4", "5"), {"SUITE": "tiny", "SEED": "42"})
     one, other, third = (plan.cells({"FIRST_LR": f, "SECOND_LR": s}) for f, s in (("1", "3"), ("1", "4"), ("2", "3")))
@@ -171,30 +171,30 @@ def test_trials_share_the_stages_whose_variables_do_not_differ():
     assert second.variables["STUDENT_DIR"] == first.variables["OUTPUT_DIR"] and "SECOND_LR" not in first.variables
 
 
-def test_the_best_settings_are_found_and_come_out_as_a_config(project, capsys, monkeypatch):
+def test_the_best_settings_are_found_and_written_as_a_config(project, capsys, monkeypatch):
     monkeypatch.setenv("METHOD", "mpdistil")
     folder = search(arguments(project, "FIRST_LR=1,2 SECOND_LR=1..9", trials=14))
     made = Search(arguments(project, "FIRST_LR=1,2 SECOND_LR=1..9", trials=14))
-    tried = {tuple(values.values()) for values, _ in course(made)}
+    tried = {tuple(values.values()) for values, _ in finished_trials(made)}
     assert len(ran(project, "3")) == 1 and len(ran(project, "4")) == 2 and len(ran(project, "5")) == len(tried) < 14
     assert made.study.best_value == max(0.9 - abs(int(value) - 7) / 100 for _, value in tried)
     best = made.study.best_trial.user_attrs["values"]
     config = (folder / "best.sh").read_text()
     assert "FIRST_LR=5\n" in config and "METHOD=mpdistil\n" in config and config.endswith(f"FIRST_LR={best['FIRST_LR']}\nSECOND_LR={best['SECOND_LR']}\n")
-    assert len(list(folder.glob("stage5-*"))) == 1 and len(list(folder.glob("stage4-*"))) == 2  # the best student is kept
+    assert len(list(folder.glob("stage5-*"))) == 1 and len(list(folder.glob("stage4-*"))) == 2  # only the best student is kept
     page = (folder / "search.html").read_text()
     assert "All trials" in page and re.search(r"the best of 14 trials", page) and "SECOND_LR: the best trial has" in page
     said = capsys.readouterr().out
     assert said.count(", as trial ") == 14 - len(tried)
     before = ran(project, "5")
     search(arguments(project, "FIRST_LR=1,2 SECOND_LR=1..9", trials=14))
-    assert ran(project, "5") == before  # there are enough
+    assert ran(project, "5") == before  # no trial is added to the 14
 
 
-def test_other_settings_are_another_study(project, monkeypatch):
+def test_other_settings_have_another_study(project, monkeypatch):
     folders = {Search(arguments(project)).folder}
     folders.add(Search(arguments(project, seed=1)).folder)
-    folders.add(Search(arguments(project, trials=9)).folder)  # the same one, with more trials
+    folders.add(Search(arguments(project, trials=9)).folder)  # the same study, with more trials
     monkeypatch.setenv("FIRST_LR", "3")
     folders.add(Search(arguments(project)).folder)
     (project / "config.sh").write_text("FIRST_LR=6\n")
@@ -213,7 +213,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("after", [0, 2])
-def test_an_interrupted_search_goes_on_as_it_began(project, tmp_path_factory, monkeypatch, after):
+def test_an_interrupted_search_continues_as_if_it_were_not_interrupted(project, tmp_path_factory, monkeypatch, after):
     whole = Search(arguments(project, trials=5))
     whole.run()
     other = arguments(project, trials=5, output_root=str(project / "elsewhere"))
@@ -230,13 +230,13 @@ def test_an_interrupted_search_goes_on_as_it_began(project, tmp_path_factory, mo
         broken = Search(other)
         with pytest.raises(Killed):
             broken.run()
-    broken.trial_lock.release()  # as the end of its process does
+    broken.trial_lock.release()  # as happens when its process ends
     again = Search(other)
     again.run()
-    assert course(again) == course(whole) and len(course(again)) == 5
+    assert finished_trials(again) == finished_trials(whole) and len(finished_trials(again)) == 5
 
 
-def test_a_trial_below_the_median_is_ended(project):
+def test_a_trial_below_the_median_is_pruned(project):
     made = Search(arguments(project, trials=6))
     (project / "slow").touch()
     original, done = made._judge, []
@@ -258,7 +258,7 @@ def test_a_trial_below_the_median_is_ended(project):
     assert repeated or not Path(made.plan.cells(last.user_attrs["values"])[-1].variables["OUTPUT_DIR"]).exists()
 
 
-def test_a_first_trial_that_fails_stops_the_search_and_a_later_one_does_not(project, capsys):
+def test_only_a_failure_of_the_first_trial_stops_the_search(project, capsys):
     (project / "broken-4").touch()
     with pytest.raises(TeachbackError, match=r"the first trial failed, so others probably would too: it broke \(log: .*stage4.log"):
         search(arguments(project))
@@ -269,7 +269,7 @@ def test_a_first_trial_that_fails_stops_the_search_and_a_later_one_does_not(proj
     assert "it broke" in capsys.readouterr().out and "it broke" in (folder / "search.html").read_text()
 
 
-def test_processes_share_a_study(project):
+def test_parallel_processes_share_a_study(project):
     script = (
         "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from unittest.mock import patch; import test_search as t; "
         "root = Path(sys.argv[1]); t.take_root(root, lambda name, value: patch(name, value).start()); "
@@ -282,11 +282,11 @@ def test_processes_share_a_study(project):
     made = Search(arguments(project, trials=8))
     assert made.counted() == 8 and sum(text.count("trial ") - text.count(", as trial") for text in said) == 8
     assert len(ran(project, "3")) == len(ran(project, "4")) == 1
-    assert len(ran(project, "5")) == len({value["SECOND_LR"] for value, _ in course(made)}) or len(ran(project, "5")) <= 8
+    assert len(ran(project, "5")) == len({value["SECOND_LR"] for value, _ in finished_trials(made)}) or len(ran(project, "5")) <= 8
 
 
-def test_a_search_through_real_stages(tmp_path):
-    """Three trials of stage 5 on a two-layer teacher and student; the config that comes out is that of the best one."""
+def test_search_with_real_stages(tmp_path):
+    """Three trials of stage 5 on tiny models; the written config has the settings of the best one."""
     write_tiny_suite(tmp_path / "data")
     fixed = {
         "SUITE": "tiny", "DATA_DIR": str(tmp_path / "data"), "OUTPUT_DIR": str(tmp_path / "outputs"), "DOMAIN": "books", "DEVICE": "cpu",

@@ -1,4 +1,4 @@
-"""A table's workflow in real Snakemake: order, marks, retries and GPUs on stages of a line, and two cells of the generated suite."""
+"""Tests of a table's Snakemake workflow: order, marks, retries and GPUs with fake stages, and two cells of the generated suite."""
 
 import os
 import re
@@ -19,7 +19,7 @@ PLACES = [ROOT / ".venv/snakemake/bin", Path(sys.executable).parent, *os.environ
 SNAKEMAKE = shutil.which("snakemake", path=os.pathsep.join(map(str, PLACES)))
 needs_snakemake = pytest.mark.skipif(not SNAKEMAKE, reason="needs snakemake, see requirements-engines.txt")
 
-# Notes its seed and GPU, and writes the content of the file `result` as stage.json.
+# Records its seed and GPU, and copies the file `result` to stage.json.
 STAGE = """
 echo "$SEED ${CUDA_VISIBLE_DEVICES-}" >> "$HOME/ran"
 mkdir -p "$OUTPUT_DIR/sample/seed$SEED/teacher-mix" && cp "$HOME/result" "$OUTPUT_DIR/sample/seed$SEED/teacher-mix/stage.json"
@@ -28,7 +28,7 @@ mkdir -p "$OUTPUT_DIR/sample/seed$SEED/teacher-mix" && cp "$HOME/result" "$OUTPU
 
 @pytest.fixture
 def table(place):  # noqa: F811
-    """Two cells, of which the second needs the first, on a stage that is a bash script of two lines."""
+    """Two cells of a fake stage, of which the second needs the first."""
     (place.root / "3_train_teacher.sh").write_text(STAGE)
     (place.root / "result").write_text("a")
     places = {"OUTPUT_DIR": str(place.root / "out"), "SUITE": "sample", "DOMAIN": "all"}
@@ -52,25 +52,25 @@ def snakemake(path: Path, *flags: str, **variables: str) -> subprocess.Completed
 
 
 @needs_snakemake
-def test_cells_run_in_order_and_again_only_when_what_they_need_has_changed(table):
+def test_cells_run_in_order_and_again_only_if_their_inputs_change(table):
     place, (first, second) = table  # noqa: F811
     done = snakemake(write(table))
     assert done.returncode == 0, done.stderr
     assert ran(place) == ["1", "2"] and first.mark("done").is_file() and second.log.is_file()
     assert re.fullmatch("[0-9a-f]{64}  -\n", first.mark("stages").read_text())
-    assert "Nothing to be done" in snakemake(write(table)).stderr  # the Snakefile and the scripts are as they were
+    assert "Nothing to be done" in snakemake(write(table)).stderr  # the rewritten Snakefile and scripts are unchanged
 
-    subprocess.run(["bash", first.script], check=True)  # made again with the same result, by whatever launcher
+    subprocess.run(["bash", first.script], check=True)  # remade with the same result, as another launcher may do
     assert "Nothing to be done" in snakemake(place.root / "Snakefile").stderr
     (place.root / "result").write_text("b")
-    subprocess.run(["bash", first.script], check=True)  # with another result: the cell that needs it is stale
+    subprocess.run(["bash", first.script], check=True)  # remade with another result, which makes the cell that needs it stale
     assert snakemake(place.root / "Snakefile").returncode == 0 and ran(place)[2:] == ["1", "1", "2"]
-    (place.root / "config.sh").write_text("EPOCHS=2\n")  # other settings: the scripts are others
+    (place.root / "config.sh").write_text("EPOCHS=2\n")  # other settings change the scripts
     assert snakemake(write(table)).returncode == 0 and ran(place)[5:] == ["1", "2"]
 
 
 @needs_snakemake
-def test_a_cell_that_was_stopped_is_run_again(table):
+def test_a_stopped_cell_is_retried(table):
     place, (first, _) = table  # noqa: F811
     stop = 'if [[ ! -e $HOME/stopped ]]; then touch "$HOME/stopped"; exit 143; fi\n'
     (place.root / "3_train_teacher.sh").write_text(STAGE + stop)
@@ -81,7 +81,7 @@ def test_a_cell_that_was_stopped_is_run_again(table):
 
 
 @needs_snakemake
-def test_cells_side_by_side_have_a_gpu_each(table):
+def test_parallel_cells_have_a_gpu_each(table):
     place, (first, second) = table  # noqa: F811
     both = 'until [[ $(wc -l < "$HOME/ran") -ge 2 || $SECONDS -gt 60 ]]; do sleep 0.02; done\n'
     (place.root / "3_train_teacher.sh").write_text(STAGE + both)
@@ -90,11 +90,11 @@ def test_cells_side_by_side_have_a_gpu_each(table):
     used = [line.split() for line in (place.root / "ran").read_text().splitlines()]
     assert {seed for seed, _ in used} == {"1", "2"} and {gpu for _, gpu in used} == {"2", "5"}
     first.mark("stages").unlink()
-    assert snakemake(write(alone, gpus=["2", "5"]), CUDA_VISIBLE_DEVICES="7").returncode == 0  # as a scheduler says it
+    assert snakemake(write(alone, gpus=["2", "5"]), CUDA_VISIBLE_DEVICES="7").returncode == 0  # as a scheduler sets it
     assert (place.root / "ran").read_text().splitlines()[2:] == ["1 7"]
 
 
-def test_what_a_snakefile_cannot_be_made_of_is_refused(table):
+def test_unprocessed_data_and_braces_in_paths_are_refused(table):
     place, cells = table  # noqa: F811
     data = replace(cells[0], name="data", scripts=("1_get_data.sh", "2_process_data.sh"))
     with pytest.raises(TeachbackError, match="which does not exist; create it first with .export .*bash 2_process_data.sh"):
@@ -104,7 +104,7 @@ def test_what_a_snakefile_cannot_be_made_of_is_refused(table):
 
 
 @needs_snakemake
-def test_two_cells_of_the_generated_suite_by_the_command_line(home):  # noqa: F811
+def test_the_command_line_makes_a_workflow_of_two_cells(home):  # noqa: F811
     part = {"ROWS": "mix-tinybert", "SEEDS": "4", "DOMAIN": "books", "DOMAINS": "books dvd"}
     made = command(home, "metakd_amazon", "--snakefile", RETRIES="1", **part)
     assert made.returncode == 0, made.stderr

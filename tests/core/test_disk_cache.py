@@ -1,4 +1,4 @@
-"""What teachers said, on disk: whole or absent, and never more than is allowed."""
+"""On-disk cache of teacher outputs: entries appear whole or not at all, and the size limit holds."""
 
 import multiprocessing
 import os
@@ -30,40 +30,40 @@ def used_at(place, seconds: float) -> None:
     os.utime(place, (seconds, seconds))
 
 
-def test_a_key_is_written_once(tmp_path):
+def test_an_entry_is_written_once_per_key(tmp_path):
     cache, calls = DiskCache(tmp_path, None), []
     place = cache.keep("one", MEGABYTE, writer(calls=calls))
     assert cache.keep("one", MEGABYTE, writer(calls=calls)) == place == tmp_path / "one" and len(calls) == 1
     assert (place / "file.npy").stat().st_size == MEGABYTE
 
 
-def test_what_was_not_used_for_longest_makes_room(tmp_path):
+def test_the_least_recently_used_entry_is_evicted_first(tmp_path):
     cache = DiskCache(tmp_path, 2.5 * MEGABYTE / 1e9)
     for number, name in enumerate(("old", "older", "new")):
         place = cache.keep(name, MEGABYTE, writer())
         used_at(place, {"old": 2000, "older": 1000, "new": 3000}[name])
         assert len(names(tmp_path)) == min(number + 1, 2)
     assert names(tmp_path) == ["new", "old"]
-    cache.keep("old", MEGABYTE, writer())  # using it makes it the newest
+    cache.keep("old", MEGABYTE, writer())  # makes it the most recently used
     cache.keep("next", MEGABYTE, writer())
     assert names(tmp_path) == ["next", "old"]
 
 
-def test_nothing_is_removed_while_there_is_room(tmp_path):
+def test_nothing_is_evicted_below_the_size_limit(tmp_path):
     cache = DiskCache(tmp_path, 2 * MEGABYTE / 1e9)
     cache.keep("one", MEGABYTE, writer())
     cache.keep("two", MEGABYTE, writer())
     assert names(tmp_path) == ["one", "two"]
 
 
-def test_what_is_larger_than_allowed_is_refused_with_both_sizes(tmp_path):
+def test_an_entry_above_the_limit_is_refused_naming_both_sizes(tmp_path):
     assert DiskCache(tmp_path, 0.002).refusal(2 * MEGABYTE) == ""
     reason = DiskCache(tmp_path, 1).refusal(2_500 * MEGABYTE)
     assert reason == "they would take 2.5 GB, but TEACHER_CACHE_GB is 1.0 GB"
     assert "a fifth of the free disk" in DiskCache(tmp_path / "new", None).refusal(10**18)
 
 
-def test_what_was_not_finished_is_not_there(tmp_path):
+def test_an_interrupted_write_leaves_no_entry(tmp_path):
     def fail(folder):
         writer()(folder)
         raise KeyboardInterrupt
@@ -73,7 +73,7 @@ def test_what_was_not_finished_is_not_there(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_another_process_that_was_faster_is_believed(tmp_path):
+def test_an_entry_written_meanwhile_by_another_process_is_used(tmp_path):
     cache = DiskCache(tmp_path, None)
 
     def write(folder):
@@ -85,7 +85,7 @@ def test_another_process_that_was_faster_is_believed(tmp_path):
     assert names(place) == ["theirs"] and names(tmp_path) == ["one"]
 
 
-def test_what_another_process_removed_before_it_was_read_is_written_again(tmp_path):
+def test_an_entry_evicted_before_it_is_read_is_written_again(tmp_path):
     cache, calls, removals = DiskCache(tmp_path, None), [], iter([True, True, False])
 
     def read(place):
@@ -97,13 +97,13 @@ def test_what_another_process_removed_before_it_was_read_is_written_again(tmp_pa
     assert names(tmp_path) == ["one"]
 
 
-def test_a_folder_with_a_missing_file_is_written_again(tmp_path):
+def test_an_entry_with_a_missing_file_is_written_again(tmp_path):
     cache = DiskCache(tmp_path, None)
     (cache.keep("one", MEGABYTE, writer()) / "file.npy").unlink()
     assert cache.get("one", MEGABYTE, writer(), lambda place: (place / "file.npy").stat().st_size) == MEGABYTE
 
 
-def test_processes_that_leave_each_other_no_room_are_told_of(tmp_path):
+def test_repeated_eviction_before_reading_is_an_error(tmp_path):
     calls = []
 
     def read(place):
@@ -115,8 +115,8 @@ def test_processes_that_leave_each_other_no_room_are_told_of(tmp_path):
     assert len(calls) == ATTEMPTS
 
 
-def ask(folder, own: str) -> None:
-    """A process's wishes: two keys of its own and one that all have, in a cache that holds two."""
+def request_entries(folder, own: str) -> None:
+    """Request two private entries and a shared one in turn from a cache that holds two; the work of one process."""
 
     def write(place):
         for part in ("a", "b"):
@@ -130,8 +130,8 @@ def ask(folder, own: str) -> None:
         assert found == [name.encode()] * 2
 
 
-def test_processes_that_share_a_cache_with_little_room_all_read_what_they_asked_for(tmp_path):
-    processes = [multiprocessing.get_context("fork").Process(target=ask, args=(tmp_path, own)) for own in "xyz"]
+def test_concurrent_processes_read_their_entries_from_a_small_cache(tmp_path):
+    processes = [multiprocessing.get_context("fork").Process(target=request_entries, args=(tmp_path, own)) for own in "xyz"]
     for process in processes:
         process.start()
     for process in processes:
@@ -140,7 +140,7 @@ def test_processes_that_share_a_cache_with_little_room_all_read_what_they_asked_
     assert all(not name.startswith(".") for name in names(tmp_path))
 
 
-def test_the_rest_of_a_removal_that_was_cut_short_is_removed_later(tmp_path, monkeypatch):
+def test_leftovers_of_an_interrupted_removal_are_removed_by_the_next_write(tmp_path, monkeypatch):
     cache = DiskCache(tmp_path, 1.5 * MEGABYTE / 1e9)
     place = cache.keep("old", MEGABYTE, writer())
     with monkeypatch.context() as patched:
@@ -151,7 +151,7 @@ def test_the_rest_of_a_removal_that_was_cut_short_is_removed_later(tmp_path, mon
     assert names(tmp_path) == ["new"]
 
 
-def test_what_may_not_be_removed_stays_whole(tmp_path, monkeypatch):
+def test_an_entry_that_cannot_be_removed_stays_whole(tmp_path, monkeypatch):
     place = DiskCache(tmp_path, None).keep("one", MEGABYTE, writer())
     monkeypatch.setattr(type(place), "rename", refuse)
     remove_at_once(place)

@@ -1,4 +1,4 @@
-"""What a user sees of a full disk, a read-only folder, a file that is gone, Ctrl-C and SIGTERM."""
+"""Error messages for a full disk, a read-only folder, a missing file, Ctrl-C and SIGTERM."""
 
 import errno
 import os
@@ -49,13 +49,13 @@ def system_error(number: int, path: str | None = None) -> OSError:
 
 
 def outcome(main, capsys) -> tuple[int, str]:
-    """Status and standard error of an entry point."""
+    """Exit status and standard error of an entry point."""
     with pytest.raises(SystemExit) as end:
         run_entry_point(main)
     return end.value.code, capsys.readouterr().err
 
 
-def test_a_reader_that_has_seen_enough_ends_it_without_a_word():
+def test_a_closed_output_pipe_ends_the_command_silently_as_sigpipe():
     command = [sys.executable, "-c", TALKATIVE]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": SOURCE}
@@ -63,7 +63,7 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word():
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 128 + signal.SIGPIPE  # as the shell tells of other commands before `head`
+    assert process.returncode == 128 + signal.SIGPIPE  # the status that a shell reports for a command before `head`
 
 
 @pytest.mark.parametrize(
@@ -89,21 +89,21 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word():
         (OSError("something else"), ""),
     ],
 )  # fmt: skip
-def test_errors_of_the_disk_name_the_place_and_what_to_do(error, words):
+def test_file_system_errors_name_the_path_and_the_remedy(error, words):
     message = disk_message(error, "the folder")
     assert message.startswith(words) and bool(message) == bool(words)
 
 
-def test_a_disk_whose_inodes_are_used_up_is_not_said_to_lack_bytes(monkeypatch):
+def test_exhausted_inodes_are_not_reported_as_a_lack_of_bytes(monkeypatch):
     state = SimpleNamespace(f_bavail=50_000, f_frsize=4096, f_files=1000, f_favail=0)
     monkeypatch.setattr("teachback.core.errors.os.statvfs", lambda place: state)
     message = disk_message(system_error(errno.ENOSPC, "/data/x"))
     assert message.startswith("/data/x: the disk can hold no more files (its inodes are used up, with 0.205 GB free); remove files")
-    state.f_files = 0  # btrfs and others number no inodes
+    state.f_files = 0  # btrfs and others report no number of inodes
     assert disk_message(system_error(errno.ENOSPC, "/data/x")).startswith("/data/x: the disk is full (0.205 GB free); free some")
 
 
-def test_a_library_that_meets_a_file_size_limit_is_understood(tmp_path):
+def test_library_errors_at_the_file_size_limit_are_explained(tmp_path):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
@@ -117,7 +117,7 @@ def test_a_library_that_meets_a_file_size_limit_is_understood(tmp_path):
     assert not (tmp_path / "text").exists()
 
 
-def test_a_mapped_files_blocks_are_reserved_so_that_a_full_disk_is_an_error(tmp_path, monkeypatch):
+def test_reserving_the_blocks_of_a_mapped_file_raises_on_a_full_disk(tmp_path, monkeypatch):
     mapped = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float16, shape=(1000, 1000))
     assert os.stat(tmp_path / "x.npy").st_blocks * 512 < mapped.nbytes
     reserve(tmp_path / "x.npy", mapped.offset + mapped.nbytes)
@@ -132,7 +132,7 @@ def test_a_mapped_files_blocks_are_reserved_so_that_a_full_disk_is_an_error(tmp_
         reserve(tmp_path / "x.npy", 10)
 
 
-def test_an_entry_point_says_what_happened_in_a_line(capsys):
+def test_an_entry_point_reports_an_error_in_one_line(capsys):
     def full():
         raise system_error(errno.ENOSPC, "/data/x")
 
@@ -142,7 +142,7 @@ def test_an_entry_point_says_what_happened_in_a_line(capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_name_in_a_message_can_forge_no_line(capsys):
+def test_control_characters_in_a_message_are_escaped(capsys):
     def refuse():
         raise TeachbackError("DOMAIN=books\nerror: all is well\x1b[2J is not there")
 
@@ -151,14 +151,14 @@ def test_a_name_in_a_message_can_forge_no_line(capsys):
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
-def test_a_stream_that_lacks_a_character_ends_nothing(encoding):
+def test_characters_outside_the_encoding_of_a_stream_are_escaped(encoding):
     code = "from teachback.core.errors import run_entry_point\nrun_entry_point(lambda: print('caf\u00e9 \U0001f600'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False,
                           env=os.environ | {"PYTHONPATH": SOURCE, "PYTHONIOENCODING": encoding})  # fmt: skip
     assert done.returncode == 0 and done.stdout.endswith(b"\\U0001f600\n"), done.stderr
 
 
-def test_bytes_that_are_no_utf_8_are_refused_before_anything_is_done():
+def test_arguments_that_are_not_utf_8_are_refused_at_the_start():
     code = "from teachback.core.errors import run_entry_point\nrun_entry_point(lambda: print('went on'))"
     done = subprocess.run([sys.executable, "-c", code, b"--output_root", b"b\xff"], capture_output=True, check=False,
                           env=os.environ | {"PYTHONPATH": SOURCE})  # fmt: skip
@@ -167,7 +167,7 @@ def test_bytes_that_are_no_utf_8_are_refused_before_anything_is_done():
 
 
 @pytest.mark.parametrize(("name", "shown"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])
-def test_a_signal_ends_an_entry_point_even_where_exceptions_are_lost(name, shown):
+def test_a_signal_during_a_destructor_ends_the_entry_point(name, shown):
     done = subprocess.run([sys.executable, "-c", IN_A_DESTRUCTOR, name], capture_output=True, text=True, check=False,
                           env=os.environ | {"PYTHONPATH": SOURCE})  # fmt: skip
     assert done.returncode == -getattr(signal, name) and done.stdout == ""
@@ -175,7 +175,7 @@ def test_a_signal_ends_an_entry_point_even_where_exceptions_are_lost(name, shown
 
 
 @pytest.mark.parametrize("script", ["get_data", "process_data", "train_teacher", "distill_student", "curriculum", "evaluate"])
-def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback(script, tmp_path):
+def test_ctrl_c_during_imports_leaves_no_traceback(script, tmp_path):
     library = "transformers" if script in ("get_data", "process_data") else "torch"  # stages 1 and 2 begin without PyTorch
     (tmp_path / f"{library}.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
     path = os.pathsep.join((str(tmp_path), SOURCE))
@@ -192,7 +192,7 @@ def test_other_errors_keep_their_traceback():
         run_entry_point(lambda: 1 / 0)
 
 
-def test_a_message_of_several_lines_keeps_them_and_a_name_forges_none(capsys):
+def test_line_breaks_between_message_lines_are_kept_those_inside_escaped(capsys):
     def main():
         raise TeachbackError("2 bad rows:", "  train.tsv line 3: label 'x\ny'", "Correct them.")
 

@@ -1,4 +1,4 @@
-"""Files and folders that are prepared beside their place, and what killed processes leave of them."""
+"""Atomic replacement of files and folders, and removal of the temporary files of killed processes."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_but_not_what_is_being_written(tmp_path):
+def test_temporary_files_of_killed_processes_are_removed_and_live_ones_kept(tmp_path):
     command = [sys.executable, "-c", DIE, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": SOURCE}
     other = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -36,7 +36,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_but_not_what_is_being
     left = names(tmp_path)
     assert len(left) == 2 and all(name.startswith((".file.", ".folder.")) for name in left)
     write_atomically(tmp_path / "file", "whole")
-    assert set(left) < set(names(tmp_path))  # the other one still writes
+    assert set(left) < set(names(tmp_path))  # the other process is still writing
     other.communicate("die\n")
     write_atomically(tmp_path / "file", "whole")
     with working_folder(tmp_path / "folder") as folder:
@@ -44,7 +44,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_but_not_what_is_being
     assert names(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "whole"
 
 
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_an_error_leaves_the_old_file_and_no_temporary_files(tmp_path):
     write_atomically(tmp_path / "file", "old")
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "file") as file:
         file.write(b"half")
@@ -55,7 +55,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "old"
 
 
-def test_a_file_that_is_taken_for_an_abandoned_one_is_made_once_more(tmp_path, monkeypatch):
+def test_a_temporary_folder_removed_before_it_is_locked_is_created_again(tmp_path, monkeypatch):
     import fcntl
 
     original, calls = fcntl.flock, []

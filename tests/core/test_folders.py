@@ -1,4 +1,4 @@
-"""Folders that a user names are judged by kind before anything is computed, and links to other disks are kept."""
+"""Validation of user-given folders before any computation, messages on unreadable files, and symbolic links."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ from teachback.core.runs import StageRun
 DEEP = "/".join(["y" * 200] * 18)
 
 
-def make(folder: Path) -> None:
+def make_file_and_links(folder: Path) -> None:
     (folder / "file").write_text("")
     (folder / "loop").symlink_to("loop")
     (folder / "dangling").symlink_to("/nowhere/at/all")
@@ -38,31 +38,31 @@ def make(folder: Path) -> None:
     ],
     ids=lambda value: value[:12],
 )
-def test_a_folder_that_no_stage_could_work_in_is_refused_by_its_kind(name, reason, tmp_path):
-    make(tmp_path)
+def test_an_unusable_folder_is_refused_with_the_reason(name, reason, tmp_path):
+    make_file_and_links(tmp_path)
     with pytest.raises(TeachbackError, match=r"^OUTPUT_DIR=") as refused:
         require_folder("OUTPUT_DIR", tmp_path / name)
     assert reason in str(refused.value) and len(str(refused.value)) < 800
 
 
-def test_a_folder_that_is_there_is_linked_to_or_is_still_to_be_made_is_taken(tmp_path):
-    make(tmp_path)
+def test_existing_linked_and_missing_folders_are_accepted(tmp_path):
+    make_file_and_links(tmp_path)
     for name in ("", "linked", "linked/new/below", "x" * 255, "caf\u00e9"):
         require_folder("DATA_DIR", tmp_path / name)
 
 
 @pytest.mark.parametrize(("flag", "variable"), [("data_dir", "DATA_DIR"), ("output_root", "OUTPUT_DIR"),
                                                 ("teacher_root", "TEACHER_DIR"), ("student_root", "STUDENT_DIR")])  # fmt: skip
-def test_every_entry_point_judges_its_folders(flag, variable):
+def test_folders_are_validated_when_arguments_are_parsed(flag, variable):
     with pytest.raises(TeachbackError, match=f"{variable}=/dev/null: "):
         parse(DataArguments, argv=[f"--{flag}", "/dev/null"])
 
 
 @pytest.fixture
-def closed():
-    """A folder of another user's, or of this one's without its rights, with a file and a folder that may not be read.
+def unreadable_folder():
+    """Folder with a file and a subfolder that the current user may not read.
 
-    The root user may read everything, and becomes somebody else for the time of a test.
+    Root may read everything, so a process of root takes another user id for the duration of the test.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -71,7 +71,7 @@ def closed():
         (folder / "model.safetensors").chmod(0)
         (folder / "inside").mkdir(mode=0)
         root, before = os.geteuid() == 0, os.getcwd()
-        os.chdir("/")  # the folder one works in may be closed to others too
+        os.chdir("/")  # the other user may lack access to the working directory
         if root:
             os.setresuid(65534, 65534, 0)
         try:
@@ -83,24 +83,24 @@ def closed():
             (folder / "inside").chmod(0o700)
 
 
-def test_a_file_that_may_not_be_read_is_not_said_to_be_gone(closed):
-    file = closed / "model.safetensors"
+def test_an_unreadable_file_is_not_reported_as_missing(unreadable_folder):
+    file = unreadable_folder / "model.safetensors"
     as_safetensors_says = FileNotFoundError(f"No such file or directory: {file}")
     assert disk_message(as_safetensors_says).startswith(f"{file} is not readable (Permission denied)")
-    assert unreadable_file(closed).startswith(f"{closed / 'inside'} is not readable")  # the first by name
-    below = PermissionError(13, "Permission denied", str(closed / "inside/config.json"))
-    assert disk_message(below).startswith(f"{closed / 'inside'} is not readable (Permission denied)")
+    assert unreadable_file(unreadable_folder).startswith(f"{unreadable_folder / 'inside'} is not readable")  # first by name
+    below = PermissionError(13, "Permission denied", str(unreadable_folder / "inside/config.json"))
+    assert disk_message(below).startswith(f"{unreadable_folder / 'inside'} is not readable (Permission denied)")
     assert unreadable_file("bert-base-uncased") == ""  # a hub name
 
 
-def test_what_is_published_can_be_read_as_the_umask_says(tmp_path):
+def test_published_files_and_folders_have_the_modes_of_the_umask(tmp_path):
     for mask, file_mode, folder_mode in ((0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775)):
         folder = tmp_path / f"{mask:o}"
         (folder / "last").mkdir(parents=True)
         for name in ("model.safetensors", "last/model.safetensors"):
             (folder / name).write_text("x")
             (folder / name).chmod(0o600)
-        folder.chmod(0o2700)  # whose group is inherited
+        folder.chmod(0o2700)  # setgid: new files inherit the group
         before = os.umask(mask)
         try:
             sync(folder)
@@ -110,7 +110,7 @@ def test_what_is_published_can_be_read_as_the_umask_says(tmp_path):
         assert modes == {folder.name: 0o2000 | folder_mode, "last": folder_mode, "model.safetensors": file_mode}
 
 
-def test_a_stage_folder_that_is_a_link_to_another_disk_is_written_there(tmp_path):
+def test_a_symlinked_stage_folder_is_replaced_at_the_target_of_the_link(tmp_path):
     (tmp_path / "disk").mkdir()
     link = tmp_path / "teacher-meta"
     link.symlink_to("disk/teacher")
@@ -125,8 +125,8 @@ def test_a_stage_folder_that_is_a_link_to_another_disk_is_written_there(tmp_path
     assert {path.name for path in (tmp_path / "disk").iterdir()} == {"teacher"}
 
 
-def test_a_file_that_is_a_link_is_written_where_it_leads(tmp_path):
-    make(tmp_path)
+def test_a_symlinked_file_is_written_at_the_target_of_the_link(tmp_path):
+    make_file_and_links(tmp_path)
     (tmp_path / "results.tsv").symlink_to("file")
     write_atomically(tmp_path / "results.tsv", "new")
     assert (tmp_path / "results.tsv").is_symlink() and (tmp_path / "file").read_text() == "new"
@@ -136,6 +136,6 @@ def test_a_file_that_is_a_link_is_written_where_it_leads(tmp_path):
         real_place(tmp_path / "dangling")
 
 
-def test_the_longest_name_can_still_be_replaced(tmp_path):
+def test_a_file_with_a_name_of_maximum_length_can_be_replaced(tmp_path):
     write_atomically(tmp_path / ("\u4e2d" * 85), "x")
     assert (tmp_path / ("\u4e2d" * 85)).read_text() == "x"

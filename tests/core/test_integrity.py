@@ -1,4 +1,4 @@
-"""Damaged files are seen, whatever was done to them, and unchanged ones are read once."""
+"""Detection of damaged files, and remembered hashes, with which unchanged files are read once."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TEXT = "guid\ttext\n1\tgood\n2\tbad\n"
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three files, one of them in a folder within."""
+    """Folder with three files, one of them in a subfolder."""
     (tmp_path / "last").mkdir()
     for name in ("model.safetensors", "last/model.safetensors"):
         (tmp_path / name).write_bytes(bytes(range(256)) * 40)
@@ -33,14 +33,14 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def long_ago(monkeypatch):
-    """Lets every file count as one that changed long ago."""
+def settled_files(monkeypatch):
+    """Let every file count as unmodified for a long time, so that its hash is remembered."""
     monkeypatch.setattr(integrity, "SETTLED_SECONDS", -3600.0)
 
 
 @pytest.fixture
 def read(monkeypatch):
-    """Names of the files that are read, in order; the process remembers nothing at first."""
+    """Names of the files that are hashed, in order; the process has no remembered hashes at first."""
     names: list[str] = []
     original = integrity.sha256
     monkeypatch.setattr(integrity, "sha256", lambda path: names.append(path.name) or original(path))
@@ -77,7 +77,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", ["model.safetensors", "last/model.safetensors"])
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_seen_and_named(kind, name, folder):
+def test_damage_is_detected_and_described(kind, name, folder):
     files = describe(folder)
     assert damage(folder, files) == []
     spoil, problem = DAMAGE[kind]
@@ -86,7 +86,7 @@ def test_damage_is_seen_and_named(kind, name, folder):
     assert found.startswith(f"{name} ") and problem in found
 
 
-def test_rows_of_a_table_are_counted(folder):
+def test_rows_of_tables_are_counted_and_missing_ones_reported(folder):
     files = describe(folder)
     assert files["rows.tsv"]["rows"] == 2 and "rows" not in files["model.safetensors"]
     (folder / "rows.tsv").write_text(TEXT.removesuffix("2\tbad\n"))
@@ -94,36 +94,36 @@ def test_rows_of_a_table_are_counted(folder):
     assert damage(folder, files, ["model.safetensors"]) == []
 
 
-def test_a_stage_folder_within_and_a_model_card_are_others_business(folder):
+def test_nested_stages_model_cards_and_stage_json_are_not_described(folder):
     (folder / "onnx").mkdir()
     for name in ("onnx/stage.json", "onnx/model.onnx", "README.md", "stage.json"):
         (folder / name).write_text("x")
     assert sorted(describe(folder)) == ["last/model.safetensors", "model.safetensors", "rows.tsv"]
 
 
-def test_what_did_not_change_is_read_once_by_all_processes(folder, read, long_ago, monkeypatch):
+def test_unchanged_files_are_hashed_once_across_processes(folder, read, settled_files, monkeypatch):
     files = describe(folder)
     assert len(read) == 3 and damage(folder, files) == [] and len(read) == 3
-    monkeypatch.setattr(integrity, "_hashes", {})  # another process
+    monkeypatch.setattr(integrity, "_hashes", {})  # as in another process
     assert damage(folder, files) == [] and len(read) == 3
     (folder / REMEMBERED).write_text("[")
     monkeypatch.setattr(integrity, "_hashes", {})
-    assert damage(folder, files) == [] and len(read) == 6  # a damaged record costs a reading
+    assert damage(folder, files) == [] and len(read) == 6  # with a damaged record, files are hashed again
     assert set(json.loads((folder / REMEMBERED).read_text())) == set(files)
 
 
 @pytest.mark.parametrize("known_by", ["the process", "the record"])
-def test_a_change_that_keeps_size_and_times_is_seen(known_by, folder, read, long_ago, monkeypatch):
+def test_a_change_that_keeps_size_and_times_is_detected(known_by, folder, read, settled_files, monkeypatch):
     files = describe(folder)
     damage(folder, files)
     if known_by == "the record":
         monkeypatch.setattr(integrity, "_hashes", {})
-    time.sleep(0.05)  # some ticks of the file system's clock
+    time.sleep(0.05)  # longer than the resolution of the file system's clock
     flip(folder / "model.safetensors", keep_times=True)
     assert damage(folder, files) == ["model.safetensors has changed since it was written"]
 
 
-def test_another_file_of_the_same_size_and_times_is_seen(folder, long_ago):
+def test_a_replacement_file_of_equal_size_and_times_is_detected(folder, settled_files):
     files, path = describe(folder), folder / "model.safetensors"
     damage(folder, files)
     found = path.stat()
@@ -134,14 +134,14 @@ def test_another_file_of_the_same_size_and_times_is_seen(folder, long_ago):
 
 
 @pytest.mark.parametrize("seconds", [0, 3600], ids=["just now", "a clock that was set back"])
-def test_what_may_still_change_unseen_is_read_again(seconds, folder, read, monkeypatch):
+def test_recently_modified_files_are_hashed_again(seconds, folder, read, monkeypatch):
     present = time.time()
     monkeypatch.setattr(integrity.time, "time", lambda: present - seconds)
     files = describe(folder)
     assert damage(folder, files) == [] and len(read) == 6 and not (folder / REMEMBERED).exists()
 
 
-def test_where_nothing_can_be_written_down_files_are_read(folder, read, long_ago, monkeypatch):
+def test_files_are_hashed_where_the_record_cannot_be_written(folder, read, settled_files, monkeypatch):
     files = describe(folder)
 
     def refuse(*arguments, **options):
@@ -153,14 +153,14 @@ def test_where_nothing_can_be_written_down_files_are_read(folder, read, long_ago
     assert not (folder / "moved away").exists()
 
 
-def test_a_file_is_hashed_as_a_whole(folder):
+def test_the_content_hash_is_the_sha256_of_the_file(folder):
     import hashlib
 
     path = folder / "model.safetensors"
     assert content_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_record_knows_whether_it_is_what_it_was():
+def test_the_checksum_of_a_record_detects_changes():
     record = with_checksum({"loss": float("nan"), "by": {1: 0.1 + 0.2}, "path": os.path})
     read = json.loads(json.dumps(record, indent=2))
     require_checksum(read)
@@ -170,7 +170,7 @@ def test_a_record_knows_whether_it_is_what_it_was():
             require_checksum(changed)
 
 
-def test_a_sealed_folder(folder):
+def test_a_seal_detects_damaged_files_and_damage_of_itself(folder):
     assert broken_seal(folder) == [f"{SEAL} is missing"]
     seal(folder)
     assert broken_seal(folder) == []

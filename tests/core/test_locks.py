@@ -1,4 +1,4 @@
-"""One process at a time in a folder, and a lock that dies with its process."""
+"""Locks of folders, which end with their process, and turns of concurrent processes at a file."""
 
 import os
 import signal
@@ -27,23 +27,23 @@ def owner(tmp_path):
     process.wait()
 
 
-def test_the_owner_is_named_and_its_death_frees_the_folder(tmp_path, owner):
+def test_the_owner_of_a_lock_is_named_and_its_death_releases_the_lock(tmp_path, owner):
     with pytest.raises(TeachbackError, match=rf"stage is being created by process {owner.pid} on .* since .*; wait until"):
         take_lock(tmp_path / "stage")
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     take_lock(tmp_path / "stage")
-    take_lock(tmp_path / "stage")  # its own lock stops nobody
+    take_lock(tmp_path / "stage")  # a process may take its own lock again
     release_lock(tmp_path / "stage")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_folders_are_free(tmp_path, owner):
+def test_a_lock_does_not_affect_other_folders(tmp_path, owner):
     take_lock(tmp_path / "other")
     release_lock(tmp_path / "other")
 
 
-def test_a_lock_that_its_last_owner_removed_in_between_is_not_taken_for_the_present_one(tmp_path, monkeypatch):
+def test_a_lock_file_that_is_removed_while_taken_is_created_again(tmp_path, monkeypatch):
     import fcntl
 
     original, path = fcntl.flock, tmp_path / ".stage.lock"
@@ -61,7 +61,7 @@ def test_a_lock_that_its_last_owner_removed_in_between_is_not_taken_for_the_pres
     release_lock(tmp_path / "stage")
 
 
-def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
+def test_a_file_system_without_locks_causes_a_warning(tmp_path, monkeypatch, caplog):
     def refuse(handle, how):
         raise OSError(37, "No locks available")
 
@@ -71,14 +71,14 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog)
     release_lock(tmp_path / "stage")
 
 
-def test_a_file_without_locks_is_changed_all_the_same(tmp_path, monkeypatch, caplog):
+def test_without_locks_a_turn_at_a_file_is_given_with_a_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("fcntl.flock", lambda handle, how: (_ for _ in ()).throw(OSError(38, "Function not implemented")))
     with turn_at(tmp_path / "results.tsv"):
         pass
     assert "results.tsv cannot be locked (Function not implemented)" in caplog.text
 
 
-def test_a_file_is_waited_for(tmp_path):
+def test_concurrent_changes_of_a_file_take_turns(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: _add(tmp_path / "numbers", number), range(40)))
     assert sorted(map(int, (tmp_path / "numbers").read_text().split())) == list(range(40))

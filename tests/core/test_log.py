@@ -1,4 +1,4 @@
-"""A stage's log holds what it said and what it stopped with, and nothing of its progress bars."""
+"""Log of a stage: printed lines, warnings and the final error, without progress bars."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.log import stage_log
 
 
-def test_holds_what_is_printed_and_warned_of_and_the_terminal_sees_it_too(tmp_path, capsys):
+def test_both_output_streams_go_to_the_log_and_to_the_terminal(tmp_path, capsys):
     path, out = tmp_path / "logs/3_train_teacher.log", sys.stdout
     with stage_log(path):
         print("padding: 1 %")
@@ -22,14 +22,14 @@ def test_holds_what_is_printed_and_warned_of_and_the_terminal_sees_it_too(tmp_pa
     assert capsys.readouterr() == ("padding: 1 %\n", "careful\n")
 
 
-def test_warnings_of_loggers_without_a_handler_reach_it(tmp_path, monkeypatch):
+def test_warnings_of_loggers_without_a_handler_are_logged(tmp_path, monkeypatch):
     monkeypatch.setattr(logging.getLogger("teachback"), "propagate", False)
     with stage_log(tmp_path / "log"):
         logging.getLogger("teachback.core.runs").warning("made again")
     assert "made again" in (tmp_path / "log").read_text()
 
 
-def test_says_what_the_stage_stopped_with_and_the_next_start_is_appended(tmp_path):
+def test_the_final_error_is_logged_and_the_next_run_appended(tmp_path):
     with pytest.raises(TeachbackError), stage_log(tmp_path / "log"):
         raise TeachbackError("no such domain")
     with stage_log(tmp_path / "log"):
@@ -38,20 +38,20 @@ def test_says_what_the_stage_stopped_with_and_the_next_start_is_appended(tmp_pat
     assert lines[1] == "TeachbackError: no such domain" and lines[2].startswith("--- ") and lines[3] == "now"
 
 
-def test_progress_bars_stay_out_of_it(tmp_path, capsys):
+def test_progress_bars_are_not_logged(tmp_path, capsys):
     with stage_log(tmp_path / "log"):
         for _ in tqdm(range(3), desc="rows"):
             pass
     assert "rows" in capsys.readouterr().err and "rows" not in (tmp_path / "log").read_text()
 
 
-def test_without_being_wanted_it_writes_nothing(tmp_path):
+def test_a_disabled_log_writes_nothing(tmp_path):
     with stage_log(tmp_path / "logs/log", wanted=False):
         print("words")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_costs_the_log_alone_and_hides_no_error(capsys):
+def test_a_full_disk_loses_only_the_log_and_hides_no_error(capsys):
     with pytest.raises(ValueError, match="the stage's own"), stage_log(Path("/dev/full")):
         print("said")
         raise ValueError("the stage's own")

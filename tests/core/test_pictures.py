@@ -1,4 +1,4 @@
-"""A picture that cannot be drawn costs a warning and the picture; an error of the disk stays one."""
+"""Pictures that cannot be drawn are left out with a warning; errors of the disk are raised."""
 
 import errno
 
@@ -19,19 +19,19 @@ def test_a_picture_that_cannot_be_drawn_is_left_out_with_a_warning(tmp_path, cap
     assert f"{tmp_path / 'scores.png'} is left out because it could not be drawn: ValueError: Too many bins" in caplog.text
 
 
-def test_a_page_says_so_in_the_pictures_place(caplog):
+def test_a_page_shows_a_notice_in_place_of_a_picture_that_fails(caplog):
     figure = picture("Scores", impossible, "Bar chart", "All are one.")
     assert "could not be drawn" in figure.svg and figure.reading == "All are one." and "Scores is left out" in caplog.text
     assert picture("Scores", lambda axes: axes.plot([1, 2]), "Line chart", "It rises.").svg.startswith("<svg")
 
 
 @pytest.mark.filterwarnings("error")
-def test_names_are_no_formulas_and_letters_that_no_font_has_no_matter(tmp_path, caplog):
+def test_labels_are_not_parsed_as_formulas_and_missing_glyphs_are_accepted(tmp_path, caplog):
     save_png(lambda axes: axes.plot([1, 2], label="$\\frac{$ x^ \u4e2d"), tmp_path / "a.png", r"$\nonsense{$")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG") and not caplog.text
 
 
-def test_what_the_user_can_mend_is_still_an_error(tmp_path):
+def test_errors_that_the_user_can_fix_are_raised(tmp_path):
     with pytest.raises(TeachbackError), left_out_if_impossible("x"):
         raise TeachbackError("mend it")
     (tmp_path / "file").write_text("")

@@ -38,7 +38,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_published_stage_is_whole_and_described(tmp_path):
+def test_a_published_stage_has_its_files_and_a_full_record(tmp_path):
     run = stage_run(tmp_path)
     run.checkpoints()
     publish(run)
@@ -62,7 +62,7 @@ def test_up_to_date_only_with_the_same_arguments_inputs_and_stage(tmp_path):
     assert not other.up_to_date()
 
 
-def test_what_changed_is_named_with_both_values(tmp_path):
+def test_changes_are_listed_with_old_and_new_values(tmp_path):
     assert stage_run(tmp_path).changes() == []
     publish(stage_run(tmp_path))
     assert stage_run(tmp_path).changes() == []
@@ -70,20 +70,20 @@ def test_what_changed_is_named_with_both_values(tmp_path):
     assert stage_run(tmp_path, model="xyz").changes() == ["model: 'abc' -> 'xyz'"]
 
 
-def test_a_stage_of_a_release_that_recorded_more_is_still_up_to_date(tmp_path):
+def test_a_stage_with_additional_recorded_arguments_is_up_to_date(tmp_path):
     publish(stage_run(tmp_path, debug=[]))
     assert stage_run(tmp_path).up_to_date() and stage_run(tmp_path).changes() == []
     assert not stage_run(tmp_path, lr=0.2).up_to_date() and stage_run(tmp_path, lr=0.2).changes() == ["lr: 0.1 -> 0.2"]
 
 
-def test_values_that_json_changes_are_no_change(tmp_path):
+def test_tuples_that_json_turns_into_lists_count_as_unchanged(tmp_path):
     run = stage_run(tmp_path, pair=(1, 2))
     publish(run)
     again = stage_run(tmp_path, pair=(1, 2))
     assert again.up_to_date() and again.changes() == []
 
 
-def test_a_failure_while_writing_leaves_the_old_folder_as_it_was(tmp_path):
+def test_a_failure_while_writing_leaves_the_old_folder_unchanged(tmp_path):
     publish(stage_run(tmp_path), "old")
     before = (tmp_path / "teacher-meta" / "stage.json").read_bytes()
     with pytest.raises(OSError, match="disk full"), stage_run(tmp_path, lr=0.2).publishing(RECORD) as result:
@@ -118,7 +118,7 @@ def test_a_new_result_replaces_every_file_of_the_old_one(tmp_path):
     assert (tmp_path / "teacher-meta" / "model").read_text() == "new"
 
 
-def test_a_swap_that_was_interrupted_is_mended_by_the_next_run(tmp_path, monkeypatch):
+def test_an_interrupted_swap_is_repaired_by_the_next_run(tmp_path, monkeypatch):
     publish(stage_run(tmp_path), "old")
     rename, calls = os.rename, []
 
@@ -149,7 +149,7 @@ def test_a_leftover_of_an_old_swap_does_not_replace_a_finished_folder(tmp_path):
     assert names(tmp_path) == ["teacher-meta"] and names(tmp_path / "teacher-meta") == []
 
 
-def test_a_swap_that_its_process_ends_meanwhile_is_left_to_it(tmp_path, monkeypatch):
+def test_a_swap_that_its_own_process_completes_is_not_repaired(tmp_path, monkeypatch):
     old = tmp_path / ".teacher-meta.old"
     old.mkdir()
 
@@ -164,7 +164,7 @@ def test_a_swap_that_its_process_ends_meanwhile_is_left_to_it(tmp_path, monkeypa
     assert names(tmp_path) == ["teacher-meta"]
 
 
-def test_what_a_process_left_that_was_killed_after_publishing_is_removed(tmp_path):
+def test_tidy_removes_leftovers_of_a_process_killed_after_publishing(tmp_path):
     publish(stage_run(tmp_path))
     (stage_run(tmp_path).checkpoints() / "checkpoint-3").mkdir()
     (tmp_path / ".teacher-meta.old").mkdir()
@@ -172,10 +172,10 @@ def test_what_a_process_left_that_was_killed_after_publishing_is_removed(tmp_pat
     assert names(tmp_path) == ["teacher-meta"]
     stage_run(tmp_path, lr=0.2).checkpoints()
     stage_run(tmp_path).tidy()
-    assert names(tmp_path) == [".teacher-meta.partial", "teacher-meta"]  # of another run, which may still be continued
+    assert names(tmp_path) == [".teacher-meta.partial", "teacher-meta"]  # the work of another fingerprint may still be continued
 
 
-def test_unfinished_work_is_kept_for_the_same_run_only(tmp_path):
+def test_unfinished_work_is_kept_only_for_an_equal_fingerprint(tmp_path):
     kept = stage_run(tmp_path).checkpoints() / "checkpoint-3"
     kept.mkdir()
     assert (stage_run(tmp_path).checkpoints() / "checkpoint-3").is_dir()
@@ -183,14 +183,14 @@ def test_unfinished_work_is_kept_for_the_same_run_only(tmp_path):
     assert not kept.exists()
 
 
-def test_work_without_a_mark_is_not_trusted(tmp_path):
+def test_unfinished_work_without_a_fingerprint_is_discarded(tmp_path):
     checkpoints = stage_run(tmp_path).checkpoints()
     (checkpoints / "checkpoint-3").mkdir()
     (checkpoints.parent / "fingerprint").unlink()
     assert not list(stage_run(tmp_path).checkpoints().iterdir())
 
 
-def test_work_in_progress_is_no_finished_stage(tmp_path):
+def test_unfinished_work_does_not_count_as_a_finished_stage(tmp_path):
     run = stage_run(tmp_path)
     run.checkpoints()
     assert not run.folder.exists() and not run.up_to_date()
@@ -212,7 +212,7 @@ def test_a_folder_of_another_fingerprint_is_not_copied(tmp_path):
     assert not run.folder.exists()
 
 
-def test_reading_an_unfinished_or_broken_stage_says_so(tmp_path):
+def test_reading_an_unfinished_or_broken_stage_is_an_error(tmp_path):
     with pytest.raises(TeachbackError, match="does not hold a finished stage"):
         read_stage(tmp_path)
     (tmp_path / "stage.json").write_text("{")
@@ -224,7 +224,7 @@ def test_stage_folders_lie_under_suite_and_seed():
     assert str(seed_folder("outputs", "amazon", 42)) == os.path.join("outputs", "amazon", "seed42")
 
 
-def test_a_hash_of_rows_sees_every_field_and_the_order():
+def test_the_hash_of_rows_depends_on_every_field_and_the_order():
     rows = text_rows()
     assert hash_rows(rows) == hash_rows(text_rows())
     other = {"text_a": "other", "text_b": "other", "label": "", "domain": "dvd", "weight": 0.5}
@@ -233,7 +233,7 @@ def test_a_hash_of_rows_sees_every_field_and_the_order():
     assert len({hash_rows(rows), *map(hash_rows, changed)}) == 8
 
 
-def test_a_hash_of_a_model_sees_its_weights_config_and_tokenizer(tmp_path):
+def test_the_hash_of_a_model_depends_on_its_weights_and_config(tmp_path):
     classifier().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     first = hash_model(str(tmp_path))
@@ -263,28 +263,28 @@ def test_no_pickle_is_written(tmp_path):
             path.read_text(encoding="utf-8")
 
 
-# Devices and number formats
+# Devices and precision
 
 CPU = torch.device("cpu")
 
 
-def test_a_device_is_taken_by_name_or_chosen():
+def test_a_device_is_resolved_by_name_or_automatically():
     assert resolve_device("cpu") == CPU
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", "meta", ""])
-def test_a_device_that_is_none_of_ours_is_refused(name):
+def test_unsupported_devices_are_refused(name):
     with pytest.raises(TeachbackError, match=f"DEVICE={name}: use auto, cpu"):
         resolve_device(name)
 
 
-def test_a_gpu_that_is_not_there_is_an_error_rather_than_the_cpu():
+def test_a_missing_gpu_is_an_error_without_fallback_to_the_cpu():
     with pytest.raises(TeachbackError, match="DEVICE=cuda:99: PyTorch sees .* set DEVICE=cpu or auto"):
         resolve_device("cuda:99")
 
 
-def test_number_formats():
+def test_precisions_are_resolved_and_unsupported_ones_refused():
     assert resolve_precision("fp32", CPU) == "fp32" and resolve_precision("bf16", CPU) == "bf16"
     assert resolve_precision("auto", CPU) in ("fp32", "bf16")
     with pytest.raises(TeachbackError, match="PRECISION=fp16 needs a GPU"):
@@ -303,7 +303,7 @@ AMX, AVX = "avx512f amx_bf16 amx_tile", "avx512f avx512_bf16 sse4a"
         (AVX, "", "fp32"), ("avx512f", "AuthenticAMD", "fp32"),
     ],
 )  # fmt: skip
-def test_auto_takes_bf16_where_the_processor_computes_faster_in_it(flags, vendor, expected, monkeypatch, tmp_path):
+def test_auto_precision_is_bf16_on_processors_with_fast_bf16(flags, vendor, expected, monkeypatch, tmp_path):
     described = f"vendor_id\t: {vendor}\nmodel name\t: some\nflags\t\t: fpu {flags}\nbugs\t\t: none\n\n"
     (tmp_path / "cpuinfo").write_text("".join(f"processor\t: {core}\n{described}" for core in range(2)))
     monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
@@ -312,22 +312,22 @@ def test_auto_takes_bf16_where_the_processor_computes_faster_in_it(flags, vendor
     precision._processor.cache_clear()
 
 
-def test_auto_is_fp32_on_a_system_that_does_not_describe_its_processor(monkeypatch, tmp_path):
+def test_auto_precision_is_fp32_without_a_description_of_the_processor(monkeypatch, tmp_path):
     monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "absent")
     precision._processor.cache_clear()
     assert resolve_precision("auto", CPU) == "fp32"
     precision._processor.cache_clear()
 
 
-def test_auto_does_not_depend_on_the_time_that_products_take(monkeypatch):
+def test_auto_precision_does_not_depend_on_timings(monkeypatch):
     before = resolve_precision("auto", CPU)
-    monkeypatch.setattr("time.perf_counter", iter(range(10**6)).__next__)  # a machine on which all takes equally long
+    monkeypatch.setattr("time.perf_counter", iter(range(10**6)).__next__)  # a clock on which everything takes equally long
     precision._processor.cache_clear()
     assert resolve_precision("auto", CPU) == before
 
 
 @pytest.mark.parametrize(("build", "gpu", "chosen"), [("2.13.0+cpu", True, "cpu"), ("2.13.0", False, "cpu"), ("2.13.0", True, "cuda:0")])
-def test_the_precision_of_a_device_asks_pytorch_for_a_gpu_unless_it_is_built_for_cpus(build, gpu, chosen, monkeypatch):
+def test_a_gpu_is_looked_for_unless_pytorch_is_a_cpu_build(build, gpu, chosen, monkeypatch):
     asked = []
     monkeypatch.setattr(precision, "version", lambda name: build)
     monkeypatch.setattr("teachback.core.devices.resolve_device", lambda name: torch.device("cuda:0" if gpu else "cpu"))
@@ -336,18 +336,18 @@ def test_the_precision_of_a_device_asks_pytorch_for_a_gpu_unless_it_is_built_for
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_autocast_computes_in_the_named_format(name, dtype):
+def test_autocast_computes_in_the_given_precision(name, dtype):
     with autocast(name, CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 def test_peak_memory_is_in_bytes():
     before = peak_memory_bytes()["resident"]
-    held = torch.ones(30_000_000)  # 120 MB, if that is more than was ever held
+    held = torch.ones(30_000_000)  # 120 MB, which raise the peak unless it was higher before
     assert 50e6 < before <= peak_memory_bytes()["resident"] < 100e9 and len(held)
 
 
-def test_work_that_goes_on_with_other_threads_is_warned_of_and_the_number_recorded(tmp_path, monkeypatch, caplog):
+def test_continuing_with_another_thread_count_warns_and_is_recorded(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("torch.get_num_threads", lambda: 4)
     StageRun(tmp_path / "stage", "a stage", {}, {}).checkpoints()
     run = StageRun(tmp_path / "stage", "a stage", {}, {})

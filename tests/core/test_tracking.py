@@ -1,4 +1,4 @@
-"""Curves are where TensorBoard and Weights & Biases look for them: what they read back is what was logged."""
+"""Metrics logged to TensorBoard and Weights & Biases, compared with the values that both read back."""
 
 import json
 import struct
@@ -19,7 +19,7 @@ from teachback.stages.stage7_evaluate import track_scores
 
 
 class Listener:
-    """A tracker that remembers what it was told."""
+    """Tracker that stores the values it receives."""
 
     def __init__(self):
         self.told = []
@@ -32,18 +32,18 @@ class Listener:
     ("name", "expected"),
     [("loss", "train/loss"), ("eval_books_accuracy", "eval/books_accuracy"), ("policy/entropy", "policy/entropy")],
 )
-def test_a_curve_is_grouped_by_what_it_is_of(name, expected):
+def test_metrics_are_grouped_as_train_eval_or_by_their_own_prefix(name, expected):
     assert grouped(name) == expected
 
 
-def test_numbers_reach_every_tracker_and_words_none():
+def test_every_tracker_gets_the_numbers_but_not_the_strings():
     listeners = [Listener(), Listener()]
     Tracks(listeners).log({"loss": 0.5, "epoch": 1, "note": "words"}, step=3)
     assert all(one.told == [(3, {"train/loss": 0.5, "train/epoch": 1})] for one in listeners)
     NO_TRACKS.log({"loss": 0.5}, step=3)
 
 
-def test_stage_7_puts_its_scores_after_the_training_of_each_checkpoint(tmp_path):
+def test_stage_7_logs_scores_after_the_last_training_step_of_a_checkpoint(tmp_path):
     logs = tmp_path / "logs"
     with tracking(["tensorboard"], logs / "books/student_second", {}) as tracks:
         tracks.log({"loss": 0.5}, 6)
@@ -63,13 +63,13 @@ def test_stage_7_puts_its_scores_after_the_training_of_each_checkpoint(tmp_path)
     assert [event.step for event in read[0].Scalars("train/loss")] == [6]
 
 
-def test_a_name_that_is_no_tracker_of_ours_is_left_to_others(tmp_path):
+def test_names_of_unsupported_trackers_are_ignored(tmp_path):
     with tracking(["mlflow"], tmp_path / "logs/run", {}) as tracks:
         assert not tracks.trackers
     assert not list(tmp_path.iterdir())
 
 
-def test_tensorboard_reads_back_what_was_logged(tmp_path):
+def test_tensorboard_reads_back_the_logged_values(tmp_path):
     with tracking(["tensorboard"], tmp_path / "logs/run", {"learning_rate": 1e-3, "layers": [1, 2]}) as tracks:
         for step in (1, 2):
             tracks.log({"loss": step / 4, "eval_score": 0.5}, step)
@@ -82,7 +82,7 @@ BLOCK, FILE_HEADER, RECORD_HEADER = (
     32768,
     7,
     struct.Struct("<IHB"),
-)  # checksum, length, and which part it is of a record
+)  # checksum, length, and which part of a record it is
 WHOLE, LAST = 1, 4
 
 
@@ -102,7 +102,7 @@ def wandb_records(data: bytes) -> Iterator[bytes]:
 
 
 def wandb_history(folder: Path) -> list[dict]:
-    """What an offline run of Weights & Biases holds for sending: its steps."""
+    """History steps that an offline run of Weights & Biases holds for upload."""
     (path,) = folder.rglob("*.wandb")
     steps = []
     for data in wandb_records(path.read_bytes()):
@@ -114,14 +114,14 @@ def wandb_history(folder: Path) -> list[dict]:
     return steps
 
 
-def test_wandb_offline_holds_what_was_logged(tmp_path, monkeypatch):
+def test_an_offline_wandb_run_holds_the_logged_values_and_no_api_key(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_API_KEY", "secret_word_" * 4)
     with tracking(["wandb"], tmp_path / "logs/books/student_first", {"learning_rate": 1e-3}) as tracks:
         tracks.log({"loss": 0.25, "loss_attention": 0.125}, 1)
         tracks.log({"eval_books_accuracy": 0.75}, 2)
-    wandb.teardown()  # its service writes the end of the file when it leaves
+    wandb.teardown()  # its service writes the end of the file on shutdown
     steps = wandb_history(tmp_path / "logs/books/student_first")
     assert [step["_step"] for step in steps] == [1, 2]
     assert (steps[0]["train/loss"], steps[0]["train/loss_attention"]) == (0.25, 0.125)

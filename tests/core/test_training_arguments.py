@@ -1,4 +1,4 @@
-"""The arguments of the optimiser: what they build, what is recorded of them, and fields of Hugging Face's."""
+"""Arguments of the optimiser: the `TrainingArguments` they build, their fingerprint, and `--trainer` keys."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from teachback.core.errors import TeachbackError
 from teachback.core.parsing import parse_options
 from teachback.core.training_arguments import OptimizerArguments
 
-RECORDED = {  # by releases before, whose finished stages stay valid
+RECORDED = {  # by earlier releases, whose finished stages stay valid
     "learning_rate": 2e-5, "num_train_epochs": 3.0, "per_device_train_batch_size": 32, "lr_scheduler_type": "linear", "seed": 42,
     "weight_decay": 0.01, "warmup_steps": 0.1, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0,
     "gradient_accumulation_steps": 1, "max_steps": -1, "eval_strategy": "epoch", "save_strategy": "epoch",
@@ -24,7 +24,7 @@ def fingerprint(precision: str = "fp32", **options) -> dict:
     return arguments.fingerprint(arguments.training_arguments("cpu", precision))
 
 
-def test_the_fingerprint_has_what_determines_a_result():
+def test_the_fingerprint_holds_only_arguments_that_determine_the_result():
     assert fingerprint() == RECORDED
     assert fingerprint(per_device_eval_batch_size=2, save_steps=7, logging_steps=3, save_total_limit=1, dataloader_num_workers=0) == RECORDED
     assert fingerprint(adam_beta1=0.8, patience=2) == RECORDED | {"adam_beta1": 0.8, "patience": 2}
@@ -42,7 +42,7 @@ def test_trainer_keys_reach_hugging_faces_arguments_and_are_recorded():
     assert steps["save_steps"] == 4 and steps["eval_steps"] == 4
 
 
-def test_a_warm_up_that_the_schedule_leaves_out_is_refused():
+def test_a_warm_up_without_effect_on_the_schedule_is_refused():
     with pytest.raises(TeachbackError, match=r"--warmup_steps 0.2 has no effect with the schedule 'constant'; .* constant_with_warmup"):
         OptimizerArguments(lr_scheduler_type="constant", warmup_steps=0.2)
     for schedule in ("constant_with_warmup", "linear"):
@@ -55,7 +55,7 @@ def test_a_warm_up_that_the_schedule_leaves_out_is_refused():
     ("learning_rate=1", "it is a flag, --learning_rate 1"), ("bf16=true", "see --precision"), ("run_name=mine", "no effect here"),
     ("hub_strategy=end", "uploaded once"), ("gradient_checkpointing=true", "see --gradient_accumulation_steps"), ("save_strategy=steps", "needs --save_steps"),
 ])  # fmt: skip
-def test_a_key_that_cannot_be_is_refused(key, message):
+def test_invalid_and_repeated_trainer_keys_are_refused(key, message):
     with pytest.raises(TeachbackError, match=message):
         OptimizerArguments(trainer=[key])
     with pytest.raises(TeachbackError, match="given twice"):
@@ -63,17 +63,17 @@ def test_a_key_that_cannot_be_is_refused(key, message):
 
 
 @pytest.mark.parametrize(("flag", "message"), [("data_seed", "--trainer data_seed=..."), ("bf16", "see --precision"), ("lerning_rate", "unknown")])
-def test_a_field_given_as_a_flag_is_shown_the_way(flag, message):
+def test_a_trainer_field_given_as_a_flag_is_refused_with_the_remedy(flag, message):
     with pytest.raises(TeachbackError, match=message):
         parse_options(OptimizerArguments, argv=[f"--{flag}", "3"])
 
 
-def test_values_that_hugging_face_refuses_are_an_error_in_one_line():
+def test_values_that_hugging_face_refuses_are_reported():
     with pytest.raises(TeachbackError, match="wobbly"):
         OptimizerArguments(lr_scheduler_type="wobbly").training_arguments("cpu", "fp32")
 
 
-def test_arguments_need_no_pytorch():
+def test_arguments_can_be_built_without_pytorch():
     code = "import sys; import teachback.core.arguments as a; a.OptimizerArguments(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr

@@ -1,4 +1,4 @@
-"""What a checkpoint brings along: what its config may not decide, and which models are turned away in one line."""
+"""Admission of checkpoints: settings of their configs that are overridden, and models that are refused."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ ASKED = {
 
 
 def trained(folder: Path, **fields) -> dict[str, torch.Tensor]:
-    """Weights after a step with dropout on a model of the config."""
+    """Weights of the checkpoint in ``folder`` after one training step with dropout."""
     model = load(folder)
     torch.manual_seed(1)
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
@@ -56,7 +56,7 @@ def trained(folder: Path, **fields) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
-def test_a_config_that_asks_for_something_else_gives_the_same_run(tmp_path, caplog):
+def test_training_settings_of_a_checkpoints_config_have_no_effect(tmp_path, caplog):
     plain = save_family(tmp_path / "plain", "bert")
     weights = {name: value.bfloat16() for name, value in load_file(plain / "model.safetensors").items()}
     save_file({name: value.float() for name, value in weights.items()}, plain / "model.safetensors", {"format": "pt"})
@@ -71,7 +71,7 @@ def test_a_config_that_asks_for_something_else_gives_the_same_run(tmp_path, capl
     assert str(plain) not in told
 
 
-def test_what_is_saved_of_a_half_precision_checkpoint_is_float32(tmp_path):
+def test_half_precision_checkpoints_are_loaded_and_saved_as_float32(tmp_path):
     half = save_family(tmp_path / "half", "bert")
     weights = {name: value.half() for name, value in load_file(half / "model.safetensors").items()}
     save_file(weights, half / "model.safetensors", {"format": "pt"})
@@ -86,12 +86,12 @@ def test_what_is_saved_of_a_half_precision_checkpoint_is_float32(tmp_path):
 
 
 @pytest.mark.parametrize("family", [*ENCODERS, "qwen2", "llama"])
-def test_the_documented_families_are_admitted_in_train_mode(family, tmp_path):
+def test_the_documented_families_are_loaded_in_train_mode(family, tmp_path):
     assert load(save_family(tmp_path / family, family)).training
 
 
-def test_the_check_is_cheap(tmp_path, monkeypatch):
-    """A handful of tokens, on one thread; afterwards there are as many threads as before."""
+def test_the_admission_check_reads_few_tokens_on_one_thread(tmp_path, monkeypatch):
+    """The check reads at most 60 tokens and restores the number of threads."""
     read, threads = [], set()
     forward = BertModel.forward
 
@@ -109,7 +109,7 @@ def test_the_check_is_cheap(tmp_path, monkeypatch):
     assert threads == {1} and 0 < sum(read) <= 60
 
 
-def test_modernbert_pools_the_first_token_whatever_its_config_says(tmp_path):
+def test_modernbert_pools_the_first_token_regardless_of_its_config(tmp_path):
     mean = save(tmp_path, family_config("modernbert", classifier_pooling="mean"))
     assert load(mean).config.classifier_pooling == "cls"
 
@@ -129,19 +129,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("family", REFUSED)
-def test_a_family_of_other_conventions_is_refused_in_one_line(family, tmp_path):
+def test_unsupported_families_are_refused_in_one_line(family, tmp_path):
     config, message = REFUSED[family]
     with pytest.raises(TeachbackError, match=message + ".*BERT, RoBERTa") as caught:
         load(save(tmp_path, config))
     assert "\n" not in str(caught.value)
 
 
-def test_an_encoder_whose_states_depend_on_padding_cannot_embed(tmp_path):
+def test_an_encoder_whose_states_depend_on_padding_is_refused(tmp_path):
     with pytest.raises(TeachbackError, match="its states for a text change when the text is padded"):
         load_encoder(str(save(tmp_path, REFUSED["fnet"][0])))
 
 
-def test_an_encoder_needs_a_token_before_the_text_that_it_classifies_from(tmp_path):
+def test_an_encoder_without_a_leading_special_token_is_refused(tmp_path):
     tokenizer = word_tokenizer()
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A [SEP]", pair="$A [SEP] $B [SEP]", special_tokens=[("[SEP]", 3)]
@@ -150,7 +150,7 @@ def test_an_encoder_needs_a_token_before_the_text_that_it_classifies_from(tmp_pa
         load(save_family(tmp_path, "bert", tokenizer))
 
 
-def test_positions_are_counted_whatever_the_table_is_called(tmp_path):
+def test_the_maximum_length_follows_from_the_table_of_positions(tmp_path):
     decoder = save(tmp_path / "gpt2", GPT2Config(n_positions=24, n_embd=32, **SIZES), word_tokenizer(decoder=True))
     model = load(decoder)
     assert most_tokens(model) == 24
@@ -161,10 +161,10 @@ def test_positions_are_counted_whatever_the_table_is_called(tmp_path):
     assert most_tokens(encoder) == 24
     rotary = load(save_family(tmp_path / "modernbert", "modernbert"))
     assert most_tokens(rotary) is None
-    require_positions(rotary, 80)  # its config states 64, and it reads more
+    require_positions(rotary, 80)  # its config states 64 tokens, but it reads more
 
 
-def test_a_model_without_a_table_that_cannot_read_more_than_it_states_says_so(tmp_path, monkeypatch):
+def test_a_model_without_positions_that_fails_beyond_its_length_is_refused(tmp_path, monkeypatch):
     model = load(save_family(tmp_path, "modernbert"))
     forward = model.base_model.forward
 
@@ -193,7 +193,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_what_cannot_be_trained_is_refused_by_its_files(kind, tmp_path):
+def test_adapters_quantised_weights_and_custom_code_are_refused(kind, tmp_path):
     spoil, message = SPOILT[kind]
     spoil(save_family(tmp_path, "bert"))
     with pytest.raises(TeachbackError, match=message):
@@ -202,7 +202,7 @@ def test_what_cannot_be_trained_is_refused_by_its_files(kind, tmp_path):
         load_encoder(str(tmp_path))
 
 
-def test_a_token_numbered_beyond_the_embeddings_is_found_though_the_count_is_not(tmp_path):
+def test_a_token_id_beyond_the_embeddings_is_refused(tmp_path):
     save_family(tmp_path, "bert")
     path = tmp_path / "tokenizer.json"
     described = json.loads(path.read_text())
@@ -212,7 +212,7 @@ def test_a_token_numbered_beyond_the_embeddings_is_found_though_the_count_is_not
         load(tmp_path)
 
 
-def test_a_tokenizers_stored_truncation_padding_and_sides_are_not_kept(tmp_path):
+def test_stored_truncation_padding_and_sides_of_a_tokenizer_are_reset(tmp_path):
     tokenizer = word_tokenizer()
     tokenizer.padding_side = tokenizer.truncation_side = "left"
     tokenizer.backend_tokenizer.enable_truncation(5)
@@ -226,5 +226,5 @@ def test_a_tokenizers_stored_truncation_padding_and_sides_are_not_kept(tmp_path)
 
 
 @pytest.mark.parametrize(("family", "fields"), [("bert", 3), ("distilbert", 2), ("roberta", 3), ("modernbert", 2)])
-def test_token_types_are_given_to_models_that_have_some(family, fields, tmp_path):
+def test_token_types_are_passed_only_to_models_that_have_them(family, fields, tmp_path):
     assert len(token_fields(load(save_family(tmp_path, family)))) == fields

@@ -22,7 +22,7 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 
 def taken(reader: AttentionProjections) -> list[torch.Tensor]:
-    """The scores of each layer that was read."""
+    """Attention scores of each layer that ``reader`` has read."""
     return [scores(projections) for projections in reader.take()]
 
 
@@ -39,7 +39,7 @@ def with_dropout_in_attention(architecture):
 
 
 @every_architecture
-def test_scores_give_the_probabilities_of_eager_attention(architecture):
+def test_softmax_of_the_scores_equals_eager_attention_probabilities(architecture):
     fast = classifier(architecture)
     eager = classifier(architecture, attn_implementation="eager")
     eager.load_state_dict(fast.state_dict())
@@ -49,7 +49,7 @@ def test_scores_give_the_probabilities_of_eager_attention(architecture):
     torch.testing.assert_close(fast_logits, told.logits)
     for found, expected in zip(taken(reader), told.attentions, strict=True):
         assert found.shape == (3, 2, 9, 9)
-        assert expected.std() > 0.05  # far from uniform, or the comparison would say little
+        assert expected.std() > 0.05  # far from uniform, as otherwise the comparison would prove little
         real = rows["attention_mask"].bool()[:, None, :, None].expand_as(found)
         torch.testing.assert_close(
             masked_softmax(found, rows["attention_mask"])[real], expected[real], atol=1e-5, rtol=1e-4
@@ -57,7 +57,7 @@ def test_scores_give_the_probabilities_of_eager_attention(architecture):
 
 
 @pytest.mark.parametrize("length", [9, 40])
-def test_scores_of_mpnet_have_its_position_bias(length):
+def test_scores_of_mpnet_include_its_position_bias(length):
     torch.manual_seed(0)
     model = enlarge(MPNetForSequenceClassification(MPNetConfig(**SIZES, pad_token_id=0, **NO_DROPOUT))).eval()
     reader, rows = AttentionProjections(model, [1, 0]), batch((length, 4, 6))
@@ -67,16 +67,16 @@ def test_scores_of_mpnet_have_its_position_bias(length):
         real = rows["attention_mask"].bool()[:, None, :, None].expand_as(expected)
         found = masked_softmax(scores(projections), rows["attention_mask"])
         torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-4)
-        (again,) = reader.unpack([part.half() for part in projections.parts()])  # as states on disk
+        (again,) = reader.unpack([part.half() for part in projections.parts()])  # half precision, as in cached states
         torch.testing.assert_close(scores(again), scores(projections), atol=0.05, rtol=0.01)
         without = scores(replace(projections, bias=None))
-        assert (scores(projections) - without).std() > 0.05  # or the comparison would say little
+        assert (scores(projections) - without).std() > 0.05  # without an effect of the bias, the comparison would prove little
     scores(read[0]).square().mean().backward()
     assert model.mpnet.encoder.relative_attention_bias.weight.grad.abs().max() > 0
 
 
 @every_architecture
-def test_the_model_keeps_its_fast_attention(architecture, monkeypatch):
+def test_reading_scores_leaves_fused_attention_in_use(architecture, monkeypatch):
     model = classifier(architecture)
     before = run(model).logits
     calls, fast = [], torch.nn.functional.scaled_dot_product_attention
@@ -96,11 +96,11 @@ def test_scores_are_taken_before_dropout(architecture):
     calm = taken(reader)[0]
     model.train()
     first, second = run(model).logits, run(model).logits
-    assert not torch.equal(first, second)  # dropout is at work
+    assert not torch.equal(first, second)  # dropout is active
     torch.testing.assert_close(taken(reader)[0], calm)
 
 
-def test_only_the_named_layers_are_read_in_their_order():
+def test_only_the_given_layers_are_read_in_the_given_order():
     model = classifier(layers=3)
     every, some = AttentionProjections(model, [0, 1, 2]), AttentionProjections(model, [2, 0])
     run(model)
@@ -109,7 +109,7 @@ def test_only_the_named_layers_are_read_in_their_order():
     assert torch.equal(found[0], all_scores[2]) and torch.equal(found[1], all_scores[0])
 
 
-def test_each_pass_has_its_own_scores_and_taking_forgets_them():
+def test_each_forward_pass_has_its_own_scores_and_take_clears_them():
     model = classifier()
     reader = AttentionProjections(model, [0])
     run(model, batch(seed=1))
@@ -121,7 +121,7 @@ def test_each_pass_has_its_own_scores_and_taking_forgets_them():
         taken(reader)
 
 
-def test_gradients_reach_query_and_key_and_nothing_behind_them():
+def test_gradients_reach_queries_and_keys_but_no_later_weights():
     model = classifier()
     reader = AttentionProjections(model, [1])
     run(model)
@@ -132,7 +132,7 @@ def test_gradients_reach_query_and_key_and_nothing_behind_them():
     assert upper.attention.self.value.weight.grad is None and upper.output.dense.weight.grad is None
 
 
-def test_scores_and_gradient_by_hand():
+def test_scores_and_gradients_equal_hand_computed_values():
     query = torch.tensor([[[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 0.0, 1.0]]], requires_grad=True)
     key = torch.tensor([[[1.0, 0.0, 0.0, 1.0], [2.0, 1.0, 1.0, 0.0]]])
     root = 2**0.5  # two heads of width 2
@@ -143,7 +143,7 @@ def test_scores_and_gradient_by_hand():
     torch.testing.assert_close(query.grad, torch.tensor([[3.0, 1.0, 1.0, 1.0]]).expand(2, 4)[None] / root)
 
 
-def test_under_autocast_the_product_is_still_computed_in_float32():
+def test_scores_are_computed_in_float32_under_autocast():
     model = classifier()
     reader = AttentionProjections(model, [0])
     run(model)
@@ -166,14 +166,14 @@ def test_under_autocast_the_product_is_still_computed_in_float32():
     ],
     ids=["deberta", "modernbert"],
 )
-def test_architectures_whose_scores_are_more_than_a_product_are_refused(config, model):
+def test_architectures_whose_scores_are_not_a_plain_product_are_refused(config, model):
     with pytest.raises(TeachbackError, match="ATTENTION_WEIGHT=0") as caught:
         AttentionProjections(model(config), [0])
     assert config.model_type in str(caught.value) and "bert, " in str(caught.value)
 
 
 @every_architecture
-def test_rows_do_not_see_each_other_or_padding(architecture):
+def test_scores_do_not_depend_on_other_rows_or_padding(architecture):
     model = classifier(architecture)
     reader, rows = AttentionProjections(model, [1]), batch((9, 4))
     run(model, rows)

@@ -49,7 +49,7 @@ def root(tmp_path) -> Path:
     return tmp_path
 
 
-def places(root: Path, *more: str) -> list[str]:
+def common_flags(root: Path, *more: str) -> list[str]:
     teacher = [] if "--teacher" in more else ["--teacher", "single"]
     return [
         "--suite", "tiny", "--domain", "books", "--data_dir", str(root / "data"), "--output_root", str(root / "outputs"),
@@ -57,32 +57,32 @@ def places(root: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def short(root: Path, *more: str) -> list[str]:
-    return places(
+def training_flags(root: Path, *more: str) -> list[str]:
+    return common_flags(
         root, "--num_train_epochs", "1", "--learning_rate", "1e-3", "--per_device_train_batch_size", "8", *more
     )
 
 
-def teach(root: Path, model: Path, *more: str) -> Path:
-    return train_teachers(*parse(*TEACHER_STAGE, argv=short(root, "--teacher_model", str(model), *more)))[0]
+def train_teacher(root: Path, model: Path, *more: str) -> Path:
+    return train_teachers(*parse(*TEACHER_STAGE, argv=training_flags(root, "--teacher_model", str(model), *more)))[0]
 
 
-def learn(root: Path, stage: str, model: Path, *more: str) -> Path:
+def train_student(root: Path, stage: str, model: Path, *more: str) -> Path:
     flags = ["--stage", stage, "--student_model", str(model), "--tkd_weight", "0", "--method", "mpdistil"]
-    return distil(*parse(*STUDENT_STAGES, argv=short(root, *flags, *more)))[0]
+    return distil(*parse(*STUDENT_STAGES, argv=training_flags(root, *flags, *more)))[0]
 
 
-def learn_knowledge(root: Path, model: Path, *more: str) -> Path:
-    """Stage 4 with the loss that needs no common tokens alone, from a meta-teacher."""
+def distil_transferable_knowledge(root: Path, model: Path, *more: str) -> Path:
+    """Run stage 4 on a meta-teacher's transferable knowledge alone, which needs no common tokens."""
     flags = ["--teacher", "meta", "--tkd_weight", "1"]
     flags += [f"--{name}_weight=0" for name in ("embedding", "hidden", "attention")]
-    return learn(root, "first", model, *flags, *more)
+    return train_student(root, "first", model, *flags, *more)
 
 
-def finish(root: Path) -> set[str]:
-    """Stages 6 and 7; the stages that were scored."""
-    run_curriculum(*parse(*CURRICULUM_STAGE, argv=places(root, "--episodes", "1", "--batch_size", "4")))
-    return {one.stage for one in evaluate(*parse(EvaluationArguments, argv=places(root)))}
+def run_stages_6_and_7(root: Path) -> set[str]:
+    """Run stages 6 and 7 and return the stages that were scored."""
+    run_curriculum(*parse(*CURRICULUM_STAGE, argv=common_flags(root, "--episodes", "1", "--batch_size", "4")))
+    return {one.stage for one in evaluate(*parse(EvaluationArguments, argv=common_flags(root)))}
 
 
 PAIRS = [
@@ -92,78 +92,78 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("teacher", "student"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
-def test_all_stages_of_a_pair(teacher, student, encoders, root):
-    teach(root, encoders / teacher)
+def test_all_stages_run_for_a_pair_of_families(teacher, student, encoders, root):
+    train_teacher(root, encoders / teacher)
     same_tokens, readable = teacher not in DECODERS, {teacher, student} <= set(READABLE)
     inner = ["--attention_weight", "1" if readable else "0"] if same_tokens else ["--first", "none"]
-    before = AutoModelForSequenceClassification.from_pretrained(learn(root, "first", encoders / student, *inner))
-    after = AutoModelForSequenceClassification.from_pretrained(learn(root, "second", encoders / student))
+    before = AutoModelForSequenceClassification.from_pretrained(train_student(root, "first", encoders / student, *inner))
+    after = AutoModelForSequenceClassification.from_pretrained(train_student(root, "second", encoders / student))
     assert before.config.model_type == after.config.model_type == student
     assert not torch.equal(next(before.parameters()), next(after.parameters()))
-    assert {"teacher-single-books", "books/student_second", "books/curriculum"} <= finish(root)
+    assert {"teacher-single-books", "books/student_second", "books/curriculum"} <= run_stages_6_and_7(root)
 
 
 @pytest.mark.parametrize(("teacher", "student"), [("bert", "modernbert"), ("albert", "bert")])
-def test_where_attention_cannot_be_read_the_loss_and_its_switch_are_named(teacher, student, encoders, root):
-    teach(root, encoders / teacher)
+def test_unreadable_attention_scores_are_refused_naming_the_alternative(teacher, student, encoders, root):
+    train_teacher(root, encoders / teacher)
     with pytest.raises(TeachbackError, match="ATTENTION_TARGET=relations"):
-        learn(root, "first", encoders / student)
+        train_student(root, "first", encoders / student)
 
 
-def test_other_tokens_refuse_what_aligns_tokens_and_learn_from_predictions(encoders, root):
-    teach(root, encoders / "bert")
+def test_different_tokenizers_only_allow_losses_without_token_alignment(encoders, root):
+    train_teacher(root, encoders / "bert")
     refused = "different tokenizers.*losses: embedding, hidden states, attention; set FIRST=none"
     with pytest.raises(TeachbackError, match=refused):
-        learn(root, "first", encoders / "other-words")
-    learn(root, "first", encoders / "other-words", "--first", "none")
+        train_student(root, "first", encoders / "other-words")
+    train_student(root, "first", encoders / "other-words", "--first", "none")
     with pytest.raises(TeachbackError, match="student with 2 to 2 layers, but this one has 3; set BETA_PKD=0"):
-        learn(root, "second", encoders / "other-words")
-    folder = learn(root, "second", encoders / "other-words", "--beta_pkd", "0")
+        train_student(root, "second", encoders / "other-words")
+    folder = train_student(root, "second", encoders / "other-words", "--beta_pkd", "0")
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_labels == 2
 
 
 def upper_case_tokenizer():
-    """The same vocabulary, behind a normaliser that makes none of its words."""
+    """Tokenizer with the same vocabulary and a normaliser that changes words into unknown ones."""
     tokenizer = word_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace("g", "G")
     return tokenizer
 
 
-def test_the_same_vocabulary_behind_another_normaliser_is_another_tokenizer(encoders, root, tmp_path):
-    teach(root, encoders / "bert")
+def test_equal_vocabularies_with_different_normalisers_are_refused(encoders, root, tmp_path):
+    train_teacher(root, encoders / "bert")
     student = save_family(tmp_path / "upper", "bert", upper_case_tokenizer())
     assert load_tokenizer(str(student)).get_vocab() == load_tokenizer(str(encoders / "bert")).get_vocab()
     with pytest.raises(TeachbackError, match="different tokenizers"):
-        learn(root, "first", student)
+        train_student(root, "first", student)
 
 
-def test_tokenizers_that_differ_in_what_no_text_has_are_the_same(encoders, root, tmp_path):
-    teach(root, encoders / "bert")
+def test_tokenizers_that_agree_on_all_texts_count_as_equal(encoders, root, tmp_path):
+    train_teacher(root, encoders / "bert")
     tokenizer = word_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace("Q", "q")
     tokenizer.add_tokens(["unheard"])
-    assert learn(root, "first", save_family(tmp_path / "more", "bert", tokenizer))
+    assert train_student(root, "first", save_family(tmp_path / "more", "bert", tokenizer))
 
 
-def test_a_students_of_other_tokens_learns_a_meta_teachers_knowledge_in_stage_4(encoders, root):
-    """A decoder's tokens and a narrower student's have nothing in common but the text."""
-    teach(root, encoders / "qwen2", "--teacher", "meta")
+def test_transferable_knowledge_is_distilled_across_tokenizers_in_stage_4(encoders, root):
+    """The decoder and the student share no tokens, only the texts."""
+    train_teacher(root, encoders / "qwen2", "--teacher", "meta")
     with pytest.raises(TeachbackError, match="losses: hidden states; set HIDDEN_WEIGHT=0 to learn from the transferable"):
-        learn_knowledge(root, encoders / "bert", "--hidden_weight", "1")
-    folder = learn_knowledge(root, encoders / "bert", "--transfer_set", "all", "--logging_steps", "1")
+        distil_transferable_knowledge(root, encoders / "bert", "--hidden_weight", "1")
+    folder = distil_transferable_knowledge(root, encoders / "bert", "--transfer_set", "all", "--logging_steps", "1")
     terms = [entry for entry in read_stage(folder)["history"] if "loss_transferable" in entry]
     assert terms and "loss_hidden" not in terms[-1]
     before = AutoModelForSequenceClassification.from_pretrained(encoders / "bert").bert.encoder.state_dict()
     after = AutoModelForSequenceClassification.from_pretrained(folder).bert.encoder.state_dict()
     assert not any(torch.equal(value, before[name]) for name, value in after.items() if name.endswith("weight"))
     assert AutoModelForSequenceClassification.from_pretrained(
-        learn(root, "second", encoders / "bert", "--teacher", "meta")
+        train_student(root, "second", encoders / "bert", "--teacher", "meta")
     )
 
 
-def test_the_teacher_reads_its_own_tokens_and_not_the_students(encoders, root):
-    """A student that is the teacher, but for the numbers of its words, has nothing to learn."""
-    teacher = teach(root, encoders / "bert", "--teacher", "meta")
+def test_the_teacher_reads_the_texts_with_its_own_tokenizer(encoders, root):
+    """A copy of the teacher with permuted token ids has a loss of zero, as it has nothing to learn."""
+    teacher = train_teacher(root, encoders / "bert", "--teacher", "meta")
     model = AutoModelForSequenceClassification.from_pretrained(teacher)
     own, other = word_tokenizer().get_vocab(), word_tokenizer(backwards=True).get_vocab()
     words = model.bert.embeddings.word_embeddings.weight
@@ -183,19 +183,19 @@ def test_the_teacher_reads_its_own_tokens_and_not_the_students(encoders, root):
             "--teacher_root",
             str(root / "outputs"),
         )
-        losses.append(read_stage(learn_knowledge(root, name, *place))["dev"]["loss"])
+        losses.append(read_stage(distil_transferable_knowledge(root, name, *place))["dev"]["loss"])
     assert losses[0] < 1e-10 < 1e-6 < losses[1]
 
 
 @pytest.mark.parametrize("family", ["modernbert", "deberta-v2", "electra"])
-def test_a_student_is_cut_from_a_teacher_of_the_family(family, encoders, root):
-    teach(root, encoders / family)
+def test_a_student_can_be_cut_from_a_teacher_of_the_same_family(family, encoders, root):
+    train_teacher(root, encoders / family)
     cut = ["--student_init", "teacher", "--student_layers", "spread:1", "--attention_weight", "0"]
-    folder = learn(root, "first", encoders / family, *cut)
+    folder = train_student(root, "first", encoders / family, *cut)
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_hidden_layers == 1
 
 
-def test_pooled_of_a_decoder_is_what_its_logits_are_made_of(encoders):
+def test_pooled_states_of_a_decoder_are_the_input_of_its_head(encoders):
     path, options = encoders / "qwen2", {"num_labels": 2, "pad_token_id": 0}
     model = AutoModelForSequenceClassification.from_pretrained(path, **options).eval()
     ids = torch.tensor([[5, 6, 7, 0, 0], [8, 9, 10, 11, 12]])
@@ -205,7 +205,7 @@ def test_pooled_of_a_decoder_is_what_its_logits_are_made_of(encoders):
     torch.testing.assert_close(model.score(outputs.pooled), outputs.logits)
 
 
-def test_a_decoders_sequence_stands_for_itself_by_its_last_token_that_is_no_padding(encoders):
+def test_a_decoder_represents_a_sequence_by_its_last_real_token(encoders):
     ids = torch.tensor([[5, 6, 7, 0, 0], [0, 8, 9, 10, 11]])
     assert last_places(ids, 0).tolist() == [2, 4]
     options = {"num_labels": 2, "pad_token_id": 0}

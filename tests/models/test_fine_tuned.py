@@ -1,4 +1,4 @@
-"""Fine-tuned classifiers of other origin: their labels, their heads, and what is no classifier of texts."""
+"""External fine-tuned classifiers: their labels, their heads, and checkpoints that are refused."""
 
 import json
 from dataclasses import replace
@@ -16,7 +16,7 @@ from teachback.models.location import locate
 
 
 def write(folder, domain=BOOKS, architecture="bert", names=(), **config):
-    """A checkpoint, its config changed: ``names`` of its labels, and any other field."""
+    """Save a checkpoint whose config has the label names ``names`` and the given other fields; return its folder."""
     classifier(architecture, domain=domain).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     path = folder / "config.json"
@@ -26,7 +26,7 @@ def write(folder, domain=BOOKS, architecture="bert", names=(), **config):
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
-def test_outputs_come_in_the_order_of_the_domains_labels(tmp_path, architecture):
+def test_outputs_are_reordered_to_the_labels_of_the_domain(tmp_path, architecture):
     genre = replace(GENRE, labels=("verse", "fact", "fiction"))
     folder = write(tmp_path, GENRE, architecture)
     order = label_order(folder, genre)
@@ -48,11 +48,11 @@ def test_outputs_come_in_the_order_of_the_domains_labels(tmp_path, architecture)
         (("positive", "negative"), "positive=negative,negative=positive", [0, 1]),
     ],
 )
-def test_labels_are_found_by_name_or_by_the_map(tmp_path, names, labels, order):
+def test_labels_are_matched_by_name_or_by_the_map(tmp_path, names, labels, order):
     assert label_order(write(tmp_path, names=names), BOOKS, labels) == order
 
 
-def test_labels_that_differ_in_case_alone_are_told_apart(tmp_path):
+def test_labels_that_differ_only_in_case_are_distinguished(tmp_path):
     domain = Domain("books", "sentiment", ("No", "no"))
     assert label_order(write(tmp_path, domain, names=("no", "No")), domain) == [1, 0]
 
@@ -69,12 +69,12 @@ def test_labels_that_differ_in_case_alone_are_told_apart(tmp_path):
         (("a", "b", "c"), "", r"has 3 classes \(a, b, c\), but books has 2"),
     ],
 )  # fmt: skip
-def test_labels_that_are_not_the_domains_are_refused(tmp_path, names, labels, message):
+def test_labels_that_do_not_match_the_domain_are_refused(tmp_path, names, labels, message):
     with pytest.raises(TeachbackError, match=message):
         label_order(write(tmp_path, names=names), BOOKS, labels)
 
 
-def test_numbers_and_choices_have_one_output(tmp_path):
+def test_regression_and_multiple_choice_need_one_output(tmp_path):
     assert label_order(write(tmp_path / "number", SCORE), SCORE) == label_order(str(tmp_path / "number"), CAUSE) == [0]
     with pytest.raises(TeachbackError, match="has 2 classes, but score needs a number"):
         label_order(write(tmp_path / "classes"), SCORE)
@@ -94,12 +94,12 @@ def test_numbers_and_choices_have_one_output(tmp_path):
         ({"quantization_config": {"bits": 4}}, "quantised weights"),
     ],
 )  # fmt: skip
-def test_what_is_no_classifier_of_texts_is_named(tmp_path, config, message):
+def test_checkpoints_that_are_not_text_classifiers_are_refused(tmp_path, config, message):
     with pytest.raises(TeachbackError, match=message):
         label_order(write(tmp_path, **config), BOOKS)
 
 
-def test_adapters_pickles_setfit_and_random_weights_are_named_with_the_remedy(tmp_path):
+def test_adapters_pickles_setfit_and_random_weights_are_refused(tmp_path):
     folder = write(tmp_path)
     with pytest.raises(TeachbackError, match="has random weights"):
         label_order("scratch:tiny", BOOKS)
@@ -115,7 +115,7 @@ def test_adapters_pickles_setfit_and_random_weights_are_named_with_the_remedy(tm
         label_order(folder, BOOKS)
 
 
-def test_a_head_that_was_never_trained_is_refused(tmp_path):
+def test_a_checkpoint_without_weights_of_its_head_is_refused(tmp_path):
     folder = write(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({n: v for n, v in weights.items() if "classifier" not in n}, tmp_path / "model.safetensors", {"format": "pt"})
@@ -123,7 +123,7 @@ def test_a_head_that_was_never_trained_is_refused(tmp_path):
         load_fine_tuned(folder, BOOKS, [0, 1])
 
 
-def test_a_sentence_transformers_folder_is_an_encoder_wherever_it_keeps_it(tmp_path):
+def test_the_encoder_in_a_sentence_transformers_folder_is_found(tmp_path):
     inner = tmp_path / "0_Transformer"
     classifier().bert.save_pretrained(inner)
     tokenizer().save_pretrained(inner)

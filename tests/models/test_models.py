@@ -90,12 +90,12 @@ def test_a_model_that_stage_1_fetched_is_found_by_its_hub_name(tmp_path):
     assert locate("scratch:tiny", tmp_path) == "scratch:tiny"
 
 
-def test_an_unknown_size_from_scratch_names_the_known_ones():
+def test_an_unknown_scratch_size_is_refused_naming_the_known_ones():
     with pytest.raises(TeachbackError, match="scratch:tiny, scratch:mini"):
         locate("scratch:huge", "data")
 
 
-def test_a_model_that_is_nowhere_says_what_to_do(tmp_path):
+def test_a_missing_model_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(TeachbackError, match="no-such/model.*MODELS=1"):
         load_tokenizer("no-such/model", tmp_path)
     with pytest.raises(TeachbackError, match="no-such/model.*MODELS=1"):
@@ -103,7 +103,7 @@ def test_a_model_that_is_nowhere_says_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "layers", "width"), [("scratch:tiny", 2, 128), ("scratch:mini", 4, 256)])
-def test_models_from_scratch_have_their_size_and_their_seeds_weights(name, layers, width):
+def test_scratch_models_have_the_named_size_and_weights_of_the_seed(name, layers, width):
     texts = [" ".join(WORDS)] * 2
     (first, its_tokenizer), (second, _), (other, _) = (load_encoder(name, texts, seed) for seed in (3, 3, 4))
     assert first.config.num_hidden_layers == layers and first.config.hidden_size == width
@@ -112,7 +112,7 @@ def test_models_from_scratch_have_their_size_and_their_seeds_weights(name, layer
     assert not torch.equal(first.encoder.layer[0].output.dense.weight, other.encoder.layer[0].output.dense.weight)
 
 
-def test_building_an_encoder_leaves_the_callers_random_state_alone():
+def test_loading_an_encoder_keeps_the_callers_random_state():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -138,7 +138,7 @@ learnt = str(sorted(load_tokenizer("scratch:tiny", texts=[" ".join(words)] * 3).
 """
 
 
-def test_the_vocabulary_is_the_same_every_time_and_in_a_fresh_process():
+def test_a_learnt_vocabulary_is_the_same_in_another_process():
     here = {}
     exec(LEARN, here)
     again = {}
@@ -154,19 +154,19 @@ def test_a_learnt_vocabulary_holds_words_letters_and_special_tokens():
     learnt = load_tokenizer("scratch:tiny", texts=["Good bücher, good", "plot"])
     assert learnt.tokenize("GOOD") == ["good"] and learnt.tokenize("bucher") != ["[UNK]"]
     assert learnt.unk_token_id not in learnt("plot good")["input_ids"]
-    assert learnt.tokenize("glot")[0] == "g"  # an unknown word falls into known letters
+    assert learnt.tokenize("glot")[0] == "g"  # an unknown word is split into known letters
     assert learnt.pad_token_id == 0 and learnt.is_fast
     assert sorted(learnt.get_vocab().values()) == list(range(len(learnt)))
 
 
-def test_words_too_long_to_be_divided_do_not_change_the_vocabulary():
+def test_overlong_words_do_not_change_the_learnt_vocabulary():
     letters = "".join(chr(ord("a") + (i * i + i // 7) % 26) for i in range(300_000))
     texts = ["a good day, well-spent", "a good plot", "abcdefghijklmnopqrstuvwxyz"]
     learnt = load_tokenizer("scratch:tiny", texts=[*texts, letters]).get_vocab()
     assert learnt == load_tokenizer("scratch:tiny", texts=texts).get_vocab()
 
 
-def test_a_vocabulary_cannot_be_learnt_from_nothing():
+def test_learning_a_vocabulary_without_texts_is_refused():
     with pytest.raises(TeachbackError, match="train texts"):
         load_tokenizer("scratch:tiny", texts=[])
 
@@ -196,7 +196,7 @@ def test_a_classifier_is_loaded_in_train_mode_with_the_domains_labels(folder):
     )
 
 
-def test_pooler_and_head_may_be_new(folder):
+def test_a_checkpoint_may_lack_its_pooler_and_head(folder):
     change_weights(folder, lambda w: [w.pop(name) for name in list(w) if "pooler" in name or "classifier" in name])
     load_classifier(str(folder), BOOKS, tokenizer())
 
@@ -233,7 +233,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(folder):
         load_classifier(str(folder), BOOKS, larger)
 
 
-def test_a_finished_classifier_comes_back_bit_for_bit_in_eval_mode(folder):
+def test_a_finished_classifier_is_loaded_bit_for_bit_in_eval_mode(folder):
     model = load_finished_classifier(folder)
     assert not model.training
     assert_same(model.state_dict(), classifier().state_dict())
@@ -247,7 +247,7 @@ def test_a_finished_classifier_comes_back_bit_for_bit_in_eval_mode(folder):
         (lambda w: w.update({"left.over": torch.zeros(1)}), "left.over"),
     ],
 )
-def test_a_finished_classifier_with_a_missing_or_left_over_weight_is_refused(folder, change, name):
+def test_a_finished_classifier_with_missing_or_unexpected_weights_is_refused(folder, change, name):
     change_weights(folder, change)
     with pytest.raises(TeachbackError, match=name):
         load_finished_classifier(folder)
@@ -266,7 +266,7 @@ def test_label_options_name_the_labels_and_regression_has_one_output():
 
 @pytest.mark.parametrize("before", [SCORE, CAUSE, GENRE])
 @pytest.mark.parametrize("after", [SCORE, CAUSE, GENRE])
-def test_a_model_that_gets_another_head_describes_that_one_alone(tmp_path, before, after):
+def test_the_config_of_a_model_with_a_new_head_describes_only_that_head(tmp_path, before, after):
     source = classifier(domain=before)
     source.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
@@ -281,7 +281,7 @@ def test_a_model_that_gets_another_head_describes_that_one_alone(tmp_path, befor
 
 
 @every_architecture
-def test_pooled_is_the_input_of_the_final_layer(architecture):
+def test_pooled_states_are_the_input_of_the_final_layer(architecture):
     model, rows = classifier(architecture, domain=GENRE), batch()
     outputs = Classifier(model, {"topic": GENRE})(rows, hidden_states=True)
     assert outputs.pooled.shape == (3, 32) and outputs.logits.shape == (3, 3)
@@ -305,7 +305,7 @@ def test_hidden_states_are_kept_only_on_demand():
     assert Classifier(classifier(), {"sentiment": BOOKS})(batch()).hidden_states == ()
 
 
-def test_each_row_gets_its_own_heads_logits_and_absent_classes_no_probability():
+def test_rows_get_logits_of_their_head_and_absent_classes_probability_0():
     model = classifier()
     both = Classifier(model, {"sentiment": BOOKS, "topic": GENRE}).eval()
     head = torch.tensor([0, 1, 0])
@@ -317,7 +317,7 @@ def test_each_row_gets_its_own_heads_logits_and_absent_classes_no_probability():
     assert (outputs.logits.softmax(-1)[[0, 2], 2] == 0).all()
 
 
-def test_losses_and_gradients_are_finite_where_classes_are_absent_and_stay_in_their_head():
+def test_losses_with_absent_classes_are_finite_and_train_only_their_head():
     model = classifier()
     both = Classifier(model, {"sentiment": BOOKS, "topic": GENRE})
     logits = both(batch((5, 4)), torch.tensor([0, 0])).logits
@@ -329,7 +329,7 @@ def test_losses_and_gradients_are_finite_where_classes_are_absent_and_stay_in_th
     assert (both.other_heads[0].weight.grad == 0).all()
 
 
-# Questions with choices, one sequence a choice
+# Multiple-choice questions, one sequence per choice
 
 HEADS = {"sentiment": BOOKS, "cause": CAUSE, "score": SCORE, "topic": GENRE}
 
@@ -341,7 +341,7 @@ def mixed_classifier(**options):
     return model
 
 
-def test_a_questions_logits_are_those_of_its_choices():
+def test_the_logits_of_a_question_are_the_outputs_for_its_choices():
     model, rows = classifier(domain=CAUSE), mixed_batch()
     alone = Classifier(model, {"cause": CAUSE})
     assert alone.classes == 2 and final_layer(model).out_features == 1
@@ -362,7 +362,7 @@ def test_swapped_choices_have_swapped_logits():
     assert (logits[0, 0] - logits[0, 1]).abs() > 1e-3
 
 
-def test_heads_of_every_kind_mix_in_a_batch():
+def test_heads_of_every_kind_can_be_mixed_in_a_batch():
     model, rows, head = mixed_classifier(), mixed_batch(), torch.tensor([3, 1, 2, 1])
     outputs = model(rows, head, hidden_states=True)
     assert outputs.logits.shape == (4, 3) and outputs.pooled.shape == (6, 32)
@@ -378,7 +378,7 @@ def test_heads_of_every_kind_mix_in_a_batch():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_row_of_a_mixed_batch_is_answered_as_alone_whatever_the_padding(architecture):
+def test_logits_in_a_mixed_batch_do_not_depend_on_other_rows_or_padding(architecture):
     model, rows, head = mixed_classifier(architecture=architecture), mixed_batch(), torch.tensor([3, 1, 2, 1])
     logits = model(rows, head).logits
     torch.testing.assert_close(model(mixed_batch(width=40), head).logits, logits, rtol=1e-4, atol=1e-4)
@@ -387,7 +387,7 @@ def test_a_row_of_a_mixed_batch_is_answered_as_alone_whatever_the_padding(archit
         torch.testing.assert_close(alone[0], logits[index], rtol=1e-4, atol=1e-4)
 
 
-def test_head_logits_need_no_more_than_pooled_states():
+def test_head_logits_are_computed_from_pooled_states_alone():
     for model, rows, head in (
         (mixed_classifier(), mixed_batch(), torch.tensor([0, 1, 2, 1])),
         (Classifier(classifier(domain=CAUSE), {"cause": CAUSE}), mixed_chosen(mixed_batch(), [1]), None),
@@ -399,7 +399,7 @@ def test_head_logits_need_no_more_than_pooled_states():
         assert model._pooled is None
 
 
-def test_gradients_of_a_mixed_batch_are_those_of_its_rows():
+def test_gradients_of_a_mixed_batch_equal_those_of_its_single_rows():
     model, rows = mixed_classifier(), mixed_batch()
     head, labels = torch.tensor([3, 1, 2, 1]), rows["label"]
 
@@ -414,11 +414,11 @@ def test_gradients_of_a_mixed_batch_are_those_of_its_rows():
     largest = max(one.abs().max().item() for one in alone)
     for one, other in zip(together, alone):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * largest)
-    assert (final_layer(model.model).weight.grad == 0).all()  # no row is of the first head
+    assert (final_layer(model.model).weight.grad == 0).all()  # no row belongs to the first head
     assert all(layer.weight.grad.abs().max() > 0 for layer in model.other_heads)
 
 
-def test_values_of_sequences_are_averaged_by_row_and_those_of_rows_repeated():
+def test_sequence_values_are_averaged_per_row_and_row_values_repeated():
     values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 8.0], [0.0, 1.0], [6.0, 0.0], [9.0, 2.0]], requires_grad=True)
     sequences = torch.tensor([1, 2, 3])
     mean = per_row(values, sequences)
@@ -431,12 +431,12 @@ def test_values_of_sequences_are_averaged_by_row_and_those_of_rows_repeated():
     assert per_row(values, None) is values and per_sequence(values, None) is values
 
 
-def test_a_number_that_is_none_stays_in_its_row():
+def test_nan_stays_in_its_row_when_sequences_are_averaged():
     values = torch.tensor([math.nan, 1.0, 3.0, 5.0])
     assert per_row(values, torch.tensor([1, 2, 1])).tolist()[1:] == [2.0, 5.0]
 
 
-def test_a_cut_student_of_choices_answers_the_same_after_a_save(tmp_path):
+def test_a_cut_multiple_choice_student_gives_equal_logits_when_reloaded(tmp_path):
     teacher = mixed_classifier(layers=4)
     student = cut_layers(teacher.model, [1, 3], CAUSE, teacher.other_heads[0])
     assert torch.equal(final_layer(student).weight, teacher.other_heads[0].weight)
@@ -449,7 +449,7 @@ def test_a_cut_student_of_choices_answers_the_same_after_a_save(tmp_path):
     assert loaded.config.id2label == {0: "plausible"}
 
 
-def test_mean_over_tokens_by_hand_and_without_padding():
+def test_mean_over_tokens_ignores_padding():
     states = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [90.0, 90.0]], [[5.0, 7.0], [90.0, 90.0], [90.0, 90.0]]])
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
     expected = torch.tensor([[2.0, 4.0], [5.0, 7.0]])
@@ -458,7 +458,7 @@ def test_mean_over_tokens_by_hand_and_without_padding():
     torch.testing.assert_close(mean_over_tokens(wider, torch.nn.functional.pad(mask, (0, 13))), expected)
 
 
-def test_transferable_knowledge_by_hand():
+def test_transferable_knowledge_equals_hand_computed_values():
     module = TransferableKnowledge(2, domains=2)
     module.load_state_dict(
         {
@@ -472,11 +472,11 @@ def test_transferable_knowledge_by_hand():
     torch.testing.assert_close(found, torch.tensor([[2 + 8 + 0.5, 4.0], [3 + 6 + 0.5, 3.0]]))
 
 
-# Cutting
+# Cutting layers
 
 
 @every_architecture
-def test_a_cut_copies_the_named_layers_and_everything_around_them(architecture):
+def test_a_cut_copies_the_chosen_layers_and_all_weights_outside_layers(architecture):
     model = classifier(architecture, layers=4)
     student = cut_layers(model, [0, 2, 3], BOOKS, final_layer(model))
     assert student.training and student.config.num_hidden_layers == 3
@@ -491,8 +491,8 @@ def test_a_cut_copies_the_named_layers_and_everything_around_them(architecture):
 
 
 @pytest.mark.parametrize("keep", [[2, 3], [1, 0]])
-def test_layers_of_modernbert_compute_the_same_in_another_place(keep):
-    """Its first layer alone has no norm before attention: it reads the embeddings, which are normalised."""
+def test_layers_of_modernbert_compute_the_same_at_another_depth(keep):
+    """Only ModernBERT's first layer has no norm before attention, as it reads the normalised embeddings."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(family_config("modernbert", layers=4, pad_token_id=0)).eval()
     for weight in (weight for name, weight in model.named_parameters() if "norm" in name):
@@ -505,7 +505,7 @@ def test_layers_of_modernbert_compute_the_same_in_another_place(keep):
         assert_same(target.mlp.state_dict(), layer_list(model)[source].mlp.state_dict())
 
 
-def test_a_cut_shares_no_memory_and_leaves_the_sources_config_alone():
+def test_a_cut_shares_no_memory_and_leaves_the_sources_config_unchanged():
     model = classifier(layers=4)
     before, config = copy.deepcopy(model.state_dict()), model.config.to_dict()
     student = cut_layers(model, [0, 1], GENRE)
@@ -517,7 +517,7 @@ def test_a_cut_shares_no_memory_and_leaves_the_sources_config_alone():
     assert student.config is not model.config
 
 
-def test_a_cut_of_all_layers_answers_as_its_source():
+def test_a_cut_of_all_layers_gives_the_logits_of_its_source():
     model = classifier(layers=3)
     whole = cut_layers(model, [0, 1, 2], BOOKS, final_layer(model)).eval()
     rows = batch()
@@ -527,7 +527,7 @@ def test_a_cut_of_all_layers_answers_as_its_source():
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
-def test_on_a_cpu_models_learn_with_plain_attention_and_the_same_answers_and_gradients(architecture):
+def test_eager_attention_on_the_cpu_gives_equal_logits_and_gradients(architecture):
     model, rows = classifier(architecture), batch()
     found = []
     for device in (None, torch.device("cuda"), torch.device("cpu")):
@@ -544,7 +544,7 @@ def test_on_a_cpu_models_learn_with_plain_attention_and_the_same_answers_and_gra
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()) + 1e-6)
 
 
-def test_a_cut_without_a_head_gets_a_new_one_with_the_domains_labels():
+def test_a_cut_without_a_given_head_gets_a_new_one_for_the_domain():
     model = classifier(layers=4)
     student = cut_layers(model, [3], GENRE)
     assert final_layer(student).out_features == 3 and student.config.id2label[1] == "fiction"
@@ -578,23 +578,23 @@ def test_a_cut_student_is_a_plain_checkpoint(tmp_path):
         (layers_choice(None), 3, [0, 1, 2]),
     ],
 )
-def test_first_spread_and_listed_layers(choice, depth, kept):
+def test_layers_are_chosen_by_count_evenly_or_by_list(choice, depth, kept):
     assert kept_layers(choice, depth) == kept
 
 
 @pytest.mark.parametrize("choice", ["three", "spread:", "1,,2", "first:3"])
-def test_a_choice_of_layers_that_is_none_is_refused(choice):
+def test_malformed_choices_of_layers_are_refused(choice):
     with pytest.raises(TeachbackError, match="STUDENT_LAYERS"):
         kept_layers(choice, 6)
 
 
 @pytest.mark.parametrize("choice", ["0", "7", "spread:0", "spread:7", "0,1", "2,7", "-1"])
-def test_a_choice_of_layers_that_the_model_lacks_is_refused(choice):
+def test_choices_of_layers_that_the_model_lacks_are_refused(choice):
     with pytest.raises(TeachbackError, match="STUDENT_LAYERS.*the model has 6"):
         kept_layers(choice, 6)
 
 
-def test_spread_layers_end_with_the_last():
+def test_spread_layers_are_distinct_ascending_and_end_with_the_last():
     for depth in range(1, 13):
         for count in range(1, depth + 1):
             spread = spread_layers(count, depth)

@@ -1,6 +1,7 @@
-"""Every family as teacher with every family as student, of other widths, depths, numbers of heads and tokenizers.
+"""One step of the losses of stages 4 to 6 for every pair of a teacher and a student family.
 
-Through the losses of stages 4 to 6, one step each; `test_encoders` takes some of the pairs through whole stages.
+Teacher and student differ in width, depth, number of heads and tokenizer. `test_encoders` runs some of the pairs through
+whole stages.
 """
 
 import pytest
@@ -44,8 +45,8 @@ def student_of(family: str) -> Classifier:
     return Classifier(model_of(family, layers=2, width=32, heads=2), {"sentiment": BOOKS})
 
 
-def learns(module, rows: dict) -> None:
-    """One backward pass brings a gradient to the layer that is nearest to the words."""
+def assert_trains(module, rows: dict) -> None:
+    """Assert that one backward pass gives finite gradients and one other than 0 to the student's word embeddings."""
     value = module(**rows)["loss"]
     value.backward()
     gradients = [p.grad for p in module.student.parameters() if p.grad is not None]
@@ -54,31 +55,31 @@ def learns(module, rows: dict) -> None:
     assert words is not None and words.abs().max() > 0
 
 
-def told(teacher: Teacher, layers: tuple[int, ...] = ()) -> dict:
-    """What a teacher of other tokens says of the same three rows, which are more tokens of its own."""
+def outputs_of(teacher: Teacher, layers: tuple[int, ...] = ()) -> dict:
+    """Outputs of a teacher with another tokenizer, in which the same three rows have more tokens."""
     found = states(teacher.classifier, batch((11, 7, 9), seed=5), 3, "fp32", layers, means=True)
     return {"teacher_means": torch.cat([found.pooled, found.means], -1), "teacher_cls": found.cls}
 
 
 @pytest.mark.parametrize(("teacher", "student"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
-def test_a_pair(teacher, student):
+def test_every_loss_trains_the_embeddings_of_the_student(teacher, student):
     readable = {teacher, student} <= set(READABLE)
     taught = teacher_of(teacher)
     if not readable:
         with pytest.raises(TeachbackError, match="set ATTENTION_TARGET=relations, which supports every family, or ATTENTION_WEIGHT=0"):
             InnerLayerDistillation(student_of(student), taught, FirstStageArguments(), True)
     target = FirstStageArguments(attention_target="scores" if readable else "relations")
-    learns(InnerLayerDistillation(student_of(student), taught, target, True), batch())
+    assert_trains(InnerLayerDistillation(student_of(student), taught, target, True), batch())
 
     alone = FirstStageArguments(**dict.fromkeys(ALIGNED, 0.0))
     layers = tuple(pkd_layer_map("last", 2, 3))
-    answer = told(taught, layers)
-    learns(InnerLayerDistillation(student_of(student), taught, alone, True), batch() | {"teacher_means": answer["teacher_means"]})
+    answer = outputs_of(taught, layers)
+    assert_trains(InnerLayerDistillation(student_of(student), taught, alone, True), batch() | {"teacher_means": answer["teacher_means"]})
 
     args = SecondStageArguments(method="mpdistil", meta_teacher_every_epoch=False)
     second = PredictionDistillation(student_of(student), args, True, teacher_width=48)
     logits = taught.logits_of(answer["teacher_means"][:, 0, :48], {"domain": torch.zeros(3, dtype=torch.long)})
-    learns(second, batch() | {"teacher_logits": logits, "teacher_cls": answer["teacher_cls"]})
+    assert_trains(second, batch() | {"teacher_logits": logits, "teacher_cls": answer["teacher_cls"]})
 
     meta = MetaTeacher(meta_heads(taught, [BOOKS]), 32)
     pooled = student_of(student).eval()(batch()).pooled
@@ -86,7 +87,7 @@ def test_a_pair(teacher, student):
     torch.testing.assert_close(meta.student_head("sentiment")(pooled), read, rtol=1e-4, atol=1e-5)
 
 
-def test_means_of_the_same_tokens_give_the_loss_that_the_running_teacher_gives():
+def test_given_token_means_give_the_loss_of_the_live_teacher():
     taught, rows = teacher_of("roberta"), batch()
     module = InnerLayerDistillation(student_of("bert"), taught, FirstStageArguments(**dict.fromkeys(ALIGNED, 0.0)), True).eval()
     found = states(taught.classifier, rows, 3, "fp32", means=True)

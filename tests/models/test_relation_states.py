@@ -10,7 +10,7 @@ from teachback.models.relation_states import RelationReader
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 60}
 FURTHER = {
-    "deberta-v3": DebertaV2Config(  # published so: positions go through the projections of the texts
+    "deberta-v3": DebertaV2Config(  # as published: positions share the projections of the texts
         **SMALL, pad_token_id=0, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8, share_att_key=True,
         position_biased_input=False, norm_rel_ebd="layer_norm", type_vocab_size=0,
     ),
@@ -34,7 +34,7 @@ def run(model, rows=None):
 
 
 @pytest.mark.parametrize("family", [*ENCODERS, *DECODERS, *FURTHER])
-def test_every_family_is_read_in_every_layer(family):
+def test_relation_states_of_every_family_are_read_in_every_layer(family):
     model = model_of(family)
     before = run(model).logits
     reader = RelationReader(model, [0, 1])
@@ -47,8 +47,8 @@ def test_every_family_is_read_in_every_layer(family):
 
 
 @pytest.mark.parametrize("family", [*ENCODERS, *DECODERS, *FURTHER])
-def test_a_student_learns_from_every_family(family):
-    """A gradient reaches the student's embeddings, from its last layer and the teacher's, whatever the teacher's family."""
+def test_the_relation_loss_trains_students_of_every_teacher_family(family):
+    """The loss between the last layers gives the student's embeddings a gradient, for every family of the teacher."""
     teacher, student = model_of(family, seed=1), classifier("bert")
     ours, theirs = RelationReader(student, [1]), RelationReader(teacher, [1])
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_a_student_learns_from_every_family(family):
     assert student.get_input_embeddings().weight.grad.any()
 
 
-def test_queries_keys_and_values_are_those_of_the_projections():
+def test_queries_keys_and_values_are_the_outputs_of_the_projections():
     model = classifier("bert")
     reader = RelationReader(model, [1])
     states = model(
@@ -72,8 +72,8 @@ def test_queries_keys_and_values_are_those_of_the_projections():
         torch.testing.assert_close(read, projection(states[1]))
 
 
-def test_each_pass_has_its_own():
-    model = model_of("albert")  # whose one layer is called twice a pass
+def test_repeated_passes_of_a_model_with_a_shared_layer_give_equal_states():
+    model = model_of("albert")  # its one layer is called twice in a pass
     reader = RelationReader(model, [1])
     run(model)
     (before,) = reader.take()
@@ -82,7 +82,7 @@ def test_each_pass_has_its_own():
     torch.testing.assert_close(before.query, after.query, rtol=0, atol=0)
 
 
-def test_a_family_with_other_names_is_refused():
+def test_a_family_without_known_projections_is_refused():
     class Strange(torch.nn.Module):
         base_model_prefix, config = "inner", T5Config()
 

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, spoken to over its debugging pipe; nothing is installed for it."""
+"""Headless Chromium for tests, controlled over its debugging pipe without any further package."""
 
 import base64
 import fcntl
@@ -26,7 +26,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters) -> dict:
-        """Result of a command of the DevTools protocol; events that come meanwhile are kept."""
+        """Send a command of the DevTools protocol and return its result; events received meanwhile are kept."""
         self.number += 1
         message = {"id": self.number, "method": method, "params": parameters}
         if self.session:
@@ -48,7 +48,7 @@ class Browser:
         return json.loads(message)
 
     def open(self, path: Path, width: int, dark: bool = False, media: str = "screen", height: int = 900) -> None:
-        """Load a page in a window of this width, in light or dark; forget what happened before."""
+        """Load a page in a window of the given size, in light or dark mode; earlier events are discarded."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -65,11 +65,11 @@ class Browser:
         return answer["result"].get("value")
 
     def addresses(self) -> list[str]:
-        """What the page has asked for since it was opened."""
+        """URLs that the page has requested since it was opened."""
         return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
 
     def problems(self) -> list[str]:
-        """What the page has complained of since it was opened."""
+        """Log entries and exceptions of the page since it was opened."""
         found = [e["params"]["entry"]["text"] for e in self.events if e.get("method") == "Log.entryAdded"]
         return found + [str(e["params"]) for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
 
@@ -83,9 +83,9 @@ class Browser:
 
 @contextmanager
 def browser(profile: Path):
-    """A Chromium whose profile is the given empty folder."""
+    """Run a Chromium whose profile is the given empty folder."""
     to_it, from_it = os.pipe(), os.pipe()
-    # The pipe is at 3 and 4 in Chromium, so neither end may lie there before.
+    # Chromium expects the pipe at descriptors 3 and 4, so neither end may have these numbers before.
     reads, writes = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_it[0], from_it[1]))
     os.close(to_it[0])
     os.close(from_it[1])

@@ -1,6 +1,6 @@
-"""The stages' commands: variables that scripts declare, and entry points called in this process, with what they print.
+"""Helpers for the commands of stages: variables that scripts declare, and entry points run in this process.
 
-As a script it runs a JSON list of commands [[entry point, flag ...] ...] one after the other, for torchrun.
+Run as a script, for torchrun, the module runs a JSON list of commands [[entry point, flag ...] ...] in order.
 """
 
 import importlib.util
@@ -23,24 +23,24 @@ from teachback.core.variables import declared
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 STAGES = sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))
-# Takes the place of Python: writes its arguments down.
+# Stand-in for Python that records its arguments.
 FAKE_PYTHON = '#!/bin/sh\nprintf "%s\\0" "$@" > "$0.arguments"\n'
 
 
 def declarations(path: Path) -> dict[str, str]:
-    """Variable -> default, of a script."""
+    """Variables that a script declares, with their defaults."""
     return {name: variable.default for name, variable in declared(path).items()}
 
 
 def entry_point(script: Path) -> str:
-    """The Python script that a shell script becomes, "" where it becomes none."""
+    """Python script that a shell script runs, "" if it runs none."""
     found = re.search(r"^(?:run|launch) (scripts/\w+\.py)", script.read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else ""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that has ended; ``error`` is what it wrote to standard error."""
+    """Outcome of a command; ``error`` is its standard error."""
 
     status: int
     output: str
@@ -51,13 +51,13 @@ class Finished:
 def _main(script: str):
     spec = importlib.util.spec_from_file_location(f"entry_point_{Path(script).stem}", SCRIPTS / script)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module there
     spec.loader.exec_module(module)
     return module.main
 
 
 def command(script: str, *flags: str) -> Finished:
-    """Run an entry point as its stage does; any exception but the exit is a failure of the test."""
+    """Run an entry point as its stage does; any exception other than `SystemExit` fails the test."""
     output, error = io.StringIO(), io.StringIO()
     status = 0
     with patch.object(sys, "argv", [script, *map(str, flags)]), redirect_stdout(output), redirect_stderr(error):
@@ -69,9 +69,9 @@ def command(script: str, *flags: str) -> Finished:
 
 
 def stage(script: str, home: Path, *flags: str, **variables: str) -> Finished:
-    """Run a numbered script from ``home`` up to its entry point, which then runs in this process.
+    """Run a numbered script from ``home``, with its entry point in this process.
 
-    All but a new interpreter, whose imports take longer than the work of a two-layer model.
+    This saves a new interpreter, whose imports take longer than the work of a two-layer model.
     """
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder, "python")

@@ -1,4 +1,4 @@
-"""What all tests share: no model hub, no network, few threads, no waiting for the disk, and the order of the files."""
+"""Setup of all tests: no model hub, no network, few threads, no synchronisation with the disk, and the order of files."""
 
 import os
 import shutil
@@ -9,22 +9,22 @@ import pytest
 from teachback.core import integrity
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
-# Small tensors: more threads only wait for each other, and several processes of tests for each other's threads. Not to be
-# told apart by PYTEST_XDIST_WORKER: the processes inherit what the one that starts them has set here.
+# With small tensors, more threads only wait for each other, as do the threads of parallel test processes. This cannot depend
+# on PYTEST_XDIST_WORKER, as workers inherit the variables that the process that starts them has set here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A disk takes milliseconds to say that a file has reached it, which matters only where the power can fail.
+# Synchronising a file with the disk takes milliseconds, and matters only where the power can fail.
 os.fsync = lambda handle: None
-# Whether a record of read files lies in a folder would depend on how long a test took: files count as just written.
+# All files count as just written; otherwise a folder would hold a record of hashed files depending on a test's duration.
 integrity.SETTLED_SECONDS = 1e9
 
-# The costly files, dearest first: handed out by file, one that begins last would be waited for alone.
+# Slow test files, slowest first: tests are distributed by file, and a slow file that starts last would run alone at the end.
 COSTLY = "end_to_end curriculum stages evaluate reproduce snakefile api bad_data faults benchmarks".split()
 
-ROOM = 0.6  # GB of temporary folders at once
+ROOM = 0.6  # GB that temporary folders need at once
 
 
 def pytest_sessionstart():
-    """On a full disk hundreds of tests would fail, each with another message."""
+    """Stop where the disk is nearly full, as hundreds of tests would fail, each with another message."""
     place = tempfile.gettempdir()
     free = shutil.disk_usage(place).free / 1e9
     if free < ROOM:

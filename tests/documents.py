@@ -1,4 +1,4 @@
-"""What a Markdown page says about this repository, and what of it is not so: each with file and line."""
+"""Checks of what Markdown pages say about this repository; each problem is reported with file and line."""
 
 import argparse
 import ast
@@ -21,8 +21,8 @@ from teachback.core import parsing
 from teachback.core.options import Parser
 
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "scripts", "src", "tests")
-KINDS = {".cff", ".ipynb", ".md", ".py", ".sh", ".svg", ".toml", ".txt"}  # of files that this repository may hold
-MADE = {"best.sh", "checks.md", "table.md", "texts.txt"}  # by stages and users
+KINDS = {".cff", ".ipynb", ".md", ".py", ".sh", ".svg", ".toml", ".txt"}  # of files in this repository
+MADE = {"best.sh", "checks.md", "table.md", "texts.txt"}  # files that stages and users write
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 OTHERS_VARIABLES = {
     "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT", "HF_HUB_OFFLINE", "HF_TOKEN", "KMP_BLOCKTIME", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PET_NNODES",
@@ -33,8 +33,8 @@ OTHERS_FLAGS = {  # of sbatch, pip and snakemake
     "--partition", "--gres", "--time", "--requeue", "--signal", "--nodes", "--no-deps", "--rerun-triggers", "--resources",
     "--set-resources", "--executor", "--jobs", "--default-resources",
 }  # fmt: skip
-ALL_VARIABLES = ("scripts/reproduce.sh", "scripts/quickstart.sh", "scripts/search.sh")  # hand variables on to the stages
-THEIRS = "theirs"  # heads a column of a table about other projects' files and flags
+ALL_VARIABLES = ("scripts/reproduce.sh", "scripts/quickstart.sh", "scripts/search.sh")  # pass variables on to the stages
+THEIRS = "theirs"  # header of a table column about other projects' files and flags
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Command:
 
 @cache
 def read_page(path: Path) -> Page:
-    """Parse a page, or the texts of a notebook; of a table's column that is headed ``theirs`` spans are left out."""
+    """Parse a page, or the Markdown cells of a notebook; code spans in table columns headed ``theirs`` are left out."""
     page, heading, column, foreign = Page(path), False, 0, False
     for token in MarkdownIt("commonmark").enable("table").parse(_markdown(path)):
         if token.type == "fence":
@@ -107,12 +107,12 @@ def _take(page: Page, inline, line: int, spans: bool) -> None:
 
 
 def anchor(heading: str) -> str:
-    """What GitHub makes of a heading: lower case, hyphens for blanks, other signs left out."""
+    """GitHub's anchor of a heading: lower case, hyphens for blanks, other punctuation removed."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def commands(piece: Piece) -> Iterator[Command]:
-    """The simple commands of a piece of shell."""
+    """Split a piece of shell code into simple commands."""
     lines, begun = [], piece.line
     for number, line in enumerate(piece.text.splitlines(), start=piece.line):
         lines.append(line.removesuffix("\\"))
@@ -138,7 +138,7 @@ def _simple(line: int, text: str) -> Iterator[Command]:
 
 
 def problems(page: Page) -> list[str]:
-    """What a page says and is not so, as ``file:line: what``."""
+    """Problems of a page, as ``file:line: problem``."""
     found = [(piece.line, what) for piece in page.links if (what := wrong_link(page, piece.text))]
     for piece in page.blocks:
         if piece.language in ("bash", "sh"):
@@ -151,7 +151,7 @@ def problems(page: Page) -> list[str]:
 
 
 def wrong_block(piece: Piece) -> list[tuple[int, str]]:
-    """What is wrong in a block of shell, with its lines."""
+    """Problems of a block of shell code, with their lines."""
     try:
         return [(command.line, what) for command in commands(piece) for what in wrong_command(command)]
     except ValueError as error:
@@ -159,7 +159,7 @@ def wrong_block(piece: Piece) -> list[tuple[int, str]]:
 
 
 def wrong_link(page: Page, target: str) -> str:
-    """What is wrong with a link; those to other places are not followed."""
+    """Problem of a link, "" if there is none; links to other sites are not followed."""
     if re.match(r"[a-z]+:", target):
         return ""
     place, _, wanted = target.partition("#")
@@ -172,7 +172,7 @@ def wrong_link(page: Page, target: str) -> str:
 
 
 def wrong_span(piece: Piece) -> Iterator[str]:
-    """What is wrong with a code span: a file, variable, flag, command or name in the library that does not exist."""
+    """Problems of a code span: a file, variable, flag, command or name in the library that does not exist."""
     text = piece.text
     if " " not in text:
         yield from wrong_path(text)
@@ -181,7 +181,7 @@ def wrong_span(piece: Piece) -> Iterator[str]:
         yield f"{text} is no variable of any script"
     try:
         found = list(commands(piece))
-    except ValueError:  # an apostrophe: no shell
+    except ValueError:  # an apostrophe, so the span is not shell code
         return
     for command in found:
         yield from wrong_command(command)
@@ -191,7 +191,7 @@ def wrong_span(piece: Piece) -> Iterator[str]:
 
 
 def wrong_path(word: str) -> Iterator[str]:
-    """A complaint if a word names a file of this repository that is not there."""
+    """Problem of a word that names a missing file of this repository."""
     if re.search(r"[<>$*…(=]|\.\.\.", word) or Path(word).name in MADE:
         return
     inside = word.split("/")[0] in FOLDERS
@@ -203,7 +203,7 @@ def wrong_path(word: str) -> Iterator[str]:
 
 
 def wrong_name(text: str) -> Iterator[str]:
-    """A complaint if ``module.name`` is of a module of the library that has no such name."""
+    """Problem of a ``module.name`` whose module belongs to the library but has no such name."""
     match = re.fullmatch(r"(?:teachback\.)?([a-z_]+)\.([A-Za-z_]\w*)(?:\.(\w+))?(?:\(\))?", text)
     if (
         match
@@ -216,13 +216,13 @@ def wrong_name(text: str) -> Iterator[str]:
 
 
 def _module(name: str) -> str | None:
-    """The dotted name of the library's module that is called so, whatever folder it is in."""
+    """Dotted path of the library's module called ``name``, in any folder; None without one."""
     found = sorted((ROOT / "src/teachback").rglob(f"{name}.py"))
     return ".".join(found[0].relative_to(ROOT / "src").with_suffix("").parts) if found else None
 
 
 def wrong_command(command: Command) -> Iterator[str]:
-    """What is wrong with a command: its script, the variables before it, its flags, the files that it names."""
+    """Problems of a command: its script, the variables before it, its flags, the files that it names."""
     program = _program(command.words)
     if program and not (ROOT / program).is_file():
         yield f"there is no script {program}"
@@ -237,7 +237,7 @@ def wrong_command(command: Command) -> Iterator[str]:
 
 
 def _program(words: list[str]) -> str:
-    """The script of this repository that a command runs, "" where it runs something else."""
+    """Script of this repository that a command runs, "" if it runs something else."""
     words = [word for word in words if word not in ("nice", "srun", "exec", "time")]
     if len(words) > 1 and (words[0] == "bash" or words[0] in PYTHONS) and words[1].endswith((".sh", ".py")):
         return words[1]
@@ -254,7 +254,7 @@ def shell_scripts() -> set[str]:
 
 
 def variables_of(script: str) -> set[str]:
-    """What may be set before a shell script."""
+    """Variables that may be set before a shell script."""
     if script in ALL_VARIABLES:
         return all_variables()
     return {*declarations(ROOT / script), *declarations(SCRIPTS / "common.sh")}
@@ -272,7 +272,7 @@ def all_flags() -> set[str]:
 
 @cache
 def programs() -> list[str]:
-    """Everything of this repository that takes flags."""
+    """Programs of this repository that take flags."""
     own = [path for folder in ("scripts", "benchmarks", "examples") for path in (ROOT / folder).glob("*.py")]
     return [str(path.relative_to(ROOT)) for path in own if "\nif __name__" in path.read_text(encoding="utf-8")]
 
@@ -288,16 +288,16 @@ def flags(program: str) -> set[str]:
     return {flag for parser in _with_subparsers(_parser_of(program)) for flag in parser._option_string_actions}
 
 
-class _Asked(BaseException):
+class _ParserReached(BaseException):
     """Raised where a program would parse its command line; carries its parser."""
 
 
 @cache
 def load(program: str):
-    """The module of a program, whose neighbours it may import."""
+    """Import a program as a module; it may import the other modules of its folder."""
     spec = importlib.util.spec_from_file_location(f"documented_{Path(program).stem}", ROOT / program)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module there
     with patch.object(sys, "path", [str((ROOT / program).parent), *sys.path]):
         spec.loader.exec_module(module)
     return module
@@ -305,7 +305,7 @@ def load(program: str):
 
 def _parser_of(program: str) -> argparse.ArgumentParser:
     def stop(parser, *_, **__):
-        raise _Asked(parser)
+        raise _ParserReached(parser)
 
     def parse(*classes):
         stop(Parser(classes))
@@ -314,7 +314,7 @@ def _parser_of(program: str) -> argparse.ArgumentParser:
     with patch.object(parsing, "parse", parse), patch.object(argparse.ArgumentParser, "parse_known_args", stop):
         try:
             module.main()
-        except _Asked as asked:
+        except _ParserReached as asked:
             return asked.args[0]
     raise AssertionError(f"{program} parsed no command line")
 
@@ -327,7 +327,7 @@ def _with_subparsers(parser: argparse.ArgumentParser) -> Iterator[argparse.Argum
 
 
 def wrong_imports(code: str) -> Iterator[tuple[int, str]]:
-    """Names that Python code takes from the library and that it does not have, with their line from 0."""
+    """Names that Python code imports from the library but that do not exist, with their line from 0."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "teachback":
             module = importlib.import_module(node.module)
@@ -338,7 +338,7 @@ def wrong_imports(code: str) -> Iterator[tuple[int, str]]:
 
 @cache
 def messages() -> tuple[str, ...]:
-    """Everything that the library and the scripts could print, with … for what is filled in."""
+    """Strings of the library and the scripts that may be printed, with … in place of inserted values."""
     found = [
         re.sub(r"%[sdr.\d]*[sdrf]", "…", text)
         for folder in ("src/teachback", "scripts")
@@ -359,7 +359,7 @@ def _text_of(node: ast.AST) -> str:
 
 
 def unprinted(page: Page) -> list[str]:
-    """Lines of a page's blocks of text that no message of the program has, in the order of their parts."""
+    """Lines of a page's text blocks that match no message; the parts between … must occur in order."""
     lines = [
         (piece.line + number, line)
         for piece in page.blocks if piece.language == "text"
@@ -369,7 +369,7 @@ def unprinted(page: Page) -> list[str]:
 
 
 def _is_printed(line: str) -> bool:
-    """Whether a message has all parts of the line, or is the line but for what is filled in."""
+    """Whether a message contains all parts of the line, or equals it but for inserted values."""
     return any(_pattern(line).search(message) for message in messages()) or any(
         _pattern(message).fullmatch(line) for message in messages() if len(message.replace("…", "")) > 20
     )

@@ -1,4 +1,4 @@
-"""Models of each family that the documentation names, with random weights, and tokenizers of their kinds."""
+"""Models of every documented family, with random weights, and tokenizers of the same kinds."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ DECODERS = ("qwen2", "llama")
 READABLE = ("bert", "roberta", "distilbert", "electra", "mpnet")  # whose attention scores can be read
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ENCODER = {"vocab_size": 60, "max_position_embeddings": 64, "pad_token_id": 0}
-DECODER = ENCODER | {"pad_token_id": None, "num_key_value_heads": 1}  # as published, without one for padding
+DECODER = ENCODER | {"pad_token_id": None, "num_key_value_heads": 1}  # as published, without a padding token
 
 
 def family_config(family: str, layers: int = 2, width: int = 32, heads: int = 2, **more):
@@ -49,7 +49,10 @@ def family_config(family: str, layers: int = 2, width: int = 32, heads: int = 2,
 
 
 def word_tokenizer(decoder: bool = False, backwards: bool = False) -> PreTrainedTokenizerFast:
-    """A token a word. ``decoder``: no special tokens are added, and none is for padding; ``backwards``: other numbers."""
+    """Tokenizer with one token per word.
+
+    With ``decoder`` it adds no special tokens and has no padding token; with ``backwards`` the token ids are reversed.
+    """
     words = [*SPECIAL, *(WORDS[::-1] if backwards else WORDS)]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -64,14 +67,14 @@ def word_tokenizer(decoder: bool = False, backwards: bool = False) -> PreTrained
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Of the kind that Qwen's must be: pieces of bytes, no special tokens added, none for padding."""
+    """Byte-level tokenizer as Qwen models need, which adds no special tokens and has no padding token."""
     backend = ByteLevelBPETokenizer()
     backend.train_from_iterator(WORDS, vocab_size=280, min_frequency=1, special_tokens=["<|endoftext|>"])
     return PreTrainedTokenizerFast(tokenizer_object=backend._tokenizer, eos_token="<|endoftext|>")
 
 
 def save_family(folder: Path, family: str, tokenizer=None, **sizes) -> Path:
-    """A checkpoint as it is published, without a head, with a tokenizer of its kind unless another is given."""
+    """Save a checkpoint as published, without a head, with a tokenizer of its kind unless another is given."""
     torch.manual_seed(0)
     AutoModel.from_config(family_config(family, **sizes)).save_pretrained(folder)
     own = byte_tokenizer() if family == "qwen2" else word_tokenizer(family in DECODERS)

@@ -1,4 +1,4 @@
-"""The Python API on two-layer models: the loaders' rows are what trains, and what is saved is a plain checkpoint."""
+"""Python API on two-layer models: training on the rows of loaders, histories, predictions and saved checkpoints."""
 
 import inspect
 import json
@@ -60,7 +60,7 @@ def models(tmp_path_factory) -> Path:
 
 
 def toy(count: int, seed: int) -> tuple[list[str], list[int]]:
-    """Texts that say good or bad, and which of them."""
+    """Random texts that contain "good" or "bad", and their labels."""
     chance = random.Random(seed)
     texts = []
     for number in range(count):
@@ -74,8 +74,8 @@ def loader(models: Path, count: int, seed: int, shuffle: bool = False) -> DataLo
     return create_simple_dataloader(*toy(count, seed), str(models / "big"), 32, 8, shuffle)
 
 
-class Recorder(Sampler):
-    """Rows backwards, the first one three times; remembers how often it was asked."""
+class RecordingSampler(Sampler):
+    """Sampler of the rows in reverse order, with the first one three times; counts its passes."""
 
     def __init__(self, count: int):
         self.order, self.passes = [*range(count - 1, -1, -1), 0, 0], 0
@@ -98,13 +98,13 @@ class RecordingCollate:
 
 
 def recording(plain: DataLoader) -> DataLoader:
-    """The same rows in batches of 7, by a sampler and a collate_fn of the user's own."""
-    sampler = Recorder(len(plain.dataset))
+    """Loader of the same rows in batches of 7, with a custom sampler and a custom collate_fn."""
+    sampler = RecordingSampler(len(plain.dataset))
     return DataLoader(plain.dataset, batch_size=7, sampler=sampler, collate_fn=RecordingCollate(plain.collate_fn))
 
 
 class Watch:
-    """What reached the models."""
+    """Record of the batches that reach the models, and of the teacher's weights and mode."""
 
     def __init__(self, patch: pytest.MonkeyPatch):
         self.trained: dict[str, list[dict]] = {"teacher": [], "student": [], "curriculum": []}
@@ -124,7 +124,7 @@ class Watch:
         return watched
 
     def _answers(self, features):
-        """The first model that is asked in these phases is the teacher, on the train rows."""
+        """Record the rows of each call; the first call in these phases is the teacher's, on the train rows."""
 
         def watched(classifier, rows, **settings):
             self.answered.append(rows)
@@ -152,12 +152,12 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def trained(models, tmp_path_factory):
-    """One training of all four phases, and everything that was watched."""
+    """One training in all four phases, with its `Watch`."""
     train, aux = recording(loader(models, 48, 0)), recording(loader(models, 24, 2))
     model = MPDistil("toy", 2, teacher_model=models / "big", student_model=models / "big", student_layers=2,
                      device="cpu", output_dir=tmp_path_factory.mktemp("run"), labels=list(LABELS),
                      precision="fp32")  # fmt: skip
-    train.dataset.labels = torch.tensor(toy(48, 0)[1])  # as many a data set has them; no names
+    train.dataset.labels = torch.tensor(toy(48, 0)[1])  # a tensor without names of labels, as in many data sets
     with pytest.MonkeyPatch.context() as patch:
         watch = Watch(patch)
         history = model.train(
@@ -181,7 +181,7 @@ def as_dict(values) -> dict:
     return dict(zip(("input_ids", "attention_mask", "token_type_ids", "label"), values))
 
 
-def test_batches_of_a_sampler_of_ones_own_are_drawn_once_and_are_those_of_every_epoch_but_for_quiz(trained):
+def test_batches_of_a_custom_sampler_are_drawn_once_and_kept_in_all_epochs(trained):
     made = [as_dict(values) for values in trained.train.collate_fn.made]
     an_epoch = math.ceil(50 / 7)
     assert trained.train.sampler.passes == 1 and len(made) == an_epoch
@@ -196,8 +196,8 @@ def test_batches_of_a_sampler_of_ones_own_are_drawn_once_and_are_those_of_every_
     assert all(labels[key] == label for batch in reached for key, label in zip(row_keys(batch), batch["label"].tolist()))
 
 
-def test_no_batch_that_trains_has_a_column_of_padding_alone(trained):
-    """Whatever the collate_fn padded to; the loss is the same without."""
+def test_training_batches_have_no_columns_of_padding_only(trained):
+    """Rows lose the padding of their collate_fn, which does not affect the loss."""
     wide = DataLoader(trained.train.dataset, 4, collate_fn=lambda items: padded_to(20, trained.train.collate_fn(items)))
     rows = UserLoader(wide, "train").rows(TASK, 60)
     assert next(iter(wide))[0].shape == (4, 20) and max(rows.lengths) < 12
@@ -210,7 +210,7 @@ def padded_to(width: int, batch: tuple) -> tuple:
     return (*tokens, batch[3])
 
 
-def test_the_quiz_is_of_both_labels_and_its_rows_are_in_no_other_batch(models):
+def test_the_quiz_has_both_labels_and_shares_no_row_with_training(models):
     rows = UserLoader(loader(models, 48, 0), "train").rows(TASK, 60)
     quiz, left = cut_quiz(rows, TASK, 0.2, 1, "train")
     assert sorted(rows.columns["label"][quiz].tolist()) == [0] * 5 + [1] * 5 and sorted(quiz + left) == list(range(48))
@@ -225,7 +225,7 @@ def test_the_quiz_is_of_both_labels_and_its_rows_are_in_no_other_batch(models):
         cut_quiz(UserLoader(loader(models, 2, 0), "train").rows(TASK, 60), TASK, 0.1, 1, "train")
 
 
-def test_a_loader_that_shuffles_is_read_in_order_whole_and_shuffled_by_the_seed(models, tmp_path, monkeypatch):
+def test_a_shuffling_loader_is_read_whole_in_order_and_then_shuffled(models, tmp_path, monkeypatch):
     plain = loader(models, 21, 0)
     shuffled = DataLoader(plain.dataset, 4, shuffle=True, drop_last=True, collate_fn=plain.collate_fn)
     given = UserLoader(shuffled, "train")
@@ -239,14 +239,14 @@ def test_a_loader_that_shuffles_is_read_in_order_whole_and_shuffled_by_the_seed(
     model.train(shuffled, loader(models, 8, 1), **settings)
     one, two = watch.trained["teacher"][:5], watch.trained["teacher"][5:]
     assert len(two) == 5 and all(len(batch["label"]) == 4 for batch in one + two)
-    assert keys(one) != keys(two) and sorted(keys(one)) != sorted(keys(two))  # another row is left out
+    assert keys(one) != keys(two) and sorted(keys(one)) != sorted(keys(two))  # drop_last leaves out another row
     assert len(watch.trained["student"]) == 5
     with pytest.raises(TeachbackError, match="train_loader has 19 rows.*drop_last leaves out batches of fewer than 21"):
         model.train(DataLoader(plain.dataset, 21, shuffle=True, drop_last=True, collate_fn=plain.collate_fn),
                     loader(models, 8, 1), **QUICK)  # fmt: skip
 
 
-def test_the_teacher_answers_without_dropout_once_a_row_and_stays_as_phase_1_left_it(trained):
+def test_the_teacher_predicts_each_row_once_in_eval_mode_and_is_unchanged(trained):
     assert trained.watch.teacher_trains and not any(trained.watch.teacher_trains)
     now = trained.model.teacher.state_dict()
     assert all(torch.equal(now[name], value) for name, value in trained.watch.teacher_at_first.items())
@@ -255,7 +255,7 @@ def test_the_teacher_answers_without_dropout_once_a_row_and_stays_as_phase_1_lef
     assert len(asked) == 1 and len(set(keys_of(asked[0]))) == len(learnt)
 
 
-def test_each_batch_is_told_with_the_teachers_own_answer_to_it(trained):
+def test_batches_of_phase_2_carry_the_teachers_outputs_for_their_rows(trained):
     batch = trained.watch.trained["student"][-1]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     with torch.no_grad():
@@ -270,7 +270,7 @@ def test_teacher_and_student_learn(trained):
     assert trained.history["test"]["metrics"]["acc"] > 0.8
 
 
-def test_the_curriculum_learns_other_tasks_rows_each_before_any_again(trained):
+def test_the_curriculum_uses_each_row_of_another_task_before_repeating_one(trained):
     learnt = [batch for batch in trained.watch.trained["curriculum"] if batch["study"] == "aux"]
     chosen = [task for episode in trained.history["phase4"]["tasks"] for task in episode]
     assert 0 < len(learnt) == chosen.count("aux") < len(chosen)
@@ -282,25 +282,25 @@ def test_the_curriculum_learns_other_tasks_rows_each_before_any_again(trained):
         assert all(of_episode.count(key) <= made.count(key) for key in of_episode[: len(made)])
 
 
-def test_what_history_holds(trained):
+def test_the_history_holds_losses_metrics_tasks_and_rewards_of_the_phases(trained):
     history = trained.history
     assert list(history) == ["phase1", "phase2", "phase3", "phase4", "test", "config"]
     assert len(history["phase1"]["train_losses"]) == len(history["phase1"]["val_metrics"]) == 4
     assert set(history["phase2"]["loss_terms"]) == {"hard", "pkd", "soft"}
-    assert len(history["phase2"]["train_losses"]) == 5 and history["config"]["student_epochs"] == 5  # keywords win
+    assert len(history["phase2"]["train_losses"]) == 5 and history["config"]["student_epochs"] == 5  # keywords override the config
     assert len(history["phase3"]["train_losses"]) == 1 and set(history["phase3"]["val_metrics"][0]) == {"acc", "score"}
     phase4 = history["phase4"]
     assert len(phase4["rewards"]) == len(phase4["tasks"]) == len(phase4["train_losses"]) == 4
     assert phase4["episodes"] == [0, 2, 4] and phase4["best_episode"] in phase4["episodes"]
     best = max(m["score"] for m in phase4["val_metrics"])
     assert phase4["val_metrics"][phase4["episodes"].index(phase4["best_episode"])]["score"] == best
-    for phase in ("phase1", "phase2", "phase3", "phase4"):  # names that code for MPDistil's library reads
+    for phase in ("phase1", "phase2", "phase3", "phase4"):  # names that code for MPDistil's library uses
         assert history[phase]["train_loss"] == history[phase]["train_losses"]
     assert phase4["trajectories"] == phase4["tasks"]
     json.dumps(history)
 
 
-def test_predictions_are_in_the_loaders_order_and_the_kept_students(trained, models):
+def test_predictions_are_the_kept_students_in_the_order_of_the_loader(trained, models):
     rows = loader(models, 24, 1)
     forwards = trained.model.predict(rows)
     assert np.argmax(trained.model.predict_proba(rows), -1).tolist() == forwards
@@ -313,7 +313,7 @@ def test_predictions_are_in_the_loaders_order_and_the_kept_students(trained, mod
 
 
 @pytest.mark.parametrize(("given", "computed"), [("auto", "fp32"), ("bf16", "bf16")])
-def test_predictions_are_made_in_fp32_or_the_named_precision_as_in_stage_7(given, computed, trained, models, monkeypatch):
+def test_predictions_use_fp32_or_the_given_precision_as_in_stage_7(given, computed, trained, models, monkeypatch):
     monkeypatch.setattr("teachback.core.precision._cpu_computes_in_bfloat16", lambda: True)
     model = MPDistil("toy", 2, device="cpu", precision=given)
     model.load_student(trained.model.output_dir / "student")
@@ -323,7 +323,7 @@ def test_predictions_are_made_in_fp32_or_the_named_precision_as_in_stage_7(given
     assert model.precision == "bf16" and [settings["precision"] for settings in asked] == [computed] and len(answers) == 8
 
 
-def test_a_saved_student_is_a_plain_checkpoint_and_comes_back(trained, models, tmp_path):
+def test_a_saved_student_is_a_plain_checkpoint_and_can_be_reloaded(trained, models, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "model-00001-of-00002.safetensors").write_text("of another model")
     trained.model.save_student(tmp_path)
@@ -348,7 +348,7 @@ def test_a_saved_student_is_a_plain_checkpoint_and_comes_back(trained, models, t
         again.load_student("nowhere")
 
 
-def test_a_saved_student_has_the_card_of_its_training(trained, tmp_path):
+def test_a_saved_student_has_the_model_card_of_its_training(trained, tmp_path):
     trained.model.save_student(tmp_path / "mine")
     card = ModelCard.load(tmp_path / "mine/README.md")
     found = {result.dataset_split: result.metric_value for result in card.data.eval_results}
@@ -375,7 +375,7 @@ def test_a_saved_student_has_the_card_of_its_training(trained, tmp_path):
     assert "No score has been measured" in (tmp_path / "bare/README.md").read_text()
 
 
-def test_saved_predictions(trained, tmp_path):
+def test_predictions_are_saved_as_a_table_with_names_of_classes(trained, tmp_path):
     trained.model.save_predictions([1, 0], tmp_path / "new/p.tsv", {0: "no", 1: "yes"})
     assert (tmp_path / "new/p.tsv").read_text() == "index\tprediction\n0\tyes\n1\tno\n"
     trained.model.save_predictions([0.5], tmp_path / "p.tsv")
@@ -384,14 +384,14 @@ def test_saved_predictions(trained, tmp_path):
         trained.model.save_predictions([2], tmp_path / "p.tsv", {0: "no"})
 
 
-def quick(models: Path, folder: Path, **more) -> dict:
+def train_quickly(models: Path, folder: Path, **more) -> dict:
     model = MPDistil("toy", 2, teacher_model=models / "small", student_model=models / "small", student_layers=-1,
                      device="cpu", output_dir=folder, precision="fp32")  # fmt: skip
     own = {"toy": loader(models, 8, 4)} if more.get("meta_epochs", 1) else None
     return model.train(loader(models, 16, 0, shuffle=True), loader(models, 8, 1), meta_loaders=own, **{**QUICK, **more})
 
 
-def test_the_learning_rate_is_constant_unless_a_schedule_is_asked_for(models, tmp_path, monkeypatch):
+def test_the_learning_rate_is_constant_unless_a_schedule_is_given(models, tmp_path, monkeypatch):
     rates: list[float] = []
     step = DistillationTrainer.training_step
 
@@ -400,17 +400,17 @@ def test_the_learning_rate_is_constant_unless_a_schedule_is_asked_for(models, tm
         return step(trainer, *args, **kwargs)
 
     monkeypatch.setattr(DistillationTrainer, "training_step", watched)
-    quick(models, tmp_path / "a", meta_epochs=0, teacher_lr=1e-3, student_lr=2e-3)
+    train_quickly(models, tmp_path / "a", meta_epochs=0, teacher_lr=1e-3, student_lr=2e-3)
     assert set(rates) == {1e-3, 2e-3}
     rates.clear()
-    quick(models, tmp_path / "b", meta_epochs=0, student_epochs=0, schedule="linear")
-    assert len(set(rates)) == len(rates) == 2  # steps
+    train_quickly(models, tmp_path / "b", meta_epochs=0, student_epochs=0, schedule="linear")
+    assert len(set(rates)) == len(rates) == 2  # one rate per step
     with pytest.raises(TeachbackError, match="schedule=cosine"):
         TrainingConfig(schedule="cosine")
 
 
 @pytest.mark.parametrize("given", [[1, 3], torch.tensor([1.0, 3.0]), {1: 3, "LABEL_0": 1}, "balanced"])
-def test_class_weights_and_smoothing_reach_the_loss_on_labels_of_both_models(given, models, tmp_path, monkeypatch):
+def test_class_weights_and_smoothing_reach_the_label_loss_of_both_models(given, models, tmp_path, monkeypatch):
     seen: list[tuple[type, float, list]] = []
     step = DistillationTrainer.training_step
 
@@ -433,18 +433,18 @@ def test_class_weights_and_smoothing_reach_the_loss_on_labels_of_both_models(giv
 
 
 def test_patience_ends_the_phases_early(models, tmp_path):
-    history = quick(models, tmp_path, teacher_epochs=6, student_epochs=6, teacher_lr=1e-12, student_lr=1e-12, patience=2, num_episodes=9, eval_every=1)
-    assert [len(history[phase]["val_metrics"]) for phase in ("phase1", "phase2")] == [3, 3]  # the first is the best
+    history = train_quickly(models, tmp_path, teacher_epochs=6, student_epochs=6, teacher_lr=1e-12, student_lr=1e-12, patience=2, num_episodes=9, eval_every=1)
+    assert [len(history[phase]["val_metrics"]) for phase in ("phase1", "phase2")] == [3, 3]  # the first epoch is the best
     assert len(history["phase4"]["train_losses"]) == 2  # no better than the student of phase 2
 
 
 @pytest.mark.parametrize("given", [[1], [1, 0], [1, float("nan")], {0: 1}, {"good": 1, "LABEL_1": 1}, "balance", "12", 3])
-def test_class_weights_that_are_no_weight_a_class_are_refused(given, models, tmp_path):
+def test_class_weights_without_one_weight_per_class_are_refused(given, models, tmp_path):
     with pytest.raises(TeachbackError, match=r"class_weights=.*pass 'balanced', 2 weights above 0 in the order .*LABEL_0, LABEL_1"):
-        quick(models, tmp_path, class_weights=given)
+        train_quickly(models, tmp_path, class_weights=given)
 
 
-def test_metakd_hands_the_habits_of_training_to_its_stages(models, tmp_path, monkeypatch):
+def test_metakd_passes_patience_weights_and_smoothing_to_its_stages(models, tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr("teachback.metakd.train_teachers", lambda data, teacher, optimizer: taken.append((teacher, optimizer)) or [])
     monkeypatch.setattr("teachback.metakd.distil", lambda data, student, first, second, meta, optimizer: taken.append((second, optimizer)) or [])
@@ -460,31 +460,31 @@ def test_metakd_hands_the_habits_of_training_to_its_stages(models, tmp_path, mon
 
 
 @pytest.mark.parametrize("given", [[1, 2], {"good, or so": 1, "bad": 2}])
-def test_class_weights_that_stages_cannot_take_are_refused_at_once(given, models, tmp_path):
+def test_metakd_refuses_class_weights_that_its_stages_cannot_express(given, models, tmp_path):
     model = MetaKD(None, models / "small", models / "small", device="cpu", output_dir=tmp_path)
     with pytest.raises(TeachbackError, match="pass 'balanced', or a dict with a weight for each label"):
         model.train({}, class_weights=given)
 
 
-def test_a_seed_fixes_everything_and_a_quiz_of_ones_own_holds_nothing_out(models, tmp_path, monkeypatch):
+def test_the_seed_fixes_the_history_and_a_given_quiz_holds_no_rows_out(models, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     watch = Watch(monkeypatch)
     torch.manual_seed(1)
-    first = quick(models, tmp_path / "a", report_to="tensorboard")
+    first = train_quickly(models, tmp_path / "a", report_to="tensorboard")
     assert sum(len(batch["label"]) for batch in watch.trained["teacher"]) == 16
     assert {path.parent.name for path in tmp_path.glob("a/logs/*/events*")} >= {"phase1", "phase2"}
     assert list(tmp_path.glob("a/logs/phase4/**/events*"))
     torch.manual_seed(2)
-    second = quick(models, tmp_path / "b")
+    second = train_quickly(models, tmp_path / "b")
     assert first.pop("config") != second.pop("config") and first == second
-    other = quick(models, tmp_path / "c", seed=1, meta_epochs=0)
+    other = train_quickly(models, tmp_path / "c", seed=1, meta_epochs=0)
     assert list(other) == ["phase1", "phase2", "config"]
     with pytest.raises(TeachbackError, match="which meta_epochs=0 skips"):
         MPDistil("toy", 2, device="cpu").train([], [], meta_loaders={"toy": None}, meta_epochs=0)
     assert other["phase1"]["train_losses"] != first["phase1"]["train_losses"]
 
 
-def test_a_regression(models, tmp_path):
+def test_a_regression_task_is_trained_and_predicted(models, tmp_path):
     texts, labels = toy(20, 0)
     rows = create_simple_dataloader(texts, [label + 0.5 for label in labels], str(models / "big"), 32, 4)
     model = MPDistil("score", 1, "auto", models / "small", models / "small", 1, "cpu", tmp_path, True, precision="fp32")
@@ -503,20 +503,20 @@ def test_a_regression(models, tmp_path):
         (lambda: MetaKD(device="cpu").train({}, first_epoch=1), "did you mean 'first_epochs'"),
     ],
 )
-def test_an_unknown_argument_names_the_closest_one(call, message):
+def test_an_unknown_argument_is_refused_naming_the_closest_one(call, message):
     with pytest.raises(TypeError, match=message) as raised:
         call()
     assert isinstance(raised.value, TeachbackError)
 
 
-def test_signatures_show_the_settings():
+def test_signatures_list_the_settings_as_parameters():
     shown = inspect.signature(MPDistil.train).parameters
     assert list(shown)[:6] == ["self", "train_loader", "val_loader", "test_loader", "meta_loaders", "config"]
     assert set(TrainingConfig.names()) < set(shown)
     assert {"dataframe", "first_epochs", "seed"} < set(inspect.signature(MetaKD.train).parameters)
 
 
-def test_published_defaults():
+def test_the_defaults_are_the_published_ones():
     config = TrainingConfig()
     assert (config.teacher_epochs, config.student_epochs, config.meta_epochs, config.num_episodes) == (10, 10, 1, 200)
     assert (config.teacher_lr, config.student_lr, config.meta_lr) == (2e-5, 3e-5, 1e-3)
@@ -529,12 +529,12 @@ def test_published_defaults():
     [{"alpha": 2}, {"reward_type": "best"}, {"report_to": "mail"}, {"temperature": 0}, {"num_episodes": -1}, {"seed": -1}, {"seed": 1.5},
      {"alpha": "0.5"}, {"student_epochs": 2.5}],
 )  # fmt: skip
-def test_a_setting_out_of_range_is_named(wrong):
+def test_a_setting_out_of_range_is_refused_by_name(wrong):
     with pytest.raises(TeachbackError, match=f"^{next(iter(wrong))}="):
         TrainingConfig(**wrong)
 
 
-def test_numbers_of_other_kinds_are_taken_as_such():
+def test_numpy_numbers_and_whole_floats_are_accepted_as_settings():
     config = TrainingConfig(batch_size=np.int64(4), student_epochs=2.0, student_lr=np.float32(1e-3), seed=np.uint8(7))
     assert json.dumps([config.batch_size, config.student_epochs, config.seed]) == "[4, 2, 7]"
     assert type(config.student_lr) is float and config.student_lr == np.float32(1e-3)
@@ -553,7 +553,7 @@ def test_numbers_of_other_kinds_are_taken_as_such():
         (lambda model: load_superglue_dataset("CB", max_samples=0), "max_samples=0: must be at least 1"),
     ],
 )
-def test_an_argument_of_another_type_is_named(call, message):
+def test_arguments_of_wrong_type_are_refused_by_name(call, message):
     with pytest.raises(TeachbackError, match=message):
         call(MPDistil("toy", 2, device="cpu"))
 
@@ -574,7 +574,7 @@ IDS = torch.ones(4, 3, dtype=torch.long)
         ({"input_ids": IDS}, "expected tensors .* not dict"),
     ],
 )
-def test_a_batch_that_does_not_fit_is_named_with_what_is_wrong(batch, message):
+def test_a_malformed_batch_is_refused_with_its_number_and_problem(batch, message):
     whole = (IDS, IDS, IDS, IDS[:, 0])
     with pytest.raises(TeachbackError, match=message):
         UserLoader([whole, batch], "train").rows(TASK, 60)
@@ -585,7 +585,7 @@ def test_a_batch_that_does_not_fit_is_named_with_what_is_wrong(batch, message):
     [(iter([1]), "pass a DataLoader"), (3, "of type int"), ([], "no batches"),
      (type("Endless", (), {"__iter__": iter})(), "no length")],
 )  # fmt: skip
-def test_what_is_no_loader_is_refused(given, message):
+def test_objects_that_are_not_loaders_are_refused(given, message):
     with pytest.raises(TeachbackError, match=message):
         UserLoader(given, "train_loader")
 
@@ -595,14 +595,14 @@ def test_what_is_no_loader_is_refused(given, message):
     [([(IDS, IDS, IDS, torch.tensor([0, 1, 2, 0]))], r"test_loader, batch 1: labels are \[0, 1, 2\]; expected whole numbers from 0 to 1"),
      ([(IDS, IDS, IDS, torch.tensor([0.2, 1.7, 0, 1]))], "expected whole numbers from 0 to 1"), ([{"input_ids": IDS}], "test_loader, batch 1: expected tensors")],
 )  # fmt: skip
-def test_a_test_loader_that_does_not_fit_is_refused_before_anything_is_trained(batches, message, models, tmp_path):
+def test_a_malformed_test_loader_is_refused_before_training(batches, message, models, tmp_path):
     model = MPDistil("toy", 2, teacher_model=models / "big", student_model=models / "small", device="cpu", output_dir=tmp_path / "out")
     with pytest.raises(TeachbackError, match=message):
         model.train(loader(models, 16, 0), loader(models, 8, 1), batches)
     assert not (tmp_path / "out").exists()
 
 
-def test_labels_are_known_or_missing():
+def test_loaders_with_missing_labels_are_recognised():
     def of(*labels, regression=False):
         return UserLoader([(IDS, IDS, IDS, *part) for part in labels], "test").is_labelled(regression)
 
@@ -611,7 +611,7 @@ def test_labels_are_known_or_missing():
     assert of([-ones], regression=True) and not of([ones * math.nan], regression=True)
 
 
-def test_rows_without_their_padding_whatever_the_side():
+def test_padding_is_removed_from_rows_on_either_side():
     left = torch.tensor([[0, 0, 7, 8], [5, 6, 7, 8]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     right = torch.tensor([[7, 8], [9, 0]]), torch.tensor([[1, 1], [1, 0]])
     passed = [(ids, mask, 0 * ids, torch.tensor([1, 0])) for ids, mask in (left, right)]
@@ -621,7 +621,7 @@ def test_rows_without_their_padding_whatever_the_side():
     assert len(set(keys_of(rows))) == 3 and rows.batches == [[0, 1], [2, 3]]
 
 
-def test_loaders_of_texts_and_pairs():
+def test_create_simple_dataloader_reads_texts_and_pairs():
     single = create_simple_dataloader(["good plot", "bad"], [1, 0], tokenizer(), batch_size=2, shuffle=False)
     ids, mask, types, labels = next(iter(single))
     assert ids.tolist() == [[2, 5, 7, 3], [2, 6, 3, 0]] and mask.sum(1).tolist() == [4, 3] and labels.tolist() == [1, 0]
@@ -641,7 +641,7 @@ def test_loaders_of_texts_and_pairs():
 
 
 def archive(folder: Path, task: str, lines: list[dict]) -> None:
-    """A SuperGLUE archive with the same lines in train, val and, without labels, test."""
+    """Write a SuperGLUE archive with the same lines in train, val and, without labels, test."""
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(folder / f"{task}.zip", "w") as file:
         for part in ("train", "val", "test"):
@@ -650,7 +650,7 @@ def archive(folder: Path, task: str, lines: list[dict]) -> None:
             file.writestr(f"{task}/{part}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_superglue_comes_from_the_stages_folder(tmp_path, capsys):
+def test_superglue_is_read_from_the_data_folder_of_the_stages(tmp_path, capsys):
     labels = ["entailment", "contradiction", "neutral"]
     archive(
         tmp_path / "there",
@@ -668,14 +668,14 @@ def test_superglue_comes_from_the_stages_folder(tmp_path, capsys):
     }
     assert next(iter(loaders["test"]))[3].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
     assert loaders["train"].dataset.label_names == tuple(labels)
-    loaders, _ = load_superglue_dataset("CB", protocol="paper", max_samples=10, **places)  # nothing is fetched now
+    loaders, _ = load_superglue_dataset("CB", protocol="paper", max_samples=10, **places)  # the data are in the folder already
     assert {name: len(one.dataset) for name, one in loaders.items()} == {"train": 10, "val": 5, "test": 5}
     assert len(next(iter(loaders["test"]))) == 3
     with pytest.raises(TeachbackError, match="'CD' is unknown; SuperGLUE has: BoolQ, CB"):
         load_superglue_dataset("CD", **places)
 
 
-def test_questions_with_choices_from_archive_to_predictions(models, tmp_path):
+def test_multiple_choice_works_from_the_archive_to_predictions(models, tmp_path):
     line = {"premise": "good plot", "choice1": "watch it", "choice2": "never", "question": "effect"}
     archive(
         tmp_path / "there", "COPA", [line | {"premise": f"{WORDS[i % 15]} plot", "label": i % 2} for i in range(20)]
@@ -698,11 +698,11 @@ def test_questions_with_choices_from_archive_to_predictions(models, tmp_path):
      ("auto", "mine", True, "correlation"), ("mcc", "CB", False, "mcc"), ("auto", "MRPC", False, "binary_f1"),
      ("f1", "qqp", False, "binary_f1"), ("f1", "mine", False, "f1"), ("binary_f1", "mine", False, "binary_f1")],
 )  # fmt: skip
-def test_the_metric_of_a_task(name, task, regression, metric):
+def test_the_metric_is_chosen_by_name_and_task(name, task, regression, metric):
     assert chosen_metric(name, task, regression) == metric
 
 
-def test_metrics_by_hand():
+def test_metric_values_equal_hand_computed_ones():
     logits = np.array([[2.0, 1], [0, 1], [0, 1], [0, 1]])
     values = metric_values("f1", np.array([0, 1, 1, 0]), logits)
     assert values["acc"] == 0.75 and values["f1"] == values["score"] == pytest.approx((2 / 3 + 0.8) / 2)
@@ -717,7 +717,7 @@ def test_metrics_by_hand():
             chosen_metric(wrong, "mine", regression)
 
 
-def test_students_of_every_origin(models):
+def test_new_students_are_loaded_whole_cut_or_taken_from_the_teacher(models):
     teacher = Teacher(classifier(layers=3, seed=5), "single", [TASK], transferable=False)
     name, first = str(models / "big"), tokenizer()
     assert new_student(name, -1, TASK, first, "data").config.num_hidden_layers == 2
@@ -729,7 +729,7 @@ def test_students_of_every_origin(models):
         new_student(name, 6, TASK, first, "data")
 
 
-def test_what_a_model_reads_and_whose_tokenizer_it_has(models):
+def test_token_fields_of_models_and_the_choice_of_their_tokenizer(models):
     fields = {kind: len(token_fields(classifier(kind))) for kind in ("bert", "roberta", "distilbert", "electra")}
     assert fields == {"bert": 3, "roberta": 3, "distilbert": 2, "electra": 3}
     name, scratch = str(models / "big"), "scratch:tiny"
@@ -739,21 +739,21 @@ def test_what_a_model_reads_and_whose_tokenizer_it_has(models):
         tokenizers_of((scratch, scratch), None, None, "data")
 
 
-def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path, monkeypatch):
+def test_metakd_trains_a_student_for_each_domain_of_a_table(models, tmp_path, monkeypatch):
     pandas = pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
     texts, labels = toy(60, 0)
     names = ["books", "films", "other"]
     table = {"text_a": texts, "label": [LABELS[i] for i in labels], "domain": [names[i // 2 % 3] for i in range(60)]}
     model = MetaKD(names[:2], models / "small", models / "small", device="cpu", output_dir=".", precision="fp32")
-    monkeypatch.chdir(models)  # a relative output_dir counts from where it was given
+    monkeypatch.chdir(models)  # a relative output_dir is resolved when it is given
     with pytest.raises(TeachbackError, match="lacks domain"):
         model.train({"text_a": texts, "label": labels})
     epochs = {"teacher_epochs": 1, "first_epochs": 1, "second_epochs": 1}
     found = model.train(pandas.DataFrame(table), **epochs)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/**/stage.json")}
     assert len(made) == 5 and model.train(table, **epochs) == found
-    assert made == {path: path.stat().st_mtime_ns for path in made}  # all of it was up to date
+    assert made == {path: path.stat().st_mtime_ns for path in made}  # every stage was up to date
     assert set(found) == {"teacher", "books", "films"} and set(found["books"]) == {"dev", "test"}
     assert set(model.students) == {"books", "films"} and set(model.predict(texts[:9], "films")) <= set(LABELS)
     said, sure = model.predict(texts[:9], "films"), model.predict_proba(texts[:9], "films")
@@ -781,8 +781,8 @@ def test_metakd_makes_a_student_for_each_domain_of_a_table(models, tmp_path, mon
         model.predict(texts, "other")
 
 
-def test_the_worked_example_runs_as_it_is_printed(models, tmp_path, monkeypatch):
-    """With a small model in the place of BERT, and of its layers."""
+def test_the_worked_example_of_the_documentation_runs(models, tmp_path, monkeypatch):
+    """The example of docs/api.md runs with a two-layer model in place of BERT."""
     example = (ROOT / "docs/api.md").read_text(encoding="utf-8").split("## Loaders")[0]
     train, use, _ = re.findall("```python\n(.*?)```", example, re.DOTALL)
     small = train.replace("student_layers=6", 'student_layers=2, device="cpu", teacher_model=BIG, student_model=BIG')
@@ -803,7 +803,7 @@ def test_importing_the_package_loads_no_pytorch():
         teachback.MPDistill
 
 
-def test_each_name_can_be_the_first_that_is_imported():
+def test_each_public_name_can_be_imported_first():
     code = """
 import importlib, sys
 for name in importlib.import_module("teachback").__all__:

@@ -1,4 +1,4 @@
-"""The recommended settings of the Python API: those of configs/recommended.sh, through every stage."""
+"""Recommended settings of the Python API, which are those of configs/recommended.sh in every stage."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from teachback.core.arguments import (
 from teachback.core.parsing import parse_options
 
 ROOT = Path(__file__).parents[1]
-OF_THE_CALLER = {  # models, folders and machine; of the weights, the scripts write out the default
+OF_THE_CALLER = {  # models, folders and machine; for use_expertise_weights, the scripts write out the default
     "teacher_model", "student_model", "data_dir", "output_root", "precision", "device", "suite", "domain", "use_expertise_weights",
 }  # fmt: skip
 
@@ -35,7 +35,7 @@ def model(tmp_path) -> MetaKD:
 
 
 def scripted(stage: str, kinds: tuple) -> list[dict]:
-    """Arguments that a stage's script gives with configs/recommended.sh."""
+    """Arguments that a stage's script passes to its entry point with configs/recommended.sh."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment |= {"CONFIG": str(ROOT / "configs/recommended.sh"), "TEACHBACK_ARGUMENTS": "1", "PYTHON": sys.executable}
     done = subprocess.run(["bash", str(ROOT / stage)], env=environment, capture_output=True, text=True, check=True)
@@ -44,7 +44,7 @@ def scripted(stage: str, kinds: tuple) -> list[dict]:
     return [asdict(one) for one in parse_options(*kinds, argv=flags)]
 
 
-def test_they_are_those_of_the_scripts(model, monkeypatch):
+def test_recommended_settings_equal_those_of_the_scripts(model, monkeypatch):
     taken = []
     monkeypatch.setattr("teachback.metakd.train_teachers", lambda *arguments: taken.append(arguments) or [])
     monkeypatch.setattr("teachback.metakd.distil", lambda *arguments: taken.append(arguments) or [])
@@ -57,7 +57,7 @@ def test_they_are_those_of_the_scripts(model, monkeypatch):
             assert not differing or kind in without.get(stage, ()), (stage, differing)
 
 
-def test_students_learn_with_them(model):
+def test_training_with_recommended_settings_records_them(model):
     texts = [" ".join(WORDS[(i + k) % len(WORDS)] for k in range(9)) for i in range(60)]
     table = {"text_a": texts, "label": [LABELS[i % 2] for i in range(60)], "domain": [("books", "films")[i // 2 % 2] for i in range(60)]}
     model._student.student_layers = "1"
@@ -78,7 +78,7 @@ def test_students_learn_with_them(model):
     ({"transfer_windows": -1}, "TRANSFER_WINDOWS=-1: must be"),
     ({"first_lr": 0}, "first_lr=0: must be a number above 0"),
 ])  # fmt: skip
-def test_wrong_values_are_refused_before_anything_is_written(model, settings, message):
+def test_invalid_values_are_refused_before_anything_is_written(model, settings, message):
     with pytest.raises(TeachbackError, match=message):
         model.train({"text_a": ["a"], "label": ["b"], "domain": ["c"]}, **settings)
     assert not model.output_dir.exists()

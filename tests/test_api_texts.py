@@ -1,4 +1,4 @@
-"""The Python API on one text alone, on texts that are none, and on a table's bad rows."""
+"""Inputs of the Python API: single texts, arguments of the wrong form, tables, files and their bad rows."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from teachback.stages.phases import Phases
 TABLE = {"text_a": ["good", "bad", "fine", ""], "label": list("ynyn"), "domain": ["a", "a", "b", "b"]}
 
 
-def test_one_text_alone_is_one_row():
+def test_a_single_text_or_label_counts_as_one_row():
     loader = create_simple_dataloader("hello you", 1, "scratch:tiny")
     assert len(loader.dataset) == 1 and next(iter(loader))[3].tolist() == [1]
     assert next(iter(create_simple_dataloader("hello you", np.int64(1), "scratch:tiny")))[3].tolist() == [1]
@@ -38,12 +38,12 @@ def test_one_text_alone_is_one_row():
         (lambda: MPDistil("toy", 1, "correlation", is_regression=True, device="cpu").predict_proba([]), "no probabilities"),
     ],
 )  # fmt: skip
-def test_a_text_in_place_of_a_list_is_refused(call, message):
+def test_arguments_of_the_wrong_form_are_refused(call, message):
     with pytest.raises(TeachbackError, match=message):
         call()
 
 
-def test_a_table_in_place_of_its_column_is_refused():
+def test_a_data_frame_in_place_of_its_column_is_refused():
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({"text_a": ["good plot", "bad"]})
     with pytest.raises(TeachbackError, match="texts is of type DataFrame; pass a text, or a list of texts"):
@@ -52,7 +52,7 @@ def test_a_table_in_place_of_its_column_is_refused():
 
 
 @pytest.mark.parametrize("layers", [9, "1,9", [1, 9], [9]])
-def test_layers_that_the_student_does_not_have_are_refused_before_anything_is_made(tmp_path, layers):
+def test_layers_that_the_student_lacks_are_refused_before_anything_is_written(tmp_path, layers):
     model = MetaKD(teacher_model="scratch:tiny", student_model="scratch:tiny", student_layers=layers, device="cpu", output_dir=tmp_path)
     with pytest.raises(TeachbackError, match="student_layers.*cannot be kept, as the model has 2"):
         model.train(TABLE)
@@ -62,7 +62,7 @@ def test_layers_that_the_student_does_not_have_are_refused_before_anything_is_ma
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_rows_of_a_table_are_named_by_its_index_or_by_number(tmp_path):
+def test_bad_rows_of_a_table_are_named_by_index_or_number(tmp_path):
     pandas = pytest.importorskip("pandas")
     model = MetaKD(teacher_model="scratch:tiny", student_model="scratch:tiny", device="cpu", output_dir=tmp_path)
     frame = pandas.DataFrame(TABLE, index=["first", "second", "third", "fourth"])
@@ -75,14 +75,14 @@ def test_bad_rows_of_a_table_are_named_by_its_index_or_by_number(tmp_path):
         only.train(pandas.DataFrame({name: ["c", *values] for name, values in TABLE.items()}, index=[9, 0, 10, 20, 30]))
 
 
-def test_what_pandas_reads_is_taken_as_a_table_or_by_its_path(tmp_path):
+def test_data_frames_and_files_of_several_formats_give_equal_rows(tmp_path):
     pandas = pytest.importorskip("pandas")
     rows = [[f"{word} {i}, \"indeed\"", i % 3 % 2, shop] for i, word in enumerate(("good", "bad", "fine") * 8) for shop in ("a", "b")]
     frame = pandas.DataFrame(rows, columns=["review", "stars", "shop"])
     frame.to_csv(tmp_path / "rows.csv", index=False)
     frame.to_parquet(tmp_path / "rows.parquet")
     frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
-    missing = pandas.concat([frame, pandas.DataFrame([[pandas.NA, float("nan"), "a"]], columns=frame.columns)])  # now 0 is 0.0
+    missing = pandas.concat([frame, pandas.DataFrame([[pandas.NA, float("nan"), "a"]], columns=frame.columns)])  # turns 0 into 0.0
     columns = MetaKDConfig(text_a_column="review", label_column="stars", domain_column="shop", max_length=16, skip_bad_rows=True)
     prepared = {}
     for number, given in enumerate((frame, missing, tmp_path / "rows.csv", str(tmp_path / "rows.parquet"), tmp_path / "rows.jsonl")):
@@ -94,7 +94,7 @@ def test_what_pandas_reads_is_taken_as_a_table_or_by_its_path(tmp_path):
     assert all(others == prepared[0] for others in prepared.values())
 
 
-def test_files_that_cannot_be_learnt_from_are_explained_by_file_and_line(tmp_path):
+def test_unusable_files_and_missing_columns_are_refused_with_their_place(tmp_path):
     (tmp_path / "rows.csv").write_text("text_a,label,domain\n" + "".join(f"good {i},y,a\n" for i in range(9)) + ",n,b\n")
     model = MetaKD(None, "scratch:tiny", "scratch:tiny", device="cpu", output_dir=tmp_path / "out")
     with pytest.raises(TeachbackError, match=r"rows.csv line 11: empty text\n.*skip_bad_rows=True"):
@@ -110,7 +110,7 @@ def test_files_that_cannot_be_learnt_from_are_explained_by_file_and_line(tmp_pat
 
 @pytest.fixture
 def stopped_before_training(monkeypatch):
-    """MPDistil up to its first phase."""
+    """Let `Phases.run` raise InterruptedError, so that MPDistil stops before its first phase."""
 
     def stop(phases):
         raise InterruptedError
@@ -118,7 +118,7 @@ def stopped_before_training(monkeypatch):
     monkeypatch.setattr(Phases, "run", stop)
 
 
-def test_classes_without_rows_and_layers_that_do_not_exist_are_told_before_training(tmp_path, stopped_before_training, caplog):
+def test_classes_without_rows_and_missing_layers_are_reported_before_training(tmp_path, stopped_before_training, caplog):
     loader = create_simple_dataloader(["a b", "c d", "e f", "g h"] * 8, [0, 1] * 16, "scratch:tiny")
     options = {"teacher_model": "scratch:tiny", "device": "cpu", "output_dir": tmp_path}
     with pytest.raises(TeachbackError, match="student_layers=6: the model has 2"):

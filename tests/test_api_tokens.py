@@ -49,7 +49,7 @@ def words_of(rows, tokenizer) -> list[str]:
 
 
 @pytest.mark.parametrize("pair", [False, True], ids=["texts", "pairs"])
-def test_each_row_is_read_again_whatever_order_and_padding(pair):
+def test_rows_are_tokenised_again_in_any_order_and_padding(pair):
     given, labels = texts(9, 0)
     rows = [(text, "good plot") for text in given] if pair else given
     plain = create_simple_dataloader(rows, labels, word_tokenizer(), 32, 4)
@@ -63,7 +63,7 @@ def test_each_row_is_read_again_whatever_order_and_padding(pair):
     assert keys_of(first) == [keys_of(plain.dataset.encoded)[i] for i in order]
 
 
-def test_texts_are_found_through_subsets_and_joined_data_sets_and_nowhere_else():
+def test_texts_are_found_only_through_subsets_and_concatenated_data_sets():
     one, two = loader(6, 0).dataset, loader(4, 1).dataset
     collate = loader(1, 0).collate_fn
     joined = UserLoader(DataLoader(ConcatDataset([Subset(one, [0, 3]), two]), batch_size=3, collate_fn=collate), "train")
@@ -80,7 +80,7 @@ def test_texts_are_found_through_subsets_and_joined_data_sets_and_nowhere_else()
         bare.read_by(word_tokenizer(), rows, byte_tokenizer())
 
 
-def test_the_same_vocabulary_behind_another_normaliser_reads_the_texts_again():
+def test_texts_are_tokenised_again_if_only_the_normaliser_differs():
     other = word_tokenizer()
     other.backend_tokenizer.normalizer = normalizers.Replace("good", "bad")
     mine = UserLoader(loader(4, 0), "train")
@@ -97,7 +97,7 @@ def byte_tokenizer_with_padding():
     return tokenizer
 
 
-def test_a_collate_fn_that_changes_tokens_is_named_where_the_text_is_needed():
+def test_a_collate_fn_that_changes_tokens_is_refused_if_texts_are_needed():
     plain = loader(4, 0)
     changing = DataLoader(plain.dataset, 4, collate_fn=lambda items: (plain.collate_fn(items)[0].flip(1), *plain.collate_fn(items)[1:]))
     changed = UserLoader(changing, "train")
@@ -106,7 +106,7 @@ def test_a_collate_fn_that_changes_tokens_is_named_where_the_text_is_needed():
 
 
 class Watch:
-    """The tokens that reached each model."""
+    """Record of the token ids that reach each model."""
 
     def __init__(self, patch: pytest.MonkeyPatch):
         self.teacher, self.answering, self.student = [], [], []
@@ -115,7 +115,7 @@ class Watch:
         answer = phases.features
 
         def answered(classifier, rows, **settings):
-            if not self.answering:  # the teacher on the train rows; then come other rows, and the student
+            if not self.answering:  # the first call is the teacher's on the train rows; later ones are on other rows or of the student
                 self.answering += [torch.tensor(ids)[None] for ids in rows.inputs["input_ids"]]
             return answer(classifier, rows, **settings)
 
@@ -130,7 +130,7 @@ class Watch:
 
 
 @pytest.mark.parametrize("teacher", ["qwen2", "llama"])
-def test_a_decoder_teaches_an_encoder_of_other_tokens_through_all_phases(teacher, models, tmp_path, monkeypatch):
+def test_a_decoder_teaches_an_encoder_with_another_tokenizer_in_all_phases(teacher, models, tmp_path, monkeypatch):
     watch = Watch(monkeypatch)
     model = MPDistil("toy", 2, teacher_model=models / teacher, student_model=models / "distilbert", student_layers=-1,
                      device="cpu", output_dir=tmp_path, precision="fp32", labels=list(LABELS))  # fmt: skip
@@ -144,11 +144,11 @@ def test_a_decoder_teaches_an_encoder_of_other_tokens_through_all_phases(teacher
     answered = [text for ids in watch.answering for text in read.batch_decode(ids, skip_special_tokens=True)]
     spelt = {text for ids in watch.teacher for text in read.batch_decode(ids, skip_special_tokens=True)}
     assert 20 < len(answered) <= 24 and set(answered) <= set(learnt) & spelt & set(texts(24, 0)[0])
-    # Of whatever tokens a loader is, the student reads its own.
+    # The student reads texts with its own tokenizer, whatever tokens the loader yields.
     assert model.predict(loader(6, 2, shuffle=False)) == model.predict(loader(6, 2, own, shuffle=False))
 
 
-def test_a_teacher_answers_rows_of_other_tokens_as_it_answers_its_own(models):
+def test_teacher_outputs_do_not_depend_on_the_tokenizer_of_the_loader(models):
     name = str(models / "qwen2")
     tokenizer = load_tokenizer(name)
     teacher = Teacher(load_classifier(name, TASK, tokenizer), "single", [TASK], transferable=False).eval()
@@ -160,7 +160,7 @@ def test_a_teacher_answers_rows_of_other_tokens_as_it_answers_its_own(models):
         torch.testing.assert_close(values, teacher_columns(teacher, same, TASK)[name])
 
 
-def test_a_student_cut_from_a_decoder_needs_no_model_of_its_own(models, tmp_path):
+def test_a_student_cut_from_a_decoder_needs_no_student_model(models, tmp_path):
     rows = create_simple_dataloader(*texts(12, 0), models / "llama", 16, 4)
     model = MPDistil("toy", 2, teacher_model=models / "llama", student_layers=1, student_init="teacher", device="cpu",
                      output_dir=tmp_path, precision="fp32")  # fmt: skip
@@ -168,7 +168,7 @@ def test_a_student_cut_from_a_decoder_needs_no_model_of_its_own(models, tmp_path
     assert model.student.config.model_type == "llama" and model.student.config.num_hidden_layers == 1
 
 
-def test_metakd_with_a_decoder_as_teacher_names_the_switches_and_takes_them(models, tmp_path):
+def test_metakd_with_a_decoder_as_teacher_names_the_losses_to_switch_off(models, tmp_path):
     given, labels = texts(40, 0)
     table = {"text_a": given, "label": [LABELS[i] for i in labels], "domain": ["ab"[i // 2 % 2] for i in range(40)]}
     model = MetaKD(teacher_model=models / "qwen2", student_model=models / "bert", device="cpu", output_dir=tmp_path,

@@ -20,7 +20,7 @@ from teachback.models.layers import backbone
 
 LABELS = ("negative", "positive")
 BOOKS, DVD, KITCHEN = (Domain(name, "sentiment", LABELS) for name in ("books", "dvd", "kitchen"))
-GENRE = Domain("genre", "topic", ("fact", "fiction", "verse"))  # a head of its own, and of another size
+GENRE = Domain("genre", "topic", ("fact", "fiction", "verse"))  # has a head of its own, with more classes
 CAUSE = Domain("cause", "cause", ("first", "second"), kind="choices")
 SCORE = Domain("score", "score", (), task="regression")
 SUITE = Suite("tiny", {domain.name: domain for domain in (BOOKS, DVD, KITCHEN, GENRE)})
@@ -56,7 +56,7 @@ def classifier(architecture="bert", layers=2, width=32, heads=2, seed=0, domain=
 
 
 def enlarge(model: nn.Module, factor: float = 8.0) -> nn.Module:
-    """Multiply all matrices, and give biases values, so that no term is negligible."""
+    """Multiply all matrices and randomise biases, so that no term is negligible."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
@@ -77,7 +77,7 @@ def tiny_teacher(kind="meta", domains=(BOOKS, DVD, KITCHEN), transferable=True, 
 
 
 def tokenizer() -> BertTokenizer:
-    """Five special tokens, then ``WORDS``."""
+    """BERT tokenizer whose vocabulary is five special tokens and ``WORDS``."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=POSITIONS)
 
@@ -99,11 +99,11 @@ def batch(lengths=(9, 4, 6), width=None, seed=3) -> dict[str, torch.Tensor]:
     }
 
 
-CHOICES = (1, 2, 1, 2)  # sequences of the rows of `mixed_batch`
+CHOICES = (1, 2, 1, 2)  # number of sequences of each row of `mixed_batch`
 
 
 def mixed_batch(domains=(0, 1, 2, 1), width=None) -> dict[str, torch.Tensor]:
-    """A text, a question with two choices, a text, another question; their domains' numbers as given."""
+    """Batch of a text, a question with two choices, a text and another question, with the given domain ids."""
     sequences = batch((9, 4, 6, 5, 7, 3), width)
     rows = {
         "label": torch.tensor([1.0, 1.0, -0.7, 0.0]),
@@ -115,7 +115,7 @@ def mixed_batch(domains=(0, 1, 2, 1), width=None) -> dict[str, torch.Tensor]:
 
 
 def mixed_chosen(rows: dict[str, torch.Tensor], order: list[int]) -> dict[str, torch.Tensor]:
-    """Some rows of a `mixed_batch` with all their sequences; without questions an ordinary batch."""
+    """Some rows of a `mixed_batch` with all their sequences; an ordinary batch if no question is among them."""
     starts = [sum(CHOICES[:row]) for row in range(len(CHOICES))]
     places = [starts[row] + i for row in order for i in range(CHOICES[row])]
     picked = {

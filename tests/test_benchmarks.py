@@ -1,4 +1,4 @@
-"""The benchmarks: their counting by hand and against torch's own, and every part run on two-layer models."""
+"""Benchmarks: counts compared with hand-computed values and PyTorch's counter, and every part on two-layer models."""
 
 import math
 import random
@@ -41,7 +41,7 @@ def bert(layers=2, width=8) -> BertModel:
     return BertModel(config, add_pooling_layer=False)
 
 
-def test_operations_by_hand():
+def test_operation_counts_equal_hand_computed_values():
     encoder = Encoder(layers=2, width=4, inner=8)
     assert encoder.weights == 2 * (4 * 16 + 2 * 32)
     # Sequences of 3 and 5 tokens: 8 tokens, 9 + 25 squares.
@@ -49,7 +49,7 @@ def test_operations_by_hand():
     assert training_flops(encoder, 8, 34) == 3 * forward_flops(encoder, 8, 34)
 
 
-def test_operations_are_those_that_torch_counts():
+def test_operation_counts_equal_those_of_pytorch():
     model, ids = bert(), torch.ones(3, 7, dtype=torch.long)
     encoder = Encoder.of(model.config)
     with FlopCounterMode(display=False) as seen:
@@ -60,7 +60,7 @@ def test_operations_are_those_that_torch_counts():
     assert seen.get_total_flops() == 2 * forward_flops(encoder, 3 * 7, 3 * 7**2)
 
 
-def test_real_tokens_and_padding_are_counted_apart():
+def test_real_tokens_and_padding_are_counted_separately():
     encoder, count = Encoder(1, 4, 8), Count()
     count.add(encoder, torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]]), forward_flops)
     assert (count.tokens, count.places, count.padding) == (5, 8, 3 / 8)
@@ -68,7 +68,7 @@ def test_real_tokens_and_padding_are_counted_apart():
     assert count.flops_with_padding == forward_flops(encoder, 8, 32)
 
 
-def test_passes_that_learn_and_passes_that_answer(tmp_path):
+def test_training_and_inference_passes_are_counted_separately(tmp_path):
     model, forward = bert(), BertModel.forward
     model.save_pretrained(tmp_path)
     mask = torch.tensor([[1, 1, 0]])
@@ -82,14 +82,14 @@ def test_passes_that_learn_and_passes_that_answer(tmp_path):
     assert BertModel.forward is forward
 
 
-def test_a_rate_is_operations_by_time():
+def test_the_rate_of_matrix_products_is_positive():
     assert matrix_rate(torch.device("cpu"), torch.float32, size=64, products=2) > 0
 
 
-# Plain
+# The plain loops, which are the baseline
 
 
-def test_plain_prefers_what_was_rewarded():
+def test_the_policy_of_the_plain_loops_prefers_rewarded_domains():
     torch.manual_seed(0)
     model = SimpleNamespace(device=torch.device("cpu"), base_model=bert())
     model.base_model.pooler = SimpleNamespace(dense=torch.nn.Linear(8, 8))
@@ -99,7 +99,7 @@ def test_plain_prefers_what_was_rewarded():
     assert [policy.pick() for _ in range(20)].count("a") > 17
 
 
-def test_plain_distances_and_certainty_by_hand():
+def test_losses_and_weights_of_the_plain_loops_equal_hand_computed_values():
     assert plain.difference(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.zeros(2, 2)).tolist() == [5.0, 0.0]
     sure = plain.certainty(torch.tensor([[0.0, 0.0], [0.0, 100.0]]), torch.tensor([0, 1]))
     assert sure.tolist() == pytest.approx([0.5, 1.0])
@@ -113,7 +113,7 @@ def test_plain_distances_and_certainty_by_hand():
 
 @pytest.fixture(scope="module")
 def timed(tmp_path_factory) -> tuple[dict, Path]:
-    """The report of all parts, and the folder that they worked in."""
+    """Report of all parts, and the folder in which they ran."""
     folder = tmp_path_factory.mktemp("timed")
     random.seed(0)
     report = bench_stages.main([*ARGUMENTS.split(), "--folder", str(folder), "--json", str(folder / "report.json")])
@@ -133,7 +133,7 @@ def test_every_part_is_timed_and_reported(timed):
         assert one["floor_seconds"] < one["ours"]["seconds"] and one["plain"]["counts"]["learning"]["places"] > 0
 
 
-def test_tokens_and_padding_are_those_of_the_sampler(timed):
+def test_counts_of_tokens_and_padding_equal_those_of_the_sampler(timed):
     report, folder = timed
     reviews = Reviews(bench_stages.parser().parse_args([*ARGUMENTS.split(), "--folder", str(folder)]))
     lengths = encode(reviews.books, load_tokenizer(reviews.teacher_model), 128).lengths
@@ -147,14 +147,14 @@ def test_tokens_and_padding_are_those_of_the_sampler(timed):
     assert part(report, "45")["ours"]["counts"]["learning"]["tokens"] == 2 * seen["tokens"]
 
 
-def test_plain_pads_to_128_and_runs_the_teacher_at_each_step(timed):
+def test_the_plain_loops_pad_to_128_and_run_the_teacher_at_each_step(timed):
     report, _ = timed
     for name, stages in (("45", 2), ("45small", 2)):
         counts = part(report, name)["plain"]["counts"]
         assert counts["learning"]["places"] == counts["answering"]["places"] == stages * EPOCHS * ROWS * 128
 
 
-def test_both_sides_of_stage_6_take_as_many_student_steps(timed):
+def test_both_sides_of_stage_6_take_equally_many_student_steps(timed):
     report, folder = timed
     curriculum = folder / "quizzes/outputs/sample/seed42/books/curriculum"
     steps = len((curriculum / "trajectory.tsv").read_text().splitlines()) - 1
@@ -169,7 +169,7 @@ def test_the_small_student_has_the_teachers_vocabulary(timed):
     assert teacher.get_vocab() == student.get_vocab()
 
 
-def test_students_with_and_without_are_scored(timed, capsys):
+def test_students_of_all_three_implementations_are_scored(timed, capsys):
     _, folder = timed
     report = bench_stages.main([*ARGUMENTS.split(), "--folder", str(folder), "--accuracy", "--seeds", "1"])
     assert list(report["accuracy"]) == [accuracy.FAST, accuracy.SLOW, accuracy.PLAIN]
@@ -177,7 +177,7 @@ def test_students_with_and_without_are_scored(timed, capsys):
     assert "minus ours" in capsys.readouterr().out
 
 
-def test_differences_are_paired_by_seed():
+def test_differences_of_accuracy_are_paired_by_seed():
     told = accuracy.report({accuracy.FAST: [0.80, 0.90], accuracy.PLAIN: [0.82, 0.88]})
     assert "85.0 ± 7.1" in told and "0.0 ± 2.8   +2.0 -2.0" in told
 
@@ -190,7 +190,7 @@ def test_a_part_is_profiled(timed):
     assert "matrix products of weights" in told and "training: backward pass" in told
 
 
-def test_operations_are_put_together_by_kind():
+def test_profiled_operations_are_grouped_by_kind():
     names = {"aten::addmm": 3, "aten::mm": 1, "aten::bmm": 2, "aten::_fused_adamw_": 4, "aten::add": 5}
     events = [SimpleNamespace(key=key, self_cpu_time_total=1e6 * value) for key, value in names.items()]
     found = profile_stages.by_kind(events)
@@ -198,12 +198,12 @@ def test_operations_are_put_together_by_kind():
     assert found["AdamW"] == 4 and found["other operations"] == 5 and sum(found.values()) == 15
 
 
-# What a table costs
+# Cost model of a paper's table
 
 ONE = cost_model.Domain("one", rows=64, tokens=10, rms=10)
 
 
-def test_training_and_answers_by_hand():
+def test_costs_of_training_and_inference_equal_hand_computed_values():
     small = Encoder(1, 4, 8)
     trained = cost_model.training("3", [ONE], small, epochs=2, batch_size=32)
     assert (trained.flops, trained.steps) == (2 * training_flops(small, 640, 6400), 4)
@@ -212,27 +212,27 @@ def test_training_and_answers_by_hand():
     assert cost_model.states(ONE, small, layers=2).disk == 2 * 4 * 7 * 640  # half precision, embeddings, 2 x (h, q, k)
 
 
-def test_hours_follow_the_slower_of_arithmetic_and_steps():
+def test_hours_are_the_larger_of_the_times_of_arithmetic_and_steps():
     machine = cost_model.Machine(tflops=2, utilisation=0.5, step_ms=10)
     assert machine.hours(cost_model.Work("3", 3600e12, 10)) == pytest.approx(1)
     assert machine.hours(cost_model.Work("3", 1.0, 720_000)) == pytest.approx(2)
 
 
-def test_teachers_are_shared_and_states_written_once_a_domain_and_teacher():
+def test_teachers_are_shared_and_states_cached_once_per_domain_and_teacher():
     work = list(cost_model.meta_kd(cost_model.AMAZON))
     assert len([one for one in work if one.stage == "3"]) == 4 + 3
     assert len([one for one in work if one.disk]) == 4 * 4
     assert len([one for one in work if one.stage == "5" and one.steps > 100]) == 4 * 5
 
 
-def test_a_curriculum_by_hand():
+def test_costs_of_a_curriculum_equal_hand_computed_values():
     learning, *_ = [one for one in cost_model.curriculum(ONE, (ONE,), episodes=3) if one.flops > 0][2:]
     step = ONE.flops(training_flops, cost_model.HALF, 8)
     level = ONE.flops(forward_flops, cost_model.HALF, 4)  # half of a quiz of 6.4 rows, rounded up
     assert learning.steps == 3 and learning.flops == pytest.approx(3 * (step + level + level))
 
 
-def test_the_document_shows_what_the_model_prints(capsys):
+def test_the_documentation_shows_the_output_of_the_cost_model(capsys):
     cost_model.main([])
     shown = (Path(__file__).parents[1] / "docs/performance.md").read_text()
     assert capsys.readouterr().out.strip() in shown

@@ -1,4 +1,4 @@
-"""The console command, from a checkout and from what a wheel installs."""
+"""The console command, in a checkout and with the files that a wheel installs."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from teachback.cli import FURTHER, STAGES, find_script, main
 from teachback.core.errors import TeachbackError
 
 
-def test_it_lists_the_scripts_that_there_are(capsys):
+def test_the_command_lists_all_scripts(capsys):
     assert sorted(STAGES) == sorted(path.name for path in ROOT.glob("[1-7]_*.sh"))
     main([])
     said = capsys.readouterr().out
@@ -27,13 +27,13 @@ def test_a_script_is_found_by_its_name(name):
     assert find_script(name).is_file()
 
 
-def test_an_unknown_script_is_named_with_those_that_there_are():
+def test_an_unknown_script_is_refused_naming_the_available_ones():
     with pytest.raises(TeachbackError, match="teachback run 3_train: there is no such script; available: 1_get_data, .*export"):
         find_script("3_train")
 
 
-def installed(folder: Path) -> Path:
-    """What a wheel puts beside the package, by pyproject.toml's own list."""
+def install_data_files(folder: Path) -> Path:
+    """Copy the files that a wheel installs beside the package, as pyproject.toml lists them; return their folder."""
     lists = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
     for place, patterns in lists.items():
         (folder / place).mkdir(parents=True)
@@ -47,9 +47,9 @@ def bash(script: Path, *flags: str, cwd: Path, **variables: str) -> subprocess.C
     return subprocess.run(["bash", str(script), *flags], cwd=cwd, env=env, capture_output=True, text=True)
 
 
-def test_an_installed_stage_writes_in_the_folder_one_calls_from(tmp_path):
-    """Stage 1 of the sample, from a folder with a blank in its name; configs are found beside the stage."""
-    share, here = installed(tmp_path / "prefix"), tmp_path / "my work"
+def test_an_installed_stage_writes_to_the_folder_of_the_caller(tmp_path):
+    """Stage 1 of the sample suite runs from a folder with a blank in its name, and finds configs beside its script."""
+    share, here = install_data_files(tmp_path / "prefix"), tmp_path / "my work"
     here.mkdir()
     done = bash(share / "1_get_data.sh", cwd=here, CONFIG="configs/sample.sh")
     assert done.returncode == 0, done.stderr
@@ -57,5 +57,5 @@ def test_an_installed_stage_writes_in_the_folder_one_calls_from(tmp_path):
 
 
 def test_help_of_an_installed_stage_names_the_command(tmp_path):
-    said = bash(installed(tmp_path) / "3_train_teacher.sh", "--help", cwd=tmp_path).stdout
+    said = bash(install_data_files(tmp_path) / "3_train_teacher.sh", "--help", cwd=tmp_path).stdout
     assert "teachback run 3_train_teacher --seed 2" in said and "src" not in said.splitlines()[-1].split()[0]

@@ -1,4 +1,4 @@
-"""The pages for readers: their links, files, commands, variables, flags and names exist, and README leads to all of them."""
+"""Documentation: links, files, commands, variables, flags and names in pages exist, and README links to every page."""
 
 import re
 import subprocess
@@ -69,18 +69,18 @@ FOUND = """\
 
 
 @pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.name)
-def test_what_a_page_says_is_so(path):
+def test_everything_that_a_page_refers_to_exists(path):
     found = problems(read_page(path))
     assert not found, "\n" + "\n".join(found)
 
 
-def test_what_is_wrong_is_found_with_its_line(tmp_path):
+def test_problems_of_a_page_are_found_with_their_lines(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(WRONG, encoding="utf-8")
     assert "\n".join(problems(read_page(page))).replace("page.md:", "") == FOUND
 
 
-def test_messages_that_are_quoted_are_printed(tmp_path):
+def test_quoted_messages_are_printed_by_the_program(tmp_path):
     page = read_page(ROOT / "docs/troubleshooting.md")
     found = unprinted(page)
     assert sum(piece.language == "text" for piece in page.blocks) > 10 and not found, "\n" + "\n".join(found)
@@ -89,19 +89,19 @@ def test_messages_that_are_quoted_are_printed(tmp_path):
     assert unprinted(read_page(wrong)) == ["page.md:3: nothing prints: … is out of date"]
 
 
-def test_readme_leads_to_every_page():
+def test_readme_links_to_every_page():
     linked = {(ROOT / piece.text.partition("#")[0]).resolve() for piece in read_page(ROOT / "README.md").links}
     assert {path for path in PAGES if path.parent == ROOT / "docs"} <= linked
 
 
-def test_commands_are_told_apart():
+def test_shell_code_is_split_into_commands():
     told = list(commands(Piece(4, "A=1 bash x.sh --f 'a && b' && \\\n  python y.py  # B=2\n$ export C=3\n")))
     assert [(c.line, c.assigned, c.words) for c in told] == [
         (4, {"A": "1"}, ["bash", "x.sh", "--f", "a && b"]), (4, {}, ["python", "y.py"]), (6, {"C": "3"}, ["export"]),
     ]  # fmt: skip
 
 
-def test_every_program_tells_its_flags():
+def test_the_flags_of_every_program_are_found():
     told = {program: flags(program) for program in programs()}
     assert {"scripts/train_teacher.py", "benchmarks/load.py", "examples/support_tickets.py"} <= set(told)
     assert {"--teacher", "--learning_rate", "--gradient_accumulation_steps"} <= told["scripts/train_teacher.py"]
@@ -109,7 +109,7 @@ def test_every_program_tells_its_flags():
 
 
 @pytest.mark.parametrize("page", ["docs/variables.md", "docs/flags.md"])
-def test_the_reference_pages_are_those_of_the_scripts_and_arguments(page):
+def test_the_reference_pages_match_the_scripts_and_arguments(page):
     made = load("scripts/reference_pages.py").PAGES[page]()
     written = (ROOT / page).read_text(encoding="utf-8")
     assert written == made, "run: PYTHONPATH=src python scripts/reference_pages.py"
@@ -124,7 +124,7 @@ def test_the_reference_pages_name_defaults_stages_and_flags():
 
 
 def test_a_setting_is_described_in_one_place():
-    """By the line of its variable, which lines of other stages refer to; else by the field of its argument class."""
+    """A setting is described at its variable, to which lines of other stages refer, or else at the field of its class."""
     for name, typed in typed_meanings().items():
         assert not [text for text in typed if typed.count(text) > 1 and not ELSEWHERE.fullmatch(text)], name
     pages = load("scripts/reference_pages.py")
@@ -135,7 +135,7 @@ def test_a_setting_is_described_in_one_place():
 
 
 def typed_meanings() -> dict[str, list[str]]:
-    """Variable of the stages -> comments of its lines, as they are typed."""
+    """Variables of the stages, with the comments on their lines as written in the scripts."""
     found: dict[str, list[str]] = {}
     for stage in STAGES:
         for name, _, _, meaning in LINE.findall((ROOT / stage).read_text(encoding="utf-8")):
@@ -143,7 +143,7 @@ def typed_meanings() -> dict[str, list[str]]:
     return found
 
 
-def test_python_and_shell_help_give_the_meaning_of_a_line(capsys, monkeypatch):
+def test_python_and_shell_help_show_the_description_of_a_variable(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["distill_student.py", "--help"])
     with pytest.raises(SystemExit):
         load("scripts/distill_student.py").main()

@@ -1,4 +1,4 @@
-"""The examples: what the worked one of own data makes is what stage 2 reads, and the notebook runs from top to bottom."""
+"""Examples: stage 2 reads the support tickets, the notebook runs, and votes of a large model become soft labels."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def tickets(tmp_path) -> Path:
     return made
 
 
-def test_the_csv_has_what_exports_have(tickets):
+def test_the_csv_of_tickets_has_blanks_line_breaks_and_quotes(tickets):
     with tickets.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 300 and {row["product"] for row in rows} == {" router ", " phone ", " cloud "}
@@ -38,7 +38,7 @@ def test_the_csv_has_what_exports_have(tickets):
 
 
 def test_every_ticket_becomes_a_row_of_its_product_and_queue(tickets, tmp_path):
-    """By the columns that docs/own_data.md names."""
+    """Stage 2 reads the columns that docs/own_data.md names."""
     columns = {"text_a_column": "message", "label_column": "queue", "domain_column": "product"}
     arguments = {"embedding_model": "scratch:tiny", "device": "cpu", "precision": "fp32"} | columns
     suite = process(ProcessArguments(suite="custom", source=str(tickets), data_dir=str(tmp_path / "data"), **arguments))
@@ -49,7 +49,7 @@ def test_every_ticket_becomes_a_row_of_its_product_and_queue(tickets, tmp_path):
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    """Its cells one after the other, on fewer tickets and with one epoch; models and predictions come out."""
+    """The cells run in order on fewer tickets and epochs, and give models and predictions."""
     notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -68,7 +68,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
 
 
 def test_votes_of_a_large_model_become_soft_labels(tmp_path):
-    """An API answers, some of it no label; the file holds shares, and a second call asks for nothing that is there."""
+    """The file holds shares of valid votes, and a second call requests only rows that are missing there."""
     answers, asked = ["Positive.", "negative", "positive", "I cannot say"], []
 
     class Api(BaseHTTPRequestHandler):
@@ -93,7 +93,7 @@ def test_votes_of_a_large_model_become_soft_labels(tmp_path):
         large_model.main([*command, *api])
         server.shutdown()
     written = [json.loads(line) for line in (tmp_path / "soft.jsonl").read_text().splitlines()]
-    assert [row["guid"] for row in written] == ["b0", "b2"] and first == 12 and len(asked) == 16  # the odd one again
+    assert [row["guid"] for row in written] == ["b0", "b2"] and first == 12 and len(asked) == 16  # b1 without a valid vote is requested again
     assert written[0] == {"guid": "b0", "negative": pytest.approx(1 / 3), "positive": pytest.approx(2 / 3)}
     assert asked[0]["model"] == "large" and "negative, positive" in asked[0]["messages"][0]["content"]
     soft = read_soft_labels(str(tmp_path / "soft.jsonl"), read_rows(tmp_path / "train.tsv"), Domain("books", "s", ("negative", "positive")))

@@ -1,4 +1,4 @@
-"""An import budget: what a command loads before it answers, counted in modules, as seconds depend on the machine."""
+"""Import budgets: modules that a command loads, which are counted because seconds depend on the machine."""
 
 import json
 import os
@@ -25,7 +25,7 @@ WORK = {
     "curriculum": "teachback.stages.stage6_curriculum",
     "evaluate": "teachback.stages.stage7_evaluate",
 }
-NEEDLESS = {"sklearn", "scipy", "pandas", "datasets", "matplotlib"}  # a second or more, together three
+NEEDLESS = {"sklearn", "scipy", "pandas", "datasets", "matplotlib"}  # take a second or more to import, three together
 LOADED = "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
 
 
@@ -37,8 +37,8 @@ def loaded(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize("script", ARGUMENTS)
-def test_help_and_wrong_flags_wait_for_neither_pytorch_nor_a_stage(script):
-    """--help ends within the parsing of the command line, so the program is run up to there."""
+def test_help_loads_neither_pytorch_nor_the_work_of_a_stage(script):
+    """--help and wrong flags end the program while it parses the command line, so it is run up to that point."""
     code = f"import runpy, sys\nsys.argv = ['{script}.py', '--help']\ntry:\n    runpy.run_path('{ROOT}/scripts/{script}.py', run_name='__main__')"
     modules = loaded(code + "\nexcept SystemExit:\n    pass")
     assert not modules & (NEEDLESS | {"torch", "accelerate"})
@@ -47,7 +47,7 @@ def test_help_and_wrong_flags_wait_for_neither_pytorch_nor_a_stage(script):
 
 
 @pytest.mark.parametrize("script", WORK)
-def test_a_stage_loads_what_it_uses(script):
+def test_a_stage_loads_only_the_libraries_that_it_uses(script):
     module, name = ARGUMENTS[script].split()
     code = f"from {module} import {name} as kinds\nfrom teachback.core.parsing import parse\n"
     code += f"parse(*(kinds if isinstance(kinds, tuple) else [kinds]), argv=[])\nimport {WORK[script]}"
@@ -64,7 +64,7 @@ def test_stage_1_runs_without_pytorch(tmp_path):
     assert not modules & (NEEDLESS | {"torch", "accelerate"})
 
 
-def test_stage_2_runs_without_pytorch_where_it_is_up_to_date(tmp_path):
+def test_stage_2_runs_without_pytorch_if_it_is_up_to_date(tmp_path):
     for script, flags in (("get_data", []), ("process_data", ["--embedding_model", "scratch:tiny"])):
         code = f"import runpy, sys\nsys.argv = {[script, '--suite', 'sample', '--data_dir', str(tmp_path), *flags]}\n"
         run = code + f"runpy.run_path('{ROOT}/scripts/{script}.py', run_name='__main__')"
@@ -75,15 +75,15 @@ def test_stage_2_runs_without_pytorch_where_it_is_up_to_date(tmp_path):
     assert modules & NEEDLESS == set() and ("torch" in modules) == (not version("torch").endswith("+cpu"))
 
 
-def test_what_transformers_is_told_of_changes_no_answer_of_its_own():
-    """The names that `parse` answers for are still those that transformers asks."""
+def test_transformers_has_the_availability_checks_that_parse_replaces():
+    """A check that transformers has renamed would no longer be replaced."""
     from teachback.core.parsing import UNUSED
 
     code = "\n".join(f"from transformers.utils import {name}" for name in UNUSED)
     assert "transformers.utils.import_utils" in loaded(code)
 
 
-def test_the_garbage_collector_waits_for_imports_and_then_works_on_what_comes_after():
+def test_garbage_collection_pauses_during_imports_and_then_resumes():
     code = """
 import gc, weakref
 from teachback.core.imports import uncollected

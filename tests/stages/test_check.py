@@ -1,4 +1,4 @@
-"""The variables of the stages to come are checked before the first works."""
+"""Variables of all later stages are checked before the first stage starts."""
 
 import os
 import subprocess
@@ -14,13 +14,13 @@ from teachback.stages.check import STAGES, check_later_stages, check_stages
 
 @pytest.fixture(autouse=True)
 def sample(monkeypatch, tmp_path):
-    """The small models of the sample suite, from an environment without other variables of stages."""
+    """Environment with the small models of the sample suite and an empty data folder."""
     monkeypatch.setenv("CONFIG", str(ROOT / "configs/sample.sh"))
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setenv("PYTHON", sys.executable)
 
 
-def test_variables_that_fit_pass_and_the_flags_of_the_first_stage_are_among_them(monkeypatch):
+def test_valid_variables_pass_and_flags_of_the_first_stage_are_checked(monkeypatch):
     check_stages(STAGES[2:])
     with pytest.raises(TeachbackError, match="3_train_teacher.sh: DOMAIN_LOSS_WEIGHT=-1.0"):
         check_stages(STAGES[2:], ["--domain_loss_weight", "-1"])
@@ -39,7 +39,7 @@ def test_variables_that_fit_pass_and_the_flags_of_the_first_stage_are_among_them
         ({"SECOND_EPOCHS": "ten"}, "5_student_second.sh: .*invalid float value: 'ten'"),
     ],
 )  # fmt: skip
-def test_what_a_later_stage_would_stop_at_is_found_first(variables, message, monkeypatch):
+def test_invalid_values_of_later_stages_are_reported_at_once(variables, message, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TeachbackError, match=f"found before running anything: .*{message}"):
@@ -59,14 +59,14 @@ def test_what_a_later_stage_would_stop_at_is_found_first(variables, message, mon
         ({"SUITE": "custom", "SOURCE": "/no/such/file.csv"}, "2_process_data.sh: /no/such/file.csv"),
     ],
 )  # fmt: skip
-def test_so_are_the_values_of_stages_1_2_and_7(variables, message, monkeypatch):
+def test_invalid_values_of_stages_1_2_and_7_are_reported_at_once(variables, message, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TeachbackError, match=f"found before running anything: .*({message})"):
         check_stages([stage for stage in STAGES if stage in message])
 
 
-def test_columns_of_an_own_file_are_looked_up_before_a_row_is_read(monkeypatch, tmp_path):
+def test_missing_columns_of_a_custom_file_are_reported(monkeypatch, tmp_path):
     (tmp_path / "mine.csv").write_text("message,queue\nhello,a\n")
     for name, value in {"SUITE": "custom", "SOURCE": str(tmp_path / "mine.csv"), "TEXT_A_COLUMN": "mesage"}.items():
         monkeypatch.setenv(name, value)
@@ -78,14 +78,14 @@ def test_columns_of_an_own_file_are_looked_up_before_a_row_is_read(monkeypatch, 
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_flag_that_the_stage_does_not_have_is_refused(stage):
+def test_unknown_flags_of_a_stage_are_refused(stage):
     with pytest.raises(TeachbackError, match=f"{stage}: unknown arguments: --no_such_flag 1"):
         check_stages([stage], ["--no_such_flag", "1"])
 
 
-def test_a_loss_on_labels_without_a_share_is_refused_by_its_own_stage_alone(monkeypatch):
+def test_class_weights_without_label_loss_are_refused_only_by_their_stage(monkeypatch):
     monkeypatch.setenv("CLASS_WEIGHTS", "balanced")
-    check_stages(STAGES[2:])  # METHOD=metakd has none, but the weights may be the teacher's
+    check_stages(STAGES[2:])  # METHOD=metakd has no loss on labels, but the weights may be meant for the teacher
     with pytest.raises(TeachbackError, match="5_student_second.sh: CLASS_WEIGHTS=balanced is for the loss on labels, whose weight is 0"):
         check_stages(STAGES[4:])
 
@@ -98,14 +98,15 @@ def test_class_weights_are_compared_with_the_labels_that_stage_2_wrote(monkeypat
         check_stages(["3_train_teacher.sh"])
 
 
-def test_a_default_student_that_cannot_be_had_is_a_warning_as_another_may_still_be_named(monkeypatch, caplog, tmp_path):
+def test_an_unavailable_default_student_is_only_a_warning(monkeypatch, caplog, tmp_path):
+    """The user may still name another student before stage 4."""
     (tmp_path / "mine.sh").write_text("SUITE=custom\nTEACHER_MODEL=scratch:mini\n")
     monkeypatch.setenv("CONFIG", str(tmp_path / "mine.sh"))
     check_stages(STAGES[2:])
     assert "4_student_first.sh and 5_student_second.sh would stop with the current variables: cannot load model 'huawei-noah/" in caplog.text
 
 
-def test_stage_3_checks_the_stages_to_come_only_where_its_script_called_it(monkeypatch):
+def test_stage_3_checks_later_stages_only_if_its_script_called_it(monkeypatch):
     monkeypatch.setenv("STUDENT_LAYERS", "6")
     check_later_stages("3_train_teacher.sh")
     monkeypatch.setenv("TEACHBACK_STAGE", "3_train_teacher.sh")
@@ -113,7 +114,7 @@ def test_stage_3_checks_the_stages_to_come_only_where_its_script_called_it(monke
         check_later_stages("3_train_teacher.sh")
 
 
-def test_the_flag_checks_and_runs_nothing(tmp_path):
+def test_the_check_flag_reports_invalid_values_and_runs_nothing(tmp_path):
     command = ["bash", str(ROOT / "5_student_second.sh"), "--check"]
     done = subprocess.run(command, env=os.environ | {"EPISODES": "0"}, capture_output=True, text=True)
     assert done.returncode == 1 and "6_curriculum.sh: EPISODES=0" in done.stderr and not list(tmp_path.iterdir())

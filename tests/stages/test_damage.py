@@ -1,4 +1,4 @@
-"""Files that earlier stages wrote are damaged: whoever reads them says so, and the stage that made them makes them again."""
+"""Damaged files of earlier stages: their readers report them, and the stage that wrote them recreates them."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def run(home: Path, script: str, **variables: str) -> Finished:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A folder in which stages 2 to 6 ran."""
+    """Folder in which stages 2 to 6 have run."""
     home = tmp_path_factory.mktemp("damage")
     lines = [f"{word} {i} {d}\t{label}\t{d}" for d in "ab" for label, word in (("yes", "good"), ("no", "bad")) for i in range(12)]
     (home / "mine.tsv").write_text("text_a\tlabel\tdomain\n" + "\n".join(lines) + "\n")
@@ -40,7 +40,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def home(finished, tmp_path) -> Path:
-    """A copy that a test may damage."""
+    """Copy of `finished` that a test may damage."""
     return Path(shutil.copytree(finished, tmp_path / "home"))
 
 
@@ -62,8 +62,8 @@ def zeros(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
-def last_row(path: Path) -> None:
-    """Cut at a line's end."""
+def remove_last_row(path: Path) -> None:
+    """Remove the last row, which leaves a file of whole lines."""
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
 
 
@@ -71,15 +71,15 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".tsv", ".safetensors", ".npy", ".png")}
 
 
-# A finished folder: the stage that made it, the folder, its file
+# Cases of a damaged folder: the stage that writes it, the folder, the damaged file, and the damage
 PUBLISHED = {
-    "rows": ("2_process_data.sh", Path("data/custom"), "train.tsv", last_row),
+    "rows": ("2_process_data.sh", Path("data/custom"), "train.tsv", remove_last_row),
     "embeddings": ("2_process_data.sh", Path("data/custom"), "embeddings.npy", flip),
     "teacher without weights": ("3_train_teacher.sh", SEED / "teacher-meta", "model.safetensors", Path.unlink),
     "teacher cut": ("3_train_teacher.sh", SEED / "teacher-meta", "training_only.safetensors", halve),
     "first student": ("4_student_first.sh", SEED / "a/student_first", "model.safetensors", flip),
     "second student": ("5_student_second.sh", SECOND, "tokenizer.json", zeros),
-    "trajectory": ("6_curriculum.sh", SEED / "a/curriculum", "trajectory.tsv", last_row),
+    "trajectory": ("6_curriculum.sh", SEED / "a/curriculum", "trajectory.tsv", remove_last_row),
     "rewards": ("6_curriculum.sh", SEED / "a/curriculum", "rewards.tsv", zeros),
     "last student": ("6_curriculum.sh", SEED / "a/curriculum", "last/model.safetensors", flip),
     "meta-teacher": ("6_curriculum.sh", SEED / "a/meta_teacher", "training_only.safetensors", flip),
@@ -88,7 +88,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_damaged_folder_is_not_up_to_date_but_kept_aside_and_made_again(name, home, finished, caplog):
+def test_a_damaged_folder_is_kept_aside_and_recreated(name, home, finished, caplog):
     script, folder, file, spoil = PUBLISHED[name]
     before = content(finished / folder)
     spoil(home / folder / file)
@@ -100,14 +100,14 @@ def test_a_damaged_folder_is_not_up_to_date_but_kept_aside_and_made_again(name, 
     assert "is up to date" in run(home, script).output
 
 
-def test_a_dry_run_says_what_is_damaged(home):
+def test_a_dry_run_reports_damaged_files(home):
     flip(home / SECOND / "model.safetensors")
     done = stage("5_student_second.sh", home, "--dry_run", **VARIABLES)
     assert f"{SECOND} would be recreated because it is damaged: model.safetensors has changed since it was written" in done.output
     assert not (home / SECOND.parent / ".student_second.damaged").exists()
 
 
-def test_a_dry_run_writes_nothing_not_even_which_files_it_has_read(home, monkeypatch):
+def test_a_dry_run_writes_nothing_not_even_the_record_of_hashed_files(home, monkeypatch):
     monkeypatch.setattr(integrity, "SETTLED_SECONDS", 0)  # the copies have just been made
     for record in list(home.rglob(".checked.json")):
         record.unlink()
@@ -120,22 +120,22 @@ def test_a_dry_run_writes_nothing_not_even_which_files_it_has_read(home, monkeyp
     assert (home / SEED / "teacher-meta/.checked.json").is_file()
 
 
-# What is damaged, who reads it, and which command the message names
+# Cases of a damaged input: the file, the damage, the stage that reads it, and the command that the message names
 READERS = {
-    "stage 3 reads rows": ("data/custom/train.tsv", last_row, "3_train_teacher.sh", "bash 2_process_data.sh"),
+    "stage 3 reads rows": ("data/custom/train.tsv", remove_last_row, "3_train_teacher.sh", "bash 2_process_data.sh"),
     "stage 3 reads the suite": ("data/custom/suite.json", flip, "3_train_teacher.sh", "bash 2_process_data.sh"),
     "stage 4 reads the teacher": (SEED / "teacher-meta/model.safetensors", flip, "4_student_first.sh", "TEACHER=meta bash 3_train_teacher.sh"),
     "stage 5 reads the student": (SEED / "a/student_first/model.safetensors", flip, "5_student_second.sh", "DOMAIN=a bash 4_student_first.sh"),
     "stage 6 reads the student": (SECOND / "model.safetensors", halve, "6_curriculum.sh", "DOMAIN=a bash 5_student_second.sh"),
     "stage 7 scores": (SECOND / "model.safetensors", flip, "7_eval.sh", "DOMAIN=a bash 5_student_second.sh"),
-    "the report reads rewards": (SEED / "a/curriculum/rewards.tsv", last_row, "7_eval.sh", "DOMAIN=a bash 6_curriculum.sh"),
-    "rows are scored": ("data/custom/test.tsv", last_row, "7_eval.sh", "bash 2_process_data.sh"),
+    "the report reads rewards": (SEED / "a/curriculum/rewards.tsv", remove_last_row, "7_eval.sh", "DOMAIN=a bash 6_curriculum.sh"),
+    "rows are scored": ("data/custom/test.tsv", remove_last_row, "7_eval.sh", "bash 2_process_data.sh"),
     "stage.json": (SECOND / "stage.json", flip, "7_eval.sh", "run its stage again"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_whoever_reads_a_damaged_file_names_it_and_the_stage_to_run(name, home):
+def test_reading_a_damaged_file_names_it_and_the_stage_to_run(name, home):
     path, spoil, script, advice = READERS[name]
     spoil(home / path)
     if script == "3_train_teacher.sh":
@@ -156,11 +156,11 @@ def test_predicting_and_exporting_refuse_a_damaged_student(home, monkeypatch):
         assert "DOMAIN=a bash 5_student_second.sh" in done.error
 
 
-# What is kept to spare work
+# Cached outputs of the teacher
 
 
 @pytest.mark.parametrize("spoil", [halve, empty, flip, Path.unlink], ids=lambda spoil: spoil.__name__)
-def test_damaged_teacher_states_are_named_and_made_again_with_the_same_student(spoil, home, finished, caplog):
+def test_damaged_teacher_states_are_recreated_and_give_the_same_student(spoil, home, finished, caplog):
     shutil.rmtree(home / SEED / "a/student_first")
     shutil.rmtree(home / SECOND)
     arrays = sorted((home / SEED.parent / "teacher_states").rglob("*.npy"))
@@ -180,23 +180,23 @@ def test_damaged_teacher_states_are_named_and_made_again_with_the_same_student(s
 # Runs of earlier versions
 
 
-def without_hashes(folder: Path) -> None:
+def remove_hashes(folder: Path) -> None:
     for path in folder.rglob("stage.json"):
         record = json.loads(path.read_text())
         path.write_text(json.dumps({name: value for name, value in record.items() if name not in ("files", "checksum")}))
 
 
-def test_folders_of_versions_that_wrote_no_hashes_are_read(home):
-    without_hashes(home)
+def test_folders_of_earlier_versions_without_hashes_are_read(home):
+    remove_hashes(home)
     for script in SCRIPTS:
         done = run(home, script)
         assert done.status == 0 and "is up to date" in done.output
     assert run(home, "7_eval.sh", REPORT="0").status == 0
 
 
-def test_of_their_rows_the_number_is_checked_all_the_same(home):
-    without_hashes(home)
-    last_row(home / "data/custom/train.tsv")
+def test_the_number_of_rows_is_checked_in_folders_without_hashes(home):
+    remove_hashes(home)
+    remove_last_row(home / "data/custom/train.tsv")
     shutil.rmtree(home / SEED / "teacher-meta")
     done = run(home, "3_train_teacher.sh")
     assert done.status == 1 and "train.tsv has" in done.error and "rows, but suite.json records" in done.error

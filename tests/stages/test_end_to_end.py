@@ -1,4 +1,4 @@
-"""All stages as a user runs them: the numbered scripts, one after the other, on the generated suite with tiny models."""
+"""The numbered scripts in order, as a user runs them, on the generated suite with tiny models."""
 
 import csv
 import os
@@ -48,27 +48,27 @@ def bash(script: str, home: Path) -> str:
     return done.stdout
 
 
-def quickly(script: str, home: Path, **variables: str) -> Finished:
-    """The same without a new interpreter."""
+def run_in_process(script: str, home: Path, **variables: str) -> Finished:
+    """Run one numbered script with few steps in this process."""
     return stage(script, home, *flags(script), **settings(home) | variables)
 
 
-def printed_by(script: str, home: Path, **variables: str) -> str:
-    done = quickly(script, home, **variables)
+def output_of(script: str, home: Path, **variables: str) -> str:
+    done = run_in_process(script, home, **variables)
     assert done.status == 0, f"{script}\n{done.output}\n{done.error}"
     return done.output
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """A folder in which every stage ran, and what each printed."""
+    """Folder in which every stage has run, and the output of each."""
     home = tmp_path_factory.mktemp("home")
     printed = {script: bash(script, home) for script in SCRIPTS[:-1]}
-    printed_by("5_student_second.sh", home, METHOD="finetune")
+    output_of("5_student_second.sh", home, METHOD="finetune")
     return home, printed | {"7_eval.sh": bash("7_eval.sh", home)}
 
 
-def test_the_results_name_every_checkpoint(run):
+def test_the_results_list_every_checkpoint(run):
     home, printed = run
     with open(home / "outputs/sample/seed42/results.tsv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
@@ -81,7 +81,7 @@ def test_the_results_name_every_checkpoint(run):
     assert all(stage in printed["7_eval.sh"] for stage in stages)
 
 
-def test_every_checkpoint_says_what_its_weights_began_as(run):
+def test_every_checkpoint_records_its_base_model(run):
     folder = run[0] / "outputs/sample/seed42"
     students = ("student_first", "student_second", "curriculum")
     for place in (folder / name for name in ("teacher-meta", *(f"books/{student}" for student in students))):
@@ -89,7 +89,7 @@ def test_every_checkpoint_says_what_its_weights_began_as(run):
         assert "base model | scratch:tiny" in re.sub(" +", " ", (place / "README.md").read_text())
 
 
-def test_the_curriculum_is_written_down(run):
+def test_the_steps_and_rewards_of_the_curriculum_are_recorded(run):
     folder = run[0] / "outputs/sample/seed42/books/curriculum"
     with open(folder / "trajectory.tsv", encoding="utf-8", newline="") as file:
         steps = list(csv.DictReader(file, delimiter="\t"))
@@ -101,7 +101,7 @@ def test_the_curriculum_is_written_down(run):
 
 
 @pytest.mark.parametrize("student", ["student_second", "curriculum"])
-def test_the_exported_student_says_in_a_pipeline_what_stage_7_says(run, student):
+def test_a_student_in_a_pipeline_predicts_what_stage_7_predicts(run, student):
     home, _ = run
     folder = home / "outputs/sample/seed42"
     with open(folder / f"predictions/books__{student}-test.tsv", encoding="utf-8", newline="") as file:
@@ -118,21 +118,21 @@ def test_the_exported_student_says_in_a_pipeline_what_stage_7_says(run, student)
 def test_every_stage_is_up_to_date_when_run_again(run):
     home, _ = run
     for script in ("3_train_teacher.sh", "4_student_first.sh", "5_student_second.sh", "6_curriculum.sh"):
-        assert "is up to date" in printed_by(script, home)
+        assert "is up to date" in output_of(script, home)
 
 
 def test_mpdistil_end_to_end(run):
     """A teacher of one domain, no first stage, a meta-teacher after each epoch, and a curriculum over other domains."""
     home, _ = run
     other = {"OUTPUT_DIR": str(home / "mpdistil"), "TEACHER": "single", "FIRST": "none", "METHOD": "mpdistil"}
-    printed = {script: printed_by(script, home, **other) for script in SCRIPTS[2:]}
+    printed = {script: output_of(script, home, **other) for script in SCRIPTS[2:]}
     assert "FIRST=none" in printed["4_student_first.sh"]
     for name in ("teacher-single-books", "books/meta_teacher", "books/student_second", "books/curriculum"):
         assert (home / "mpdistil/sample/seed42" / name / "stage.json").is_file()
         assert name in printed["7_eval.sh"]
 
 
-def test_stages_tell_what_they_did(run):
+def test_stages_print_what_they_have_done(run):
     _, printed = run
     assert "complete" in printed["1_get_data.sh"] and "prototype scores" in printed["2_process_data.sh"]
     assert "majority" in printed["3_train_teacher.sh"] and "student_first" in printed["4_student_first.sh"]
@@ -148,5 +148,5 @@ def test_stages_tell_what_they_did(run):
     ],
 )
 def test_a_stage_without_its_input_names_the_stage_to_run(tmp_path, script, advice):
-    done = quickly(script, tmp_path)
+    done = run_in_process(script, tmp_path)
     assert done.status == 1 and advice in done.error

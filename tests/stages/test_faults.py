@@ -1,4 +1,4 @@
-"""A small part of benchmarks/faults.py: stages are killed and run again, and nothing may be lost."""
+"""A small part of benchmarks/faults.py: stages that are killed and rerun must lose nothing."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ def write_rows(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory) -> dict[str, Case]:
-    """Every stage but the first, which has nothing to fetch here, after one run without a fault."""
+    """Stages 2 to 7 after one run without a fault; stage 1 has nothing to fetch here."""
     workshop = Workshop(tmp_path_factory.mktemp("faults"), SMALL | TINY, save_steps=2)
     write_rows(workshop.home / "mine.tsv")
     scripts = sorted(path.name for path in faults.ROOT.glob("[2-7]_*.sh"))
@@ -34,14 +34,14 @@ def cases(tmp_path_factory) -> dict[str, Case]:
 
 
 @pytest.mark.parametrize(("stage", "kind"), [("2", "twice"), ("3", "term"), ("4", "fails"), ("5", "point"), ("6", "int"), ("7", "point")])
-def test_a_broken_stage_that_is_run_again_ends_the_same(cases, stage, kind, monkeypatch):
+def test_a_stage_that_is_broken_off_and_rerun_gives_the_same_result(cases, stage, kind, monkeypatch):
     monkeypatch.chdir(cases[stage].workshop.home)
     trials = Trials(seed=1)
     trials.once(cases[stage], kind)
     assert not trials.lost and trials.tried == {(stage, kind): 1}
 
 
-def test_a_dry_run_says_what_would_be_made_and_touches_nothing(cases, monkeypatch):
+def test_a_dry_run_lists_what_would_be_created_and_changes_nothing(cases, monkeypatch):
     workshop = cases["2"].workshop
     monkeypatch.chdir(workshop.home)
 
@@ -59,10 +59,10 @@ def test_a_dry_run_says_what_would_be_made_and_touches_nothing(cases, monkeypatc
     assert "seed42/teacher-meta would be created because it does not exist yet" in said["3"]
     assert "a/meta_teacher would be created" in said["6"] and "a/curriculum would be created" in said["6"]
     assert "a/curriculum would be scored on test, as it has no scores yet" in said["7"]
-    assert all("is up to date" in dry_run(cases[name]) for name in "2356")  # all before stage 7 is there now
+    assert all("is up to date" in dry_run(cases[name]) for name in "2356")  # the outputs of all stages before 7 exist now
 
 
-def test_a_loss_is_seen(tmp_path):
+def test_missing_left_over_and_changed_files_are_detected(tmp_path):
     (tmp_path / "same").write_text("1")
     (tmp_path / "changed").write_text("1")
     (tmp_path / "gone").write_text("1")
@@ -75,7 +75,7 @@ def test_a_loss_is_seen(tmp_path):
     assert differences(before, content(tmp_path)) == ["gone is gone", "left is left over", "changed differs"]
 
 
-def test_of_measured_times_all_else_is_compared(tmp_path):
+def test_files_are_compared_except_for_their_measured_times(tmp_path):
     def written(costs: str, report: str) -> dict[str, str]:
         (tmp_path / "costs.tsv").write_text(costs)
         (tmp_path / "report.html").write_text(report)

@@ -1,4 +1,4 @@
-"""HOLD_OUT, TEACHER_DOMAIN and TRAIN_FRACTION: who learns from which rows, and what makes no sense."""
+"""HOLD_OUT, TEACHER_DOMAIN and TRAIN_FRACTION: the rows that each model learns from, and refused combinations."""
 
 import itertools
 
@@ -41,7 +41,7 @@ def test_a_fraction_keeps_the_shares_of_labels_and_the_order():
     some = some_of(every, BOOKS, 0.1, seed=1)
     labels = [row.label for row in some if row.domain == "books"]
     assert labels.count("positive") == 3 and labels.count("negative") == 1
-    assert [row for row in some if row.domain == "dvd"] == rows(domain="dvd")  # the others keep theirs
+    assert [row for row in some if row.domain == "dvd"] == rows(domain="dvd")  # other domains keep all rows
     assert guids(some) == [guid for guid in guids(every) if guid in guids(some)]
 
 
@@ -52,7 +52,7 @@ def test_fractions_are_nested_and_fixed_by_the_seed():
     assert found[2] == set(guids(some_of(every, BOOKS, 0.3, seed=1))) != set(guids(some_of(every, BOOKS, 0.3, seed=2)))
 
 
-def test_every_label_keeps_a_row_and_numbers_are_no_labels():
+def test_every_label_keeps_a_row_and_regression_targets_are_no_labels():
     assert {row.label for row in some_of(rows(30, 3), BOOKS, 0.01, seed=1)} == {"positive", "negative"}
     numbers = [Row(f"n{i}", "text", "", str(i / 7), "score") for i in range(50)]
     assert len(some_of(numbers, Domain("score", "score", (), task="regression"), 0.1, seed=1)) == 5
@@ -60,7 +60,7 @@ def test_every_label_keeps_a_row_and_numbers_are_no_labels():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Teachers without books: meta, and dvd's single one."""
+    """Run with two teachers that have not learnt from books: a meta-teacher and the single teacher of dvd."""
     root = tmp_path_factory.mktemp("home")
     write_tiny_suite(root / "data", ("books", "dvd", "toys"))
     teach(root, "--hold_out", "books")
@@ -73,7 +73,7 @@ def test_a_held_out_domain_is_not_trained_on(home):
     assert record["arguments"]["trained_domains"] == ["dvd", "toys"]
 
 
-def test_what_the_held_out_domain_says_does_not_matter_to_the_teacher(home, tmp_path):
+def test_rows_of_the_held_out_domain_do_not_affect_the_teacher(home, tmp_path):
     write_tiny_suite(tmp_path / "data", ("books", "dvd", "toys"))
     path = tmp_path / "data/tiny/train.tsv"
     kept = [
@@ -88,7 +88,7 @@ def test_what_the_held_out_domain_says_does_not_matter_to_the_teacher(home, tmp_
     assert len({(folder / "tokenizer.json").read_text() for folder in found}) == 1
 
 
-def test_a_vocabulary_from_scratch_is_learnt_from_what_may_be_seen(home):
+def test_a_scratch_vocabulary_is_learnt_only_from_rows_of_training(home):
     def words(**arguments) -> str:
         rows = RunRows(SuiteData.read(str(home / "data"), "tiny"), DataArguments(suite="tiny", **arguments), 42)
         return " ".join(f"{row.domain}-{row.guid}" for row in rows.vocabulary("dvd"))
@@ -99,7 +99,7 @@ def test_a_vocabulary_from_scratch_is_learnt_from_what_may_be_seen(home):
     assert counts == [24, 12]
 
 
-def test_a_student_of_the_held_out_domain_learns_from_the_teacher_that_never_saw_it(home):
+def test_a_student_of_the_held_out_domain_learns_from_a_teacher_without_it(home):
     (first,) = distil(home, "first", "--hold_out", "books")
     (second,) = distil(home, "second", "--hold_out", "books")
     assert first.parent.name == "books" and read_stage(second)["teacher_folder"] == "teacher-meta"
@@ -108,23 +108,23 @@ def test_a_student_of_the_held_out_domain_learns_from_the_teacher_that_never_saw
         distil(home, "second")
 
 
-def test_another_domains_teacher(home):
+def test_a_student_can_learn_from_the_teacher_of_another_domain(home):
     more = ("--teacher", "single", "--teacher_domain", "dvd", "--tkd_weight", "0", "--output_root", str(home / "other"),
             "--teacher_root", str(home / "outputs"))  # fmt: skip
     (folder,) = distil(home, "first", *more)
     assert read_stage(folder)["teacher_folder"] == "teacher-single-dvd" and folder.parent.name == "books"
     distil(home, "second", *more)
-    (finetuned,) = distil(home, "second", *more, "--method", "finetune")  # its model is that teacher's, as books has none
+    (finetuned,) = distil(home, "second", *more, "--method", "finetune")  # its base model is that of the teacher, as books has no teacher
     assert read_stage(finetuned)["base_model"] == read_stage(home / "outputs/tiny/seed42/teacher-single-dvd")["base_model"]
     places = ("--suite", "tiny", "--data_dir", home / "data", "--device", "cpu", "--teacher", "single")
     for flags in (("--domain", "dvd", "--output_root", home / "outputs"), ("--domain", "books", *more[-4:])):
         done = command("evaluate.py", *places, *flags)
         assert done.status == 0, done
     text = (home / "other/tiny/seed42/report.html").read_text(encoding="utf-8")
-    assert "books: distilled student and teacher-single-dvd" in text  # whose answers on books are the other run's
+    assert "books: distilled student and teacher-single-dvd" in text  # the predictions of the teacher on books come from the other run
 
 
-def test_combinations_without_a_meaning_are_refused(home):
+def test_meaningless_combinations_are_refused(home):
     def refused(message, function, *more):
         with pytest.raises(TeachbackError, match=message):
             function(home, *more)
@@ -162,7 +162,7 @@ def test_combinations_without_a_meaning_are_refused(home):
     refused("name it, as in DOMAIN=books", teach, "--train_fraction", "0.5", "--domain", "all")
 
 
-def test_a_head_of_its_own_serves_no_unseen_domain(home):
+def test_an_mtl_teacher_is_refused_for_an_unseen_domain(home):
     teach(home, "--teacher", "mtl", "--hold_out", "books")
     with pytest.raises(
         TeachbackError, match="mtl teacher was not trained on books and has only heads for its own domains"
@@ -170,14 +170,14 @@ def test_a_head_of_its_own_serves_no_unseen_domain(home):
         distil(home, "first", "--teacher", "mtl", "--hold_out", "books", "--tkd_weight", "0")
 
 
-def test_stage_6_has_no_use_for_a_held_out_domain(home):
+def test_stage_6_refuses_a_held_out_domain(home):
     argv = ["--suite", "tiny", "--data_dir", str(home / "data"), "--device", "cpu", "--hold_out", "books"]
     with pytest.raises(TeachbackError, match="for stages 3 to 5"):
         run_curriculum(*parse(*CURRICULUM_STAGE, argv=argv))
 
 
-def seen(monkeypatch) -> list[list[Row]]:
-    """Train rows of each stage that runs from here on."""
+def record_train_rows(monkeypatch) -> list[list[Row]]:
+    """List to which each stage that runs from now on adds its train rows."""
     from teachback.stages.context import Context
 
     found, run = [], Context.run
@@ -189,7 +189,7 @@ def seen(monkeypatch) -> list[list[Row]]:
 
 def test_all_stages_learn_from_the_same_few_rows(tmp_path, monkeypatch):
     write_tiny_suite(tmp_path / "data")
-    found = seen(monkeypatch)
+    found = record_train_rows(monkeypatch)
     few = ("--train_fraction", "0.25", "--domain", "dvd", "--num_train_epochs", "1")
     teach(tmp_path, *few)
     distil(tmp_path, "first", *few)
@@ -208,7 +208,7 @@ def test_all_stages_learn_from_the_same_few_rows(tmp_path, monkeypatch):
     of_dvd = [[row.guid for row in rows if row.domain == "dvd"] for rows in found]
     assert len(of_dvd[0]) == 6 and of_dvd.count(of_dvd[0]) == 4  # of 24, three of each label
     assert [sum(row.domain == "books" for row in rows) for rows in found] == [24, 0, 0, 0]
-    # Prototype scores are of the rows that are seen, the same in all stages.
+    # Prototype scores are computed on the kept rows, and are the same in all stages.
     (places,) = np.nonzero([row in guids(found[0]) for row in guids(read_rows(tmp_path / "data/tiny/train.tsv"))])
     embeddings = np.load(tmp_path / "data/tiny/embeddings.npy", allow_pickle=False)[places]
     scores = prototype_scores(embeddings, *zip(*[(row.label, row.domain) for row in found[0]]))
@@ -216,7 +216,7 @@ def test_all_stages_learn_from_the_same_few_rows(tmp_path, monkeypatch):
     assert found[1] == found[2] == [row for row in found[0] if row.domain == "dvd"]
 
 
-def test_scores_of_seen_rows_need_stage_2s_embeddings(tmp_path):
+def test_prototype_scores_of_kept_rows_need_the_embeddings_of_stage_2(tmp_path):
     write_tiny_suite(tmp_path / "data")
     path = tmp_path / "data/tiny/embeddings.npy"
     np.save(path, np.ones((3, 2), np.float32))

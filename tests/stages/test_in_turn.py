@@ -1,4 +1,4 @@
-"""Stages one after the other: words as in a shell, statuses, signals, and the same files as the scripts make."""
+"""Stages in sequence: command words, exit statuses, signals, and the same files as the scripts write."""
 
 import os
 import signal
@@ -17,18 +17,18 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHON": sys.executable, "CONFIG": "configs/sample.sh"}
 
 
-def test_variables_are_for_the_stage_after_them():
+def test_variables_apply_only_to_the_stage_after_them():
     calls = list(stage_calls(["1_get_data.sh", "METHOD=finetune", "LR=1e-3", "5_student_second.sh", "6_curriculum.sh"]))
     assert calls == [({}, "1_get_data.sh"), ({"METHOD": "finetune", "LR": "1e-3"}, "5_student_second.sh"), ({}, "6_curriculum.sh")]
 
 
 @pytest.mark.parametrize("words", [["3_train.sh"], ["SEED=1"], []])
-def test_what_is_no_stage_is_refused(words):
+def test_unknown_and_missing_stages_are_refused(words):
     with pytest.raises(TeachbackError, match="3_train_teacher.sh"):
         list(stage_calls(words))
 
 
-def test_the_status_of_the_child_is_passed_on():
+def test_the_exit_status_of_the_child_is_returned():
     def leave() -> None:
         os._exit(7)
 
@@ -39,7 +39,7 @@ def test_the_status_of_the_child_is_passed_on():
     assert in_child(lambda: os._exit(0)) == 0
 
 
-def test_a_child_leaves_nothing_behind_in_its_parent(monkeypatch):
+def test_environment_changes_of_a_child_do_not_reach_its_parent(monkeypatch):
     monkeypatch.setenv("OF_THE_PARENT", "1")
 
     def change() -> None:
@@ -50,8 +50,8 @@ def test_a_child_leaves_nothing_behind_in_its_parent(monkeypatch):
 
 
 @pytest.mark.parametrize("in_the_end", [0, 143])
-def test_sigterm_is_passed_on_and_ends_the_sequence(in_the_end):
-    """Whether the stage stops by it or was about to end anyway: the next one is not begun."""
+def test_sigterm_is_forwarded_to_the_stage_and_ends_the_sequence(in_the_end):
+    """The next stage does not start, whether this one stops because of the signal or ends without an error."""
     code = f"""
 import os, signal, sys, time
 from teachback.stages.in_turn import in_child
@@ -69,15 +69,15 @@ sys.exit(in_child(work))
         assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
-TIMED = ("stage.json", ".checked.json")  # hold times; the second is written by a stage that reads the folder
+TIMED = ("stage.json", ".checked.json")  # hold times; .checked.json is written by a stage that reads the folder
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in TIMED}
 
 
-def test_stages_make_the_same_files_and_end_at_the_first_that_fails(tmp_path):
-    """Stage 2 logs a time and a folder, and all else is the same to the byte; of wrong variables the later stages do not begin."""
+def test_a_sequence_writes_the_files_of_single_stages_and_ends_at_a_failure(tmp_path):
+    """All files but the logs, which hold times and folders, are equal byte by byte; after a failure no stage starts."""
     small = {"EMBEDDING_MODEL": "scratch:tiny", "MAX_LENGTH": "16", "DOMAINS": "books dvd", "DOMAIN": "books", "PRECISION": "fp32"}
     for name in ("forked", "called"):
         (tmp_path / name).mkdir()
@@ -96,8 +96,8 @@ def test_stages_make_the_same_files_and_end_at_the_first_that_fails(tmp_path):
     assert log and str(said[0]).replace("/forked", "/called") == str(said[1])
 
 
-def test_where_a_fork_is_not_safe_the_scripts_are_called(monkeypatch, tmp_path):
-    """Without the libraries, and with a stage's own status; the stages are scripts that only say their names."""
+def test_scripts_are_called_where_forking_is_unsafe(monkeypatch, tmp_path):
+    """No library is imported, and the status of a failing stage is kept; the stages are scripts that print their names."""
     for name in ("1_get_data.sh", "2_process_data.sh", "3_train_teacher.sh"):
         (tmp_path / name).write_text(f'echo "{name} $* ${{SEED-}}" >> "{tmp_path}/said"; [[ $0 != */2_* ]] || exit 5\n')
     monkeypatch.delenv("SEED", raising=False)

@@ -1,4 +1,4 @@
-"""Teachers that were made elsewhere: a fine-tuned checkpoint in stage 3, and answers in a file in stage 5."""
+"""External teachers: a fine-tuned checkpoint in stage 3, and predictions in a file in stage 5."""
 
 import csv
 import json
@@ -42,8 +42,8 @@ def refused(script: str, home: Path, *flags: str, **variables: str) -> str:
     return done.error
 
 
-def checked(script: str, home: Path, monkeypatch, **variables: str) -> None:
-    """What --check does for one stage."""
+def check_stage(script: str, home: Path, monkeypatch, **variables: str) -> None:
+    """Check the variables of one stage as --check does."""
     for name, value in (SMALL | {"DATA_DIR": str(home / "data")} | variables).items():
         monkeypatch.setenv(name, value)
     check_stages([script])
@@ -51,7 +51,7 @@ def checked(script: str, home: Path, monkeypatch, **variables: str) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A suite with quiz rows, a checkpoint of another project whose labels are reversed, and the run of a mix teacher."""
+    """Suite with quiz rows, an external checkpoint with reversed labels, and stages 3 and 4 run with it as mix teacher."""
     home = tmp_path_factory.mktemp("made")
     write_tiny_suite(home / "data")
     rows = read_rows(home / "data/tiny/train.tsv")
@@ -73,12 +73,12 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def home(made, tmp_path) -> Path:
-    """A copy, to be changed."""
+    """Copy of `made` that a test may change."""
     return Path(shutil.copytree(made, tmp_path / "home"))
 
 
-def answers(home: Path, name: str = "soft.tsv", count: int | None = None) -> str:
-    """Write the teacher's answers to the train rows, or to the first ``count``; returns the file."""
+def write_predictions(home: Path, name: str = "soft.tsv", count: int | None = None) -> str:
+    """Write the predictions of the teacher on the train rows, or on the first ``count``, and return the path of the file."""
     path, teacher = home / name, home / "outputs/tiny/seed42/teacher-mix"
     flags = ["--input", str(home / "data/tiny/train.tsv"), "--text_a", "text_a", "--keep", "guid", "--output", str(path)]
     done = stage("scripts/predict.sh", home, str(teacher), *flags, DEVICE="cpu")
@@ -93,12 +93,12 @@ def weights(home: Path, outputs: str = "outputs", name: str = "books/student_sec
     return load_file(home / outputs / "tiny/seed42" / name / "model.safetensors")
 
 
-def apart(first: dict, second: dict) -> float:
+def largest_difference(first: dict, second: dict) -> float:
     assert first.keys() == second.keys()
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
-def test_a_checkpoint_becomes_the_teacher_as_it_is(made):
+def test_an_external_checkpoint_becomes_the_teacher_unchanged(made):
     folder = made / "outputs/tiny/seed42/teacher-mix"
     record = read_stage(folder)
     assert record["teacher_checkpoint"] == record["base_model"] == str(made / "outside") and record["arguments"]["label_order"] == [1, 0]
@@ -111,7 +111,7 @@ def test_a_checkpoint_becomes_the_teacher_as_it_is(made):
     assert "fine-tuned elsewhere" in card and "It was trained for" not in card and "somewhat optimistic" not in card
 
 
-def test_its_score_comes_first_with_a_warning_if_labels_are_the_wrong_way_round(home, caplog):
+def test_an_external_checkpoint_with_swapped_labels_causes_a_warning(home, caplog):
     said = printed("3_train_teacher.sh", home, TEACHER_CHECKPOINT=str(home / "outside"), TEACHER_LABELS="LABEL_0=negative,LABEL_1=positive")
     assert said.index("majority") < said.index("wrote ") and "dvd             accuracy" in said
     assert "does not beat the majority class on books (0.000" in caplog.text and "labels in the right order (TEACHER_LABELS)?" in caplog.text
@@ -124,7 +124,7 @@ def test_its_score_comes_first_with_a_warning_if_labels_are_the_wrong_way_round(
     assert "recreated because this changed: label_order" in caplog.text and "books           accuracy       1.000     0.500" in said
 
 
-def test_every_later_stage_works_with_it(home):
+def test_later_stages_work_with_an_external_checkpoint(home):
     printed("5_student_second.sh", home)
     printed("6_curriculum.sh", home, EPISODES="1", EPISODE_STEPS="2", EVAL_EVERY="1", BATCH_SIZE="4")
     printed("7_eval.sh", home)
@@ -153,14 +153,14 @@ def test_every_later_stage_works_with_it(home):
         ({"TEACHER_CHECKPOINT": "/no/such/folder"}, "there is no such folder"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_a_teacher_is_said_by_the_stage_and_by_its_check(made, monkeypatch, variables, message):
+def test_invalid_external_teachers_are_refused_by_the_stage_and_its_check(made, monkeypatch, variables, message):
     variables = {"TEACHER_CHECKPOINT": str(made / "outside"), "TEACHER_LABELS": MAP} | variables
     assert re.search(message, refused("3_train_teacher.sh", made, **variables))
     with pytest.raises(TeachbackError, match=f"3_train_teacher.sh: .*{message}"):
-        checked("3_train_teacher.sh", made, monkeypatch, **variables)
+        check_stage("3_train_teacher.sh", made, monkeypatch, **variables)
 
 
-def test_a_checkpoint_of_one_head_serves_domains_of_one_label_set(home):
+def test_a_checkpoint_with_one_head_needs_domains_with_equal_labels(home):
     path = home / "data/tiny/suite.json"
     suite = json.loads(path.read_text())
     suite["domains"]["dvd"] |= {"head": "disc", "labels": ["negative", "positive"]}
@@ -170,17 +170,17 @@ def test_a_checkpoint_of_one_head_serves_domains_of_one_label_set(home):
     assert "accuracy" in printed("3_train_teacher.sh", home, TEACHER_CHECKPOINT=str(home / "outside"), TEACHER_LABELS=MAP, DOMAINS="dvd", DOMAIN="dvd")
 
 
-def test_answers_in_a_file_make_the_student_that_the_teacher_makes(home):
+def test_soft_labels_of_a_teacher_give_the_student_that_it_gives_itself(home):
     printed("5_student_second.sh", home)
-    elsewhere = {"SOFT_LABELS": answers(home), "STUDENT_DIR": str(home / "outputs"), "OUTPUT_DIR": str(home / "file")}
+    elsewhere = {"SOFT_LABELS": write_predictions(home), "STUDENT_DIR": str(home / "outputs"), "OUTPUT_DIR": str(home / "file")}
     said = printed("5_student_second.sh", home, **elsewhere)
     assert "has probabilities for 24 of 24 rows of books; 0 have only a label; 24 rows of the file match no row" in said
-    assert apart(weights(home), weights(home, "file")) < 1e-4
-    assert apart(weights(home), weights(home, name="books/student_first")) > 1e-3
+    assert largest_difference(weights(home), weights(home, "file")) < 1e-4
+    assert largest_difference(weights(home), weights(home, name="books/student_first")) > 1e-3
 
 
-def test_no_teacher_need_exist_and_the_report_is_made(home, caplog):
-    file = answers(home, "soft.jsonl")
+def test_soft_labels_need_no_teacher_and_the_report_is_written(home, caplog):
+    file = write_predictions(home, "soft.jsonl")
     shutil.rmtree(home / "outputs")
     alone = {"FIRST": "none", "METHOD": "mpdistil", "SOFT_LABELS": file, "TEACHER": "meta"}
     for script in ("4_student_first.sh", "5_student_second.sh", "7_eval.sh"):
@@ -197,8 +197,8 @@ def test_no_teacher_need_exist_and_the_report_is_made(home, caplog):
     assert "first run: TEACHER=meta" in refused("6_curriculum.sh", home, TEACHER="meta")
 
 
-def test_rows_without_an_answer_learn_from_their_label(home):
-    file = answers(home, count=12)
+def test_rows_without_soft_labels_learn_from_their_gold_labels(home):
+    file = write_predictions(home, count=12)
     said = printed("5_student_second.sh", home, SOFT_LABELS=file)
     assert "has probabilities for 12 of 24 rows of books; 12 have only a label; 0 rows of the file" in said
     some, folder = weights(home), home / "outputs/tiny/seed42/books/student_second"
@@ -209,10 +209,10 @@ def test_rows_without_an_answer_learn_from_their_label(home):
     known = {row[0] for row in table}
     (home / "full.tsv").write_text("".join("\t".join(row) + "\n" for row in [*table, *(row for row in certain if row[0] not in known)]))
     printed("5_student_second.sh", home, SOFT_LABELS=str(home / "full.tsv"))
-    assert apart(some, weights(home)) < 1e-5  # Meta-KD's loss at temperature 1 is then the label's
+    assert largest_difference(some, weights(home)) < 1e-5  # with certain predictions, Meta-KD's loss at temperature 1 is the loss on labels
 
 
-def test_unlabelled_texts_are_answered_by_text_and_others_left_out(home):
+def test_soft_labels_of_unlabelled_texts_are_matched_by_text(home):
     (home / "more.txt").write_text("a good disc\nquite bad plot\nvery thin paper\n")
     file = home / "texts.tsv"
     rows = [row.text_a for row in read_rows(home / "data/tiny/train.tsv") if row.domain == "books"][:5]
@@ -221,21 +221,21 @@ def test_unlabelled_texts_are_answered_by_text_and_others_left_out(home):
     assert "of 27 rows of books" in said and "2 have neither and are left out" in said
 
 
-def test_inner_layers_come_from_the_teacher_beside_the_file(home):
-    file = answers(home)
+def test_inner_states_come_from_the_teacher_even_with_soft_labels(home):
+    file = write_predictions(home)
     same = {"METHOD": "mpdistil", "META_TEACHER_EVERY_EPOCH": "0", "BETA_PKD": "10", "STUDENT_DIR": str(home / "outputs")}
     printed("5_student_second.sh", home, **same)
     other = {"SOFT_LABELS": file, "OUTPUT_DIR": str(home / "file"), "TEACHER_DIR": str(home / "outputs")}
     printed("5_student_second.sh", home, **same | other)
-    assert apart(weights(home), weights(home, "file")) < 1e-4
+    assert largest_difference(weights(home), weights(home, "file")) < 1e-4
     assert "META_TEACHER_EVERY_EPOCH=1 changes the teacher's predictions" in refused("5_student_second.sh", home, **same | other | {"META_TEACHER_EVERY_EPOCH": "1"})
     assert "set TRANSFER_WINDOWS=0" in refused("5_student_second.sh", home, **same | other | {"TRANSFER_WINDOWS": "1"})
     assert "there is no finished stage at" in refused("5_student_second.sh", home, **same | other | {"TEACHER_DIR": str(home / "none")})
 
 
-def test_a_file_that_cannot_serve_is_found_by_the_check(made, tmp_path, monkeypatch):
+def test_invalid_files_of_soft_labels_are_refused_by_stage_and_check(made, tmp_path, monkeypatch):
     (tmp_path / "soft.tsv").write_text("guid\tnegative\nbooks-1\t0.5\n")
     for file, message in ((str(tmp_path / "soft.tsv"), "no column for positive"), ("gone", "SOFT_LABELS=gone: there is no such file")):
         assert message in refused("5_student_second.sh", made, SOFT_LABELS=file, OUTPUT_DIR=str(tmp_path), STUDENT_DIR=str(made / "outputs"))
         with pytest.raises(TeachbackError, match=f"5_student_second.sh: .*{message}"):
-            checked("5_student_second.sh", made, monkeypatch, SOFT_LABELS=file)
+            check_stage("5_student_second.sh", made, monkeypatch, SOFT_LABELS=file)

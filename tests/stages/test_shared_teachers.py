@@ -1,4 +1,4 @@
-"""Teachers and students of other runs, several teachers at once, and lambda without prototype scores."""
+"""Teachers and students of other runs, averaged teachers, and expertise weights without prototype scores."""
 
 import math
 import shutil
@@ -17,7 +17,7 @@ from teachback.stages.context import Context
 NO_LAMBDA = ("--use_expertise_weights", "0", "--tkd_weight", "0")
 
 
-def test_the_mean_of_predictions_is_a_mean_of_probabilities():
+def test_average_predictions_computes_the_mean_of_probabilities():
     logits = torch.tensor([[[0.0, math.log(3)]], [[math.log(3), 0.0]], [[0.0, 0.0]]])
     torch.testing.assert_close(average_predictions(logits).softmax(-1), torch.tensor([[0.5, 0.5]]))
     first = torch.stack([logits[0], logits[0], logits[2]])  # 3/4, 3/4 and 1/2 for the second class
@@ -28,7 +28,7 @@ def test_the_mean_of_predictions_is_a_mean_of_probabilities():
     assert average_predictions(numbers, 5.0).tolist() == [[2.5]]
 
 
-def test_an_unseen_domain_has_the_head_of_its_labels_and_the_mean_knowledge():
+def test_an_unseen_domain_has_the_head_of_its_labels_and_the_mean_embedding():
     teacher = tiny_teacher(domains=(BOOKS, KITCHEN))
     rows = batch() | {"domain": torch.tensor([0, 1, 0])}
     seen = teacher.outputs(rows).logits
@@ -37,7 +37,7 @@ def test_an_unseen_domain_has_the_head_of_its_labels_and_the_mean_knowledge():
     assert teacher.domains[-1] is tiny_domain
     torch.testing.assert_close(teacher.outputs(rows | {"domain": torch.tensor([2, 2, 2])}).logits, seen)
     unseen = teacher.transferable.of_means(torch.ones(1, 32), {"domain": torch.tensor([2])})
-    torch.testing.assert_close(unseen, (known[0] + known[1]) / 2)  # linear in the embedding
+    torch.testing.assert_close(unseen, (known[0] + known[1]) / 2)  # the knowledge is linear in the domain embedding
     assert unseen.requires_grad
 
 
@@ -49,7 +49,7 @@ def test_a_domain_without_a_head_is_refused(kind, unseen):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """The single teachers of both domains, and books' student of the first stage."""
+    """Run with the single teachers of both domains and the stage-4 student of books."""
     root = tmp_path_factory.mktemp("shared")
     write_tiny_suite(root / "data")
     teach(root, "--teacher", "single", "--domain", "all")
@@ -57,36 +57,36 @@ def shared(tmp_path_factory):
     return root
 
 
-def elsewhere(root, *more):
+def flags_of_another_run(root, *more):
     return ["--output_root", str(root / "other"), "--teacher_root", str(root / "outputs"), *more]
 
 
 def test_a_student_learns_from_another_runs_teacher_and_student(shared):
-    place = elsewhere(shared, "--student_root", str(shared / "outputs"), "--teacher", "single", *NO_LAMBDA)
+    place = flags_of_another_run(shared, "--student_root", str(shared / "outputs"), "--teacher", "single", *NO_LAMBDA)
     (there,) = distil(shared, "second", *place)
     (here,) = distil(shared, "second", "--teacher", "single", *NO_LAMBDA)
     assert there != here and same(weights(there), weights(here))
     assert names(shared / "other/tiny/seed42") == {"books", "logs"}
-    assert names(shared / "other/tiny") == {"seed42"}  # the teacher's states lie with the teacher
+    assert names(shared / "other/tiny") == {"seed42"}  # the states of a teacher are cached beside it
     assert names(shared / "outputs/tiny") == {"seed42", "teacher_states"}
 
 
-def test_stage_5_takes_what_the_teacher_said_in_stage_4(shared, monkeypatch):
-    (asked,) = distil(shared, "second", *elsewhere(shared, *fresh(shared)), "--teacher_cache_gb", "0")
+def test_stage_5_reads_the_teacher_outputs_that_stage_4_cached(shared, monkeypatch):
+    (asked,) = distil(shared, "second", *flags_of_another_run(shared, *flags_of_stage_5(shared)), "--teacher_cache_gb", "0")
     expected = weights(asked)
     shutil.rmtree(asked)
-    monkeypatch.setattr("teachback.stages.teachers.features", None)  # would run the teacher
-    (told,) = distil(shared, "second", *elsewhere(shared, *fresh(shared)))
+    monkeypatch.setattr("teachback.stages.teachers.features", None)  # a call would run the teacher
+    (told,) = distil(shared, "second", *flags_of_another_run(shared, *flags_of_stage_5(shared)))
     assert same(weights(told), expected)
 
 
-def fresh(root):
-    """Stage 5 on books' first student and its teacher, without lambda."""
+def flags_of_stage_5(root):
+    """Flags of stage 5 on the stage-4 student of books and its teacher, without expertise weights."""
     return ["--student_root", str(root / "outputs"), "--teacher", "single", *NO_LAMBDA]
 
 
-def test_averaged_teachers_teach_something_else_than_one(shared):
-    place = elsewhere(shared, "--student_root", str(shared / "outputs"), *NO_LAMBDA)
+def test_averaged_teachers_give_another_student_than_one_teacher(shared):
+    place = flags_of_another_run(shared, "--student_root", str(shared / "outputs"), *NO_LAMBDA)
     (one,) = distil(shared, "second", *place, "--teacher", "single")
     before = weights(one)
     (several,) = distil(shared, "second", *place, "--teacher", "multi")
@@ -96,9 +96,9 @@ def test_averaged_teachers_teach_something_else_than_one(shared):
     assert record["arguments"]["teacher"] == "multi"
 
 
-def test_teachers_of_several_seeds_answer_by_their_mean(shared, monkeypatch):
+def test_predictions_of_teachers_of_several_seeds_are_averaged(shared, monkeypatch):
     teach(shared, "--teacher", "single", "--seed", "7")
-    place = elsewhere(shared, "--student_root", str(shared / "outputs"), *NO_LAMBDA, "--teacher", "single")
+    place = flags_of_another_run(shared, "--student_root", str(shared / "outputs"), *NO_LAMBDA, "--teacher", "single")
     answers, asked = {}, stage5_predictions._answers
 
     def noted(teachers, *args):
@@ -126,18 +126,18 @@ def test_teachers_of_several_seeds_answer_by_their_mean(shared, monkeypatch):
         distil(shared, "second", *place, "--teacher_seeds", "one")
 
 
-def test_the_first_stage_of_several_teachers_is_that_of_the_domains_own(shared):
-    (folder,) = distil(shared, "first", *elsewhere(shared, "--teacher", "multi", *NO_LAMBDA))
+def test_stage_4_with_several_teachers_uses_the_teacher_of_the_domain(shared):
+    (folder,) = distil(shared, "first", *flags_of_another_run(shared, "--teacher", "multi", *NO_LAMBDA))
     assert same(weights(folder), weights(shared / "outputs/tiny/seed42/books/student_first"))
 
 
 @pytest.mark.parametrize("change", [("--beta_pkd", "1"), ("--method", "mpdistil")])
-def test_several_teachers_have_no_inner_states(shared, change):
+def test_losses_on_inner_states_are_refused_with_several_teachers(shared, change):
     with pytest.raises(TeachbackError, match="BETA_PKD=0 META_TEACHER_EVERY_EPOCH=0"):
         distil(shared, "second", "--teacher", "multi", *change)
 
 
-def test_a_missing_teacher_is_named(shared, tmp_path):
+def test_missing_teachers_of_other_domains_are_named(shared, tmp_path):
     shutil.copytree(shared / "data", tmp_path / "data")
     shutil.copytree(shared / "outputs", tmp_path / "outputs", ignore=shutil.ignore_patterns("teacher-single-dvd"))
     with pytest.raises(TeachbackError, match="TEACHER=single DOMAIN=dvd bash 3_train_teacher.sh"):
@@ -146,8 +146,8 @@ def test_a_missing_teacher_is_named(shared, tmp_path):
         distil(tmp_path, "second", "--teacher", "multi", "--domains", "books", *NO_LAMBDA)
 
 
-def test_lambda_without_prototype_scores_is_another_weight(shared):
-    place = elsewhere(shared, "--teacher", "single", "--tkd_weight", "0")
+def test_expertise_weights_without_prototype_scores_differ(shared):
+    place = flags_of_another_run(shared, "--teacher", "single", "--tkd_weight", "0")
     (with_scores,) = distil(shared, "first", *place)
     before = weights(with_scores)
     (without,) = distil(shared, "first", *place, "--use_sample_weights", "0")

@@ -1,4 +1,4 @@
-"""The stage scripts: variables, precedence, configs and what they say; entry points are replaced by a fake Python."""
+"""Stage scripts: variables, precedence, configs and messages; a fake Python stands in for the entry points."""
 
 import os
 import re
@@ -24,13 +24,13 @@ from teachback.core.variables import declared
 from teachback.stages.stage7_arguments import EvaluationArguments
 
 SCRIPTS = [ROOT / name for name in STAGES] + sorted((ROOT / "scripts").glob("*.sh"))
-GENERAL = {"EPOCHS", "LR"}  # take the place of a stage's own variable
+GENERAL = {"EPOCHS", "LR"}  # override the variable of a stage
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
 
 def own_variables(stage: str) -> dict[str, str]:
-    """Variable -> flag, for the variables of a stage that go to one flag of their own, whatever the others are."""
+    """Variables of a stage that always set one flag, with that flag; their values do not depend on other variables."""
     apart = GENERAL | {"SUITE", "DATA_DIR", "OUTPUT_DIR"}
     variables = declared(ROOT / stage).values()
     return {one.name: f"--{one.flag}" for one in variables if one.flag and one.name not in apart}
@@ -41,7 +41,7 @@ KNOWN = {name for path in [ROOT / s for s in STAGES] + [ROOT / "scripts/common.s
 
 @pytest.fixture
 def stage(tmp_path):
-    """Run a stage with a Python that prints its arguments, one a line; returns them, or the failed process."""
+    """Function that runs a stage with a Python that prints its arguments; returns them, or the process without ``check``."""
     fake = tmp_path / "fake python"
     fake.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     fake.chmod(0o755)
@@ -63,7 +63,7 @@ def stage(tmp_path):
 
 
 def value_of(arguments: list[str], flag: str) -> str:
-    """The value that counts: that of the flag's last occurrence; "" where there is none."""
+    """Effective value of a flag, that of its last occurrence; "" without one."""
     if flag not in arguments:
         return ""
     last = len(arguments) - 1 - arguments[::-1].index(flag)
@@ -76,7 +76,7 @@ def test_scripts_are_valid_bash(path):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_every_variable_is_explained_and_keeps_an_empty_value(name):
+def test_every_variable_is_described_and_may_be_empty(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert ":=" not in text  # ":=" would replace an empty value that the user gave
     assert all(variable.meaning for variable in declared(ROOT / name).values())
@@ -84,14 +84,14 @@ def test_every_variable_is_explained_and_keeps_an_empty_value(name):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_variables_without_a_flag_are_those_of_the_shell_alone(name):
+def test_only_variables_of_the_shell_have_no_flag(name):
     shell = {"3": {"NPROC"}, "4": {"NPROC"}, "5": {"NPROC"}, "2": {"TEACHER_MODEL"}}.get(name[0], set())
     assert {one.name for one in declared(ROOT / name).values() if not one.flag} == shell
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_later_wins(stage, name):
-    """Every variable of the stage at once; so also: none is declared without reaching the entry point."""
+def test_flags_override_the_environment_which_overrides_the_config(stage, name):
+    """All variables of the stage are set at once, so this also checks that each reaches the entry point."""
     flags = own_variables(name)
 
     def values(*extra, config="", **variables):
@@ -108,19 +108,19 @@ def test_later_wins(stage, name):
     assert values() == defaults
     assert values(config=config) == {variable: f"config {variable}" for variable in flags}
     assert values(config=config, **environment) == environment
-    assert values(config=config, **dict.fromkeys(flags, "")) == dict.fromkeys(flags, "")  # an empty value is a value
+    assert values(config=config, **dict.fromkeys(flags, "")) == dict.fromkeys(flags, "")  # empty values are kept
     assert values(*command_line, config=config, **environment) == {variable: f"flag {variable}" for variable in flags}
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_suite_later_wins(stage, name):
+def test_suite_follows_the_precedence_of_other_variables(stage, name):
     assert value_of(stage(name), "--suite") == "amazon"
     assert value_of(stage(name, config="SUITE=mnli\n"), "--suite") == "mnli"
     assert value_of(stage(name, config="SUITE=mnli\n", SUITE="custom"), "--suite") == "custom"
     assert value_of(stage(name, "--suite", "sample", config="SUITE=mnli\n", SUITE="custom"), "--suite") == "sample"
 
 
-def test_prototype_scores_come_from_the_teachers_checkpoint_by_default(stage):
+def test_the_embedding_model_defaults_to_the_teacher_model(stage):
     assert value_of(stage("2_process_data.sh", TEACHER_MODEL="mine"), "--embedding_model") == "mine"
 
 
@@ -128,38 +128,38 @@ def test_prototype_scores_come_from_the_teachers_checkpoint_by_default(stage):
     "name, own", [("3_train_teacher.sh", "TEACHER"), ("4_student_first.sh", "FIRST"), ("5_student_second.sh", "SECOND")]
 )
 @pytest.mark.parametrize("general, flag", [("EPOCHS", "--num_train_epochs"), ("LR", "--learning_rate")])
-def test_epochs_and_lr_take_the_place_of_the_stages_own(stage, name, own, general, flag):
+def test_epochs_and_lr_override_the_variables_of_the_stage(stage, name, own, general, flag):
     own = f"{own}_{general}"
     assert value_of(stage(name, config=f"{own}=2\n{general}=3\n"), flag) == "3"
     assert value_of(stage(name, config=f"{own}=2\n", **{general: "3"}), flag) == "3"
     assert value_of(stage(name, **{own: "2", general: "3"}), flag) == "3"
     assert value_of(stage(name, **{own: "2", general: ""}), flag) == "2"
-    assert value_of(stage(name, config=f"{general}=3\n", **{own: "2"}), flag) == "2"  # the environment is later
+    assert value_of(stage(name, config=f"{general}=3\n", **{own: "2"}), flag) == "2"  # the environment overrides the config
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_unknown_variable_in_a_config_is_refused(stage, name):
+def test_an_unknown_variable_in_a_config_is_refused(stage, name):
     done = stage(name, config="# a comment\nSUITE=sample\nDOMIAN=dvd\n", check=False, PYTHON=sys.executable)
     assert done.returncode == 1 and done.stdout == ""
     assert "config.sh line 3" in done.stderr and "DOMIAN" in done.stderr and "did you mean DOMAIN?" in done.stderr
 
 
 @pytest.mark.parametrize("line", ["export DOMIAN=dvd", "  DOMIAN+=x", ': "${DOMIAN:=dvd}"', "SUITE=sample; DOMIAN=dvd"])
-def test_unknown_variable_is_found_however_it_is_set(stage, line):
+def test_an_unknown_variable_is_found_in_every_form_of_assignment(stage, line):
     done = stage("7_eval.sh", config=f"SEED=1\n{line}\n", check=False)
     assert done.returncode == 1 and "line 2" in done.stderr and "DOMIAN" in done.stderr
 
 
-def test_a_variable_of_no_stage_is_known_and_belongs_into_the_environment(stage):
+def test_a_variable_of_another_script_is_refused_in_a_config(stage):
     done = stage("scripts/reproduce.sh", "metakd_amazon", config='SUITE=amazon\nSEEDS="1 2"\n', check=False)
     assert done.returncode == 1 and "config.sh line 2: SEEDS is not a variable of a stage; set it in the environment" in done.stderr
 
 
 @pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.sh")), ids=lambda path: path.stem)
-def test_configs_are_known_to_every_stage(stage, name, config):
+def test_every_config_is_accepted_by_every_stage(stage, name, config):
     arguments = stage(name, CONFIG=str(config))
-    suite = {"recommended": "custom"}.get(config.stem, config.stem.split("_")[0])  # a suite, or a suite and a variant
+    suite = {"recommended": "custom"}.get(config.stem, config.stem.split("_")[0])  # the name is a suite, or a suite and a variant
     assert value_of(arguments, "--suite") == suite
 
 
@@ -182,30 +182,30 @@ def test_help_gives_no_example_that_the_script_refuses(stage, name):
 @pytest.mark.parametrize("name", STAGES)
 def test_a_failing_entry_point_stops_the_stage_with_its_status(stage, tmp_path, name):
     failing = tmp_path / "failing"
-    failing.write_text('#!/bin/sh\nif [ "$1" = -c ]; then exit 0; fi\nexit 7\n')  # a Python that starts, asked by the stage
+    failing.write_text('#!/bin/sh\nif [ "$1" = -c ]; then exit 0; fi\nexit 7\n')  # the stage first asks whether Python starts
     failing.chmod(0o755)
     assert stage(name, check=False, PYTHON=str(failing)).returncode == 7
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_values_arrive_as_they_are(stage, tmp_path, name):
+def test_special_characters_in_values_are_passed_unchanged(stage, tmp_path, name):
     awkward = ("two  blanks", "'quoted\"", "a;touch evaluated", "$(touch evaluated)", "*", "`touch evaluated`")
     flags = own_variables(name) | {"DATA_DIR": "--data_dir"}
     given = dict(zip(flags, cycle(awkward)))
-    arguments = stage(name, cwd=tmp_path, SUITE="custom", **given)  # which alone has a SOURCE in stage 2
+    arguments = stage(name, cwd=tmp_path, SUITE="custom", **given)  # the only suite with a SOURCE in stage 2
     assert {variable: value_of(arguments, flag) for variable, flag in flags.items()} == given
     words = [word for value in awkward for word in ("--flag", value)]
     assert stage(name, *words, cwd=tmp_path)[-len(words) :] == words
     assert not (tmp_path / "evaluated").exists()
 
 
-def test_values_that_begin_with_a_hyphen_are_no_flags(stage):
+def test_values_that_begin_with_a_hyphen_are_not_read_as_flags(stage):
     assert "--class_weights=-1=2,1=1" in stage("3_train_teacher.sh", CLASS_WEIGHTS="-1=2,1=1")
     assert "--slurm_options_teacher=--time=8:00:00" in stage("scripts/reproduce.sh", "metakd_amazon", SLURM_OPTIONS_TEACHER="--time=8:00:00")
     assert "--learning_rate=-1" in stage("3_train_teacher.sh", LR="-1")
 
 
-def test_paths_count_from_the_callers_folder(stage, tmp_path):
+def test_relative_paths_start_at_the_folder_of_the_caller(stage, tmp_path):
     (tmp_path / "mine.sh").write_text("SEED=5\n")
     arguments = stage("7_eval.sh", cwd=tmp_path, CONFIG="mine.sh", OUTPUT_DIR="here")
     assert value_of(arguments, "--seed") == "5" and value_of(arguments, "--output_root") == "here"
@@ -214,7 +214,7 @@ def test_paths_count_from_the_callers_folder(stage, tmp_path):
     assert value_of(stage("7_eval.sh"), "--data_dir") == "data"
 
 
-def test_missing_config_and_missing_python_are_named(stage):
+def test_a_missing_config_and_a_missing_python_are_named(stage):
     done = stage("7_eval.sh", check=False, CONFIG="configs/nothing.sh")
     assert done.returncode == 1 and "configs/nothing.sh" in done.stderr and "configs/amazon.sh" in done.stderr
     done = stage("7_eval.sh", check=False, PYTHON="/nowhere/python")
@@ -228,12 +228,12 @@ PRETENDING = "import sys; sys.version_info = (3, 8, 1); exec(sys.argv[1])"
     ("command", "words"),
     [
         (f"exec '{sys.executable}' -c '{PRETENDING}' \"$2\"", "is Python 3.8, but 3.11 or newer is needed; run 'bash scripts/env"),
-        (f"exec '{sys.executable}' -S \"$@\"", "lacks the packages torch, transformers, accelerate"),  # knows no site-packages
+        (f"exec '{sys.executable}' -S \"$@\"", "lacks the packages torch, transformers, accelerate"),  # without site-packages
         ("exec /nowhere/python", "does not start, perhaps because its Python was removed; run 'bash scripts/env"),
         ("echo No module named encodings >&2; exit 1", "does not start, perhaps because its Python was removed; run 'bash scripts/env"),
     ],
 )
-def test_a_python_that_cannot_run_the_stages_is_named_without_a_traceback(stage, tmp_path, command, words):
+def test_an_unusable_python_is_named_without_a_traceback(stage, tmp_path, command, words):
     python = tmp_path / "other python"
     python.write_text(f"#!/bin/sh\n{command}\n")
     python.chmod(0o755)
@@ -255,7 +255,7 @@ def test_an_environment_whose_python_was_removed_is_named(tmp_path):
     assert done.returncode == 1 and ".venv: the Python that it was created with no longer exists; run 'bash scripts/environment.sh'" in done.stderr
 
 
-def test_what_the_environment_gave_is_listed_in_one_line_without_secrets(stage):
+def test_variables_of_the_environment_are_listed_without_secrets(stage):
     config = "SEED=1\nEPISODES=3\n"
     given = {"LR": "3e-5", "SEED": "2", "DOMAIN": "a\nb", "UNRELATED": "x", "TEACHER_DIR": "https://me:secret@host/x?token=secret"}
     done = stage("4_student_first.sh", check=False, config=config, **given)
@@ -266,7 +266,7 @@ def test_what_the_environment_gave_is_listed_in_one_line_without_secrets(stage):
     assert "secret" not in line and "UNRELATED" not in line and "EPISODES" not in line
 
 
-def test_settings_of_the_callers_shell_change_nothing(stage, tmp_path):
+def test_settings_of_the_callers_shell_have_no_effect(stage, tmp_path):
     (tmp_path / ROOT.name).mkdir()  # where CDPATH would lead
     hostile = {"CDPATH": str(tmp_path), "IFS": "_/", "POSIXLY_CORRECT": "1", "GREP_COLORS": "mt=1", "LC_ALL": "C"}
     for config in ("", "configs/mnli.sh"):
@@ -287,7 +287,7 @@ def test_several_processes_start_through_torchrun(stage, name):
     assert stage(name, check=False, NPROC="0").returncode == 1
 
 
-def test_mpdistils_student_is_cut_from_the_teachers_own_model(stage):
+def test_mpdistils_student_model_defaults_to_the_teacher_model(stage):
     for config in ("configs/superglue.sh", "configs/glue.sh"):
         assert value_of(stage("4_student_first.sh", CONFIG=config), "--student_model") == "bert-base-uncased"
         mine = {"CONFIG": config, "TEACHER_MODEL": "mine"}
@@ -296,7 +296,7 @@ def test_mpdistils_student_is_cut_from_the_teachers_own_model(stage):
         assert value_of(stage("4_student_first.sh", **mine, STUDENT_MODEL="other"), "--student_model") == "other"
 
 
-def test_mpdistils_learning_rates_are_constant_and_meta_kds_are_not_but_in_stage_4(stage):
+def test_learning_rates_are_constant_for_mpdistil_and_in_stage_4_of_meta_kd(stage):
     found = {
         config: [value_of(stage(name, CONFIG=f"configs/{config}.sh"), "--lr_scheduler_type") for name in STAGES[2:5]]
         for config in ("amazon", "superglue", "glue")
@@ -312,8 +312,8 @@ def test_other_stages_run_as_one_process(stage):
         assert "torch.distributed.run" not in stage(name, NPROC="3")
 
 
-def test_defaults_are_those_of_the_python_scripts():
-    """A user who calls an entry point gets what the stage gives; an empty value is an unset one."""
+def test_defaults_equal_those_of_the_entry_points():
+    """A user who calls an entry point gets the defaults of the stage; an empty value counts as unset."""
     classes = {
         "3_train_teacher.sh": (TeacherArguments,),
         "4_student_first.sh": (FirstStageArguments,),
@@ -340,7 +340,7 @@ def test_quickstart_takes_no_arguments():
     assert done.returncode == 1 and "no arguments" in done.stdout
 
 
-def test_quickstart_counts_relative_folders_from_the_current_one_as_the_stages_do(tmp_path):
+def test_quickstart_resolves_relative_folders_as_the_stages_do(tmp_path):
     for folder in ("project/scripts", "project/.venv/bin", "elsewhere"):
         (tmp_path / folder).mkdir(parents=True)
     shutil.copy(ROOT / "scripts/quickstart.sh", tmp_path / "project/scripts")
@@ -364,7 +364,7 @@ def test_quickstart_counts_relative_folders_from_the_current_one_as_the_stages_d
     assert f"in {project}: configs/sample.sh scripts/in_turn.py\n" in home and "All results are in outputs/sample/seed42:\n" in home
 
 
-def test_old_python_is_refused_with_what_to_do(tmp_path):
+def test_an_old_python_is_refused_naming_the_needed_version(tmp_path):
     for folder in ("scripts", "bin"):
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "scripts/environment.sh", tmp_path / "scripts")
@@ -381,8 +381,8 @@ def test_old_python_is_refused_with_what_to_do(tmp_path):
 
 
 @pytest.fixture
-def environment_of(tmp_path):
-    """Function that runs environment.sh with a stand-in for .venv's Python, and returns that one's calls since the last."""
+def run_environment_script(tmp_path):
+    """Function that runs environment.sh with a stand-in for .venv's Python and returns the calls of the stand-in."""
     for folder in ("scripts", ".venv/bin"):
         (tmp_path / folder).mkdir(parents=True)
     for name in ("scripts/environment.sh", "requirements.txt", "requirements.lock", "requirements-dev.lock"):
@@ -401,21 +401,21 @@ def environment_of(tmp_path):
 
 
 @pytest.mark.parametrize("forbidden", ["", "1"])
-def test_large_packages_are_compiled_where_python_keeps_no_bytecode(environment_of, forbidden):
-    calls = environment_of("stages", PYTHONDONTWRITEBYTECODE=forbidden)
+def test_large_packages_are_compiled_if_bytecode_is_disabled(run_environment_script, forbidden):
+    calls = run_environment_script("stages", PYTHONDONTWRITEBYTECODE=forbidden)
     imports = [line for line in calls if "-c import" in line and "torch" in line]
     assert [line.partition(" ")[0] for line in imports] == (["[]"] if forbidden else [])
 
 
-def test_the_environment_of_the_stages_is_completed_by_the_whole_one(environment_of):
+def test_the_full_environment_only_adds_to_that_of_the_stages(run_environment_script):
     def locks(*arguments: str) -> list[str]:
-        return [line.rpartition("=")[2] for line in environment_of(*arguments) if "--requirement=" in line]
+        return [line.rpartition("=")[2] for line in run_environment_script(*arguments) if "--requirement=" in line]
 
     assert locks("stages") == ["requirements.lock"] and locks("stages") == []
     assert locks() == ["requirements-dev.lock"] and locks() == locks("stages") == []
 
 
-def test_environment_refuses_other_arguments():
+def test_environment_refuses_unknown_arguments():
     done = subprocess.run(["bash", str(ROOT / "scripts/environment.sh"), "--dev"], capture_output=True, text=True)
     assert done.returncode == 1 and "unknown arguments --dev; use no argument" in done.stderr
 
@@ -438,12 +438,12 @@ def test_the_locks_hold_every_requirement_with_hashes():
     assert not {"pytest", "wandb", "pyarrow", "onnx"} & stages.keys()
 
 
-def test_docker_ignores_what_git_ignores():
+def test_docker_ignores_the_environment_outputs_and_data():
     kept = (ROOT / ".dockerignore").read_text().split()
     assert {".venv", "outputs", "data/*"} <= set(kept)
 
 
-def test_a_single_domain_of_the_environment_is_the_target_in_place_of_the_configs(stage):
+def test_a_single_domain_in_domains_overrides_the_target_of_the_config(stage):
     def domain_of(**variables) -> tuple[str, str]:
         done = stage("4_student_first.sh", config="DOMAIN=CB\nDOMAINS=\n", check=False, **variables)
         said = [line for line in done.stderr.splitlines(keepends=True) if "from the environment:" not in line]
@@ -455,7 +455,7 @@ def test_a_single_domain_of_the_environment_is_the_target_in_place_of_the_config
     assert domain_of(DOMAINS="WiC", DOMAIN="RTE") == ("RTE", "")
 
 
-# What macOS lacks: its bash is 3.2, its tools are BSD's.
+# Features that macOS lacks, as its bash is 3.2 and its tools are BSD's.
 NEWER = {
     "of bash 4 or newer": r"\b(mapfile|readarray|coproc)\b|\b(declare|local|typeset) -[a-zA-Z]*[Agnlu]|\$\{!?\w+(\[@\])?(,|\^|@[A-Za-z]\})"
     r"|&>>|\|&|;;?&|\[\[ -v\b|\bwait -n\b|printf [^|]*%\(|\bEPOCH(SECONDS|REALTIME)\b|\bglobstar\b|\[-1\]|\$\{\w+:[^}]*: -",
@@ -472,7 +472,7 @@ def test_scripts_use_nothing_that_macos_lacks(script):
             assert not (found := re.search(pattern, code)), f"{script.name} line {number}: {found and found[0]!r} is {what}"
 
 
-def test_what_macos_lacks_is_found():
+def test_the_patterns_find_what_macos_lacks():
     for line in ("mapfile -t names", "local -A seen", "echo ${name,,}", "echo ${names[@]^}", "run &>> log", "printf '%(%s)T'", "echo ${names[-1]}"):
         assert re.search(NEWER["of bash 4 or newer"], line), line
     for line in ("readlink -f .", "sed -i s/a/b/ x", "stat -c %s x", "grep -oP x", "head -n -1 x", "jobs=$(nproc)"):

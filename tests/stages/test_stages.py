@@ -1,4 +1,4 @@
-"""Stages 3 to 5 on two-layer models: files, repeats, changes, interruptions, processes, and what each flag changes."""
+"""Stages 3 to 5 on two-layer models: files, reruns, changes, interruptions, processes, and the effect of each flag."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def flags(root: Path, *more: str) -> list[str]:
 def teach(root: Path, *more: str) -> Path | None:
     argv = flags(root, "--teacher_model", "scratch:tiny", *more)
     made = stage3_teacher.train_teachers(*parse(*TEACHER_STAGE, argv=argv))
-    return made[-1] if made else None  # a dry run makes nothing
+    return made[-1] if made else None  # a dry run writes nothing
 
 
 def distil(root: Path, stage: str, *more: str) -> list[Path]:
@@ -96,7 +96,7 @@ def same(a: dict, b: dict) -> bool:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A folder in which stages 3 to 5 ran for books. Tests read it; those that write take `suite`."""
+    """Folder in which stages 3 to 5 have run for books. Tests only read it; those that write use `suite`."""
     root = tmp_path_factory.mktemp("finished")
     write_tiny_suite(root / "data")
     teach(root)
@@ -112,7 +112,7 @@ def suite(tmp_path) -> Path:
 
 
 def copied(finished: Path, output_root: Path, *stages: str) -> Path:
-    """Copies of finished stages in another output folder; the folder of the last one."""
+    """Copy finished stages to another output folder; return the folder of the last one."""
     for stage in stages:
         folder = Path(shutil.copytree(finished / stage, output_root / "tiny/seed42" / stage))
     return folder
@@ -132,7 +132,7 @@ def test_files_of_each_stage(finished):
     assert names(finished / "books/student_second") == CHECKPOINT
 
 
-def test_stage_json_tells_the_whole_run(finished):
+def test_stage_json_records_arguments_inputs_scores_and_costs(finished):
     record = read_stage(finished / "teacher-meta")
     assert record["arguments"]["domain_loss_weight"] == 0.5 and record["arguments"]["learning_rate"] == 1e-3
     assert record["arguments"]["trained_domains"] == list(DOMAINS)
@@ -161,11 +161,11 @@ def test_stages_change_the_weights_they_train(finished):
     assert not torch.equal(second[layer], first[layer]) and not torch.equal(second[head], first[head])
 
 
-def test_a_finished_stage_does_nothing_when_run_again(suite, finished, capsys, monkeypatch):
+def test_a_finished_stage_is_not_trained_again(suite, finished, capsys, monkeypatch):
     folder = copied(finished, suite / "outputs", "teacher-meta")
     before = (folder / "stage.json").stat().st_mtime_ns
     monkeypatch.setattr(DistillationTrainer, "train", lambda *a, **k: pytest.fail("trained again"))
-    # Another place, device or logger is no reason to train again.
+    # Settings of logging and evaluation are no reason to train again.
     teach(suite, "--logging_steps", "3", "--per_device_eval_batch_size", "4")
     assert "up to date" in capsys.readouterr().out
     assert (folder / "stage.json").stat().st_mtime_ns == before
@@ -185,14 +185,14 @@ def test_every_argument_of_the_teacher_has_an_effect(finished, change, tmp_path)
     assert not same(weights(folder), weights(finished / "teacher-meta"))
 
 
-def test_a_domain_loss_of_weight_0_leaves_no_untrained_knowledge_to_distil(suite):
+def test_without_domain_loss_there_is_no_transferable_knowledge_to_distil(suite):
     assert read_stage(teach(suite, "--domain_loss_weight", "0"))["transferable"] is False
     with pytest.raises(TeachbackError, match="TKD_WEIGHT=0, or use TEACHER=meta with USE_DOMAIN_LOSS=1 and DOMAIN_LOSS_WEIGHT above 0"):
         distil(suite, "first")
     distil(suite, "first", "--tkd_weight", "0")
 
 
-def test_changed_rows_and_arguments_are_named_and_the_stage_made_again(suite, finished, caplog):
+def test_changed_rows_and_arguments_are_named_and_the_stage_is_rerun(suite, finished, caplog):
     folder = copied(finished, suite / "outputs", "teacher-meta")
     before = weights(folder)
     path = suite / "data/tiny/train.tsv"
@@ -230,7 +230,7 @@ def interrupt_after(monkeypatch, steps: int):
     [(), ("--save_steps", "4", "--trainer", "save_strategy=steps", "eval_strategy=steps", "eval_steps=4"),
      ("--average_checkpoints", "2", "--layer_decay", "0.8")],
 )  # fmt: skip
-def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, how):
+def test_an_interrupted_stage_continues_to_the_same_result(suite, monkeypatch, how):
     uninterrupted = weights(teach(suite, *how))
     (suite / "outputs/tiny/seed42/teacher-meta").rename(suite / "kept")
     with monkeypatch.context() as patch:
@@ -247,7 +247,7 @@ def test_an_interrupted_stage_continues_and_ends_the_same(suite, monkeypatch, ho
 
 
 def stop_after(monkeypatch, steps: int, number: int = signal.SIGTERM):
-    """Send this process a signal in a training step, as a machine that is about to be taken does."""
+    """Send this process a signal in a training step, as a cluster does before it takes a machine away."""
     original, seen = DistillationTrainer.training_step, []
 
     def step(self, *args, **kwargs):
@@ -261,7 +261,7 @@ def stop_after(monkeypatch, steps: int, number: int = signal.SIGTERM):
 
 
 @pytest.mark.parametrize("steps", [2, 6, 8], ids=lambda steps: f"step {steps} of 12, 6 an epoch")
-def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(suite, finished, monkeypatch, steps):
+def test_a_stage_stopped_by_a_signal_continues_to_the_same_result(suite, finished, monkeypatch, steps):
     with monkeypatch.context() as patch:
         stop_after(patch, steps)
         with pytest.raises(Stopped, match="run the same command again"):
@@ -275,7 +275,7 @@ def test_a_stage_that_is_told_to_stop_writes_a_checkpoint_and_ends_the_same(suit
     assert kept["loss"] == again["loss"] and kept["score"] == again["score"]
 
 
-def test_a_stage_that_is_told_to_stop_in_its_last_step_is_finished_and_nothing_after_it(suite, monkeypatch):
+def test_a_signal_in_the_last_step_lets_the_stage_finish_but_no_other_start(suite, monkeypatch):
     stop_after(monkeypatch, 6)
     with pytest.raises(Stopped, match="teacher-single-books is finished, but nothing after"):
         teach(suite, "--teacher", "single", "--domain", "all")
@@ -294,13 +294,13 @@ def test_the_second_stage_continues_within_an_epoch(suite, finished, monkeypatch
     assert same(weights(distil(suite, "second", *more)[0]), uninterrupted)
 
 
-def test_checkpoints_between_bound_what_is_repeated_and_change_nothing(suite, finished, monkeypatch):
+def test_checkpoints_within_epochs_limit_the_steps_that_are_repeated(suite, finished, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 5)
         with pytest.raises(Interrupted):
             teach(suite, "--save_steps", "2")
     left = interrupt_after(monkeypatch, 1000)
-    continued = teach(suite, "--save_steps", "4")  # another number does not begin anew
+    continued = teach(suite, "--save_steps", "4")  # another number of steps does not restart the training
     assert len(left) == 8
     assert same(weights(continued), weights(finished / "teacher-meta"))
 
@@ -324,7 +324,7 @@ def test_a_checkpoint_of_other_settings_is_never_used(suite, monkeypatch, caplog
     assert len(steps) == 1 and not list((work / "checkpoints").iterdir())  # from the beginning
 
 
-def test_a_dry_run_names_what_changed_and_what_would_go_on(suite, finished, tmp_path, capsys, monkeypatch):
+def test_a_dry_run_names_changes_and_the_checkpoint_to_continue_from(suite, finished, tmp_path, capsys, monkeypatch):
     with_copy_of(finished, tmp_path / "outputs", "teacher-meta", "books")
     path = suite / "data/tiny/train.tsv"
     rows = read_rows(path)
@@ -335,10 +335,10 @@ def test_a_dry_run_names_what_changed_and_what_would_go_on(suite, finished, tmp_
     assert "teacher-meta would be recreated because this changed: weight_decay: 0.01 -> 0.5; train rows: '" in said
     distil(suite, "first", "--dry_run")
     distil(suite, "second", "--dry_run")
-    assert capsys.readouterr().out.count("is up to date with the earlier stages") == 2  # of dvd they read nothing
+    assert capsys.readouterr().out.count("is up to date with the earlier stages") == 2  # they do not read the changed row of dvd
     folder = suite / "outputs/tiny/seed42/teacher-meta"
     (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
-    described = read_record(folder) | {"files": describe(folder)}  # another teacher, but a whole one
+    described = read_record(folder) | {"files": describe(folder)}  # another teacher, but an undamaged one
     (folder / "stage.json").write_text(json.dumps(with_checksum(described)))
     for stage in ("first", "second"):
         distil(suite, stage, "--dry_run")
@@ -356,7 +356,7 @@ def test_a_dry_run_names_what_changed_and_what_would_go_on(suite, finished, tmp_
     assert (suite / "outputs/tiny/seed42/.teacher-meta.partial/checkpoints/checkpoint-6").is_dir()
 
 
-def test_dropout_is_on_while_learning_and_off_while_scoring(suite, monkeypatch):
+def test_dropout_is_on_in_training_and_off_in_evaluation(suite, monkeypatch):
     original, seen = TeacherTraining.forward, []
 
     def forward(self, **batch):
@@ -367,7 +367,7 @@ def test_dropout_is_on_while_learning_and_off_while_scoring(suite, monkeypatch):
     teach(suite)
     assert all(modes == {learns} for learns, modes in seen)
     first_score = [learns for learns, _ in seen].index(False)
-    assert any(learns for learns, _ in seen[first_score:])  # it learns again after the first evaluation
+    assert any(learns for learns, _ in seen[first_score:])  # training goes on after the first evaluation
 
 
 def test_no_pickle_is_written_while_training(suite, monkeypatch):
@@ -379,7 +379,7 @@ def test_no_pickle_is_written_while_training(suite, monkeypatch):
     assert not [name for name in written if name.endswith((".pt", ".pth", ".bin", ".pkl"))]
 
 
-def test_a_half_written_or_damaged_checkpoint_is_not_continued_from(suite, monkeypatch, caplog):
+def test_cut_off_and_incomplete_checkpoints_are_not_continued_from(suite, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 5)
         with pytest.raises(Interrupted):
@@ -402,7 +402,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "random_0.safetensors", "trainer_state.json"])
-def test_a_checkpoint_with_a_flipped_bit_is_passed_over_and_the_end_is_the_same(name, suite, finished, monkeypatch, caplog):
+def test_a_checkpoint_with_a_flipped_bit_is_skipped_with_the_same_result(name, suite, finished, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 9)
         with pytest.raises(Interrupted):
@@ -414,7 +414,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_passed_over_and_the_end_is_the_same(
     assert same(weights(folder), weights(finished / "teacher-meta"))
 
 
-def test_the_best_checkpoint_is_not_restored_with_a_flipped_bit(suite, finished, monkeypatch):
+def test_a_best_checkpoint_with_a_flipped_bit_is_not_restored(suite, finished, monkeypatch):
     original = DistillationTrainer._load_best_model
 
     def spoilt(trainer):
@@ -428,7 +428,7 @@ def test_the_best_checkpoint_is_not_restored_with_a_flipped_bit(suite, finished,
     assert same(weights(teach(suite)), weights(finished / "teacher-meta"))
 
 
-def test_checkpoints_of_versions_that_wrote_no_seal_are_continued_from(suite, finished, monkeypatch):
+def test_checkpoints_of_earlier_versions_without_a_seal_are_continued_from(suite, finished, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 9)
         with pytest.raises(Interrupted):
@@ -439,7 +439,7 @@ def test_checkpoints_of_versions_that_wrote_no_seal_are_continued_from(suite, fi
     assert same(weights(teach(suite)), weights(finished / "teacher-meta")) and len(steps) == 6
 
 
-def test_a_run_that_was_moved_after_its_last_step_still_finds_its_best_checkpoint(suite, finished, monkeypatch):
+def test_a_run_moved_after_its_last_step_finds_its_best_checkpoint(suite, finished, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(DistillationTrainer, "_load_best_model", interrupt)
         with pytest.raises(Interrupted):
@@ -450,7 +450,7 @@ def test_a_run_that_was_moved_after_its_last_step_still_finds_its_best_checkpoin
     assert same(weights(folder), weights(finished / "teacher-meta"))
 
 
-def test_the_same_student_is_copied_between_domains(finished, capsys, tmp_path):
+def test_an_identical_student_is_copied_between_domains(finished, capsys, tmp_path):
     place = with_copy_of(finished, tmp_path, "teacher-meta")
     first, second = distil(finished.parents[2], "first", *place, "--transfer_set", "all", "--domain", "all")
     assert "copy of" in capsys.readouterr().out
@@ -460,7 +460,7 @@ def test_the_same_student_is_copied_between_domains(finished, capsys, tmp_path):
     assert list(record["answers"]) == ["dvd"] and "# tiny, dvd: student\\_first" in (second / "README.md").read_text()
 
 
-def test_a_single_teacher_answers_for_every_domain_of_its_labels(suite):
+def test_a_single_teacher_is_distilled_on_all_domains_with_its_labels(suite):
     teach(suite, "--teacher", "single", "--num_train_epochs", "1")
     outputs, all_texts = suite / "outputs", ("--transfer_set", "all")
 
@@ -476,7 +476,7 @@ def test_a_single_teacher_answers_for_every_domain_of_its_labels(suite):
     assert not same(weights(every), weights(own))
 
 
-def test_a_student_with_a_head_of_its_own_is_not_copied(suite):
+def test_students_with_heads_of_their_own_are_not_copied(suite):
     teacher = teach(suite, "--teacher", "mtl", "--num_train_epochs", "1")
     more = ("--teacher", "mtl", "--tkd_weight", "0", "--transfer_set", "all", "--num_train_epochs", "1")
     first, second = distil(suite, "first", "--domain", "all", *more)
@@ -505,7 +505,7 @@ def test_every_argument_of_the_first_stage_has_an_effect(finished, change, tmp_p
     assert not same(weights(folder), weights(finished / "books/student_first"))
 
 
-def test_states_from_disk_give_the_student_that_the_running_teacher_gives(suite, finished, capsys):
+def test_cached_teacher_states_give_the_student_of_the_live_teacher(suite, finished, capsys):
     copied(finished, suite / "outputs", "teacher-meta")
     (written,) = distil(suite, "first")
     assert "the teacher has run once" in capsys.readouterr().out
@@ -517,8 +517,8 @@ def test_states_from_disk_give_the_student_that_the_running_teacher_gives(suite,
         torch.testing.assert_close(value, kept[name], rtol=0, atol=2e-3)
 
 
-def test_free_disk_decides_once_for_a_run_whether_states_are_kept(finished, tmp_path, monkeypatch, capsys):
-    """In half precision they change the last bits, so that an interrupted run has to go on as it began."""
+def test_a_continued_run_keeps_its_decision_to_cache_teacher_states(finished, tmp_path, monkeypatch, capsys):
+    """Cached states are in half precision, which changes the last bits, so a run must continue as it began."""
     place = with_copy_of(finished, tmp_path, "teacher-meta")
     with monkeypatch.context() as patch:
         interrupt_after(patch, 4)  # of 6
@@ -534,25 +534,25 @@ def test_free_disk_decides_once_for_a_run_whether_states_are_kept(finished, tmp_
     assert read_stage(folder)["teacher_states_kept"] is False
 
 
-def test_the_second_stage_asks_the_teacher_once(suite, finished, monkeypatch):
+def test_the_second_stage_runs_the_teacher_once(suite, finished, monkeypatch):
     copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
     (folder,) = distil(suite, "second", "--beta_pkd", "0")
     once = weights(folder)
     shutil.rmtree(folder)
-    monkeypatch.setattr("teachback.stages.teachers.features", None)  # what would run the teacher
+    monkeypatch.setattr("teachback.stages.teachers.features", None)  # a call would run the teacher
     (folder,) = distil(suite, "second", "--beta_pkd", "0")
     assert same(weights(folder), once)
     with pytest.raises(TypeError):
         distil(suite, "second", "--beta_pkd", "0", "--teacher_cache_gb", "0", "--num_train_epochs", "1")
 
 
-def test_processes_that_make_batches_change_nothing(finished, tmp_path):
+def test_processes_that_load_data_do_not_change_the_result(finished, tmp_path):
     place = with_copy_of(finished, tmp_path, "teacher-meta")
     (folder,) = distil(finished.parents[2], "first", *place, "--dataloader_num_workers", "1")
     assert same(weights(folder), weights(finished / "books/student_first"))
 
 
-def test_unlabelled_texts_are_learnt_from(suite, finished):
+def test_unlabelled_texts_change_the_student(suite, finished):
     before = weights(copied(finished, suite / "outputs", "teacher-meta", "books/student_first"))
     (suite / "more.txt").write_text("a good disc\nvery bad plot\n", encoding="utf-8")
     (folder,) = distil(suite, "first", "--unlabelled", str(suite / "more.txt"))
@@ -582,7 +582,7 @@ def test_every_argument_of_the_second_stage_has_an_effect(finished, change, tmp_
 
 @pytest.mark.parametrize("method", ["finetune", "mpdistil"])
 @pytest.mark.parametrize("change", [("--class_weights", "negative=1,positive=3"), ("--label_smoothing", "0.2")])
-def test_the_loss_on_labels_has_its_arguments_in_every_method(finished, method, change, tmp_path):
+def test_class_weights_and_smoothing_have_an_effect_in_other_methods(finished, method, change, tmp_path):
     place = with_copy_of(finished, tmp_path, "teacher-meta", "books/student_first")
     plain = ("--method", method, "--beta_pkd", "0", "--meta_teacher_every_epoch", "0", "--num_train_epochs", "1")
     (folder,) = distil(finished.parents[2], "second", *place, *plain)
@@ -591,7 +591,7 @@ def test_the_loss_on_labels_has_its_arguments_in_every_method(finished, method, 
     assert not same(weights(folder), before) and read_stage(folder)["arguments"][change[0][2:]]
 
 
-def test_the_undistilled_student_never_meets_the_teacher(suite, finished):
+def test_a_student_without_distillation_does_not_depend_on_the_teacher(suite, finished):
     copied(finished, suite / "outputs", "teacher-meta")
     (folder,) = distil(suite, "second", "--method", "finetune")
     before = weights(folder)
@@ -602,14 +602,14 @@ def test_the_undistilled_student_never_meets_the_teacher(suite, finished):
 
 
 @pytest.mark.parametrize(("name", "split"), [("glue", "test"), ("amazon", "dev")])
-def test_the_papers_protocol_selects_on_what_the_suites_paper_selected_on(suite, name, split):
+def test_the_paper_protocol_selects_on_the_split_of_the_suites_paper(suite, name, split):
     write_suite(suite / "data/tiny", replace(read_suite(suite / "data/tiny"), name=name))
     folder = teach(suite, "--protocol", "paper", "--num_train_epochs", "1")
     assert read_stage(folder)["selected_on"] == split
     assert ("selected on the reported rows" in (folder / "README.md").read_text()) == (split == "test")
 
 
-def test_selection_rows_that_another_protocol_left_out_are_named(suite):
+def test_selection_rows_missing_because_of_the_protocol_are_explained(suite):
     folder = suite / "data/tiny"
     write_suite(folder, replace(read_suite(folder), settings={"protocol": "paper"}))
     write_rows(folder / "dev.tsv", [], TRAIN_COLUMNS[:-1])
@@ -617,7 +617,7 @@ def test_selection_rows_that_another_protocol_left_out_are_named(suite):
         teach(suite)
 
 
-def test_what_is_missing_and_what_to_run_is_said(suite, finished):
+def test_a_missing_input_is_named_with_the_stage_to_run(suite, finished):
     with pytest.raises(TeachbackError, match="teacher-meta.*TEACHER=meta bash 3_train_teacher.sh"):
         distil(suite, "first")
     copied(finished, suite / "outputs", "teacher-meta")
@@ -630,20 +630,20 @@ def test_what_is_missing_and_what_to_run_is_said(suite, finished):
         teach(suite)
 
 
-def test_single_teachers_of_every_domain(suite):
+def test_single_teachers_are_trained_for_every_domain(suite):
     last = teach(suite, "--teacher", "single", "--domain", "all", "--num_train_epochs", "1")
     assert names(last.parent) == {"teacher-single-books", "teacher-single-dvd", "logs"}
     assert read_stage(last)["arguments"]["trained_domains"] == ["dvd"]
 
 
-def test_a_teacher_without_transferable_knowledge_is_refused_by_name_of_the_switch(suite):
+def test_a_teacher_without_transferable_knowledge_needs_tkd_weight_0(suite):
     teach(suite, "--teacher", "mix")
     with pytest.raises(TeachbackError, match="TKD_WEIGHT=0"):
         distil(suite, "first", "--teacher", "mix")
     distil(suite, "first", "--teacher", "mix", "--tkd_weight", "0")
 
 
-def test_a_domain_the_teacher_never_saw_is_refused(suite):
+def test_a_domain_that_the_teacher_was_not_trained_on_is_refused(suite):
     teach(suite, "--domains", "books", "--teacher", "mix")
     with pytest.raises(TeachbackError, match="trained on books, not on dvd"):
         distil(suite, "first", "--teacher", "mix", "--tkd_weight", "0", "--domain", "dvd")
@@ -661,12 +661,12 @@ def test_bad_arguments_are_explained(suite, argument, message):
         teach(suite, *argument)
 
 
-def test_a_weak_teacher_is_warned_of(suite, caplog):
+def test_a_teacher_no_better_than_the_majority_class_causes_a_warning(suite, caplog):
     teach(suite, "--num_train_epochs", "1", "--learning_rate", "1e-9")
     assert "does not beat the majority class" in caplog.text
 
 
-def test_a_loss_that_is_no_number_stops_the_stage(suite, monkeypatch):
+def test_a_loss_of_nan_stops_the_stage(suite, monkeypatch):
     monkeypatch.setattr("teachback.methods.class_weights.hard_label_loss", lambda logits, *more: logits.sum(-1) * float("nan"))
     with pytest.raises(TeachbackError, match="loss became nan at step 1, with learning rate"):
         teach(suite, "--logging_steps", "1")
@@ -674,7 +674,7 @@ def test_a_loss_that_is_no_number_stops_the_stage(suite, monkeypatch):
 
 
 def on_two_processes(*commands: list[str]) -> str:
-    """Run entry points one after the other through one torchrun, as its imports take the longest; what they printed."""
+    """Run entry points in order in one torchrun, as imports take the longest, and return their output."""
     several = [str(ROOT / "tests/commands.py"), json.dumps(commands)]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *several]
     environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
@@ -683,16 +683,16 @@ def on_two_processes(*commands: list[str]) -> str:
     return done.stdout
 
 
-def assert_same_way(start: dict, one: dict, two: dict, name: str) -> None:
-    """Both runs moved a weight alike, to a fraction of the way that they went."""
+def assert_equal_updates(start: dict, one: dict, two: dict, name: str) -> None:
+    """Assert that a weight moved alike in both runs, up to 2 % of its largest change."""
     moved, gap = (one[name] - start[name]).abs().max(), (one[name] - two[name]).abs().max()
     assert moved > 0 and gap < 0.02 * moved, (gap, moved)
 
 
-def test_two_processes_learn_what_one_learns_with_the_doubled_batch(suite):
-    """In all three stages; in stage 4 the two read the teacher's states. Each stage starts from the same weights."""
+def test_two_processes_equal_one_process_with_a_doubled_batch(suite):
+    """Stages 3 to 5 each start from the same weights; in stage 4 both processes read the cached teacher states."""
     half = ["--per_device_train_batch_size", "4", "--num_train_epochs", "1"]
-    still = ["--use_domain_loss", "0", "--teacher_model", str(still_model(suite)), "--dropout", "0", "--num_train_epochs", "1"]
+    still = ["--use_domain_loss", "0", "--teacher_model", str(model_without_dropout(suite)), "--dropout", "0", "--num_train_epochs", "1"]
     teacher = teach(suite, *still)
     commands = [["train_teacher.py", *flags(suite, *still, *half, "--output_root", str(suite / "twice"))]]
     start, layer = weights(teacher), "bert.encoder.layer.{}.output.dense.weight"
@@ -702,18 +702,18 @@ def test_two_processes_learn_what_one_learns_with_the_doubled_batch(suite):
         commands.append(["distill_student.py", *flags(suite, *student, *half, *place, "--stage", stage)])
     printed = on_two_processes(*commands)
     two = weights(suite / "twice/tiny/seed42/teacher-meta")
-    assert_same_way(weights(still_model(suite)), start, two, layer.format(1))
+    assert_equal_updates(weights(model_without_dropout(suite)), start, two, layer.format(1))
     for stage in ("first", "second"):
         one = weights(distil(suite, stage, "--tkd_weight", "0", "--num_train_epochs", "1")[0])
-        assert_same_way(start, one, weights(suite / f"two/tiny/seed42/books/student_{stage}"), layer.format(0))
+        assert_equal_updates(start, one, weights(suite / f"two/tiny/seed42/books/student_{stage}"), layer.format(0))
         start = one
-    assert printed.count("the teacher has run once") == 1  # for stage 4 alone
+    assert printed.count("the teacher has run once") == 1  # in stage 4 only
     kept = [names(root / "tiny/teacher_states") for root in (suite / "outputs", suite / "two")]
     assert kept[0] == kept[1] and len(kept[0]) == 3
 
 
-def still_model(root: Path) -> Path:
-    """A saved two-layer model without dropout, whose draws would differ between processes."""
+def model_without_dropout(root: Path) -> Path:
+    """Folder of a two-layer model without dropout, whose random masks would differ between processes."""
     folder = root / "still"
     if not folder.exists():
         from tiny import NO_DROPOUT, classifier, tokenizer
@@ -729,8 +729,8 @@ def test_the_record_holds_no_secret(suite, monkeypatch):
     assert "hf_secret_word" not in json.dumps(read_stage(folder))
 
 
-def test_a_compiled_model_learns_what_an_uncompiled_one_learns(suite):
-    still = ["--teacher_model", str(still_model(suite)), "--dropout", "0", "--max_steps", "2"]
+def test_a_compiled_model_learns_the_weights_of_an_uncompiled_one(suite):
+    still = ["--teacher_model", str(model_without_dropout(suite)), "--dropout", "0", "--max_steps", "2"]
     plain = weights(teach(suite, *still))
     compiled = weights(teach(suite, *still, "--trainer", "torch_compile=1", "torch_compile_backend=aot_eager"))
     for name, value in plain.items():
@@ -755,7 +755,7 @@ def test_a_logger_that_is_not_installed_is_named(suite, monkeypatch):
         teach(suite, "--report_to", "tensorboard")
 
 
-def test_two_stages_in_one_folder_at_a_time_are_refused(suite):
+def test_a_stage_that_another_process_runs_is_refused(suite):
     hold = "import sys, time; from teachback.core.locks import take_lock; take_lock(sys.argv[1]); print('held', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", hold, str(suite / "outputs/tiny/seed42/teacher-meta")]
     other = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT, stdout=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""Further texts to distil on: windows of long texts, other domains' texts and unlabelled ones in stages 4 and 5."""
+"""Additional texts for stages 4 and 5: windows of long texts, texts of other domains, and unlabelled texts."""
 
 import shutil
 
@@ -16,7 +16,7 @@ WINDOWS = (*EIGHT, "--transfer_windows", "2")
 
 @pytest.fixture
 def fitted(monkeypatch):
-    """Encoded train rows of each training."""
+    """List to which each training adds its encoded train rows."""
     seen, original = [], Context.fit
 
     def fit(self, run, module, rows, *args, **kwargs):
@@ -28,7 +28,7 @@ def fitted(monkeypatch):
 
 
 @pytest.mark.parametrize("stage", ["first", "second"])
-def test_windows_of_the_domains_train_texts_alone_join(suite, finished, fitted, stage):  # noqa: F811
+def test_only_windows_of_the_train_texts_of_the_domain_are_added(suite, finished, fitted, stage):  # noqa: F811
     copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
     (folder,) = distil(suite, stage, *EIGHT)
     plain = weights(folder)
@@ -43,12 +43,12 @@ def test_windows_of_the_domains_train_texts_alone_join(suite, finished, fitted, 
     assert rows.columns["weight"][len(train) :].tolist() == [1.0] * len(long)
 
 
-def test_stages_without_windows_are_recorded_as_before(finished):  # noqa: F811
+def test_unused_arguments_of_transfer_texts_are_not_recorded(finished):  # noqa: F811
     for stage in ("student_first", "student_second"):
         assert not {"transfer_windows", "second_transfer_set"} & read_stage(finished / "books" / stage)["arguments"].keys()
 
 
-def test_the_second_stage_learns_on_every_domains_texts(suite, finished, fitted):  # noqa: F811
+def test_the_second_stage_learns_from_texts_of_every_domain(suite, finished, fitted):  # noqa: F811
     copied(finished, suite / "outputs", "teacher-meta", "books/student_first", "books/student_second")
     (suite / "more.txt").write_text("a good disc\nvery bad plot\n", encoding="utf-8")
     folder = distil(suite, "second", "--second_transfer_set", "all", "--unlabelled", str(suite / "more.txt"))[0]
@@ -66,7 +66,7 @@ def test_the_second_stage_learns_on_every_domains_texts(suite, finished, fitted)
     "method",
     [("--alpha_soft", "0.5", "--average_checkpoints", "2", "--layer_decay", "0.8"), ("--method", "mpdistil", "--meta_teacher_every_epoch", "0", "--student_layers", "2", "--keep_start", "1")],
 )
-def test_what_the_teacher_answers_continues_after_an_interruption(suite, finished, monkeypatch, method):  # noqa: F811
+def test_an_interrupted_stage_with_transfer_texts_gives_the_same_result(suite, finished, monkeypatch, method):  # noqa: F811
     more = (*method, *WINDOWS, "--second_transfer_set", "all")
     copied(finished, suite / "outputs", "teacher-meta")
     distil(suite, "first", "--student_layers", "2")
@@ -83,17 +83,17 @@ def test_what_the_teacher_answers_continues_after_an_interruption(suite, finishe
 def test_the_teacher_runs_once_on_the_texts_of_both_stages(suite, finished, monkeypatch):  # noqa: F811
     copied(finished, suite / "outputs", "teacher-meta")
     distil(suite, "first", *WINDOWS, "--transfer_set", "all")
-    monkeypatch.setattr("teachback.stages.teachers.features", None)  # what would run the teacher
+    monkeypatch.setattr("teachback.stages.teachers.features", None)  # a call would run the teacher
     distil(suite, "second", *WINDOWS, "--second_transfer_set", "all")
 
 
-def test_a_domain_whose_labels_no_other_has_is_refused(suite, finished):  # noqa: F811
+def test_transfer_set_all_needs_another_domain_with_equal_labels(suite, finished):  # noqa: F811
     copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
     with pytest.raises(TeachbackError, match="no other domain of this run has books's labels"):
         distil(suite, "second", "--second_transfer_set", "all", "--domains", "books")
 
 
-def test_a_second_stage_that_only_harms_leaves_the_student_of_the_first(suite, finished):  # noqa: F811
+def test_keep_start_keeps_the_first_student_if_training_makes_it_worse(suite, finished):  # noqa: F811
     copied(finished, suite / "outputs", "teacher-meta")
     first = distil(suite, "first", "--student_layers", "2")[0]
     harmful = ("--learning_rate", "30", "--num_train_epochs", "1", "--trainer", "metric_for_best_model=eval_loss", "greater_is_better=false")
@@ -103,14 +103,14 @@ def test_a_second_stage_that_only_harms_leaves_the_student_of_the_first(suite, f
     assert "start_kept" not in read_stage(harmed) and not same(weights(harmed), weights(first))
 
 
-def test_a_domain_of_few_texts_is_shown_where_more_are(suite, finished, capsys, monkeypatch):  # noqa: F811
+def test_a_domain_with_few_texts_causes_a_hint_on_those_of_others(suite, finished, capsys, monkeypatch):  # noqa: F811
     copied(finished, suite / "outputs", "teacher-meta", "books/student_first")
     hint = "books has only 24 texts to train on; SECOND_TRANSFER_SET=all adds those of dvd"
     distil(suite, "second", "--second_transfer_set", "all")
     assert "SECOND_TRANSFER_SET=all adds" not in capsys.readouterr().out
     distil(suite, "second")
     assert hint in capsys.readouterr().out
-    distil(suite, "second")  # it is up to date
+    distil(suite, "second")  # the stage is up to date
     assert hint not in capsys.readouterr().out
     monkeypatch.setattr("teachback.stages.stage5_predictions.FEW_TEXTS", 24)
     distil(suite, "second", "--num_train_epochs", "1")

@@ -42,14 +42,14 @@ def test_domain_names_map_to_safe_unique_folders_and_back():
 
 def test_domain_names_are_refused_if_derived_file_names_would_be_too_long():
     """Checked in stage 2, as otherwise stage 7 would fail to write its predictions after all training is done."""
-    longest = {letter: max(n for n in range(1, names.LONGEST + 1) if not names.domain_misfit(letter * n)) for letter in "a\u4e2d\u0436"}
+    longest = {letter: max(n for n in range(1, names.LONGEST + 1) if not names.domain_name_problem(letter * n)) for letter in "a\u4e2d\u0436"}
     assert longest == {"a": 60, "\u4e2d": 25, "\u0436": 37}
     for letter, count in longest.items():
         folder = names.folder_name(letter * count)
         files = [predictions_file(Path(), f"{folder}/{stage}", split).name for stage in STAGE_NAMES for split in SPLITS]
         others = [f".teacher-single-{folder}.partial", f".train scores of {folder}.lock", f"few-data-{folder}.png"]
         assert max(map(len, files + others)) <= 255
-    assert "takes 234 bytes in the name of a folder" in names.domain_misfit("\u4e2d" * 26)
+    assert "takes 234 bytes in the name of a folder" in names.domain_name_problem("\u4e2d" * 26)
 
 
 def tar(*members: tuple[str, int]) -> bytes:
@@ -179,7 +179,7 @@ SECRETS = {
 }  # fmt: skip
 
 
-def test_secrets_are_neither_printed_nor_written(tmp_path, monkeypatch):
+def test_credentials_are_neither_printed_nor_written(tmp_path, monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     write_tiny_suite(tmp_path / "data")

@@ -6,11 +6,11 @@ PYTHONPATH=src python scripts/check.py 3_train_teacher.sh [flags of that stage]
 import argparse
 
 from teachback.core.errors import TeachbackError, run_entry_point
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 
 
 def main():
-    with uncollected():
+    with garbage_collection_paused():
         from teachback.stages.check import STAGES, check_stages
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,11 +1,11 @@
 """Stage 6: meta-teacher and curriculum. Example: python scripts/curriculum.py --suite sample --domain books"""
 
 from teachback.core.errors import run_entry_point
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 
 
 def main():
-    with uncollected():
+    with garbage_collection_paused():
         from teachback.core.arguments import CURRICULUM_STAGE
         from teachback.core.parsing import parse
         from teachback.inference.hub import HubArguments, check_hub, push

@@ -1,11 +1,11 @@
 """Stages 4 and 5: distil a student. Example: python scripts/distill_student.py --stage first --suite sample --domain books"""
 
 from teachback.core.errors import run_entry_point
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 
 
 def main():
-    with uncollected():
+    with garbage_collection_paused():
         from teachback.core.arguments import STUDENT_STAGES
         from teachback.core.parsing import parse
         from teachback.inference.hub import HubArguments, check_hub, push

@@ -8,11 +8,11 @@ PYTHONPATH=src python scripts/evaluate.py --suite superglue --domain CB --teache
 from pathlib import Path
 
 from teachback.core.errors import run_entry_point
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 
 
 def main():
-    with uncollected():
+    with garbage_collection_paused():
         from transformers.utils import logging
 
         from teachback.core.parsing import parse

@@ -4,11 +4,11 @@ PYTHONPATH=src python scripts/export.py --folder outputs/amazon/seed42/books/stu
 """
 
 from teachback.core.errors import run_entry_point
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 
 
 def main():
-    with uncollected():
+    with garbage_collection_paused():
         from transformers.utils import logging
 
         from teachback.core.parsing import parse

@@ -6,11 +6,11 @@ PYTHONPATH=src python scripts/get_data.py --suite amazon --source ../shared/data
 from pathlib import Path
 
 from teachback.core.errors import run_entry_point
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 
 
 def main() -> None:
-    with uncollected():
+    with garbage_collection_paused():
         from teachback.core.log import stage_log
         from teachback.core.parsing import parse
         from teachback.data.download import dry_run_message, get_data

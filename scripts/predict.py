@@ -5,11 +5,11 @@ PYTHONPATH=src python scripts/predict.py --folder ... --input reviews.tsv --text
 """
 
 from teachback.core.errors import run_entry_point
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 
 
 def main():
-    with uncollected():
+    with garbage_collection_paused():
         from transformers.utils import logging
 
         from teachback.core.parsing import parse

@@ -4,11 +4,11 @@ PYTHONPATH=src python scripts/process_data.py --suite sample --embedding_model s
 """
 
 from teachback.core.errors import run_entry_point
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 
 
 def main() -> None:
-    with uncollected():
+    with garbage_collection_paused():
         from teachback.core.parsing import parse
         from teachback.stages.stage2_arguments import ProcessArguments
 

@@ -1,11 +1,11 @@
 """Reproduce a published table. Example: python scripts/reproduce.py --name metakd_amazon --seeds "1 2" --dry_run"""
 
 from teachback.core.errors import run_entry_point
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 
 
 def main():
-    with uncollected():
+    with garbage_collection_paused():
         from teachback.core.parsing import parse_options
         from teachback.reports.reproduce import ReproduceArguments, reproduce
 

@@ -86,10 +86,10 @@ def test_transformers_has_the_availability_checks_that_parse_replaces():
 def test_garbage_collection_pauses_during_imports_and_then_resumes():
     code = """
 import gc, weakref
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 class Cycle: pass
 try:
-    with uncollected():
+    with garbage_collection_paused():
         assert not gc.isenabled()
         raise ImportError
 except ImportError:

@@ -135,5 +135,5 @@ def _read_task(task_name: str, data_dir: str, source: str, protocol: str, allow_
         get_data(SUITE, Path(data_dir), source, allow_partial, domains=names[0])
     problems = Problems()
     parsed = SUITE.read(content, ReadSettings(protocol=protocol, domains=names[0]), problems)
-    problems.settle(skip=False)
+    problems.report(skip=False)
     return parsed, parsed.domains[names[0]]

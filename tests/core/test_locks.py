@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from teachback.core.errors import TeachbackError
-from teachback.core.locks import release_lock, take_lock, turn_at
+from teachback.core.locks import exclusive_access, release_lock, take_lock
 
 HOLD = "import sys, time; from teachback.core.locks import take_lock; take_lock(sys.argv[1]); print('held', flush=True); time.sleep(60)"
 
@@ -73,7 +73,7 @@ def test_a_file_system_without_locks_causes_a_warning(tmp_path, monkeypatch, cap
 
 def test_without_locks_a_turn_at_a_file_is_given_with_a_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("fcntl.flock", lambda handle, how: (_ for _ in ()).throw(OSError(38, "Function not implemented")))
-    with turn_at(tmp_path / "results.tsv"):
+    with exclusive_access(tmp_path / "results.tsv"):
         pass
     assert "results.tsv cannot be locked (Function not implemented)" in caplog.text
 
@@ -85,6 +85,6 @@ def test_concurrent_changes_of_a_file_take_turns(tmp_path):
 
 
 def _add(path: Path, number: int) -> None:
-    with turn_at(path):
+    with exclusive_access(path):
         before = path.read_text() if path.exists() else ""
         path.write_text(f"{before}{number}\n")

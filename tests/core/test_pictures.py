@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from teachback.core.errors import TeachbackError
-from teachback.core.pictures import left_out_if_impossible, save_png
+from teachback.core.pictures import plot_failure_as_warning, save_png
 from teachback.reports.figures import picture
 
 
@@ -32,7 +32,7 @@ def test_labels_are_not_parsed_as_formulas_and_missing_glyphs_are_accepted(tmp_p
 
 
 def test_errors_that_the_user_can_fix_are_raised(tmp_path):
-    with pytest.raises(TeachbackError), left_out_if_impossible("x"):
+    with pytest.raises(TeachbackError), plot_failure_as_warning("x"):
         raise TeachbackError("mend it")
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError) as refused:

@@ -287,7 +287,7 @@ def test_arbitrary_values_of_variables_are_parsed_or_refused(classes, given_):
 @few
 @given(st.text(min_size=1, max_size=names.LONGEST))
 def test_domain_names_are_refused_or_map_to_a_safe_folder_and_back(name):
-    if not names.domain_misfit(name):
+    if not names.domain_name_problem(name):
         folder = names.folder_name(name)
         assert (
             names.domain_of_folder(folder) == name

@@ -63,7 +63,7 @@ def skip_plots(request, monkeypatch):
 # Components, on models in memory
 
 
-def study(name: str, head: int, meta_head: str, seed: int, flipped: bool = False) -> DomainQuiz:
+def quiz(name: str, head: int, meta_head: str, seed: int, flipped: bool = False) -> DomainQuiz:
     rows = text_rows(12)
     random.Random(seed).shuffle(rows)
     encoded = encode(rows, tokenizer(), 16)
@@ -79,9 +79,9 @@ def curriculum(units: torch.Tensor | None = None, **arguments) -> Curriculum:
     model = classifier(seed=1, **NO_DROPOUT)
     student = Classifier(model, {"sentiment": BOOKS, "topic": GENRE})
     meta = MetaTeacher(meta_heads(tiny_teacher(), [BOOKS]), 32).requires_grad_(False)
-    studies = [study("books", 0, "sentiment", 1), study("wrong", 0, "sentiment", 2, flipped=True)]
+    quizzes = [quiz("books", 0, "sentiment", 1), quiz("wrong", 0, "sentiment", 2, flipped=True)]
     torch.manual_seed(args.seed)
-    return Curriculum(Student(student, meta, args, Accelerator(cpu=True), 0), studies, 0, args, units)
+    return Curriculum(Student(student, meta, args, Accelerator(cpu=True), 0), quizzes, 0, args, units)
 
 
 def rewards_with_constant_action(domain: int, **arguments) -> list[float]:
@@ -134,10 +134,10 @@ def test_one_update_per_episode_changes_the_student():
 def test_level_reward_by_hand():
     run = curriculum(reward="real", advantage="level", reward_rows="all")
     rows = torch.arange(4)
-    expected = (run.student.certainty(run.studies[0], rows) - 0.5).sum().item() / 12
+    expected = (run.student.certainty(run.quizzes[0], rows) - 0.5).sum().item() / 12
     assert run._level(rows) == pytest.approx(expected)
     run.args.reward = "binary"
-    sure = run.student.certainty(run.studies[0], rows) > 0.5
+    sure = run.student.certainty(run.quizzes[0], rows) > 0.5
     assert run._level(rows) == pytest.approx(sure.sum().item() / 12)
 
 
@@ -154,9 +154,9 @@ def test_held_out_rows_are_never_trained_on():
     run = curriculum(reward_rows="held_out", episode_steps=9)
     learnt = []
     learn = run.student.learn
-    run.student.learn = lambda study, rows, *more: learnt.extend(rows.tolist()) or learn(study, rows, *more)
+    run.student.learn = lambda quiz, rows, *more: learnt.extend(rows.tolist()) or learn(quiz, rows, *more)
     run.run_episode()
-    assert set(learnt) and not set(learnt) & set(run.rewarded_on.tolist())
+    assert set(learnt) and not set(learnt) & set(run.reward_rows.tolist())
 
 
 def test_quiz_halves_have_the_same_label_distribution():
@@ -181,7 +181,7 @@ def test_rows_of_one_group_stay_in_the_same_half():
 def test_quiz_of_a_single_group_is_used_whole_for_training_and_rewards():
     run = curriculum(units=torch.zeros(12, dtype=torch.long), reward_rows="held_out")
     run.run_episode()
-    assert run.learnt_from[0].tolist() == run.rewarded_on.tolist() == list(range(12))
+    assert run.training_rows[0].tolist() == run.reward_rows.tolist() == list(range(12))
 
 
 def test_halves_of_a_regression_quiz_have_the_same_mean_label():
@@ -417,8 +417,8 @@ def test_rows_with_the_same_text_stay_in_the_same_half_of_the_quiz(root, monkeyp
     made = []
     monkeypatch.setattr(curriculum_run, "Curriculum", lambda *more: made.append(Curriculum(*more)) or made[-1])
     run_stage_6(root, "books")
-    guids = made[0].studies[made[0].target].rows.guids
-    learnt = {guids[place] for place in made[0].learnt_from[made[0].target].tolist()}
+    guids = made[0].quizzes[made[0].target].rows.guids
+    learnt = {guids[place] for place in made[0].training_rows[made[0].target].tolist()}
     assert learnt and {other_half[guid] for guid in learnt} == learnt
 
 

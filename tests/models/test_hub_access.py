@@ -36,11 +36,11 @@ def test_an_unavailable_model_is_refused_after_one_request(unreachable_hub, monk
 
 
 def test_a_folder_needs_no_hub_and_any_response_counts_as_reachable(unreachable_hub, monkeypatch, tmp_path):
-    hub_access.look_no_further_than_the_cache(str(tmp_path))
+    hub_access.go_offline_if_hub_unreachable(str(tmp_path))
     assert not constants.HF_HUB_OFFLINE
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # answers 501 to everything
     Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    hub_access.look_no_further_than_the_cache("some-model")
+    hub_access.go_offline_if_hub_unreachable("some-model")
     server.shutdown()
     assert not constants.HF_HUB_OFFLINE

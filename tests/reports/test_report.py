@@ -22,7 +22,7 @@ from teachback.reports.parts import Section, Table, cut, listed
 from teachback.reports.run import read_run
 from teachback.reports.run_classes import calibration, classes
 from teachback.reports.run_data import data_sections, embedding_map, read_train
-from teachback.reports.run_disagreements import disagreements, most_confident, read_both
+from teachback.reports.run_disagreements import disagreements, most_confident, read_pairs
 from teachback.reports.run_headline import pairs, sentence
 from teachback.reports.run_page import render, sections, write_report
 from teachback.reports.run_results import results, tradeoff
@@ -411,7 +411,7 @@ def test_disagreements_with_the_teacher_match_the_predictions(home):
         "books: student and teacher disagree on 3 of 4 rows (75.0 %); only the student is right on 2, only the teacher on 1 (exact "
         "McNemar test: p = 1); most often (2) the student predicts positive and the teacher negative."
     )
-    assert [guid for _, guid in most_confident(read_both(run_of(home)))] == ["books-1", "books-0"]
+    assert [guid for _, guid in most_confident(read_pairs(run_of(home)))] == ["books-1", "books-0"]
     assert [case.heading for case in section.cases] == ["books · books-1", "books · books-0"]
     first = section.cases[0]
     assert first.answers[:2] == [

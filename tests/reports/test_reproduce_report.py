@@ -16,7 +16,7 @@ from teachback.reports.published import published_table
 from teachback.reports.recipes import MPDISTIL
 from teachback.reports.table_cells import link, progress, settings
 from teachback.reports.table_output import write_table_report
-from teachback.reports.table_scores import beside_published, scores, tradeoff
+from teachback.reports.table_scores import published_section, scores, tradeoff
 
 ROWS = [(META, 0.9, 110), (DISTILLED, 0.8, 14), (TINYBERT, 0.7, 14)]
 
@@ -75,7 +75,7 @@ def test_the_section_of_scores_has_the_numbers_of_the_table(home):
         "On the average over domains the best student is Meta-teacher → Meta-distillation with 80.0 %; the best teacher, "
         "Meta-teacher, has 90.0 %. Means over 1 seed."
     )
-    (figure,) = beside_published(table(home)).figures
+    (figure,) = published_section(table(home)).figures
     assert figure.reading == (
         "Our score minus the published one ranges from −18.3 points (Meta-teacher → TinyBERT-KD) to 0.1 points (Meta-teacher)."
     )
@@ -149,7 +149,7 @@ def test_scores_of_single_domains_are_shown_until_an_average_is_complete(home):
     states = {f"{row.name}.{domain}.seed1": TODO for row in (DISTILLED, TINYBERT) for domain in ("dvd", "kitchen")}
     found = table(home, states)
     assert scores(found).intro.startswith("On books the best student is Meta-teacher → Meta-distillation with 80.0 %")
-    assert [figure.title for figure in beside_published(found).figures] == [
+    assert [figure.title for figure in published_section(found).figures] == [
         f"Scores: {domain}" for domain in ("books", "dvd", "electronics", "kitchen")
     ]
 
@@ -172,7 +172,7 @@ def test_figures_show_the_first_columns_if_there_is_no_average(tmp_path):
     for name in names:
         scores = [Result("tiny", name, "m", f"{name}/student_second", 1, "test", m, 0.5, 9) for m in ("accuracy", "f1")]
         merge_results(made.run_folder(row, name, 1) / "results.tsv", scores)
-    section = beside_published(PaperTable(made, published_table("mpdistil_glue"), states))
+    section = published_section(PaperTable(made, published_table("mpdistil_glue"), states))
     assert [figure.title for figure in section.figures][:3] == ["Scores: MRPC", "Scores: MRPC f1", "Scores: QNLI"]
     assert len(section.figures) == 6 and section.notes == [
         "Figures show the first 6 of 8 columns; the table has all of them."

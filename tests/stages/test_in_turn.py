@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from teachback.core.child import in_child
 from teachback.core.errors import TeachbackError
 from teachback.stages import in_turn
-from teachback.core.child import in_child
 from teachback.stages.in_turn import stage_calls
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ def test_quizzes_of_domains_of_one_kind_are_evaluated_together():
         asked.append(names)
         return torch.tensor([[len(asked), number] for number, _ in enumerate(rows)])
 
-    found = inputs.ask_together(ask)
+    found = inputs.compute_by_domain(ask)
     assert asked == [["books", "dvd"], ["cause"]]  # multiple-choice questions are not mixed with other rows
     assert {name: values.tolist() for name, values in found.items()} == {
         "books": [[1, 0], [1, 1], [1, 2]], "dvd": [[1, 3]], "cause": [[2, 0], [2, 1]],

@@ -58,7 +58,7 @@ def run_entry_point(main):
     ``main`` should import its dependencies itself: that takes seconds, in which signals are handled too.
     """
     before = {number: signal.signal(number, _leave) for number in NAMES}
-    speak_any_language()
+    escape_unencodable_output()
     wait_briefly()
     try:
         _refuse_undecoded(sys.argv)
@@ -96,7 +96,7 @@ def one_line(message: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in message)
 
 
-def speak_any_language() -> None:
+def escape_unencodable_output() -> None:
     """Make stdout and stderr escape characters that their encoding lacks, instead of raising UnicodeEncodeError."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def garbage_collection_paused() -> Iterator[None]:
     """Import modules with Python's garbage collector off: it would traverse all of them repeatedly, and again at exit.
 
     That takes a third of a stage's start-up. At the end of the first such block the existing objects are frozen (`gc.freeze`).

@@ -35,7 +35,7 @@ _writes_down: ContextVar[bool] = ContextVar("writes_down", default=True)  # whet
 Stage = TypeVar("Stage", bound=Callable)
 
 
-def untouched_in_dry_runs(stage: Stage) -> Stage:
+def without_writes_in_dry_runs(stage: Stage) -> Stage:
     """Decorate a stage so that with ``dry_run`` in its first argument it does not write `REMEMBERED` either."""
 
     @wraps(stage)

@@ -45,7 +45,7 @@ def take_lock(folder: Path) -> None:
 
 
 @contextmanager
-def turn_at(file: Path) -> Iterator[None]:
+def exclusive_access(file: Path) -> Iterator[None]:
     """Hold an exclusive lock for changing a shared file, waiting for other processes to release it."""
     lock = _new_lock(_lock_file(file))
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 
-class _Both:
+class _Tee:
     """Stream that also writes to a file, except for progress bars."""
 
     def __init__(self, stream: TextIO, file: TextIO):
@@ -37,7 +37,7 @@ def stage_log(path: Path, wanted: bool = True) -> Iterator[None]:
     file = path.open("a", encoding="utf-8")
     _append(file, f"--- {datetime.now().astimezone().isoformat(' ', 'seconds')}\n")
     try:
-        with redirect_stdout(_Both(sys.stdout, file)), redirect_stderr(_Both(sys.stderr, file)):
+        with redirect_stdout(_Tee(sys.stdout, file)), redirect_stderr(_Tee(sys.stderr, file)):
             yield
     except BaseException as error:
         _append(file, f"{type(error).__name__}: {error}\n")

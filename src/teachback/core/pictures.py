@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def left_out_if_impossible(name: str) -> Iterator[None]:
+def plot_failure_as_warning(name: str) -> Iterator[None]:
     """Turn any failure of a block that draws the plot ``name`` into a warning."""
     try:
         with warnings.catch_warnings():
@@ -32,7 +32,7 @@ def save_png(plot: Callable, path: Path, title: str, size: tuple[float, float] =
     from matplotlib.figure import Figure
 
     content = io.BytesIO()
-    with left_out_if_impossible(str(path)), rc_context({"text.parse_math": False}):
+    with plot_failure_as_warning(str(path)), rc_context({"text.parse_math": False}):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot(title=title)
         plot(axes)

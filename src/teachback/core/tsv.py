@@ -7,7 +7,7 @@ from typing import TypeVar, get_args, get_type_hints
 
 from teachback.core.errors import TeachbackError
 from teachback.core.files import write_atomically
-from teachback.core.locks import turn_at
+from teachback.core.locks import exclusive_access
 
 Record = TypeVar("Record")
 
@@ -76,7 +76,7 @@ def merge_records(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with turn_at(path):
+    with exclusive_access(path):
         kept = [record for record in read_records(path, kind, advice) if not outdated(record)]
         rows = {key(record): record for record in [*kept, *new]}
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]

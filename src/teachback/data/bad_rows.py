@@ -50,11 +50,11 @@ class Problems:
             return f"unknown domain {row.domain!r}; known: {listed(domains)}"
         if not row.label and label_needed:
             return "empty label"
-        if row.label and (reason := misfit(row.label, domains[row.domain])):
+        if row.label and (reason := label_problem(row.label, domains[row.domain])):
             return reason
         return f"duplicate guid {row.guid!r}" if row.guid in self.guids else ""
 
-    def settle(self, skip: bool) -> None:
+    def report(self, skip: bool) -> None:
         """Report the invalid rows; raises TeachbackError unless ``skip``."""
         if not self.found:
             return
@@ -67,7 +67,7 @@ class Problems:
         print(f"{self.switch} drops", "\n".join(listing))
 
 
-def misfit(label: str, domain: Domain) -> str:
+def label_problem(label: str, domain: Domain) -> str:
     """Reason why the label is invalid for the domain; "" if it is valid."""
     if domain.task == "regression":
         return "" if is_number(label) else f"label {label!r} is not a finite number"

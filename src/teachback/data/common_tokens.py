@@ -13,7 +13,7 @@ from teachback.data.token_store import describe
 TYPES = "token_type_ids"
 
 
-def certainly_same(first, second) -> bool:
+def have_same_description(first, second) -> bool:
     """Whether two tokenizers have the same full description, so that their ids need not be compared."""
     description = describe(first)
     return first is second or (description != "" and description == describe(second))
@@ -24,7 +24,7 @@ def same_definition(first, second) -> bool:
 
     Used for token ids whose texts are not available.
     """
-    return certainly_same(first, second) or (first.get_vocab() == second.get_vocab() and _steps(first) == _steps(second))
+    return have_same_description(first, second) or (first.get_vocab() == second.get_vocab() and _steps(first) == _steps(second))
 
 
 def _steps(tokenizer) -> list | None:
@@ -35,7 +35,7 @@ def _steps(tokenizer) -> list | None:
     return [parts[name] for name in ("normalizer", "pre_tokenizer", "post_processor")]
 
 
-def reads_like(encoded: EncodedRows, expected: EncodedRows, reads_types: bool) -> bool:
+def same_model_input(encoded: EncodedRows, expected: EncodedRows, reads_types: bool) -> bool:
     """Whether a model gets the same input from ``encoded`` as from ``expected``, the rows encoded by its tokenizer.
 
     ``reads_types``: the model has token type embeddings; missing token types count as 0.

@@ -105,7 +105,7 @@ def encode(
         sequences += map(len, texts)
         cut_first = [domain is not None and domain.truncate == "text_a" for _, domain in part]
         only_first = [first for first, row_texts in zip(cut_first, texts) for _ in row_texts]
-        with left_as_it_was(tokenizer):
+        with padding_settings_kept(tokenizer):
             encoded = _tokenise([text for row_texts in texts for text in row_texts], only_first, tokenizer, max_length)
         for name in tokenizer.model_input_names:
             if name in encoded and name != "attention_mask":
@@ -128,7 +128,7 @@ def texts_of(row: Row, domain: Domain | None) -> list[str | tuple[str, str]]:
 
 
 @contextmanager
-def left_as_it_was(tokenizer) -> Iterator[None]:
+def padding_settings_kept(tokenizer) -> Iterator[None]:
     """Restore the truncation and padding settings that a call changes in a fast tokenizer.
 
     They are saved with it, and a checkpoint must not depend on earlier calls.

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from transformers import PreTrainedTokenizerBase
 
 from teachback.core.errors import TeachbackError
-from teachback.data.common_tokens import certainly_same, reads_like, same_definition
+from teachback.data.common_tokens import have_same_description, same_definition, same_model_input
 from teachback.data.encoding import EncodedRows, encode
 from teachback.data.schema import Domain, Row
 from teachback.data.slices import Slices
@@ -171,10 +171,10 @@ class UserLoader:
                 f"teacher and student have different tokenizers, and {self.name} yields the tokens of one of them without the texts; "
                 "create it with create_simple_dataloader or load_superglue_dataset, or choose models that share a tokenizer"
             )
-        if all(certainly_same(dataset.tokenizer, tokenizer) for dataset in self.texts):
+        if all(have_same_description(dataset.tokenizer, tokenizer) for dataset in self.texts):
             return rows
         parts = [encode(part.rows, tokenizer, part.max_length, part.domains) for part in self.texts]
-        if all(reads_like(part.encoded, encoded, reads_types=True) for part, encoded in zip(self.texts, parts)):
+        if all(same_model_input(part.encoded, encoded, reads_types=True) for part, encoded in zip(self.texts, parts)):
             return rows
         keys = keys_of(rows)
         known = {key: i for i, key in enumerate(key for part in self.texts for key in keys_of(part.encoded))}

@@ -14,7 +14,7 @@ SEPARATORS = re.compile(r"[\s,]")  # between the names in DOMAINS
 TAKEN = re.compile(r"\.|teacher-|(logs|predictions|submission|results\.tsv|costs\.tsv|report\.html)$", re.IGNORECASE)
 
 
-def domain_misfit(name: str) -> str:
+def domain_name_problem(name: str) -> str:
     """Reason why a domain name is invalid; "" if it is valid."""
     if not name:
         return "empty domain"
@@ -30,7 +30,7 @@ def domain_misfit(name: str) -> str:
     return ""
 
 
-def label_misfit(name: str) -> str:
+def label_name_problem(name: str) -> str:
     """Reason why a label name is invalid; "" if it is valid."""
     return f"the label has {len(name)} characters; are the columns swapped?" if len(name) > LONGEST_LABEL else ""
 

@@ -97,7 +97,7 @@ def read_soft_labels(path: str, rows: list[Row], domain: Domain) -> SoftLabels:
             result.values[indices] = list(map(float, answer))
             result.places |= dict.fromkeys(indices, number)
         result.elsewhere += values is not None and not indices
-    problems.settle(skip=False)
+    problems.report(skip=False)
     if not result.known.any():
         raise TeachbackError(
             f"{path} has no answer to any of the {len(rows):,} rows for {domain.name}; rows are matched by {' and '.join(layout.key)}, such as "

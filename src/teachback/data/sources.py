@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from teachback.core.errors import TeachbackError
 from teachback.data.archives import check_limits
-from teachback.data.suites.definition import PACKED, Archive, Definition, or_restrict
+from teachback.data.suites.definition import PACKED, Archive, Definition, advice_to_restrict
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def check_source(suite: Definition, wanted: list[Archive], raw: Path, source: st
         here = [name for name in suite.domain_names if name in asked - lost]
         raise TeachbackError(
             f"SOURCE={source}: neither {folder / suite.name} nor {folder} holds {', '.join(map(_described, absent))}; "
-            f"get what is missing{or_restrict(here)}"
+            f"get what is missing{advice_to_restrict(here)}"
         )
 
 

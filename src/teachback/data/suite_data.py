@@ -11,7 +11,7 @@ import torch
 
 from teachback.core.errors import TeachbackError
 from teachback.core.published import require_whole
-from teachback.data.bad_rows import listed, misfit
+from teachback.data.bad_rows import label_problem, listed
 from teachback.data.encoding import EncodedRows
 from teachback.data.raw_lines import Line, tsv_lines
 from teachback.data.schema import HIDDEN, Domain, Row, Suite, clean_text, lost_rows, read_rows, read_suite
@@ -104,7 +104,7 @@ def _reason(domain: str, label: str, known: dict[str, Domain]) -> str:
     """Reason why a row's domain or label does not belong to the suite; "" if both do. A label may be hidden."""
     if domain not in known:
         return f"unknown domain {domain!r}; known: {listed(known)}"
-    return misfit(label, known[domain]) if label else ""
+    return label_problem(label, known[domain]) if label else ""
 
 
 def labelled(rows: list[Row]) -> list[Row]:

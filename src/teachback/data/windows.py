@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from teachback.core.errors import TeachbackError
-from teachback.data.encoding import left_as_it_was
+from teachback.data.encoding import padding_settings_kept
 from teachback.data.schema import Domain, Row
 
 CHUNK = 1_000  # rows tokenised at a time
@@ -52,7 +52,7 @@ def further_windows(rows: list[Row], domains: dict[str, Domain], tokenizer, max_
 
 def _cuts(rows: list[Row], domains: dict[str, Domain], tokenizer, max_length: int) -> Iterator[Cut | None]:
     """The truncated text of each row; None if no text or both are truncated."""
-    with left_as_it_was(tokenizer):
+    with padding_settings_kept(tokenizer):
         first, second = (
             tokenizer([getattr(row, name) for row in rows], add_special_tokens=False, return_offsets_mapping=True,
                       verbose=False)["offset_mapping"]

@@ -161,7 +161,7 @@ def comparison_table(
     shown = {
         "95 % interval": single and any(one.intervals for one in evaluated),
         "unseen %": any(domain in one.unseen for one in evaluated for domain in domains),
-        "average": serves_more(evaluated, domains),
+        "average": scores_other_domains(evaluated, domains),
     }
     sizes = sorted({size for one in evaluated for size in one.timings})
     scores = [one.scores[domain] for one in evaluated for domain in domains if domain in one.scores]
@@ -193,7 +193,7 @@ def comparison_table(
     return format_table(header, [[cells[name] for name in header] for cells in lines], texts=3)
 
 
-def serves_more(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> bool:
+def scores_other_domains(evaluated: Sequence[Evaluated], domains: Sequence[str]) -> bool:
     """Whether a checkpoint has scores of other domains than its targets, so that the mean over all domains differs."""
     return any(set(one.scores) - set(_targets(one, domains)) for one in evaluated)
 

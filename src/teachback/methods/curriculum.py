@@ -66,8 +66,8 @@ def halves(labels: torch.Tensor, seed: int, units: torch.Tensor | None = None) -
     firsts = units.unique()
     shuffled = firsts[torch.randperm(len(firsts), generator=_generator(seed))]
     by_label = shuffled[labels[shuffled].argsort(stable=True)]
-    learnt = torch.isin(units, by_label[1::2])
-    return learnt.nonzero()[:, 0], (~learnt).nonzero()[:, 0]
+    trained = torch.isin(units, by_label[1::2])
+    return trained.nonzero()[:, 0], (~trained).nonzero()[:, 0]
 
 
 def _generator(*seeds: int) -> torch.Generator:
@@ -106,22 +106,22 @@ class Student:
         self.meta, self.args, self.accelerator = meta.to(accelerator.device).eval(), args, accelerator
         self.collate = Collator(pad_token_id)
 
-    def _placed(self, study: DomainQuiz, batch: dict) -> tuple[dict, torch.Tensor]:
+    def _placed(self, quiz: DomainQuiz, batch: dict) -> tuple[dict, torch.Tensor]:
         """Move a padded quiz batch to the device; returns it with the head index of each row [B]."""
         placed = {name: values.to(self.accelerator.device) for name, values in batch.items()}
-        return placed, torch.full((len(batch["label"]),), study.student_head, device=self.accelerator.device)
+        return placed, torch.full((len(batch["label"]),), quiz.student_head, device=self.accelerator.device)
 
-    def learn(self, study: DomainQuiz, rows: torch.Tensor, where: str) -> float:
+    def learn(self, quiz: DomainQuiz, rows: torch.Tensor, where: str) -> float:
         """Backpropagate the loss of a quiz batch, step unless gradients are accumulated, and return the loss.
 
         ``where`` names the step in error messages.
         """
         if self.args.student_update != "released":  # `ReleasedCurriculum` sets the mode itself
             self.classifier.train()
-        batch, head = self._placed(study, self.collate([study.rows[i] for i in rows.tolist()]))
+        batch, head = self._placed(quiz, self.collate([quiz.rows[i] for i in rows.tolist()]))
         with fast_dropout(self.accelerator.device):
             outputs = self.classifier(batch, head)
-            meta_logits = self.meta.of_student(by_row(outputs.pooled, len(batch["label"])), study.meta_head)
+            meta_logits = self.meta.of_student(by_row(outputs.pooled, len(batch["label"])), quiz.meta_head)
             logits = outputs.logits.float()
             loss = curriculum_student_loss(logits, meta_logits, batch["label"], self.args.meta_gradient).mean()
             self.accelerator.backward(loss)
@@ -130,7 +130,7 @@ class Student:
         if self.args.student_update == "released":
             self.accelerator.clip_grad_norm_(self.classifier.parameters(), 1.0)
         value = loss.item()
-        refuse_bad_loss(value, f"{where}, on {study.name}", self.args.curriculum_lr, study.rows.guids, rows)
+        refuse_bad_loss(value, f"{where}, on {quiz.name}", self.args.curriculum_lr, quiz.rows.guids, rows)
         return value
 
     def flush(self) -> None:
@@ -145,15 +145,15 @@ class Student:
         self.optimizer.zero_grad()
 
     @torch.no_grad()
-    def certainty(self, study: DomainQuiz, rows: torch.Tensor) -> torch.Tensor:
+    def certainty(self, quiz: DomainQuiz, rows: torch.Tensor) -> torch.Tensor:
         """Certainty (`losses.certainty`) of each row's label, without dropout: [B]."""
         if self.args.student_update != "released":
             self.classifier.eval()
         result = torch.empty(len(rows))
         # Batching rows of similar length is faster on a CPU; a GPU is fastest with all rows in one batch.
         size = self.args.batch_size if self.accelerator.device.type == "cpu" else len(rows)
-        for padded in batches(study.rows.chosen(rows.tolist()), size, self.collate.pad_token_id):
-            batch, head = self._placed(study, padded)
+        for padded in batches(quiz.rows.chosen(rows.tolist()), size, self.collate.pad_token_id):
+            batch, head = self._placed(quiz, padded)
             result[padded["index"]] = certainty(self.classifier(batch, head).logits, batch["label"]).cpu()
         return result
 
@@ -182,20 +182,20 @@ class Curriculum:
     """
 
     def __init__(
-        self, student: Student, studies: list[DomainQuiz], target: int, args: CurriculumArguments,
+        self, student: Student, quizzes: list[DomainQuiz], target: int, args: CurriculumArguments,
         units: torch.Tensor | None = None,
     ):  # fmt: skip
-        self.student, self.studies, self.target, self.args = student, studies, target, args
-        self.learnt_from = [torch.arange(len(study.rows)) for study in studies]
-        self.rewarded_on = self.learnt_from[target]
-        units = self.rewarded_on if units is None else units
+        self.student, self.quizzes, self.target, self.args = student, quizzes, target, args
+        self.training_rows = [torch.arange(len(quiz.rows)) for quiz in quizzes]
+        self.reward_rows = self.training_rows[target]
+        units = self.reward_rows if units is None else units
         if args.reward_rows == "held_out" and len(units.unique()) > 1:
-            self.learnt_from[target], self.rewarded_on = halves(
-                studies[target].rows.columns["label"], args.seed, units
+            self.training_rows[target], self.reward_rows = halves(
+                quizzes[target].rows.columns["label"], args.seed, units
             )
-        self.steps_an_episode = args.episode_steps or math.ceil(len(studies[target].rows) / args.batch_size)
-        self.choices = [i for i in range(len(studies)) if args.choose_from == "all" or i != target]
-        self.progress = Progress(len(studies))
+        self.steps_an_episode = args.episode_steps or math.ceil(len(quizzes[target].rows) / args.batch_size)
+        self.choices = [i for i in range(len(quizzes)) if args.choose_from == "all" or i != target]
+        self.progress = Progress(len(quizzes))
         self.policy = self._new_policy() if args.policy == "learned" else None
         self.bandit = Bandit(args.policy, len(self.choices), args.entropy_weight) if args.policy in BANDITS else None
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr) if self.policy else None
@@ -214,18 +214,18 @@ class Curriculum:
     def run_episode(self) -> None:
         """Run one episode, a pass over the target's quiz, followed by a policy update."""
         size, seeds = self.args.batch_size, (self.args.seed, self.episode)
-        orders = [shuffled_batches(rows, size, *seeds, i) for i, rows in enumerate(self.learnt_from)]
-        walk = shuffled_batches(self.rewarded_on, size, *seeds, len(orders))
-        taken, steps = [0] * len(orders), []
+        batches_of = [shuffled_batches(rows, size, *seeds, i) for i, rows in enumerate(self.training_rows)]
+        reward_batches = shuffled_batches(self.reward_rows, size, *seeds, len(batches_of))
+        taken, steps = [0] * len(batches_of), []
         if self.args.advantage == "improvement":  # shared by all steps, as single batches would be mostly noise
-            walk = [torch.cat(walk)[:COMPARED_ROWS]]
-            self.level = self._level(walk[0])
+            reward_batches = [torch.cat(reward_batches)[:COMPARED_ROWS]]
+            self.level = self._level(reward_batches[0])
         for position in range(self.steps_an_episode):
             choice = self._choose(position, position / self.steps_an_episode)
-            order = orders[choice.action]
-            learnt = order[taken[choice.action] % len(order)]
+            domain_batches = batches_of[choice.action]
+            batch_rows = domain_batches[taken[choice.action] % len(domain_batches)]
             taken[choice.action] += 1
-            steps.append(self._step(position, choice, learnt, walk[position % len(walk)]))
+            steps.append(self._step(position, choice, batch_rows, reward_batches[position % len(reward_batches)]))
         if self.args.student_update == "episode":
             self.student.flush()
         self._learn_to_choose(steps)
@@ -248,8 +248,8 @@ class Curriculum:
         if self.args.first_action == "ignored":
             return first
         # Weighted by importance, so that a near-deterministic policy still learns from a uniformly drawn action.
-        judged = self.policy.weigh(self._state(part), first.action)
-        return replace(judged, probability=first.probability, weight=judged.probability / first.probability)
+        weighed = self.policy.weigh(self._state(part), first.action)
+        return replace(weighed, probability=first.probability, weight=weighed.probability / first.probability)
 
     def _state(self, part: float) -> torch.Tensor:
         """Policy input, detached so that the policy's gradient does not reach the student."""
@@ -257,10 +257,10 @@ class Curriculum:
             return pooler_weight(self.student.classifier.model).cpu().clone()
         return self.progress.features(part)
 
-    def _step(self, position: int, choice: Choice, learnt: torch.Tensor, measured: torch.Tensor) -> Step:
+    def _step(self, position: int, choice: Choice, batch_rows: torch.Tensor, measured: torch.Tensor) -> Step:
         """Train on a batch, then measure the reward: the level after the step, or the step's change of it."""
         where = f"step {position + 1} of episode {self.episode + 1}"
-        loss = self.student.learn(self.studies[choice.action], learnt, where)
+        loss = self.student.learn(self.quizzes[choice.action], batch_rows, where)
         before, self.level = self.level, self._level(measured)
         reward = self.level - before if self.args.advantage == "improvement" else self.level
         step = Step(choice, loss, reward)
@@ -268,7 +268,7 @@ class Curriculum:
         if self.bandit:
             self.bandit.update(self.choices.index(choice.action), reward)
         self.record.steps.append({
-            "episode": self.episode, "step": position, "domain": self.studies[choice.action].name,
+            "episode": self.episode, "step": position, "domain": self.quizzes[choice.action].name,
             "reward": step.reward, "probability": choice.probability,
         })  # fmt: skip
         self.steps_taken += 1
@@ -276,9 +276,9 @@ class Curriculum:
 
     def _level(self, rows: torch.Tensor) -> float:
         """Reward summed over ``rows`` and divided by the size of the whole quiz (MPDistil)."""
-        study = self.studies[self.target]
-        student = self.student.certainty(study, rows)
-        return (step_reward(student, study.meta_certainty[rows], self.args.reward).sum() / len(study.rows)).item()
+        quiz = self.quizzes[self.target]
+        student = self.student.certainty(quiz, rows)
+        return (step_reward(student, quiz.meta_certainty[rows], self.args.reward).sum() / len(quiz.rows)).item()
 
     def _learn_to_choose(self, steps: list[Step]) -> None:
         rewards = [step.reward for step in steps]
@@ -307,7 +307,7 @@ class Curriculum:
     def _mean_probabilities(self, choices: list[Choice]) -> dict[str, float]:
         """Mean probability of each selectable domain over the steps of an episode."""
         means = [sum(values) / len(choices) for values in zip(*(choice.probabilities for choice in choices))]
-        return {self.studies[number].name: mean for number, mean in zip(self.choices, means)}
+        return {self.quizzes[number].name: mean for number, mean in zip(self.choices, means)}
 
     def state(self) -> dict:
         """Everything that further episodes depend on, and the record so far."""

@@ -29,7 +29,7 @@ def give_heads(classifier: Classifier, meta: MetaTeacher, domains: dict[str, Dom
             classifier.other_heads[index - 1].load_state_dict(meta.student_head(meta_head).state_dict())
 
 
-def study_of(domain: Domain, rows: EncodedRows, heads: list[str], meta_head: str, meta: MetaTeacher,
+def domain_quiz(domain: Domain, rows: EncodedRows, heads: list[str], meta_head: str, meta: MetaTeacher,
              teacher_pooled: torch.Tensor) -> DomainQuiz:  # fmt: skip
     """Build a domain's quiz. The meta-teacher's certainty is computed once, as meta-teacher and teacher are frozen."""
     certainty = quiz_certainty(meta, Quiz(meta_head, teacher_pooled, teacher_pooled, rows.columns["label"]))

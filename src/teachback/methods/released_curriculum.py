@@ -37,27 +37,27 @@ class ReleasedCurriculum(Curriculum):
     """The episodes of the released trainer."""
 
     def __init__(
-        self, student: Student, studies: list[DomainQuiz], target: int, args: CurriculumArguments,
+        self, student: Student, quizzes: list[DomainQuiz], target: int, args: CurriculumArguments,
         units: torch.Tensor | None = None,
     ):  # fmt: skip
         if getattr(student.accelerator, "scaler", None) is not None:
             raise TeachbackError("STUDENT_UPDATE=released clips gradients while they accumulate, which does not work with fp16; set PRECISION=fp32 or bf16")
-        super().__init__(student, studies, target, args, units)
+        super().__init__(student, quizzes, target, args, units)
         assert self.policy is not None and self.policy.reduce is not None  # STATE=pooler, POLICY=learned
         optimizer = torch.optim.AdamW(self.policy.choice.parameters(), lr=args.policy_lr)
         optimizer.add_param_group({"params": list(self.policy.reduce.parameters()), "lr": args.curriculum_lr})
         self.optimizer = optimizer
         self.cut = [
-            shuffled_batches(rows, args.batch_size, args.seed, number) for number, rows in enumerate(self.learnt_from)
+            shuffled_batches(rows, args.batch_size, args.seed, number) for number, rows in enumerate(self.training_rows)
         ]
 
     def run_episode(self) -> None:
         """Run one episode, a pass over the target's quiz, followed by an update of the student and of the policy."""
         self._set_mode()
-        walk = shuffled_batches(self.rewarded_on, self.args.batch_size, self.args.seed, self.episode, len(self.studies))
+        reward_batches = shuffled_batches(self.reward_rows, self.args.batch_size, self.args.seed, self.episode, len(self.quizzes))
         studied, steps = fixed_choice("uniform", 0, len(self.choices), 0), []
         for position in range(self.steps_an_episode):
-            step = self._released_step(position, studied, walk[position % len(walk)])
+            step = self._released_step(position, studied, reward_batches[position % len(reward_batches)])
             steps.append(step)
             studied = step.choice
         self._learn(steps)
@@ -76,12 +76,12 @@ class ReleasedCurriculum(Curriculum):
         """Train on a batch of the previously chosen domain, choose the next one, and measure the reward."""
         place = self.choices[studied.action]
         learnt = self.cut[place][int(torch.randint(len(self.cut[place]), (1,)))]
-        loss = self.student.learn(self.studies[place], learnt, f"step {position + 1} of episode {self.episode + 1}")
+        loss = self.student.learn(self.quizzes[place], learnt, f"step {position + 1} of episode {self.episode + 1}")
         assert self.policy is not None
         choice = self.policy.choose(pooler_weight(self.student.classifier.model, attached=True).cpu())
         reward = self._level(measured)
         self.record.steps.append({
-            "episode": self.episode, "step": position, "domain": self.studies[place].name, "reward": reward,
+            "episode": self.episode, "step": position, "domain": self.quizzes[place].name, "reward": reward,
             "probability": studied.probability,
         })  # fmt: skip
         self.steps_taken += 1

@@ -23,7 +23,7 @@ TOLERANCE = 1e-3  # relative to the largest value; a thousand times the rounding
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedOutputs:
     """Outputs of a model: logits [B, C], input of the final layer [B, H] or [B, L, H], all hidden states [B, L, H]."""
 
     logits: torch.Tensor
@@ -97,7 +97,7 @@ def _classifier_problem(model, tokenizer) -> str:
     return _padding_problem(model, tokenizer, rows, seen) or _gradient_problem(rows, tokenizer, seen)
 
 
-def _padding_problem(model, tokenizer, rows: list[list[int]], together: Seen) -> str:
+def _padding_problem(model, tokenizer, rows: list[list[int]], together: ObservedOutputs) -> str:
     """Compare the shorter text alone with its padded row in ``together``; "" if logits and states agree."""
     alone = _run(model, padded(rows[:1], tokenizer.pad_token_id))
     if not _alike(alone.logits[0], together.logits[0]):
@@ -108,7 +108,7 @@ def _padding_problem(model, tokenizer, rows: list[list[int]], together: Seen) ->
     return ""
 
 
-def _gradient_problem(rows: list[list[int]], tokenizer, seen: Seen) -> str:
+def _gradient_problem(rows: list[list[int]], tokenizer, seen: ObservedOutputs) -> str:
     """Check that gradients of the logits reach the embeddings, and of the last states only the expected token's."""
     wanted = [seen.states[-1], *([] if seen.embedded is None else [seen.embedded])]
     last, *embedded = torch.autograd.grad(seen.logits.sum(), wanted, allow_unused=True)
@@ -144,7 +144,7 @@ def padded(rows: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _run(model, batch: dict[str, torch.Tensor]) -> Seen:
+def _run(model, batch: dict[str, torch.Tensor]) -> ObservedOutputs:
     pooled, embedded = [], []
 
     def keep_pooled(module, inputs) -> None:
@@ -165,7 +165,7 @@ def _run(model, batch: dict[str, torch.Tensor]) -> Seen:
             handle.remove()
     if not pooled:
         raise ValueError("its final linear layer is not called")
-    return Seen(result.logits, pooled[-1], result.hidden_states or (), embedded[0] if embedded else None)
+    return ObservedOutputs(result.logits, pooled[-1], result.hidden_states or (), embedded[0] if embedded else None)
 
 
 def embeddings_of(model) -> torch.nn.Module | None:

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 SECONDS = 5  # timeout of connecting, and of the response
 
 
-def look_no_further_than_the_cache(name: str) -> None:
+def go_offline_if_hub_unreachable(name: str) -> None:
     """Switch the hub's client to offline mode if a hub model is about to be loaded and the hub is unreachable."""
     if not constants.HF_HUB_OFFLINE and not Path(name).is_dir() and not hub_answers(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = True

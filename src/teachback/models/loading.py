@@ -24,7 +24,7 @@ from teachback.core.errors import TeachbackError, unreadable_file
 from teachback.data.schema import Domain, label_options
 from teachback.models import configs
 from teachback.models.admission import admit_classifier, admit_encoder, embeddings_of
-from teachback.models.hub_access import look_no_further_than_the_cache
+from teachback.models.hub_access import go_offline_if_hub_unreachable
 from teachback.models.location import SCRATCH_SIZES, locate
 
 TRAINING_ONLY = "training_only.safetensors"  # file beside a checkpoint with the other trained weights
@@ -41,7 +41,7 @@ def explained(name: str, place: str = ""):
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of new heads as missing weights, which _check_loaded checks
     disable_progress_bar()
-    look_no_further_than_the_cache(place or name)
+    go_offline_if_hub_unreachable(place or name)
     try:
         yield
     except (TeachbackError, MemoryError):

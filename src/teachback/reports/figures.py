@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import AutoLocator, MaxNLocator
 from matplotlib.typing import LineStyleType, MarkerType, RcKeyType
 
-from teachback.core.pictures import left_out_if_impossible
+from teachback.core.pictures import plot_failure_as_warning
 from teachback.reports.parts import Figure, Section, shorten
 
 # Placeholder colours in matplotlib's output -> CSS variables, which have a light and a dark value each.
@@ -77,7 +77,7 @@ def picture(title: str, plot: Callable, kind: str, reading: str, height: float =
     """
 
     def drawn(width: float) -> Markup:
-        with left_out_if_impossible(title), rc_context(STYLE):
+        with plot_failure_as_warning(title), rc_context(STYLE):
             canvas = Canvas(figsize=(width, height), layout="constrained")
             plot(canvas.subplots(rows, sharex=True))
             canvas.align_ylabels()

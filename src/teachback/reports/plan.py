@@ -74,7 +74,7 @@ class Plan:
     def _holds_out(self, row: TableRow) -> bool:
         """Whether the row is, or learns from, a teacher of several domains from which the target is held out."""
         several = row.variables.get("TEACHER") in ("meta", "mix", "mtl")
-        return self.setting.hold_out and several and not row.meets_no_teacher
+        return self.setting.hold_out and several and not row.is_undistilled
 
     def _shortens(self, row: TableRow, domain: str) -> bool:
         """Whether the row sees only a share of the target domain's rows."""
@@ -138,7 +138,7 @@ class Plan:
         which |= {"HOLD_OUT": self.setting.target} if holds_out else {}
         which |= {"TRAIN_FRACTION": self.setting.fraction} if shortens else {}
         homes = {other.name: str(self.home(other, its_domain)) for other, its_domain in requests}
-        source = dict(self.undistilled) if row.meets_no_teacher else {}
+        source = dict(self.undistilled) if row.is_undistilled else {}
         source |= {key: homes[of] for key, of in (("TEACHER_DIR", row.teacher), ("STUDENT_DIR", row.student)) if of in homes}
         source |= {"TEACHER_DOMAIN": self._other(domain)} if row.taught_by_other else {}
         # The first domain's stage 4 is reused by others with the same teacher.

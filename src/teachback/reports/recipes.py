@@ -37,7 +37,7 @@ class TableRow:
         return [name for name in (self.cells_of, self.teacher, self.student) if name]
 
     @property
-    def meets_no_teacher(self) -> bool:
+    def is_undistilled(self) -> bool:
         return self.variables.get("METHOD") == "finetune"
 
     @property

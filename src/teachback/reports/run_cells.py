@@ -35,14 +35,14 @@ class LocalJob:
     def finished(self) -> bool:
         return self.process.poll() is not None
 
-    def tell_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Send SIGTERM to the script and its stages."""
         if not self.finished():
             os.killpg(self.process.pid, signal.SIGTERM)
 
     def stop(self) -> None:
         """Terminate the script and its stages, and wait for them, as a stage may write a checkpoint first."""
-        self.tell_to_stop()
+        self.request_stop()
         self.wait()
 
     def wait(self) -> None:
@@ -140,7 +140,7 @@ class Schedule:
                     time.sleep(self.launcher.pause)
             except KeyboardInterrupt:
                 for running in self.running.values():  # signal all of them before waiting for any
-                    running.job.tell_to_stop()
+                    running.job.request_stop()
                 with suppress(KeyboardInterrupt):  # on a second Ctrl-C, do not wait
                     for running in self.running.values():
                         running.job.wait()

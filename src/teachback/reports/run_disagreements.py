@@ -23,7 +23,7 @@ RIGHT = {(True, True): "both are right", (True, False): "the student is right", 
 
 
 @dataclass(frozen=True)
-class Both:
+class PredictionPair:
     """Predictions of a domain's student and its teacher for the same rows."""
 
     target: str
@@ -40,7 +40,7 @@ class Both:
     @property
     def apart(self) -> dict[str, tuple[Prediction, Prediction]]:
         """Rows with different predicted labels."""
-        return {guid: both for guid, both in self.rows.items() if both[0].predicted != both[1].predicted}
+        return {guid: pair for guid, pair in self.rows.items() if pair[0].predicted != pair[1].predicted}
 
     @property
     def alone(self) -> tuple[int, int]:
@@ -57,7 +57,7 @@ class Both:
 def disagreements(run: Run) -> Section:
     """Section with label pairs of the first domains, and the most confident disagreements of all domains."""
     section = Section("disagreements", "Where the student disagrees with its teacher")
-    predictions = read_both(run)
+    predictions = read_pairs(run)
     if not predictions:
         advice = (
             f"No student and its teacher both have predictions on the {run.split} split; run 7_eval.sh, with TEACHER_DIR if the "
@@ -67,28 +67,28 @@ def disagreements(run: Run) -> Section:
     from scipy.stats import binomtest
 
     shown = predictions[:FIGURES]
-    tests = tested({both.target: binomtest(both.alone[0], sum(both.alone)).pvalue for both in shown if not both.regression and any(both.alone)})
-    figures = [_scatter(both) if both.regression else _confusion(run, both, tests.get(both.target)) for both in shown]
+    tests = tested({pair.target: binomtest(pair.alone[0], sum(pair.alone)).pvalue for pair in shown if not pair.regression and any(pair.alone)})
+    figures = [_scatter(pair) if pair.regression else _confusion(run, pair, tests.get(pair.target)) for pair in shown]
     notes = []
     if len(predictions) > FIGURES or len(run.targets) > DOMAINS:
         listed = min(DOMAINS, len(predictions))
         notes.append(f"The figures show the first {FIGURES} of {len(run.targets)} domains, and the list below the first {listed}.")
     ranked = most_confident(predictions)
-    apart = sum(len(both.apart) for both in predictions if not both.regression)
+    apart = sum(len(pair.apart) for pair in predictions if not pair.regression)
     if not ranked and apart:
         notes.append(f"None of the {apart:,} disagreements has a probability of at least {percent(SURE, 0)} from both models.")
-    elif not ranked and not all(both.regression for both in predictions):
+    elif not ranked and not all(pair.regression for pair in predictions):
         notes.append("Students and teachers predict the same label for every row.")
-    texts = _texts(run, {(both.target, guid) for both, guid in ranked})
+    texts = _texts(run, {(pair.target, guid) for pair, guid in ranked})
     if ranked and not texts:
         notes.append(f"The processed {run.split}.tsv does not contain these rows; run 2_process_data.sh, then 7_eval.sh.")
-    cases = [_case(both, guid, texts.get((both.target, guid), [])) for both, guid in ranked]
+    cases = [_case(pair, guid, texts.get((pair.target, guid), [])) for pair, guid in ranked]
     clearest = "disagreement" if len(cases) == apart else "clearest disagreement"
     title = f"The {counted(len(cases), clearest)}" if len(cases) > 1 else f"The {clearest}"
     return replace(section, figures=figures, notes=notes, cases=cases, cases_title=title)
 
 
-def read_both(run: Run) -> list[Both]:
+def read_pairs(run: Run) -> list[PredictionPair]:
     """Read the predictions of each domain's student and its teacher, each file once.
 
     A student without a score, as all labels are hidden, is the last one with predictions.
@@ -103,31 +103,32 @@ def read_both(run: Run) -> list[Both]:
     by_teacher = {stage: run.predictions(run.teachers[stage], served) for stage, served in domains.items()}
     result = []
     for target, (student, teacher) in students.items():
-        its, domain = by_teacher[teacher.stage][target], run.domain(target)
-        rows = {guid: (said, its[guid]) for guid, said in run.predictions(student, {target})[target].items() if guid in its}
-        numbers = all(said.probability is None for both in rows.values() for said in both)
+        of_teacher, domain = by_teacher[teacher.stage][target], run.domain(target)
+        of_student = run.predictions(student, {target})[target]
+        rows = {guid: (prediction, of_teacher[guid]) for guid, prediction in of_student.items() if guid in of_teacher}
+        numbers = all(prediction.probability is None for pair in rows.values() for prediction in pair)
         if rows:
-            result.append(Both(target, student, teacher, rows, domain.task == "regression" if domain else numbers))
+            result.append(PredictionPair(target, student, teacher, rows, domain.task == "regression" if domain else numbers))
     return result
 
 
-def _confusion(run: Run, both: Both, test: Tested | None) -> Figure:
+def _confusion(run: Run, pair: PredictionPair, test: Tested | None) -> Figure:
     """Grid of counts of the teacher's and the student's labels."""
-    pairs = Counter((teacher.predicted, student.predicted) for student, teacher in both.rows.values())
-    domain, apart = run.domain(both.target), both.apart
-    text = f"{both.target}: student and teacher disagree on {len(apart):,} of {counted(len(both.rows), 'row')} ({percent(len(apart) / len(both.rows))})"
+    pairs = Counter((teacher.predicted, student.predicted) for student, teacher in pair.rows.values())
+    domain, apart = run.domain(pair.target), pair.apart
+    text = f"{pair.target}: student and teacher disagree on {len(apart):,} of {counted(len(pair.rows), 'row')} ({percent(len(apart) / len(pair.rows))})"
     if test:
-        text += "; only the student is right on {}, only the teacher on {}".format(*both.alone) + f" (exact McNemar test: {test})"
+        text += "; only the student is right on {}, only the teacher on {}".format(*pair.alone) + f" (exact McNemar test: {test})"
     if apart:
         (says, instead), count = Counter((t.predicted, s.predicted) for s, t in apart.values()).most_common(1)[0]
         text += f"; most often ({count:,}) the student predicts {shorten(instead)} and the teacher {shorten(says)}"
     axes = "teacher's prediction (rows)", "student's prediction (rows)"
-    return count_grid(both.title, domain.labels if domain else (), pairs, *axes, f"{text}.")
+    return count_grid(pair.title, domain.labels if domain else (), pairs, *axes, f"{text}.")
 
 
-def _scatter(both: Both) -> Figure:
+def _scatter(pair: PredictionPair) -> Figure:
     """Scatter plot of the student's and the teacher's predicted numbers."""
-    values = both.numbers
+    values = pair.numbers
     shown = values[:: max(1, -(-len(values) // POINTS))]
 
     def plot(axes):
@@ -139,28 +140,28 @@ def _scatter(both: Both) -> Figure:
     gaps = values[:, 1] - values[:, 0]
     spread = float(np.corrcoef(values.T)[0, 1]) if len(values) > 1 and values.std(0).min() > 0 else 0.0
     reading = (
-        f"{both.target}: over {counted(len(values), 'row')} the student's predictions differ from its teacher's by {np.abs(gaps).mean():.2g} "
+        f"{pair.target}: over {counted(len(values), 'row')} the student's predictions differ from its teacher's by {np.abs(gaps).mean():.2g} "
         f"on average, {'above' if gaps.mean() > 0 else 'below'} them by {abs(gaps.mean()):.2g} overall; their correlation is {decimal(spread, 2)}."
     )
-    return picture(both.title, plot, "Scatter plot; both are equal on the dashed line", reading, 3.6)
+    return picture(pair.title, plot, "Scatter plot; both are equal on the dashed line", reading, 3.6)
 
 
-def most_confident(predictions: list[Both]) -> list[tuple[Both, str]]:
+def most_confident(predictions: list[PredictionPair]) -> list[tuple[PredictionPair, str]]:
     """Select the cases to show, as (predictions, guid): labels by the lower of both probabilities, then numbers.
 
     Numbers are ranked by their difference over the standard deviation of the teacher's predictions, if above 1.
     """
     labels, numbers = [], []
-    for both in predictions:
-        if both.regression:
-            teacher, student = both.numbers.T
+    for pair in predictions:
+        if pair.regression:
+            teacher, student = pair.numbers.T
             gaps = abs(student - teacher) / (np.std(teacher) or 1.0)
-            numbers += [(gap, both, guid) for guid, gap in zip(both.rows, gaps) if gap > 1]
+            numbers += [(gap, pair, guid) for guid, gap in zip(pair.rows, gaps) if gap > 1]
         else:
-            sure = [(min(s.probability or 0, t.probability or 0), both, guid) for guid, (s, t) in both.apart.items()]
+            sure = [(min(s.probability or 0, t.probability or 0), pair, guid) for guid, (s, t) in pair.apart.items()]
             labels += [case for case in sure if case[0] >= SURE]
     ranked = sorted(labels, key=lambda case: -case[0]) + sorted(numbers, key=lambda case: -case[0])
-    return [(both, guid) for _, both, guid in ranked[:CASES]]
+    return [(pair, guid) for _, pair, guid in ranked[:CASES]]
 
 
 def _texts(run: Run, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list[tuple[str, str]]]:
@@ -173,15 +174,15 @@ def _texts(run: Run, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list
     return texts
 
 
-def _case(both: Both, guid: str, texts: list[tuple[str, str]]) -> Case:
-    student, teacher = both.rows[guid]
+def _case(pair: PredictionPair, guid: str, texts: list[tuple[str, str]]) -> Case:
+    student, teacher = pair.rows[guid]
     answers = [
-        (f"student ({both.student.kind})", _answer(student)),
-        (f"teacher ({both.teacher.stage})", _answer(teacher)),
+        (f"student ({pair.student.kind})", _answer(student)),
+        (f"teacher ({pair.teacher.stage})", _answer(teacher)),
     ]
     if student.gold:
         answers.append(("label", student.gold))
-    return Case(f"{both.target} · {guid}", answers, _verdict(both, student, teacher), texts)
+    return Case(f"{pair.target} · {guid}", answers, _verdict(pair, student, teacher), texts)
 
 
 def _answer(prediction: Prediction) -> str:
@@ -190,10 +191,10 @@ def _answer(prediction: Prediction) -> str:
     return f"{prediction.predicted} ({percent(prediction.probability)})"
 
 
-def _verdict(both: Both, student: Prediction, teacher: Prediction) -> str:
+def _verdict(pair: PredictionPair, student: Prediction, teacher: Prediction) -> str:
     if not student.gold:
         return "the label is unknown"
-    if both.regression:
+    if pair.regression:
         off = [abs(float(said.predicted) - float(student.gold)) for said in (student, teacher)]
         return "the student is closer" if off[0] < off[1] else "the teacher is closer"
     return RIGHT.get((student.predicted == student.gold, teacher.predicted == teacher.gold), "neither is right")

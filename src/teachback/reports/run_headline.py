@@ -34,7 +34,7 @@ class Pair:
     plain_cost: Cost | None = None
 
     @property
-    def who(self) -> str:
+    def name(self) -> str:
         return f"{self.target}: the {self.student.kind} student"
 
     @property
@@ -110,13 +110,13 @@ def sentence(pair: Pair, tests: Tests | None = None) -> str:
     interval = f"95 % interval {span(score)} %" if score.low is not None else ""
     poor_teacher = teacher and not teacher.is_above_baseline
     if baseline and not score.is_above_baseline:
-        text = f"{pair.who} shows no signs of learning: its {reached} ({interval}) is not clearly above "
+        text = f"{pair.name} shows no signs of learning: its {reached} ({interval}) is not clearly above "
         text += f"{'the ' if baseline[0] == MAJORITY else ''}{baseline[0]} with {percent(baseline[1])}"
         if teacher and poor_teacher:
             text += f"; neither is its teacher's {percent(teacher.value)}, so there was nothing to distil"
         return f"{text}."
     judged = "; ".join(filter(None, [interval, f"{baseline[0]} {percent(baseline[1])}" if baseline else ""]))
-    text = f"{pair.who} reaches {reached}" + (f" ({judged})" if judged else "")
+    text = f"{pair.name} reaches {reached}" + (f" ({judged})" if judged else "")
     if teacher and poor_teacher:
         text += f"; its teacher's {percent(teacher.value)} is not clearly above that baseline"
     elif teacher:

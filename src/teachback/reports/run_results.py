@@ -190,13 +190,13 @@ def _tradeoff_figure(pair: Pair, student: Cost, points: dict[str, Point]) -> Fig
 def _tradeoff_reading(pair: Pair, student: Cost) -> str:
     takes, size = f"{student.milliseconds:.2f} ms per example", f"{millions(student.parameters)} parameters"
     if not pair.score.is_above_baseline:
-        return f"{pair.who} takes {takes} and has {size}, but shows no signs of learning."
+        return f"{pair.name} takes {takes} and has {size}, but shows no signs of learning."
     if not (pair.reference and pair.reference_cost and pair.size_ratio):
-        return f"{pair.who} takes {takes} and has {size}; there is no teacher to compare it with."
+        return f"{pair.name} takes {takes} and has {size}; there is no teacher to compare it with."
     speed = "(measured on another machine or other rows)"
     if student.is_comparable(pair.reference_cost):
         speed = f"({pair.speed_ratio:.1f} times as fast)" if pair.speed_ratio else "(the spreads overlap: neither is clearly faster)"
     return (
-        f"{pair.who} is {difference(pair.score.value, pair.reference.value)} its teacher at {pair.size_ratio:.2f} of its size, "
+        f"{pair.name} is {difference(pair.score.value, pair.reference.value)} its teacher at {pair.size_ratio:.2f} of its size, "
         f"and takes {takes} against {pair.reference_cost.milliseconds:.2f} {speed}."
     )

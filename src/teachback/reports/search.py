@@ -108,7 +108,7 @@ class Search:
         folder = Path(args.output_root).absolute() / "search" / f"{args.suite}-{self.place.fingerprint(identity, {})[:8]}"
         self.plan = SearchPlan(folder, ranges, stages, shared, _absolute(args.teacher_root), _absolute(args.student_root))
         self.folder, self.launcher = folder, LocalLauncher(1, [])
-        self.told = 0  # scores of the running trial that the study knows
+        self.reported = 0  # scores of the running trial that the study knows
         self.study_lock = FileLock(folder / "locks/study")  # other processes look for trials and best scores at the same time
         self.trial_lock = FileLock(folder / "locks/trial")  # of the trial that this process runs
 
@@ -182,7 +182,7 @@ class Search:
         """Run a trial's stages and report their score to the study; values that were tried before are not run again."""
         import optuna
 
-        states, start, self.told = optuna.trial.TrialState, time.monotonic(), 0
+        states, start, self.reported = optuna.trial.TrialState, time.monotonic(), 0
         values = {one.name: one.suggest(trial) for one in self.plan.ranges}
         trial.set_user_attr("values", values)
         done = self.study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
@@ -219,9 +219,9 @@ class Search:
 
     def _report(self, trial, scores: list[float]) -> None:
         """Report a trial's scores so far to the study, which may know the first ones already."""
-        for step, score in list(enumerate(scores, start=1))[self.told :]:
+        for step, score in list(enumerate(scores, start=1))[self.reported :]:
             trial.report(score, step)
-        self.told = max(self.told, len(scores))
+        self.reported = max(self.reported, len(scores))
 
     def _run_cell(self, cell: Cell, known: dict[str, Cell], trial) -> bool:
         """Run a cell; returns False if its trial was pruned by the scores so far, in which case its folder is removed."""
@@ -235,7 +235,7 @@ class Search:
                     *above, name = PLACES[cell.kind].split("/")
                     works = sorted(cell.run_folder.glob("/".join([*above, f".{name}.partial", "checkpoints"])))  # type: ignore[union-attr]
                     self._report(trial, selection_scores(works[0]) if works else [])
-                    pruned = self.told > 0 and trial.should_prune()
+                    pruned = self.reported > 0 and trial.should_prune()
         finally:
             if pruned or not job.finished():
                 job.stop()

@@ -56,11 +56,11 @@ class SlurmJob:
         self.cell.mark("job").unlink(missing_ok=True)
         return True
 
-    def tell_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Do nothing: the job stays in the queue, where the next command finds it."""
 
     def wait(self) -> None:
-        """Do nothing, as for `tell_to_stop`."""
+        """Do nothing, as for `request_stop`."""
 
 
 class SlurmLauncher:

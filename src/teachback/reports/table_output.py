@@ -14,7 +14,7 @@ from teachback.reports.published import Published
 from teachback.reports.run_page import render
 from teachback.reports.table_cells import progress, runs, settings
 from teachback.reports.table_formats import Document, document, latex, markdown, plain, tsv
-from teachback.reports.table_scores import beside_published, curve_section, scores, tradeoff
+from teachback.reports.table_scores import curve_section, published_section, scores, tradeoff
 
 ABOUT = "Teachback report: our reproduction of a published table beside the published numbers. {}."
 
@@ -55,7 +55,7 @@ def _write_formats(shown: Document, table: str, place: Path) -> None:
 
 def write_table_report(table: PaperTable, cells: Sequence[Cell], states: dict[str, str]) -> Path:
     """Write report.html into the table's folder; returns its path. ``states``: by cell name."""
-    first = [scores(table), progress(table.plan, cells, states), beside_published(table), tradeoff(table)]
+    first = [scores(table), progress(table.plan, cells, states), published_section(table), tradeoff(table)]
     return _write_page(table.plan.folder / "report.html", table.published.name, [table], first)
 
 

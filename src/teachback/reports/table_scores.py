@@ -35,7 +35,7 @@ def scores(table: PaperTable) -> Section:
     return Section("table", "Table", intro=_summary(table), tables=tables, notes=shown.notes)
 
 
-def beside_published(table: PaperTable) -> Section:
+def published_section(table: PaperTable) -> Section:
     """Section with figures of our and the published scores."""
     section = Section("published", "Our scores and the published ones")
     figures = [_figure(table, column) for column in shown_columns(table) if _scored(table, column)]

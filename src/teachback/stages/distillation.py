@@ -11,14 +11,14 @@ from teachback.core.arguments import (
     SecondStageArguments,
     StudentArguments,
 )
-from teachback.core.integrity import untouched_in_dry_runs
+from teachback.core.integrity import without_writes_in_dry_runs
 from teachback.core.training_arguments import OptimizerArguments
 from teachback.stages.context import Context
-from teachback.stages.stage4_inner_layers import distil_first, pass_on
+from teachback.stages.stage4_inner_layers import distil_first, publish_initial_student
 from teachback.stages.stage5_predictions import distil_second, finetune_student
 
 
-@untouched_in_dry_runs
+@without_writes_in_dry_runs
 def distil(data_args: DataArguments, student_args: StudentArguments, first: FirstStageArguments, second: SecondStageArguments,
            meta: MetaTeacherArguments, training: OptimizerArguments) -> list[Path]:  # fmt: skip
     """Run stage 4 or 5 for the target domain, or for each domain in turn if ``domain`` is "all"."""
@@ -29,7 +29,7 @@ def distil(data_args: DataArguments, student_args: StudentArguments, first: Firs
     if student_args.teacher == "multi" and (student_args.stage == "first" or second.method == "finetune"):
         student_args = replace(student_args, teacher="single")  # layers of several encoders cannot be averaged
     if student_args.stage == "first" and first.first == "none":
-        make = partial(pass_on, context, student_args)
+        make = partial(publish_initial_student, context, student_args)
     elif student_args.stage == "first":
         make = partial(distil_first, context, student_args, first)
     elif second.method == "finetune":

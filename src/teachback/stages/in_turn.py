@@ -18,7 +18,7 @@ from pathlib import Path
 
 from teachback.core.child import in_child
 from teachback.core.errors import TeachbackError
-from teachback.core.imports import uncollected
+from teachback.core.imports import garbage_collection_paused
 from teachback.core.places import scripts_root
 from teachback.stages.check import STAGES
 
@@ -34,7 +34,7 @@ def run_in_turn(words: Sequence[str], libraries: Sequence[str] = ()) -> None:
         libraries: modules to load before the first stage.
     """
     calls = list(stage_calls(words))
-    with uncollected():
+    with garbage_collection_paused():
         for name in libraries if FORKS else ():
             import_module(name)
     root = scripts_root()

@@ -91,15 +91,15 @@ def _tokenizer_of_model(name: str, given, data_dir: str):
         return given
 
 
-class Held(NamedTuple):
+class BothEncodings(NamedTuple):
     """Rows of a loader in the encodings of teacher and student."""
 
     teacher: EncodedRows
     student: EncodedRows
 
-    def without(self, left: list[int]) -> "Held":
+    def without(self, left: list[int]) -> "BothEncodings":
         """Rows with the indices ``left``."""
-        return Held(without(self.teacher, left), without(self.student, left))
+        return BothEncodings(without(self.teacher, left), without(self.student, left))
 
     @property
     def labels(self) -> torch.Tensor:
@@ -117,7 +117,7 @@ def _warn_of_absent_classes(domain: Domain, labels: torch.Tensor) -> None:
         )  # fmt: skip
 
 
-def _weight_classes(rows: Held, domain: Domain, args: PhaseArguments) -> None:
+def _weight_classes(rows: BothEncodings, domain: Domain, args: PhaseArguments) -> None:
     """Add the column ``class_weight`` to train rows, if classes are to be weighted.
 
     Raises:
@@ -158,9 +158,9 @@ class PhaseRows:
     """Rows that the phases are trained and scored on. ``quiz``: by task, the target first."""
 
     domains: list[Domain]
-    train: Held
-    val: Held
-    quiz: dict[str, Held]
+    train: BothEncodings
+    val: BothEncodings
+    quiz: dict[str, BothEncodings]
     held_out: bool  # whether the target's quiz is a share of its train rows
 
     @classmethod
@@ -172,7 +172,7 @@ class PhaseRows:
         domains = [task.domain, *(loader.task(other) for other, loader in meta.items() if other != name)]
         numbers = any(domain.task == "regression" for domain in domains)
 
-        def held(loader: UserLoader, domain: Domain) -> Held:
+        def held(loader: UserLoader, domain: Domain) -> BothEncodings:
             return _held(loader, domain, task.tokenizers, numbers)
 
         rows, quiz = held(train, task.domain), {}
@@ -187,9 +187,9 @@ class PhaseRows:
         return cls(domains, rows, held(val, task.domain), quiz, args.meta is not None and name not in meta)
 
 
-def _held(loader: UserLoader, domain: Domain, tokenizers: tuple, numbers: bool) -> Held:
+def _held(loader: UserLoader, domain: Domain, tokenizers: tuple, numbers: bool) -> BothEncodings:
     """Rows of a loader in both encodings; a loader with an unknown tokenizer is assumed to fit both models."""
     teacher, student = tokenizers
     vocabulary = len(teacher if loader.tokenizer is None else loader.tokenizer)
     rows = loader.rows(domain, vocabulary, float_labels=numbers)
-    return Held(loader.read_by(teacher, rows, student), loader.read_by(student, rows, teacher))
+    return BothEncodings(loader.read_by(teacher, rows, student), loader.read_by(student, rows, teacher))

@@ -25,7 +25,7 @@ from teachback.data.encoding import EncodedRows
 from teachback.data.schema import Domain
 from teachback.inference.task_metrics import metric_values
 from teachback.methods.curriculum import Curriculum, DomainQuiz, Student
-from teachback.methods.episodes import Episodes, give_heads, new_accelerator, study_of
+from teachback.methods.episodes import Episodes, domain_quiz, give_heads, new_accelerator
 from teachback.methods.meta_teacher import MetaTeacher, Quiz, fit_new_heads, meta_heads, new_heads, train_meta_teacher
 from teachback.methods.predictions import PredictionDistillation, pkd_layers, teacher_columns
 from teachback.methods.student import new_student
@@ -33,7 +33,7 @@ from teachback.methods.teacher import Teacher, TeacherTraining
 from teachback.methods.teacher_outputs import features, own_logits
 from teachback.models.heads import Classifier
 from teachback.models.loading import load_classifier, load_finished_classifier
-from teachback.stages.phase_inputs import STUDENT, TEACHER, Held, PhaseArguments, PhaseRows, Task
+from teachback.stages.phase_inputs import STUDENT, TEACHER, BothEncodings, PhaseArguments, PhaseRows, Task
 from teachback.stages.phase_record import PhaseRecord, episodes_history, epochs_history
 from teachback.training.memory import freed_memory_kept
 from teachback.training.module import TrainingModule
@@ -118,9 +118,9 @@ class Phases:
         accelerator = new_accelerator(task.precision)
         classifier = self._student().to(task.device)
         give_heads(classifier, meta, {domain.name: domain for domain in domains})
-        studies = [self._study(domain, list(classifier.heads), meta) for domain in domains]
+        quizzes = [self._quiz_of(domain, list(classifier.heads), meta) for domain in domains]
         pad = task.tokenizers[STUDENT].pad_token_id
-        use_only(classifier.model, [self.rows.val.student, *(study.rows for study in studies)], pad)
+        use_only(classifier.model, [self.rows.val.student, *(quiz.rows for quiz in quizzes)], pad)
         student = Student(classifier, meta, args, accelerator, pad)
         scored: list[dict] = []
 
@@ -129,7 +129,7 @@ class Phases:
             return scored[-1]["score"]
 
         with self._tracking("phase4") as tracks, freed_memory_kept():
-            episodes = Episodes(Curriculum(student, studies, 0, args), score, tracks)
+            episodes = Episodes(Curriculum(student, quizzes, 0, args), score, tracks)
             episodes.start()
             while episodes.left:
                 episodes.run_next()
@@ -138,16 +138,16 @@ class Phases:
         self.record.note("phase4", episodes_history(episodes, scored))
         self.record.write(STUDENT, classifier.model, "curriculum", "phase4")
 
-    def _study(self, domain: Domain, heads: list[str], meta: MetaTeacher) -> DomainQuiz:
+    def _quiz_of(self, domain: Domain, heads: list[str], meta: MetaTeacher) -> DomainQuiz:
         rows = self.rows.quiz[domain.name]
-        return study_of(domain, rows.student, heads, domain.name, meta, self._pooled_by_teacher(rows))
+        return domain_quiz(domain, rows.student, heads, domain.name, meta, self._pooled_by_teacher(rows))
 
     def _student(self) -> Classifier:
         """Load the student of phase 2, with a head for each task."""
         model = load_finished_classifier(self.record.folders[STUDENT]).train()
         return Classifier(model, {domain.head: domain for domain in self.rows.domains})
 
-    def _pooled_by_teacher(self, rows: Held) -> torch.Tensor:
+    def _pooled_by_teacher(self, rows: BothEncodings) -> torch.Tensor:
         return features(self.teacher.classifier, rows.teacher, **self.task.settings(TEACHER)).pooled
 
     def _val_metrics(self, classifier: Classifier, model: int) -> dict[str, float]:

@@ -103,7 +103,7 @@ class RunRows:
         Raises:
             TeachbackError: no other domain has this label set.
         """
-        shared = {target.name, *(domain.name for domain in self.seen_with_labels_of(target))}
+        shared = {target.name, *(domain.name for domain in self.trained_domains_like(target))}
         if len(shared) == 1:
             raise TeachbackError(
                 f"SECOND_TRANSFER_SET=all: no other domain of this run has {target.name}'s labels, so there are no further texts; "
@@ -111,7 +111,7 @@ class RunRows:
             )
         return [name for name in self.data.trainable if name in shared]
 
-    def seen_with_labels_of(self, target: Domain) -> list[Domain]:
+    def trained_domains_like(self, target: Domain) -> list[Domain]:
         """Trained domains with the target's label set, without a held-out one."""
         domains = [self.data.suite.domain(name) for name in self.data.trainable]
         return [domain for domain in domains if domain.head == target.head and domain.name != self.args.hold_out]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from teachback.core.errors import TeachbackError
 from teachback.core.files import sha256
-from teachback.core.integrity import untouched_in_dry_runs
+from teachback.core.integrity import without_writes_in_dry_runs
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
 from teachback.core.precision import resolve_precision_on
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 WITHOUT_EFFECT = ("suite", "data_dir", "source", "eval_batch_size", "device", "dry_run")  # not part of the fingerprint; the suite names the folder
 
 
-@untouched_in_dry_runs
+@without_writes_in_dry_runs
 def process(arguments: ProcessArguments, problems: Problems | None = None) -> Suite | None:
     """Run stage 2 unless it is up to date; the previous output is replaced only by a complete new one.
 
@@ -110,7 +110,7 @@ def _parse(arguments: ProcessArguments, problems: Problems) -> Parsed:
     try:
         parsed = suite.read(source, _settings_of_reading(arguments), problems)
     finally:
-        problems.settle(arguments.skip_bad_rows)  # also after an error: bad rows may be why the suite cannot be divided
+        problems.report(arguments.skip_bad_rows)  # also after an error: bad rows may be why the suite cannot be divided
     for what, number in parsed.notes.items():
         print(f"{number} {what}")
     if problems.found:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from teachback.core.arguments import DataArguments, TeacherArguments
 from teachback.core.errors import TeachbackError
-from teachback.core.integrity import untouched_in_dry_runs
+from teachback.core.integrity import without_writes_in_dry_runs
 from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.schema import Domain
 from teachback.data.suite_data import texts_of
@@ -17,7 +17,7 @@ from teachback.models.loading import load_classifier, load_tokenizer
 from teachback.stages.context import Context
 
 
-@untouched_in_dry_runs
+@without_writes_in_dry_runs
 def train_teachers(data_args: DataArguments, args: TeacherArguments, training: OptimizerArguments) -> list[Path]:
     """Run stage 3: train a teacher over the selected domains, or a single teacher for each target domain."""
     context = Context(data_args, training)

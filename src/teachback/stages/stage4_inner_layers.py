@@ -7,7 +7,7 @@ import torch
 from teachback.core.arguments import FirstStageArguments, StudentArguments
 from teachback.core.published import read_stage
 from teachback.core.runs import StageRun
-from teachback.data.common_tokens import TYPES, certainly_same, reads_like
+from teachback.data.common_tokens import TYPES, have_same_description, same_model_input
 from teachback.data.schema import Domain, Row
 from teachback.data.suite_data import read_unlabelled
 from teachback.inference.model_card import write_card
@@ -74,13 +74,13 @@ def _shared_tokenizer(context: Context, rows: list[Row], student, tokenizer, tea
     of_teacher = load_tokenizer(str(teacher.folder))
     if tokenizer.pad_token_id != of_teacher.pad_token_id:  # decoders locate the last token by it
         return None
-    if certainly_same(tokenizer, of_teacher):
+    if have_same_description(tokenizer, of_teacher):
         return tokenizer
     domains = sorted({row.domain for row in rows})
     for_student, for_teacher = (context.encode(rows, domains, one) for one in (tokenizer, of_teacher))
     by_student, by_teacher = (TYPES in token_fields(one) for one in (student, teacher.classifier.model))
     for chosen, encoded in ((tokenizer, for_student), (of_teacher, for_teacher)):
-        if reads_like(encoded, for_student, by_student) and reads_like(encoded, for_teacher, by_teacher):
+        if same_model_input(encoded, for_student, by_student) and same_model_input(encoded, for_teacher, by_teacher):
             return chosen
     return None
 
@@ -93,7 +93,7 @@ def _transfer_domains(context: Context, teacher: Teacher, args: FirstStageArgume
     if args.transfer_set == "domain":
         return [domain.name]
     known = {d.name for d in teacher.domains}
-    for other in context.rows.seen_with_labels_of(domain) if teacher.kind == "single" else ():
+    for other in context.rows.trained_domains_like(domain) if teacher.kind == "single" else ():
         if other.name not in known:
             teacher.add_unseen(other)
             known.add(other.name)
@@ -119,7 +119,7 @@ def _teacher_means(context: Context, teacher: Teacher, rows: list[Row]) -> dict[
     return {"teacher_means": torch.cat([states.pooled, states.means], -1)}
 
 
-def pass_on(context: Context, student_args: StudentArguments, domain: Domain) -> Path:
+def publish_initial_student(context: Context, student_args: StudentArguments, domain: Domain) -> Path:
     """Run stage 4 with FIRST=none: publish the initial student; returns its folder."""
     teacher = None
     origin: Path | str = student_args.student_model

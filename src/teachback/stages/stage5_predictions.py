@@ -80,7 +80,7 @@ def _transfer_rows(context: Context, student_args: StudentArguments, args: Secon
 
 def _suggest_more_texts(context: Context, rows: list[Row], args: SecondStageArguments, domain: Domain) -> None:
     """Print that other domains' texts could be used, if the domain has few: on these alone the student may become worse."""
-    others = [other.name for other in context.rows.seen_with_labels_of(domain) if other.name != domain.name]
+    others = [other.name for other in context.rows.trained_domains_like(domain) if other.name != domain.name]
     if args.second_transfer_set == "domain" and len(rows) < FEW_TEXTS and others:
         context.say(
             f"{domain.name} has only {len(rows)} texts to train on; SECOND_TRANSFER_SET=all adds those of {', '.join(others)}, with the "
@@ -164,7 +164,7 @@ def _ensemble(context: Context, student_args: StudentArguments, args: SecondStag
     """Members of an ensemble: the run and kind of each teacher, and the domain of a single teacher."""
     kind, names = student_args.teacher, [student_args.teacher_domain]
     if kind == "multi":
-        kind, names = "single", [other.name for other in context.rows.seen_with_labels_of(domain)]
+        kind, names = "single", [other.name for other in context.rows.trained_domains_like(domain)]
         if len(names) < 2:
             raise TeachbackError(f"TEACHER=multi: no other domain of this run has {domain.name}'s labels; use TEACHER=single")
     places = [context.teachers_of(int(seed)) for seed in args.teacher_seeds.split()] or [context.teachers]

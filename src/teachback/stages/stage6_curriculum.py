@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments
 from teachback.core.errors import Stopped, TeachbackError, naming
 from teachback.core.files import sync, working_folder
-from teachback.core.integrity import seal, untouched_in_dry_runs
+from teachback.core.integrity import seal, without_writes_in_dry_runs
 from teachback.core.options import recorded
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
@@ -26,7 +26,7 @@ from teachback.inference.metrics import by_domain
 from teachback.inference.scores import predicted_labels
 from teachback.methods.curriculum import Curriculum, DomainQuiz, Student, weights
 from teachback.methods.curriculum_record import write_record
-from teachback.methods.episodes import Episodes, give_heads, new_accelerator, study_of
+from teachback.methods.episodes import Episodes, domain_quiz, give_heads, new_accelerator
 from teachback.methods.meta_teacher import (
     MetaTeacher,
     Quiz,
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 KEPT = 2  # checkpoints of an unfinished run
 
 
-@untouched_in_dry_runs
+@without_writes_in_dry_runs
 def run_curriculum(data_args: DataArguments, meta_args: MetaTeacherArguments, args: CurriculumArguments) -> list[Path]:
     """Run stage 6 for the target domain, or for each domain in turn if ``domain`` is "all"."""
     if data_args.hold_out:
@@ -71,15 +71,15 @@ def run_domain(
     context: Context, meta_args: MetaTeacherArguments, args: CurriculumArguments, target: Domain
 ) -> Path:
     """Run stage 6 for one domain; returns the student's folder."""
-    scene = CurriculumInputs(context, args, target)
-    meta_run = scene.meta_run(meta_args)
+    inputs = CurriculumInputs(context, args, target)
+    meta_run = inputs.meta_run(meta_args)
     if not context.skip(meta_run):
-        make_meta_teacher(scene, meta_run, meta_args)
-    run = scene.run(args, meta_run)
+        make_meta_teacher(inputs, meta_run, meta_args)
+    run = inputs.run(args, meta_run)
     if context.skip(run):
         return run.folder
-    meta = load_meta_heads(meta_run.folder, scene.new_meta_teacher())
-    CurriculumRun(scene, run, args, meta).finish()
+    meta = load_meta_heads(meta_run.folder, inputs.new_meta_teacher())
+    CurriculumRun(inputs, run, args, meta).finish()
     return run.folder
 
 
@@ -150,7 +150,7 @@ class CurriculumInputs:
         width = load_config(self.student_folder).hidden_size
         return MetaTeacher(meta_heads(self.teacher, self.domains), width)
 
-    def ask_together(self, ask: Callable[[list[Row], list[str]], torch.Tensor]) -> dict[str, torch.Tensor]:
+    def compute_by_domain(self, ask: Callable[[list[Row], list[str]], torch.Tensor]) -> dict[str, torch.Tensor]:
         """Call ``ask`` (rows, domain names -> [N, ...]) on all quiz rows; returns the result by domain.
 
         Domains with the same number of sequences per row share a call, as a call per domain is slow for many small ones.
@@ -167,34 +167,34 @@ class CurriculumInputs:
     @cached_property
     def teacher_quizzes(self) -> dict[str, torch.Tensor]:
         """Teacher's pooled states of each domain's quiz."""
-        return self.ask_together(lambda rows, _: self.context.teachers.features(self.teacher, rows).pooled)
+        return self.compute_by_domain(lambda rows, _: self.context.teachers.features(self.teacher, rows).pooled)
 
 
-def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherArguments) -> None:
+def make_meta_teacher(inputs: CurriculumInputs, run: StageRun, args: MetaTeacherArguments) -> None:
     """Train the meta-teacher's heads on all domains' quiz rows and publish them."""
-    context, device = scene.context, scene.context.training.device
-    student, tokenizer = scene.load_student()
-    pooled = scene.ask_together(
+    context, device = inputs.context, inputs.context.training.device
+    student, tokenizer = inputs.load_student()
+    pooled = inputs.compute_by_domain(
         lambda rows, names: features(student, context.encode(rows, names, tokenizer), **context.settings(tokenizer)).pooled
     )
     quizzes = []
-    for domain in scene.domains:
-        name, rows = domain.name, scene.quiz[domain.name]
+    for domain in inputs.domains:
+        name, rows = domain.name, inputs.quiz[domain.name]
         labels, guids = label_ids(rows, context.data.suite), [row.guid for row in rows]
-        head = head_name(scene.teacher.kind, domain)
-        quizzes.append(Quiz(head, scene.teacher_quizzes[name], pooled[name], labels, guids))
-    meta = scene.new_meta_teacher().to(device)
+        head = head_name(inputs.teacher.kind, domain)
+        quizzes.append(Quiz(head, inputs.teacher_quizzes[name], pooled[name], labels, guids))
+    meta = inputs.new_meta_teacher().to(device)
     # If stage 5 used the same teacher, its meta-teacher fits this teacher's states.
-    same = read_stage(scene.student_folder)["inputs"].get("teacher") == scene.teacher.hash
-    learnt = take_heads(meta, scene.student_folder) if same else set()
-    new = new_heads(scene.teacher, scene.domains) - learnt
+    same = read_stage(inputs.student_folder)["inputs"].get("teacher") == inputs.teacher.hash
+    learnt = take_heads(meta, inputs.student_folder) if same else set()
+    new = new_heads(inputs.teacher, inputs.domains) - learnt
     fit_new_heads(meta, quizzes, new, args.meta_loss)
-    losses = train_meta_teacher(meta, quizzes, args, scene.args.batch_size, context.training.seed)
+    losses = train_meta_teacher(meta, quizzes, args, inputs.args.batch_size, context.training.seed)
     heads = sorted({quiz.head for quiz in quizzes})
     context.say(f"meta-teacher ({args.meta_loss}): heads {', '.join(heads)} trained on quiz, loss {losses[-1]:.4f}")
     record = {
-        "method": "meta_teacher", "domain": scene.target.name, "teacher_folder": scene.teacher.folder.name,
-        "meta_domains": scene.names, "seed": context.training.seed, "loss_by_epoch": losses,
+        "method": "meta_teacher", "domain": inputs.target.name, "teacher_folder": inputs.teacher.folder.name,
+        "meta_domains": inputs.names, "seed": context.training.seed, "loss_by_epoch": losses,
         "heads_of_stage_5": sorted(learnt), "new_heads": sorted(new),
     }  # fmt: skip
     context.publish_as_is(run, lambda folder: save_meta_teacher(folder, meta), record)
@@ -203,28 +203,28 @@ def make_meta_teacher(scene: CurriculumInputs, run: StageRun, args: MetaTeacherA
 class CurriculumRun:
     """A run of the curriculum, from resuming a checkpoint to publishing the folder."""
 
-    def __init__(self, scene: CurriculumInputs, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
-        self.scene, self.stage, self.args, self.meta = scene, run, args, meta
-        self.context = scene.context
+    def __init__(self, inputs: CurriculumInputs, run: StageRun, args: CurriculumArguments, meta: MetaTeacher):
+        self.inputs, self.stage, self.args, self.meta = inputs, run, args, meta
+        self.context = inputs.context
         accelerator = new_accelerator(self.context.args.precision)
-        classifier, self.tokenizer = scene.load_student()
+        classifier, self.tokenizer = inputs.load_student()
         classifier.to(accelerator.device)  # before `use_only`, which has no effect on a GPU
-        head_domains = {head_name(scene.teacher.kind, domain): domain for domain in scene.domains}
+        head_domains = {head_name(inputs.teacher.kind, domain): domain for domain in inputs.domains}
         give_heads(classifier, meta, head_domains)
-        studies = [self._study(domain, list(classifier.heads)) for domain in scene.domains]
-        self.selection = self.context.encode(scene.selection, [scene.target.name], self.tokenizer)
-        use_only(classifier.model, [self.selection, *(study.rows for study in studies)], self.tokenizer.pad_token_id)
+        quizzes = [self._quiz_of(domain, list(classifier.heads)) for domain in inputs.domains]
+        self.selection = self.context.encode(inputs.selection, [inputs.target.name], self.tokenizer)
+        use_only(classifier.model, [self.selection, *(quiz.rows for quiz in quizzes)], self.tokenizer.pad_token_id)
         student = Student(classifier, meta, args, accelerator, self.tokenizer.pad_token_id)
         groups = read_groups(self.context.data.folder)
-        units = torch.tensor(units_of(scene.quiz[scene.target.name], {scene.target.name: scene.target}, groups))
+        units = torch.tensor(units_of(inputs.quiz[inputs.target.name], {inputs.target.name: inputs.target}, groups))
         kind = ReleasedCurriculum if args.student_update == "released" else Curriculum
-        curriculum = kind(student, studies, scene.names.index(scene.target.name), args, units)
+        curriculum = kind(student, quizzes, inputs.names.index(inputs.target.name), args, units)
         self.episodes = Episodes(curriculum, self._log_score)
 
-    def _study(self, domain: Domain, heads: list[str]) -> DomainQuiz:
-        rows = self.context.encode(self.scene.quiz[domain.name], [domain.name], self.tokenizer)
-        head = head_name(self.scene.teacher.kind, domain)
-        return study_of(domain, rows, heads, head, self.meta, self.scene.teacher_quizzes[domain.name])
+    def _quiz_of(self, domain: Domain, heads: list[str]) -> DomainQuiz:
+        rows = self.context.encode(self.inputs.quiz[domain.name], [domain.name], self.tokenizer)
+        head = head_name(self.inputs.teacher.kind, domain)
+        return domain_quiz(domain, rows, heads, head, self.meta, self.inputs.teacher_quizzes[domain.name])
 
     def finish(self) -> None:
         """Run the remaining episodes, and publish."""
@@ -257,14 +257,14 @@ class CurriculumRun:
 
     def _log_score(self, student: Classifier) -> float:
         score = self._selection_score(student)
-        self.episodes.tracks.log({f"eval_{self.scene.target.name}_score": score}, self.episodes.done)
+        self.episodes.tracks.log({f"eval_{self.inputs.target.name}_score": score}, self.episodes.done)
         self.context.say(f"episode {self.episodes.done}: {self.context.rows.split} {score:.4f}")
         return score
 
     def _selection_score(self, student: Classifier) -> float:
         logits = own_logits(student, self.selection, **self.context.settings(self.tokenizer))
-        data, rows = self.context.data, self.scene.selection
-        return by_domain(data.suite, rows, predicted_labels(logits, rows, data))[self.scene.target.name].value
+        data, rows = self.context.data, self.inputs.selection
+        return by_domain(data.suite, rows, predicted_labels(logits, rows, data))[self.inputs.target.name].value
 
     def _save(self, folder: Path) -> None:
         """Write a checkpoint atomically: to a temporary folder that is renamed."""
@@ -290,9 +290,9 @@ class CurriculumRun:
     def _publish(self) -> None:
         episodes, best = self.episodes, self.episodes.best_episode
         record = {
-            "method": "curriculum", "domain": self.scene.target.name, "head_trained": True, "seed": self.args.seed,
+            "method": "curriculum", "domain": self.inputs.target.name, "head_trained": True, "seed": self.args.seed,
             "selected_on": self.context.rows.split, "best_episode": best, "dev": {"score": episodes.scores[best]},
-            "scores_by_episode": episodes.scores, "domains": [study.name for study in episodes.curriculum.studies],
+            "scores_by_episode": episodes.scores, "domains": [quiz.name for quiz in episodes.curriculum.quizzes],
         }  # fmt: skip
         self.context.say(f"best after {best} of {episodes.done} episodes: {episodes.scores[best]:.4f}")
         self.context.publish_as_is(self.stage, self._write, record)
@@ -308,5 +308,5 @@ class CurriculumRun:
             rest |= {f"policy.{name}": value for name, value in curriculum.policy.state_dict().items()}
         with whole_vocabulary(student.model):
             save_checkpoint(folder, student.model, self.tokenizer, rest or None)
-        names = [study.name for study in curriculum.studies]
+        names = [quiz.name for quiz in curriculum.quizzes]
         write_record(folder, curriculum.record.episodes, curriculum.record.steps, names)

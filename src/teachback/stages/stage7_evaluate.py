@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from teachback.core.errors import TeachbackError, naming
 from teachback.core.files import write_atomically
-from teachback.core.integrity import untouched_in_dry_runs
+from teachback.core.integrity import without_writes_in_dry_runs
 from teachback.core.locks import locked
 from teachback.core.log import stage_log
 from teachback.core.places import seed_folder
@@ -249,7 +249,7 @@ class Evaluation:
         }
 
 
-@untouched_in_dry_runs
+@without_writes_in_dry_runs
 def evaluate(arguments: EvaluationArguments) -> list[Evaluated]:
     """Score every checkpoint of the run; write results, costs and predictions; and print the tables."""
     require_installed([arguments.report_to])

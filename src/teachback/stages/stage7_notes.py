@@ -17,7 +17,7 @@ from teachback.inference.results import (
     domains_table,
     metric_names,
     percent,
-    serves_more,
+    scores_other_domains,
     unseen_split,
 )
 from teachback.inference.timing import ROUNDS
@@ -54,19 +54,19 @@ def notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
     mark = "* optimistic: with PROTOCOL=paper the checkpoint was selected on the rows that are scored here."
     spread = "95 % interval: Wilson's for shares of correct predictions, else a bootstrap over rows; majority class: the most frequent label of the train rows."
     return [
-        *nothing_learnt(evaluation, evaluated),
+        *chance_level_notes(evaluation, evaluated),
         *([spread] if any(one.intervals for one in evaluated) else []),
         *([mark] if any(one.optimistic for one in evaluated) else []),
         *metric_notes(evaluation, evaluated),
         *calibration_notes(evaluation),
         *seen_notes(evaluation),
-        *([average] if serves_more(evaluated, evaluation.targets) else []),
+        *([average] if scores_other_domains(evaluated, evaluation.targets) else []),
         timing,
         f"Numbers are in {evaluation.run / 'results.tsv'}, predictions in {evaluation.run / 'predictions'}.",
     ]
 
 
-def nothing_learnt(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
+def chance_level_notes(evaluation: Evaluation, evaluated: list[Evaluated]) -> list[str]:
     """Notes on checkpoints whose interval on a target is not above the majority class and chance."""
     remarks = []
     for one in evaluated:

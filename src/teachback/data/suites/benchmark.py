@@ -11,7 +11,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import Problems
 from teachback.data.schema import HIDDEN, Domain, Row
 from teachback.data.splits import cut_each
-from teachback.data.suites.definition import Archive, Count, Parsed, ReadSettings, choose, or_restrict
+from teachback.data.suites.definition import Archive, Count, Parsed, ReadSettings, advice_to_restrict, choose
 
 SPLIT_OF = {"train": "train", "val": "test", "test": HIDDEN}  # official split -> ours
 DEV_FRACTION = 0.1  # of each domain's train rows
@@ -66,7 +66,7 @@ def _present(tasks: Tasks, content: Path, names: str) -> list[Task]:
     if missing:
         here = [name for name in tasks if name not in absent]
         raise TeachbackError(
-            f"{content} has no raw files of {', '.join(missing)}; run 1_get_data.sh for them{or_restrict(here)}"
+            f"{content} has no raw files of {', '.join(missing)}; run 1_get_data.sh for them{advice_to_restrict(here)}"
         )
     if absent:
         print(f"left out because they are not in DOMAINS: {', '.join(absent)}")

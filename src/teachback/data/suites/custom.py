@@ -14,7 +14,7 @@ from pathlib import Path
 from teachback.core.errors import TeachbackError
 from teachback.data.bad_rows import Problems, listed
 from teachback.data.groups import Groups, shared, text_groups
-from teachback.data.names import SEPARATORS, domain_misfit, label_misfit
+from teachback.data.names import SEPARATORS, domain_name_problem, label_name_problem
 from teachback.data.schema import SPLITS, Domain, Row, clean_text
 from teachback.data.splits import cut
 from teachback.data.suites.definition import Definition, Parsed, ReadSettings
@@ -115,7 +115,7 @@ def _domain_name(value: str, spelt: dict[str, str]) -> tuple[str, str]:
 
 def _misfit(values: dict[str, str], split: str) -> str:
     """Problem of a row's domain, label or split; "" if there is none."""
-    if reason := domain_misfit(values["domain"]) or label_misfit(values["label"]):
+    if reason := domain_name_problem(values["domain"]) or label_name_problem(values["label"]):
         return reason
     given = values.get("split")
     if not split and given is not None and given not in SPLITS:

@@ -22,7 +22,7 @@ def choose(names: str, known: Iterable[str]) -> list[str]:
     return [name for name in known if name in wanted]
 
 
-def or_restrict(names: list[str]) -> str:
+def advice_to_restrict(names: list[str]) -> str:
     """Advice for messages to restrict DOMAINS to the available domains; "" if there are none."""
     return f', or restrict the suite to the domains that are there with DOMAINS="{" ".join(names)}"' if names else ""
 

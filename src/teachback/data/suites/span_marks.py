@@ -49,14 +49,14 @@ def find_words(text: str, words: str, index) -> tuple[int, int]:
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     if type(index) is not int or not 0 <= index < len(starts):
         raise BadLine(f"the text has no word number {index!r}")
-    for spans in (_stretches(text, words), _scattered(text, words)):
+    for spans in (_occurrences(text, words), _scattered(text, words)):
         distances = {span: abs(bisect_right(starts, span[0]) - 1 - index) for span in spans}
         if distances and min(distances.values()) <= NEAR:
             return min(distances, key=distances.__getitem__)
     raise BadLine(f"{words!r} is not at word {index} of the text")
 
 
-def _stretches(text: str, words: str) -> list[tuple[int, int]]:
+def _occurrences(text: str, words: str) -> list[tuple[int, int]]:
     """Spans where the words occur consecutively."""
     parts = re.findall(r"\w+", words)
     pattern = r"\b" + r"\W+".join(re.escape(word) for word in parts) + r"\b"

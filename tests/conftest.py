@@ -18,7 +18,7 @@ os.fsync = lambda handle: None
 integrity.SETTLED_SECONDS = 1e9
 
 # Slow test files, slowest first: tests are distributed by file, and a slow file that starts last would run alone at the end.
-COSTLY = "end_to_end curriculum stages evaluate reproduce snakefile api bad_data faults benchmarks".split()
+COSTLY = "search end_to_end curriculum stages reproduce encoders shards imports evaluate api report in_turn benchmarks".split()
 
 ROOM = 0.6  # GB that temporary folders need at once
 

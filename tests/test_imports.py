@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from teachback.data.download import get_data
+from teachback.data.suites import definition
+from teachback.stages.stage2_arguments import ProcessArguments
+from teachback.stages.stage2_data import process
+
 ROOT = Path(__file__).parents[1]
 ARGUMENTS = {
     "get_data": "teachback.stages.stage1_arguments GetDataArguments",
@@ -25,6 +30,7 @@ WORK = {
     "curriculum": "teachback.stages.stage6_curriculum",
     "evaluate": "teachback.stages.stage7_evaluate",
 }
+TRAINING = ("train_teacher", "distill_student", "curriculum")
 NEEDLESS = {"sklearn", "scipy", "pandas", "datasets", "matplotlib"}  # take a second or more to import, three together
 LOADED = "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
 
@@ -46,14 +52,17 @@ def test_help_loads_neither_pytorch_nor_the_work_of_a_stage(script):
     assert len(modules) < 1200
 
 
-@pytest.mark.parametrize("script", WORK)
-def test_a_stage_loads_only_the_libraries_that_it_uses(script):
-    module, name = ARGUMENTS[script].split()
-    code = f"from {module} import {name} as kinds\nfrom teachback.core.parsing import parse\n"
-    code += f"parse(*(kinds if isinstance(kinds, tuple) else [kinds]), argv=[])\nimport {WORK[script]}"
+@pytest.mark.parametrize("scripts", [("process_data",), TRAINING, ("evaluate",)])
+def test_stages_load_only_the_libraries_that_they_use(scripts):
+    """The stages that train share an interpreter: a library that it does not have is loaded by none of them."""
+    code = "from teachback.core.parsing import parse\n"
+    for script in scripts:
+        module, name = ARGUMENTS[script].split()
+        code += f"from {module} import {name} as kinds\n"
+        code += f"parse(*(kinds if isinstance(kinds, tuple) else [kinds]), argv=[])\nimport {WORK[script]}\n"
     modules = loaded(code)
     assert not modules & NEEDLESS
-    assert ("transformers.trainer" in modules) == (script in ("train_teacher", "distill_student", "curriculum"))
+    assert ("transformers.trainer" in modules) == (scripts == TRAINING)
     assert len(modules) < 3300
 
 
@@ -65,10 +74,10 @@ def test_stage_1_runs_without_pytorch(tmp_path):
 
 
 def test_stage_2_runs_without_pytorch_if_it_is_up_to_date(tmp_path):
-    for script, flags in (("get_data", []), ("process_data", ["--embedding_model", "scratch:tiny"])):
-        code = f"import runpy, sys\nsys.argv = {[script, '--suite', 'sample', '--data_dir', str(tmp_path), *flags]}\n"
-        run = code + f"runpy.run_path('{ROOT}/scripts/{script}.py', run_name='__main__')"
-        assert loaded(run)
+    get_data(definition("sample"), tmp_path, "", False, 42, "")
+    process(ProcessArguments(suite="sample", data_dir=str(tmp_path), embedding_model="scratch:tiny"))
+    flags = ["--suite", "sample", "--data_dir", str(tmp_path), "--embedding_model", "scratch:tiny"]
+    run = f"import runpy, sys\nsys.argv = {['process_data', *flags]}\nrunpy.run_path('{ROOT}/scripts/process_data.py', run_name='__main__')"
     made = (tmp_path / "sample/stage.json").stat().st_mtime_ns
     modules = loaded(run)
     assert (tmp_path / "sample/stage.json").stat().st_mtime_ns == made

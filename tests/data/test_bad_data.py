@@ -16,7 +16,7 @@ import tiny
 import torch
 from commands import Finished, command
 from safetensors.torch import load_file, save_file
-from test_stages import write_tiny_suite
+from tiny_suite import write_tiny_suite
 from tokenizers import Tokenizer
 
 from teachback.core import runs

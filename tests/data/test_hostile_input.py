@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 from commands import command
-from test_stages import write_tiny_suite
+from tiny_suite import write_tiny_suite
 
 from teachback.core.errors import TeachbackError
 from teachback.data import archives, names

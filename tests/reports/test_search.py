@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT, stage
-from test_stages import write_tiny_suite
+from tiny_suite import write_tiny_suite
 
 from teachback.core.errors import TeachbackError
 from teachback.core.published import read_stage
@@ -286,18 +286,18 @@ def test_parallel_processes_share_a_study(project):
 
 
 def test_search_with_real_stages(tmp_path):
-    """Three trials of stage 5 on tiny models; the written config has the settings of the best one."""
+    """Two trials of stage 5 on tiny models; the written config has the settings of the best one."""
     write_tiny_suite(tmp_path / "data")
     fixed = {
         "SUITE": "tiny", "DATA_DIR": str(tmp_path / "data"), "OUTPUT_DIR": str(tmp_path / "outputs"), "DOMAIN": "books", "DEVICE": "cpu",
         "TEACHER_MODEL": "scratch:tiny", "STUDENT_MODEL": "scratch:tiny", "STUDENT_LAYERS": "1", "STUDENT_INIT": "teacher", "EPOCHS": "1",
         "MAX_LENGTH": "16", "PRECISION": "fp32", "BATCH_SIZE": "8", "TKD_WEIGHT": "0", "TEACHER": "single",
     }  # fmt: skip
-    command = ["bash", str(ROOT / "scripts/search.sh"), "SECOND_LR=1e-4..5e-3:log", "TEMPERATURE=1,2", "TRIALS=3"]
+    command = ["bash", str(ROOT / "scripts/search.sh"), "SECOND_LR=1e-4..5e-3:log", "TEMPERATURE=1,2", "TRIALS=2"]
     environment = {name: value for name, value in os.environ.items() if name not in ("CONFIG", "LR")} | fixed | {"PYTHON": sys.executable}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r"^trial \d: SECOND_LR=[\d.e-]+ TEMPERATURE=[12]: dev [01]\.\d{4}", done.stdout, re.MULTILINE)) == 3
+    assert len(re.findall(r"^trial \d: SECOND_LR=[\d.e-]+ TEMPERATURE=[12]: dev [01]\.\d{4}", done.stdout, re.MULTILINE)) == 2
     (folder,) = (tmp_path / "outputs/search").iterdir()
     (best,) = folder.glob("stage5-*")
     record = read_stage(best / "tiny/seed42/books/student_second")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from commands import ROOT
-from test_stages import write_tiny_suite
+from tiny_suite import write_tiny_suite
 
 from teachback.core.errors import TeachbackError
 from teachback.stages.check import STAGES, check_later_stages, check_stages

@@ -63,7 +63,9 @@ def output_of(script: str, home: Path, **variables: str) -> str:
 def run(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     """Folder in which every stage has run, and the output of each."""
     home = tmp_path_factory.mktemp("home")
-    printed = {script: bash(script, home) for script in SCRIPTS[:-1]}
+    printed = {}
+    for script in SCRIPTS[:-1]:  # stage 5 has the entry point of stage 4, which a new interpreter has run before
+        printed[script] = (output_of if script == "5_student_second.sh" else bash)(script, home)
     output_of("5_student_second.sh", home, METHOD="finetune")
     return home, printed | {"7_eval.sh": bash("7_eval.sh", home)}
 

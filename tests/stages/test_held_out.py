@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 from commands import command
-from test_stages import distil, review, same, teach, weights, write_tiny_suite
+from test_stages import distil, same, teach, weights
+from tiny_suite import review, write_tiny_suite
 
 from teachback.core.arguments import CURRICULUM_STAGE, DataArguments
 from teachback.core.errors import TeachbackError

@@ -1,14 +1,12 @@
-"""Stages in sequence: command words, exit statuses, signals, and the same files as the scripts write."""
+"""Stages in sequence: command words, exit statuses, and the same files as the scripts write."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from teachback.core.child import in_child
 from teachback.core.errors import TeachbackError
 from teachback.stages import in_turn
 from teachback.stages.in_turn import stage_calls
@@ -26,47 +24,6 @@ def test_variables_apply_only_to_the_stage_after_them():
 def test_unknown_and_missing_stages_are_refused(words):
     with pytest.raises(TeachbackError, match="3_train_teacher.sh"):
         list(stage_calls(words))
-
-
-def test_the_exit_status_of_the_child_is_returned():
-    def leave() -> None:
-        os._exit(7)
-
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    assert in_child(leave) == 7 and in_child(die) == 128 + signal.SIGKILL
-    assert in_child(lambda: os._exit(0)) == 0
-
-
-def test_environment_changes_of_a_child_do_not_reach_its_parent(monkeypatch):
-    monkeypatch.setenv("OF_THE_PARENT", "1")
-
-    def change() -> None:
-        os.environ["OF_THE_PARENT"] = "2"
-        os._exit(0)
-
-    assert in_child(change) == 0 and os.environ["OF_THE_PARENT"] == "1"
-
-
-@pytest.mark.parametrize("in_the_end", [0, 143])
-def test_sigterm_is_forwarded_to_the_stage_and_ends_the_sequence(in_the_end):
-    """The next stage does not start, whether this one stops because of the signal or ends without an error."""
-    code = f"""
-import os, signal, sys, time
-from teachback.stages.in_turn import in_child
-
-def work():
-    signal.signal(signal.SIGTERM, lambda *_: os._exit({in_the_end}))
-    print("ready", flush=True)
-    time.sleep(60)
-
-sys.exit(in_child(work))
-"""
-    with subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 TIMED = ("stage.json", ".checked.json")  # hold times; .checked.json is written by a stage that reads the folder
@@ -107,22 +64,3 @@ def test_scripts_are_called_where_forking_is_unsafe(monkeypatch, tmp_path):
         in_turn.run_in_turn(["SEED=3", "1_get_data.sh", "2_process_data.sh", "3_train_teacher.sh"], ["no.such.library"])
     assert left.value.code == 5
     assert (tmp_path / "said").read_text() == "1_get_data.sh --check \n1_get_data.sh  3\n2_process_data.sh  \n"
-
-
-def test_ctrl_c_ends_stage_and_sequence(tmp_path):
-    code = """
-import os, sys, time
-from teachback.core.errors import run_entry_point
-from teachback.stages.in_turn import in_child
-
-def stage():
-    print("ready", flush=True)
-    time.sleep(60)
-
-sys.exit(in_child(lambda: run_entry_point(stage)))
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    assert process.stdout.readline() == b"ready\n"
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT and error.count(b"stopped by Ctrl-C") == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 from commands import Finished, stage
 from safetensors.torch import load_file
-from test_stages import DOMAINS, write_tiny_suite
+from tiny_suite import DOMAINS, write_tiny_suite
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from teachback.core.errors import TeachbackError

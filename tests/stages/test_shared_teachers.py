@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 import torch
-from test_stages import Interrupted, distil, interrupt_after, names, same, teach, weights, write_tiny_suite
+from test_stages import Interrupted, distil, interrupt_after, names, same, teach, weights
 from tiny import BOOKS, GENRE, KITCHEN, batch, tiny_teacher
+from tiny_suite import write_tiny_suite
 
 from teachback.core.errors import TeachbackError
 from teachback.core.published import read_stage

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -10,11 +9,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_suite import DOMAINS, write_tiny_suite
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from teachback.core.arguments import STUDENT_STAGES, TEACHER_STAGE
@@ -23,13 +22,12 @@ from teachback.core.integrity import describe, with_checksum
 from teachback.core.locks import release_lock
 from teachback.core.parsing import parse
 from teachback.core.published import read_record, read_stage
-from teachback.data.schema import TRAIN_COLUMNS, Domain, Row, Suite, read_rows, read_suite, write_rows, write_suite
+from teachback.data.schema import TRAIN_COLUMNS, read_rows, read_suite, write_rows, write_suite
 from teachback.methods.teacher import TeacherTraining
 from teachback.stages import distillation, stage3_teacher
 from teachback.training.trainer import DistillationTrainer
 
 ROOT = Path(__file__).parents[2]
-DOMAINS = ("books", "dvd")
 CHECKPOINT = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "stage.json", "README.md"}
 SHORT = [
     "--num_train_epochs",
@@ -43,27 +41,6 @@ SHORT = [
     "--max_length",
     "16",
 ]
-
-
-def review(number: int, domain: str) -> Row:
-    generator = random.Random(f"{number} {domain}")
-    label = ("negative", "positive")[number % 2]
-    word = {"negative": "bad", "positive": "good"}[label]
-    text = " ".join(
-        [domain, *generator.choices("the a plot disc was is very quite".split(), k=generator.randint(1, 6)), word]
-    )
-    return Row(f"{domain}-{number}", text, "", label, domain, weight=0.25 + 0.5 * generator.random())
-
-
-def write_tiny_suite(data_dir: Path, names: tuple[str, ...] = DOMAINS) -> None:
-    domains = {name: Domain(name, "sentiment", ("negative", "positive")) for name in names}
-    folder = data_dir / "tiny"
-    for split, first, last in (("train", 0, 24), ("dev", 24, 32), ("test", 32, 40)):
-        rows = [review(number, domain) for domain in names for number in range(first, last)]
-        write_rows(folder / f"{split}.tsv", rows, TRAIN_COLUMNS if split == "train" else TRAIN_COLUMNS[:-1])
-    numbers = [number for domain in names for number in range(24)]
-    np.save(folder / "embeddings.npy", np.stack([np.cos(numbers), np.sin(numbers)], 1).astype(np.float32))
-    write_suite(folder, Suite("tiny", domains))
 
 
 def flags(root: Path, *more: str) -> list[str]:

@@ -115,4 +115,8 @@ def test_any_checkpoint_is_scored_on_test(encoder, tmp_path):
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "model")
     with patch.object(ground, "reviews", lambda: (tmp_path, list(LABELS))):
-        assert ground.accuracy(tmp_path / "model") in (0, 0.5, 1)  # two texts, four times each
+        with torch.no_grad():
+            model.classifier.weight.zero_()
+            model.classifier.bias.copy_(torch.tensor([1.0, 0.0]))  # predicts the first label
+        model.save_pretrained(tmp_path / "model")
+        assert ground.accuracy(tmp_path / "model") == [row.label for row in rows(8)].count(LABELS[0]) / 8

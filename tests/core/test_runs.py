@@ -233,7 +233,7 @@ def test_the_hash_of_rows_depends_on_every_field_and_the_order():
     assert len({hash_rows(rows), *map(hash_rows, changed)}) == 8
 
 
-def test_the_hash_of_a_model_depends_on_its_weights_and_config(tmp_path):
+def test_the_hash_of_a_model_depends_on_its_weights_config_and_tokenizer(tmp_path):
     classifier().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     first = hash_model(str(tmp_path))
@@ -244,7 +244,10 @@ def test_the_hash_of_a_model_depends_on_its_weights_and_config(tmp_path):
     second = hash_model(str(tmp_path))
     classifier(seed=1).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.3}))
-    assert len({first, second, hash_model(str(tmp_path))}) == 3
+    third = hash_model(str(tmp_path))
+    saved = tmp_path / "tokenizer.json"
+    saved.write_text(saved.read_text().replace('"good"', '"great"'))
+    assert len({first, second, third, hash_model(str(tmp_path))}) == 4
     assert hash_model("bert-base-uncased") == "bert-base-uncased"
 
 

@@ -196,9 +196,13 @@ def test_a_classifier_is_loaded_in_train_mode_with_the_domains_labels(folder):
     )
 
 
-def test_a_checkpoint_may_lack_its_pooler_and_head(folder):
+def test_a_checkpoint_without_pooler_and_head_gets_new_ones(folder):
     change_weights(folder, lambda w: [w.pop(name) for name in list(w) if "pooler" in name or "classifier" in name])
-    load_classifier(str(folder), BOOKS, tokenizer())
+    weights, saved = load_classifier(str(folder), BOOKS, tokenizer()).state_dict(), load_file(folder / "model.safetensors")
+    new = weights.keys() - saved.keys()
+    assert new == {f"{part}.{kind}" for part in ("bert.pooler.dense", "classifier") for kind in ("weight", "bias")}
+    assert all(weights[name].isfinite().all() for name in new) and weights["classifier.weight"].std() > 0
+    assert all(torch.equal(weights[name], value) for name, value in saved.items())
 
 
 def test_a_checkpoint_that_lacks_encoder_weights_is_refused(folder):

@@ -84,7 +84,8 @@ def test_the_teacher_runs_once_on_the_texts_of_both_stages(suite, finished, monk
     copied(finished, suite / "outputs", "teacher-meta")
     distil(suite, "first", *WINDOWS, "--transfer_set", "all")
     monkeypatch.setattr("teachback.stages.teachers.features", None)  # a call would run the teacher
-    distil(suite, "second", *WINDOWS, "--second_transfer_set", "all")
+    (student,) = distil(suite, "second", *WINDOWS, "--second_transfer_set", "all")
+    assert student.name == "student_second" and (student / "model.safetensors").is_file()
 
 
 def test_transfer_set_all_needs_another_domain_with_equal_labels(suite, finished):  # noqa: F811

@@ -1,4 +1,4 @@
-"""What a user of Hugging Face's Trainer writes in place of stages 3 to 5: `peers.py` runs it as a process of its own.
+"""Training as a user of Hugging Face's Trainer writes it in place of stages 3 to 5: `peers.py` runs it as a process of its own.
 
 bfloat16, batches padded to their longest row, an evaluation and a checkpoint an epoch, the best one kept; a student's
 teacher answers at each step, inside ``compute_loss``, and attention maps come from eager attention.

@@ -91,7 +91,7 @@ class TeacherArguments(HardLabelArguments):
 
 @dataclass
 class StudentArguments(Checked):
-    """Where a student comes from, and its teacher; stages 4 and 5."""
+    """Origin of the student, and its teacher; stages 4 and 5."""
 
     stage: Annotated[str, one_of("first", "second")] = option("first", "first (inner layers) or second (predictions).")
     teacher: Annotated[str, one_of("meta", "mix", "mtl", "single", "multi")] = "meta"
@@ -198,7 +198,7 @@ class SecondStageArguments(HardLabelArguments):
 
 @dataclass
 class MetaTeacherArguments(Checked):
-    """How the meta-teacher's heads learn on quiz; stages 5 and 6."""
+    """Training of the meta-teacher's heads on quiz; stages 5 and 6."""
 
     meta_loss: Annotated[str, one_of("collaborative", "competitive")] = "collaborative"
     meta_epochs: Count = 1

@@ -1,4 +1,4 @@
-"""How PyTorch's threads wait for each other. OpenMP reads these settings once, when PyTorch is loaded."""
+"""Waiting of PyTorch's threads for each other. OpenMP reads these settings once, when PyTorch is loaded."""
 
 import os
 

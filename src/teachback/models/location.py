@@ -1,4 +1,4 @@
-"""Where a model lies, by its name; without loading it or PyTorch."""
+"""Location of a model by its name, found without loading it or PyTorch."""
 
 import json
 from contextlib import suppress

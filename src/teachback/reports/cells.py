@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def role(self) -> str:
-        """What the cell makes: data, teacher, student or curriculum."""
+        """Kind of the cell: data, teacher, student or curriculum."""
         return next((role for script, role in ROLES.items() if script in self.scripts), STUDENT)
 
     @property

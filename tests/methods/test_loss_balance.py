@@ -60,7 +60,7 @@ def test_balance_resumes_exactly_from_its_state_dict(kind):
     second.load_state_dict(first.state_dict())
     for seed in range(7, 30):
         one, other = whole(terms(1.0, seed)), second(terms(1.0, seed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("kind", ["initial", "running"])

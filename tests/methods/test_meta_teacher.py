@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import BOOKS, DVD, GENRE, classifier, tiny_teacher
+from tiny import BOOKS, DVD, GENRE, classifier, text_rows, tiny_teacher, tokenizer
 from torch import nn
 
 from teachback.core.arguments import MetaTeacherArguments
 from teachback.core.errors import TeachbackError
+from teachback.data.encoding import encode
 from teachback.data.schema import Domain
 from teachback.methods import meta_teacher
 from teachback.methods.losses import (
@@ -34,7 +35,7 @@ from teachback.methods.meta_teacher import (
     take_heads,
     train_meta_teacher,
 )
-from teachback.methods.teacher_outputs import by_row
+from teachback.methods.teacher_outputs import by_row, features
 from teachback.models.heads import ABSENT_CLASS, Classifier
 
 LABELS = torch.tensor([1, 0])
@@ -285,14 +286,21 @@ def test_meta_heads_and_projection_of_stage_5_are_loaded(tmp_path):
     assert torch.equal(module.head("topic").weight, new)
 
 
-def test_meta_training_changes_neither_encoder():
+def test_meta_training_on_states_of_teacher_and_student_changes_neither_of_them():
     teacher, student = tiny_teacher(), Classifier(classifier(seed=3), {"sentiment": BOOKS})
     module = MetaTeacher(meta_heads(teacher, [BOOKS]), 32)
-    before = {name: value.clone() for name, value in [*teacher.state_dict().items(), *student.state_dict().items()]}
-    train_meta_teacher(module, [quiz()], MetaTeacherArguments(meta_epochs=3), 8, 0)
-    after = dict([*teacher.state_dict().items(), *student.state_dict().items()])
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert all(parameter.grad is None for part in (teacher, student) for parameter in part.parameters())
+    encoded, both = encode(text_rows(8), tokenizer(), 16), (teacher, student)
+    of_teacher, of_student = (
+        features(part, encoded, 0, 4, torch.device("cpu"), "fp32").pooled for part in (teacher.classifier, student)
+    )
+    before = [copy.deepcopy(part.state_dict()) for part in both]
+    start = module.head("sentiment").weight.clone()
+    rows = Quiz("sentiment", of_teacher, of_student, torch.arange(8) % 2)
+    train_meta_teacher(module, [rows], MetaTeacherArguments(meta_epochs=3), 4, 0)
+    assert not torch.equal(module.head("sentiment").weight, start)
+    for part, state in zip(both, before):
+        assert all(torch.equal(value, state[name]) for name, value in part.state_dict().items())
+        assert all(parameter.grad is None for parameter in part.parameters())
 
 
 def test_heads_of_every_kind_are_trained_together():

@@ -50,13 +50,22 @@ def test_without_class_weights_there_is_no_weight_column():
 
 @pytest.mark.parametrize(
     "given, message",
-    [("positive=2", "negative has no weight. The labels are: negative, positive"), ("positiv=2,negative=1,positive=1", "positiv is not a label"),
-     ("balance", "'balance' is not of the form name=weight; use that form, or balanced"), ("positive=two,negative=1", "'positive=two' is not of the form name=weight"),
-     ("positive=0,negative=1", "the weight of positive must be a number above 0"), ("positive=nan,negative=1", "of positive must be")],
+    [("positive=2", "negative has no weight"), ("positiv=2,negative=1,positive=1", "positiv is not a label"),
+     ("positiv=2,negative=1", "positiv is not a label; positive has no weight"),
+     ("positive=0,negative=1", "the weight of positive must be a number above 0"), ("positive=nan,negative=1", "the weight of positive must be a number above 0"),
+     ("positive=inf,negative=1", "the weight of positive must be a number above 0")],
 )  # fmt: skip
-def test_invalid_class_weights_are_reported(given, message):
-    with pytest.raises(TeachbackError, match=message):
+def test_error_of_invalid_class_weights_lists_the_labels(given, message):
+    with pytest.raises(TeachbackError) as caught:
         column(HardLabelArguments(class_weights=given), rows(negative=1))
+    assert str(caught.value) == f"CLASS_WEIGHTS={given}: {message}. The labels are: negative, positive"
+
+
+@pytest.mark.parametrize(("given", "part"), [("balance", "balance"), ("positive=two,negative=1", "positive=two"), ("positive=1,", "")])
+def test_error_of_malformed_class_weights_names_the_malformed_part(given, part):
+    with pytest.raises(TeachbackError) as caught:
+        column(HardLabelArguments(class_weights=given), rows(negative=1))
+    assert str(caught.value) == f"CLASS_WEIGHTS={given}: {part!r} is not of the form name=weight; use that form, or balanced"
 
 
 @pytest.mark.parametrize("args", [BALANCED, HardLabelArguments(label_smoothing=0.1)])

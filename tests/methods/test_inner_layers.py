@@ -30,7 +30,7 @@ from teachback.methods.inner_layers import InnerLayerDistillation, layer_map, nu
 from teachback.methods.losses import known_labels
 from teachback.methods.relation_loss import relation_loss
 from teachback.models.heads import ABSENT_CLASS, Classifier
-from teachback.models.layers import backbone, final_layer
+from teachback.models.layers import backbone, cut_layers, final_layer
 from teachback.models.relation_states import RelationStates
 
 TERMS = ("embedding", "hidden", "attention", "tkd")
@@ -469,10 +469,18 @@ def test_one_step_changes_the_whole_encoder_and_neither_head_nor_teacher(archite
     assert all(torch.equal(value, teacher[name]) for name, value in module.teacher.teacher.state_dict().items())
 
 
-def test_head_and_pooler_of_the_student_are_frozen():
-    module = first_stage()
-    assert not any(p.requires_grad for p in final_layer(module.student.model).parameters())
-    assert not any(p.requires_grad for p in module.student.model.bert.pooler.parameters())
+def test_head_and_pooler_are_frozen_and_keep_the_teachers_weights_through_a_step():
+    """The student is cut from its teacher; the step decays all weights that it trains."""
+    teacher = tiny_teacher(layers=4)
+    origin = teacher.classifier.model
+    model = cut_layers(origin, [1, 3], BOOKS, teacher.head_for(BOOKS))
+    module = InnerLayerDistillation(Classifier(model, {"sentiment": BOOKS}), teacher, FirstStageArguments(), True).train()
+    loss(module, batch()).backward()
+    torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0.1).step()
+    assert not torch.equal(model.bert.encoder.layer[1].output.dense.weight, origin.bert.encoder.layer[3].output.dense.weight)
+    for own, taught in ((final_layer(model), teacher.head_for(BOOKS)), (model.bert.pooler.dense, origin.bert.pooler.dense)):
+        assert torch.equal(own.weight, taught.weight) and torch.equal(own.bias, taught.bias)
+        assert not own.weight.requires_grad and not own.bias.requires_grad
 
 
 def test_training_steps_reduce_the_loss():

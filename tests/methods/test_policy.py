@@ -1,3 +1,4 @@
+import itertools
 import math
 from dataclasses import replace
 
@@ -171,6 +172,17 @@ def test_ucb_tries_each_domain_first_and_then_prefers_the_best():
     assert sorted(actions[:3]) == [0, 1, 2]
     counts = [actions.count(action) for action in range(3)]
     assert counts[1] > 25 and counts[1] > counts[0] >= counts[2] > 1
+
+
+def test_ucb_returns_to_rarely_chosen_domains_again_and_again():
+    """The discounted number of a domain's steps falls while it is left out; without the discount its gaps would grow to hundreds of steps."""
+    bandit, actions = Bandit("ucb", 3, 0.1), []
+    for _ in range(600):
+        actions.append(bandit.choose().action)
+        bandit.update(actions[-1], [0.0, 1.0, -1.0][actions[-1]])
+    times = [[*(step for step, action in enumerate(actions) if action == domain), 600] for domain in range(3)]
+    middle, best, worst = (max(after - before for before, after in itertools.pairwise(steps)) for steps in times)
+    assert best < middle < worst < 40
 
 
 @pytest.mark.parametrize(("reward", "chosen"), [(0.0, 1), (-0.7, 0)])

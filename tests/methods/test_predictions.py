@@ -22,14 +22,23 @@ from torch.nn.functional import cross_entropy
 
 from teachback.core.arguments import MetaTeacherArguments, SecondStageArguments
 from teachback.core.errors import TeachbackError
+from teachback.core.training_arguments import OptimizerArguments
 from teachback.data.encoding import Collator, encode
 from teachback.data.schema import Row
 from teachback.data.soft_labels import SoftLabels
 from teachback.methods.losses import is_regression
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
-from teachback.methods.predictions import PredictionDistillation, TeacherStep, answer_columns, pkd_layer_map
+from teachback.methods.predictions import (
+    PredictionDistillation,
+    TeacherStep,
+    answer_columns,
+    pkd_layer_map,
+    pkd_layers,
+    teacher_columns,
+)
 from teachback.methods.teacher_outputs import features, load_features, logits_of, save_features
 from teachback.models.heads import ABSENT_CLASS, Classifier, Outputs
+from teachback.training.trainer import train
 
 TEACHER_LOGITS = torch.tensor([[0.0, math.log(3)], [2.0, -1.0], [-0.5, 0.5]])
 
@@ -196,12 +205,26 @@ def test_loss_does_not_depend_on_row_order_and_batches_may_have_one_row():
     assert loss(module, chosen(values, [0])).shape == ()
 
 
-def test_classes_absent_in_the_teachers_head_give_finite_gradients():
-    module = second_stage(student={"domain": GENRE}, alpha_soft=0.5)
-    absent = torch.cat([TEACHER_LOGITS, torch.full((3, 1), ABSENT_CLASS)], 1)
-    value = loss(module, rows(teacher_logits=absent))
-    value.backward()
-    assert value.isfinite()
+@pytest.mark.parametrize("form", ["ce", "kl", "mse"])
+def test_class_absent_in_the_teachers_head_is_learnt_as_probability_zero(form):
+    """Loss and gradient of the logits by hand, as the logit of an absent class times its probability must give 0 and not NaN."""
+    module = second_stage(student={"domain": GENRE}, alpha_soft=0.5, soft_loss=form, temperature=2.0)
+    values = rows(teacher_logits=torch.cat([TEACHER_LOGITS, torch.full((3, 1), ABSENT_CLASS)], 1))
+    outputs = module(**values)
+    outputs["logits"].retain_grad()
+    outputs["loss"].backward()
+    logits = outputs["logits"].detach().requires_grad_()
+    softened, known = (logits / 2).softmax(1), (TEACHER_LOGITS / 2).softmax(1)
+    soft = {
+        "ce": -(known * softened[:, :2].log()).sum(1),
+        "kl": (known * (known / softened[:, :2]).log()).sum(1),
+        "mse": ((softened[:, :2] - known).square().sum(1) + softened[:, 2].square()) / 3,
+    }[form]
+    expected = (0.5 * 2**2 * soft + 0.5 * cross_entropy(logits, values["label"], reduction="none")).mean()
+    expected.backward()
+    torch.testing.assert_close(outputs["loss"], expected)
+    torch.testing.assert_close(outputs["logits"].grad, logits.grad)
+    assert (logits.grad[:, 2] > 0).all()  # a step lowers the absent class
     assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
 
 
@@ -356,6 +379,27 @@ def test_pkd_loss_by_hand_on_three_layers():
     torch.testing.assert_close(loss(module, values), 10.0 * total / 3)
 
 
+@pytest.mark.parametrize(("name", "pairs"), [("first", [(1, 1), (2, 2)]), ("skip", [(1, 2), (2, 4)]), ("last", [(1, 4), (2, 5)])])
+def test_pkd_loss_by_hand_of_three_layers_on_a_teacher_of_six(name, pairs):
+    teacher, model = tiny_teacher(layers=6), classifier(layers=3, seed=1)
+    args = SecondStageArguments(method="mpdistil", beta_pkd=10.0, alpha_soft=1.0, pkd_layers=name)
+    encoded, layers = teacher_rows(), pkd_layers(model, teacher, args)
+    told = features(teacher.classifier, encoded, 0, 3, torch.device("cpu"), "fp32", layers)
+    encoded.columns |= teacher_columns(teacher, told, BOOKS) | {"label": torch.tensor([1, 0, 0, 1])}
+    module = PredictionDistillation(Classifier(model, {"sentiment": BOOKS}), args, False, teacher_width=32).eval()
+    values = Collator(0)([encoded[i] for i in range(4)])
+    inputs = {name: values[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    with torch.no_grad():
+        of_student, of_teacher = (part(**inputs, output_hidden_states=True) for part in (model, teacher.classifier.model))
+    values["teacher_logits"] = of_student.logits  # leaves the loss of PKD alone
+    directions = [
+        torch.nn.functional.normalize(states, dim=-1)
+        for i, j in pairs for states in (of_student.hidden_states[i][:, 0], of_teacher.hidden_states[j][:, 0])
+    ]  # fmt: skip
+    expected = 10.0 * sum((one - other).square().mean() for one, other in zip(directions[::2], directions[1::2])) / 2
+    torch.testing.assert_close(loss(module, values), expected, rtol=1e-3, atol=0)  # the teacher's states are in half precision
+
+
 def test_pkd_projects_between_widths_and_trains_the_projection():
     module, values = pkd_module(width=16, teacher_width=48)
     loss(module, values).backward()
@@ -398,6 +442,27 @@ def test_meta_teacher_is_trained_between_epochs_and_the_student_is_not():
     loss(module, values).backward()
     assert all(parameter.grad is None for parameter in module.meta.parameters())
     assert not any(parameter.requires_grad for parameter in module.meta.parameters())
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_updated_meta_teacher_changes_the_student_from_the_second_epoch_on(tmp_path, epochs):
+    def learnt(name: str, updated: bool) -> dict[str, torch.Tensor]:
+        """Weights of a student after training with a meta-teacher, which stays as it is unless ``updated``."""
+        student = Classifier(classifier(seed=1, **NO_DROPOUT), {"sentiment": BOOKS})
+        step = teacher_step(student)
+        if not updated:
+            step.take = lambda student: [0.0]
+        module = PredictionDistillation(student, SecondStageArguments(method="mpdistil", beta_pkd=0.0), False, step)
+        step.encoded.columns["teacher_pooled"] = step.teacher_pooled
+        settings = OptimizerArguments(
+            num_train_epochs=epochs, per_device_train_batch_size=2, learning_rate=0.01, trainer=["load_best_model_at_end=false"]
+        )
+        args = settings.training_arguments("cpu", "fp32")
+        train(module, step.encoded, step.encoded, args, tmp_path / name, None, 0, settings=settings)
+        return student.state_dict()
+
+    updated, fixed = learnt("updated", True), learnt("fixed", False)
+    assert all(torch.equal(value, fixed[name]) for name, value in updated.items()) is (epochs == 1)
 
 
 def test_fixed_teacher_is_not_trained_between_epochs():

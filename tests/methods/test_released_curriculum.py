@@ -12,9 +12,10 @@ from tiny import BOOKS, GENRE, classifier, tiny_teacher
 from teachback.core.arguments import CurriculumArguments
 from teachback.core.errors import TeachbackError
 from teachback.core.training_arguments import OptimizerArguments
+from teachback.methods import released_curriculum
 from teachback.methods.curriculum import Student
 from teachback.methods.meta_teacher import MetaTeacher, meta_heads
-from teachback.methods.policy import pooler_weight
+from teachback.methods.policy import pooler_weight, reinforce_loss
 from teachback.methods.released_curriculum import ReleasedCurriculum, released_returns
 from teachback.models.heads import Classifier
 
@@ -63,14 +64,24 @@ def test_gradients_accumulate_are_clipped_per_step_and_applied_once():
     assert not torch.equal(run.student.classifier.model.classifier.weight, weight)
 
 
-def test_domain_drawn_at_a_step_is_trained_on_in_the_next_step():
-    run, made = released(episode_steps=8), []
-    choose = run.policy.choose
+def test_reward_is_credited_to_the_domain_that_the_next_step_trains_on(monkeypatch):
+    run, made, credited = released(episode_steps=8), [], []
+    choose, rewards = run.policy.choose, [2.0**step for step in range(8)]
     run.policy.choose = lambda state: made.append(choose(state)) or made[-1]
+    monkeypatch.setattr(run, "_level", lambda rows, left=iter(rewards): next(left))
+
+    def watch(choices, returns, weight):
+        credited.extend(zip([choice.action for choice in choices], returns, strict=True))
+        return reinforce_loss(choices, returns, weight)
+
+    monkeypatch.setattr(released_curriculum, "reinforce_loss", watch)
     run.run_episode()
     studied = [step["domain"] for step in run.record.steps]
     assert studied[1:] == [run.quizzes[choice.action].name for choice in made[:-1]] and len(made) == 8
     assert run.record.steps[0]["probability"] == 0.5 and len(set(studied)) == 2
+    assert [step["reward"] for step in run.record.steps] == rewards
+    # rewards double from step to step, so that each return names its step
+    assert credited == [(choice.action, value) for choice, value in zip(made, released_returns(rewards, 0.99))]
 
 
 def test_policy_gradient_updates_the_students_pooler():

@@ -68,7 +68,8 @@ def test_reward_is_credited_to_the_domain_that_the_next_step_trains_on(monkeypat
     run, made, credited = released(episode_steps=8), [], []
     choose, rewards = run.policy.choose, [2.0**step for step in range(8)]
     run.policy.choose = lambda state: made.append(choose(state)) or made[-1]
-    monkeypatch.setattr(run, "_level", lambda rows, left=iter(rewards): next(left))
+    left = iter(rewards)
+    monkeypatch.setattr(run, "_level", lambda rows: next(left))
 
     def watch(choices, returns, weight):
         credited.extend(zip([choice.action for choice in choices], returns, strict=True))

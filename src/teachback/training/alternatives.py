@@ -1,17 +1,13 @@
 """Weights other than the best epoch's, such as those before training, which take its place by their score on the selection rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from transformers import Trainer
 
 
-def is_better(value: float, other: float, greater_is_better: bool) -> bool:
-    return value > other if greater_is_better else value < other
-
-
 def is_no_worse(value: float, other: float, greater_is_better: bool) -> bool:
-    return not is_better(other, value, greater_is_better)
+    return value >= other if greater_is_better else value <= other
 
 
 def copy_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -19,10 +15,8 @@ def copy_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-def take_if(
-    trainer: Trainer, weights: Mapping[str, torch.Tensor], what: str, wins: Callable[[float, float, bool], bool]
-) -> bool:
-    """Load ``weights`` in place of the trained ones if their selection metric ``wins`` over theirs; returns whether it does.
+def take_if_no_worse(trainer: Trainer, weights: Mapping[str, torch.Tensor], what: str) -> bool:
+    """Load ``weights`` in place of the trained ones if their selection metric is no worse; returns whether it is.
 
     Compared with the best epoch, or with what took its place in an earlier call. Collective: all processes must call it.
     """
@@ -32,7 +26,7 @@ def take_if(
     loss_only = trainer.compute_metrics is None
     metrics = trainer.evaluation_loop(trainer.get_eval_dataloader(), "Evaluation", loss_only, metric_key_prefix="eval").metrics or {}
     value = metrics[f"eval_{name}"]
-    taken = wins(value, before, bool(trainer.args.greater_is_better))
+    taken = is_no_worse(value, before, bool(trainer.args.greater_is_better))
     if taken:
         trainer.state.best_metric = value
     else:

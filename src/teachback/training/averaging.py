@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save
 from transformers import Trainer, TrainerCallback
 
 from teachback.core.files import write_atomically
-from teachback.training.alternatives import is_no_worse, take_if
+from teachback.training.alternatives import take_if_no_worse
 
 FOLDER = "epochs"  # within the folder of checkpoints
 
@@ -56,4 +56,4 @@ def take_average(trainer: Trainer, checkpoints: Path) -> bool:
     """
     trainer.accelerator.wait_for_everyone()  # the main process has written the files
     files = _files(checkpoints / FOLDER)
-    return take_if(trainer, mean_weights(files), f"mean weights of the last {len(files)} epochs", is_no_worse)
+    return take_if_no_worse(trainer, mean_weights(files), f"mean weights of the last {len(files)} epochs")

@@ -26,7 +26,7 @@ from teachback.models.heads import Classifier
 from teachback.models.layers import use_training_attention
 from teachback.models.loading import check_finite
 from teachback.models.positions import require_positions
-from teachback.training.alternatives import copy_of, is_better, take_if
+from teachback.training.alternatives import copy_of, take_if_no_worse
 from teachback.training.averaging import KeepEpochs, take_average
 from teachback.training.checkpoints import (
     STATE,
@@ -242,9 +242,9 @@ def _used_embeddings(module: TrainingModule, train_rows, dev_rows, args: Trainin
 
 
 def _take_alternatives(trainer: DistillationTrainer, settings: OptimizerArguments, checkpoints: Path, start: dict) -> None:
-    """Replace the best epoch's weights by the mean of the last ones or by ``start`` if they score better; records which is kept."""
+    """Replace the best epoch's weights by the mean of the last ones or by ``start`` if these score no worse; records which is kept."""
     averaged = bool(settings.average_checkpoints) and take_average(trainer, checkpoints)
-    trainer.start_kept = bool(start) and take_if(trainer, start, "weights before training", is_better)
+    trainer.start_kept = bool(start) and take_if_no_worse(trainer, start, "weights before training")
     trainer.averaged = averaged and not trainer.start_kept
 
 
@@ -254,8 +254,8 @@ def train(module: TrainingModule, train_rows: EncodedRows, dev_rows: EncodedRows
     """Train ``module`` in place, resuming from checkpoint ``last``, and restore the best checkpoint on ``dev_rows``.
 
     ``settings``: what ``args`` were built from; read for fields that Hugging Face's arguments lack. With its
-    ``average_checkpoints``, the mean weights of the last epochs replace the best checkpoint if they are not worse; with its
-    ``keep_start``, the weights before training replace it if they are better.
+    ``average_checkpoints``, the mean weights of the last epochs replace the best checkpoint if they are no worse; with its
+    ``keep_start``, the weights before training do.
 
     Selects on the metric ``score`` if ``compute_metrics`` gives one (higher is better), else on the loss.
     """

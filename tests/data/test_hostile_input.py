@@ -107,28 +107,42 @@ def test_tar_archives_with_huge_headers_are_refused_before_reading_them(tmp_path
             read(path)
 
 
-def test_stage_1_leaves_no_files_of_a_refused_archive(tmp_path):
-    """Run the command of stage 1 on a zip bomb in place of a suite's archive."""
-    (tmp_path / "CB.zip").write_bytes(zipped("CB/train.jsonl", 60_000_000))
+@pytest.mark.parametrize(
+    ("member", "size", "message"),
+    [
+        ("CB/train.jsonl", 60_000_000, "CB.zip unpacks to more than 50,000,000 bytes"),
+        ("../out.txt", 5, "CB.zip: the member '../out.txt' would be unpacked outside the folder"),
+    ],
+)
+def test_stage_1_leaves_no_files_of_a_refused_archive(tmp_path, member, size, message):
+    """Run the command of stage 1 on a zip bomb, or one with a member outside its folder, in place of a suite's archive."""
+    (tmp_path / "CB.zip").write_bytes(zipped(member, size))
     done = command(
         "get_data.py", "--suite", "superglue", "--domains", "CB", "--source", tmp_path, "--data_dir", tmp_path / "data"
     )
-    assert done.status == 1 and "CB.zip unpacks to more than 50,000,000 bytes" in done.error
-    assert not [path for path in (tmp_path / "data/raw").rglob("*") if path.is_file()]
+    assert done.status == 1 and message in done.error
+    assert not list((tmp_path / "data/raw/superglue").iterdir()) and not list(tmp_path.rglob("out.txt"))
 
 
-@pytest.mark.parametrize("script", ["predict.py", "export.py"])
+@pytest.mark.parametrize("script", ["train_teacher.py", "predict.py", "export.py"])
 def test_checkpoints_with_their_own_code_are_refused_without_a_prompt(tmp_path, monkeypatch, script):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks whether to run the code"))
     folder = tmp_path / "foreign"
     tiny.classifier().save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mine", "auto_map": {"AutoConfig": "mine.C"}}))
+    own = {"AutoConfig": "mine.C", "AutoModelForSequenceClassification": "mine.C"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mine", "auto_map": own}))
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
     (tmp_path / "texts").write_text("a text\n")
-    more = ("--input", tmp_path / "texts") if script == "predict.py" else ()
-    done = command(script, "--folder", folder, *more)
+    write_tiny_suite(tmp_path / "data")
+    places = ("--suite", "tiny", "--data_dir", tmp_path / "data", "--output_root", tmp_path / "outputs", "--device", "cpu")
+    flags = {
+        "train_teacher.py": (*places, "--teacher_model", folder),
+        "predict.py": ("--folder", folder, "--input", tmp_path / "texts"),
+        "export.py": ("--folder", folder),
+    }
+    done = command(script, *flags[script])
     assert done.status == 1 and "needs code that comes with the checkpoint" in done.error and "is never run" in done.error, done
     assert not (tmp_path / "ran").exists()
 

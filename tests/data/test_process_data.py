@@ -182,12 +182,13 @@ def test_a_source_inside_the_output_folder_is_refused(tmp_path):
     assert (tmp_path / "custom/mine.tsv").is_file()
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_old_file_or_none(tmp_path, monkeypatch):
     rows = [Row("1", "x", "", "yes", "a")]
     write_rows(tmp_path / "t.tsv", rows)
     monkeypatch.setattr(files.os, "fsync", lambda handle: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_rows(tmp_path / "t.tsv", rows * 2)
+    for name in ("t.tsv", "new.tsv"):
+        with pytest.raises(ZeroDivisionError):
+            write_rows(tmp_path / name, rows * 2)
     assert read_rows(tmp_path / "t.tsv") == rows and [path.name for path in tmp_path.iterdir()] == ["t.tsv"]
 
 
@@ -245,18 +246,19 @@ def test_a_domain_of_one_train_row_has_an_embedding_and_a_weight(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        {"protocol": "papers"},
-        {"quiz_fraction": 1.0},
-        {"dev_fraction": 0.5, "test_fraction": 0.5},
-        {"suite": "amazon", "source": "x"},
+        ({"protocol": "papers"}, "PROTOCOL=papers is unknown; use one of: honest, paper"),
+        ({"quiz_fraction": 1.0}, "QUIZ_FRACTION=1.0: must be at least 0 and below 1"),
+        ({"dev_fraction": 0.5, "test_fraction": 0.5}, "DEV_FRACTION and TEST_FRACTION leave no train rows; their sum must be below 1"),
+        ({"suite": "amazon", "source": "x"}, "SOURCE=x: stage 2 reads SUITE=amazon from .*/raw; set SOURCE in 1_get_data.sh instead"),
     ],
 )
-def test_invalid_options_are_refused(tmp_path, options):
+def test_invalid_options_are_refused(tmp_path, options, message):
     write_custom(tmp_path / "raw/custom")
-    with pytest.raises(TeachbackError):
+    with pytest.raises(TeachbackError, match=f"^{message}$"):
         run(tmp_path, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def write_glue(data: Path) -> None:

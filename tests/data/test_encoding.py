@@ -201,9 +201,19 @@ def test_batching_and_sorting_keep_the_sequences_of_a_row_together():
     assert ordered.columns["number"].tolist() == order
 
 
-def test_the_sampler_yields_rows_not_sequences():
-    encoded = mixed_rows()
-    assert sorted(LengthBucketSampler(encoded.lengths, 2, 0)) == list(range(5))
+@pytest.mark.parametrize("seed", range(3))
+def test_questions_are_batched_by_the_length_of_their_longest_choice(seed):
+    """By the sum of the choices' lengths rows 1 and 2 would share a batch, by that of the first choice rows 0 and 2."""
+    rows = [
+        row("quite never loud thin read watch again"),
+        question("bad", "read watch again bought once", text="good"),
+        question("thin bad", "read again", "bought twice", text="good", domain="three"),
+        row("good bad"),
+    ]
+    encoded = encode(rows, tokenizer(), 16, DOMAINS)
+    assert [len(ids) for ids in lists(encoded)] == [9, 5, 9, 6, 6, 6, 4]
+    sampled = list(LengthBucketSampler(encoded.lengths, 2, seed))
+    assert {frozenset(sampled[:2]), frozenset(sampled[2:])} == {frozenset({0, 1}), frozenset({2, 3})}
 
 
 def test_encoding_no_rows_gives_an_empty_result():
@@ -434,13 +444,19 @@ def test_hidden_rows_are_read_from_their_optional_file(tmp_path):
         data.rows("dev")
 
 
-def test_encode_rows_encodes_each_row_by_the_kind_of_its_domain(tmp_path):
-    suite = Suite("tiny", DOMAINS)
-    encoded = encode_rows(
-        [question("bad", "loud", label="second"), row("good", "bad", label="", domain="passage")],
-        SuiteData(suite, tmp_path, list(DOMAINS)), ["passage", "choices"], tokenizer(), 8,
-    )  # fmt: skip
-    assert encoded.sequences == [2, 1] and encoded.columns["label"].tolist() == [1, -1]
+def test_encode_rows_encodes_and_truncates_each_row_by_its_domain(tmp_path):
+    suite, long = Suite("tiny", DOMAINS), "loud thin read watch"
+    rows = [question("bad", long, text="good plot paper", label="second")]
+    rows += [row("good bad plot", long, label="", domain=domain) for domain in ("passage", "plain")]
+    data = SuiteData(suite, tmp_path, list(DOMAINS))
+    encoded = encode_rows(rows, data, ["passage", "plain", "choices"], tokenizer(), 8)
+    assert encoded.sequences == [2, 1, 1] and encoded.columns["label"].tolist() == [1, -1, -1]
+    assert lists(encoded) == [
+        [CLS, *ids("good", "plot", "paper"), SEP, *ids("bad"), SEP],
+        [CLS, *ids("good", "plot"), SEP, *ids("loud", "thin", "read"), SEP],
+        [CLS, *ids("good"), SEP, *ids("loud", "thin", "read", "watch"), SEP],
+        [CLS, *ids("good", "bad"), SEP, *ids("loud", "thin", "read"), SEP],
+    ]
 
 
 def test_an_unknown_or_unselected_domain_is_refused(tmp_path):

@@ -163,7 +163,7 @@ def test_predictions_equal_those_of_the_transformers_pipeline(workplace, pairs):
         assert answer[0]["label"] == max(expected, key=expected.get)
 
 
-def test_results_match_the_prediction_files_of_a_run(workplace, capsys):
+def test_results_match_the_prediction_files_of_a_run(workplace):
     evaluated = evaluate(arguments(workplace))
     assert [one.stage for one in evaluated] == [
         "teacher-meta", "books/student_finetune", "books/student_first", "books/student_second",

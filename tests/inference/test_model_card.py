@@ -143,21 +143,39 @@ def test_temperatures_are_in_the_text_and_the_metadata(tmp_path):
     assert "fitted on dev: 1.25 (books, 40 rows)" in card.text and card.data.to_dict()["temperature"] == {"books": 1.25}
 
 
-def test_stage_7_adds_its_scores_to_cards_and_skips_write_protected_ones(tmp_path, monkeypatch):
-    names = ("books/student_second", "teacher-meta")
-    student, teacher = (tmp_path / name for name in names)
-    student.mkdir(parents=True)
-    (student / "config.json").write_text("{}")
-    found = [Checkpoint(student, names[0], "books", record_of()), Checkpoint(teacher, names[1], "", {"arguments": {}})]
-    scored = [(checkpoint.stage, checkpoint.method) for checkpoint in found]
-    merge_results(tmp_path / "results.tsv", [Result("tiny", "books", m, n, 7, "test", "accuracy", 0.8125, 199) for n, m in scored])
-    scene = SimpleNamespace(run=tmp_path, data=SimpleNamespace(suite=suite_of()))
-    write_cards(scene, found)
+def write_stage_7_scores(run, found) -> SimpleNamespace:
+    """Write the test accuracy of each checkpoint, and return what `write_cards` needs of an evaluation."""
+    results = [Result("tiny", "books", one.method, one.stage, 7, "test", "accuracy", 0.8125, 199) for one in found]
+    merge_results(run / "results.tsv", results)
+    return SimpleNamespace(run=run, data=SimpleNamespace(suite=suite_of()))
+
+
+def test_stage_7_adds_its_scores_only_to_cards_of_checkpoints_with_answers_and_config(tmp_path):
+    names = ("books/student_second", "teacher-meta", "books/curriculum")
+    student, teacher, without_config = (tmp_path / name for name in names)
+    for folder in (student, teacher):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    records = (record_of(), {"arguments": {}}, record_of())
+    found = [Checkpoint(tmp_path / name, name, "books", record) for name, record in zip(names, records)]
+    write_cards(write_stage_7_scores(tmp_path, found), found)
     scores = [r.metric_value for r in ModelCard.load(student / "README.md").data.eval_results]
-    assert scores == [0.75, 0.8125] and not (teacher / "README.md").exists()  # no card is written if the record has no `answers`
+    assert scores == [0.75, 0.8125]
+    assert not (teacher / "README.md").exists() and not (without_config / "README.md").exists()
 
-    def refused(*_):
-        raise PermissionError
 
-    monkeypatch.setattr("teachback.stages.stage7_evaluate.write_card", refused)
-    write_cards(scene, found)
+def test_stage_7_skips_write_protected_cards_and_writes_the_others(tmp_path, monkeypatch):
+    names = ("books/student_first", "books/student_second", "books/curriculum")
+    found = [Checkpoint(tmp_path / name, name, "books", record_of()) for name in names]
+    for one in found:
+        one.folder.mkdir(parents=True)
+        (one.folder / "config.json").write_text("{}")
+
+    def write_unless_protected(folder, *others):
+        if folder.name == "student_second":
+            raise PermissionError
+        return write_card(folder, *others)
+
+    monkeypatch.setattr("teachback.stages.stage7_evaluate.write_card", write_unless_protected)
+    write_cards(write_stage_7_scores(tmp_path, found), found)
+    assert [(one.folder / "README.md").is_file() for one in found] == [True, False, True]

@@ -94,13 +94,13 @@ def test_text_of_figures_is_large_enough_on_a_phone(tab, page):
     assert tab.evaluate("document.querySelectorAll('figure svg').length") > 10
 
 
-@pytest.mark.parametrize(("width", "share"), [(1280, 0.9), (390, 0.9)])
-def test_a_single_figure_has_the_full_width(tab, page, width, share):
+@pytest.mark.parametrize(("width", "form"), [(1280, "wide"), (390, "narrow")])
+def test_a_single_figure_has_the_full_width_and_is_drawn_wide_on_desktops_only(tab, page, width, form):
     tab.open(page, width)
-    whole = "document.querySelector('main').clientWidth"
-    alone = "[...document.querySelectorAll('.alone:has(.wide) svg')].filter(e => e.clientWidth).map(e => e.clientWidth)"
-    assert tab.evaluate(f"Math.min(...{alone}) / {whole}") > share
-    assert tab.evaluate(f"{alone}.length") == tab.evaluate("document.querySelectorAll('.alone:has(.wide)').length") > 0
+    alone = "[...document.querySelectorAll('.alone:has(.wide) svg')].filter(e => e.clientWidth)"
+    forms = json.loads(tab.evaluate(f"JSON.stringify({alone}.map(e => e.parentElement.className))"))
+    assert forms == [form] * tab.evaluate("document.querySelectorAll('.alone:has(.wide)').length") and forms
+    assert tab.evaluate(f"Math.max(...{alone}.map(e => Math.abs(e.clientWidth - e.closest('.figures').clientWidth)))") <= 1
 
 
 def test_a_hint_that_tables_scroll_is_shown_on_phones_only(tab, page):

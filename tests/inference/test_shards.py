@@ -173,17 +173,24 @@ def test_processes_of_the_command_line_share_the_files(student, texts, tmp_path)
     assert len(list((tmp_path / "answers").glob("*.tsv"))) == 3
 
 
-def test_interrupted_processes_leave_only_complete_files(student, texts, tmp_path):
-    for path in texts.glob("part-*"):
+def test_interrupted_processes_leave_only_complete_files(student, texts, tmp_path, capsys):
+    """The first file is answered before the signal arrives, and the other two are interrupted."""
+    small = {path: path.read_text() for path in texts.glob("part-[12].txt")}
+    for path in small:
         path.write_text("\n".join(TEXTS * 4000))
     worker, answers = command(student, texts, JOBS="2", EVAL_BATCH_SIZE="8"), tmp_path / "answers"
     end = time.monotonic() + 120
-    while not list(answers.glob(".part-*.unfinished")) and time.monotonic() < end:
+    while not ((answers / ".part-0.tsv.json").is_file() and list(answers.glob(".part-[12]*.unfinished"))) and time.monotonic() < end:
         time.sleep(0.05)
     worker.send_signal(signal.SIGTERM)
     error = worker.communicate(timeout=120)[1]
     assert worker.returncode == 1 and "continues with the unfinished shards" in error, error
-    assert all((answers / f".{path.name}.json").is_file() for path in answers.glob("part-*"))
+    assert [path.name for path in answers.glob("[!.]*")] == ["part-0.tsv"]
+    expected = answer(student, tmp_path, "\n".join(TEXTS[:5]))
+    assert (answers / "part-0.tsv").read_text() == "".join("\t".join(row) + "\n" for row in expected)
+    for path, text in small.items():
+        path.write_text(text)
+    assert shard_summary(student, texts, capsys) == "3 shards: 2 made, 1 finished before, 0 locked by other processes"
 
 
 @needs_snakemake

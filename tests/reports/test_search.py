@@ -237,25 +237,25 @@ def test_an_interrupted_search_continues_as_if_it_were_not_interrupted(project, 
 
 
 def test_a_trial_below_the_median_is_pruned(project):
+    """The sixth trial reports scores below those of the first five, and would then run for a minute."""
     made = Search(arguments(project, trials=6))
-    (project / "slow").touch()
+    made.folder.mkdir(parents=True)
+    for value in (5, 6, 7, 8, 9, 1):
+        made.study.enqueue_trial({"SECOND_LR": value})
     original, done = made._judge, []
 
     def judge(trial):
-        if len(done) < 5:
-            (project / "slow").unlink(missing_ok=True)
-        else:
+        if len(done) == 5:
             (project / "slow").touch()
         original(trial)
         done.append(trial)
 
     made._judge = judge
     made.run()
-    *others, last = made.study.get_trials()
-    assert all(trial.state.name == "COMPLETE" for trial in others)
-    repeated = last.user_attrs["values"] in [trial.user_attrs["values"] for trial in others]
-    assert last.state.name == ("COMPLETE" if repeated else "PRUNED")
-    assert repeated or not Path(made.plan.cells(last.user_attrs["values"])[-1].variables["OUTPUT_DIR"]).exists()
+    trials = made.study.get_trials()
+    assert [trial.user_attrs["values"]["SECOND_LR"] for trial in trials] == ["5", "6", "7", "8", "9", "1"]
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 5 + ["PRUNED"]
+    assert not Path(made.plan.cells({"SECOND_LR": "1"})[-1].variables["OUTPUT_DIR"]).exists()
 
 
 def test_only_a_failure_of_the_first_trial_stops_the_search(project, capsys):
@@ -270,19 +270,27 @@ def test_only_a_failure_of_the_first_trial_stops_the_search(project, capsys):
 
 
 def test_parallel_processes_share_a_study(project):
-    script = (
+    """Stage 3, which all trials share, waits until both processes have begun a trial."""
+    both = 'until set -- "${OUTPUT_DIR%/*}"/locks/trial-*; [[ $# -ge 2 ]]; do if [[ $SECONDS -gt 60 ]]; then exit 4; fi; sleep 0.02; done\n'
+    with open(project / search_space.SCRIPTS["3"], "a") as script:
+        script.write(both + "sleep 0.5\n")  # in which the second process would run the stage too, if it did not wait for the first
+    space = "SECOND_LR=1..80"  # so many values that no two trials have the same
+    code = (
         "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from unittest.mock import patch; import test_search as t; "
         "root = Path(sys.argv[1]); t.take_root(root, lambda name, value: patch(name, value).start()); "
-        "t.Search(t.arguments(root, trials=8)).run()"
+        f"t.Search(t.arguments(root, {space!r}, trials=4)).run()"
     )
     paths = [str(project), *(str(ROOT / place) for place in ("tests/reports", "tests/stages", "tests", "src"))]
-    children = [subprocess.Popen([sys.executable, "-c", script, *paths], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    children = [subprocess.Popen([sys.executable, "-c", code, *paths], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [child.communicate(timeout=300)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0]
-    made = Search(arguments(project, trials=8))
-    assert made.counted() == 8 and sum(text.count("trial ") - text.count(", as trial") for text in said) == 8
+    numbers = [re.findall(r"^trial (\d)", text, re.MULTILINE) for text in said]
+    assert sorted(numbers[0] + numbers[1]) == list("0123") and all(numbers)
+    made = Search(arguments(project, space, trials=4))
+    values = [values["SECOND_LR"] for values, _ in finished_trials(made)]
+    assert made.counted() == len(set(values)) == 4
     assert len(ran(project, "3")) == len(ran(project, "4")) == 1
-    assert len(ran(project, "5")) == len({value["SECOND_LR"] for value, _ in finished_trials(made)}) or len(ran(project, "5")) <= 8
+    assert sorted(line.split()[1] for line in ran(project, "5")) == sorted(values)
 
 
 def test_search_with_real_stages(tmp_path):

@@ -13,10 +13,14 @@ from huggingface_hub.utils import filter_repo_objects
 from teachback.core.errors import TeachbackError
 from teachback.core.parsing import parse
 from teachback.core.training_arguments import OptimizerArguments
-from teachback.inference.hub import LEFT_OUT, HubArguments, check_hub, push
+from teachback.inference.hub import LEFT_OUT, HubArguments, push
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-CPU = ["--device", "cpu"]
+STAGES = {  # function of each training script's stage
+    "train_teacher": "teachback.stages.stage3_teacher.train_teachers",
+    "distill_student": "teachback.stages.distillation.distil",
+    "curriculum": "teachback.stages.stage6_curriculum.run_curriculum",
+}
 
 
 @pytest.fixture
@@ -84,23 +88,40 @@ def test_a_failed_upload_says_that_the_folder_is_finished(monkeypatch, error):
         push([Path("books/student_second")], HubArguments(True, name))
 
 
-def test_inconsistent_hub_flags_are_refused():
-    with pytest.raises(TeachbackError, match="needs --hub_model_id"):
-        check_hub(HubArguments(push_to_hub=True))
-    with pytest.raises(TeachbackError, match="has no effect without --push_to_hub"):
-        check_hub(HubArguments(hub_model_id="me/mine"))
+@pytest.fixture
+def train(monkeypatch):
+    """Return a function that runs a training script with flags, and the list of calls of its stage, which is not run."""
+    calls = []
+    for stage in STAGES.values():
+        monkeypatch.setattr(stage, lambda *arguments: calls.append(arguments) or [Path("books/made")])
+
+    def run(script: str, *flags: str) -> None:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", "--device", "cpu", *flags])
+        runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+
+    return run, calls
+
+
+@pytest.mark.parametrize("script", STAGES)
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--push_to_hub"], "--push_to_hub needs --hub_model_id"), (["--hub_model_id", "me/mine"], "me/mine has no effect without --push_to_hub")],
+    ids=["no repository", "no request"],
+)  # fmt: skip
+def test_inconsistent_hub_flags_are_refused_before_training(script, flags, message, train, uploaded, capsys):
+    run, calls = train
+    with pytest.raises(SystemExit) as end:
+        run(script, *flags)
+    assert end.value.code == 1 and message in capsys.readouterr().err and not calls and not uploaded
+
+
+def test_a_hub_strategy_is_refused():
     with pytest.raises(TeachbackError, match="uploaded once, when it is finished"):
         parse(OptimizerArguments, argv=["--hub_strategy", "end"])
 
 
-@pytest.mark.parametrize(
-    ("script", "stage", "flags"),
-    [("train_teacher", "teachback.stages.stage3_teacher.train_teachers", CPU), ("distill_student", "teachback.stages.distillation.distil", CPU),
-     ("curriculum", "teachback.stages.stage6_curriculum.run_curriculum", [])],
-)  # fmt: skip
-def test_every_training_stage_uploads_its_output(script, stage, flags, uploaded, monkeypatch):
-    monkeypatch.setattr(stage, lambda *_: [Path("books/made")])
-    argv = [f"{script}.py", *flags, "--push_to_hub", "--hub_model_id", "me/mine"]
-    monkeypatch.setattr(sys, "argv", argv)
-    runpy.run_path(str(SCRIPTS / argv[0]), run_name="__main__")
-    assert uploaded == [("me/mine", "books/made", None, None)]
+@pytest.mark.parametrize("script", STAGES)
+def test_every_training_stage_uploads_its_output(script, train, uploaded):
+    run, calls = train
+    run(script, "--push_to_hub", "--hub_model_id", "me/mine")
+    assert len(calls) == 1 and uploaded == [("me/mine", "books/made", None, None)]

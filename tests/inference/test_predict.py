@@ -18,6 +18,7 @@ from teachback.data.user_files import open_table
 from teachback.inference import predict as module
 from teachback.inference.predict import PredictionArguments, predict
 from teachback.inference.predictor import Predictor, open_checkpoint
+from teachback.models.heads import Classifier
 
 ROOT = Path(__file__).parents[2]
 PAIR = Domain("books", "sentiment", BOOKS.labels, kind="pair")
@@ -59,24 +60,32 @@ def test_predictions_equal_the_transformers_pipelines_in_input_order(student, tm
     assert len({row[1] for row in rows}) > 10
 
 
-def test_at_most_one_window_of_rows_is_held_in_memory(student, tmp_path, monkeypatch):
-    windows, waiting = [], []
+def test_at_most_one_window_of_rows_is_held_in_memory_and_is_sorted_by_length(student, tmp_path, monkeypatch):
+    windows, waiting, lengths = [], [], []
 
     def predicted(self, rows):
         windows.append(len(rows))
         waiting.append(read[0] - sum(windows))
+        lengths.append([])
         return original(self, rows)
+
+    def answered(self, inputs, head):
+        lengths[-1] += inputs["attention_mask"].sum(1).tolist()
+        return forward(self, inputs, head)
 
     def counted(args, domain):
         for row in rows_of(args, domain):
             read[0] += 1
             yield row
 
-    read, original, rows_of = [0], Predictor.predict, module.read_rows
+    read, original, forward, rows_of = [0], Predictor.predict, Classifier.forward, module.read_rows
     monkeypatch.setattr(Predictor, "predict", predicted)
+    monkeypatch.setattr(Classifier, "forward", answered)
     monkeypatch.setattr(module, "read_rows", counted)
     answer(student, tmp_path, "\n".join(TEXTS), batch_size=3, window=2)
     assert windows == [6, 6, 6, 5] and waiting == [0, 0, 0, 0]
+    read_lengths = [2 + len(text.split()) for text in TEXTS]  # with both special tokens
+    assert lengths == [sorted(read_lengths[start : start + 6], reverse=True) for start in (0, 6, 12, 18)]
 
 
 def test_the_text_column_of_a_tsv_is_selected_by_name(student, tmp_path):

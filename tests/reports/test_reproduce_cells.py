@@ -229,10 +229,15 @@ def test_environment_variables_reach_all_cells_unless_a_cell_sets_them(place):
     assert cell(place, 1).command == "(export SEED=1 && bash 3_train_teacher.sh)"
 
 
-def test_parallel_cells_have_different_gpus(place):
+@pytest.mark.parametrize(("given", "threads"), [(None, "3"), ("5", "5")], ids=["equal share", "given"])
+def test_parallel_cells_have_different_gpus_and_equal_shares_of_the_cores(given, threads, place, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
     run(place, [cell(place, seed) for seed in (1, 2)], jobs=2, gpus=("4", "7"))
     lines = sorted((place.root / "ran").read_text().splitlines())
-    assert [line.split("gpu=")[1] for line in lines] == ["4", "7"]
+    assert [line.split(" ")[-2:] for line in lines] == [[f"threads={threads}", "gpu=4"], [f"threads={threads}", "gpu=7"]]
 
 
 def test_two_cells_run_at_once_with_two_jobs(place):

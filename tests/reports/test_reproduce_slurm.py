@@ -16,7 +16,7 @@ from teachback.reports.slurm import Queue, SlurmLauncher, queued_job
 COMMANDS = {
     "sbatch": """
 echo "$*" >> "$HOME/submitted"
-if [[ -e $HOME/refuse ]]; then echo "sbatch: error: invalid partition" >&2; exit 1; fi
+if [[ -e $HOME/refuse && $* == *"$(< "$HOME/refuse")"* ]]; then echo "sbatch: error: invalid partition" >&2; exit 1; fi
 for argument in "$@"; do case $argument in --output=*) log=${argument#--output=} ;; esac; done
 log=${log//%%/@} log=${log//%j/$$} log=${log//@/%}
 if [[ -e $HOME/lose ]]; then echo 4999999; exit; fi
@@ -126,10 +126,11 @@ def test_a_vanished_job_has_failed_and_its_log_has_slurms_reason(slurm):
     assert made.states == {"teacher.seed1": DONE}
 
 
-def test_a_refused_submission_fails_the_cell_with_the_reason_in_its_log(slurm):
-    (slurm.root / "refuse").touch()
-    made, _said = run(slurm, [cell(slurm, 1)])
-    assert made.states == {"teacher.seed1": FAILED} and "invalid partition" in cell(slurm, 1).log.read_text()
+def test_a_refused_submission_fails_its_cell_alone_with_the_reason_in_the_log(slurm):
+    (slurm.root / "refuse").write_text("--job-name=teacher.seed1 ")
+    made, _said = run(slurm, [cell(slurm, 1), cell(slurm, 2), cell(slurm, 3, "teacher.seed2")])
+    assert made.states == {"teacher.seed1": FAILED, "teacher.seed2": DONE, "teacher.seed3": DONE} and ran(slurm) == ["2", "3"]
+    assert "invalid partition" in cell(slurm, 1).log.read_text()
 
 
 def test_a_job_counts_as_queued_if_the_queue_does_not_answer(slurm):

@@ -15,11 +15,12 @@ from teachback.core.markdown import escape_markdown
 from teachback.core.numerals import decimal, signed
 from teachback.data.schema import Domain, Suite, write_suite
 from teachback.inference.results import Result, merge_results, predictions_file, read_results
-from teachback.reports.cells import CHANGED, DONE
+from teachback.reports.cells import CHANGED, DAMAGED, DONE, FAILED, TODO
 from teachback.reports.paper_table import PaperTable
 from teachback.reports.plan import Plan
 from teachback.reports.published import Column, published_table
 from teachback.reports.recipes import METAKD, MPDISTIL, RECIPES
+from teachback.reports.run_cells import BLOCKED, RUNNING
 from teachback.reports.table_formats import document, escape_latex, escape_tsv, latex, markdown, notes, plain, tsv
 from teachback.reports.table_scores import scores
 
@@ -134,15 +135,18 @@ def test_the_notes_give_the_better_of_chance_and_majority_class(two_seeds):
     assert "Chance or the majority class, whichever scores higher: books 55.0, dvd 50.0." in notes(table(two_seeds))
 
 
-def test_a_seed_that_lacks_a_domain_has_no_average(two_seeds):
-    made = table(two_seeds, {"meta-distillation.dvd.seed2": "todo"})
-    assert made.entry(DISTILLED, Column("books")).n == 2 and made.entry(DISTILLED, Column("dvd")).n == 1
-    assert made.entry(DISTILLED, Column("average")).scores == {1: pytest.approx(0.70)}
+@pytest.mark.parametrize("state", [TODO, RUNNING, FAILED, BLOCKED])
+def test_results_of_unfinished_cells_do_not_count_in_scores_averages_tests_and_costs(state, two_seeds):
+    made = table(two_seeds, {"meta-distillation.books.seed1": state})
+    assert made.entry(DISTILLED, Column("books")).scores == {2: 0.80} and made.entry(DISTILLED, Column("dvd")).n == 2
+    assert made.entry(DISTILLED, Column("average")).scores == {2: pytest.approx(0.80)}  # of the seeds with all domains
+    assert made.compare(DISTILLED, Column("dvd")) and made.compare(DISTILLED, Column("books")) is None  # TinyBERT-KD has seed 1 only
+    assert len(made.checkpoints(DISTILLED)) == 7 and len(table(two_seeds).checkpoints(DISTILLED)) == 8
 
 
-def test_results_of_failed_cells_do_not_count_but_those_of_changed_ones_do(two_seeds):
-    made = table(two_seeds, {"teacher-meta.seed1": "failed", "teacher-meta.seed2": CHANGED})
-    assert made.entry(META, Column("books")).scores == {2: 0.92}
+def test_results_of_changed_and_damaged_cells_count_and_the_notes_name_changes(two_seeds):
+    made = table(two_seeds, {"teacher-meta.seed1": DAMAGED, "teacher-meta.seed2": CHANGED})
+    assert made.entry(META, Column("books")).scores == {1: 0.90, 2: 0.92}
     assert "1 cells were made with other settings" in markdown(document(made))
 
 

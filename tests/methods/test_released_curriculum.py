@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 from accelerate import Accelerator
-from test_curriculum import study
+from test_curriculum import quiz
 from tiny import BOOKS, GENRE, classifier, tiny_teacher
 
 from teachback.core.arguments import CurriculumArguments
@@ -25,9 +25,9 @@ def released(**arguments) -> ReleasedCurriculum:
     OptimizerArguments().training_arguments("cpu", "fp32")  # initialises the process state that accelerate reads
     student = Classifier(classifier(seed=1), {"sentiment": BOOKS, "topic": GENRE})
     meta = MetaTeacher(meta_heads(tiny_teacher(), [BOOKS]), 32).requires_grad_(False)
-    studies = [study("books", 0, "sentiment", 1), study("wrong", 0, "sentiment", 2, flipped=True)]
+    quizzes = [quiz("books", 0, "sentiment", 1), quiz("wrong", 0, "sentiment", 2, flipped=True)]
     torch.manual_seed(args.seed)
-    return ReleasedCurriculum(Student(student, meta, args, Accelerator(cpu=True), 0), studies, 0, args)
+    return ReleasedCurriculum(Student(student, meta, args, Accelerator(cpu=True), 0), quizzes, 0, args)
 
 
 def test_student_update_released_sets_the_defaults_of_other_arguments():
@@ -77,7 +77,7 @@ def test_reward_is_credited_to_the_domain_that_the_next_step_trains_on(monkeypat
     monkeypatch.setattr(released_curriculum, "reinforce_loss", watch)
     run.run_episode()
     studied = [step["domain"] for step in run.record.steps]
-    assert studied[1:] == [run.studies[choice.action].name for choice in made[:-1]] and len(made) == 8
+    assert studied[1:] == [run.quizzes[choice.action].name for choice in made[:-1]] and len(made) == 8
     assert run.record.steps[0]["probability"] == 0.5 and len(set(studied)) == 2
     assert [step["reward"] for step in run.record.steps] == rewards
     # rewards double from step to step, so that each return names its step
@@ -108,7 +108,7 @@ def test_only_the_head_has_dropout_and_only_in_the_first_episode():
 def test_batches_are_fixed_and_drawn_with_replacement():
     run, drawn = released(episode_steps=30), []
     learn = run.student.learn
-    run.student.learn = lambda study, rows, where: drawn.append((study.name, tuple(rows.tolist()))) or learn(study, rows, where)
+    run.student.learn = lambda quiz, rows, where: drawn.append((quiz.name, tuple(rows.tolist()))) or learn(quiz, rows, where)
     run.run_episode()
     assert len(set(drawn)) <= 6 and any(one == after for one, after in itertools.pairwise(drawn))
 

@@ -293,6 +293,31 @@ def test_parallel_processes_share_a_study(project):
     assert sorted(line.split()[1] for line in ran(project, "5")) == sorted(values)
 
 
+def test_folders_that_another_process_reads_are_not_removed(project):
+    """Two processes try the same values; one finishes and tidies up before the other has read the shared folder."""
+    one, two = Search(arguments(project)), Search(arguments(project))
+    (one.folder / "locks").mkdir(parents=True)
+    for value in (7, 3, 3):
+        one.study.enqueue_trial({"SECOND_LR": value})
+    best = one._next()
+    one._judge(best)
+    one.trial_lock.release()
+    first, second, run = one._next(), two._next(), two._run
+
+    def run_after_the_other(trial, values):
+        one._judge(first)
+        one.trial_lock.release()
+        one._keep_best()
+        return run(trial, values)
+
+    two._run = run_after_the_other
+    two._judge(second)
+    assert [trial.state.name for trial in two.study.get_trials()] == ["COMPLETE"] * 3 and len(ran(project, "5")) == 2
+    two.trial_lock.release()
+    two._keep_best()
+    assert len(list(one.folder.glob("stage5-*/"))) == 1
+
+
 def test_search_with_real_stages(tmp_path):
     """Two trials of stage 5 on tiny models; the written config has the settings of the best one."""
     write_tiny_suite(tmp_path / "data")

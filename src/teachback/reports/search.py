@@ -245,18 +245,21 @@ class Search:
         return not pruned
 
     def _keep_best(self) -> None:
-        """Write the best settings, and remove the judged folders of other trials."""
+        """Write the best settings, and remove the judged folders of other trials that no running trial reads."""
         with self.study_lock:
-            finished = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+            trials = self.study.get_trials(deepcopy=False)
+            finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
             if not finished:
                 return
             best = self.study.best_trial
             about = f"Best of {self.counted()} trials of scripts/search.sh: {best.value:.4f} on dev, trial {best.number}."
             write_atomically(self.folder / "best.sh", config_text(self.args.config, self.given, best.user_attrs["values"], about))
-            kept = self.plan.cells(best.user_attrs["values"])[-1].name
+            # A trial that begins after one with its values has finished takes that one's score, and reads no folder.
+            used = [best, *(trial for trial in trials if trial.state.name == "RUNNING" and "values" in trial.user_attrs)]
+            kept = {self.plan.cells(trial.user_attrs["values"])[-1].name for trial in used}
             for trial in finished if not self.args.keep else ():
                 cell = self.plan.cells(trial.user_attrs["values"])[-1]
-                if cell.name != kept:
+                if cell.name not in kept:
                     shutil.rmtree(cell.variables["OUTPUT_DIR"], ignore_errors=True)
                     cell.mark(DONE).unlink(missing_ok=True)
 

@@ -279,7 +279,7 @@ values = st.one_of(
     texts.filter(lambda text: not text.startswith("-")),
 )  # fmt: skip
 NAMES = ["seed", "max_length", "learning_rate", "num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size",
-         "save_steps", "warmup_steps", "weight_decay", "max_grad_norm", "train_fraction", "teacher_cache_gb", "protocol", "precision", "device",
+         "save_steps", "warmup_steps", "weight_decay", "max_grad_norm", "adam_beta1", "adam_epsilon", "max_steps", "save_total_limit", "dataloader_num_workers", "train_fraction", "teacher_cache_gb", "protocol", "precision", "device",
          "temperature", "alpha_soft", "beta_pkd", "domain_loss_weight", "tkd_weight", "gamma", "episodes", "batch_size", "policy", "report_to",
          "student_layers", "layer_map", "quiz_fraction", "dev_fraction", "alpha", "prototype", "lr_scheduler_type", "save_strategy",
          "eval_strategy", "gradient_accumulation_steps", "logging_steps", "use_sample_weights", "skip_bad_rows"]  # fmt: skip

@@ -147,7 +147,7 @@ def test_results_of_unfinished_cells_do_not_count_in_scores_averages_tests_and_c
 def test_results_of_changed_and_damaged_cells_count_and_the_notes_name_changes(two_seeds):
     made = table(two_seeds, {"teacher-meta.seed1": DAMAGED, "teacher-meta.seed2": CHANGED})
     assert made.entry(META, Column("books")).scores == {1: 0.90, 2: 0.92}
-    assert "1 cells were made with other settings" in markdown(document(made))
+    assert "1 cell was made with other settings" in markdown(document(made))
 
 
 def test_an_average_over_fewer_domains_has_no_published_counterpart(tmp_path):

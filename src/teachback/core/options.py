@@ -58,6 +58,7 @@ BELOW_ONE = in_range(lambda value: 0 <= value < 1, "at least 0 and below 1")
 Positive = Annotated[float, in_range(lambda value: 0 < value < math.inf, "a number above 0")]
 NonNegative = Annotated[float, at_least(0)]
 Natural = Annotated[int, at_least(0)]
+FromMinusOne = Annotated[int, at_least(-1)]  # -1: a default of its own
 Count = Annotated[int, at_least(1)]
 Share = Annotated[float, in_range(lambda value: 0 <= value <= 1, "between 0 and 1")]
 BelowOne = Annotated[float, BELOW_ONE]

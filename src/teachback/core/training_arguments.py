@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from teachback.core.errors import TeachbackError
 from teachback.core.options import (
+    BelowOne,
     Checked,
     Count,
+    FromMinusOne,
     Natural,
     NonNegative,
     Parser,
@@ -43,15 +45,15 @@ class OptimizerArguments(Checked):
     report_to: Tracker = "none"
     weight_decay: NonNegative = option(0.01, "Weight decay (paper: 0.01).")
     warmup_steps: NonNegative = option(0.1, "Warm-up: below 1 a share of all steps, else a number of steps (paper: 0.1).")
-    adam_beta1: float = option(0.9, "Decay of Adam's mean of gradients.")
-    adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.")
-    adam_epsilon: float = option(1e-8, "Adam's epsilon.")
+    adam_beta1: BelowOne = option(0.9, "Decay of Adam's mean of gradients.")
+    adam_beta2: BelowOne = option(0.999, "Decay of Adam's mean of squared gradients.")
+    adam_epsilon: NonNegative = option(1e-8, "Adam's epsilon.")
     max_grad_norm: NonNegative = option(1.0, "Maximum norm of gradients; 0: no clipping.")
     gradient_accumulation_steps: Count = option(1, "Batches per optimizer step.")
-    max_steps: int = option(-1, "Number of training steps, overrides the epochs; -1: use the epochs.")
-    save_total_limit: int = option(2, "Number of checkpoints to keep; the best one so far is among them.")
-    logging_steps: float = option(50, "Steps between log entries; with the default of 50, short runs log more often: at least ten losses and one per epoch.")
-    dataloader_num_workers: int = option(-1, "Processes that prepare batches; -1: 2 with a GPU, else 0.")
+    max_steps: FromMinusOne = option(-1, "Number of training steps, overrides the epochs; -1: use the epochs.")
+    save_total_limit: Natural = option(2, "Number of checkpoints to keep, the best one so far among them; 0: all.")
+    logging_steps: Positive = option(50, "Steps between log entries; with the default of 50, short runs log more often: at least ten losses and one per epoch.")
+    dataloader_num_workers: FromMinusOne = option(-1, "Processes that prepare batches; -1: 2 with a GPU, else 0.")
     resume_from_checkpoint: str | None = option(None, "Checkpoint of the same run to resume from; unset: the last one.")
     trainer: list[str] | None = field(default=None, metadata={"action": "append", "help": (
         "Field of Hugging Face's TrainingArguments as key=value, such as optim=adafactor or data_seed=3; may be repeated. "

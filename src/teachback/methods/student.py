@@ -46,13 +46,15 @@ def kept_layers(choice: int | str | None, depth: int) -> list[int]:
     """
     if _is_whole(choice):
         return list(range(depth))
-    if isinstance(choice, int) and choice > depth:
-        raise TeachbackError(f"student_layers={choice}: the model has {depth} layers; set 1 to {depth}, or -1 for all")
     text = str(choice)
     if "," in text:
         keep = [number - 1 for number in number_list("STUDENT_LAYERS", text.removesuffix(","))]
     else:
         count = number_list("STUDENT_LAYERS", text.removeprefix("spread:"))[0]
+        if count > depth:
+            raise TeachbackError(
+                f"STUDENT_LAYERS={choice} (in Python student_layers): the model has {depth} layers; set 1 to {depth}, or -1 for all"
+            )
         keep = spread_layers(count, depth) if text.startswith("spread:") else list(range(count))
     if not keep or max(keep) >= depth or min(keep) < 0:
         raise TeachbackError(

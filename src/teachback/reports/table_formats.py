@@ -10,6 +10,7 @@ from teachback.inference.results import format_table
 from teachback.reports.cells import CHANGED
 from teachback.reports.paper_settings import other_settings
 from teachback.reports.paper_table import BOOTSTRAP, Comparison, Entry, PaperTable
+from teachback.reports.parts import counted
 from teachback.reports.published import Column
 from teachback.reports.recipes import TableRow
 
@@ -125,7 +126,8 @@ def notes(table: PaperTable) -> list[str]:
             f"{one.test.tests} tests of the table; use it unless a single comparison was planned beforehand."
         )
     if count := sum(state == CHANGED for state in table.states.values()):
-        lines.append(f"{count} cells were made with other settings or data; --dry_run --list_cells lists them as changed.")
+        were = "was" if count == 1 else "were"
+        lines.append(f"{counted(count, 'cell')} {were} made with other settings or data; --dry_run --list_cells shows the state of each.")
     return lines
 
 

@@ -1,5 +1,6 @@
 """Arguments of the optimiser: the `TrainingArguments` they build, their fingerprint, and `--trainer` keys."""
 
+import math
 import subprocess
 import sys
 
@@ -66,6 +67,15 @@ def test_invalid_and_repeated_trainer_keys_are_refused(key, message):
 def test_a_trainer_field_given_as_a_flag_is_refused_with_the_remedy(flag, message):
     with pytest.raises(TeachbackError, match=message):
         parse_options(OptimizerArguments, argv=[f"--{flag}", "3"])
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("logging_steps", math.nan), ("logging_steps", -1), ("adam_beta1", 1), ("adam_beta2", -0.1), ("adam_epsilon", -1),
+    ("max_steps", -2), ("save_total_limit", -1), ("dataloader_num_workers", -2),
+])  # fmt: skip
+def test_numbers_outside_their_range_are_refused_with_the_name(name, value):
+    with pytest.raises(TeachbackError, match=f"{name.upper()}={value}: must be"):
+        OptimizerArguments(**{name: value})
 
 
 def test_values_that_hugging_face_refuses_are_reported():

@@ -725,7 +725,7 @@ def test_new_students_are_loaded_whole_cut_or_taken_from_the_teacher(models):
     cut = new_student(name, "1,3", TASK, first, "data", teacher)
     assert torch.equal(cut.classifier.weight, teacher.classifier.model.classifier.weight)
     assert cut.config.num_hidden_layers == 2 and cut.config.id2label == dict(enumerate(LABELS))
-    with pytest.raises(TeachbackError, match="student_layers=6: the model has 2"):
+    with pytest.raises(TeachbackError, match="student_layers.: the model has 2"):
         new_student(name, 6, TASK, first, "data")
 
 

@@ -99,7 +99,7 @@ def _file_input(args: SecondStageArguments) -> dict[str, str]:
 
 def _with_windows_and_answers(context: Context, student_args: StudentArguments, args: SecondStageArguments, rows: list[Row],
                               tokenizer, domain: Domain) -> tuple[list[Row], SoftLabels | None]:  # fmt: skip
-    """Add further windows of long texts; with SOFT_LABELS, return only rows with a label or an answer, and these answers."""
+    """Add further windows of long texts, after a hint if there are few texts; with SOFT_LABELS, only rows with a label or an answer, and these answers."""
     _suggest_more_texts(context, rows, args, domain)
     rows = rows + context.windows(rows, tokenizer, student_args.transfer_windows)
     if not args.soft_labels:

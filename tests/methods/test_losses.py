@@ -10,18 +10,23 @@ from teachback.methods.losses import (
     certainty,
     collaborative_loss,
     competitive_loss,
+    curriculum_student_loss,
     domain_confusion_loss,
     domain_corruption_loss,
     expertise_weight,
     false_domains,
     hard_label_loss,
+    hidden_labels,
     hidden_state_loss,
     is_regression,
+    known_labels,
+    log_probabilities,
     masked_softmax,
     meta_teacher_loss,
     permuted_domains,
     pkd_loss,
     present_classes,
+    recognised_domains,
     soft_loss,
     teacher_error,
     transferable_knowledge_loss,
@@ -211,6 +216,12 @@ def test_expertise_weight_by_hand():
     close(expertise_weight(weights, error), [0.75, 1.2 / (math.e + 1), 0.0, 2 / (math.exp(4) + 1)])
 
 
+def test_power_sharpens_the_expertise_weight_and_clamps_it_at_zero():
+    weights, error = torch.tensor([0.5, -1.5]), torch.tensor([0.0, 0.0])
+    close(expertise_weight(weights, error), [0.75, -0.25])
+    close(expertise_weight(weights, error, 2.0), [0.5625, 0.0])
+
+
 def test_expertise_weight_falls_with_the_error_down_to_zero():
     found = expertise_weight(torch.zeros(5), torch.tensor([0.0, 0.5, 1.0, 3.0, 100.0]))
     assert (found.diff() < 0).all() and found[-1] == 0
@@ -220,6 +231,25 @@ def test_teacher_error_of_classes_and_numbers_by_hand():
     logits = torch.tensor([[0.0, LN3], [0.0, LN3], [0.0, ABSENT_CLASS]])
     close(teacher_error(logits, torch.tensor([1, 0, 0])), [0.25, 0.75, 0.0])
     close(teacher_error(torch.tensor([[2.0], [0.0]]), torch.tensor([0.5, 1.0])), [1.5, -1.0])
+
+
+def test_log_probabilities_are_logits_of_the_probabilities_and_finite():
+    logits = log_probabilities(torch.tensor([[0.75, 0.25, 0.0]], dtype=torch.float64))
+    assert logits.dtype == torch.float32 and present_classes(logits).all()
+    close(logits[:, :2], [[math.log(0.75), math.log(0.25)]])
+    close(logits.softmax(1), [[0.75, 0.25, 0.0]])
+
+
+def test_hidden_labels_are_negative_classes_and_nan_numbers():
+    logits = torch.tensor([[0.0, 2.0], [0.0, 2.0], [3.0, ABSENT_CLASS], [3.0, ABSENT_CLASS]])
+    labels = torch.tensor([0.0, -1.0, -1.0, math.nan])
+    assert hidden_labels(labels, logits).tolist() == [False, True, False, True]
+    assert known_labels(labels, logits).tolist() == [0.0, 1.0, -1.0, 3.0]
+
+
+def test_known_labels_keep_the_type_of_the_given_ones():
+    known = known_labels(torch.tensor([0, -1]), torch.tensor([[0.0, 2.0], [0.0, 2.0]]))
+    assert known.dtype == torch.int64 and known.tolist() == [0, 1]
 
 
 def test_hidden_state_loss_and_gradient_by_hand():
@@ -333,6 +363,9 @@ def test_default_forms_are_those_of_the_papers():
     hard, corruption, weights = random(3), random(3, seed=1), random(3, seed=2)
     paper = meta_teacher_loss(hard, corruption, weights, 0.5, "paper")
     assert torch.equal(meta_teacher_loss(hard, corruption, weights, 0.5), paper)
+    student, teacher = random(3, 4).requires_grad_(), random(3, 4, seed=1).requires_grad_()
+    curriculum_student_loss(student, teacher, torch.tensor([0, 1, 2])).sum().backward()
+    assert student.grad.abs().max() > 0.1 and teacher.grad is None
 
 
 def test_pkd_compares_directions_of_each_layer_by_hand():
@@ -447,3 +480,10 @@ def test_domain_confusion_is_cross_entropy_with_a_uniform_distribution():
     logits = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, -1.0]])
     even = torch.full((2, 3), 1 / 3)
     torch.testing.assert_close(domain_confusion_loss(logits), F.cross_entropy(logits, even, reduction="none"))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_only_domains_known_better_than_chance_are_recognised(count):
+    logits = torch.zeros(3, count)
+    logits[1, 0], logits[2, 1] = 0.1, 0.1
+    assert recognised_domains(logits, torch.tensor([0, 0, 0])).tolist() == [False, True, False]

@@ -11,6 +11,7 @@ from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain, Row, Suite
 from teachback.methods.prototypes import (
     StoredEmbeddings,
+    _score_range,
     class_of,
     describe_scores,
     embed,
@@ -335,6 +336,14 @@ def test_score_distribution_is_plotted_as_one_outline_per_domain(tmp_path, monke
         np.testing.assert_allclose(np.unique(places), np.linspace(0.1, 1.0, 41))  # all domains share the bin edges
         assert heights[1:-1:2].sum() * 0.9 / 40 == pytest.approx(1)  # integrates to one
     assert len(axes.patches) == 2
+
+
+@pytest.mark.parametrize(
+    "scores, expected",
+    [([0.5, 0.5], (0.499, 0.501)), ([-0.5, -0.1], (-0.5, -0.1)), ([0.0, 1e-3], (-1e-3, 2e-3)), ([0.2, 0.3, 0.7], (0.2, 0.7))],
+)  # fmt: skip
+def test_range_of_the_histogram_is_that_of_the_scores_unless_they_are_alike(scores, expected):
+    assert _score_range(np.array(scores)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_scores_that_differ_only_by_rounding_can_be_plotted(tmp_path, caplog):

@@ -20,7 +20,7 @@ def present_classes(logits: torch.Tensor) -> torch.Tensor:
 
 def is_regression(logits: torch.Tensor) -> torch.Tensor:
     """Mask of regression rows, whose classes after the first are all absent: [B, C] -> bool [B]."""
-    return ~present_classes(logits[:, 1:]).any(-1)
+    return ~present_classes(logits[:, 1:]).any(1)
 
 
 def log_probabilities(probabilities: torch.Tensor) -> torch.Tensor:
@@ -48,7 +48,7 @@ def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float)
     if not smoothing:
         return loss
     present = present_classes(logits)
-    uniform = -logits.log_softmax(-1).masked_fill(~present, 0.0).sum(-1) / present.sum(-1)
+    uniform = -logits.log_softmax(1).masked_fill(~present, 0.0).sum(1) / present.sum(1)
     return (1 - smoothing) * loss + smoothing * uniform
 
 
@@ -86,7 +86,7 @@ def domain_corruption_loss(domain_logits: torch.Tensor, false_domain: torch.Tens
 
 def domain_confusion_loss(domain_logits: torch.Tensor) -> torch.Tensor:
     """-1/K sum over domains of log softmax(domain_logits), minimal for uniform predictions (Tzeng et al. 2015): [B, K] -> [B]."""
-    return -domain_logits.float().log_softmax(-1).mean(-1)
+    return -domain_logits.float().log_softmax(1).mean(1)
 
 
 def reversed_gradient(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -99,7 +99,7 @@ def reversed_gradient(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 def recognised_domains(domain_logits: torch.Tensor, domains: torch.Tensor) -> torch.Tensor:
     """Rows whose domain a classifier knows better than chance, loss below log K: [B, K], [B] -> bool [B]."""
-    return domain_corruption_loss(domain_logits.detach(), domains) < math.log(domain_logits.shape[-1])
+    return domain_corruption_loss(domain_logits.detach(), domains) < math.log(domain_logits.shape[1])
 
 
 class _ReversedGradient(torch.autograd.Function):
@@ -119,9 +119,9 @@ def meta_teacher_loss(hard, corruption, weights, corruption_weight: float, form:
 
     paper: t * CE + gamma * L_DA; code: t * (CE + gamma * L_DA).
     """
-    if form == "code":
-        return (weights * (hard + corruption_weight * corruption)).mean()
-    return (weights * hard + corruption_weight * corruption).mean()
+    if form == "paper":
+        return (weights * hard + corruption_weight * corruption).mean()
+    return (weights * (hard + corruption_weight * corruption)).mean()
 
 
 def expertise_weight(weights: torch.Tensor, error: torch.Tensor, power: float = 1.0) -> torch.Tensor:
@@ -144,7 +144,7 @@ def teacher_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     logits = logits.float()
     regression = is_regression(logits)
     # The only class of a regression has probability 1, so its first term is 0.
-    right = logits.softmax(-1).gather(1, _class_labels(labels, regression).unsqueeze(1)).squeeze(1)
+    right = logits.softmax(1).gather(1, _class_labels(labels, regression).unsqueeze(1)).squeeze(1)
     return 1 - right + _number_error(logits, labels, regression)
 
 
@@ -155,7 +155,7 @@ def hidden_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 def known_labels(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Labels, hidden ones replaced by the predictions of ``logits``: [B], [B, C] -> [B]."""
-    answer = torch.where(is_regression(logits), logits[:, 0].float(), logits.argmax(-1).float())
+    answer = torch.where(is_regression(logits), logits[:, 0].float(), logits.argmax(1).float())
     return torch.where(hidden_labels(labels, logits), answer.to(labels.dtype), labels)
 
 
@@ -198,7 +198,7 @@ def attention_loss(
     numbers of heads, each model's maps are averaged over its heads first.
     """
     student, teacher = student.float(), teacher.float()
-    if target == "probs":
+    if target != "scores":
         student, teacher = masked_softmax(student, mask), masked_softmax(teacher, mask)
     if student.shape[1] != teacher.shape[1]:
         student, teacher = student.mean(1, keepdim=True), teacher.mean(1, keepdim=True)
@@ -215,7 +215,7 @@ def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def transferable_knowledge_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """L_TKD: mean squared error of the (projected) transferable knowledge h_d: [B, H], [B, H] -> [B]."""
-    return (student.float() - teacher.float()).square().mean(-1)
+    return (student.float() - teacher.float()).square().mean(1)
 
 
 def soft_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0, form: str = "ce") -> torch.Tensor:
@@ -226,23 +226,23 @@ def soft_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float =
     """
     student, teacher = student.float(), teacher.float()
     squared = (student[:, 0] - teacher[:, 0]).square()
-    if student.shape[-1] == 1:
+    if student.shape[1] == 1:
         return squared
     present = present_classes(student)
     # Masked again after the division, as a large T would give absent classes some probability.
     student, teacher = ((logits / temperature).masked_fill(~present, ABSENT_CLASS) for logits in (student, teacher))
     value = _distance(student, teacher, present, form) * temperature**2
-    return torch.where(present[:, 1:].any(-1), value, squared)
+    return torch.where(present[:, 1:].any(1), value, squared)
 
 
 def _distance(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tensor, form: str) -> torch.Tensor:
     """`soft_loss` of classification rows at temperature 1; ``present`` [B, C] masks the classes in the mean."""
     if form == "ce":
-        return -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1)
+        return -(teacher.softmax(1) * student.log_softmax(1)).sum(1)
     if form == "kl":
-        return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+        return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True).sum(1)
     if form == "mse":
-        return (student.softmax(-1) - teacher.softmax(-1)).square().sum(-1) / present.sum(-1)
+        return (student.softmax(1) - teacher.softmax(1)).square().sum(1) / present.sum(1)
     raise ValueError(f"soft loss {form!r} is unknown; use ce, kl or mse")
 
 

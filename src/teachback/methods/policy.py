@@ -40,7 +40,7 @@ class LearnedPolicy(nn.Module):
     def forward(self, state: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of the domains [K], from features [F] or a weight matrix [H, W]."""
         if self.reduce is not None:
-            state = self.reduce(state).squeeze(-1)
+            state = self.reduce(state).flatten()
         return self.choice(state).log_softmax(-1)
 
     def choose(self, state: torch.Tensor) -> Choice:

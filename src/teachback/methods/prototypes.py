@@ -63,7 +63,7 @@ def write_embeddings(path: Path, chunks: Iterable[np.ndarray], shape: tuple[int,
     with replacing(path) as file:
         np.lib.format.write_array_header_1_0(file, description)
         for chunk in chunks:
-            file.write(chunk.astype("<f4", copy=False).tobytes())
+            file.write(np.asarray(chunk, "<f4").tobytes())
             written += len(chunk)
         if written != shape[0]:
             raise ValueError(f"{path}: {written} embeddings for {shape[0]} rows")
@@ -87,7 +87,7 @@ class StoredEmbeddings:
         return self._mapped()[rows if self.numbers is None else self.numbers[rows]]
 
     def _mapped(self) -> np.ndarray:
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(self.path, mode="r")
 
 
 def class_of(row: Row, suite: Suite) -> str:
@@ -146,9 +146,9 @@ class Groups:
     @classmethod
     def of(cls, labels: Sequence[str], domains: Sequence[str]) -> "Groups":
         classes, numbers = _numbers(labels), _numbers(domains)
-        width = numbers.max(initial=0) + 1
+        width = len(set(domains))
         present, place = np.unique(classes * width + numbers, return_inverse=True)
-        return cls(classes, place, np.searchsorted(present // width, np.arange(classes.max(initial=-1) + 2)))
+        return cls(classes, place, np.searchsorted(present, width * np.arange(len(set(labels)) + 1)))
 
 
 def _by_class(embeddings, groups: Groups, chunk: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
@@ -197,7 +197,7 @@ def _domain_scores(rows: np.ndarray, centroids: np.ndarray, place: np.ndarray, a
     own = (unit * _unit(centroids)[place]).sum(1)
     if len(centroids) == 1:
         return own
-    others = (centroids.sum(0) - centroids) / (len(centroids) - 1)
+    others = centroids.sum(0) - centroids  # in the direction of their mean
     return alpha * own + (1 - alpha) * (unit * _unit(others)[place]).sum(1)
 
 

@@ -251,6 +251,19 @@ def test_the_hash_of_a_model_depends_on_its_weights_config_and_tokenizer(tmp_pat
     assert hash_model("bert-base-uncased") == "bert-base-uncased"
 
 
+@pytest.mark.parametrize("name", ["merges.txt", "spiece.model", "added_tokens.json"])
+def test_files_of_a_slow_tokenizer_change_the_hash_of_a_model_without_a_fast_one(name, tmp_path):
+    classifier().save_pretrained(tmp_path)
+    (tmp_path / name).write_text("one")
+    first = hash_model(str(tmp_path))
+    (tmp_path / name).write_text("other")
+    slow = hash_model(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    fast = hash_model(str(tmp_path))
+    (tmp_path / name).write_text("third")
+    assert len({first, slow, fast}) == 3 and hash_model(str(tmp_path)) == fast
+
+
 def test_no_pickle_is_written(tmp_path):
     run = stage_run(tmp_path)
     save_state(run.checkpoints() / "random", random_states())

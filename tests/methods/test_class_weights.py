@@ -65,7 +65,7 @@ def test_error_of_invalid_class_weights_lists_the_labels(given, message):
 def test_error_of_malformed_class_weights_names_the_malformed_part(given, part):
     with pytest.raises(TeachbackError) as caught:
         column(HardLabelArguments(class_weights=given), rows(negative=1))
-    assert str(caught.value) == f"CLASS_WEIGHTS={given}: {part!r} is not of the form name=weight; use that form, or balanced"
+    assert str(caught.value) == f"CLASS_WEIGHTS={given}: {part!r} is not of the form name=weight; use balanced, or that form for each label: negative, positive"
 
 
 @pytest.mark.parametrize("args", [BALANCED, HardLabelArguments(label_smoothing=0.1)])

@@ -101,11 +101,9 @@ def hash_model(place: str) -> str:
     if not folder.is_dir():
         return place
     require_whole(folder)
-    files = [
-        *folder.glob("*.safetensors"),
-        *folder.glob("config.json"),
-        *folder.glob("tokenizer*"),
-        *folder.glob("vocab*"),
-    ]
+    patterns = ["*.safetensors", "config.json", "tokenizer*", "vocab*"]
+    if not (folder / "tokenizer.json").is_file():  # the tokenizer is then converted from these
+        patterns += ["merges.txt", "*.model", "added_tokens.json"]
+    files = {path for pattern in patterns for path in folder.glob(pattern)}
     parts = [f"{path.name} {content_hash(path)}" for path in sorted(files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

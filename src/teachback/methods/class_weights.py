@@ -65,7 +65,9 @@ def _given(text: str, labels: Collection[str]) -> dict[str, float]:
         try:
             weights[name.strip()] = float(number)
         except ValueError:
-            raise TeachbackError(f"CLASS_WEIGHTS={text}: {part!r} is not of the form name=weight; use that form, or {BALANCED}") from None
+            raise TeachbackError(
+                f"CLASS_WEIGHTS={text}: {part!r} is not of the form name=weight; use {BALANCED}, or that form for each label: {', '.join(labels)}"
+            ) from None
     wrong = [f"{name} is not a label" for name in weights if name not in labels]
     wrong += [f"{name} has no weight" for name in labels if name not in weights]
     wrong += [f"the weight of {name} must be a number above 0" for name, weight in weights.items() if not 0 < weight < math.inf]

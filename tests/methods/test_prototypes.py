@@ -218,6 +218,13 @@ def rows_then_error(rows: np.ndarray):
     raise InterruptedError
 
 
+def test_embeddings_are_stored_in_single_precision(tmp_path):
+    write_embeddings(tmp_path / "e.npy", [ROWS[:4], ROWS[4:].astype(np.float32)], ROWS.shape)
+    stored = np.load(tmp_path / "e.npy", allow_pickle=False)
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, ROWS.astype(np.float32))
+
+
 def test_failed_write_of_embeddings_leaves_the_folder_unchanged(tmp_path):
     rows, path = random_suite()[0], tmp_path / "e.npy"
     for _ in range(2):

@@ -34,8 +34,8 @@ def hard_label_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float
     ``smoothing``: share of the label that is spread evenly over the classes of the row's head (Szegedy et al. 2016).
     """
     logits = logits.float()
-    if logits.shape[-1] == 1:
-        return (logits.squeeze(-1) - labels.float()).square()
+    if logits.shape[1] == 1:
+        return (logits.squeeze(1) - labels.float()).square()
     if not labels.is_floating_point():  # class indices: no domain of the suite is a regression
         return _cross_entropy(logits, labels.long(), smoothing)
     regression = is_regression(logits)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commands import command
 
-from teachback.core import files
+from teachback.core import files, pass_progress
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Row, read_rows, read_suite, write_rows
 from teachback.data.suites import SUITES, selection_split
@@ -120,6 +120,14 @@ def test_bad_rows_stop_stage_2_list_twenty_and_leave_the_old_output(tmp_path):
     )
     assert message.count("mine.tsv line") == 20 and "SKIP_BAD_ROWS=1" in message
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "custom").iterdir()}
+
+
+def test_long_embedding_prints_its_progress(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pass_progress, "QUIET", -1.0)
+    write_custom(tmp_path / "raw/custom")
+    run(tmp_path, eval_batch_size=20)
+    rows = len(read_rows(tmp_path / "custom/train.tsv"))
+    assert f"\nembedded 20 of {rows} rows, about " in capsys.readouterr().out
 
 
 def test_skip_bad_rows_drops_and_counts_bad_rows(tmp_path, capsys):

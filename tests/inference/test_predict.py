@@ -12,6 +12,7 @@ import torch
 from tiny import BOOKS, CAUSE, SCORE, WORDS, classifier, tokenizer
 from transformers import pipeline
 
+from teachback.core import pass_progress
 from teachback.core.errors import TeachbackError
 from teachback.data.schema import Domain
 from teachback.data.user_files import open_table
@@ -63,11 +64,11 @@ def test_predictions_equal_the_transformers_pipelines_in_input_order(student, tm
 def test_at_most_one_window_of_rows_is_held_in_memory_and_is_sorted_by_length(student, tmp_path, monkeypatch):
     windows, waiting, lengths = [], [], []
 
-    def predicted(self, rows):
+    def predicted(self, rows, progress):
         windows.append(len(rows))
         waiting.append(read[0] - sum(windows))
         lengths.append([])
-        return original(self, rows)
+        return original(self, rows, progress)
 
     def answered(self, inputs, head):
         lengths[-1] += inputs["attention_mask"].sum(1).tolist()
@@ -200,6 +201,15 @@ def test_standard_output_contains_only_predictions(student, monkeypatch, capfdbi
     with pytest.raises(TeachbackError, match="must have exactly one column 'c'"):
         predict(PredictionArguments(folder=str(student), device="cpu", text_a="c"))
     assert not capfdbinary.readouterr().out
+
+
+def test_progress_of_a_long_prediction_is_printed_beside_the_predictions(student, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pass_progress, "QUIET", -1.0)
+    (tmp_path / "in.txt").write_text("good\n" * 6)
+    predict(PredictionArguments(folder=str(student), input=str(tmp_path / "in.txt"), device="cpu", batch_size=2, window=1))
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[:3] == [f"predicted {count} rows" for count in (2, 4, 6)]
+    assert len(printed.out.splitlines()) == 7 and "predicted" not in printed.out
 
 
 def test_labels_that_look_like_formulas_cause_a_warning_or_are_quoted(tmp_path, capsys):

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_suite import DOMAINS, write_tiny_suite
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from teachback.core import pass_progress
 from teachback.core.arguments import STUDENT_STAGES, TEACHER_STAGE
 from teachback.core.errors import Stopped, TeachbackError
 from teachback.core.integrity import describe, with_checksum
@@ -160,6 +161,16 @@ def test_a_finished_stage_is_not_trained_again(suite, finished, capsys, monkeypa
 def test_every_argument_of_the_teacher_has_an_effect(finished, change, tmp_path):
     folder = teach(finished.parents[2], "--output_root", str(tmp_path), *change)
     assert not same(weights(folder), weights(finished / "teacher-meta"))
+
+
+def test_long_passes_of_the_teacher_print_their_progress(suite, finished, capsys, monkeypatch):
+    copied(finished, suite / "outputs", "teacher-meta")
+    monkeypatch.setattr(pass_progress, "QUIET", -1.0)
+    distil(suite, "first", "--per_device_eval_batch_size", "8")
+    distil(suite, "second", "--per_device_eval_batch_size", "8", "--teacher_cache_gb", "0")  # its cache would hold stage 4's states
+    printed = capsys.readouterr().out
+    for verb in ("stored the teacher's states of", "computed the states of"):
+        assert f"{verb} 8 of " in printed, printed
 
 
 def test_without_domain_loss_there_is_no_transferable_knowledge_to_distil(suite):

@@ -8,7 +8,7 @@ from transformers import TrainerState
 
 from teachback.core.runs import read_stage
 from teachback.training import progress
-from teachback.training.progress import EnoughLosses, EpochLines, duration
+from teachback.training.progress import EnoughLosses, EpochLines
 
 
 @pytest.fixture
@@ -48,7 +48,3 @@ def test_long_epoch_prints_its_progress(capsys, monkeypatch):
     state.global_step = 25
     lines.on_log(None, state, None, logs={"loss": 0.5, "loss_hard": 0.25, "learning_rate": 1e-5})
     assert re.fullmatch(r"step 25 of 100 \(25 %\), loss 0.5 \(hard 0.25\), about \d+ min left\n", capsys.readouterr().out)
-
-
-def test_durations_are_formatted_in_suitable_units():
-    assert [duration(seconds) for seconds in (4.21, 95, 720, 11_160)] == ["4.2 s", "95 s", "12 min", "3.1 h"]

@@ -20,6 +20,7 @@ import torch
 from teachback.core.errors import TeachbackError
 from teachback.core.files import replacing
 from teachback.core.options import Checked, Count, at_least, option
+from teachback.core.pass_progress import PassProgress
 from teachback.core.spreadsheets import is_formula, quoted
 from teachback.data.schema import Domain, Row, Suite, clean_text, split_choices
 from teachback.data.user_files import WITH_COLUMNS, open_table, require_package, tsv_stream
@@ -110,10 +111,11 @@ def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain
     if not args.spreadsheet and kind_of(args.output) in SHEETS and any(map(is_formula, domain.labels)):
         print("warning: a spreadsheet treats labels that begin with =, +, - or @ as formulas; --spreadsheet 1 quotes them", file=sys.stderr)
     rows, size = read_rows(args, domain), args.window * args.batch_size
+    progress = PassProgress("predicted", file=sys.stderr)  # standard output may hold the answers
     window = list(islice(rows, size))  # before the header, which must not be written alone if the columns are wrong
     with answer_file(args.output, texts, numbers, args.spreadsheet) as write:
         while window:
-            logits = predictor.predict([row for row, _ in window]) / temperature
+            logits = predictor.predict([row for row, _ in window], progress) / temperature
             write([[*kept, *answer] for (_, kept), answer in zip(window, answers(domain, logits))])
             count += len(window)
             window = list(islice(rows, size))

@@ -9,6 +9,7 @@ import torch
 
 from teachback.core.devices import autocast, resolve_device
 from teachback.core.errors import TeachbackError
+from teachback.core.pass_progress import PassProgress
 from teachback.core.precision import resolve_precision
 from teachback.core.published import is_finished, read_stage
 from teachback.data.encoding import EncodedRows, batches, encode
@@ -200,19 +201,21 @@ class Predictor:
         return type(model).__name__, heads, activation, sizes
 
     @torch.inference_mode()
-    def logits(self, encoded: EncodedRows, batch_size: int = 0) -> torch.Tensor:
-        """Logits of each row's head in float32, in the order of the rows: [N, C]."""
+    def logits(self, encoded: EncodedRows, batch_size: int = 0, progress: PassProgress | None = None) -> torch.Tensor:
+        """Logits of each row's head in float32, in the order of the rows: [N, C]. ``progress``: of a longer pass; by default of this one."""
+        progress = progress or PassProgress("predicted", len(encoded))
         result = torch.empty(len(encoded), self.answering.classes)
-        for batch in batches(encoded, batch_size or self.batch_size, self.tokenizer.pad_token_id):
+        padded = batches(encoded, batch_size or self.batch_size, self.tokenizer.pad_token_id)
+        for batch in progress.follow(padded):
             inputs = {name: value.to(self.device) for name, value in batch.items()}
             with autocast(self.precision, self.device):
                 outputs = self.answering(inputs, inputs["head"])
             result[batch["index"]] = outputs.logits.float().cpu()
         return result
 
-    def predict(self, rows: list[Row]) -> torch.Tensor:
-        """Logits of rows: [N, C]."""
-        return self.logits(self.encode(rows))
+    def predict(self, rows: list[Row], progress: PassProgress | None = None) -> torch.Tensor:
+        """Logits of rows: [N, C]. ``progress``: as in `logits`."""
+        return self.logits(self.encode(rows), progress=progress)
 
     def timed_pass(self, encoded: EncodedRows, batch_size: int) -> Callable[[], float]:
         """Function that runs a pass on rows of all lengths, after a warm-up, and returns its milliseconds per example.

@@ -15,6 +15,7 @@ from teachback.core.arguments import PROTOTYPE_FORMS
 from teachback.core.devices import autocast
 from teachback.core.errors import TeachbackError
 from teachback.core.files import replacing
+from teachback.core.pass_progress import PassProgress
 from teachback.core.pictures import save_png
 from teachback.data.encoding import EncodedRows, batches, encode
 from teachback.data.schema import Row, Suite
@@ -34,18 +35,19 @@ def embed(
 
     A question with its choices is encoded as one text pair.
     """
-    model = model.to(device).eval()
+    model, progress = model.to(device).eval(), PassProgress("embedded", len(rows))
     for start in range(0, len(rows), chunk):
         encoded = encode(rows[start : start + chunk], tokenizer, max_length)
         require_positions(model, max(encoded.lengths))
-        yield _embed(encoded, model, tokenizer.pad_token_id, batch_size, precision, device)
+        padded = batches(encoded, batch_size, tokenizer.pad_token_id)
+        yield _embed(encoded, model, progress.follow(padded), precision, device)
 
 
 @torch.inference_mode()
-def _embed(encoded: EncodedRows, model, pad_token_id: int, batch_size: int, precision: str, device) -> np.ndarray:
-    """Embeddings of a chunk in its order [n, H], with a single device synchronisation."""
+def _embed(encoded: EncodedRows, model, padded: Iterable[dict], precision: str, device) -> np.ndarray:
+    """Embeddings of a chunk in its order [n, H], from its padded batches, with a single device synchronisation."""
     order, means = [], []
-    for batch in batches(encoded, batch_size, pad_token_id):
+    for batch in padded:
         order.append(batch.pop("index"))
         batch = {name: batch[name].to(device) for name in token_fields(model) if name in batch}
         with autocast(precision, device):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from teachback.core.devices import autocast
+from teachback.core.pass_progress import PassProgress
 from teachback.data.encoding import EncodedRows, batches
 from teachback.methods.teacher import Teacher
 from teachback.models.heads import Classifier, mean_over_tokens
@@ -69,7 +70,8 @@ def features(
     training = classifier.training
     classifier.to(device).eval()
     parts, order = [], []
-    for batch in batches(encoded, batch_size, pad_token_id):
+    progress = PassProgress("computed the states of", len(encoded))
+    for batch in progress.follow(batches(encoded, batch_size, pad_token_id)):
         order.append(batch.pop("index"))
         batch = {name: values.to(device) for name, values in batch.items()}
         parts.append(states(classifier, batch, len(order[-1]), precision, layers, means))

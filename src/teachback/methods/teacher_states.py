@@ -17,6 +17,7 @@ from teachback.core.devices import autocast
 from teachback.core.disk_cache import DiskCache, key_of
 from teachback.core.errors import TeachbackError
 from teachback.core.files import reserve
+from teachback.core.pass_progress import PassProgress
 from teachback.data.encoding import EncodedRows, batches
 from teachback.data.slices import Slices
 from teachback.methods.teacher import Teacher
@@ -166,7 +167,8 @@ def _batches(
     count = encoded.sequences[0] if encoded.sequences else 1
     device, precision = settings["device"], settings["precision"]
     teacher.teacher.to(device)
-    for batch in batches(encoded, settings["batch_size"], settings["pad_token_id"]):
+    progress = PassProgress("stored the teacher's states of", len(encoded))
+    for batch in progress.follow(batches(encoded, settings["batch_size"], settings["pad_token_id"])):
         rows = batch["index"].tolist()
         with autocast(precision, device):
             states, mean = teacher.states({name: values.to(device) for name, values in batch.items()})

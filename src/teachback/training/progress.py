@@ -6,10 +6,10 @@ from statistics import fmean
 
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
+from teachback.core.pass_progress import QUIET, duration
 from teachback.core.training_arguments import OptimizerArguments
 
 LOSSES = 10  # minimum number of logged losses, enough for a curve
-QUIET = 30.0  # seconds between progress lines if output is not a terminal
 SPEED = ("runtime", "samples_per_second", "steps_per_second")
 NO_TERM = {"learning_rate", "grad_norm", "epoch", "total_flos", "padding_share"}
 
@@ -122,12 +122,3 @@ def _scores(logs: Mapping[str, float]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return f"{value or 0:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Format a time in a suitable unit: 4.2 s, 95 s, 12 min, 3.1 h."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -24,6 +24,12 @@ def test_long_pass_prints_its_rows_and_remaining_time(clock, capsys):
     assert capsys.readouterr().out == "embedded 1,000 of 3,000 rows, about 3 min left\n"
 
 
+def test_remaining_time_of_continued_work_is_that_of_this_process(clock, capsys):
+    shown = PassProgress("ran", 40, unit="episodes", done=30)
+    shown.add(1)
+    assert capsys.readouterr().out == "ran 31 of 40 episodes, about 12 min left\n"
+
+
 def test_pass_of_unknown_length_prints_its_rows_to_the_given_stream(clock, capsys):
     stream = io.StringIO()
     shown = PassProgress("predicted", file=stream)

@@ -1,4 +1,4 @@
-"""Progress of a pass over rows that trains nothing, such as embedding a suite's texts or predicting a file."""
+"""Progress of long work other than the Trainer's: embedding a suite's texts, predicting a file, episodes of a curriculum."""
 
 import os
 import sys
@@ -19,14 +19,20 @@ class PassProgress:
         verb: what was done to the counted rows, such as "embedded".
         total: number of rows; None if it is unknown.
         file: stream of the lines; standard output by default.
+        unit: what is counted.
+        done: number of those that an earlier process has dealt with.
+        bar: whether to show a bar instead of lines; by default on a terminal.
     """
 
-    def __init__(self, verb: str, total: int | None = None, file: TextIO | None = None):
-        self.verb, self.total, self.file, self.done = verb, total, file, 0
+    def __init__(
+        self, verb: str, total: int | None = None, file: TextIO | None = None, *, unit: str = "rows", done: int = 0, bar: bool | None = None
+    ):
+        self.verb, self.total, self.file, self.unit = verb, total, file, unit
+        self.done = self.start = done
         self.silent = os.environ.get("RANK", "0") != "0"  # of several processes, the first speaks for all
         self.began = self.last = time.monotonic()
-        hidden = self.silent or not sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=verb, unit=" rows", delay=DELAY, leave=False, disable=hidden)
+        hidden = self.silent or not (sys.stderr.isatty() if bar is None else bar)
+        self.bar = tqdm(total=total, initial=done, desc=verb, unit=f" {unit}", delay=DELAY, leave=False, disable=hidden)
 
     def follow(self, batches: Iterable[dict]) -> Iterator[dict]:
         """Yield the batches, counting the rows of each, which "index" lists, once it is dealt with."""
@@ -47,9 +53,9 @@ class PassProgress:
 
     def _line(self) -> str:
         if self.total is None:
-            return f"{self.verb} {self.done:,} rows"
-        left = (self.last - self.began) / self.done * (self.total - self.done)
-        return f"{self.verb} {self.done:,} of {self.total:,} rows, about {duration(left)} left"
+            return f"{self.verb} {self.done:,} {self.unit}"
+        left = (self.last - self.began) / (self.done - self.start) * (self.total - self.done)
+        return f"{self.verb} {self.done:,} of {self.total:,} {self.unit}, about {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from teachback.core.arguments import CurriculumArguments, DataArguments, MetaTeacherArguments
@@ -15,6 +14,7 @@ from teachback.core.errors import Stopped, TeachbackError, naming
 from teachback.core.files import sync, working_folder
 from teachback.core.integrity import seal, without_writes_in_dry_runs
 from teachback.core.options import recorded
+from teachback.core.pass_progress import PassProgress
 from teachback.core.published import hash_model, read_stage
 from teachback.core.runs import StageRun
 from teachback.core.training_arguments import OptimizerArguments
@@ -237,16 +237,14 @@ class CurriculumRun:
         self._publish()
 
     def _run_episodes(self, folder: Path) -> None:
-        total, hidden = self.args.episodes, self.context.training.disable_tqdm
-        with (
-            freed_memory_kept(), stop_request() as request,
-            tqdm(total=total, initial=self.episodes.done, disable=hidden) as bar,
-        ):  # fmt: skip
+        total = self.args.episodes
+        progress = PassProgress("ran", total, unit="episodes", done=self.episodes.done, bar=not self.context.training.disable_tqdm)
+        with freed_memory_kept(), stop_request() as request:
             while self.episodes.left:
                 scored = self.episodes.run_next()
                 last = self.episodes.last
-                bar.set_postfix(loss=last["student_loss"], reward=last["reward"], refresh=False)
-                bar.update()
+                progress.bar.set_postfix(loss=last["student_loss"], reward=last["reward"], refresh=False)
+                progress.add(1)
                 if scored or request.made:
                     self._save(folder)
                 if request.made:

@@ -21,17 +21,14 @@ class PassProgress:
         file: stream of the lines; standard output by default.
         unit: what is counted.
         done: number of those that an earlier process has dealt with.
-        bar: whether to show a bar instead of lines; by default on a terminal.
     """
 
-    def __init__(
-        self, verb: str, total: int | None = None, file: TextIO | None = None, *, unit: str = "rows", done: int = 0, bar: bool | None = None
-    ):
+    def __init__(self, verb: str, total: int | None = None, file: TextIO | None = None, *, unit: str = "rows", done: int = 0):
         self.verb, self.total, self.file, self.unit = verb, total, file, unit
         self.done = self.start = done
         self.silent = os.environ.get("RANK", "0") != "0"  # of several processes, the first speaks for all
         self.began = self.last = time.monotonic()
-        hidden = self.silent or not (sys.stderr.isatty() if bar is None else bar)
+        hidden = self.silent or not sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=done, desc=verb, unit=f" {unit}", delay=DELAY, leave=False, disable=hidden)
 
     def follow(self, batches: Iterable[dict]) -> Iterator[dict]:

@@ -238,7 +238,7 @@ class CurriculumRun:
 
     def _run_episodes(self, folder: Path) -> None:
         total = self.args.episodes
-        progress = PassProgress("ran", total, unit="episodes", done=self.episodes.done, bar=not self.context.training.disable_tqdm)
+        progress = PassProgress("ran", total, unit="episodes", done=self.episodes.done)
         with freed_memory_kept(), stop_request() as request:
             while self.episodes.left:
                 scored = self.episodes.run_next()

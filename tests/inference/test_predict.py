@@ -208,7 +208,7 @@ def test_progress_of_a_long_prediction_is_printed_beside_the_predictions(student
     (tmp_path / "in.txt").write_text("good\n" * 6)
     predict(PredictionArguments(folder=str(student), input=str(tmp_path / "in.txt"), device="cpu", batch_size=2, window=1))
     printed = capsys.readouterr()
-    assert printed.err.splitlines()[:3] == [f"predicted {count} rows" for count in (2, 4, 6)]
+    assert printed.err.splitlines()[:3] == [f"{tmp_path}/in.txt: predicted {count} rows" for count in (2, 4, 6)]
     assert len(printed.out.splitlines()) == 7 and "predicted" not in printed.out
 
 

@@ -111,7 +111,8 @@ def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain
     if not args.spreadsheet and kind_of(args.output) in SHEETS and any(map(is_formula, domain.labels)):
         print("warning: a spreadsheet treats labels that begin with =, +, - or @ as formulas; --spreadsheet 1 quotes them", file=sys.stderr)
     rows, size = read_rows(args, domain), args.window * args.batch_size
-    progress = PassProgress("predicted", file=sys.stderr)  # standard output may hold the answers
+    place = f"{args.input}: " * bool(args.input)
+    progress = PassProgress(f"{place}predicted", file=sys.stderr)  # standard output may hold the answers
     window = list(islice(rows, size))  # before the header, which must not be written alone if the columns are wrong
     with answer_file(args.output, texts, numbers, args.spreadsheet) as write:
         while window:
@@ -120,7 +121,8 @@ def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain
             count += len(window)
             window = list(islice(rows, size))
     seconds = time.perf_counter() - start
-    print(f"{args.input}: " * bool(args.input) + f"{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} per second)", file=sys.stderr)
+    progress.bar.close()
+    print(f"{place}{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} per second)", file=sys.stderr)
     return count
 
 

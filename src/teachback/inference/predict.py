@@ -106,7 +106,7 @@ def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain
     if args.calibrated and domain.task == "regression":
         raise TeachbackError(f"--calibrated is for probabilities, but {args.folder} is a regression; remove the flag")
     temperature = temperature_of(Path(args.folder), domain.name) if args.calibrated else 1.0
-    count, start = 0, time.perf_counter()
+    start = time.perf_counter()
     texts, numbers = columns(domain, args.kept)
     if not args.spreadsheet and kind_of(args.output) in SHEETS and any(map(is_formula, domain.labels)):
         print("warning: a spreadsheet treats labels that begin with =, +, - or @ as formulas; --spreadsheet 1 quotes them", file=sys.stderr)
@@ -114,16 +114,14 @@ def predict_file(args: PredictionArguments, predictor: Predictor, domain: Domain
     place = f"{args.input}: " * bool(args.input)
     progress = PassProgress(f"{place}predicted", file=sys.stderr)  # standard output may hold the answers
     window = list(islice(rows, size))  # before the header, which must not be written alone if the columns are wrong
-    with answer_file(args.output, texts, numbers, args.spreadsheet) as write:
+    with answer_file(args.output, texts, numbers, args.spreadsheet) as write, progress.bar:
         while window:
             logits = predictor.predict([row for row, _ in window], progress) / temperature
             write([[*kept, *answer] for (_, kept), answer in zip(window, answers(domain, logits))])
-            count += len(window)
             window = list(islice(rows, size))
     seconds = time.perf_counter() - start
-    progress.bar.close()
-    print(f"{place}{count:,} rows in {seconds:.1f} s ({count / seconds:,.0f} per second)", file=sys.stderr)
-    return count
+    print(f"{place}{progress.done:,} rows in {seconds:.1f} s ({progress.done / seconds:,.0f} per second)", file=sys.stderr)
+    return progress.done
 
 
 def columns(domain: Domain, kept: list[str]) -> tuple[list[str], list[str]]:

@@ -239,7 +239,7 @@ class CurriculumRun:
     def _run_episodes(self, folder: Path) -> None:
         total = self.args.episodes
         progress = PassProgress("ran", total, unit="episodes", done=self.episodes.done)
-        with freed_memory_kept(), stop_request() as request:
+        with freed_memory_kept(), stop_request() as request, progress.bar:
             while self.episodes.left:
                 scored = self.episodes.run_next()
                 last = self.episodes.last
